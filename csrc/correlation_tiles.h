@@ -1,0 +1,117 @@
+// The inner loops of correlation on the CPU; compiled by each_isa.h for every instruction set.
+// A tile is kRows rows that see the same row of the other image, times a few columns
+// (displacements forward, channels backward), times one vector of pixels.
+
+constexpr int kColumns = kTile / kRows;
+
+// acc[r][d] = sum_c first[r][c, x] * second[c, x + d * stride], into out[r] + d * pixels.
+template <int cols, class T, class A>
+FLOWMATCH_TARGET void forward_tile(const A* const* first, const A* second, T* const* out,
+                                   const CorrelationShape& s, const PackedRows& p, int rows,
+                                   int64_t width) {
+  Vector<A> acc[kRows][cols] = {};
+  for (int64_t c = 0; c < s.channels; ++c) {
+    Vector<A> a[kRows];
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) a[r] = load(first[r] + c * p.vectors);
+#pragma GCC unroll 16
+    for (int d = 0; d < cols; ++d) {
+      const Vector<A> b = load(second + c * p.padded + d * s.stride);
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) acc[r][d] += a[r] * b;
+    }
+  }
+  const A scale = A(1) / static_cast<A>(s.channels);
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+    if (r == rows) break;
+#pragma GCC unroll 16
+    for (int d = 0; d < cols; ++d) {
+      A values[kLanes<A>];
+      store(values, acc[r][d] * scale);
+      T* to = out[r] + d * s.pixels();
+      if (width >= kLanes<A>) {
+        for (int x = 0; x < kLanes<A>; ++x) to[x] = static_cast<T>(values[x]);
+      } else {
+        for (int x = 0; x < width; ++x) to[x] = static_cast<T>(values[x]);
+      }
+    }
+  }
+}
+
+// All displacements of `rows` rows of the first image against one row of the second. The columns
+// are split into blocks of nearly equal size, so that no block is much narrower than a tile.
+template <class T, class A>
+FLOWMATCH_TARGET void forward_rows(const A* const* first, const A* second, T* const* out,
+                                   const CorrelationShape& s, const PackedRows& p, int rows) {
+  using Tile = void (*)(const A* const*, const A*, T* const*, const CorrelationShape&,
+                        const PackedRows&, int, int64_t);
+  static constexpr Tile tiles[] = {
+      forward_tile<1, T, A>, forward_tile<2, T, A>, forward_tile<3, T, A>, forward_tile<4, T, A>,
+      forward_tile<kColumns < 5 ? 1 : 5, T, A>, forward_tile<kColumns < 6 ? 1 : 6, T, A>,
+      forward_tile<kColumns < 7 ? 1 : 7, T, A>, forward_tile<kColumns < 8 ? 1 : 8, T, A>,
+      forward_tile<kColumns < 9 ? 1 : 9, T, A>};
+  const int64_t side = 2 * p.reach + 1, blocks = (side + kColumns - 1) / kColumns;
+  for (int64_t x = 0; x < s.width; x += kLanes<A>) {
+    const A* a[kRows];
+    T* to[kRows];
+    for (int r = 0; r < kRows; ++r) a[r] = first[r] + x;
+    for (int64_t block = 0; block < blocks; ++block) {
+      const int64_t from = block * side / blocks, cols = (block + 1) * side / blocks - from;
+      for (int r = 0; r < kRows; ++r) to[r] = out[r] + from * s.pixels() + x;
+      tiles[cols - 1](a, second + x + from * s.stride, to, s, p, rows, s.width - x);
+    }
+  }
+}
+
+// grad[r][c, x] += sum_d g[r][d, x] * other[c, x + d * stride] for `cols` channels.
+template <int cols, class A>
+FLOWMATCH_TARGET void backward_tile(const A* g, const A* other, A* grad, const CorrelationShape& s,
+                                    const PackedRows& p) {
+  const int64_t side = 2 * p.reach + 1;
+  Vector<A> acc[kRows][cols];
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int c = 0; c < cols; ++c) {
+      acc[r][c] = load(grad + (r * s.channels + c) * p.vectors);
+    }
+  }
+  for (int64_t d = 0; d < side; ++d) {
+    Vector<A> a[kRows];
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) a[r] = load(g + (r * side + d) * p.vectors);
+#pragma GCC unroll 16
+    for (int c = 0; c < cols; ++c) {
+      const Vector<A> b = load(other + c * p.padded + d * s.stride);
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) acc[r][c] += a[r] * b;
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int c = 0; c < cols; ++c) {
+      store(grad + (r * s.channels + c) * p.vectors, acc[r][c]);
+    }
+  }
+}
+
+// Adds to the gradient of kRows rows, [kRows, C, vectors], what one row of the other image gives.
+template <class A>
+FLOWMATCH_TARGET void backward_rows(const A* g, const A* other, A* grad, const CorrelationShape& s,
+                                    const PackedRows& p) {
+  for (int64_t c = 0; c < s.channels;) {
+    const bool whole = s.channels - c >= kColumns;
+    for (int64_t x = 0; x < s.width; x += kLanes<A>) {
+      const A* from = other + c * p.padded + x;
+      A* to = grad + c * p.vectors + x;
+      if (whole) {
+        backward_tile<kColumns>(g + x, from, to, s, p);
+      } else {
+        backward_tile<1>(g + x, from, to, s, p);
+      }
+    }
+    c += whole ? kColumns : 1;
+  }
+}

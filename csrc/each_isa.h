@@ -1,0 +1,54 @@
+// Compiles the file named by FLOWMATCH_EACH_ISA once for every instruction set, in the namespaces
+// flowmatch::{base,avx2,avx512}. The file finds
+//   FLOWMATCH_TARGET      to stand before every function in it, lambdas included
+//   kVectorBytes, kTile   the width of a register; how many of them may hold accumulators
+//   Vector<T>, load, store
+// GCC lowers vector types by the function they stand in, before inlining, hence the attribute on
+// each function and the repeated inclusion. No include guard, on purpose.
+
+#define FLOWMATCH_VECTORS                                                                          \
+  template <class T>                                                                               \
+  struct VectorOf {                                                                                \
+    typedef T type __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));     \
+  };                                                                                               \
+  template <class T>                                                                               \
+  using Vector = typename VectorOf<T>::type;                                                       \
+  template <class T>                                                                               \
+  constexpr int kLanes = kVectorBytes / sizeof(T);                                                 \
+  template <class T>                                                                               \
+  FLOWMATCH_TARGET inline __attribute__((always_inline)) Vector<T> load(const T* p) {              \
+    return *reinterpret_cast<const Vector<T>*>(p);                                                 \
+  }                                                                                                \
+  template <class T>                                                                               \
+  FLOWMATCH_TARGET inline __attribute__((always_inline)) void store(T* p, const Vector<T>& v) {    \
+    *reinterpret_cast<Vector<T>*>(p) = v;                                                          \
+  }
+
+#define FLOWMATCH_TARGET
+namespace flowmatch::base {
+constexpr int kVectorBytes = 16, kTile = 12;
+FLOWMATCH_VECTORS
+#include FLOWMATCH_EACH_ISA
+}  // namespace flowmatch::base
+#undef FLOWMATCH_TARGET
+
+#if defined(__x86_64__)
+#define FLOWMATCH_TARGET __attribute__((target("avx2,fma")))
+namespace flowmatch::avx2 {
+constexpr int kVectorBytes = 32, kTile = 12;
+FLOWMATCH_VECTORS
+#include FLOWMATCH_EACH_ISA
+}  // namespace flowmatch::avx2
+#undef FLOWMATCH_TARGET
+
+#define FLOWMATCH_TARGET __attribute__((target("avx512f,avx512dq,avx512vl,avx2,fma")))
+namespace flowmatch::avx512 {
+constexpr int kVectorBytes = 64, kTile = 27;
+FLOWMATCH_VECTORS
+#include FLOWMATCH_EACH_ISA
+}  // namespace flowmatch::avx512
+#undef FLOWMATCH_TARGET
+#endif
+
+#undef FLOWMATCH_VECTORS
+#undef FLOWMATCH_EACH_ISA

@@ -1,0 +1,57 @@
+// All of PyTorch that csrc sees: the stable ABI, and the few lines every op needs around a kernel.
+#pragma once
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/macros.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/Dispatch_v2.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+#ifdef FLOWMATCH_CUDA
+#include <cuda_runtime_api.h>
+#endif
+
+namespace flowmatch {
+
+using torch::headeronly::BFloat16;
+using torch::headeronly::Half;
+using torch::stable::Tensor;
+
+// Calls f(begin, end) on parts of [0, rows). Waking a thread costs about as much as 32k
+// multiply-adds, so a part is worth at least that. f must not throw.
+template <class F>
+void parallel_rows(int64_t rows, int64_t work_per_row, const F& f) {
+  const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 15) / std::max<int64_t>(1, work_per_row));
+  torch::stable::parallel_for(0, rows, grain, f);
+}
+
+// One scratch buffer per thread, allocated up front because nothing may throw inside parallel_rows.
+template <class T>
+class Scratch {
+ public:
+  explicit Scratch(int64_t size)
+      : size_(size), slots_(torch::stable::get_num_threads()), memory_(new T[size * slots_]) {}
+  T* take() { return memory_.get() + size_ * (next_++ % slots_); }  // once per call of f
+
+ private:
+  int64_t size_, slots_;
+  std::atomic<int64_t> next_{0};
+  std::unique_ptr<T[]> memory_;
+};
+
+#ifdef FLOWMATCH_CUDA
+inline void* current_stream(const Tensor& t) {
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream));
+  return stream;
+}
+#endif
+
+}  // namespace flowmatch

@@ -1,0 +1,25 @@
+"""Flow networks: ``forward(first, second)`` gives flows, finest first, in their own pixels."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from flowmatch.flow.networks.flownet import FlowNetC, FlowNetS
+from flowmatch.flow.networks.pyramid import PyramidNet
+
+
+class FlowNetwork(Protocol):
+    """What every flow network is, as the rest of the package sees it."""
+
+    def __call__(self, first: Tensor, second: Tensor) -> list[Tensor]:
+        """RGB in [0, 1], ``[B, 3, H, W]`` -> flows, finest first, in pixels of their own size."""
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "pyramid": PyramidNet,
+    "flownets": FlowNetS,
+    "flownetc": FlowNetC,
+}
+
+__all__ = ["MODELS", "FlowNetC", "FlowNetS", "FlowNetwork", "PyramidNet"]

@@ -1,0 +1,28 @@
+"""Any size in, the same size out: what a network with strides does about odd images."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+SMALLEST = 16  # pixels to a side, below which a flow means nothing
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Repeat the right and bottom border of ``[B, C, H, W]`` until `multiple` divides H and W."""
+    H, W = image.shape[-2:]
+    return F.pad(image, (0, -W % multiple, 0, -H % multiple), mode="replicate")
+
+
+def crop_to_level(flow: Tensor, height: int, width: int, level: int) -> Tensor:
+    """Keep of a flow at ``1 / 2**level`` the part that an image of ``height x width`` covers."""
+    step = 2**level
+    return flow[..., : -(-height // step), : -(-width // step)]
+
+
+def check_pair(first: Tensor, second: Tensor) -> None:
+    """Refuse what is not two equal batches of RGB images."""
+    good = first.dim() == 4 and first.shape == second.shape and first.shape[1] == 3
+    if not good or min(first.shape[-2:]) < SMALLEST:
+        raise ValueError(
+            f"first and second must be [B, 3, H, W] of the same shape, H and W >= {SMALLEST}, "
+            f"got {tuple(first.shape)} and {tuple(second.shape)}"
+        )

@@ -1,0 +1,295 @@
+"""Pairs of frames with exact flow, made from photographs, cut-outs and procedure alone.
+
+After the 2-D generators of Dosovitskiy et al. (FlyingChairs, ICCV 2015, section 4) and Mayer et al.
+(IJCV 2018): a background and a few objects, moved by the camera and on their own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowmatch._opencv import cv2
+from flowmatch.flow import textures
+from flowmatch.flow.scene import FlowSample, Layer, Matrix, Motion, Scene, shift
+from flowmatch.io.image import IMAGE_SUFFIXES, read_image
+
+Generator = np.random.Generator
+Image = NDArray[np.uint8]
+
+PROCEDURAL_SIZE = 640
+PROCEDURAL_POOL = 200  # textures drawn once and used again: they cost as much as ten pairs
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where textures come from; with nothing given, everything is procedural.
+
+    Attributes:
+        photos: Photographs, as files or arrays ``[H, W, 3]``.
+        cutouts: Objects with alpha, as PNG files or arrays ``[H, W, 4]``.
+        procedural: Share of backgrounds that are procedural although there are photographs.
+    """
+
+    photos: Sequence[Path | Image] = ()
+    cutouts: Sequence[Path | Image] = ()
+    procedural: float = 0.25
+
+    @classmethod
+    def from_folders(cls, photos: Path | None = None, cutouts: Path | None = None) -> "Sources":
+        """Take every picture of the folders.
+
+        Raises:
+            FileNotFoundError: A folder is missing or holds no picture.
+        """
+        return cls(_pictures(photos), _pictures(cutouts))
+
+
+@dataclass(frozen=True)
+class SyntheticFlow:
+    """An endless, repeatable collection of pairs: item `i` is always the same for one seed.
+
+    Attributes:
+        sources: Where the textures come from.
+        size: Height and width of the frames.
+        motion: Factors on all motions and how often each is drawn, ``(factor, weight)``. At factor
+            1 the camera moves by about 5 pixels and objects by 7 more.
+        seed: Another seed, another collection.
+        length: The number of items it claims to have.
+
+    Example:
+        >>> sample = SyntheticFlow(size=(64, 96))[0]
+        >>> sample.first.shape, sample.flow.shape, sample.occluded.shape
+        ((64, 96, 3), (64, 96, 2), (64, 96))
+    """
+
+    sources: Sources = field(default_factory=Sources)
+    size: tuple[int, int] = (192, 256)
+    motion: tuple[tuple[float, float], ...] = ((0.3, 0.2), (1.0, 0.5), (2.5, 0.3))
+    seed: int = 0
+    length: int = 1_000_000
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> FlowSample:
+        if not 0 <= index < self.length:
+            raise IndexError(f"index must be below {self.length}, got {index}")
+        rng = np.random.default_rng([self.seed, index])
+        scene = random_scene(rng, self.sources, self.size, self._factor(rng))
+        first, second = scene.view(0), scene.view(1)
+        flow, occluded = scene.flow(first, 0, 1, seen=second)
+        images = degrade(rng, first.image, second.image)
+        return flip(rng, FlowSample(*images, flow, occluded))
+
+    def _factor(self, rng: Generator) -> float:
+        factors, weights = np.array(self.motion, np.float64).T
+        return float(rng.choice(factors, p=weights / weights.sum()))
+
+
+def random_scene(
+    rng: Generator, sources: Sources, size: tuple[int, int], factor: float = 1.0
+) -> Scene:
+    """Draw a background, two to eight objects, and how everything moves.
+
+    Args:
+        rng: The only source of chance.
+        sources: Where the textures come from.
+        size: Height and width of the frames.
+        factor: Multiplies translations; rotation and zoom grow with it up to twice.
+    """
+    H, W = size
+    camera = random_motion(rng, (W / 2, H / 2), factor, angle=0.04, zoom=0.04, pixels=5)
+    layers = [background(rng, sources, size)]
+    for _ in range(rng.integers(2, 9)):
+        centre = (rng.uniform(-0.1, 1.1) * W, rng.uniform(-0.1, 1.1) * H)
+        pixels = np.exp(rng.uniform(np.log(25), np.log(200)))
+        motion = Motion()  # a fifth stand still in the world and only follow the camera
+        if rng.random() < 0.8:
+            motion = random_motion(rng, centre, factor, angle=0.08, zoom=0.06, pixels=7)
+        layers.append(foreground(rng, sources, centre, pixels, motion))
+    return Scene(size, tuple(layers), camera)
+
+
+def random_motion(
+    rng: Generator,
+    centre: tuple[float, float],
+    factor: float,
+    angle: float,
+    zoom: float,
+    pixels: float,
+) -> Motion:
+    """Draw a motion: mostly small, with a long tail; `factor` is as in `random_scene`."""
+    turn = min(factor, 2)
+    heading = rng.uniform(0, 2 * np.pi)
+    length = min(rng.exponential(pixels * factor), 8 * pixels * factor)
+    perspective = (0.0, 0.0)
+    if rng.random() < 0.2:
+        perspective = tuple((rng.normal(size=2) * 1e-4 * turn).tolist())
+    return Motion(
+        centre=centre,
+        translation=(float(length * np.cos(heading)), float(length * np.sin(heading))),
+        rotation=float(rng.normal() * angle * turn),
+        zoom=float(rng.normal() * zoom * turn),
+        perspective=perspective,
+    )
+
+
+def background(rng: Generator, sources: Sources, size: tuple[int, int]) -> Layer:
+    """Cut a part out of a photograph or texture and turn it a little."""
+    H, W = size
+    picture = _backdrop(rng, sources)
+    h, w = picture.shape[:2]
+    scale = np.exp(rng.uniform(np.log(0.35), np.log(1.6)))  # texture pixels for a frame pixel
+    scale = min(scale, (h - 2) / (H + 40), (w - 2) / (W + 40))
+    x, y = rng.uniform(0, max(w - W * scale, 0)), rng.uniform(0, max(h - H * scale, 0))
+    # Only what may come into view, plus half a frame on each side, is worth shrinking.
+    x0, y0 = max(0, int(x - W * scale / 2)), max(0, int(y - H * scale / 2))
+    picture = picture[y0 : int(y + 1.5 * H * scale), x0 : int(x + 1.5 * W * scale)]
+    picture, shrunk = _shrink(picture, scale)
+    scale *= shrunk
+    place = np.diag([1 / scale, 1 / scale, 1.0]) @ shift((x0 - x) * shrunk, (y0 - y) * shrunk)
+    turn = Motion(centre=(W / 2, H / 2), rotation=float(rng.normal() * 0.1)).at(1)
+    return Layer(picture, turn @ place)
+
+
+def foreground(
+    rng: Generator, sources: Sources, centre: tuple[float, float], pixels: float, motion: Motion
+) -> Layer:
+    """Take a cut-out, or cut a random shape out of a texture, `pixels` large, at `centre`."""
+    if sources.cutouts and rng.random() < 0.6:
+        picture = _load_cutout(_any(rng, sources.cutouts))
+        colours, alpha = picture[..., :3], picture[..., 3]
+    else:
+        colours, alpha = _cut(rng, _backdrop(rng, sources), 256)
+    scale = pixels / max(alpha.shape)
+    colours, shrunk = _shrink(colours, 1 / scale)
+    alpha, _ = _shrink(alpha, 1 / scale)
+    scale /= shrunk
+    h, w = alpha.shape
+    angle = rng.uniform(-np.pi, np.pi) if rng.random() < 0.5 else rng.normal() * 0.3
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    turn: Matrix = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    place = shift(*centre) @ turn @ shift(-w / 2, -h / 2)
+    return Layer(colours, place, motion, alpha)
+
+
+def degrade(rng: Generator, first: NDArray[np.float32], second: NDArray[np.float32]) -> list[Image]:
+    """Give both frames one camera's blur, tone and noise, and each a little of its own."""
+    blur = rng.uniform(0.3, 1.2) if rng.random() < 0.3 else 0.0
+    gamma, contrast = np.exp(rng.normal(size=2) * 0.2)
+    brightness, colour = rng.normal() * 15, np.exp(rng.normal(size=3) * 0.1)
+    sigma = abs(rng.normal()) * 4
+    images = []
+    for image in (first, second):
+        if blur:
+            image = cv2.GaussianBlur(image, (0, 0), blur)
+        own_contrast = contrast * np.exp(rng.normal() * 0.03)
+        own_brightness = brightness + rng.normal() * 3
+        # Tone as a table of 256 entries for each channel: a power for each pixel is slow.
+        levels = (np.arange(256)[:, None] / 255) ** gamma * 255 * colour
+        table = ((levels - 128) * own_contrast + 128 + own_brightness).astype(np.float32)
+        toned = cv2.LUT(np.rint(image).clip(0, 255).astype(np.uint8), table[None])
+        toned += sigma * rng.standard_normal(image.shape, dtype=np.float32)
+        images.append(toned.clip(0, 255).astype(np.uint8))
+    return images
+
+
+def flip(rng: Generator, sample: FlowSample) -> FlowSample:
+    """Mirror a sample, left to right, top to bottom, or not, and shuffle its colours sometimes."""
+    first, second, flow, occluded = sample
+    if rng.random() < 0.5:
+        first, second, occluded = first[:, ::-1], second[:, ::-1], occluded[:, ::-1]
+        flow = flow[:, ::-1] * np.array([-1, 1], np.float32)
+    if rng.random() < 0.5:
+        first, second, occluded = first[::-1], second[::-1], occluded[::-1]
+        flow = flow[::-1] * np.array([1, -1], np.float32)
+    if rng.random() < 0.3:
+        order = rng.permutation(3)
+        first, second = first[..., order], second[..., order]
+    return FlowSample(*(np.ascontiguousarray(part) for part in (first, second, flow, occluded)))
+
+
+def _pictures(folder: Path | None) -> tuple[Path, ...]:
+    if folder is None:
+        return ()
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return tuple(files)
+
+
+def _any(rng: Generator, things: Sequence[Path | Image]) -> Path | Image:
+    return things[rng.integers(len(things))]
+
+
+def _backdrop(rng: Generator, sources: Sources) -> Image:
+    if sources.photos and rng.random() >= sources.procedural:
+        return _load_photo(_any(rng, sources.photos))
+    return _procedural(int(rng.integers(PROCEDURAL_POOL)))
+
+
+def _cut(rng: Generator, picture: Image, size: int) -> tuple[Image, Image]:
+    """Return a random square of `picture`, ``[size, size, 3]``, and a random outline for it."""
+    h, w = picture.shape[:2]
+    side = min(int(size * np.exp(rng.uniform(np.log(0.4), np.log(1.5)))), h, w)
+    y, x = rng.integers(h - side + 1), rng.integers(w - side + 1)
+    how = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+    square = cv2.resize(picture[y : y + side, x : x + side], (size, size), interpolation=how)
+    return square, textures.outline(rng, size)
+
+
+def _shrink(picture: Image, scale: float) -> tuple[Image, float]:
+    """Shrink what will be shown smaller, so that it does not alias; return the factor it took."""
+    if scale <= 1.2:
+        return picture, 1.0
+    h, w = picture.shape[:2]
+    size = (max(2, round(w / scale)), max(2, round(h / scale)))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA), size[0] / w
+
+
+@lru_cache(maxsize=PROCEDURAL_POOL)
+def _procedural(index: int) -> Image:
+    return textures.texture(np.random.default_rng([index, 20260101]), PROCEDURAL_SIZE)
+
+
+def _load_photo(photo: Path | Image, short_side: int = 720) -> Image:
+    if isinstance(photo, Path):
+        return _read_photo(photo, short_side)
+    return photo
+
+
+@lru_cache(maxsize=256)
+def _read_photo(photo: Path, short_side: int) -> Image:
+    picture = read_image(photo)
+    scale = short_side / min(picture.shape[:2])
+    if scale < 1:
+        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return picture
+
+
+def _load_cutout(cutout: Path | Image) -> Image:
+    return _read_cutout(cutout) if isinstance(cutout, Path) else cutout
+
+
+@lru_cache(maxsize=1024)
+def _read_cutout(cutout: Path, long_side: int = 256) -> Image:
+    """Read an RGBA picture, at most `long_side` large; one without alpha is opaque."""
+    data = np.fromfile(cutout, np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    if picture is None:
+        raise ValueError(f"{cutout} is not a readable picture")
+    if picture.dtype == np.uint16:
+        picture = (picture >> 8).astype(np.uint8)
+    if picture.ndim == 2:
+        picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
+    if picture.shape[2] == 3:
+        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2BGRA)
+    picture = cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
+    scale = long_side / max(picture.shape[:2])
+    if scale < 1:
+        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return np.asarray(picture, np.uint8)

@@ -1,0 +1,85 @@
+"""Procedural textures and outlines, for scenes without photographs or beside them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowmatch._opencv import cv2
+
+Generator = np.random.Generator
+Image = NDArray[np.uint8]
+
+
+def noise(rng: Generator, size: int) -> Image:
+    """Return coloured 1/f^a noise, ``[size, size, 3]``, a in 0.5..1.3: clouds to gravel."""
+    slope = rng.uniform(0.5, 1.3)
+    mix = np.eye(3) * rng.uniform(0.2, 1) + rng.normal(size=(3, 3)) * 0.3
+    total = np.zeros((size, size, 3), np.float32)
+    cells = 4
+    while cells <= size:
+        octave = (rng.normal(size=(cells, cells, 3)) @ mix).astype(np.float32)
+        total += cv2.resize(octave, (size, size), interpolation=cv2.INTER_CUBIC) * (
+            (4 / cells) ** slope
+        )
+        cells *= 2
+    total = (total - total.mean((0, 1))) / (total.std() + 1e-6)
+    return _to_image(total * rng.uniform(20, 60) + rng.uniform(50, 200, 3))
+
+
+def dead_leaves(rng: Generator, size: int) -> Image:
+    """Return overlapping discs and polygons, small ones the most frequent, over noise."""
+    image = noise(rng, size)
+    for _ in range(rng.integers(40, 300)):
+        radius = min(8 / (rng.random() ** 0.6 + 0.03), size / 5)
+        centre = rng.uniform(0, size, 2)
+        colour = tuple(rng.uniform(0, 255, 3).tolist())
+        if rng.random() < 0.5:
+            axes = (int(radius) + 1, int(radius * rng.uniform(0.3, 1)) + 1)
+            at = (int(centre[0]), int(centre[1]))
+            cv2.ellipse(image, at, axes, rng.uniform(0, 180), 0, 360, colour, -1, cv2.LINE_AA)
+        else:
+            points = centre + rng.normal(size=(rng.integers(3, 6), 2)) * radius
+            cv2.fillPoly(image, [points.astype(np.int32)], colour, cv2.LINE_AA)
+    grain = noise(rng, size).astype(np.float32) - 128
+    return _to_image(image + grain * rng.uniform(0, 0.6))
+
+
+def gradient(rng: Generator, size: int) -> Image:
+    """Return a smooth change from one colour to another, nearly without texture."""
+    across = np.linspace(0, 1, size, dtype=np.float32)
+    ramp = across[:, None] * rng.uniform(-1, 1) + across[None, :] * rng.uniform(-1, 1)
+    start, change = rng.uniform(0, 255, 3), rng.uniform(-120, 120, 3)
+    return _to_image(start + ramp[..., None] * change + rng.normal(size=(size, size, 1)) * 2)
+
+
+def texture(rng: Generator, size: int) -> Image:
+    """Return one of the textures of this file, ``[size, size, 3]``."""
+    draw = rng.choice(np.array(["leaves", "noise", "gradient"]), p=[0.6, 0.28, 0.12])
+    return {"leaves": dead_leaves, "noise": noise, "gradient": gradient}[str(draw)](rng, size)
+
+
+def outline(rng: Generator, size: int) -> Image:
+    """Return the opacity ``[size, size]`` of a random shape: polygon, blob, bar or ring."""
+    alpha = np.zeros((size, size), np.uint8)
+    half = size / 2
+    if rng.random() < 0.5:
+        angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 12)))
+        radii = rng.uniform(0.4, 1, len(angles)) * half
+    else:
+        angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+        waves = [
+            rng.normal() * 0.1 * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in range(1, 6)
+        ]
+        radii = half * np.clip(0.65 + np.sum(waves, axis=0), 0.1, 1)
+    # A fifth are thin: fences, branches and limbs are where flow fails.
+    squeeze = rng.uniform(0.05, 0.15) if rng.random() < 0.2 else rng.uniform(0.5, 1)
+    points = np.stack([half + radii * np.cos(angles), half + squeeze * radii * np.sin(angles)], 1)
+    cv2.fillPoly(alpha, [points.astype(np.int32)], 255, cv2.LINE_AA)
+    if rng.random() < 0.15:  # a hole
+        middle = points.mean(axis=0)
+        inner = middle + (points - middle) * rng.uniform(0.3, 0.7)
+        cv2.fillPoly(alpha, [inner.astype(np.int32)], 0, cv2.LINE_AA)
+    return alpha
+
+
+def _to_image(values: NDArray[np.float32]) -> Image:
+    return np.clip(values, 0, 255).astype(np.uint8)

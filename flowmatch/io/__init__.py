@@ -1,0 +1,17 @@
+"""Files in and out: optical flow, pictures, videos."""
+
+from flowmatch.io.flow import read_flow, write_flow
+from flowmatch.io.image import IMAGE_SUFFIXES, read_image, write_image
+from flowmatch.io.video import Frames, SkippedFrame, VideoWriter, read_frames
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Frames",
+    "SkippedFrame",
+    "VideoWriter",
+    "read_flow",
+    "read_frames",
+    "read_image",
+    "write_flow",
+    "write_image",
+]

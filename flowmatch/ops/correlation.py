@@ -1,0 +1,166 @@
+"""The FlowNet cost volume: each pixel of one feature map against its surroundings in another."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowmatch.ops import _native
+
+torch.library.define(
+    "flowmatch::correlation", "(Tensor f1, Tensor f2, int radius, int stride) -> Tensor"
+)
+torch.library.define(
+    "flowmatch::correlation_grad",
+    "(Tensor g, Tensor other, int radius, int stride, bool first) -> Tensor",
+)
+
+
+def _shifts(radius: int, stride: int, first: bool = True) -> list[tuple[int, int]]:
+    """Offsets of the displaced pixel in an image padded by ``radius * stride``, dy-major."""
+    offsets = range(0, 2 * radius * stride + 1, stride)[:: 1 if first else -1]
+    return [(y, x) for y in offsets for x in offsets]
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def correlation_reference(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:
+    """State what `correlation` computes, in plain PyTorch; half types are summed in float32."""
+    H, W = f1.shape[-2:]
+    first = f1.to(_wide(f1.dtype))
+    second = F.pad(f2.to(first.dtype), (radius * stride,) * 4)
+    C = max(f1.shape[1], 1)
+    planes = [
+        (first * second[..., y : y + H, x : x + W]).sum(1) / C for y, x in _shifts(radius, stride)
+    ]
+    return torch.stack(planes, dim=1).to(f1.dtype)
+
+
+def correlation_grad_reference(
+    g: Tensor, other: Tensor, radius: int, stride: int, first: bool
+) -> Tensor:
+    """State the gradient of `correlation` with respect to f1 (`other` is f2) or f2 (`other` is f1).
+
+    Seen from f2, pixel (y, x) took part at (y - dy, x - dx): there lie both f1 and the entry of g.
+    """
+    _, C, H, W = other.shape
+    pad = (radius * stride,) * 4
+    entries = g.to(_wide(g.dtype))
+    entries = entries if first else F.pad(entries, pad)
+    values = F.pad(other.to(entries.dtype), pad)
+    total = torch.zeros_like(values[..., :H, :W], memory_format=torch.contiguous_format)
+    for k, (y, x) in enumerate(_shifts(radius, stride, first)):
+        window = (..., slice(y, y + H), slice(x, x + W))
+        entry = entries[:, k : k + 1]
+        total += (entry if first else entry[window]) * values[window]
+    return (total / max(C, 1)).to(other.dtype)
+
+
+for _name, _reference in (
+    ("correlation", correlation_reference),
+    ("correlation_grad", correlation_grad_reference),
+):
+    torch.library.impl(f"flowmatch::{_name}", "default")(_native.reference(_reference))
+
+
+def _check(f1: Tensor, f2: Tensor, radius: int, stride: int) -> None:
+    if f1.dim() != 4 or f1.shape != f2.shape:
+        raise ValueError(
+            "f1 and f2 must be [B, C, H, W] of the same shape, "
+            f"got {tuple(f1.shape)} and {tuple(f2.shape)}"
+        )
+    if f1.dtype != f2.dtype or not f1.is_floating_point():
+        raise ValueError(f"f1 and f2 must have the same float type, got {f1.dtype} and {f2.dtype}")
+    if f1.device != f2.device:
+        raise ValueError(f"f1 and f2 must be on the same device, got {f1.device} and {f2.device}")
+    if radius < 0 or stride < 1:
+        raise ValueError(f"radius >= 0 and stride >= 1 are needed, got {radius} and {stride}")
+
+
+@torch.library.register_fake("flowmatch::correlation")
+def _(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:
+    _check(f1, f2, radius, stride)
+    B, _, H, W = f1.shape
+    return f1.new_empty(B, (2 * radius + 1) ** 2, H, W)
+
+
+@torch.library.register_fake("flowmatch::correlation_grad")
+def _(g: Tensor, other: Tensor, radius: int, stride: int, first: bool) -> Tensor:
+    return torch.empty_like(other, memory_format=torch.contiguous_format)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    f1, f2, ctx.radius, ctx.stride = inputs
+    ctx.save_for_backward(f1, f2)
+
+
+def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    f1, f2 = ctx.saved_tensors
+    op, grid = torch.ops.flowmatch.correlation_grad, (ctx.radius, ctx.stride)
+    g1 = op(g, f2, *grid, True) if ctx.needs_input_grad[0] else None
+    g2 = op(g, f1, *grid, False) if ctx.needs_input_grad[1] else None
+    return g1, g2, None, None
+
+
+def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    g, other, ctx.radius, ctx.stride, ctx.first = inputs
+    ctx.save_for_backward(g, other)
+
+
+def _backward_grad(
+    ctx: Any, v: Tensor
+) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    """Derive the gradient itself: it is bilinear, so its derivatives are the two ops again."""
+    g, other = ctx.saved_tensors
+    ops, grid = torch.ops.flowmatch, (ctx.radius, ctx.stride)
+    pair = (v, other) if ctx.first else (other, v)
+    g_g = ops.correlation(*pair, *grid) if ctx.needs_input_grad[0] else None
+    g_other = (
+        ops.correlation_grad(g, v, *grid, not ctx.first) if ctx.needs_input_grad[1] else None
+    )
+    return g_g, g_other, None, None, None
+
+
+torch.library.register_autograd("flowmatch::correlation", _backward, setup_context=_setup)
+torch.library.register_autograd(
+    "flowmatch::correlation_grad", _backward_grad, setup_context=_setup_grad
+)
+for _device in ("cpu", "cuda"):
+    torch.library.register_autocast("flowmatch::correlation", _device, torch.float32)
+
+
+def correlation(f1: Tensor, f2: Tensor, radius: int = 10, stride: int = 2) -> Tensor:
+    r"""Compare each pixel of `f1` with the pixels of `f2` around the same place.
+
+    ``volume[b, k, y, x] = mean_c f1[b, c, y, x] * f2[b, c, y + dy, x + dx]``, where displacement
+    ``k`` counts ``(dy, dx)`` row by row over ``{-radius, ..., radius} * stride``. Outside, `f2` is 0.
+
+    Differentiable twice, repeatable bit for bit; half types are summed in float32, and under
+    autocast the op runs in float32.
+
+    Args:
+        f1: Features of the first image, ``[B, C, H, W]``, any float type.
+        f2: Features of the second image, same shape, type and device.
+        radius: Displacements to each side, in steps. FlowNetC: 10.
+        stride: Step between displacements, in pixels of the feature map. FlowNetC: 2.
+
+    Returns:
+        Cost volume ``[B, (2 * radius + 1) ** 2, H, W]`` of the type of `f1`.
+
+    Raises:
+        ValueError: The shapes, types or devices differ, or `radius` or `stride` is out of range.
+
+    Example:
+        >>> correlation(torch.ones(1, 8, 4, 4), torch.ones(1, 8, 4, 4), radius=1, stride=1).shape
+        torch.Size([1, 9, 4, 4])
+
+    Reference:
+        Dosovitskiy et al., FlowNet, ICCV 2015, section 3, equation 1. Ours divides by C.
+    """
+    if not torch.is_autocast_enabled(f1.device.type):  # which makes the types equal by itself
+        _check(f1, f2, radius, stride)
+    volume: Tensor = torch.ops.flowmatch.correlation(f1, f2, radius, stride)
+    return volume

@@ -1,0 +1,49 @@
+"""Backward warping: look up an image where the flow points."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def warp(image: Tensor, flow: Tensor) -> Tensor:
+    r"""Fetch, for every pixel, the value of `image` where `flow` points, bilinearly.
+
+    ``warped[b, :, y, x] = image[b, :, y + v, x + u]`` with ``(u, v) = flow[b, :, y, x]``. Warping the
+    *second* frame by the flow from first to second gives the first frame back, except where
+    something is hidden. Outside the image the value is 0. Coordinates are kept in float32 at least.
+
+    Args:
+        image: What to sample, ``[B, C, H, W]``, any float type.
+        flow: Displacements in pixels, ``[B, 2, H, W]``, (u right, v down).
+
+    Returns:
+        The warped image, ``[B, C, H, W]`` of the type of `image`.
+
+    Raises:
+        ValueError: The shapes do not fit each other.
+
+    Example:
+        >>> image = torch.arange(4.0).reshape(1, 1, 1, 4)
+        >>> right = torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1).expand(1, 2, 1, 4)
+        >>> warp(image, right)
+        tensor([[[[1., 2., 3., 0.]]]])
+
+    Reference:
+        Jaderberg et al., Spatial Transformer Networks, NeurIPS 2015, equation 5.
+    """
+    if image.dim() != 4 or flow.shape != (image.shape[0], 2, *image.shape[2:]):
+        raise ValueError(
+            "image [B, C, H, W] and flow [B, 2, H, W] must fit, "
+            f"got {tuple(image.shape)} and {tuple(flow.shape)}"
+        )
+    H, W = image.shape[-2:]
+    dtype = torch.promote_types(flow.dtype, torch.float32)
+    x = torch.arange(W, dtype=dtype, device=flow.device)
+    y = torch.arange(H, dtype=dtype, device=flow.device)[:, None]
+    # grid_sample wants pixel centres of the whole width at -1 + 1/W ... 1 - 1/W.
+    grid = torch.stack(
+        [(2 * (x + flow[:, 0]) + 1) / max(W, 1) - 1, (2 * (y + flow[:, 1]) + 1) / max(H, 1) - 1],
+        dim=-1,
+    )
+    sampled = F.grid_sample(image.to(dtype), grid, padding_mode="zeros", align_corners=False)
+    return sampled.to(image.dtype)

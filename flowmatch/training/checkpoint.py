@@ -1,0 +1,47 @@
+"""Everything a training run needs to go on where it was stopped, in one file."""
+
+import os
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+
+
+class Checkpoint(TypedDict):
+    """What a checkpoint holds."""
+
+    step: int  # steps already done
+    run: dict[str, Any]  # what must be the same when the run goes on: recipe, seed, network
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; a crash at any moment leaves the old file or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    with beside.open("wb") as file:
+        torch.save(checkpoint, file)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; nothing in the file is executed.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not one of our checkpoints.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a broken or hostile file
+        raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
+    missing = set(Checkpoint.__annotations__) - set(found if isinstance(found, dict) else ())
+    if missing:
+        raise ValueError(f"{path} is not a checkpoint of flowmatch: {sorted(missing)} missing")
+    checkpoint: Checkpoint = found
+    return checkpoint

@@ -1,0 +1,71 @@
+"""Compiles csrc/ into flowmatch/_C.abi3.so; everything else about the package is in pyproject.toml.
+
+The library uses only PyTorch's stable ABI: one binary serves every torch >= 2.11 and Python >= 3.10,
+whichever torch compiled it. Set FLOWMATCH_KERNELS to choose what is compiled:
+
+    auto   what this machine can: CUDA and CPU, CPU only, or nothing (default)
+    cuda   CUDA and CPU, or fail
+    cpu    CPU, or fail
+    none   nothing: the reference implementations in flowmatch/ops do the work
+"""
+
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from setuptools import setup
+
+KERNELS = os.environ.get("FLOWMATCH_KERNELS", "auto")
+TORCH_FLOOR = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # 2.11, the oldest torch it loads into
+CXX = ["-O3", "-std=c++17", "-fvisibility=hidden", "-Wno-psabi", "-Wno-attributes", TORCH_FLOOR]
+
+
+def native_library() -> dict[str, Any]:
+    """Return the setup() arguments that compile the library; none if this machine cannot.
+
+    A missing PyTorch or compiler is a reason to do without; a failed compilation is an error.
+    """
+    if KERNELS not in ("auto", "cuda", "cpu", "none"):
+        raise SystemExit(f"FLOWMATCH_KERNELS must be auto, cuda, cpu or none, got {KERNELS!r}")
+    if KERNELS == "none":
+        return {}
+    # pip's isolation hides the environment it installs into, but runs its interpreter.
+    sys.path.append(sysconfig.get_path("purelib"))
+    try:
+        import torch
+        from torch.utils import cpp_extension as cpp
+    except ModuleNotFoundError:
+        return without("no PyTorch in the environment that flowmatch is installed into")
+    if not shutil.which(os.environ.get("CXX", "c++")):
+        return without("no C++ compiler")
+    cuda = KERNELS != "cpu" and torch.version.cuda is not None and cpp.CUDA_HOME is not None
+    if KERNELS == "cuda" and not cuda:
+        return without("either a CPU-only PyTorch or no CUDA toolkit (CUDA_HOME)")
+    sources = [*Path("csrc").glob("*.cpp"), *(Path("csrc").rglob("*.cu") if cuda else [])]
+    library = (cpp.CUDAExtension if cuda else cpp.CppExtension)(
+        "flowmatch._C",
+        sorted(map(str, sources)),
+        depends=sorted(map(str, Path("csrc").rglob("*.h"))),
+        define_macros=[("FLOWMATCH_CUDA", None), ("USE_CUDA", None)] if cuda else [],
+        extra_compile_args={"cxx": CXX, "nvcc": ["-O3", "-std=c++17"]},
+        py_limited_api=True,
+    )
+    return {
+        "ext_modules": [library],
+        "cmdclass": {"build_ext": cpp.BuildExtension},
+        "options": {"bdist_wheel": {"py_limited_api": "cp310"}},
+    }
+
+
+def without(reason: str) -> dict[str, Any]:
+    """Go on without kernels, unless they were asked for by name."""
+    if KERNELS != "auto":
+        raise SystemExit(f"FLOWMATCH_KERNELS={KERNELS} cannot be met: {reason}; see README.md")
+    print(f"flowmatch: no kernels are compiled ({reason}); the references will do the work")
+    return {}
+
+
+setup(**native_library())
