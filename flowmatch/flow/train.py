@@ -43,7 +43,7 @@ _LONG_MOTION = ((0.4, 0.2), (1.0, 0.35), (2.5, 0.25), (5.0, 0.2))
 RECIPES: dict[str, FlowRecipe] = {
     # Small frames and motions first: the network learns to match within minutes. The second stage
     # starts from the first's weights (--start) and goes to larger frames and longer motions.
-    "pyramid-small": FlowRecipe("pyramid", Schedule(steps=5000, batch=6)),
+    "pyramid-small": FlowRecipe("pyramid", Schedule(steps=3000, batch=6)),
     "pyramid-large": FlowRecipe(
         "pyramid",
         Schedule(steps=8000, batch=4, learning_rate=6e-4),

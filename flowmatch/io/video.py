@@ -4,7 +4,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
@@ -143,23 +143,27 @@ def _open(source: FilePath | int | Sequence[FilePath]) -> "_Pictures | _Video":
     path = Path(source)
     if path.is_dir():
         inside = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        # macOS leaves a hidden "._frame.png", which is no picture, beside each frame it copies.
-        shown = (file for file in inside if not file.name.startswith("."))
-        return _Pictures(sorted(shown, key=natural_order), f"folder {path}")
+        return _Pictures(_in_order(inside), f"folder {path}")
     if not path.exists() and re.search(r"[*?\[]", str(path)):
-        found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
-        files = sorted((file for file in found if file.is_file()), key=natural_order)
-        if not files:
+        found = _in_order(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        if not found:
             raise FileNotFoundError(f"no file matches {path}")
-        return _Pictures(files, str(path))
+        return _Pictures(found, str(path))
     if existing_file(path).suffix.lower() in IMAGE_SUFFIXES:
         # OpenCV would take frame1.png for a numbered sequence, and read frame2.png next.
         return _Pictures([path], str(path))
     return _Video(path)
 
 
-def _rgb(frame: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
+def _in_order(paths: Iterable[Path]) -> list[Path]:
+    # macOS leaves a hidden "._frame.png", which is no picture, beside each frame it copies.
+    files = (path for path in paths if path.is_file() and not path.name.startswith("."))
+    return sorted(files, key=natural_order)
+
+
+def _retrieved(capture: cv2.VideoCapture) -> NDArray[np.uint8] | str:
+    decoded, bgr = capture.retrieve()
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)) if decoded else "cannot be decoded"
 
 
 def _size(shape: tuple[int, ...]) -> str:
@@ -196,11 +200,11 @@ class _Video:
     def _capture(self) -> cv2.VideoCapture:
         camera = isinstance(self.source, int)
         capture = cv2.VideoCapture(self.source if camera else str(self.source))
-        if not capture.isOpened() and camera:
+        if capture.isOpened():
+            return capture
+        if camera:
             raise OSError(f"{self.name} cannot be opened")
-        if not capture.isOpened():
-            raise ValueError(f"{self.name} is neither a video that OpenCV decodes nor pictures")
-        return capture
+        raise ValueError(f"{self.name} is neither a video that OpenCV decodes nor pictures")
 
     def frames(self, chosen: slice) -> Iterator[_FrameOrReason]:
         capture = self._capture()
@@ -219,12 +223,11 @@ class _Video:
                 yield from ((lost, "cannot be decoded") for lost in failed)
                 failed.clear()
                 if index >= chosen.start and (index - chosen.start) % chosen.step == 0:
-                    decoded, frame = capture.retrieve()
-                    yield index, _rgb(frame) if decoded else "cannot be decoded"
+                    yield index, _retrieved(capture)
         finally:
             capture.release()
         if failed and failed[0] < claimed:
-            yield failed[0], f"nothing can be decoded from here, of {claimed} frames claimed"
+            yield failed[0], f"nothing more can be decoded; the file claims {claimed} frames"
 
 
 class VideoWriter:
@@ -250,8 +253,6 @@ class VideoWriter:
         >>> path = Path(tempfile.mkdtemp()) / "clip.avi"
         >>> with VideoWriter(path, rate=25) as video:
         ...     video.write(np.zeros((32, 48, 3), np.uint8))
-        >>> path.exists()
-        True
     """
 
     def __init__(self, path: FilePath, rate: float, *, codec: str = "auto") -> None:
