@@ -12,7 +12,6 @@ from torch import Tensor
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_problem = "flowmatch was installed without compiled kernels"
 _warned: set[str] = set()
 
 
@@ -24,7 +23,7 @@ def load_library(folder: Path) -> str | None:
     """Load ``_C*.so`` from `folder`, over the references; return what went wrong, or None."""
     libraries = sorted(folder.glob("_C*.so"))
     if not libraries:
-        return _problem
+        return "flowmatch was installed without compiled kernels"
     try:
         torch.ops.load_library(libraries[0])
     except OSError as error:
@@ -53,7 +52,7 @@ def reference(function: Callable[P, R]) -> Callable[P, R]:
         device = next(a.device.type for a in args if isinstance(a, Tensor))
         if device not in _warned:
             _warned.add(device)
-            why = problem or f"this build of flowmatch has no {device} kernels"
+            why = _problem or f"this build of flowmatch has no {device} kernels"
             warnings.warn(f"{why}: on {device} the slow references run", KernelsMissing, stacklevel=2)
         return function(*args, **kwargs)
 
@@ -71,4 +70,9 @@ def active_kernel(op: str, device: str) -> str:
     return "compiled" if has else "reference"
 
 
-problem = load_library(Path(__file__).parent.parent)
+def kernels_problem() -> str | None:
+    """Say why there are no compiled kernels, or None when they are loaded."""
+    return _problem
+
+
+_problem = load_library(Path(__file__).parent.parent)

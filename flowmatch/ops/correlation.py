@@ -160,7 +160,8 @@ def correlation(f1: Tensor, f2: Tensor, radius: int = 10, stride: int = 2) -> Te
     Reference:
         Dosovitskiy et al., FlowNet, ICCV 2015, section 3, equation 1. Ours divides by C.
     """
-    if not torch.is_autocast_enabled(f1.device.type):  # which makes the types equal by itself
-        _check(f1, f2, radius, stride)
+    kind = f1.device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+        _check(f1, f2, radius, stride)  # autocast makes the types equal by itself
     volume: Tensor = torch.ops.flowmatch.correlation(f1, f2, radius, stride)
     return volume

@@ -1,0 +1,42 @@
+# Everything happens in .venv; nothing else on the machine is touched.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0# pinned: an unpinned torch brings gigabytes of CUDA; make demo TORCH=torch takes it
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test lint bench gpu clean
+
+demo: $(READY)
+	$(BIN)/python demos/flow_of_a_clip.py
+
+test: $(READY)
+	$(BIN)/python -m pytest -q -m "not gpu"
+
+lint: $(READY)
+	$(BIN)/pip install -q -e ".[lint]"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*' 'tests/emulator/*.cpp' 'tests/emulator/*.h')
+
+bench: $(READY)
+	$(BIN)/flowmatch bench all
+
+# On a machine with a GPU: needs no network and no venv. CUDA_HOME names the toolkit.
+gpu:
+	FLOWMATCH_KERNELS=cuda $(PYTHON) setup.py build_ext --inplace
+	$(PYTHON) -m pytest -q -m gpu
+	compute-sanitizer --error-exitcode 1 $(PYTHON) -m pytest -q -m gpu tests/ops -k "reference"
+	$(PYTHON) -m flowmatch bench all --device cuda --json benchmarks/results/cuda.json
+
+clean:
+	rm -rf .venv build *.egg-info flowmatch/_C*.so demo_out
+
+# The headless OpenCV takes over where the usual one finds no libGL.
+$(READY): pyproject.toml setup.py $(wildcard csrc/*.cpp csrc/*.h csrc/cuda/*)
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q "$(TORCH)"
+	$(BIN)/pip install -q -e ".[test]"
+	$(BIN)/python -c "import cv2" 2>/dev/null || { \
+		$(BIN)/pip uninstall -q -y opencv-python; $(BIN)/pip install -q opencv-python-headless; }
+	touch $@

@@ -1,0 +1,74 @@
+"""The cost volume, beside the ways to write it in plain PyTorch."""
+
+import importlib
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowmatch.bench.measure import Case, Implementation
+from flowmatch.ops import correlation
+from flowmatch.ops.correlation import correlation_reference
+
+# B, C, H, W, radius, stride: the cost volumes of three networks.
+SHAPES = {
+    "FlowNetC": (8, 256, 48, 64, 10, 2),
+    "PWC": (8, 32, 96, 128, 4, 1),
+    "RAFT-local": (1, 256, 55, 128, 10, 2),
+}
+
+
+def correlation_cases(device: str = "cpu", dtype: torch.dtype = torch.float32) -> list[Case]:
+    """Return the three cost volumes, each with ours, the reference, and torch's idioms."""
+    return [_case(name, device, dtype) for name in SHAPES]
+
+
+def _case(name: str, device: str, dtype: torch.dtype) -> Case:
+    B, C, H, W, radius, stride = SHAPES[name]
+    generator = torch.Generator().manual_seed(0)
+    f1, f2 = (torch.randn(B, C, H, W, generator=generator).to(device, dtype) for _ in range(2))
+    ways: list[tuple[str, Any]] = [
+        ("flowmatch", correlation),
+        ("torch: row matmul", row_matmul),
+        ("torch: shift and sum", correlation_reference),
+    ]
+    if sampler := _sampler():
+        ways.append(("spatial-correlation-sampler", sampler))
+    implementations = tuple(
+        Implementation(label, lambda a, b, way=way: way(a, b, radius, stride)) for label, way in ways
+    )
+    flops = 2.0 * B * C * H * W * (2 * radius + 1) ** 2
+    return Case("correlation", name, (f1, f2), flops, implementations)
+
+
+def row_matmul(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:
+    """Multiply whole rows, [W, C] x [C, W], and keep the band: the best of the torch idioms."""
+    B, C, H, W = f1.shape
+    pad, side = radius * stride, 2 * radius + 1
+    padded = F.pad(f2, (pad, pad, pad, pad))
+    first = f1.permute(0, 2, 3, 1)  # [B, H, W, C]
+    second = padded.permute(0, 2, 1, 3)  # [B, H + 2 pad, C, W + 2 pad]
+    columns = torch.arange(W, device=f1.device)[:, None]
+    window = columns + stride * torch.arange(side, device=f1.device)  # [W, side]
+    rows = []
+    for dy in range(side):
+        product = first @ second[:, dy * stride : dy * stride + H]  # [B, H, W, W + 2 pad]
+        rows.append(product.gather(3, window.expand(B, H, W, side)))
+    return torch.stack(rows, 1).permute(0, 1, 4, 2, 3).reshape(B, side * side, H, W) / C
+
+
+def _sampler() -> Any:
+    """Return spatial-correlation-sampler in our convention, where it is installed."""
+    try:
+        package = importlib.import_module("spatial_correlation_sampler")
+    except ImportError:
+        return None
+
+    def run(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:
+        volume: Tensor = package.spatial_correlation_sample(
+            f1, f2, patch_size=2 * radius + 1, dilation_patch=stride
+        )
+        return volume.flatten(1, 2) / f1.shape[1]
+
+    return run

@@ -1,0 +1,211 @@
+"""``flowmatch flow``: optical flow of two pictures, a folder of pictures, or a video."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from flowmatch.flow import load
+from flowmatch.flow.checkpoints import default_name
+from flowmatch.flow.sequence import (
+    SequenceOptions,
+    SequenceReport,
+    draw_sequence,
+    write_sequence,
+)
+from flowmatch.io.video import Frames, read_frames
+
+FORMATS = ("flo", "png", "npz", "pfm")
+
+console = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def flow(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT... OUTPUT",
+            help="A video, a folder or 'pattern*' of pictures, two or more pictures, or the number "
+            "of a camera; then the folder to write to.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="Weights that ship, by name.")] = "default",
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of your own, .safetensors.", show_default=False)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1; else the best there is.")
+    ] = None,
+    format: Annotated[
+        str, typer.Option(help="flo (Middlebury), png (KITTI, 16 bits), npz or pfm.")
+    ] = "flo",
+    video: Annotated[
+        bool, typer.Option("--video", help="Also write flow.mp4, each frame beside its flow.")
+    ] = False,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Also write each flow as a coloured PNG.")
+    ] = False,
+    bidirectional: Annotated[
+        bool, typer.Option("--bidirectional", help="Also the backward flow and occlusion masks.")
+    ] = False,
+    scale: Annotated[
+        float, typer.Option(help="Factor on the frames; the flow is in their pixels.")
+    ] = 1.0,
+    every: Annotated[int, typer.Option(help="Take each n-th frame only.")] = 1,
+    start: Annotated[int, typer.Option(help="First frame, from 0.")] = 0,
+    stop: Annotated[
+        int | None, typer.Option(help="Frame to stop before.", show_default=False)
+    ] = None,
+    max_flow: Annotated[
+        float | None,
+        typer.Option(help="Motion of full colour, pixels; else one scale fit to the clip."),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pairs computed at once.")] = 1,
+    tile: Annotated[
+        int | None,
+        typer.Option(help="Split frames into tiles of this side, to save memory."),
+    ] = None,
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Compute again what is there already.")
+    ] = False,
+) -> None:
+    """Compute the optical flow from each frame to the next.
+
+    Writes OUTPUT/000000.flo and so on. Interrupted, it leaves only whole files; the same command
+    goes on where it stopped.
+    """
+    if len(paths) < 2:
+        raise typer.BadParameter("an INPUT and an OUTPUT are needed")
+    if format not in FORMATS:
+        raise typer.BadParameter(f"--format must be one of {', '.join(FORMATS)}, got {format!r}")
+    *inputs, output = paths
+    folder = Path(output)
+    if folder.is_file():
+        raise typer.BadParameter(f"OUTPUT must be a folder, {folder} is a file")
+    frames = read_frames(_source(inputs), start=start, stop=stop, every=every, scale=scale)
+    name = default_name() if model == "default" and weights is None else model
+    options = SequenceOptions(
+        weights=str(weights or name),
+        suffix=f".{format}",
+        bidirectional=bidirectional,
+        source=" ".join(inputs),
+        frames=f"start={start} stop={stop} every={every} scale={scale:g}",
+        precision=precision,
+        tile=tile,
+    )
+    network = load(name, weights=weights, device=device or best_device())
+    report = _compute(network, frames, folder, options, batch, overwrite)
+    drawn = _draw(frames, folder, options.suffix, video, pictures, max_flow, report)
+    console.print(summary(report, folder) + drawn)
+
+
+def best_device() -> str:
+    """Return cuda where there is a GPU that torch can use, else cpu."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def summary(report: SequenceReport, folder: Path) -> str:
+    """Say in one line how many pairs, at what rate, and what was skipped and why."""
+    line = f"{report.computed} pairs"
+    if report.computed and report.seconds:
+        line += f" at {report.computed / report.seconds:.2f} pairs/s"
+    if report.kept:
+        line += f", {report.kept} were there already"
+    if report.skipped:
+        shown = "; ".join(report.skipped[:3]) + ("; ..." if len(report.skipped) > 3 else "")
+        line += f", {len(report.skipped)} frames skipped ({shown})"
+    return f"{line}, in {folder}"
+
+
+def _source(inputs: list[str]) -> Any:
+    if len(inputs) > 1:
+        return inputs
+    return int(inputs[0]) if inputs[0].isdecimal() and not Path(inputs[0]).exists() else inputs[0]
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _compute(
+    network: Any,
+    frames: Frames,
+    folder: Path,
+    options: SequenceOptions,
+    batch: int,
+    overwrite: bool,
+) -> SequenceReport:
+    latest = SequenceReport()
+    with _bar() as bar:
+        total = None if frames.count is None else max(frames.count - 1, 0)
+        task = bar.add_task("flow", total=total, rate="")
+
+        def progress(report: SequenceReport) -> None:
+            nonlocal latest
+            latest = replace(report)
+            rate = f"{report.computed / report.seconds:.2f} pairs/s" if report.seconds else ""
+            bar.update(task, completed=report.computed + report.kept, rate=rate)
+
+        try:
+            report = write_sequence(
+                network,
+                frames,
+                folder,
+                options,
+                batch=batch,
+                overwrite=overwrite,
+                progress=progress,
+            )
+        except KeyboardInterrupt:
+            bar.stop()
+            console.print(f"stopped: {summary(latest, folder)}; the same command goes on")
+            raise
+        done = report.computed + report.kept
+        bar.update(task, completed=done, total=done)
+    return report
+
+
+def _draw(
+    frames: Frames,
+    folder: Path,
+    suffix: str,
+    video: bool,
+    pictures: bool,
+    max_flow: float | None,
+    report: SequenceReport,
+) -> str:
+    if not (video or pictures):
+        return ""
+    with _bar() as bar:
+        task = bar.add_task("draw", total=report.computed + report.kept, rate="")
+        scale = draw_sequence(
+            frames,
+            folder,
+            suffix,
+            video=folder / "flow.mp4" if video else None,
+            pictures=folder / "pictures" if pictures else None,
+            max_flow=max_flow,
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    made = [*(["flow.mp4"] if video else []), *(["pictures/"] if pictures else [])]
+    return f", with {' and '.join(made)} (full colour at {scale:.3g} px)"

@@ -1,0 +1,79 @@
+"""``flowmatch train``: weights from photographs, cut-outs and procedure."""
+
+from collections import deque
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flowmatch._opencv import cv2
+from flowmatch.cli.flow import best_device
+from flowmatch.flow.checkpoints import load, save_weights
+from flowmatch.flow.synthetic import Sources
+from flowmatch.flow.train import RECIPES, train_flow
+from flowmatch.training import Progress
+
+train_app = typer.Typer(no_args_is_help=True, help="Train a network.")
+
+console = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@train_app.callback()
+def _choose() -> None:
+    """Keep ``flow`` a word of its own although it is the only task so far."""
+
+
+@train_app.command("flow")
+def train_flow_command(
+    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint and the weights.")],
+    photos: Annotated[
+        Path | None, typer.Option(help="Folder of photographs; else textures are procedural.")
+    ] = None,
+    cutouts: Annotated[
+        Path | None, typer.Option(help="Folder of PNG objects with alpha.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Weights to begin with, .safetensors.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda; else the best there is.")] = None,
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "bfloat16",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that render pairs.")] = 1,
+) -> None:
+    """Train a flow network on synthetic pairs; stop it at any time and --resume."""
+    if recipe not in RECIPES:
+        raise typer.BadParameter(f"--recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
+    chosen = RECIPES[recipe]
+    checkpoint = out / f"{recipe}.pt"
+    if checkpoint.exists() and not resume:
+        raise typer.BadParameter(f"{checkpoint} is there already: --resume, or another --out")
+    cv2.setNumThreads(1)  # the renderers are processes of their own; threads would fight
+    errors: deque[float] = deque(maxlen=100)
+
+    def report(progress: Progress) -> None:
+        errors.append(progress.metrics["epe"])
+        if progress.step % 100 == 0 or progress.step == progress.steps:
+            console.print(
+                f"step {progress.step}/{progress.steps}  epe {sum(errors) / len(errors):.3f}  "
+                f"loss {progress.metrics['loss']:.3f}  {progress.seconds_per_step:.3f} s/step  "
+                f"{progress.seconds_left / 60:.0f} min left"
+            )
+
+    model = train_flow(
+        chosen,
+        Sources.from_folders(photos, cutouts),
+        checkpoint,
+        start=load(chosen.model, weights=start).state_dict() if start else None,
+        resume=resume,
+        device=device or best_device(),
+        precision=precision,
+        workers=workers,
+        report=report,
+    )
+    weights = out / f"{recipe}.safetensors"
+    save_weights(weights, model, chosen.model, chosen.arguments)
+    console.print(f"weights in {weights}")

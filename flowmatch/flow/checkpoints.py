@@ -1,0 +1,124 @@
+"""Weights by name: those that ship, and files of one's own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from flowmatch.flow.networks import MODELS
+from flowmatch.io._files import replace_when_done
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
+
+
+def shipped() -> dict[str, dict[str, Any]]:
+    """Return the index of the flow weights that ship: name -> file, model, how they were made."""
+    index: dict[str, dict[str, Any]] = json.loads((WEIGHTS / "index.json").read_text())["flow"]
+    return index
+
+
+def default_name() -> str:
+    """Return the name of the best of the weights that ship."""
+    return next(name for name, entry in shipped().items() if entry.get("default"))
+
+
+def load(
+    name: str = "default",
+    *,
+    weights: str | Path | None = None,
+    device: str | torch.device = "cpu",
+) -> nn.Module:
+    """Build a flow network with trained weights.
+
+    Args:
+        name: ``"default"``, the name of weights that ship (`shipped` lists them), or with
+            `weights` any network in `flowmatch.flow.networks.MODELS`.
+        weights: A ``.safetensors`` file, such as `save_weights` writes; it knows its network, and
+            `name` is only needed if it does not.
+        device: Where to put the network.
+
+    Returns:
+        The network, in eval mode, float32.
+
+    Raises:
+        ValueError: There is no such name, or the file does not fit the network.
+        FileNotFoundError: There is no such file.
+
+    Example:
+        >>> model = load("default")
+        >>> type(model).__name__
+        'PyramidNet'
+    """
+    if weights is None:
+        known = shipped()
+        name = default_name() if name == "default" else name
+        if name not in known:
+            raise ValueError(f"no weights named {name!r} ship with flowmatch; there are: "
+                             f"{', '.join(known)}")  # fmt: skip
+        weights = WEIGHTS / known[name]["file"]
+    return _read_weights(Path(weights), name).to(device).eval()
+
+
+def save_weights(
+    path: str | Path, model: nn.Module, name: str, arguments: dict[str, Any] | None = None
+) -> None:
+    """Write a network's weights as float16 safetensors, with what is needed to rebuild it.
+
+    Args:
+        path: File to write, ``.safetensors``.
+        model: The network.
+        name: Its name in `MODELS`.
+        arguments: Its constructor's.
+    """
+    if name not in MODELS:
+        raise ValueError(f"name must be one of {', '.join(MODELS)}, got {name!r}")
+    tensors = {key: t.detach().cpu().half().contiguous() for key, t in model.state_dict().items()}
+    metadata = {"model": name, "arguments": json.dumps(arguments or {})}
+    with replace_when_done(Path(path)) as beside:
+        beside.write_bytes(save(tensors, metadata))
+
+
+def _read_weights(path: Path, name: str) -> nn.Module:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file of weights at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+        arguments = json.loads(metadata.get("arguments", "{}"))
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a whole .safetensors file: {error}") from error
+    name = metadata.get("model", name)
+    if name not in MODELS:
+        raise ValueError(
+            f"{path} does not say its network; give one of {', '.join(MODELS)}, got {name!r}"
+        )
+    try:
+        # First without memory: a stranger's file may ask for a network that does not fit any.
+        with torch.device("meta"):
+            _check_fit(MODELS[name](**arguments), tensors, path)
+    except TypeError as error:
+        raise ValueError(f"{path}: {name} cannot be built with {arguments}: {error}") from error
+    model = MODELS[name](**arguments)
+    model.load_state_dict(tensors)
+    return model
+
+
+def _check_fit(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    expected = model.state_dict()
+    wrong = [
+        *(f"{key} is missing" for key in expected.keys() - tensors.keys()),
+        *(f"{key} is unexpected" for key in tensors.keys() - expected.keys()),
+        *(
+            f"{key} is {list(tensors[key].shape)}, not {list(expected[key].shape)}"
+            for key in expected.keys() & tensors.keys()
+            if tensors[key].shape != expected[key].shape
+        ),
+    ]
+    if wrong:
+        shown = "; ".join(sorted(wrong)[:8]) + ("; ..." if len(wrong) > 8 else "")
+        raise ValueError(f"{path} does not fit {type(model).__name__}: {shown}")

@@ -1,0 +1,254 @@
+"""From two pictures to a flow of the same size, with whatever network."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from flowmatch.ops import warp
+
+Array = NDArray[Any]
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class FlowBothWays(NamedTuple):
+    """Flow there and back, and where the two contradict each other; arrays or tensors."""
+
+    forward: Any  # [H, W, 2] or [B, 2, H, W]
+    backward: Any
+    occluded: Any  # bool [H, W] or [B, H, W]: pixels of the first frame hidden in the second
+    occluded_backward: Any  # the same for the second frame
+
+
+@overload
+def estimate_flow(
+    model: nn.Module, first: Tensor, second: Tensor, **options: Any
+) -> Tensor: ...
+@overload
+def estimate_flow(
+    model: nn.Module, first: Array, second: Array, **options: Any
+) -> NDArray[np.float32]: ...
+def estimate_flow(
+    model: nn.Module,
+    first: Any,
+    second: Any,
+    *,
+    device: str | torch.device | None = None,
+    precision: str = "float32",
+    tile: int | None = None,
+    overlap: int = 64,
+) -> Any:
+    """Estimate where each pixel of `first` is in `second`.
+
+    Args:
+        model: A flow network, such as `flowmatch.flow.load` gives.
+        first: One picture ``[H, W, 3]``, ``[H, W, 1]`` or ``[H, W]``, or a batch of tensors
+            ``[B, 3, H, W]`` or ``[B, 1, H, W]``; RGB or gray, uint8, or float in [0, 1]. Any size
+            of at least 16 pixels to a side.
+        second: The later picture, of the same kind and size.
+        device: Where to compute; the model is moved there. None leaves it where it is.
+        precision: ``"float32"``, or ``"bfloat16"`` or ``"float16"`` for the convolutions.
+        tile: Side of square tiles to split large pictures into, which bounds the memory; None does
+            not split. Motion longer than `overlap` is lost at the borders of tiles.
+        overlap: Pixels that neighbouring tiles share; the flow fades from one to the other.
+
+    Returns:
+        Flow in pixels, (u right, v down): float32 ``[H, W, 2]`` for pictures, and a tensor
+        ``[B, 2, H, W]`` on the model's device for tensors.
+
+    Raises:
+        ValueError: The pictures do not fit each other, are too small, or hold something else.
+
+    Example:
+        >>> from flowmatch.flow.networks import PyramidNet
+        >>> frame = np.zeros((48, 50, 3), np.uint8)
+        >>> estimate_flow(PyramidNet(), frame, frame).shape
+        (48, 50, 2)
+    """
+    a, b = _to_tensors(first, second, _placed(model, device))
+    flow = _run(model, a, b, precision, tile, overlap)
+    return flow if isinstance(first, Tensor) else flow[0].permute(1, 2, 0).cpu().numpy()
+
+
+def estimate_both_ways(model: nn.Module, first: Any, second: Any, **options: Any) -> FlowBothWays:
+    """Estimate the flow there and back, and what is occluded because the two disagree.
+
+    Args:
+        model: A flow network.
+        first: As in `estimate_flow`.
+        second: As in `estimate_flow`.
+        **options: Those of `estimate_flow`.
+
+    Returns:
+        Both flows and both masks, arrays for pictures and tensors for tensors.
+
+    Example:
+        >>> from flowmatch.flow.networks import PyramidNet
+        >>> frame = np.zeros((32, 32, 3), np.uint8)
+        >>> estimate_both_ways(PyramidNet(), frame, frame).occluded.shape
+        (32, 32)
+    """
+    forward = estimate_flow(model, first, second, **options)
+    backward = estimate_flow(model, second, first, **options)
+    return FlowBothWays(
+        forward, backward, find_occlusion(forward, backward), find_occlusion(backward, forward)
+    )
+
+
+def find_occlusion(
+    forward: Any, backward: Any, relative: float = 0.01, absolute: float = 0.5
+) -> Any:
+    """Mark the pixels whose flow there and back does not return to where it began.
+
+    Occluded where ``|f + b(x + f)|^2 > relative * (|f|^2 + |b|^2) + absolute``, and where the flow
+    leaves the picture.
+
+    Args:
+        forward: Flow ``[H, W, 2]`` or ``[B, 2, H, W]``, in pixels.
+        backward: The flow of the second frame to the first, of the same kind.
+        relative: Tolerance that grows with the motion.
+        absolute: Tolerance without motion, in square pixels.
+
+    Returns:
+        A bool array ``[H, W]``, or a tensor ``[B, H, W]``.
+
+    Raises:
+        ValueError: The flows do not have the same shape.
+
+    Example:
+        >>> right = np.zeros((4, 4, 2), np.float32)
+        >>> right[..., 0] = 1
+        >>> find_occlusion(right, -right)[0]  # only the last column leaves the picture
+        array([False, False, False,  True])
+
+    Reference:
+        Meister et al., UnFlow, AAAI 2018, equation 1.
+    """
+    if forward.shape != backward.shape:
+        raise ValueError(
+            f"both flows must have one shape, got {forward.shape} and {backward.shape}"
+        )
+    if not isinstance(forward, Tensor):
+        f, b = (torch.from_numpy(np.ascontiguousarray(x)).permute(2, 0, 1)[None].float()
+                for x in (forward, backward))  # fmt: skip
+        mask: NDArray[np.bool_] = find_occlusion(f, b, relative, absolute)[0].numpy()
+        return mask
+    H, W = forward.shape[-2:]
+    there = warp(backward, forward)
+    mismatch = (forward + there).square().sum(dim=1)
+    length = forward.square().sum(dim=1) + there.square().sum(dim=1)
+    x = torch.arange(W, device=forward.device) + forward[:, 0]
+    y = torch.arange(H, device=forward.device)[:, None] + forward[:, 1]
+    outside = (x < 0) | (x > W - 1) | (y < 0) | (y > H - 1)
+    return outside | (mismatch > relative * length + absolute)
+
+
+def _placed(model: nn.Module, device: str | torch.device | None) -> torch.device:
+    if device is not None:
+        model.to(device)
+    found = next(model.parameters(), None)
+    return torch.device("cpu") if found is None else found.device
+
+
+def _to_tensors(first: Any, second: Any, device: torch.device) -> tuple[Tensor, Tensor]:
+    if type(first) is not type(second) or first.shape != second.shape:
+        raise ValueError(
+            "first and second must be of one kind and shape, got "
+            f"{type(first).__name__} {tuple(first.shape)} and "
+            f"{type(second).__name__} {tuple(second.shape)}"
+        )
+    return _to_tensor(first, "first", device), _to_tensor(second, "second", device)
+
+
+def _to_tensor(image: Any, name: str, device: torch.device) -> Tensor:
+    """Bring a picture or a batch to RGB in [0, 1], ``[B, 3, H, W]``."""
+    if isinstance(image, Tensor):
+        tensor = image
+    else:
+        array = np.asarray(image)
+        array = array[..., None] if array.ndim == 2 else array
+        tensor = torch.from_numpy(np.ascontiguousarray(array)).unsqueeze(0)
+        tensor = tensor.permute(0, 3, 1, 2) if tensor.dim() == 4 else tensor
+    if tensor.dim() != 4 or tensor.shape[1] not in (1, 3):
+        raise ValueError(
+            f"{name} must be [H, W, 3], [H, W, 1] or [H, W], or a tensor [B, 3, H, W] or "
+            f"[B, 1, H, W], got {tuple(image.shape)}"
+        )
+    tensor = tensor.to(device)
+    if tensor.dtype == torch.uint8:
+        tensor = tensor.float() / 255
+    elif tensor.is_floating_point():
+        tensor = tensor.float()
+        low, high = (tensor.min().item(), tensor.max().item()) if tensor.numel() else (0.0, 0.0)
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"{name} is float and must lie in [0, 1], got {low:g} to {high:g}")
+    else:
+        raise ValueError(f"{name} must be uint8 or float, got {tensor.dtype}")
+    return tensor.expand(-1, 3, -1, -1)
+
+
+def _run(
+    model: nn.Module, first: Tensor, second: Tensor, precision: str, tile: int | None, overlap: int
+) -> Tensor:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    dtype = PRECISIONS[precision]
+
+    def whole(a: Tensor, b: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(a.device.type, dtype, enabled=dtype is not None):
+            return to_full_resolution(model(a, b)[0].float(), a.shape[-2], a.shape[-1])
+
+    H, W = first.shape[-2:]
+    if tile is None or (tile >= H and tile >= W):
+        return whole(first, second)
+    return _tiled(whole, first, second, tile, overlap)
+
+
+def to_full_resolution(flow: Tensor, height: int, width: int) -> Tensor:
+    """Upsample a flow ``[B, 2, h, w]``; its values grow with its size.
+
+    A network rounds the size of its levels up, so the flow may reach past the picture: it is
+    enlarged by a whole factor and cropped.
+    """
+    factor = -(-width // flow.shape[-1])
+    if factor > 1:
+        up = F.interpolate(flow, scale_factor=factor, mode="bilinear", align_corners=False)
+        flow = up * factor
+    return flow[..., :height, :width]
+
+
+def _tiled(
+    whole: Callable[[Tensor, Tensor], Tensor], first: Tensor, second: Tensor, tile: int, overlap: int
+) -> Tensor:
+    """Blend the flows of overlapping tiles, each weighted by its distance from the tile's border."""
+    B, _, H, W = first.shape
+    if not 0 <= overlap < tile or tile < 64:
+        raise ValueError(f"tile >= 64 and 0 <= overlap < tile are needed, got {tile}, {overlap}")
+    total = first.new_zeros(B, 2, H, W)
+    weights = first.new_zeros(H, W)
+    for y in _starts(H, tile, overlap):
+        for x in _starts(W, tile, overlap):
+            window = (..., slice(y, y + tile), slice(x, x + tile))
+            flow = whole(first[window], second[window])
+            h, w = flow.shape[-2:]
+            ramp = [torch.minimum(torch.arange(n) + 1, n - torch.arange(n)) for n in (h, w)]
+            fade = (r.clamp(max=overlap + 1).to(flow) for r in ramp)
+            weight = torch.outer(*fade)
+            total[window] += flow * weight
+            weights[window] += weight
+    return total / weights
+
+
+def _starts(length: int, tile: int, overlap: int) -> Iterator[int]:
+    """Spread tiles evenly over `length`, the last one ending with it."""
+    if length <= tile:
+        yield 0
+        return
+    count = -(-(length - overlap) // (tile - overlap))
+    for i in range(count):
+        yield round(i * (length - tile) / (count - 1))

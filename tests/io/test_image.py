@@ -1,0 +1,96 @@
+"""Pictures in and out."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from flowmatch._opencv import cv2
+from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
+
+LOSSLESS = [".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp"]
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 256, (7, 11, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("suffix", LOSSLESS)
+def test_round_trip(suffix, image, tmp_path):
+    path = tmp_path / f"снимок é{suffix}"
+    write_image(path, image[:, ::-1])
+    back = read_image(path)
+    np.testing.assert_array_equal(back, image[:, ::-1])
+    assert back.flags.c_contiguous
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".JPEG"])
+def test_jpeg_is_rgb(suffix, tmp_path):
+    write_image(tmp_path / f"a{suffix}", np.full((16, 16, 3), (200, 80, 40), np.uint8))
+    assert np.abs(read_image(tmp_path / f"a{suffix}").astype(int) - (200, 80, 40)).max() <= 3
+
+
+@pytest.mark.parametrize("suffix", [".png", ".pgm"])
+def test_gray(suffix, image, tmp_path):
+    write_image(tmp_path / f"gray{suffix}", image[..., 0])
+    expected = np.repeat(image[..., :1], 3, axis=2)
+    np.testing.assert_array_equal(read_image(tmp_path / f"gray{suffix}"), expected)
+
+
+def test_sixteen_bits_alpha_and_floats(image, tmp_path):
+    cv2.imwrite(str(tmp_path / "deep.png"), image[..., ::-1].astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), image)
+    cv2.imwrite(str(tmp_path / "alpha.png"), np.dstack([image[..., ::-1], image[..., 0]]))
+    np.testing.assert_array_equal(read_image(tmp_path / "alpha.png"), image)
+    cv2.imwrite(str(tmp_path / "float.tif"), image.astype(np.float32) / 255)
+    with pytest.raises(ValueError, match=r"float\.tif: expected an image of 8 or 16 bits"):
+        read_image(tmp_path / "float.tif")
+
+
+def test_orientation_of_the_camera(image, tmp_path):
+    path = tmp_path / "turned.jpg"
+    write_image(path, image)
+    entry = struct.pack("<HHIHH", 0x112, 3, 1, 6, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+    content = path.read_bytes()
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    path.write_bytes(content[:2] + segment + content[2:])
+    assert read_image(path).shape == (11, 7, 3)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp"])
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.6])
+def test_refuses_damaged(suffix, part, tmp_path):
+    path = tmp_path / f"damaged{suffix}"
+    write_image(path, np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(part * len(content))])
+    with pytest.raises(ValueError, match="damaged"):
+        read_image(path)
+
+
+def test_refuses(image, tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.png"):
+        read_image(tmp_path / "none.png")
+    (tmp_path / "text.png").write_text("this is no picture")
+    with pytest.raises(ValueError, match=r"text\.png"):
+        read_image(tmp_path / "text.png")
+    with pytest.raises(ValueError, match=", ".join(IMAGE_SUFFIXES).replace(".", r"\.")):
+        write_image(tmp_path / "a.xyz", image)
+    for wrong in (image / 255, image[..., :2], image[:0], image[None]):
+        with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\] or \[H, W\], got"):
+            write_image(tmp_path / "a.png", wrong)
+    with pytest.raises(ValueError, match="holds gray"):
+        write_image(tmp_path / "a.pgm", image)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        write_image(tmp_path / "none" / "a.png", image)
+    assert [file.name for file in tmp_path.iterdir()] == ["text.png"]
+
+
+def test_failing_write_leaves_nothing(image, tmp_path, monkeypatch):
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
+    with pytest.raises(ValueError, match="cannot be encoded"):
+        write_image(tmp_path / "a.png", image)
+    assert not list(tmp_path.iterdir())

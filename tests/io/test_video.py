@@ -1,0 +1,234 @@
+"""Frames of videos, folders and lists; videos out."""
+
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from flowmatch._opencv import cv2
+from flowmatch.io import VideoWriter, read_frames, write_image
+
+
+def gray_frames(count, height=48, width=64):
+    """Frame k is uniformly 20 k + 20, so that a decoded frame tells which one it is."""
+    return [np.full((height, width, 3), 20 * k + 20, np.uint8) for k in range(count)]
+
+
+def write_video(path, frames, rate=10, **options):
+    with VideoWriter(path, rate, **options) as video:
+        for frame in frames:
+            video.write(frame)
+
+
+def numbers(frames):
+    return [round((float(frame.mean()) - 20) / 20) for frame in frames]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Seven pictures whose natural order is not the alphabetical one."""
+    for k, frame in enumerate(gray_frames(7, 6, 8)):
+        write_image(tmp_path / f"frame{k + 5}.png", frame)
+    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "._frame5.png").write_text("left by macOS")
+    return tmp_path
+
+
+@pytest.fixture
+def clip(tmp_path):
+    write_video(tmp_path / "clip.avi", gray_frames(8))
+    return tmp_path / "clip.avi"
+
+
+def chunks(content):
+    """Return (start, size) of each frame's bytes in an AVI."""
+    starts = [found.start() for found in re.finditer(b"00dc", content)]
+    movie = content.index(b"movi")
+    index = content.index(b"idx1")
+    sizes = [int.from_bytes(content[at + 4 : at + 8], "little") for at in starts]
+    return [(at + 8, size) for at, size in zip(starts, sizes, strict=True) if movie < at < index]
+
+
+# ---- videos --------------------------------------------------------------------------------------
+
+CODECS = [("a.mp4", "auto"), ("a.mp4", "mp4v"), ("a.avi", "auto"), ("фильм.webm", "vp9")]
+
+
+@pytest.mark.parametrize(("name", "codec"), CODECS)
+def test_round_trip(name, codec, tmp_path):
+    path = tmp_path / name
+    colour = np.full((48, 64, 3), (200, 80, 40), np.uint8)
+    write_video(path, [colour, *gray_frames(4)], rate=12.5, codec=codec)
+    assert list(tmp_path.iterdir()) == [path]
+    frames = read_frames(path)
+    assert (frames.count, frames.rate) == (5, 12.5)
+    first, *others = frames
+    assert (first.dtype, first.shape) == (np.uint8, (48, 64, 3))
+    assert np.abs(first.mean((0, 1)) - (200, 80, 40)).max() < 6
+    assert numbers(others) == [0, 1, 2, 3]
+    assert frames.skipped == []
+
+
+def test_mp4_is_h264_where_av_is_installed(tmp_path, monkeypatch):
+    import av
+
+    write_video(tmp_path / "a.mp4", gray_frames(2), rate=30000 / 1001)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
+        assert stream.average_rate.as_integer_ratio() == (30000, 1001)
+    monkeypatch.setitem(sys.modules, "av", None)
+    write_video(tmp_path / "b.mp4", gray_frames(2))
+    assert len(list(read_frames(tmp_path / "b.mp4"))) == 2
+    with pytest.raises(ImportError, match="pip install av"):
+        write_video(tmp_path / "c.mp4", gray_frames(2), codec="h264")
+    assert not (tmp_path / "c.mp4").exists()
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.webm"])
+def test_odd_sizes_are_extended_by_the_edge(name, tmp_path):
+    frame = np.zeros((47, 65, 3), np.uint8)
+    frame[:, -1] = frame[-1] = 255
+    write_video(tmp_path / name, [frame] * 2)
+    back = next(iter(read_frames(tmp_path / name)))
+    assert back.shape == (48, 66, 3)
+    assert back[:, -1].min() > 150
+    assert back[-1].min() > 150
+
+
+def test_start_stop_every(clip):
+    assert numbers(read_frames(clip, start=2, stop=7, every=2)) == [2, 4, 6]
+    frames = read_frames(clip, start=1, every=3)
+    assert (frames.count, frames.rate) == (3, pytest.approx(10 / 3))
+    assert numbers(frames) == numbers(frames) == [1, 4, 7]  # iterating again opens it again
+    assert numbers(read_frames(clip, stop=100)) == list(range(8))
+    with pytest.raises(ValueError, match=r"clip\.avi could be read: it ends before 20"):
+        list(read_frames(clip, start=20))
+
+
+def test_scale(clip):
+    assert next(iter(read_frames(clip, scale=0.5))).shape == (24, 32, 3)
+    assert next(iter(read_frames(clip, scale=2))).shape == (96, 128, 3)
+
+
+def test_corrupt_frame_in_the_middle(clip):
+    content = bytearray(clip.read_bytes())
+    start, size = chunks(content)[3]
+    content[start : start + size] = bytes(size)
+    clip.write_bytes(content)
+    frames = read_frames(clip)
+    assert numbers(frames) == [0, 1, 2, 4, 5, 6, 7]
+    assert [str(skipped) for skipped in frames.skipped] == ["frame 3: cannot be decoded"]
+    assert numbers(frames) == [0, 1, 2, 4, 5, 6, 7]
+    assert len(frames.skipped) == 1
+
+
+def test_truncated_video(clip):
+    content = clip.read_bytes()
+    clip.write_bytes(content[: chunks(content)[5][0] - 8])
+    frames = read_frames(clip)
+    assert numbers(frames) == [0, 1, 2, 3, 4]
+    assert frames.count == 8  # the container's word
+    assert [skipped.index for skipped in frames.skipped] == [5]
+    assert "claims 8 frames" in frames.skipped[0].reason
+
+
+def test_nothing_readable(clip, tmp_path):
+    content = bytearray(clip.read_bytes())
+    for start, size in chunks(content):
+        content[start : start + size] = bytes(size)
+    clip.write_bytes(content)
+    with pytest.raises(ValueError, match=r"no frame of .*clip\.avi could be read: frame 0"):
+        list(read_frames(clip))
+    (tmp_path / "text.mp4").write_text("this is no video")
+    with pytest.raises(ValueError, match=r"text\.mp4 is neither a video"):
+        read_frames(tmp_path / "text.mp4")
+
+
+# ---- folders, patterns, lists --------------------------------------------------------------------
+
+
+def test_folder_in_natural_order(folder):
+    frames = read_frames(folder)
+    assert (frames.count, frames.rate) == (7, None)
+    assert numbers(frames) == list(range(7))
+    assert numbers(read_frames(str(folder), start=1, stop=6, every=2)) == [1, 3, 5]
+
+
+def test_pattern_and_list(folder, monkeypatch):
+    assert numbers(read_frames(f"{folder}/frame1?.png")) == [5, 6]
+    monkeypatch.chdir(folder)
+    assert numbers(read_frames("*.png", start=5)) == [5, 6]
+    assert numbers(read_frames(["frame11.png", folder / "frame5.png"])) == [6, 0]
+    assert numbers(read_frames("frame5.png")) == [0]
+    with pytest.raises(FileNotFoundError, match=r"no file matches \*\.jpg"):
+        read_frames("*.jpg")
+    with pytest.raises(FileNotFoundError, match=r"none\.png"):
+        read_frames(["frame5.png", "none.png"])
+
+
+def test_corrupt_and_odd_pictures_are_skipped(folder):
+    (folder / "frame6.png").write_bytes((folder / "frame6.png").read_bytes()[:-20])
+    write_image(folder / "frame8.png", np.zeros((5, 9, 3), np.uint8))
+    frames = read_frames(folder)
+    assert numbers(frames) == [0, 2, 4, 5, 6]
+    assert [skipped.index for skipped in frames.skipped] == [1, 3]
+    assert "frame6.png is damaged" in frames.skipped[0].reason
+    assert frames.skipped[1].reason == "9 x 5 pixels, the first frame has 8 x 6"
+
+
+def test_sources_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no pictures"):
+        read_frames(tmp_path)
+    with pytest.raises(ValueError, match="the list of pictures holds no pictures"):
+        read_frames([])
+    with pytest.raises(FileNotFoundError, match="none.mp4 does not exist"):
+        read_frames(tmp_path / "none.mp4")
+    with pytest.raises(OSError, match="camera 63 cannot be opened"):
+        read_frames(63)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"start": -1}, {"every": 0}, {"start": 3, "stop": 3}, {"scale": 0}, {"scale": np.nan}],
+    ids=str,
+)
+def test_arguments_refused(arguments, folder):
+    with pytest.raises(ValueError, match="got"):
+        read_frames(folder, **arguments)
+
+
+# ---- writing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.avi"])
+def test_failure_leaves_nothing(name, tmp_path):
+    with pytest.raises(ZeroDivisionError), VideoWriter(tmp_path / name, 10) as video:
+        video.write(gray_frames(1)[0])
+        raise ZeroDivisionError
+    with pytest.raises(ValueError, match="64 x 48 pixels like the first, got 50 x 48"):
+        write_video(tmp_path / name, gray_frames(1) + gray_frames(1, width=50))
+    with pytest.raises(ValueError, match="no frame was written"):
+        write_video(tmp_path / name, [])
+    assert not list(tmp_path.iterdir())
+
+
+def test_writer_refuses(tmp_path, monkeypatch):
+    frame = gray_frames(1)[0]
+    with pytest.raises(ValueError, match=r"\.mp4, \.avi, \.webm, got '\.mov'"):
+        VideoWriter(tmp_path / "a.mov", 10)
+    with pytest.raises(ValueError, match="'auto', 'mjpg'.*got 'h264'"):
+        VideoWriter(tmp_path / "a.avi", 10, codec="h264")
+    for rate in (0, -1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="frames per second"):
+            VideoWriter(tmp_path / "a.avi", rate)
+    for wrong in (frame / 255, frame[..., 0], frame[:0]):
+        with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\]"):
+            write_video(tmp_path / "a.avi", [wrong])
+    with pytest.raises(ValueError, match="inside `with"):
+        VideoWriter(tmp_path / "a.avi", 10).write(frame)
+    monkeypatch.setattr(cv2.VideoWriter, "isOpened", lambda _: False)
+    with pytest.raises(OSError, match="cannot write MJPG video of 64 x 48"):
+        write_video(tmp_path / "a.avi", [frame])
+    assert not list(tmp_path.iterdir())

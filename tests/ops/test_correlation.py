@@ -1,0 +1,198 @@
+"""The cost volume against its reference in float64, and against sums worked by hand."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from flowmatch.ops import active_kernel, correlation
+from flowmatch.ops.correlation import correlation_grad_reference, correlation_reference
+
+ops = torch.ops.flowmatch
+
+CASES = [  # B, C, H, W, radius, stride
+    (1, 1, 1, 1, 0, 1),  # the smallest
+    (2, 3, 7, 5, 2, 1),  # odd sizes, displacements past every border
+    (1, 5, 9, 33, 4, 2),  # a row just longer than two vectors
+    (1, 64, 17, 31, 10, 2),  # FlowNetC's displacements, more rows than a tile
+    (1, 13, 3, 4, 7, 3),  # displacements longer than the image
+    (1, 9, 20, 50, 3, 1),  # a channel, a row and a column block more than a tile
+    (2, 4, 8, 16, 1, 5),  # whole vectors, and a stride of several rows
+    (1, 2, 1, 40, 5, 1),  # one row, as in stereo
+]
+
+
+def features(case, dtype, device, contiguous=True):
+    B, C, H, W = case[:4]
+    if contiguous:
+        return tuple(torch.randn(2, B, C, H, W, device=device).to(dtype))
+    return tuple(torch.randn(2, B, H, W, C, device=device).to(dtype).movedim(-1, 2))
+
+
+@pytest.mark.parametrize("op", ["correlation", "correlation_grad"])
+def test_is_compiled(op, device):
+    assert active_kernel(op, device) == "compiled"
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_equals_reference(case, contiguous, device, dtype, close):
+    f1, f2 = features(case, dtype, device, contiguous)
+    radius, stride = case[4:]
+    volume = correlation(f1, f2, radius, stride)
+    assert volume.dtype == dtype
+    close(volume, correlation_reference(f1.double(), f2.double(), radius, stride))
+
+    g = torch.randn(volume.shape, device=device).to(dtype).transpose(2, 3)
+    g = g.transpose(2, 3) if contiguous else g.contiguous().transpose(2, 3)
+    for other, first in ((f2, True), (f1, False)):
+        grad = ops.correlation_grad(g, other, radius, stride, first)
+        expected = correlation_grad_reference(g.double(), other.double(), radius, stride, first)
+        close(grad, expected)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_reference_is_differentiated_right(case, device):
+    """The reference of the gradient is what autograd makes of the reference of the volume."""
+    f1, f2 = (f.requires_grad_() for f in features(case, torch.float64, device))
+    volume = correlation_reference(f1, f2, *case[4:])
+    g = torch.randn_like(volume)
+    expected = torch.autograd.grad(volume, (f1, f2), g)
+    for other, first, grad in ((f2, True, expected[0]), (f1, False, expected[1])):
+        found = correlation_grad_reference(g, other.detach(), *case[4:], first)
+        torch.testing.assert_close(found, grad)
+
+
+def test_known_value(device):
+    """Two channels, a row of two pixels: mean over channels, displacement -1, 0, +1 in the row."""
+    f1 = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]], device=device)
+    f2 = torch.tensor([[[[5.0, 6.0]], [[7.0, 8.0]]]], device=device)
+    volume = correlation(f1, f2, radius=1, stride=1)
+    here = [(1 * 5 + 3 * 7) / 2, (2 * 6 + 4 * 8) / 2]
+    left = [0.0, (2 * 5 + 4 * 7) / 2]
+    right = [(1 * 6 + 3 * 8) / 2, 0.0]
+    assert volume[0, 3:6, 0].tolist() == [left, here, right]
+    assert volume[0, [0, 1, 2, 6, 7, 8]].abs().sum() == 0  # there is no row above or below
+
+
+@pytest.mark.parametrize("case", [(1, 2, 3, 4, 1, 1), (1, 1, 4, 3, 1, 2)], ids=str)
+def test_gradients(case, device):
+    f1, f2 = (f.requires_grad_() for f in features(case, torch.float64, device))
+    radius, stride = case[4:]
+    assert torch.autograd.gradcheck(lambda a, b: correlation(a, b, radius, stride), (f1, f2))
+    assert torch.autograd.gradgradcheck(lambda a, b: correlation(a, b, radius, stride), (f1, f2))
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_registration(grad, device):
+    f1, f2 = (f.requires_grad_(grad) for f in features(CASES[1], torch.float32, device))
+    torch.library.opcheck(ops.correlation.default, (f1, f2, 2, 1))
+    g = torch.randn(2, 25, 7, 5, device=device, requires_grad=grad)
+    for first in (True, False):
+        torch.library.opcheck(ops.correlation_grad.default, (g, f1, 2, 1, first))
+
+
+def test_compiles(device):
+    f1, f2 = (f.requires_grad_() for f in features(CASES[2], torch.float32, device))
+    compiled = torch.compile(lambda a, b: correlation(a, b, 4, 2).square().sum(), fullgraph=True)
+    expected = correlation(f1, f2, 4, 2).square().sum()
+    torch.testing.assert_close(compiled(f1, f2), expected)
+    grads = torch.autograd.grad(compiled(f1, f2), (f1, f2))
+    torch.testing.assert_close(grads, torch.autograd.grad(expected, (f1, f2)))
+
+
+def test_autocast_runs_in_float32(device):
+    f1, f2 = features(CASES[1], torch.float32, device)
+    with torch.autocast(device, torch.bfloat16):
+        volume = correlation(f1.bfloat16(), f2, 2, 1)  # as after a convolution
+    assert volume.dtype == torch.float32
+    torch.testing.assert_close(volume, correlation(f1.bfloat16().float(), f2, 2, 1))
+
+
+def test_meta_device():
+    f = torch.empty(2, 3, 7, 5, device="meta")
+    assert correlation(f, f, 2, 1).shape == (2, 25, 7, 5)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0)])
+def test_empty(shape, device):
+    f = torch.zeros(shape, device=device, requires_grad=True)
+    volume = correlation(f, f, 1, 1)
+    assert volume.shape == (shape[0], 9, *shape[2:])
+    assert volume.abs().sum() == 0
+    volume.sum().backward()
+    assert f.grad.shape == shape
+
+
+def test_repeatable(device):
+    f1, f2 = (f.requires_grad_() for f in features((2, 33, 19, 37), torch.float32, device))
+
+    def results():
+        volume = correlation(f1, f2, 3, 2)
+        return (volume, *torch.autograd.grad(volume.square().sum(), (f1, f2)))
+
+    for once, again in zip(results(), results(), strict=True):
+        assert torch.equal(once, again)
+
+
+def test_half_is_summed_in_float32(device):
+    """4096 products of 1 and 1/16 in half precision would stop growing; their mean is 1/16."""
+    f1 = torch.ones(1, 4096, 1, 1, dtype=torch.float16, device=device)
+    volume = correlation(f1, f1 / 16, radius=0, stride=1)
+    assert volume.item() == 1 / 16
+
+
+@pytest.mark.parametrize(
+    ("f1", "f2", "grid", "message"),
+    [
+        (torch.zeros(1, 8, 4, 4), torch.zeros(1, 8, 4, 5), (1, 1), r"same shape, got \(1, 8, 4, 4\)"),
+        (torch.zeros(8, 4, 4), torch.zeros(8, 4, 4), (1, 1), r"\[B, C, H, W\].*got \(8, 4, 4\)"),
+        (torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2).double(), (1, 1), "same float type, got"),
+        (torch.zeros(1, 1, 2, 2).int(), torch.zeros(1, 1, 2, 2).int(), (1, 1), "same float type"),
+        (torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2, device="meta"), (1, 1), "same device"),
+        (torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), (-1, 1), "radius >= 0 .* got -1 and 1"),
+        (torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), (1, 0), "stride >= 1 .* got 1 and 0"),
+    ],
+)
+def test_refuses(f1, f2, grid, message):
+    with pytest.raises(ValueError, match=message):
+        correlation(f1, f2, *grid)
+
+
+def test_kernel_protects_memory():
+    """What reaches the op past the Python checks is refused, not read out of bounds."""
+    f = torch.zeros(1, 2, 4, 4)
+    with pytest.raises(RuntimeError, match="one shape"):
+        ops.correlation(f, torch.zeros(1, 3, 4, 4), 1, 1)
+    with pytest.raises(RuntimeError, match="g must be"):
+        ops.correlation_grad(torch.zeros(1, 9, 4, 3), f, 1, 1, True)
+
+
+NARROW = """
+import torch
+from tests.ops.test_correlation import CASES, features, ops
+from flowmatch.ops import correlation
+from flowmatch.ops.correlation import correlation_grad_reference, correlation_reference
+torch.manual_seed(0)
+for case in CASES:
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        f1, f2 = features(case, dtype, "cpu")
+        volume, grid = correlation(f1, f2, *case[4:]), case[4:]
+        close = dict(rtol=1.6e-2, atol=1e-2) if dtype == torch.bfloat16 else dict(rtol=1e-4, atol=1e-5)
+        expected = correlation_reference(f1.double(), f2.double(), *grid).to(dtype)
+        torch.testing.assert_close(volume, expected, **close)
+        for other, first in ((f2, True), (f1, False)):
+            grad = ops.correlation_grad(volume, other, *grid, first)
+            expected = correlation_grad_reference(volume.double(), other.double(), *grid, first)
+            torch.testing.assert_close(grad, expected.to(dtype), **close)
+"""
+
+
+@pytest.mark.parametrize("narrow", ["base", "avx2"])
+def test_narrower_instruction_sets(narrow, request):
+    """The paths this machine would not choose by itself give the same."""
+    environment = {**os.environ, "FLOWMATCH_CPU": narrow, "PYTHONPATH": str(request.config.rootpath)}
+    done = subprocess.run([sys.executable, "-c", NARROW], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
