@@ -1,7 +1,7 @@
-"""Compiles csrc/ into flowmatch/_C.abi3.so; everything else about the package is in pyproject.toml.
+"""Compiles csrc/ into flowmatch/_C.abi3.so; all else about the package is in pyproject.toml.
 
-The library uses only PyTorch's stable ABI: one binary serves every torch >= 2.11 and Python >= 3.10,
-whichever torch compiled it. Set FLOWMATCH_KERNELS to choose what is compiled:
+The library uses only PyTorch's stable ABI: one binary serves every torch >= 2.11 and every
+Python >= 3.10, whichever torch compiled it. Set FLOWMATCH_KERNELS to choose what is compiled:
 
     auto   what this machine can: CUDA and CPU, CPU only, or nothing (default)
     cuda   CUDA and CPU, or fail
@@ -48,7 +48,7 @@ def native_library() -> dict[str, Any]:
     library = (cpp.CUDAExtension if cuda else cpp.CppExtension)(
         "flowmatch._C",
         sorted(map(str, sources)),
-        depends=sorted(map(str, Path("csrc").rglob("*.h"))),
+        depends=sorted(map(str, [*Path("csrc").rglob("*.h"), *Path("csrc").rglob("*.cuh")])),
         define_macros=[("FLOWMATCH_CUDA", None), ("USE_CUDA", None)] if cuda else [],
         extra_compile_args={"cxx": CXX, "nvcc": ["-O3", "-std=c++17"]},
         py_limited_api=True,

@@ -161,7 +161,8 @@ void backward(const T* g, const T* other, T* grad, const CorrelationShape& s, bo
           const int64_t y2 = top + step * s.stride;
           if (y2 < 0 || y2 >= s.height) continue;
           for (int64_t r = 0; r < kRows; ++r) {
-            pack_gradient(from, entries + r * side * p.vectors, s, p, first, top + r * s.stride, y2);
+            pack_gradient(from, entries + r * side * p.vectors, s, p, first, top + r * s.stride,
+                          y2);
           }
           rows(entries, packed.get() + y2 * s.channels * p.padded, sums, s, p);
         }
@@ -266,10 +267,9 @@ Tensor correlation_cuda(const Tensor& f1, const Tensor& f2, int64_t radius, int6
   if (volume.numel() == 0) return volume;
   if (s.channels == 0) return torch::stable::zero_(volume);
   THO_DISPATCH_V2(f1.scalar_type(), "correlation", AT_WRAP([&] {
-                    cuda::correlation(device(a.const_data_ptr<scalar_t>()),
-                                      device(b.const_data_ptr<scalar_t>()),
-                                      device(volume.mutable_data_ptr<scalar_t>()), s,
-                                      current_stream(f1));
+                    cuda::correlation(
+                        device(a.const_data_ptr<scalar_t>()), device(b.const_data_ptr<scalar_t>()),
+                        device(volume.mutable_data_ptr<scalar_t>()), s, current_stream(f1));
                   }),
                   FLOWMATCH_FLOATS);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
@@ -284,10 +284,9 @@ Tensor correlation_grad_cuda(const Tensor& g, const Tensor& other, int64_t radiu
   Tensor grad = torch::stable::new_empty(other, {s.batch, s.channels, s.height, s.width});
   if (grad.numel() == 0) return grad;
   THO_DISPATCH_V2(g.scalar_type(), "correlation_grad", AT_WRAP([&] {
-                    cuda::correlation_grad(device(a.const_data_ptr<scalar_t>()),
-                                           device(b.const_data_ptr<scalar_t>()),
-                                           device(grad.mutable_data_ptr<scalar_t>()), s, first,
-                                           current_stream(g));
+                    cuda::correlation_grad(
+                        device(a.const_data_ptr<scalar_t>()), device(b.const_data_ptr<scalar_t>()),
+                        device(grad.mutable_data_ptr<scalar_t>()), s, first, current_stream(g));
                   }),
                   FLOWMATCH_FLOATS);
   STD_CUDA_KERNEL_LAUNCH_CHECK();

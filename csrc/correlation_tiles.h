@@ -47,10 +47,20 @@ FLOWMATCH_TARGET void forward_rows(const A* const* first, const A* second, T* co
   using Tile = void (*)(const A* const*, const A*, T* const*, const CorrelationShape&,
                         const PackedRows&, int, int64_t);
   static constexpr Tile tiles[] = {
-      forward_tile<1, T, A>, forward_tile<2, T, A>, forward_tile<3, T, A>, forward_tile<4, T, A>,
-      forward_tile<kColumns < 5 ? 1 : 5, T, A>, forward_tile<kColumns < 6 ? 1 : 6, T, A>,
-      forward_tile<kColumns < 7 ? 1 : 7, T, A>, forward_tile<kColumns < 8 ? 1 : 8, T, A>,
-      forward_tile<kColumns < 9 ? 1 : 9, T, A>};
+      forward_tile<1, T, A>,
+      forward_tile<2, T, A>,
+      forward_tile<3, T, A>,
+      forward_tile<4, T, A>,
+      forward_tile < kColumns < 5 ? 1 : 5,
+      T,
+      A >,
+      forward_tile < kColumns < 6 ? 1 : 6,
+      T,
+      A >,
+      forward_tile < kColumns < 7 ? 1 : 7,
+      T,
+      A >
+      , forward_tile < kColumns < 8 ? 1 : 8, T, A >, forward_tile < kColumns < 9 ? 1 : 9, T, A > };
   const int64_t side = 2 * p.reach + 1, blocks = (side + kColumns - 1) / kColumns;
   for (int64_t x = 0; x < s.width; x += kLanes<A>) {
     const A* a[kRows];

@@ -6,22 +6,22 @@
 // GCC lowers vector types by the function they stand in, before inlining, hence the attribute on
 // each function and the repeated inclusion. No include guard, on purpose.
 
-#define FLOWMATCH_VECTORS                                                                          \
-  template <class T>                                                                               \
-  struct VectorOf {                                                                                \
-    typedef T type __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));     \
-  };                                                                                               \
-  template <class T>                                                                               \
-  using Vector = typename VectorOf<T>::type;                                                       \
-  template <class T>                                                                               \
-  constexpr int kLanes = kVectorBytes / sizeof(T);                                                 \
-  template <class T>                                                                               \
-  FLOWMATCH_TARGET inline __attribute__((always_inline)) Vector<T> load(const T* p) {              \
-    return *reinterpret_cast<const Vector<T>*>(p);                                                 \
-  }                                                                                                \
-  template <class T>                                                                               \
-  FLOWMATCH_TARGET inline __attribute__((always_inline)) void store(T* p, const Vector<T>& v) {    \
-    *reinterpret_cast<Vector<T>*>(p) = v;                                                          \
+#define FLOWMATCH_VECTORS                                                                       \
+  template <class T>                                                                            \
+  struct VectorOf {                                                                             \
+    typedef T type __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));  \
+  };                                                                                            \
+  template <class T>                                                                            \
+  using Vector = typename VectorOf<T>::type;                                                    \
+  template <class T>                                                                            \
+  constexpr int kLanes = kVectorBytes / sizeof(T);                                              \
+  template <class T>                                                                            \
+  FLOWMATCH_TARGET inline __attribute__((always_inline)) Vector<T> load(const T* p) {           \
+    return *reinterpret_cast<const Vector<T>*>(p);                                              \
+  }                                                                                             \
+  template <class T>                                                                            \
+  FLOWMATCH_TARGET inline __attribute__((always_inline)) void store(T* p, const Vector<T>& v) { \
+    *reinterpret_cast<Vector<T>*>(p) = v;                                                       \
   }
 
 #define FLOWMATCH_TARGET

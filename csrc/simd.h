@@ -30,9 +30,9 @@ inline Isa isa() {
 
 // FLOWMATCH_PICK(f<T>): the f of the file compiled by each_isa.h that this CPU should run.
 #if defined(__x86_64__)
-#define FLOWMATCH_PICK(...)                                               \
-  (::flowmatch::isa() == ::flowmatch::Isa::avx512 ? avx512::__VA_ARGS__   \
-   : ::flowmatch::isa() == ::flowmatch::Isa::avx2 ? avx2::__VA_ARGS__     \
+#define FLOWMATCH_PICK(...)                                             \
+  (::flowmatch::isa() == ::flowmatch::Isa::avx512 ? avx512::__VA_ARGS__ \
+   : ::flowmatch::isa() == ::flowmatch::Isa::avx2 ? avx2::__VA_ARGS__   \
                                                   : base::__VA_ARGS__)
 #else
 #define FLOWMATCH_PICK(...) base::__VA_ARGS__

@@ -28,7 +28,8 @@ using torch::stable::Tensor;
 // multiply-adds, so a part is worth at least that. f must not throw.
 template <class F>
 void parallel_rows(int64_t rows, int64_t work_per_row, const F& f) {
-  const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 15) / std::max<int64_t>(1, work_per_row));
+  const int64_t grain =
+      std::max<int64_t>(1, (int64_t{1} << 15) / std::max<int64_t>(1, work_per_row));
   torch::stable::parallel_for(0, rows, grain, f);
 }
 

@@ -36,7 +36,8 @@ def _case(name: str, device: str, dtype: torch.dtype) -> Case:
     if sampler := _sampler():
         ways.append(("spatial-correlation-sampler", sampler))
     implementations = tuple(
-        Implementation(label, lambda a, b, way=way: way(a, b, radius, stride)) for label, way in ways
+        Implementation(label, lambda a, b, way=way: way(a, b, radius, stride))
+        for label, way in ways
     )
     flops = 2.0 * B * C * H * W * (2 * radius + 1) ** 2
     return Case("correlation", name, (f1, f2), flops, implementations)

@@ -67,7 +67,7 @@ class Row:
 
 
 def measure_ceilings(device: str = "cpu", size: int = 2048) -> dict[str, float]:
-    """Return what the machine can do: ``gflops`` of a float32 product, ``gbytes`` of a copy per s."""
+    """Return what the machine can do: ``gflops`` of a float32 product, ``gbytes``/s of a copy."""
     a, b = torch.randn(2, size, size, device=device)
     product = _median(_times(lambda: a @ b, device, 7))
     source = torch.zeros(64 * 2**20, device=device)
@@ -81,7 +81,11 @@ def measure_all(
 ) -> Iterator[list[Row]]:
     """Measure each case; yield its rows, ours first in each pass."""
     for case in cases:
-        yield [row for backward in (False, True) for row in _measure(case, backward, ceiling_gflops, rounds)]
+        yield [
+            row
+            for backward in (False, True)
+            for row in _measure(case, backward, ceiling_gflops, rounds)
+        ]
 
 
 def _measure(case: Case, backward: bool, ceiling: float, rounds: int) -> Iterator[Row]:

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 
-import click
 import typer
 from rich.console import Console
 
@@ -33,18 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 when all went well, 2 for bad input, 130 when interrupted.
     """
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = app(
-            args=list(arguments) if arguments is not None else sys.argv[1:],
-            prog_name="flowmatch",
-            standalone_mode=False,
-        )
-        return int(status or 0)
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except (KeyboardInterrupt, click.Abort):
+        app(args=words, prog_name="flowmatch")
+    except SystemExit as done:  # which is how typer ends, well or not
+        return int(done.code or 0)
+    except KeyboardInterrupt:
         return 130
     except (ValueError, OSError, ImportError) as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", markup=False)
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        console.print(f"error: {error}", markup=False)
         return 2
+    return 0

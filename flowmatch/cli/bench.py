@@ -27,18 +27,22 @@ def bench(
 ) -> None:
     """Measure, interleaved, after checking that all implementations agree."""
     if op not in ("correlation", "all"):
-        raise typer.BadParameter(f"expected correlation or all, got {op!r}")
+        raise ValueError(f"expected correlation or all, got {op!r}")
     if dtype not in DTYPES:
-        raise typer.BadParameter(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     console = Console(highlight=False, soft_wrap=True)
     ceilings = measure_ceilings(device)
-    threads = f"{torch.get_num_threads()} threads" if device == "cpu" else torch.cuda.get_device_name()
+    threads = (
+        f"{torch.get_num_threads()} threads" if device == "cpu" else torch.cuda.get_device_name()
+    )
     console.print(
         f"{device} ({threads}), torch {torch.__version__}: float32 product "
         f"{ceilings['gflops']:.0f} GFLOP/s, copy {ceilings['gbytes']:.1f} GB/s"
     )
     rows: list[Row] = []
-    for measured in measure_all(correlation_cases(device, getattr(torch, dtype)), ceilings["gflops"], rounds):
+    for measured in measure_all(
+        correlation_cases(device, getattr(torch, dtype)), ceilings["gflops"], rounds
+    ):
         console.print(_table(measured))
         rows += measured
     if json_file is not None:
@@ -67,7 +71,9 @@ def _table(rows: list[Row]) -> Table:
             f"{row.spread:.0%}",
             f"{row.gflops:.1f}",
             f"{row.ceiling_fraction:.0%}",
-            f"{row.median_ms / ours[row.passes]:.1f}x faster" if row.implementation != "flowmatch" else "",
+            f"{row.median_ms / ours[row.passes]:.1f}x faster"
+            if row.implementation != "flowmatch"
+            else "",
             "yes" if row.agrees else "NO",
         )
     return table

@@ -14,6 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from flowmatch.devices import choose_device
 from flowmatch.flow import load
 from flowmatch.flow.checkpoints import default_name
 from flowmatch.flow.sequence import (
@@ -86,13 +87,13 @@ def flow(
     goes on where it stopped.
     """
     if len(paths) < 2:
-        raise typer.BadParameter("an INPUT and an OUTPUT are needed")
+        raise ValueError("an INPUT and an OUTPUT are needed")
     if format not in FORMATS:
-        raise typer.BadParameter(f"--format must be one of {', '.join(FORMATS)}, got {format!r}")
+        raise ValueError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}")
     *inputs, output = paths
     folder = Path(output)
     if folder.is_file():
-        raise typer.BadParameter(f"OUTPUT must be a folder, {folder} is a file")
+        raise ValueError(f"OUTPUT must be a folder, {folder} is a file")
     frames = read_frames(_source(inputs), start=start, stop=stop, every=every, scale=scale)
     name = default_name() if model == "default" and weights is None else model
     options = SequenceOptions(
@@ -104,17 +105,10 @@ def flow(
         precision=precision,
         tile=tile,
     )
-    network = load(name, weights=weights, device=device or best_device())
+    network = load(name, weights=weights, device=choose_device(device))
     report = _compute(network, frames, folder, options, batch, overwrite)
     drawn = _draw(frames, folder, options.suffix, video, pictures, max_flow, report)
     console.print(summary(report, folder) + drawn)
-
-
-def best_device() -> str:
-    """Return cuda where there is a GPU that torch can use, else cpu."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def summary(report: SequenceReport, folder: Path) -> str:
@@ -179,7 +173,7 @@ def _compute(
         except KeyboardInterrupt:
             bar.stop()
             console.print(f"stopped: {summary(latest, folder)}; the same command goes on")
-            raise
+            raise typer.Exit(130) from None
         done = report.computed + report.kept
         bar.update(task, completed=done, total=done)
     return report

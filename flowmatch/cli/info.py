@@ -24,11 +24,17 @@ def info() -> None:
         except PackageNotFoundError:
             continue
     console.print("devices")
-    console.print(f"  cpu: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
+    console.print(
+        f"  cpu: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    )
     for index in range(torch.cuda.device_count()):
         console.print(f"  cuda:{index}: {torch.cuda.get_device_name(index)}")
     if torch.cuda.device_count() == 0:
-        built = f"torch was built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is CPU-only"
+        built = (
+            f"torch was built for CUDA {torch.version.cuda}"
+            if torch.version.cuda
+            else "torch is CPU-only"
+        )
         console.print(f"  no CUDA device ({built})")
     table = Table("op", "cpu", "cuda", title="active kernels", title_justify="left", box=None)
     for op in OPS:

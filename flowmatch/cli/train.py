@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from flowmatch._opencv import cv2
-from flowmatch.cli.flow import best_device
+from flowmatch.devices import choose_device
 from flowmatch.flow.checkpoints import load, save_weights
 from flowmatch.flow.synthetic import Sources
 from flowmatch.flow.train import RECIPES, train_flow
@@ -31,12 +31,8 @@ def train_flow_command(
     photos: Annotated[
         Path | None, typer.Option(help="Folder of photographs; else textures are procedural.")
     ] = None,
-    cutouts: Annotated[
-        Path | None, typer.Option(help="Folder of PNG objects with alpha.")
-    ] = None,
-    start: Annotated[
-        Path | None, typer.Option(help="Weights to begin with, .safetensors.")
-    ] = None,
+    cutouts: Annotated[Path | None, typer.Option(help="Folder of PNG objects with alpha.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Weights to begin with, .safetensors.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")
     ] = False,
@@ -46,11 +42,11 @@ def train_flow_command(
 ) -> None:
     """Train a flow network on synthetic pairs; stop it at any time and --resume."""
     if recipe not in RECIPES:
-        raise typer.BadParameter(f"--recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
+        raise ValueError(f"--recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
     chosen = RECIPES[recipe]
     checkpoint = out / f"{recipe}.pt"
     if checkpoint.exists() and not resume:
-        raise typer.BadParameter(f"{checkpoint} is there already: --resume, or another --out")
+        raise ValueError(f"{checkpoint} is there already: --resume, or another --out")
     cv2.setNumThreads(1)  # the renderers are processes of their own; threads would fight
     errors: deque[float] = deque(maxlen=100)
 
@@ -69,7 +65,7 @@ def train_flow_command(
         checkpoint,
         start=load(chosen.model, weights=start).state_dict() if start else None,
         resume=resume,
-        device=device or best_device(),
+        device=choose_device(device).type,
         precision=precision,
         workers=workers,
         report=report,

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from flowmatch.devices import choose_device
 from flowmatch.flow.networks import MODELS
 from flowmatch.io._files import replace_when_done
 
@@ -45,7 +46,7 @@ def load(
         The network, in eval mode, float32.
 
     Raises:
-        ValueError: There is no such name, or the file does not fit the network.
+        ValueError: There is no such name or device, or the file does not fit the network.
         FileNotFoundError: There is no such file.
 
     Example:
@@ -60,7 +61,7 @@ def load(
             raise ValueError(f"no weights named {name!r} ship with flowmatch; there are: "
                              f"{', '.join(known)}")  # fmt: skip
         weights = WEIGHTS / known[name]["file"]
-    return _read_weights(Path(weights), name).to(device).eval()
+    return _read_weights(Path(weights), name).to(choose_device(device)).eval()
 
 
 def save_weights(

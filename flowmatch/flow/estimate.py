@@ -1,14 +1,16 @@
 """From two pictures to a flow of the same size, with whatever network."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TypedDict, overload
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from typing_extensions import Unpack  # typing has it from Python 3.11 on; torch needs it too
 
+from flowmatch.devices import choose_device
 from flowmatch.ops import warp
 
 Array = NDArray[Any]
@@ -25,13 +27,22 @@ class FlowBothWays(NamedTuple):
     occluded_backward: Any  # the same for the second frame
 
 
+class Options(TypedDict, total=False):
+    """What can be chosen in `estimate_flow`, which says what it means."""
+
+    device: str | torch.device | None
+    precision: str
+    tile: int | None
+    overlap: int
+
+
 @overload
 def estimate_flow(
-    model: nn.Module, first: Tensor, second: Tensor, **options: Any
+    model: nn.Module, first: Tensor, second: Tensor, **options: Unpack[Options]
 ) -> Tensor: ...
 @overload
 def estimate_flow(
-    model: nn.Module, first: Array, second: Array, **options: Any
+    model: nn.Module, first: Array, second: Array, **options: Unpack[Options]
 ) -> NDArray[np.float32]: ...
 def estimate_flow(
     model: nn.Module,
@@ -75,7 +86,9 @@ def estimate_flow(
     return flow if isinstance(first, Tensor) else flow[0].permute(1, 2, 0).cpu().numpy()
 
 
-def estimate_both_ways(model: nn.Module, first: Any, second: Any, **options: Any) -> FlowBothWays:
+def estimate_both_ways(
+    model: nn.Module, first: Any, second: Any, **options: Unpack[Options]
+) -> FlowBothWays:
     """Estimate the flow there and back, and what is occluded because the two disagree.
 
     Args:
@@ -150,7 +163,7 @@ def find_occlusion(
 
 def _placed(model: nn.Module, device: str | torch.device | None) -> torch.device:
     if device is not None:
-        model.to(device)
+        model.to(choose_device(device))
     found = next(model.parameters(), None)
     return torch.device("cpu") if found is None else found.device
 
@@ -223,9 +236,13 @@ def to_full_resolution(flow: Tensor, height: int, width: int) -> Tensor:
 
 
 def _tiled(
-    whole: Callable[[Tensor, Tensor], Tensor], first: Tensor, second: Tensor, tile: int, overlap: int
+    whole: Callable[[Tensor, Tensor], Tensor],
+    first: Tensor,
+    second: Tensor,
+    tile: int,
+    overlap: int,
 ) -> Tensor:
-    """Blend the flows of overlapping tiles, each weighted by its distance from the tile's border."""
+    """Blend the flows of overlapping tiles, weighted by the distance from a tile's border."""
     B, _, H, W = first.shape
     if not 0 <= overlap < tile or tile < 64:
         raise ValueError(f"tile >= 64 and 0 <= overlap < tile are needed, got {tile}, {overlap}")

@@ -50,7 +50,8 @@ class Motion:
         bottom = [self.perspective[0] * time, self.perspective[1] * time, 1.0]
         about = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], bottom])
         x1, y1 = x + self.translation[0] * time, y + self.translation[1] * time
-        return shift(x1, y1) @ about @ shift(-x, -y)
+        matrix: Matrix = shift(x1, y1) @ about @ shift(-x, -y)
+        return matrix
 
 
 @dataclass(frozen=True)

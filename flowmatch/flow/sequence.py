@@ -281,7 +281,9 @@ def _estimate(
     model: nn.Module, pairs: Sequence[tuple[Frame, Frame]], options: SequenceOptions
 ) -> list[list[NDArray[Any]]]:
     """Return for each pair the contents of its files."""
-    stacked = (torch.from_numpy(np.stack(side)).permute(0, 3, 1, 2) for side in zip(*pairs, strict=True))
+    stacked = (
+        torch.from_numpy(np.stack(side)).permute(0, 3, 1, 2) for side in zip(*pairs, strict=True)
+    )
     chosen: dict[str, Any] = {"precision": options.precision, "tile": options.tile}
     if not options.bidirectional:
         flows = estimate_flow(model, *stacked, **chosen)

@@ -82,8 +82,8 @@ class SyntheticFlow:
         scene = random_scene(rng, self.sources, self.size, self._factor(rng))
         first, second = scene.view(0), scene.view(1)
         flow, occluded = scene.flow(first, 0, 1, seen=second)
-        images = degrade(rng, first.image, second.image)
-        return flip(rng, FlowSample(*images, flow, occluded))
+        one, two = degrade(rng, first.image, second.image)
+        return flip(rng, FlowSample(one, two, flow, occluded))
 
     def _factor(self, rng: Generator) -> float:
         factors, weights = np.array(self.motion, np.float64).T
@@ -177,25 +177,27 @@ def foreground(
     return Layer(colours, place, motion, alpha)
 
 
-def degrade(rng: Generator, first: NDArray[np.float32], second: NDArray[np.float32]) -> list[Image]:
+def degrade(
+    rng: Generator, first: NDArray[np.float32], second: NDArray[np.float32]
+) -> tuple[Image, Image]:
     """Give both frames one camera's blur, tone and noise, and each a little of its own."""
     blur = rng.uniform(0.3, 1.2) if rng.random() < 0.3 else 0.0
     gamma, contrast = np.exp(rng.normal(size=2) * 0.2)
     brightness, colour = rng.normal() * 15, np.exp(rng.normal(size=3) * 0.1)
-    sigma = abs(rng.normal()) * 4
-    images = []
-    for image in (first, second):
-        if blur:
-            image = cv2.GaussianBlur(image, (0, 0), blur)
+    sigma = np.float32(abs(rng.normal()) * 4)
+
+    def expose(image: NDArray[np.float32]) -> Image:
+        blurred = cv2.GaussianBlur(image, (0, 0), blur) if blur else image
         own_contrast = contrast * np.exp(rng.normal() * 0.03)
         own_brightness = brightness + rng.normal() * 3
         # Tone as a table of 256 entries for each channel: a power for each pixel is slow.
         levels = (np.arange(256)[:, None] / 255) ** gamma * 255 * colour
         table = ((levels - 128) * own_contrast + 128 + own_brightness).astype(np.float32)
-        toned = cv2.LUT(np.rint(image).clip(0, 255).astype(np.uint8), table[None])
-        toned += sigma * rng.standard_normal(image.shape, dtype=np.float32)
-        images.append(toned.clip(0, 255).astype(np.uint8))
-    return images
+        toned = cv2.LUT(np.rint(blurred).clip(0, 255).astype(np.uint8), table[None])
+        noise = sigma * rng.standard_normal(image.shape, dtype=np.float32)
+        return (toned + noise).clip(0, 255).astype(np.uint8)
+
+    return expose(first), expose(second)
 
 
 def flip(rng: Generator, sample: FlowSample) -> FlowSample:
@@ -210,7 +212,12 @@ def flip(rng: Generator, sample: FlowSample) -> FlowSample:
     if rng.random() < 0.3:
         order = rng.permutation(3)
         first, second = first[..., order], second[..., order]
-    return FlowSample(*(np.ascontiguousarray(part) for part in (first, second, flow, occluded)))
+    return FlowSample(
+        np.ascontiguousarray(first),
+        np.ascontiguousarray(second),
+        np.ascontiguousarray(flow),
+        np.ascontiguousarray(occluded),
+    )
 
 
 def _pictures(folder: Path | None) -> tuple[Path, ...]:
@@ -223,7 +230,7 @@ def _pictures(folder: Path | None) -> tuple[Path, ...]:
 
 
 def _any(rng: Generator, things: Sequence[Path | Image]) -> Path | Image:
-    return things[rng.integers(len(things))]
+    return things[int(rng.integers(len(things)))]
 
 
 def _backdrop(rng: Generator, sources: Sources) -> Image:
@@ -238,7 +245,7 @@ def _cut(rng: Generator, picture: Image, size: int) -> tuple[Image, Image]:
     side = min(int(size * np.exp(rng.uniform(np.log(0.4), np.log(1.5)))), h, w)
     y, x = rng.integers(h - side + 1), rng.integers(w - side + 1)
     how = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-    square = cv2.resize(picture[y : y + side, x : x + side], (size, size), interpolation=how)
+    square = _resize(picture[y : y + side, x : x + side], (size, size), how)
     return square, textures.outline(rng, size)
 
 
@@ -248,7 +255,11 @@ def _shrink(picture: Image, scale: float) -> tuple[Image, float]:
         return picture, 1.0
     h, w = picture.shape[:2]
     size = (max(2, round(w / scale)), max(2, round(h / scale)))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA), size[0] / w
+    return _resize(picture, size), size[0] / w
+
+
+def _resize(picture: Image, size: tuple[int, int], how: int = cv2.INTER_AREA) -> Image:
+    return np.asarray(cv2.resize(picture, size, interpolation=how), np.uint8)
 
 
 @lru_cache(maxsize=PROCEDURAL_POOL)
@@ -256,19 +267,14 @@ def _procedural(index: int) -> Image:
     return textures.texture(np.random.default_rng([index, 20260101]), PROCEDURAL_SIZE)
 
 
-def _load_photo(photo: Path | Image, short_side: int = 720) -> Image:
-    if isinstance(photo, Path):
-        return _read_photo(photo, short_side)
-    return photo
+def _load_photo(photo: Path | Image) -> Image:
+    return _read_photo(photo) if isinstance(photo, Path) else photo
 
 
 @lru_cache(maxsize=256)
-def _read_photo(photo: Path, short_side: int) -> Image:
+def _read_photo(photo: Path, short_side: int = 720) -> Image:
     picture = read_image(photo)
-    scale = short_side / min(picture.shape[:2])
-    if scale < 1:
-        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return picture
+    return _shrink(picture, min(picture.shape[:2]) / short_side)[0]
 
 
 def _load_cutout(cutout: Path | Image) -> Image:
@@ -277,19 +283,14 @@ def _load_cutout(cutout: Path | Image) -> Image:
 
 @lru_cache(maxsize=1024)
 def _read_cutout(cutout: Path, long_side: int = 256) -> Image:
-    """Read an RGBA picture, at most `long_side` large; one without alpha is opaque."""
+    """Read an RGBA picture, at most about `long_side` large; one without alpha is opaque."""
     data = np.fromfile(cutout, np.uint8)
     picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     if picture is None:
         raise ValueError(f"{cutout} is not a readable picture")
     if picture.dtype == np.uint16:
-        picture = (picture >> 8).astype(np.uint8)
-    if picture.ndim == 2:
-        picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
-    if picture.shape[2] == 3:
-        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2BGRA)
-    picture = cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
-    scale = long_side / max(picture.shape[:2])
-    if scale < 1:
-        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return np.asarray(picture, np.uint8)
+        picture = (picture / 257).round()
+    channels = 1 if picture.ndim == 2 else picture.shape[2]
+    to_rgba = {1: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA, 4: cv2.COLOR_BGRA2RGBA}[channels]
+    rgba = cv2.cvtColor(picture.astype(np.uint8), to_rgba)
+    return _shrink(np.asarray(rgba, np.uint8), max(rgba.shape[:2]) / long_side)[0]

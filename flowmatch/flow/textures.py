@@ -81,5 +81,5 @@ def outline(rng: Generator, size: int) -> Image:
     return alpha
 
 
-def _to_image(values: NDArray[np.float32]) -> Image:
+def _to_image(values: NDArray[np.float32] | NDArray[np.float64]) -> Image:
     return np.clip(values, 0, 255).astype(np.uint8)

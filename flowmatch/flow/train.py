@@ -46,7 +46,7 @@ RECIPES: dict[str, FlowRecipe] = {
     "pyramid-small": FlowRecipe("pyramid", Schedule(steps=3000, batch=6)),
     "pyramid-large": FlowRecipe(
         "pyramid",
-        Schedule(steps=8000, batch=4, learning_rate=6e-4),
+        Schedule(steps=5000, batch=4, learning_rate=6e-4),
         size=(256, 384),
         motion=_LONG_MOTION,
         seed=1,

@@ -25,7 +25,7 @@ def load_library(folder: Path) -> str | None:
     if not libraries:
         return "flowmatch was installed without compiled kernels"
     try:
-        torch.ops.load_library(libraries[0])
+        torch.ops.load_library(libraries[0])  # type: ignore[no-untyped-call]
     except OSError as error:
         return _explain(libraries[0], str(error))
     return None
@@ -35,8 +35,8 @@ def _explain(library: Path, reason: str) -> str:
     """Turn a loader's complaint into what the reader should do."""
     if "libtorch_cuda" in reason or "libcudart" in reason or "libc10_cuda" in reason:
         return (
-            f"{library.name} was compiled for CUDA, but torch {torch.__version__} in this environment "
-            f"has no matching CUDA libraries ({reason}); reinstall flowmatch with this torch installed"
+            f"{library.name} was compiled for CUDA, but torch {torch.__version__} here has no "
+            f"matching CUDA libraries ({reason}); reinstall flowmatch with this torch installed"
         )
     return (
         f"{library.name} does not load into torch {torch.__version__} ({reason}); flowmatch needs "
@@ -45,7 +45,7 @@ def _explain(library: Path, reason: str) -> str:
 
 
 def reference(function: Callable[P, R]) -> Callable[P, R]:
-    """Wrap an op's reference, which the dispatcher calls when nothing better is there, to say so."""
+    """Wrap an op's reference, so that it says so when the dispatcher has nothing better."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -53,7 +53,9 @@ def reference(function: Callable[P, R]) -> Callable[P, R]:
         if device not in _warned:
             _warned.add(device)
             why = _problem or f"this build of flowmatch has no {device} kernels"
-            warnings.warn(f"{why}: on {device} the slow references run", KernelsMissing, stacklevel=2)
+            warnings.warn(
+                f"{why}: on {device} the slow references run", KernelsMissing, stacklevel=2
+            )
         return function(*args, **kwargs)
 
     return call

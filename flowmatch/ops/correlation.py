@@ -80,14 +80,14 @@ def _check(f1: Tensor, f2: Tensor, radius: int, stride: int) -> None:
         raise ValueError(f"radius >= 0 and stride >= 1 are needed, got {radius} and {stride}")
 
 
-@torch.library.register_fake("flowmatch::correlation")
+@torch.library.register_fake("flowmatch::correlation")  # type: ignore[untyped-decorator]
 def _(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:
     _check(f1, f2, radius, stride)
     B, _, H, W = f1.shape
     return f1.new_empty(B, (2 * radius + 1) ** 2, H, W)
 
 
-@torch.library.register_fake("flowmatch::correlation_grad")
+@torch.library.register_fake("flowmatch::correlation_grad")  # type: ignore[untyped-decorator]
 def _(g: Tensor, other: Tensor, radius: int, stride: int, first: bool) -> Tensor:
     return torch.empty_like(other, memory_format=torch.contiguous_format)
 
@@ -110,17 +110,13 @@ def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(g, other)
 
 
-def _backward_grad(
-    ctx: Any, v: Tensor
-) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+def _backward_grad(ctx: Any, v: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
     """Derive the gradient itself: it is bilinear, so its derivatives are the two ops again."""
     g, other = ctx.saved_tensors
     ops, grid = torch.ops.flowmatch, (ctx.radius, ctx.stride)
     pair = (v, other) if ctx.first else (other, v)
     g_g = ops.correlation(*pair, *grid) if ctx.needs_input_grad[0] else None
-    g_other = (
-        ops.correlation_grad(g, v, *grid, not ctx.first) if ctx.needs_input_grad[1] else None
-    )
+    g_other = ops.correlation_grad(g, v, *grid, not ctx.first) if ctx.needs_input_grad[1] else None
     return g_g, g_other, None, None, None
 
 
@@ -136,7 +132,8 @@ def correlation(f1: Tensor, f2: Tensor, radius: int = 10, stride: int = 2) -> Te
     r"""Compare each pixel of `f1` with the pixels of `f2` around the same place.
 
     ``volume[b, k, y, x] = mean_c f1[b, c, y, x] * f2[b, c, y + dy, x + dx]``, where displacement
-    ``k`` counts ``(dy, dx)`` row by row over ``{-radius, ..., radius} * stride``. Outside, `f2` is 0.
+    ``k`` counts ``(dy, dx)`` row by row over ``{-radius, ..., radius} * stride``. Outside, `f2` is
+    0.
 
     Differentiable twice, repeatable bit for bit; half types are summed in float32, and under
     autocast the op runs in float32.

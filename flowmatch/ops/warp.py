@@ -8,9 +8,9 @@ from torch import Tensor
 def warp(image: Tensor, flow: Tensor) -> Tensor:
     r"""Fetch, for every pixel, the value of `image` where `flow` points, bilinearly.
 
-    ``warped[b, :, y, x] = image[b, :, y + v, x + u]`` with ``(u, v) = flow[b, :, y, x]``. Warping the
-    *second* frame by the flow from first to second gives the first frame back, except where
-    something is hidden. Outside the image the value is 0. Coordinates are kept in float32 at least.
+    ``warped[b, :, y, x] = image[b, :, y + v, x + u]`` with ``(u, v) = flow[b, :, y, x]``. Warping
+    the *second* frame by the flow from first to second gives the first frame back, except where
+    something is hidden. Outside the image the value is 0. Coordinates are float32 at least.
 
     Args:
         image: What to sample, ``[B, C, H, W]``, any float type.

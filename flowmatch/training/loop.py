@@ -131,9 +131,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(schedule, step)
         batch = [part.to(device, non_blocking=True) for part in batch]
-        with torch.autocast(
-            device, getattr(torch, precision), enabled=precision != "float32"
-        ):
+        with torch.autocast(device, getattr(torch, precision), enabled=precision != "float32"):
             value, metrics = loss(model, batch)
         if not torch.isfinite(value):
             torch.save(batch, checkpoint.with_suffix(".batch.pt"))

@@ -147,7 +147,12 @@ def test_half_is_summed_in_float32(device):
 @pytest.mark.parametrize(
     ("f1", "f2", "grid", "message"),
     [
-        (torch.zeros(1, 8, 4, 4), torch.zeros(1, 8, 4, 5), (1, 1), r"same shape, got \(1, 8, 4, 4\)"),
+        (
+            torch.zeros(1, 8, 4, 4),
+            torch.zeros(1, 8, 4, 5),
+            (1, 1),
+            r"same shape, got \(1, 8, 4, 4\)",
+        ),
         (torch.zeros(8, 4, 4), torch.zeros(8, 4, 4), (1, 1), r"\[B, C, H, W\].*got \(8, 4, 4\)"),
         (torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2).double(), (1, 1), "same float type, got"),
         (torch.zeros(1, 1, 2, 2).int(), torch.zeros(1, 1, 2, 2).int(), (1, 1), "same float type"),
@@ -180,7 +185,8 @@ for case in CASES:
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         f1, f2 = features(case, dtype, "cpu")
         volume, grid = correlation(f1, f2, *case[4:]), case[4:]
-        close = dict(rtol=1.6e-2, atol=1e-2) if dtype == torch.bfloat16 else dict(rtol=1e-4, atol=1e-5)
+        half = dtype == torch.bfloat16
+        close = dict(rtol=1.6e-2, atol=1e-2) if half else dict(rtol=1e-4, atol=1e-5)
         expected = correlation_reference(f1.double(), f2.double(), *grid).to(dtype)
         torch.testing.assert_close(volume, expected, **close)
         for other, first in ((f2, True), (f1, False)):
@@ -193,6 +199,10 @@ for case in CASES:
 @pytest.mark.parametrize("narrow", ["base", "avx2"])
 def test_narrower_instruction_sets(narrow, request):
     """The paths this machine would not choose by itself give the same."""
-    environment = {**os.environ, "FLOWMATCH_CPU": narrow, "PYTHONPATH": str(request.config.rootpath)}
+    environment = {
+        **os.environ,
+        "FLOWMATCH_CPU": narrow,
+        "PYTHONPATH": str(request.config.rootpath),
+    }
     done = subprocess.run([sys.executable, "-c", NARROW], env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()

@@ -17,9 +17,7 @@ def plain_warp(image, flow):
         for yy in (y0, y0 + 1):
             for xx in (x0, x0 + 1):
                 if 0 <= yy < H and 0 <= xx < W:
-                    out[b, :, y, x] += (
-                        image[b, :, yy, xx] * (1 - abs(sx - xx)) * (1 - abs(sy - yy))
-                    )
+                    out[b, :, y, x] += image[b, :, yy, xx] * (1 - abs(sx - xx)) * (1 - abs(sy - yy))
     return out
 
 

@@ -148,13 +148,19 @@ class FlowNetC(_FlowNet):
         super().__init__(width, bias_in_upsampling=True)
         c1, c2, c3 = self.channels
         redirected = max(1, round(32 * width))
-        self.conv1, self.conv2, self.conv3 = _conv(3, c1, 7, 2), _conv(c1, c2, 5, 2), _conv(c2, c3, 5, 2)
+        self.conv1, self.conv2, self.conv3 = (
+            _conv(3, c1, 7, 2),
+            _conv(c1, c2, 5, 2),
+            _conv(c2, c3, 5, 2),
+        )
         self.conv_redir = _conv(c3, redirected, 1)
         self.conv3_1 = _conv(redirected + (2 * self.RADIUS + 1) ** 2, c3)
         self._initialise()
 
     def _encode(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        skip2 = self.conv2(self.conv1(torch.cat([first, second])))  # one batch: the weights are shared
+        skip2 = self.conv2(
+            self.conv1(torch.cat([first, second]))
+        )  # one batch: the weights are shared
         f1, f2 = self.conv3(skip2).chunk(2)
         volume = F.leaky_relu(correlation(f1, f2, self.RADIUS, self.STEP), SLOPE)
         joined = torch.cat([self.conv_redir(f1), volume], dim=1)

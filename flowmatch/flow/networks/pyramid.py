@@ -23,9 +23,10 @@ class PyramidNet(nn.Module):
     Both images pass through one encoder. At each level, from 1/32 to 1/4, the second image's
     features are warped by the flow so far and compared with the first's in a 9 x 9 window. The
     expected displacement under a softmax of these similarities, whose temperature is learnt, is the
-    level's first guess: matching works from the first step of training on, before any decoder does.
-    One small decoder, the same at every level, then corrects the guess. The finest flow is brought
-    to full resolution by blending its neighbourhood with learnt weights, which keeps edges sharp.
+    level's first guess: the encoder learns to match from the first step of training on, before any
+    decoder does. One small decoder, the same at every level, then corrects the guess. The finest
+    flow is brought to full resolution by blending its neighbourhood with learnt weights, which
+    keeps edges sharp.
 
     Args:
         channels: Features at 1/2, 1/4, ... of the resolution; flow is estimated from 1/4 on.
@@ -65,7 +66,7 @@ class PyramidNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, SLOPE)
-                nn.init.zeros_(module.bias)
+                nn.init.zeros_(module.get_parameter("bias"))
         nn.init.zeros_(self.correct.weight)
         self.sharpness = nn.Parameter(torch.tensor(2.7))  # log of the softmax's inverse temperature
         steps = torch.arange(-radius, radius + 1.0)
@@ -95,7 +96,7 @@ class PyramidNet(nn.Module):
         for stage in self.encoder:
             x = stage(x)
             features.append(x)
-        flow: Tensor | None = None
+        flow = first.new_zeros(len(first), 2, 1, 1, dtype=torch.float32)
         flows: list[Tensor] = []
         for level in range(len(features) - 1, 0, -1):
             f1, f2 = features[level].chunk(2)
@@ -105,15 +106,12 @@ class PyramidNet(nn.Module):
         return [full[..., :H, :W], *flows[::-1]]
 
     def _refine(
-        self, f1: Tensor, f2: Tensor, coarse: Tensor | None, context: nn.Module
+        self, f1: Tensor, f2: Tensor, coarse: Tensor, context: nn.Module
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One level: upsample the coarser flow, match around it, correct the match."""
-        B, C, H, W = f1.shape
-        if coarse is None:
-            flow = f1.new_zeros(B, 2, H, W, dtype=torch.float32)
-        else:
-            flow = 2 * F.interpolate(coarse, size=(H, W), mode="bilinear", align_corners=False)
-            f2 = warp(f2, flow)
+        _, C, H, W = f1.shape
+        flow = 2 * F.interpolate(coarse, size=(H, W), mode="bilinear", align_corners=False)
+        f2 = warp(f2, flow)
         # Without their mean, features of unlike places are uncorrelated even before training, and
         # the zeros outside the image are neutral. Unit vectors times sqrt(C): the volume's mean
         # over C is then the cosine.

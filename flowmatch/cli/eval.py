@@ -1,0 +1,163 @@
+"""``flowmatch eval``: how far a network is from a dataset's truth, next to classical methods."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from flowmatch import flow
+from flowmatch.devices import choose_device
+from flowmatch.flow.baselines import BASELINES
+from flowmatch.flow.datasets import find_pairs
+from flowmatch.flow.evaluate import Evaluation, Method, Row, evaluate
+from flowmatch.flow.metrics import FlowScores
+
+eval_app = typer.Typer(help="Measure against a dataset's truth.", no_args_is_help=True)
+
+# Beyond this many sequences the table shows the means of their groups only; JSON has them all.
+_MOST_SEQUENCES = 40
+
+
+@eval_app.callback()
+def _eval() -> None:
+    """Measure against a dataset's truth."""
+
+
+@eval_app.command("flow")
+def eval_flow(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="Middlebury, Sintel, KITTI or FlyingChairs as unpacked, or sub-folders with "
+            "frame1.*, frame2.*, flow.* and optionally occ.png, invalid.png.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="Weights that ship, by name.")] = "default",
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of your own, .safetensors.", show_default=False)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1; else the best there is.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    baselines: Annotated[
+        bool, typer.Option(help="Also DIS and Farneback (OpenCV) and zero flow.")
+    ] = True,
+) -> None:
+    """Measure a flow network on pairs with a known flow, next to classical methods."""
+    pairs = find_pairs(folder)
+    where = choose_device(device)
+    network = flow.load(model, weights=weights, device=where)
+    methods: dict[str, Method] = {
+        "flowmatch": lambda first, second: flow.estimate_flow(network, first, second),
+        **(BASELINES if baselines else {}),
+    }
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    with _bar(errors) as bar:
+        task = bar.add_task("eval", total=len(pairs))
+        evaluation = evaluate(pairs, methods, lambda done, _: bar.update(task, completed=done))
+    for name, reason in evaluation.skipped:
+        errors.print(f"skipped {name}: {reason}")
+    source = str(weights or model)
+    if as_json:
+        about = {"folder": str(folder), "flowmatch": source, "device": str(where)}
+        typer.echo(json.dumps(about | evaluation.to_json(), indent=2, allow_nan=False))
+        return
+    console = Console(highlight=False, markup=False, emoji=False)
+    # What reads a pipe has no width of its own, and below 100 columns numbers would be cut.
+    console.width = max(console.width, 100) if console.is_terminal else 120
+    console.print(_table(evaluation))
+    console.print()
+    console.print(_legend(evaluation, source, str(where)))
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+# ---- The table ---------------------------------------------------------------------------------
+
+_COLUMNS: dict[str, Callable[[FlowScores], str]] = {
+    "EPE": lambda scores: _number(scores.epe, 3),
+    "Fl-all": lambda scores: _number(scores.fl_all, 1),
+    ">1px": lambda scores: _number(scores.px1, 1),
+    ">3px": lambda scores: _number(scores.px3, 1),
+    ">5px": lambda scores: _number(scores.px5, 1),
+    "s0-10": lambda scores: _number(scores.s0_10, 2),
+    "s10-40": lambda scores: _number(scores.s10_40, 2),
+    "s40+": lambda scores: _number(scores.s40_plus, 2),
+    "match": lambda scores: _number(scores.matched, 2),
+    "unmatch": lambda scores: _number(scores.unmatched, 2),
+}
+
+
+def _table(evaluation: Evaluation) -> Table:
+    """One block per sequence, group and mean, one line per method in it."""
+    many = len({row.name for row in evaluation.sequences}) > _MOST_SEQUENCES
+    groups = [row._replace(name=f"{row.name}, mean") for row in evaluation.groups]
+    blocks = _blocks([*(() if many else evaluation.sequences), *groups, *evaluation.mean])
+    columns = {name: text for name, text in _COLUMNS.items() if _is_known(text, evaluation.mean)}
+    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", overflow="fold")
+    for column in (*columns, "ms"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for rows in blocks:
+        pairs = f" ({rows[0].pairs} pairs)" if rows[0].pairs > 1 else ""
+        table.add_row(f"{rows[0].name}{pairs}", style="bold")
+        for row in rows:
+            numbers = (text(row.scores) for text in columns.values())
+            table.add_row(f"  {row.method}", *numbers, _number(row.milliseconds, 1))
+        table.add_section()
+    return table
+
+
+def _blocks(rows: Sequence[Row]) -> list[list[Row]]:
+    """Gather the rows of one name; each list holds one row per method."""
+    blocks: dict[str, list[Row]] = {}
+    for row in rows:
+        blocks.setdefault(row.name, []).append(row)
+    return list(blocks.values())
+
+
+def _is_known(text: Callable[[FlowScores], str], rows: Sequence[Row]) -> bool:
+    return any(text(row.scores) != "-" for row in rows)
+
+
+def _number(value: float, decimals: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{decimals}f}"
+
+
+def _legend(evaluation: Evaluation, source: str, device: str) -> str:
+    pairs = evaluation.mean[0].pairs
+    lines = [
+        f"{pairs} pairs, each weighing the same in a mean; flowmatch is {source} on {device}."
+        if pairs > 1
+        else f"One pair; flowmatch is {source} on {device}.",
+        "EPE: mean endpoint error, px. >1px, >3px, >5px: percent of the pixels with a larger one.",
+        "Fl-all: percent above 3 px and 5 % of the true length (KITTI). ms: wall time per pair.",
+        "s0-10, s10-40, s40+: EPE where the true motion is that long, px; over pairs that have it.",
+    ]
+    if _is_known(_COLUMNS["match"], evaluation.mean):
+        lines.append("match, unmatch: EPE where the second frame shows the point, and where not.")
+    if evaluation.skipped:
+        lines.append(
+            f"{len(evaluation.skipped)} pairs could not be read and do not count (see stderr)."
+        )
+    return "\n".join(lines)

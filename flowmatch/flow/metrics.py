@@ -1,0 +1,183 @@
+"""How far a flow is from the truth: the numbers that optical flow papers print."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+class FlowScores(NamedTuple):
+    """The errors of one flow, or their means over several. NaN where there is nothing to measure.
+
+    The endpoint error (EPE) of a pixel is the length of estimated minus true flow, in pixels.
+
+    Attributes:
+        epe: Mean EPE.
+        fl_all: KITTI's outliers, in percent: EPE above 3 px *and* above 5 % of the true length.
+        px1: Percent of the pixels with an EPE above 1 px.
+        px3: The same above 3 px.
+        px5: The same above 5 px.
+        s0_10: Mean EPE where the true flow is shorter than 10 px.
+        s10_40: Mean EPE where it is at least 10 and shorter than 40 px.
+        s40_plus: Mean EPE where it is 40 px or longer.
+        matched: Mean EPE where the second frame shows the point too.
+        unmatched: Mean EPE where the point is occluded in the second frame.
+        pixels: How many pixels were compared.
+
+    Reference:
+        Baker et al., IJCV 2011 (EPE); Menze & Geiger, Object Scene Flow, CVPR 2015, and the KITTI
+        2015 development kit (Fl); Butler et al., MPI-Sintel, ECCV 2012 (speeds, matched and
+        unmatched).
+    """
+
+    epe: float
+    fl_all: float
+    px1: float
+    px3: float
+    px5: float
+    s0_10: float
+    s10_40: float
+    s40_plus: float
+    matched: float
+    unmatched: float
+    pixels: int
+
+
+def epe_map(flow: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
+    """Return the endpoint error of every pixel, NaN where the truth is unknown.
+
+    Args:
+        flow: Estimated flow, ``[H, W, 2]``, in pixels.
+        truth: True flow of the same shape; not finite in either component means unknown.
+
+    Returns:
+        Errors ``[H, W]``, in pixels.
+
+    Raises:
+        ValueError: The shapes differ or are not ``[H, W, 2]``, or `flow` is not finite somewhere:
+            an estimate that answers only where it is easy cannot be compared with others.
+
+    Example:
+        >>> epe_map([[[3.0, 4.0], [1.0, 1.0]]], [[[0.0, 0.0], [np.nan, np.nan]]])
+        array([[ 5., nan]])
+
+    Reference:
+        Baker et al., A Database and Evaluation Methodology for Optical Flow, IJCV 2011.
+    """
+    estimate, true = _checked(flow, truth)
+    return np.asarray(np.hypot(*np.moveaxis(estimate - true, 2, 0)), np.float64)
+
+
+def score(
+    flow: ArrayLike,
+    truth: ArrayLike,
+    valid: ArrayLike | None = None,
+    occluded: ArrayLike | None = None,
+) -> FlowScores:
+    """Compare a flow with the truth, over the pixels where the truth is known.
+
+    Args:
+        flow: Estimated flow, ``[H, W, 2]``, in pixels.
+        truth: True flow of the same shape; not finite in either component means unknown.
+        valid: Bool ``[H, W]``, False where the truth shall not count; default: it counts.
+        occluded: Bool ``[H, W]``, True where the second frame does not show the point. Without
+            it `matched` and `unmatched` are NaN.
+
+    Raises:
+        ValueError: As `epe_map`; or a mask has another size; or no pixel is left to compare.
+
+    Example:
+        >>> result = score(np.zeros((1, 2, 2)), [[[0.0, 4.0], [0.0, 0.0]]])
+        >>> result.epe, result.fl_all, result.px5
+        (2.0, 50.0, 0.0)
+
+    Reference:
+        As for `FlowScores`.
+    """
+    errors = epe_map(flow, truth)
+    speeds = np.linalg.norm(np.asarray(truth, np.float64), axis=2)
+    known = np.isfinite(errors)
+    if valid is not None:
+        known &= _mask("valid", valid, errors.shape)
+    if not known.any():
+        raise ValueError(f"no pixel of {list(errors.shape)} has a known flow, so none to compare")
+    hidden = None if occluded is None else _mask("occluded", occluded, errors.shape)[known]
+    errors, speeds = errors[known], speeds[known]
+
+    def percent(outlier: NDArray[np.bool_]) -> float:
+        return 100 * float(outlier.mean())
+
+    return FlowScores(
+        epe=float(errors.mean()),
+        fl_all=percent((errors > 3) & (errors > 0.05 * speeds)),
+        px1=percent(errors > 1),
+        px3=percent(errors > 3),
+        px5=percent(errors > 5),
+        s0_10=_mean(errors[speeds < 10]),
+        s10_40=_mean(errors[(speeds >= 10) & (speeds < 40)]),
+        s40_plus=_mean(errors[speeds >= 40]),
+        matched=float("nan") if hidden is None else _mean(errors[~hidden]),
+        unmatched=float("nan") if hidden is None else _mean(errors[hidden]),
+        pixels=errors.size,
+    )
+
+
+def mean_scores(scores: Sequence[FlowScores]) -> FlowScores:
+    """Average the scores of several pairs: every pair weighs the same, whatever its size.
+
+    That is how Middlebury's numbers are averaged, and on a dense set of equal sizes EPE and the
+    percentages are then those of all pixels together. KITTI's own Fl-all pools the pixels of
+    all pairs first, and so do Sintel's speeds: expect small differences from those tables.
+    A score that a pair does not have (NaN) is averaged over the pairs that have it.
+
+    Args:
+        scores: At least one.
+
+    Returns:
+        Means; `pixels` is the sum.
+
+    Raises:
+        ValueError: There are no scores.
+
+    Example:
+        >>> near = score(np.ones((1, 1, 2)), np.ones((1, 1, 2)))
+        >>> far = score(np.zeros((1, 1, 2)), [[[0.0, 4.0]]])
+        >>> mean_scores([near, far]).epe
+        2.0
+    """
+    if not scores:
+        raise ValueError("at least one score is needed for a mean, got none")
+    table = np.array([values[:-1] for values in scores], np.float64)  # [pairs, scores]
+    means = [_mean(column[np.isfinite(column)]) for column in table.T]
+    return FlowScores._make([*means, sum(values.pixels for values in scores)])
+
+
+def _checked(flow: ArrayLike, truth: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    estimate, true = np.asarray(flow, np.float64), np.asarray(truth, np.float64)
+    if estimate.shape != true.shape or estimate.ndim != 3 or estimate.shape[2] != 2:
+        raise ValueError(
+            f"flow and truth must have the same shape [H, W, 2], "
+            f"got {list(estimate.shape)} and {list(true.shape)}"
+        )
+    missing = int((~np.isfinite(estimate)).any(axis=2).sum())
+    if missing:
+        raise ValueError(
+            f"flow must be finite everywhere, got {missing} pixels that are NaN or infinite"
+        )
+    # An unknown truth may be half known or infinite; neither may reach a difference.
+    known = np.isfinite(true).all(axis=2, keepdims=True)
+    return estimate, np.where(known, true, np.nan)
+
+
+def _mask(name: str, mask: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    values = np.asarray(mask)
+    if values.shape != shape or values.dtype != np.bool_:
+        raise ValueError(
+            f"{name} must be bool {list(shape)}, got {values.dtype} {list(values.shape)}"
+        )
+    return values
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if values.size else float("nan")

@@ -1,0 +1,134 @@
+"""The command line as a user meets it: through main, with exit codes and one clear line."""
+
+import json
+
+import numpy as np
+import pytest
+
+from flowmatch.cli import main
+from flowmatch.io.flow import read_flow
+from flowmatch.io.image import read_image, write_image
+from flowmatch.io.video import VideoWriter
+
+
+@pytest.fixture
+def pair(tmp_path, photo):
+    for name, shift in (("a", 0), ("b", 3)):
+        picture = np.roll(photo, shift, axis=1)[60:188, 60:252]
+        write_image(tmp_path / f"{name}.png", picture)
+    return [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+
+
+def test_two_images(pair, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["flow", *pair, str(out), "--pictures"]) == 0
+    flow = read_flow(out / "000000.flo")
+    assert flow.shape == (128, 192, 2)
+    assert np.abs(np.median(flow, axis=(0, 1)) - [3, 0]).max() < 1
+    assert read_image(out / "pictures/000000.png").shape == (128, 192, 3)
+    assert "1 pairs at" in capsys.readouterr().err
+
+
+def test_video_with_options(tmp_path, photo, capsys):
+    with VideoWriter(tmp_path / "clip.avi", rate=10) as video:
+        for i in range(8):
+            video.write(np.ascontiguousarray(np.roll(photo, 4 * i, axis=1)[:128, :160]))
+    out = tmp_path / "out"
+    words = [str(tmp_path / "clip.avi"), str(out), "--every", "2", "--start", "1", "--stop", "6"]
+    words += ["--scale", "0.5", "--format", "npz", "--video", "--batch", "2", "--bidirectional"]
+    assert main(["flow", *words]) == 0
+    assert read_flow(out / "000001.npz").shape == (64, 80, 2)
+    assert not (out / "000002.npz").exists()  # frames 1, 3, 5: two pairs
+    assert (out / "flow.mp4").stat().st_size > 0
+    capsys.readouterr()
+    assert main(["flow", *words]) == 0
+    assert "0 pairs, 2 were there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["flow", "missing.mp4", "out"], "missing.mp4"),
+        (["flow", "only-one"], "an INPUT and an OUTPUT"),
+        (["flow", "{a}", "{b}", "out", "--format", "gif"], "flo, png, npz, pfm, got 'gif'"),
+        (["flow", "{a}", "{b}", "out", "--model", "raft"], "no weights named 'raft'"),
+        (["flow", "{a}", "{b}", "out", "--weights", "none.safetensors"], "none.safetensors"),
+        (["flow", "{a}", "{b}", "out", "--device", "cuda:99"], "cuda:99 is not here"),
+        (["flow", "{a}", "{b}", "out", "--device", "toaster"], "toaster"),
+        (["flow", "{a}", "{b}", "out", "--scale", "0"], "scale"),
+        (["flow", "{a}", "{b}", "out", "--stop", "0"], "stop"),
+        (["flow", "{a}", "{b}", "out", "--tile", "3"], "tile >= 64"),
+        (["flow", "{a}", "{b}", "{a}"], "must be a folder"),
+        (["train", "flow", "--recipe", "nonsense", "--out", "runs"], "got 'nonsense'"),
+        (["synth", "flow", "--sheet", "x.png", "--photos", "nowhere"], "nowhere"),
+        (["eval", "flow", "nowhere"], "nowhere"),
+        (["bench", "nonsense"], "nonsense"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_and_exit_2(words, message, pair, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [word.format(a=pair[0], b=pair[1]) for word in words]
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    lines = [line for line in captured.err.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("words", [["flow", "--no-such-option"], ["nonsense"]])
+def test_bad_usage_is_exit_2(words, capsys):
+    assert main(words) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["flow"], ["eval", "flow"], ["train", "flow"], ["bench"]])
+def test_help(words, capsys):
+    assert main([*words, "--help"]) == 0
+    assert "Usage" in capsys.readouterr().out
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert "flowmatch 0.1.0" in text
+    assert any("correlation" in line and "compiled" in line for line in text.splitlines())
+    assert "pyramid (default)" in text
+
+
+def test_synth_sheet(tmp_path):
+    sheet = tmp_path / "sheet.png"
+    assert main(["synth", "flow", "--sheet", str(sheet), "--count", "2"]) == 0
+    height, width, _ = read_image(sheet).shape
+    assert height > 2 * 192
+    assert width > 4 * 256
+
+
+def test_train_stops_and_resumes(tmp_path, monkeypatch, capsys):
+    from flowmatch.flow import load
+    from flowmatch.flow.train import RECIPES, FlowRecipe
+    from flowmatch.training import Schedule
+
+    tiny = FlowRecipe("pyramid", Schedule(2, batch=1), size=(64, 64))
+    monkeypatch.setitem(RECIPES, "tiny", tiny)
+    words = ["train", "flow", "--recipe", "tiny", "--out", str(tmp_path), "--workers", "0"]
+    assert main(words) == 0
+    assert "step 2/2" in capsys.readouterr().err
+    assert type(load(weights=tmp_path / "tiny.safetensors")).__name__ == "PyramidNet"
+    assert main(words) == 2
+    assert "--resume, or another --out" in capsys.readouterr().err
+    assert main([*words, "--resume"]) == 0
+
+
+def test_bench_writes_rows(tmp_path, monkeypatch, capsys):
+    from flowmatch.bench import correlation
+
+    monkeypatch.setattr(correlation, "SHAPES", {"tiny": (1, 8, 12, 16, 2, 1)})
+    file = tmp_path / "rows.json"
+    assert main(["bench", "correlation", "--rounds", "2", "--json", str(file)]) == 0
+    rows = json.loads(file.read_text())["rows"]
+    assert {row["pass"] for row in rows} == {"forward", "forward+backward"}
+    assert {row["implementation"] for row in rows} >= {"flowmatch", "torch: row matmul"}
+    assert all(row["agrees"] and row["median_ms"] > 0 for row in rows)
+    assert "tiny" in capsys.readouterr().out

@@ -1,0 +1,115 @@
+// Stands in for the CUDA runtime: the part of it that csrc/cuda uses, on emulator.h.
+#pragma once
+#include "emulator.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+using std::max;
+using std::min;
+
+using cudaStream_t = void*;
+enum cudaError_t { cudaSuccess };
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+};
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               const Arguments&... arguments) {
+  emulator::launch(config->gridDim, config->blockDim, config->dynamicSmemBytes,
+                   [&] { kernel(arguments...); });
+  return cudaSuccess;  // what goes wrong is thrown
+}
+
+// Barriers know where they were called: threads must meet at the same line.
+#define FLOWMATCH_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+
+inline void __syncthreads(FLOWMATCH_HERE) { emulator::barrier(file, line); }
+
+inline void __syncwarp(unsigned mask = ~0u, FLOWMATCH_HERE) {
+  emulator::exchange(mask, 0, file, line);
+}
+
+// Every lane's value, by lane; those of lanes outside the mask are not to be used.
+template <typename T>
+T emulated_shuffle(unsigned mask, T value, int source, const char* file, int line) {
+  static_assert(sizeof(T) <= sizeof(uint64_t));
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(T));
+  const uint64_t* all = emulator::exchange(mask, bits, file, line);
+  if (source >= 0 && source < 32) std::memcpy(&value, &all[source], sizeof(T));
+  return value;
+}
+
+template <typename T>
+T __shfl_sync(unsigned mask, T value, int source, int width = 32, FLOWMATCH_HERE) {
+  const int lane = emulator::lane();
+  return emulated_shuffle(mask, value, lane / width * width + source % width, file, line);
+}
+
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, FLOWMATCH_HERE) {
+  const int lane = emulator::lane(), source = lane ^ bits;
+  const bool above = source / width > lane / width;  // as in CUDA: not into a later segment
+  return emulated_shuffle(mask, value, above ? lane : source, file, line);
+}
+
+template <typename T>
+T __shfl_down_sync(unsigned mask, T value, int by, int width = 32, FLOWMATCH_HERE) {
+  const int lane = emulator::lane();
+  return emulated_shuffle(mask, value, lane % width + by < width ? lane + by : lane, file, line);
+}
+
+template <typename T>
+T __shfl_up_sync(unsigned mask, T value, int by, int width = 32, FLOWMATCH_HERE) {
+  const int lane = emulator::lane();
+  return emulated_shuffle(mask, value, lane % width >= by ? lane - by : lane, file, line);
+}
+
+inline unsigned __ballot_sync(unsigned mask, int predicate, FLOWMATCH_HERE) {
+  const uint64_t* all = emulator::exchange(mask, predicate != 0, file, line);
+  unsigned votes = 0;
+  for (int i = 0; i < 32; ++i) votes |= (mask >> i & 1 && all[i]) ? 1u << i : 0u;
+  return votes;
+}
+
+inline int __any_sync(unsigned mask, int predicate, FLOWMATCH_HERE) {
+  return __ballot_sync(mask, predicate, file, line) != 0;
+}
+
+inline int __all_sync(unsigned mask, int predicate, FLOWMATCH_HERE) {
+  return __ballot_sync(mask, !predicate, file, line) == 0;
+}
+
+// Atomic because only one thread runs at a time.
+template <typename T>
+T atomicAdd(T* p, T value) {
+  const T old = *p;
+  *p = old + value;
+  return old;
+}
+template <typename T>
+T atomicMax(T* p, T value) {
+  const T old = *p;
+  *p = std::max(old, value);
+  return old;
+}
+template <typename T>
+T atomicMin(T* p, T value) {
+  const T old = *p;
+  *p = std::min(old, value);
+  return old;
+}
+template <typename T>
+T atomicCAS(T* p, T expected, T value) {
+  const T old = *p;
+  if (old == expected) *p = value;
+  return old;
+}

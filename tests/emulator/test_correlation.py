@@ -1,0 +1,162 @@
+"""csrc/cuda/correlation.cu against a float64 reference."""
+
+import mmap
+
+import numpy as np
+import pytest
+
+# B, C, H, W, radius, stride
+CASES = [
+    (1, 1, 1, 1, 0, 1),
+    (2, 3, 7, 5, 2, 1),
+    (1, 5, 9, 33, 4, 2),  # one column beyond a tile, but not of its lattice
+    (1, 17, 6, 31, 10, 2),
+    (1, 8, 4, 32, 4, 1),  # one tile, one slice of channels, exactly
+    (1, 9, 5, 33, 4, 1),  # one more of each
+    (1, 7, 3, 31, 5, 1),  # one less
+    (1, 2, 8, 65, 6, 1),
+    (1, 4, 9, 66, 3, 2),
+    (1, 31, 3, 3, 1, 1),  # channels around those of a warp
+    (1, 33, 3, 4, 1, 1),
+    (1, 65, 2, 3, 1, 1),  # of a block, in doubles
+    (1, 129, 2, 3, 1, 1),  # and in floats
+    (1, 2, 4, 3, 6, 3),  # displacements that never meet the other image
+    (1, 1, 3, 5, 25, 1),  # several blocks in x, several chunks of displacements
+    (3, 2, 1, 7, 2, 100),  # a stride longer than the image
+]
+TYPES = ["float32", "float64", "float16", "bfloat16"]
+# Rounding of the result, and in float32 of its sum.
+TOLERANCE = {"float64": 1e-14, "float32": 2e-6, "float16": 1e-3, "bfloat16": 8e-3}
+
+
+def to_device(x, dtype):
+    """As the kernels take it; numpy has no bfloat16, so that comes as its bits."""
+    if dtype != "bfloat16":
+        return x.astype(dtype)
+    bits = x.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def to_float64(x):
+    if x.dtype == np.uint16:
+        x = (x.astype(np.uint32) << 16).view(np.float32)
+    return x.astype(np.float64)
+
+
+def moved(image, k, radius, stride):
+    """The image as seen under displacement number k, with zeros from outside."""
+    height, width = image.shape[-2:]
+    margin = radius * stride
+    padded = np.pad(image, [(0, 0)] * 2 + [(margin, margin)] * 2)
+    y, x = (step * stride for step in divmod(k, 2 * radius + 1))
+    return padded[:, :, y : y + height, x : x + width]
+
+
+def correlation(f1, f2, radius, stride):
+    count = (2 * radius + 1) ** 2
+    return np.stack([(f1 * moved(f2, k, radius, stride)).mean(1) for k in range(count)], 1)
+
+
+def gradient(g, other, radius, stride, first):
+    count = g.shape[1]
+    if not first:  # seen from f2, every displacement is reversed and g lies at the other end of it
+        planes = [moved(g[:, [count - 1 - k]], k, radius, stride) for k in range(count)]
+        g = np.concatenate(planes, 1)
+    terms = (g[:, [k]] * moved(other, k, radius, stride) for k in range(count))
+    return sum(terms) / other.shape[1]
+
+
+def images(case, dtype):
+    random = np.random.default_rng(0)
+    batch, channels, height, width, radius, _ = case
+    shapes = [(batch, channels, height, width)] * 2
+    shapes.append((batch, (2 * radius + 1) ** 2, height, width))
+    return [to_device(random.standard_normal(shape), dtype) for shape in shapes]
+
+
+def run(emulated, function, a, b, shape, *arguments, **settings):
+    emulated.set(**settings)
+    out = np.zeros(shape, a.dtype)
+    function(a, b, out, *arguments)
+    return out
+
+
+def assert_close(got, expected, dtype):
+    scale = max(np.abs(expected).max(), 1e-30)
+    np.testing.assert_allclose(to_float64(got) / scale, expected / scale, 0, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_forward(emulated, case, dtype):
+    f1, f2, g = images(case, dtype)
+    expected = correlation(to_float64(f1), to_float64(f2), *case[4:])
+    results = [
+        run(emulated, emulated.correlation, f1, f2, g.shape, *case[4:], seed=seed, guard=guard)
+        for seed, guard in enumerate(["after", "before"])
+    ]
+    assert_close(results[0], expected, dtype)
+    np.testing.assert_array_equal(*results)  # bit for bit, whatever the order of threads
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["f1", "f2"])
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_gradient(emulated, case, dtype, first):
+    _, other, g = images(case, dtype)
+    expected = gradient(to_float64(g), to_float64(other), *case[4:], first)
+    arguments = (g, other, other.shape, *case[4:], first)
+    results = [
+        run(emulated, emulated.correlation_grad, *arguments, seed=seed, guard=guard)
+        for seed, guard in enumerate(["after", "before"])
+    ]
+    assert_close(results[0], expected, dtype)
+    np.testing.assert_array_equal(*results)
+
+
+def test_gradients_are_adjoint(emulated):
+    """<g, correlation(f1, f2)> = <grad1, f1> = <grad2, f2>: the reference needs no trust here."""
+    case = (1, 3, 6, 9, 2, 2)
+    f1, f2, g = images(case, "float64")
+    volume = run(emulated, emulated.correlation, f1, f2, g.shape, 2, 2)
+    grad1 = run(emulated, emulated.correlation_grad, g, f2, f1.shape, 2, 2, True)
+    grad2 = run(emulated, emulated.correlation_grad, g, f1, f1.shape, 2, 2, False)
+    expected = (g * volume).sum()
+    np.testing.assert_allclose([(grad1 * f1).sum(), (grad2 * f2).sum()], expected, 1e-12)
+
+
+def lazy_zeros(shape):
+    """Zeros that take memory only where they are touched."""
+    reserve_nothing = getattr(mmap, "MAP_NORESERVE", 0x4000)  # older Pythons do not name it
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | reserve_nothing
+    buffer = mmap.mmap(-1, 2 * int(np.prod(shape)), flags=flags)
+    return np.frombuffer(buffer, np.float16).reshape(shape)
+
+
+def run_last_block(emulated, function, *arguments):
+    emulated.set(guard="none", skip=2**62)
+    function(*arguments)
+    emulated.set(guard="none", skip=emulated.blocks() - 1)
+    function(*arguments)
+
+
+@pytest.mark.parametrize(
+    "case", [(1, 1, 3400, 8192, 4, 1), (1, 81, 3400, 8192, 1, 1)], ids=["volume", "images"]
+)
+def test_offsets_beyond_32_bits(emulated, case):
+    """The last tile of arrays with more than 2^31 elements; no other block runs."""
+    f1, f2, grad = (lazy_zeros(case[:4]) for _ in range(3))
+    volume = lazy_zeros((1, (2 * case[4] + 1) ** 2, *case[2:4]))
+    assert max(volume.size, f1.size) > 2**31
+    corner = np.s_[:, :, -16:, -48:]
+    f1[corner], f2[corner], g = images((*case[:2], 16, 48, *case[4:]), "float16")
+    run_last_block(emulated, emulated.correlation, f1, f2, volume, *case[4:])
+    expected = correlation(to_float64(f1[corner]), to_float64(f2[corner]), *case[4:])
+    last = np.s_[:, :, -4:, -32:]
+    assert_close(volume[last], expected[last], "float16")
+
+    volume[corner] = g
+    for first in [True, False]:
+        run_last_block(emulated, emulated.correlation_grad, volume, f2, grad, *case[4:], first)
+        expected = gradient(to_float64(g), to_float64(f2[corner]), *case[4:], first)
+        assert_close(grad[last], expected[last], "float16")

@@ -1,0 +1,90 @@
+// Kernels with one mistake each, and without it, for test_emulator.py.
+#pragma once
+#include <cuda_runtime.h>
+
+#include "launch.cuh"
+
+namespace toys {
+
+using flowmatch::cuda::shared_memory;
+
+// Reverses n <= 256 numbers. Mistakes: no barrier between writing and reading; one that a thread
+// skips; one that a thread misses because it has returned; two, of which each thread meets one.
+enum class Reverse { kRight, kNoBarrier, kSkipped, kReturned, kTwo };
+
+__global__ void reverse(int64_t, const float* from, float* to, int n, Reverse mistake) {
+  float* shared = shared_memory<float>();
+  const int i = threadIdx.x;
+  if (mistake == Reverse::kReturned && i == 3) return;
+  shared[i] = from[i];
+  if (mistake == Reverse::kTwo && i == 3) {
+    __syncthreads();
+  } else if (mistake != Reverse::kNoBarrier && (mistake != Reverse::kSkipped || i != 3)) {
+    __syncthreads();
+  }
+  to[i] = shared[n - 1 - i];
+}
+
+// to[i] = from[i + shift] for i in [begin, n).
+__global__ void shift(int64_t, const float* from, float* to, int begin, int n, int by) {
+  const int i = begin + static_cast<int>(threadIdx.x);
+  if (i < n) to[i] = from[i + by];
+}
+
+__global__ void write_input(int64_t, const float* from, float*) {
+  const_cast<float*>(from)[threadIdx.x] = 0;
+}
+
+// Mistake: reads one element that nobody has written.
+__global__ void unwritten(int64_t, const float* from, float* to) {
+  float* shared = shared_memory<float>();
+  if (threadIdx.x > 0) shared[threadIdx.x] = from[threadIdx.x];
+  __syncthreads();
+  to[threadIdx.x] = shared[threadIdx.x];
+}
+
+// Mistake: more shared memory than was asked for.
+__global__ void past_shared(int64_t, const float*, float* to, int by) {
+  to[threadIdx.x] = shared_memory<float>()[static_cast<int>(threadIdx.x) + by];
+}
+
+// Mistakes: an index past a thread's own array; a vector at an address that is not a multiple.
+__global__ void undefined(int64_t, const float* from, float* to, int index, int offset) {
+  struct alignas(16) Quad {
+    float at[4];
+  };
+  float* shared = shared_memory<float>();
+  for (int i = threadIdx.x; i < 64; i += blockDim.x) shared[i] = from[0];
+  __syncthreads();
+  float own[4] = {};
+  own[index] = reinterpret_cast<const Quad*>(shared + offset)->at[0];
+  to[threadIdx.x] = own[0] + own[1] + own[2] + own[3];
+}
+
+// Sum of a warp, by every kind of shuffle and vote.
+__global__ void warp_sum(int64_t, const float* from, float* to, int missing) {
+  float v = from[threadIdx.x];
+  if (static_cast<int>(threadIdx.x) == missing) return;
+  float sum = v;
+  for (int bits = 16; bits > 0; bits /= 2) sum += __shfl_xor_sync(~0u, sum, bits);
+  float down = v;
+  for (int by = 16; by > 0; by /= 2) down += __shfl_down_sync(~0u, down, by);
+  const float broadcast = __shfl_sync(~0u, down, 0);
+  const float before = __shfl_up_sync(~0u, v, 1);  // lane 0 keeps its own
+  const unsigned votes = __ballot_sync(~0u, v > 0);
+  __syncwarp();
+  const bool any = __any_sync(~0u, v > 0), all = __all_sync(~0u, v > 0);
+  to[5 * threadIdx.x] = sum;
+  to[5 * threadIdx.x + 1] = broadcast;
+  to[5 * threadIdx.x + 2] = before;
+  to[5 * threadIdx.x + 3] = static_cast<float>(votes);
+  to[5 * threadIdx.x + 4] = static_cast<float>(any + 2 * all);
+}
+
+__global__ void count(int64_t, const float*, float* to) {
+  if (threadIdx.x == 0 && blockIdx.x == 0) to[0] = 0;
+  __syncthreads();
+  atomicAdd(to, 1.0f);
+}
+
+}  // namespace toys

@@ -1,0 +1,101 @@
+"""Weights by name and by file; what strangers' files may not do."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from flowmatch.flow import FlowNetS, PyramidNet, load, save_weights, shipped
+from flowmatch.flow.checkpoints import WEIGHTS, default_name
+
+
+def test_shipped_weights_load_and_say_how_they_were_made():
+    index = shipped()
+    assert default_name() in index
+    assert sum(bool(entry.get("default")) for entry in index.values()) == 1
+    for name, entry in index.items():
+        assert {"file", "summary", "recipe", "command", "data", "commit"} <= entry.keys()
+        assert (WEIGHTS / entry["file"]).stat().st_size < 12 * 2**20
+        model = load(name)
+        assert not model.training
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_round_trip(tmp_path):
+    model = FlowNetS(width=1 / 16)
+    save_weights(tmp_path / "w.safetensors", model, "flownets", {"width": 1 / 16})
+    found = load(weights=tmp_path / "w.safetensors")  # the file knows its network
+    assert isinstance(found, FlowNetS)
+    for key, value in found.state_dict().items():
+        assert torch.equal(value, model.state_dict()[key].half().float())
+
+
+def test_unknown_name_lists_what_there_is():
+    with pytest.raises(ValueError, match="no weights named 'raft'.*there are: .*pyramid"):
+        load("raft")
+
+
+def test_unknown_device():
+    with pytest.raises(ValueError, match="device"):
+        load(device="cuda:99")
+
+
+def write(path, tensors, **metadata):
+    save_file(tensors, path, metadata)
+    return path
+
+
+def test_missing_and_unexpected_keys_are_named(tmp_path):
+    tensors = PyramidNet().state_dict()
+    del tensors["sharpness"]
+    tensors["extra"] = torch.zeros(1)
+    tensors["correct.bias"] = torch.zeros(3)
+    path = write(tmp_path / "w.safetensors", tensors, model="pyramid")
+    expected = r"correct.bias is \[3\], not \[2\]; extra is unexpected; sharpness is missing"
+    with pytest.raises(ValueError, match=expected):
+        load(weights=path)
+
+
+def test_a_file_cannot_ask_for_a_huge_network(tmp_path):
+    """Width 10000 would be 3.9e15 parameters; the file is refused before any is allocated."""
+    arguments = json.dumps({"width": 10000})
+    path = write(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, model="flownets",
+                 arguments=arguments)  # fmt: skip
+    with pytest.raises(ValueError, match="does not fit FlowNetS"):
+        load(weights=path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({}, "does not say its network"),
+        ({"model": "nonsense"}, "does not say its network"),
+        ({"model": "flownets", "arguments": "{"}, "not a whole .safetensors file"),
+        ({"model": "flownets", "arguments": '{"depth": 3}'}, "cannot be built with"),
+        ({"model": "flownets", "arguments": "[1]"}, "cannot be built with"),
+        ({"model": "flownets", "arguments": '{"width": -1}'}, "width must be positive"),
+    ],
+)
+def test_refuses_other_metadata(tmp_path, metadata, message):
+    path = write(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, **metadata)
+    with pytest.raises(ValueError, match=message):
+        load(weights=path)
+
+
+def test_refuses_files_that_are_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file of weights"):
+        load(weights=tmp_path / "absent.safetensors")
+    torch.save(PyramidNet().state_dict(), tmp_path / "pickled.safetensors")
+    with pytest.raises(ValueError, match="not a whole .safetensors file"):
+        load(weights=tmp_path / "pickled.safetensors")
+    whole = write(tmp_path / "w.safetensors", PyramidNet().state_dict(), model="pyramid")
+    whole.write_bytes(whole.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="not a whole .safetensors file"):
+        load(weights=whole)
+
+
+def test_save_refuses_an_unknown_network(tmp_path):
+    with pytest.raises(ValueError, match="name must be one of"):
+        save_weights(tmp_path / "w.safetensors", PyramidNet(), "mine")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,189 @@
+"""From pictures to flow: every kind of input, sizes, tiles, both ways."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from flowmatch.flow import MODELS, estimate_both_ways, estimate_flow, find_occlusion, load
+from flowmatch.flow.baselines import dis
+from flowmatch.flow.estimate import to_full_resolution
+from flowmatch.flow.synthetic import Sources, SyntheticFlow
+
+
+class Constant(nn.Module):
+    """Says (4, -8) full-resolution pixels everywhere, at a quarter of the resolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def forward(self, first, second):
+        self.calls.append((first, second))
+        B, _, H, W = first.shape
+        flow = torch.tensor([1.0, -2.0]).view(1, 2, 1, 1)
+        return [flow.expand(B, 2, -(-H // 4), -(-W // 4))]
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 31), (64, 90)], ids=str)
+def test_upsamples_values_with_size_and_crops(size):
+    frame = np.zeros((*size, 3), np.uint8)
+    flow = estimate_flow(Constant(), frame, frame)
+    assert flow.shape == (*size, 2)
+    assert flow.dtype == np.float32
+    np.testing.assert_allclose(flow, np.broadcast_to([4.0, -8.0], flow.shape), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.full((20, 24), 51, np.uint8),
+        np.full((20, 24, 1), 51, np.uint8),
+        np.full((20, 24, 3), 51, np.uint8),
+        np.full((20, 24, 3), 0.2, np.float32),
+        np.full((20, 24), 0.2, np.float64),
+        torch.full((1, 1, 20, 24), 51, dtype=torch.uint8),
+        torch.full((1, 3, 20, 24), 0.2),
+        torch.full((1, 3, 20, 24), 0.2, dtype=torch.float64),
+    ],
+    ids=lambda p: f"{type(p).__name__}-{tuple(p.shape)}-{p.dtype}",
+)
+def test_all_kinds_reach_the_model_alike(picture):
+    model = Constant()
+    flow = estimate_flow(model, picture, picture)
+    seen = model.calls[0][0]
+    torch.testing.assert_close(seen, torch.full((1, 3, 20, 24), 0.2))
+    assert flow.shape == ((1, 2, 20, 24) if isinstance(picture, torch.Tensor) else (20, 24, 2))
+
+
+def test_first_and_second_are_not_swapped():
+    model = Constant()
+    estimate_flow(model, np.zeros((16, 16), np.uint8), np.full((16, 16), 255, np.uint8))
+    first, second = model.calls[0]
+    assert (first.max(), second.min()) == (0, 1)
+
+
+def test_negative_strides_are_fine(photo):
+    mirrored = photo[:, ::-1]
+    assert estimate_flow(Constant(), mirrored, mirrored).shape == (*photo.shape[:2], 2)
+
+
+@pytest.mark.parametrize("overlap", [0, 16, 63])
+def test_tiles_cover_everything_once(overlap):
+    frame = np.zeros((150, 200, 3), np.uint8)
+    model = Constant()
+    flow = estimate_flow(model, frame, frame, tile=64, overlap=overlap)
+    np.testing.assert_allclose(flow, np.broadcast_to([4.0, -8.0], flow.shape), rtol=1e-5)
+    assert len(model.calls) > 6
+    assert all(first.shape[-2:] == (64, 64) for first, _ in model.calls)
+
+
+def test_tiled_is_near_whole(photo):
+    first, second = photo[:280, :400], np.roll(photo, 3, axis=1)[:280, :400]
+    model = load("default")
+    whole = estimate_flow(model, first, second)
+    tiled = estimate_flow(model, first, second, tile=192, overlap=64)
+    assert np.median(np.abs(whole - tiled)) < 0.25
+
+
+def test_to_full_resolution_is_bilinear():
+    flow = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2).repeat(1, 2, 1, 1)
+    up = to_full_resolution(flow, 2, 4)
+    torch.testing.assert_close(up[0, 0, 0], torch.tensor([0.0, 0.5, 1.5, 2.0]))
+
+
+def test_default_weights_see_motion(photo):
+    """On synthetic pairs the shipped network beats no motion by far, and a still pair is still."""
+    pairs = SyntheticFlow(Sources([photo]), (192, 256), motion=((1.0, 1.0),), seed=123)
+    model = load("default")
+    ours, zero = [], []
+    for i in range(4):
+        sample = pairs[i]
+        truth, shown = sample.flow, ~sample.occluded
+        flow = estimate_flow(model, sample.first, sample.second)
+        ours.append(np.linalg.norm(flow - truth, axis=-1)[shown].mean())
+        zero.append(np.linalg.norm(truth, axis=-1)[shown].mean())
+    assert np.mean(ours) < 0.4 * np.mean(zero)
+    still = estimate_flow(model, photo, photo)
+    assert np.linalg.norm(still, axis=-1).mean() < 0.25
+
+
+def test_bfloat16_is_near_float32(photo):
+    first, second = photo[:192, :256], np.roll(photo, 4, axis=1)[:192, :256]
+    model = load("default")
+    exact = estimate_flow(model, first, second)
+    rounded = estimate_flow(model, first, second, precision="bfloat16")
+    assert np.median(np.abs(exact - rounded)) < 0.1
+
+
+def test_both_ways():
+    frame = np.zeros((32, 48, 3), np.uint8)
+    both = estimate_both_ways(Constant(), frame, frame)
+    assert both.forward.shape == both.backward.shape == (32, 48, 2)
+    assert both.occluded.all()  # there and back by (4, -8) does not return
+
+
+def test_find_occlusion_worked_by_hand():
+    """A square of 4 columns moves right by 4 over a still background."""
+    forward, backward = np.zeros((2, 8, 24, 2), np.float32)
+    forward[:, 8:12] = [4, 0]
+    backward[:, 12:16] = [-4, 0]
+    expected = np.zeros((8, 24), bool)
+    expected[:, 12:16] = True  # background in the first frame, covered in the second
+    assert (find_occlusion(forward, backward) == expected).all()
+    uncovered = np.zeros((8, 24), bool)
+    uncovered[:, 8:12] = True
+    assert (find_occlusion(backward, forward) == uncovered).all()
+    tensors = (torch.from_numpy(f).permute(2, 0, 1)[None] for f in (forward, backward))
+    assert (find_occlusion(*tensors)[0].numpy() == expected).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_network_fits(name, device):
+    arguments = {} if name == "pyramid" else {"width": 1 / 16}
+    frame = np.zeros((33, 70, 3), np.uint8)
+    flow = estimate_flow(MODELS[name](**arguments), frame, frame, device=device)
+    assert flow.shape == (33, 70, 2)
+
+
+def test_scene_cut_and_frozen_frames_do_not_crash(photo):
+    black = np.zeros_like(photo)
+    model = load("default")
+    for pair in ((photo, black), (black, photo), (black, black)):
+        assert np.isfinite(estimate_flow(model, *pair)).all()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "options", "message"),
+    [
+        (
+            np.zeros((20, 20, 3), np.uint8),
+            np.zeros((20, 21, 3), np.uint8),
+            {},
+            "one kind and shape",
+        ),
+        (np.zeros((20, 20, 3), np.uint8), torch.zeros(1, 3, 20, 20), {}, "ndarray.*Tensor"),
+        (
+            np.zeros((20, 20, 4), np.uint8),
+            np.zeros((20, 20, 4), np.uint8),
+            {},
+            r"got \(20, 20, 4\)",
+        ),
+        (np.zeros((20, 20), np.int32), np.zeros((20, 20), np.int32), {}, "uint8 or float"),
+        (np.full((20, 20), 255.0), np.full((20, 20), 255.0), {}, r"in \[0, 1\], got 255"),
+        (np.full((20, 20), np.nan), np.full((20, 20), np.nan), {}, r"in \[0, 1\], got nan"),
+        (np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint8), {"precision": "int8"}, "int8"),
+        (np.zeros((99, 99), np.uint8), np.zeros((99, 99), np.uint8), {"tile": 8}, "tile >= 64"),
+        (np.zeros((99, 99), np.uint8), np.zeros((99, 99), np.uint8), {"device": "tpu?"}, "device"),
+    ],
+)
+def test_refuses(first, second, options, message):
+    with pytest.raises(ValueError, match=message):
+        estimate_flow(Constant(), first, second, **options)
+
+
+def test_dis_is_fair(photo):
+    """The baseline that results stand beside does see a plain shift."""
+    shifted = np.roll(photo, 4, axis=1)
+    error = np.linalg.norm(dis(photo, shifted) - [4, 0], axis=-1)[20:-20, 20:-20]
+    assert np.median(error) < 0.3

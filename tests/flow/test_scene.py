@@ -1,0 +1,112 @@
+"""The flow of scenes: against a computation per object, and by warping what was painted."""
+
+import numpy as np
+import pytest
+import torch
+
+from flowmatch.flow.scene import Layer, Motion, Scene, shift
+from flowmatch.ops import warp
+
+SQUARE = np.full((20, 20, 3), 250, np.uint8)
+OPAQUE = np.full((20, 20), 255, np.uint8)
+
+
+def moving_square(photo, motion, camera=None):
+    background = Layer(photo, np.eye(3))
+    square = Layer(SQUARE, shift(30, 40), motion, OPAQUE)
+    return Scene((120, 160), (background, square), camera or Motion())
+
+
+@pytest.mark.parametrize("time", [0.0, 1.0, 2.5])
+def test_motion_is_a_similarity_about_its_centre(time):
+    motion = Motion((10, 20), (3, -1), rotation=0.2, zoom=0.1)
+    moved = motion.at(time) @ np.array([10, 20, 1])
+    np.testing.assert_allclose(moved, [10 + 3 * time, 20 - time, 1])
+    side = motion.at(time) @ np.array([11, 20, 1]) - moved
+    scale, angle = np.exp(0.1 * time), 0.2 * time
+    np.testing.assert_allclose(side[:2], [scale * np.cos(angle), scale * np.sin(angle)])
+
+
+def test_flow_of_a_translated_square(photo):
+    """Worked by hand: the square occupies rows 40..59, columns 30..49 and moves by (7, -3)."""
+    scene = moving_square(photo, Motion(translation=(7, -3)))
+    view = scene.view(0)
+    flow, hidden = scene.flow(view, 0, 1)
+    inside = np.zeros((120, 160), bool)
+    inside[40:60, 30:50] = True
+    assert (view.owner == inside).all()
+    assert (flow[inside] == [7, -3]).all()
+    assert (flow[~inside] == 0).all()
+    covered = np.zeros((120, 160), bool)
+    covered[37:57, 37:57] = True  # where the square arrives, except where it already was
+    assert (hidden == (covered & ~inside)).all()
+
+
+def test_backward_flow_is_the_inverse(photo):
+    scene = moving_square(photo, Motion(translation=(7, -3)))
+    flow, hidden = scene.flow(scene.view(1), 1, 0)
+    assert (flow[37:57, 37:57] == [-7, 3]).all()
+    uncovered = np.zeros((120, 160), bool)
+    uncovered[40:60, 30:50] = True
+    uncovered[37:57, 37:57] = False  # seen at time 1 as background, hidden by the square at time 0
+    assert (hidden == uncovered).all()
+
+
+def test_objects_inherit_the_camera(photo):
+    camera = Motion((80, 60), (4, 2), rotation=0.05, zoom=0.03)
+    scene = moving_square(photo, Motion((40, 50), (1, -2), rotation=-0.1), camera)
+    view = scene.view(0)
+    flow, _ = scene.flow(view, 0, 1)
+
+    def step(x, y, motion):  # the same by complex numbers
+        spin = np.exp(motion.zoom + 1j * motion.rotation)
+        centre = complex(*motion.centre)
+        return spin * (complex(x, y) - centre) + centre + complex(*motion.translation)
+
+    for y, x in ((5, 5), (110, 150), (45, 35), (58, 48)):
+        end = step(x, y, camera)
+        if view.owner[y, x] == 1:
+            end = step(end.real, end.imag, scene.layers[1].motion)
+        np.testing.assert_allclose(flow[y, x], [end.real - x, end.imag - y], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "camera",
+    [
+        Motion((80, 60), (3.4, -2.6)),
+        Motion((80, 60), (1, 1), rotation=0.08, zoom=0.06),
+        Motion((80, 60), (2, 0), perspective=(3e-4, -2e-4)),
+    ],
+    ids=["shift", "turn and zoom", "perspective"],
+)
+def test_warping_the_second_frame_gives_the_first(photo, camera):
+    smooth = np.asarray(photo)[:256, :256].astype(np.float32)
+    for axis in (0, 1):  # interpolation is exact only for what hardly varies within a pixel
+        smooth = sum(np.roll(smooth, k, axis) for k in range(-4, 5)) / 9
+    place = shift(-48, -68)
+    scene = Scene((120, 160), (Layer(smooth.astype(np.uint8), place),), camera)
+    first, second = scene.view(0), scene.view(1)
+    flow, hidden = scene.flow(first, 0, 1, seen=second)
+    back = warp(
+        torch.from_numpy(second.image).permute(2, 0, 1)[None],
+        torch.from_numpy(flow).permute(2, 0, 1)[None],
+    )[0].permute(1, 2, 0)
+    difference = np.abs(back.numpy() - first.image)[~hidden]
+    assert (~hidden).mean() > 0.7
+    assert difference.mean() < 1.0
+    untouched = np.abs(second.image - first.image)[~hidden]
+    assert difference.mean() < 0.25 * untouched.mean()
+
+
+def test_what_leaves_the_frame_is_hidden(photo):
+    scene = Scene((50, 60), (Layer(photo, np.eye(3)),), Motion(translation=(10, 0)))
+    _, hidden = scene.flow(scene.view(0), 0, 1)
+    assert hidden[:, 50:].all()
+    assert not hidden[:, :50].any()
+
+
+def test_a_layer_outside_changes_nothing(photo):
+    scene = moving_square(photo, Motion())
+    far = Layer(SQUARE, shift(500, 500), Motion(), OPAQUE)
+    more = Scene(scene.size, (*scene.layers, far))
+    assert (more.view(0).image == scene.view(0).image).all()

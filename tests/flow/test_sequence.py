@@ -1,0 +1,204 @@
+"""A clip's flow, file by file: complete, resumable, and never mixed with another run's."""
+
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from flowmatch.flow.sequence import (
+    RUN,
+    SequenceOptions,
+    common_scale,
+    draw_sequence,
+    read_ahead,
+    write_sequence,
+)
+from flowmatch.io.flow import read_flow, write_flow
+from flowmatch.io.image import read_image, write_image
+from flowmatch.io.video import read_frames
+
+
+class Brightness(nn.Module):
+    """Its flow is how much brighter the second frame is, in grey levels; counts its pairs."""
+
+    def __init__(self):
+        super().__init__()
+        self.pairs = 0
+
+    def forward(self, first, second):
+        self.pairs += len(first)
+        change = 255 * (second - first).mean(dim=(1, 2, 3))
+        return [change.view(-1, 1, 1, 1).expand(-1, 2, *first.shape[2:])]
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """Six frames, 20 x 24, each ten grey levels brighter."""
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for i in range(6):
+        write_image(folder / f"frame{i}.png", np.full((20, 24, 3), 10 * i, np.uint8))
+    return folder
+
+
+OPTIONS = SequenceOptions(weights="test")
+
+
+def run(clip, out, options=OPTIONS, **settings):
+    model = Brightness()
+    report = write_sequence(model, read_frames(clip), out, options, **settings)
+    return model, report
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 9])
+def test_every_pair_once(clip, tmp_path, batch):
+    model, report = run(clip, tmp_path / "out", batch=batch)
+    assert (report.computed, report.kept, model.pairs) == (5, 0, 5)
+    names = sorted(f.name for f in (tmp_path / "out").iterdir())
+    assert names == [f"{i:06d}.flo" for i in range(5)] + [RUN]
+    for i in range(5):
+        flow = read_flow(tmp_path / f"out/{i:06d}.flo")
+        np.testing.assert_allclose(flow, np.full((20, 24, 2), 10.0), atol=1e-3)
+
+
+@pytest.mark.parametrize("suffix", [".flo", ".png", ".npz", ".pfm"])
+def test_formats(clip, tmp_path, suffix):
+    run(clip, tmp_path / "out", SequenceOptions("test", suffix))
+    flow = read_flow(tmp_path / f"out/000004{suffix}")
+    np.testing.assert_allclose(flow, np.full((20, 24, 2), 10.0), atol=1 / 64)
+
+
+def test_resumes_and_overwrites(clip, tmp_path):
+    run(clip, tmp_path / "out")
+    for i in (1, 3):
+        (tmp_path / f"out/{i:06d}.flo").unlink()
+    model, report = run(clip, tmp_path / "out")
+    assert (report.computed, report.kept, model.pairs) == (2, 3, 2)
+    model, report = run(clip, tmp_path / "out", overwrite=True)
+    assert (report.computed, report.kept) == (5, 0)
+
+
+def test_interrupted_leaves_whole_files(clip, tmp_path):
+    def interrupt(report):
+        if report.computed == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(clip, tmp_path / "out", progress=interrupt)
+    left = sorted((tmp_path / "out").glob("*.flo"))
+    assert len(left) >= 2
+    assert all(read_flow(file).shape == (20, 24, 2) for file in left)
+    assert not [f for f in (tmp_path / "out").iterdir() if f.name.startswith(".")]
+    _, report = run(clip, tmp_path / "out")
+    assert report.computed + report.kept == 5
+
+
+def test_two_runs_are_not_mixed(clip, tmp_path):
+    run(clip, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"another run \(weights differ\)"):
+        run(clip, tmp_path / "out", SequenceOptions(weights="other"))
+    run(clip, tmp_path / "out", SequenceOptions(weights="other"), overwrite=True)
+    assert json.loads((tmp_path / "out" / RUN).read_text())["weights"] == "other"
+
+
+def test_a_folder_of_something_else_is_left_alone(clip, tmp_path):
+    out = tmp_path / "truth"
+    out.mkdir()
+    write_flow(out / "000000.flo", np.ones((20, 24, 2), np.float32))
+    with pytest.raises(ValueError, match="holds files of something else"):
+        run(clip, out)
+    assert (read_flow(out / "000000.flo") == 1).all()
+
+
+def test_damaged_record_is_named(clip, tmp_path):
+    run(clip, tmp_path / "out")
+    (tmp_path / "out" / RUN).write_text("{")
+    with pytest.raises(ValueError, match=r"run.json is damaged"):
+        run(clip, tmp_path / "out")
+
+
+def test_both_ways(clip, tmp_path):
+    run(clip, tmp_path / "out", SequenceOptions("test", bidirectional=True))
+    assert (read_flow(tmp_path / "out/000002.flo") > 0).all()
+    assert (read_flow(tmp_path / "out/000002_backward.flo") < 0).all()
+    mask = read_image(tmp_path / "out/000002_occluded.png")[..., 0]
+    inside = np.zeros((20, 24), bool)
+    inside[:10, :14] = True  # ten pixels right and down leave the frame from elsewhere
+    assert (mask == np.where(inside, 0, 255)).all()
+
+
+def test_skipped_frames_are_reported(clip, tmp_path):
+    (clip / "frame2.png").write_bytes(b"damaged")
+    _, report = run(clip, tmp_path / "out")
+    assert report.computed == 4
+    assert len(report.skipped) == 1
+    assert "frame 2" in report.skipped[0]
+
+
+def test_one_frame_is_no_clip(tmp_path):
+    write_image(tmp_path / "a.png", np.zeros((20, 24, 3), np.uint8))
+    with pytest.raises(ValueError, match="two frames of one size, there is one"):
+        run([tmp_path / "a.png"], tmp_path / "out")
+
+
+def test_two_sizes_are_no_pair(tmp_path):
+    for name, width in (("a", 24), ("b", 25)):
+        write_image(tmp_path / f"{name}.png", np.zeros((20, width, 3), np.uint8))
+    with pytest.raises(ValueError, match="there is one .*25"):
+        run([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out")
+
+
+def test_drawing(clip, tmp_path):
+    run(clip, tmp_path / "out")
+    out, frames = tmp_path / "out", read_frames(clip)
+    scale = draw_sequence(frames, out, ".flo", video=out / "flow.mp4", pictures=out / "pictures")
+    assert scale == pytest.approx(np.hypot(10, 10), rel=1e-4)
+    drawn = list(read_frames(out / "flow.mp4"))
+    assert len(drawn) == 5
+    assert drawn[0].shape[1] > 2 * 24
+    assert len(list((out / "pictures").glob("*.png"))) == 5
+
+
+def test_common_scale_is_of_the_whole_clip(tmp_path):
+    for i, length in enumerate((1.0, 7.0)):
+        write_flow(tmp_path / f"{i}.flo", np.full((8, 8, 2), [length, 0], np.float32))
+    files = [tmp_path / "0.flo", tmp_path / "1.flo"]
+    assert common_scale(files) == pytest.approx(7.0)
+    write_flow(tmp_path / "still.flo", np.zeros((8, 8, 2), np.float32))
+    assert common_scale([tmp_path / "still.flo"]) == 1.0  # noise is not blown up to full colour
+
+
+def test_read_ahead_keeps_order_and_is_bounded():
+    taken = []
+
+    def source():
+        for i in range(100):
+            taken.append(i)
+            yield i
+
+    ahead = read_ahead(source(), 3)
+    assert next(ahead) == 0
+    time.sleep(0.3)
+    assert len(taken) <= 6
+    assert list(ahead) == list(range(1, 100))
+
+
+def test_read_ahead_passes_errors_on_and_ends_its_thread():
+    def source():
+        yield 1
+        raise ValueError("broken")
+
+    ahead = read_ahead(source(), 3)
+    assert next(ahead) == 1
+    with pytest.raises(ValueError, match="broken"):
+        next(ahead)
+    endless = read_ahead(iter(int, 1), 2)
+    next(endless)
+    threads = threading.active_count()
+    endless.close()
+    assert threading.active_count() < threads
+    assert not torch.is_inference_mode_enabled()

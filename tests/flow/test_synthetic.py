@@ -1,0 +1,131 @@
+"""Random pairs: repeatable, true, and drawn from what was given."""
+
+import numpy as np
+import pytest
+import torch
+
+from flowmatch.flow import textures
+from flowmatch.flow.scene import FlowSample
+from flowmatch.flow.synthetic import Sources, SyntheticFlow, degrade, flip, random_scene
+from flowmatch.io.image import write_image
+from flowmatch.ops import warp
+
+
+@pytest.fixture(scope="module")
+def sources(photo):
+    cutout = np.zeros((60, 80, 4), np.uint8)
+    cutout[10:50, 10:70] = (200, 30, 30, 255)
+    return Sources([photo], [cutout], procedural=0.0)
+
+
+def test_repeats_by_seed(sources):
+    one, same = (SyntheticFlow(sources, (64, 96), seed=3)[5] for _ in range(2))
+    for a, b in zip(one, same, strict=True):
+        assert np.array_equal(a, b)
+    other = SyntheticFlow(sources, (64, 96), seed=4)[5]
+    assert not np.array_equal(one.first, other.first)
+
+
+def test_shapes_and_types():
+    sample = SyntheticFlow(size=(48, 80))[0]
+    assert [(part.shape, str(part.dtype)) for part in sample] == [
+        ((48, 80, 3), "uint8"),
+        ((48, 80, 3), "uint8"),
+        ((48, 80, 2), "float32"),
+        ((48, 80), "bool"),
+    ]
+
+
+def test_flow_explains_the_second_frame(sources):
+    """Over pairs, warping leaves a small part of the difference that was there."""
+    rng, before, after = np.random.default_rng(0), 0.0, 0.0
+    for _ in range(6):
+        scene = random_scene(rng, sources, (96, 128))
+        first, second = scene.view(0), scene.view(1)
+        flow, hidden = scene.flow(first, 0, 1, seen=second)
+        back = warp(
+            torch.from_numpy(second.image).permute(2, 0, 1)[None],
+            torch.from_numpy(flow).permute(2, 0, 1)[None],
+        )[0].permute(1, 2, 0)
+        before += np.abs(second.image - first.image)[~hidden].mean()
+        after += np.abs(back.numpy() - first.image)[~hidden].mean()
+    assert after < 0.35 * before
+
+
+def test_motion_factors_scale_the_motion(sources):
+    def mean_length(factor):
+        pairs = SyntheticFlow(sources, (64, 64), motion=((factor, 1.0),))
+        return np.mean([np.hypot(*np.moveaxis(pairs[i].flow, -1, 0)).mean() for i in range(12)])
+
+    slow, fast = mean_length(0.25), mean_length(2.5)
+    assert 0.3 < slow < 5
+    assert fast > 4 * slow
+
+
+def test_flip_keeps_flow_true():
+    """A point at (x, y) with flow (u, v) is found mirrored, with mirrored flow."""
+    rng = np.random.default_rng(0)
+    flow = rng.normal(size=(4, 6, 2)).astype(np.float32)
+    first = rng.integers(0, 256, (4, 6, 3), np.uint8)
+    seen = set()
+    for _ in range(40):
+        _, _, flipped, _ = flip(rng, FlowSample(first, first, flow, np.zeros((4, 6), bool)))
+        for name, expected in {
+            "as it was": flow,
+            "left-right": flow[:, ::-1] * [-1, 1],
+            "top-bottom": flow[::-1] * [1, -1],
+            "both": flow[::-1, ::-1] * [-1, -1],
+        }.items():
+            if np.allclose(flipped, expected):
+                seen.add(name)
+    assert seen == {"as it was", "left-right", "top-bottom", "both"}
+
+
+def test_degrade_keeps_what_is_seen(photo):
+    image = np.asarray(photo)[:64, :64].astype(np.float32)
+    one, two = degrade(np.random.default_rng(1), image, image)
+    assert one.dtype == np.uint8
+    for other in (two, image):  # the same picture, in another tone and with noise
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("make", [textures.noise, textures.dead_leaves, textures.gradient])
+def test_textures(make):
+    image = make(np.random.default_rng(0), 64)
+    assert image.shape == (64, 64, 3)
+    assert image.dtype == np.uint8
+    assert image.std() > 1
+    assert np.array_equal(image, make(np.random.default_rng(0), 64))
+
+
+def test_outlines_have_an_inside_and_an_outside():
+    shares = [(textures.outline(np.random.default_rng(i), 64) > 127).mean() for i in range(30)]
+    assert min(shares) > 0
+    assert max(shares) < 0.9
+    assert min(shares) < 0.1 < max(shares)  # thin ones and thick ones
+
+
+def test_from_folders(tmp_path, photo):
+    write_image(tmp_path / "b.png", photo)
+    write_image(tmp_path / "a.jpg", photo)
+    (tmp_path / "notes.txt").write_text("not a picture")
+    assert [f.name for f in Sources.from_folders(tmp_path).photos] == ["a.jpg", "b.png"]
+    sample = SyntheticFlow(Sources.from_folders(tmp_path, tmp_path), (32, 32))[0]
+    assert sample.flow.shape == (32, 32, 2)
+
+
+def test_refuses_an_empty_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no picture"):
+        Sources.from_folders(tmp_path)
+
+
+def test_refuses_a_cutout_that_is_none(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"no picture")
+    pairs = SyntheticFlow(Sources(cutouts=[tmp_path / "x.png"]), (32, 32))
+    with pytest.raises(ValueError, match="x.png is not a readable picture"):
+        [pairs[i] for i in range(5)]
+
+
+def test_index_is_bounded():
+    with pytest.raises(IndexError, match="below 3, got 3"):
+        SyntheticFlow(length=3)[3]

@@ -1,0 +1,97 @@
+"""What happens without compiled kernels, or with those of another build."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import flowmatch
+from flowmatch.ops import _native, active_kernel, kernels_problem
+
+PACKAGE = Path(flowmatch.__file__).parent
+
+
+def test_kernels_are_loaded():
+    assert kernels_problem() is None
+    assert active_kernel("correlation", "cpu") == "compiled"
+
+
+WITHOUT = """
+import warnings
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    import numpy as np, torch
+    from flowmatch.flow import FlowNetC, estimate_flow
+    from flowmatch.ops import KernelsMissing, active_kernel, correlation
+    assert active_kernel("correlation", "cpu") == "reference"
+    f1 = torch.randn(1, 4, 8, 8, requires_grad=True)
+    for _ in range(2):
+        correlation(f1, f1, 2, 1).sum().backward()
+    frame = np.zeros((20, 20, 3), np.uint8)
+    assert estimate_flow(FlowNetC(width=1 / 16), frame, frame).shape == (20, 20, 2)
+ours = [w for w in seen if issubclass(w.category, KernelsMissing)]
+assert len(ours) == 1, ours
+print(ours[0].message)
+"""
+
+
+def test_without_kernels_all_works_with_one_warning(tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "flowmatch", ignore=shutil.ignore_patterns("_C*"))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT], env=environment, cwd=tmp_path, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert "without compiled kernels: on cpu the slow references run" in done.stdout.decode()
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("libtorch_cuda.so: cannot open shared object file", "was compiled for CUDA, but torch"),
+        ("libcudart.so.13: cannot open shared object file", "was compiled for CUDA, but torch"),
+        ("undefined symbol: torch_parallel_for", "flowmatch needs torch >= 2.11"),
+    ],
+)
+def test_a_library_that_does_not_load_is_explained(reason, expected):
+    assert expected in _native._explain(Path("_C.abi3.so"), reason)
+
+
+def test_a_broken_library_is_a_sentence(tmp_path):
+    (tmp_path / "_C.abi3.so").write_bytes(b"not a library")
+    assert "does not load into torch" in _native.load_library(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"FLOWMATCH_KERNELS": "fast"}, "must be auto, cuda, cpu or none, got 'fast'"),
+        ({"FLOWMATCH_KERNELS": "cuda", "CUDA_HOME": ""}, "FLOWMATCH_KERNELS=cuda cannot be met"),
+        ({"FLOWMATCH_KERNELS": "cpu", "CXX": "no-such-compiler"}, "no C++ compiler"),
+    ],
+)
+def test_what_was_asked_for_and_cannot_be_built_fails(environment, message):
+    done = subprocess.run(
+        [sys.executable, "setup.py", "--version"],
+        cwd=PACKAGE.parent,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert message in done.stderr
+
+
+def test_auto_without_a_compiler_is_a_mode():
+    done = subprocess.run(
+        [sys.executable, "setup.py", "--version"],
+        cwd=PACKAGE.parent,
+        env={**os.environ, "FLOWMATCH_KERNELS": "auto", "CXX": "no-such-compiler"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert "no kernels are compiled (no C++ compiler)" in done.stdout

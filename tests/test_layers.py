@@ -1,0 +1,83 @@
+"""Imports go downwards only: rooms on one floor do not know each other."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import flowmatch
+
+PACKAGE = Path(flowmatch.__file__).parent
+
+FLOORS = {
+    "_opencv": 0, "io": 0, "draw": 0,
+    "ops": 1, "geometry": 1, "devices": 1,
+    "similarity": 2, "training": 2, "compat": 2,
+    "flow": 3, "patches": 3, "fragments": 3, "align": 3,
+    "retrieval": 4, "stitch": 4, "bench": 4,
+    "cli": 5, "__main__": 6,
+}  # fmt: skip
+# Floor 0 may use its own foundations; nothing else on a floor may see its neighbours.
+FOUNDATIONS = {"_opencv", "io"}
+
+
+def imports(file):
+    """Yield (line, module) of every import in a file, also those inside functions."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: imports are absolute"
+            names = {alias.name for alias in node.names}
+            if node.module == "flowmatch":
+                yield from ((node.lineno, f"flowmatch.{name}") for name in names)
+            else:
+                yield node.lineno, node.module
+
+
+def test_every_room_has_a_floor():
+    rooms = {
+        path.stem
+        for path in PACKAGE.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert rooms - {"__init__"} <= FLOORS.keys()
+
+
+@pytest.mark.parametrize(
+    "file", sorted(PACKAGE.rglob("*.py")), ids=lambda f: str(f.relative_to(PACKAGE))
+)
+def test_arrows_go_down(file):
+    room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for line, module in imports(file):
+        if room == "__init__" or not module.startswith("flowmatch."):
+            continue
+        other = module.split(".")[1]
+        if other in (room, "__version__"):
+            continue
+        allowed = FLOORS[other] < FLOORS[room] or (other in FOUNDATIONS and FLOORS[room] == 0)
+        assert allowed, f"{file}:{line}: {room} (floor {FLOORS[room]}) imports {other}"
+
+
+@pytest.mark.parametrize("room", ["io", "draw.py", "_opencv.py"])
+def test_floor_0_never_sees_torch(room):
+    path = PACKAGE / room
+    for file in path.rglob("*.py") if path.is_dir() else [path]:
+        assert not [m for _, m in imports(file) if m.split(".")[0] == "torch"], file
+
+
+def test_rooms_keep_their_own_rules():
+    for file in PACKAGE.rglob("networks*/*.py"):
+        assert not any("datasets" in module for _, module in imports(file)), file
+    for file in PACKAGE.rglob("losses.py"):
+        assert not any("networks" in module for _, module in imports(file)), file
+
+
+def test_csrc_knows_no_python_and_cuda_no_torch():
+    sources = [f for f in (PACKAGE.parent / "csrc").rglob("*") if f.is_file()]
+    assert sources
+    for file in sources:
+        text = file.read_text()
+        assert "Python.h" not in text, file
+        if file.name != "stable.h":
+            assert "#include <torch/" not in text, file
