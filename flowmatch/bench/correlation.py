@@ -50,12 +50,17 @@ def row_matmul(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:
     padded = F.pad(f2, (pad, pad, pad, pad))
     first = f1.permute(0, 2, 3, 1)  # [B, H, W, C]
     second = padded.permute(0, 2, 1, 3)  # [B, H + 2 pad, C, W + 2 pad]
-    columns = torch.arange(W, device=f1.device)[:, None]
-    window = columns + stride * torch.arange(side, device=f1.device)  # [W, side]
+    wide = W + 2 * pad
     rows = []
     for dy in range(side):
-        product = first @ second[:, dy * stride : dy * stride + H]  # [B, H, W, W + 2 pad]
-        rows.append(product.gather(3, window.expand(B, H, W, side)))
+        product = first @ second[:, dy * stride : dy * stride + H]  # [B, H, W, wide]
+        band = (
+            H * W * wide,
+            W * wide,
+            wide + 1,
+            stride,
+        )  # x meets x + dx: one step down, one right
+        rows.append(product.contiguous().as_strided((B, H, W, side), band))
     return torch.stack(rows, 1).permute(0, 1, 4, 2, 3).reshape(B, side * side, H, W) / C
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import torch
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -30,7 +31,8 @@ def bench(
         raise ValueError(f"expected correlation or all, got {op!r}")
     if dtype not in DTYPES:
         raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
+    console.width = max(console.width, 110)  # numbers that wrap cannot be compared
     ceilings = measure_ceilings(device)
     threads = (
         f"{torch.get_num_threads()} threads" if device == "cpu" else torch.cuda.get_device_name()
@@ -58,10 +60,11 @@ def bench(
 
 
 def _table(rows: list[Row]) -> Table:
-    table = Table(title=f"{rows[0].op} {rows[0].case} {rows[0].dtype}", title_justify="left")
-    table.add_column("implementation")
+    title = f"{rows[0].op} {rows[0].case} {rows[0].dtype}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, show_edge=False)
+    table.add_column("implementation", no_wrap=True)
     for heading in ("pass", "ms", "spread", "GFLOP/s", "of product", "flowmatch is", "agrees"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     ours = {row.passes: row.median_ms for row in rows if row.implementation == "flowmatch"}
     for row in rows:
         table.add_row(

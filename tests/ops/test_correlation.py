@@ -6,6 +6,8 @@ import sys
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flowmatch.ops import active_kernel, correlation
 from flowmatch.ops.correlation import correlation_grad_reference, correlation_reference
@@ -135,6 +137,41 @@ def test_repeatable(device):
 
     for once, again in zip(results(), results(), strict=True):
         assert torch.equal(once, again)
+
+
+def test_threads_do_not_change_the_bits():
+    f1, f2 = features((2, 40, 19, 37), torch.float32, "cpu")
+    g = torch.randn(2, 49, 19, 37)
+
+    def results():
+        grads = [ops.correlation_grad(g, f2, 3, 2, first) for first in (True, False)]
+        return (correlation(f1, f2, 3, 2), *grads)
+
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append(results())
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_geometry(data):
+    """Hypothesis looks for a size whose borders the tiles get wrong."""
+    B, C, H, W = (data.draw(st.integers(1, most)) for most in (2, 12, 14, 40))
+    radius, stride = data.draw(st.integers(0, 6)), data.draw(st.integers(1, 7))
+    f1, f2 = features((B, C, H, W), torch.float64, "cpu")
+    volume = correlation(f1, f2, radius, stride)
+    torch.testing.assert_close(volume, correlation_reference(f1, f2, radius, stride))
+    for other, first in ((f2, True), (f1, False)):
+        grad = ops.correlation_grad(volume, other, radius, stride, first)
+        expected = correlation_grad_reference(volume, other, radius, stride, first)
+        torch.testing.assert_close(grad, expected)
 
 
 def test_half_is_summed_in_float32(device):

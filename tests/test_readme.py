@@ -1,0 +1,42 @@
+"""The README's Python runs as it stands, and the commands it names exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from flowmatch.cli import main
+from flowmatch.io.image import write_image
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_there_are_examples():
+    assert len(BLOCKS) >= 2
+
+
+@pytest.mark.parametrize("code", BLOCKS)
+def test_python_runs(code, tmp_path, monkeypatch, photo):
+    for name in ("a", "b"):
+        write_image(tmp_path / f"{name}.png", photo[:128, :128])
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def test_commands_exist():
+    commands = set(
+        re.findall(r"flowmatch (flow|eval flow|train flow|synth flow|bench|info)", README)
+    )
+    assert len(commands) >= 5
+    for command in commands:
+        assert main([*command.split(), "--help"]) == 0
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"(?:`|^    )make ([a-z]+)", README, flags=re.MULTILINE))
+    assert {"demo", "test"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
