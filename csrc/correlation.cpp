@@ -183,7 +183,8 @@ CorrelationShape shape(const Tensor& f1, const Tensor& f2, int64_t radius, int64
   STD_TORCH_CHECK(f1.sizes().equals(f2.sizes()), "correlation: f1 and f2 must have one shape");
   STD_TORCH_CHECK(f1.scalar_type() == f2.scalar_type() && f1.device() == f2.device(),
                   "correlation: f1 and f2 must have one type and device");
-  STD_TORCH_CHECK(radius >= 0 && stride >= 1, "correlation: radius >= 0, stride >= 1 needed");
+  STD_TORCH_CHECK(radius >= 0 && radius < (1 << 15) && stride >= 1 && stride < (int64_t{1} << 31),
+                  "correlation: 0 <= radius < 2^15 and 1 <= stride < 2^31 needed");
   return {f1.size(0), f1.size(1), f1.size(2), f1.size(3), radius, stride};
 }
 

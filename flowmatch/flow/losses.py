@@ -1,6 +1,6 @@
 """What training minimises, for networks that give several flows. No loss knows a network."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -86,3 +86,8 @@ def multiscale_epe(
         error = (flow * scale - pool_flow(truth, (h, w))) / 20
         total = total + weight * torch.linalg.vector_norm(error, dim=1).sum() / len(truth)
     return total
+
+
+Loss = Callable[[Sequence[Tensor], Tensor, Sequence[float]], Tensor]
+
+LOSSES: dict[str, Loss] = {"robust": robust_flow_loss, "multiscale-epe": multiscale_epe}

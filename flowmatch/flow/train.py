@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from flowmatch import training
-from flowmatch.flow.losses import FLOWNET_WEIGHTS, multiscale_epe, robust_flow_loss
+from flowmatch.flow.estimate import to_full_resolution
+from flowmatch.flow.losses import FLOWNET_WEIGHTS, LOSSES, Loss
 from flowmatch.flow.networks import MODELS
 from flowmatch.flow.scene import FlowSample
 from flowmatch.flow.synthetic import Sources, SyntheticFlow
@@ -24,6 +26,8 @@ class FlowRecipe:
     Attributes:
         model: Name in `MODELS`.
         arguments: Of its constructor.
+        loss: Name in `LOSSES`.
+        loss_weights: One for each flow that the network gives.
         schedule: Steps, batch size, learning rate.
         size: Height and width of the training frames.
         motion: As in `SyntheticFlow`.
@@ -32,21 +36,27 @@ class FlowRecipe:
 
     model: str
     schedule: Schedule
+    loss: str
+    loss_weights: tuple[float, ...]
     arguments: dict[str, Any] = field(default_factory=dict)
     size: tuple[int, int] = (192, 256)
     motion: tuple[tuple[float, float], ...] = ((0.3, 0.2), (1.0, 0.5), (2.5, 0.3))
     seed: int = 0
 
 
+# The full resolution, then at each level the corrected flow and the first guess.
+_PYRAMID_LOSS = ("robust", (1.0, *(1.0, 0.5) * 4))
+_FLOWNET_LOSS = ("multiscale-epe", FLOWNET_WEIGHTS)
 _LONG_MOTION = ((0.4, 0.2), (1.0, 0.35), (2.5, 0.25), (5.0, 0.2))
 
 RECIPES: dict[str, FlowRecipe] = {
     # Small frames and motions first: the network learns to match within minutes. The second stage
     # starts from the first's weights (--start) and goes to larger frames and longer motions.
-    "pyramid-small": FlowRecipe("pyramid", Schedule(steps=3000, batch=6)),
+    "pyramid-small": FlowRecipe("pyramid", Schedule(steps=3000, batch=6), *_PYRAMID_LOSS),
     "pyramid-large": FlowRecipe(
         "pyramid",
-        Schedule(steps=5000, batch=4, learning_rate=6e-4),
+        Schedule(steps=4000, batch=4, learning_rate=6e-4),
+        *_PYRAMID_LOSS,
         size=(256, 384),
         motion=_LONG_MOTION,
         seed=1,
@@ -54,6 +64,7 @@ RECIPES: dict[str, FlowRecipe] = {
     "flownets-thin": FlowRecipe(
         "flownets",
         Schedule(steps=100_000, batch=8, learning_rate=4e-4, weight_decay=4e-4),
+        *_FLOWNET_LOSS,
         arguments={"width": 0.375},
         size=(320, 448),
         motion=_LONG_MOTION,
@@ -61,6 +72,7 @@ RECIPES: dict[str, FlowRecipe] = {
     "flownetc-thin": FlowRecipe(
         "flownetc",
         Schedule(steps=100_000, batch=8, learning_rate=4e-4, weight_decay=4e-4),
+        *_FLOWNET_LOSS,
         arguments={"width": 0.375},
         size=(320, 448),
         motion=_LONG_MOTION,
@@ -109,7 +121,7 @@ def train_flow(
         model,
         samples,
         collate,
-        flow_loss,
+        partial(flow_loss, loss=LOSSES[recipe.loss], weights=recipe.loss_weights),
         recipe.schedule,
         checkpoint=checkpoint,
         run=_plain(asdict(recipe)),
@@ -123,27 +135,22 @@ def train_flow(
 
 def collate(samples: Sequence[FlowSample]) -> list[Tensor]:
     """Make a batch: both images ``[B, 3, H, W]`` uint8 and the flow ``[B, 2, H, W]``."""
-    first, second, flow, _ = (
-        torch.from_numpy(np.stack(part)).movedim(-1, 1) if part[0].ndim == 3 else None
-        for part in zip(*samples, strict=True)
-    )
-    assert first is not None and second is not None and flow is not None
-    return [first, second, flow]
+    return [
+        torch.from_numpy(np.stack([getattr(sample, part) for sample in samples])).movedim(-1, 1)
+        for part in ("first", "second", "flow")
+    ]
 
 
-def flow_loss(model: nn.Module, batch: Sequence[Tensor]) -> tuple[Tensor, dict[str, float]]:
+def flow_loss(
+    model: nn.Module, batch: Sequence[Tensor], *, loss: Loss, weights: Sequence[float]
+) -> tuple[Tensor, dict[str, float]]:
     """Run the network on a batch; return its loss and the endpoint error of the finest flow."""
     first, second, truth = batch
     flows = model(first.float() / 255, second.float() / 255)
-    if len(flows) == len(FLOWNET_WEIGHTS):
-        value = multiscale_epe(flows, truth)
-    else:  # PyramidNet: the full resolution, then a corrected flow and a first guess each level
-        value = robust_flow_loss(flows, truth, [1.0] + [1.0, 0.5] * (len(flows) // 2))
     with torch.no_grad():
-        up = nn.functional.interpolate(flows[0], truth.shape[-2:], mode="bilinear")
-        error = up * (truth.shape[-1] / flows[0].shape[-1]) - truth
+        error = to_full_resolution(flows[0].float(), *truth.shape[-2:]) - truth
         epe = torch.linalg.vector_norm(error, dim=1).mean().item()
-    return value, {"epe": epe}
+    return loss(flows, truth, weights), {"epe": epe}
 
 
 def _plain(value: Any) -> Any:

@@ -76,8 +76,10 @@ def _check(f1: Tensor, f2: Tensor, radius: int, stride: int) -> None:
         raise ValueError(f"f1 and f2 must have the same float type, got {f1.dtype} and {f2.dtype}")
     if f1.device != f2.device:
         raise ValueError(f"f1 and f2 must be on the same device, got {f1.device} and {f2.device}")
-    if radius < 0 or stride < 1:
-        raise ValueError(f"radius >= 0 and stride >= 1 are needed, got {radius} and {stride}")
+    if not (0 <= radius < 2**15 and 1 <= stride < 2**31):
+        raise ValueError(
+            f"0 <= radius < 2^15 and 1 <= stride < 2^31 are needed, got {radius} and {stride}"
+        )
 
 
 @torch.library.register_fake("flowmatch::correlation")  # type: ignore[untyped-decorator]

@@ -1,6 +1,7 @@
 """The command line as a user meets it: through main, with exit codes and one clear line."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -107,10 +108,10 @@ def test_synth_sheet(tmp_path):
 
 def test_train_stops_and_resumes(tmp_path, monkeypatch, capsys):
     from flowmatch.flow import load
-    from flowmatch.flow.train import RECIPES, FlowRecipe
+    from flowmatch.flow.train import RECIPES
     from flowmatch.training import Schedule
 
-    tiny = FlowRecipe("pyramid", Schedule(2, batch=1), size=(64, 64))
+    tiny = replace(RECIPES["pyramid-small"], schedule=Schedule(2, batch=1), size=(64, 64))
     monkeypatch.setitem(RECIPES, "tiny", tiny)
     words = ["train", "flow", "--recipe", "tiny", "--out", str(tmp_path), "--workers", "0"]
     assert main(words) == 0

@@ -194,8 +194,8 @@ def test_half_is_summed_in_float32(device):
         (torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2).double(), (1, 1), "same float type, got"),
         (torch.zeros(1, 1, 2, 2).int(), torch.zeros(1, 1, 2, 2).int(), (1, 1), "same float type"),
         (torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2, device="meta"), (1, 1), "same device"),
-        (torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), (-1, 1), "radius >= 0 .* got -1 and 1"),
-        (torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), (1, 0), "stride >= 1 .* got 1 and 0"),
+        (torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), (-1, 1), "0 <= radius .* got -1 and 1"),
+        (torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), (1, 0), "1 <= stride .* got 1 and 0"),
     ],
 )
 def test_refuses(f1, f2, grid, message):
