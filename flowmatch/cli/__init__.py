@@ -4,9 +4,9 @@ import sys
 from collections.abc import Sequence
 
 import typer
-from rich.console import Console
 
 from flowmatch.cli import bench, eval, flow, info, synth, train
+from flowmatch.cli.options import console
 
 app = typer.Typer(
     name="flowmatch",
@@ -40,7 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError, ImportError) as error:
-        console = Console(stderr=True, soft_wrap=True, highlight=False)
-        console.print(f"error: {error}", markup=False)
+        console.print(f"error: {error}")
         return 2
     return 0

@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from flowmatch import flow
+from flowmatch.cli.options import DeviceName, ModelName, WeightsFile, progress_bar
+from flowmatch.cli.options import console as messages
 from flowmatch.devices import choose_device
 from flowmatch.flow.baselines import BASELINES
 from flowmatch.flow.datasets import find_pairs
@@ -41,13 +42,9 @@ def eval_flow(
             show_default=False,
         ),
     ],
-    model: Annotated[str, typer.Option(help="Weights that ship, by name.")] = "default",
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights of your own, .safetensors.", show_default=False)
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1; else the best there is.")
-    ] = None,
+    model: ModelName = "default",
+    weights: WeightsFile = None,
+    device: DeviceName = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     baselines: Annotated[
         bool, typer.Option(help="Also DIS and Farneback (OpenCV) and zero flow.")
@@ -61,12 +58,11 @@ def eval_flow(
         "flowmatch": lambda first, second: flow.estimate_flow(network, first, second),
         **(BASELINES if baselines else {}),
     }
-    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
-    with _bar(errors) as bar:
+    with progress_bar(transient=True) as bar:
         task = bar.add_task("eval", total=len(pairs))
         evaluation = evaluate(pairs, methods, lambda done, _: bar.update(task, completed=done))
     for name, reason in evaluation.skipped:
-        errors.print(f"skipped {name}: {reason}")
+        messages.print(f"skipped {name}: {reason}")
     source = str(weights or model)
     if as_json:
         about = {"folder": str(folder), "flowmatch": source, "device": str(where)}
@@ -78,18 +74,6 @@ def eval_flow(
     console.print(_table(evaluation))
     console.print()
     console.print(_legend(evaluation, source, str(where)))
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 # ---- The table ---------------------------------------------------------------------------------

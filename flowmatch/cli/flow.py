@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TextColumn
 
+from flowmatch.cli.options import (
+    DeviceName,
+    ModelName,
+    Precision,
+    WeightsFile,
+    console,
+    progress_bar,
+)
 from flowmatch.devices import choose_device
 from flowmatch.flow import load
 from flowmatch.flow.checkpoints import default_name
@@ -27,7 +28,7 @@ from flowmatch.io.video import Frames, read_frames
 
 FORMATS = ("flo", "png", "npz", "pfm")
 
-console = Console(stderr=True, soft_wrap=True, highlight=False)
+RATE = TextColumn("{task.fields[rate]}")
 
 
 def flow(
@@ -40,13 +41,9 @@ def flow(
             show_default=False,
         ),
     ],
-    model: Annotated[str, typer.Option(help="Weights that ship, by name.")] = "default",
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights of your own, .safetensors.", show_default=False)
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1; else the best there is.")
-    ] = None,
+    model: ModelName = "default",
+    weights: WeightsFile = None,
+    device: DeviceName = None,
     format: Annotated[
         str, typer.Option(help="flo (Middlebury), png (KITTI, 16 bits), npz or pfm.")
     ] = "flo",
@@ -76,7 +73,7 @@ def flow(
         int | None,
         typer.Option(help="Split frames into tiles of this side, to save memory."),
     ] = None,
-    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    precision: Precision = "float32",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Compute again what is there already.")
     ] = False,
@@ -130,17 +127,6 @@ def _source(inputs: list[str]) -> Any:
     return int(inputs[0]) if inputs[0].isdecimal() and not Path(inputs[0]).exists() else inputs[0]
 
 
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=console,
-    )
-
-
 def _compute(
     network: Any,
     frames: Frames,
@@ -150,7 +136,7 @@ def _compute(
     overwrite: bool,
 ) -> SequenceReport:
     latest = SequenceReport()
-    with _bar() as bar:
+    with progress_bar(RATE) as bar:
         total = None if frames.count is None else max(frames.count - 1, 0)
         task = bar.add_task("flow", total=total, rate="")
 
@@ -190,7 +176,7 @@ def _draw(
 ) -> str:
     if not (video or pictures):
         return ""
-    with _bar() as bar:
+    with progress_bar(RATE) as bar:
         task = bar.add_task("draw", total=report.computed + report.kept, rate="")
         scale = draw_sequence(
             frames,

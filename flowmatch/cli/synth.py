@@ -5,15 +5,13 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 
+from flowmatch.cli.options import CutoutsFolder, PhotosFolder, console
 from flowmatch.draw import flow_to_image, side_by_side
 from flowmatch.flow.synthetic import Sources, SyntheticFlow
 from flowmatch.io.image import write_image
 
 synth_app = typer.Typer(no_args_is_help=True, help="Make synthetic data.")
-
-console = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 @synth_app.callback()
@@ -24,8 +22,8 @@ def _choose() -> None:
 @synth_app.command("flow")
 def synth_flow(
     sheet: Annotated[Path, typer.Option(help="Picture to write.")],
-    photos: Annotated[Path | None, typer.Option(help="Folder of photographs.")] = None,
-    cutouts: Annotated[Path | None, typer.Option(help="Folder of objects with alpha.")] = None,
+    photos: PhotosFolder = None,
+    cutouts: CutoutsFolder = None,
     count: Annotated[int, typer.Option(min=1, help="Pairs on the sheet.")] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Of the pairs.")] = 0,
 ) -> None:

@@ -5,9 +5,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from flowmatch._opencv import cv2
+from flowmatch.cli.options import (
+    CutoutsFolder,
+    DeviceName,
+    PhotosFolder,
+    Precision,
+    console,
+)
 from flowmatch.devices import choose_device
 from flowmatch.flow.checkpoints import load, save_weights
 from flowmatch.flow.synthetic import Sources
@@ -15,8 +21,6 @@ from flowmatch.flow.train import RECIPES, train_flow
 from flowmatch.training import Progress
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a network.")
-
-console = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 @train_app.callback()
@@ -28,16 +32,14 @@ def _choose() -> None:
 def train_flow_command(
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint and the weights.")],
-    photos: Annotated[
-        Path | None, typer.Option(help="Folder of photographs; else textures are procedural.")
-    ] = None,
-    cutouts: Annotated[Path | None, typer.Option(help="Folder of PNG objects with alpha.")] = None,
+    photos: PhotosFolder = None,
+    cutouts: CutoutsFolder = None,
     start: Annotated[Path | None, typer.Option(help="Weights to begin with, .safetensors.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda; else the best there is.")] = None,
-    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "bfloat16",
+    device: DeviceName = None,
+    precision: Precision = "bfloat16",
     workers: Annotated[int, typer.Option(min=0, help="Processes that render pairs.")] = 1,
 ) -> None:
     """Train a flow network on synthetic pairs; stop it at any time and --resume."""

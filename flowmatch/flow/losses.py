@@ -1,15 +1,10 @@
 """What training minimises, for networks that give several flows. No loss knows a network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-
-def pool_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
-    """Average a flow ``[B, 2, H, W]`` over the pixels of a coarser grid, values unchanged."""
-    return F.adaptive_avg_pool2d(flow, size)
 
 
 def robust_flow_loss(
@@ -38,14 +33,9 @@ def robust_flow_loss(
         Sun et al., PWC-Net, CVPR 2018, equation 3 (the robust fine-tuning loss, with another
         exponent).
     """
-    if len(flows) != len(weights):
-        raise ValueError(f"as many weights as flows are needed, got {len(weights)}, {len(flows)}")
     total = truth.new_zeros(())
-    for flow, weight in zip(flows, weights, strict=True):
-        h, w = flow.shape[-2:]
-        scale = truth.new_tensor([truth.shape[-1] / w, truth.shape[-2] / h]).view(1, 2, 1, 1)
-        error = (flow * scale - pool_flow(truth, (h, w))).abs().sum(dim=1)
-        total = total + weight * (error + 0.01).pow(power).mean()
+    for error, weight in zip(_errors(flows, truth, weights), weights, strict=True):
+        total = total + weight * (error.abs().sum(dim=1) + 0.01).pow(power).mean()
     return total
 
 
@@ -77,15 +67,21 @@ def multiscale_epe(
     Reference:
         Dosovitskiy et al., FlowNet, ICCV 2015, section 5.1; weights of the released Caffe models.
     """
+    total = truth.new_zeros(())
+    for error, weight in zip(_errors(flows, truth, weights), weights, strict=True):
+        lengths = torch.linalg.vector_norm(error / 20, dim=1)
+        total = total + weight * lengths.sum() / len(truth)
+    return total
+
+
+def _errors(flows: Sequence[Tensor], truth: Tensor, weights: Sequence[float]) -> Iterator[Tensor]:
+    """Yield each flow minus the truth at its size, in pixels of the full resolution."""
     if len(flows) != len(weights):
         raise ValueError(f"as many weights as flows are needed, got {len(weights)}, {len(flows)}")
-    total = truth.new_zeros(())
-    for flow, weight in zip(flows, weights, strict=True):
+    for flow in flows:
         h, w = flow.shape[-2:]
         scale = truth.new_tensor([truth.shape[-1] / w, truth.shape[-2] / h]).view(1, 2, 1, 1)
-        error = (flow * scale - pool_flow(truth, (h, w))) / 20
-        total = total + weight * torch.linalg.vector_norm(error, dim=1).sum() / len(truth)
-    return total
+        yield flow * scale - F.adaptive_avg_pool2d(truth, (h, w))
 
 
 Loss = Callable[[Sequence[Tensor], Tensor, Sequence[float]], Tensor]

@@ -1,0 +1,48 @@
+"""What several commands share: options with one meaning, the console, the progress bar."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+ModelName = Annotated[str, typer.Option(help="Weights that ship, by name.")]
+WeightsFile = Annotated[
+    Path | None, typer.Option(help="Weights of your own, .safetensors.", show_default=False)
+]
+DeviceName = Annotated[
+    str | None,
+    typer.Option(help="cpu, cuda, cuda:1; else the best there is.", show_default=False),
+]
+Precision = Annotated[str, typer.Option(help="Of the convolutions: float32, bfloat16 or float16.")]
+PhotosFolder = Annotated[
+    Path | None,
+    typer.Option(help="Folder of photographs; else textures are procedural.", show_default=False),
+]
+CutoutsFolder = Annotated[
+    Path | None, typer.Option(help="Folder of PNG objects with alpha.", show_default=False)
+]
+
+# Messages and progress go to stderr: stdout is for what was asked for.
+console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+def progress_bar(*more: TextColumn, transient: bool = False) -> Progress:
+    """Return a bar with what is done of how much and the time left, and `more` columns."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *more,
+        TimeRemainingColumn(),
+        console=console,
+        transient=transient,
+        disable=transient and not console.is_terminal,
+    )
