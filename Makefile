@@ -26,7 +26,8 @@ bench: $(READY)
 gpu:
 	FLOWMATCH_KERNELS=cuda $(PYTHON) setup.py build_ext --inplace
 	$(PYTHON) -m pytest -q -m gpu
-	compute-sanitizer --error-exitcode 1 $(PYTHON) -m pytest -q -m gpu tests/ops -k "reference"
+	$${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer --error-exitcode 1 $(PYTHON) -m pytest -q -m gpu tests/ops -k "reference"
+	mkdir -p benchmarks/results
 	$(PYTHON) -m flowmatch bench all --device cuda --json benchmarks/results/cuda.json
 
 clean:

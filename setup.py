@@ -10,6 +10,7 @@ Python >= 3.10, whichever torch compiled it. Set FLOWMATCH_KERNELS to choose wha
 """
 
 import os
+import shlex
 import shutil
 import sys
 import sysconfig
@@ -39,7 +40,7 @@ def native_library() -> dict[str, Any]:
         from torch.utils import cpp_extension as cpp
     except ModuleNotFoundError:
         return without("no PyTorch in the environment that flowmatch is installed into")
-    if not shutil.which(os.environ.get("CXX", "c++")):
+    if not shutil.which(shlex.split(os.environ.get("CXX") or "c++")[0]):
         return without("no C++ compiler")
     cuda = KERNELS != "cpu" and torch.version.cuda is not None and cpp.CUDA_HOME is not None
     if KERNELS == "cuda" and not cuda:

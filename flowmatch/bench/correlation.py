@@ -1,6 +1,7 @@
 """The cost volume, beside the ways to write it in plain PyTorch."""
 
 import importlib
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,12 +20,12 @@ SHAPES = {
 }
 
 
-def correlation_cases(device: str = "cpu", dtype: torch.dtype = torch.float32) -> list[Case]:
+def correlation_cases(device: torch.device, dtype: torch.dtype = torch.float32) -> list[Case]:
     """Return the three cost volumes, each with ours, the reference, and torch's idioms."""
     return [_case(name, device, dtype) for name in SHAPES]
 
 
-def _case(name: str, device: str, dtype: torch.dtype) -> Case:
+def _case(name: str, device: torch.device, dtype: torch.dtype) -> Case:
     B, C, H, W, radius, stride = SHAPES[name]
     generator = torch.Generator().manual_seed(0)
     f1, f2 = (torch.randn(B, C, H, W, generator=generator).to(device, dtype) for _ in range(2))
@@ -40,7 +41,8 @@ def _case(name: str, device: str, dtype: torch.dtype) -> Case:
         for label, way in ways
     )
     flops = 2.0 * B * C * H * W * (2 * radius + 1) ** 2
-    return Case("correlation", name, (f1, f2), flops, implementations)
+    truth = partial(correlation_reference, radius=radius, stride=stride)
+    return Case("correlation", name, (f1, f2), flops, truth, implementations)
 
 
 def row_matmul(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:

@@ -32,13 +32,16 @@ class Case:
         name: Which size of it.
         inputs: The tensors it is computed from.
         flops: Nominal floating-point operations of the forward pass; backward counts twice.
-        implementations: Ours first; results are compared with its.
+        truth: What the others are compared with: a plain reference, run in float64 on the first
+            item of the batch.
+        implementations: Ours first.
     """
 
     op: str
     name: str
     inputs: tuple[Tensor, ...]
     flops: float
+    truth: Callable[..., Tensor]
     implementations: tuple[Implementation, ...]
 
 
@@ -66,9 +69,20 @@ class Row:
         return plain
 
 
-def measure_ceilings(device: str = "cpu", size: int = 2048) -> dict[str, float]:
-    """Return what the machine can do: ``gflops`` of a float32 product, ``gbytes``/s of a copy."""
-    a, b = torch.randn(2, size, size, device=device)
+# What may separate a result from the float64 truth: relative, and absolute.
+_TOLERANCE = {
+    torch.float64: (1e-9, 1e-11),
+    torch.float32: (1e-4, 1e-5),
+    torch.float16: (1e-2, 2e-3),
+    torch.bfloat16: (2e-2, 2e-2),
+}
+
+
+def measure_ceilings(
+    device: torch.device, dtype: torch.dtype = torch.float32, size: int = 2048
+) -> dict[str, float]:
+    """Return what the machine can do: ``gflops`` of a product, ``gbytes``/s of a copy."""
+    a, b = torch.randn(2, size, size, device=device).to(dtype)
     product = _median(_times(lambda: a @ b, device, 7))
     source = torch.zeros(64 * 2**20, device=device)
     target = torch.empty_like(source)
@@ -90,16 +104,16 @@ def measure_all(
 
 def _measure(case: Case, backward: bool, ceiling: float, rounds: int) -> Iterator[Row]:
     inputs = tuple(t.detach().requires_grad_(backward) for t in case.inputs)
-    device = inputs[0].device.type
-    expected: Sequence[Tensor] = ()
+    device = inputs[0].device
+    relative, absolute = _TOLERANCE[inputs[0].dtype]
+    one = tuple(t.detach()[:1].double().requires_grad_(backward) for t in inputs)
+    expected = _once(Implementation("truth", case.truth), one, backward)
     times: dict[str, list[float]] = {}
     agrees: dict[str, bool] = {}
     for implementation in case.implementations:
-        found = [t.detach() for t in _once(implementation, inputs, backward)]
-        expected = expected or found
-        tolerance = 1e-3 if inputs[0].dtype == torch.float32 else 3e-2
+        found = _once(implementation, inputs, backward)
         agrees[implementation.name] = all(
-            torch.allclose(a, b, rtol=tolerance, atol=tolerance)
+            torch.allclose(a[:1].double(), b, relative, absolute)
             for a, b in zip(found, expected, strict=True)
         )
         times[implementation.name] = []
@@ -116,7 +130,7 @@ def _measure(case: Case, backward: bool, ceiling: float, rounds: int) -> Iterato
             case=case.name,
             passes="forward+backward" if backward else "forward",
             implementation=name,
-            device=device,
+            device=str(device),
             dtype=str(inputs[0].dtype).removeprefix("torch."),
             threads=torch.get_num_threads(),
             median_ms=1e3 * median,
@@ -133,20 +147,23 @@ def _once(
     output = implementation.run(*inputs)
     if not backward:
         return (output,)
-    return (output, *torch.autograd.grad(output, inputs, torch.ones_like(output)))
+    grads = torch.autograd.grad(output, inputs, torch.ones_like(output))
+    return (output.detach(), *grads)
 
 
-def _times(run: Callable[[], Any], device: str, count: int, warm: bool = True) -> list[float]:
+def _times(
+    run: Callable[[], Any], device: torch.device, count: int, warm: bool = True
+) -> list[float]:
     if warm:
         run()
     seconds = []
     for _ in range(count):
-        if device == "cuda":
-            torch.cuda.synchronize()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         began = time.perf_counter()
         run()
-        if device == "cuda":
-            torch.cuda.synchronize()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - began)
     return seconds
 

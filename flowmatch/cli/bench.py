@@ -12,6 +12,7 @@ from rich.table import Table
 
 from flowmatch import __version__
 from flowmatch.bench import Row, correlation_cases, measure_all, measure_ceilings
+from flowmatch.devices import choose_device
 from flowmatch.io._files import replace_when_done
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -19,7 +20,7 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 def bench(
     op: Annotated[str, typer.Argument(help="correlation, or all.")] = "all",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     dtype: Annotated[str, typer.Option(help=f"One of {', '.join(DTYPES)}.")] = "float32",
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each figure.")] = 7,
     json_file: Annotated[
@@ -33,17 +34,19 @@ def bench(
         raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     console = Console(highlight=False)
     console.width = max(console.width, 110)  # numbers that wrap cannot be compared
-    ceilings = measure_ceilings(device)
-    threads = (
-        f"{torch.get_num_threads()} threads" if device == "cpu" else torch.cuda.get_device_name()
-    )
+    target = choose_device(device)
+    if json_file is not None and not json_file.resolve().parent.is_dir():
+        raise FileNotFoundError(f"there is no folder for {json_file}")
+    ceilings = measure_ceilings(target, getattr(torch, dtype))
+    on_cpu = f"{torch.get_num_threads()} threads"
+    about = on_cpu if target.type == "cpu" else torch.cuda.get_device_name(target)
     console.print(
-        f"{device} ({threads}), torch {torch.__version__}: float32 product "
+        f"{target} ({about}), torch {torch.__version__}: {dtype} product "
         f"{ceilings['gflops']:.0f} GFLOP/s, copy {ceilings['gbytes']:.1f} GB/s"
     )
     rows: list[Row] = []
     for measured in measure_all(
-        correlation_cases(device, getattr(torch, dtype)), ceilings["gflops"], rounds
+        correlation_cases(target, getattr(torch, dtype)), ceilings["gflops"], rounds
     ):
         console.print(_table(measured))
         rows += measured
@@ -51,7 +54,7 @@ def bench(
         content = {
             "flowmatch": __version__,
             "torch": torch.__version__,
-            "device": threads,
+            "device": about,
             "ceilings": ceilings,
             "rows": [row.to_json() for row in rows],
         }

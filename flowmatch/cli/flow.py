@@ -1,5 +1,6 @@
 """``flowmatch flow``: optical flow of two pictures, a folder of pictures, or a video."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,8 @@ from flowmatch.cli.options import (
 )
 from flowmatch.devices import choose_device
 from flowmatch.flow import load
-from flowmatch.flow.checkpoints import default_name
+from flowmatch.flow.checkpoints import fingerprint
+from flowmatch.flow.estimate import check_options
 from flowmatch.flow.sequence import (
     SequenceOptions,
     SequenceReport,
@@ -83,34 +85,44 @@ def flow(
     Writes OUTPUT/000000.flo and so on. Interrupted, it leaves only whole files; the same command
     goes on where it stopped.
     """
-    if len(paths) < 2:
-        raise ValueError("an INPUT and an OUTPUT are needed")
-    if format not in FORMATS:
-        raise ValueError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}")
-    *inputs, output = paths
-    folder = Path(output)
-    if folder.is_file():
-        raise ValueError(f"OUTPUT must be a folder, {folder} is a file")
+    inputs, folder = _checked_paths(paths)
+    _check_choices(format, max_flow)
+    check_options(precision, tile)
     frames = read_frames(_source(inputs), start=start, stop=stop, every=every, scale=scale)
-    name = default_name() if model == "default" and weights is None else model
+    if (video or pictures) and not frames.files:
+        raise ValueError("--video and --pictures read the frames again, which a camera cannot give")
     options = SequenceOptions(
-        weights=str(weights or name),
+        weights=fingerprint(model, weights),
         suffix=f".{format}",
         bidirectional=bidirectional,
-        source=" ".join(inputs),
-        frames=f"start={start} stop={stop} every={every} scale={scale:g}",
         precision=precision,
         tile=tile,
     )
-    network = load(name, weights=weights, device=choose_device(device))
+    network = load(model, weights=weights, device=choose_device(device))
     report = _compute(network, frames, folder, options, batch, overwrite)
     drawn = _draw(frames, folder, options.suffix, video, pictures, max_flow, report)
     console.print(summary(report, folder) + drawn)
 
 
+def _checked_paths(paths: list[str]) -> tuple[list[str], Path]:
+    if len(paths) < 2 or not all(paths):
+        raise ValueError(f"an INPUT and an OUTPUT are needed, got {paths}")
+    *inputs, output = paths
+    if Path(output).is_file():
+        raise ValueError(f"OUTPUT must be a folder, {output} is a file")
+    return inputs, Path(output)
+
+
+def _check_choices(format: str, max_flow: float | None) -> None:
+    if format not in FORMATS:
+        raise ValueError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}")
+    if max_flow is not None and not 0 < max_flow < math.inf:
+        raise ValueError(f"--max-flow must be a positive number of pixels, got {max_flow}")
+
+
 def summary(report: SequenceReport, folder: Path) -> str:
     """Say in one line how many pairs, at what rate, and what was skipped and why."""
-    line = f"{report.computed} pairs"
+    line = f"{report.computed} pair{'' if report.computed == 1 else 's'}"
     if report.computed and report.seconds:
         line += f" at {report.computed / report.seconds:.2f} pairs/s"
     if report.kept:
@@ -118,6 +130,8 @@ def summary(report: SequenceReport, folder: Path) -> str:
     if report.skipped:
         shown = "; ".join(report.skipped[:3]) + ("; ..." if len(report.skipped) > 3 else "")
         line += f", {len(report.skipped)} frames skipped ({shown})"
+    if report.unknown:
+        line += f", {report.unknown} pixels stored as unknown (not finite, or past the format)"
     return f"{line}, in {folder}"
 
 
@@ -158,7 +172,8 @@ def _compute(
             )
         except KeyboardInterrupt:
             bar.stop()
-            console.print(f"stopped: {summary(latest, folder)}; the same command goes on")
+            again = "the same command, without --overwrite, goes on"
+            console.print(f"stopped: {summary(latest, folder)}; {again}")
             raise typer.Exit(130) from None
         done = report.computed + report.kept
         bar.update(task, completed=done, total=done)

@@ -11,7 +11,6 @@ from flowmatch.cli.options import (
     CutoutsFolder,
     DeviceName,
     PhotosFolder,
-    Precision,
     console,
 )
 from flowmatch.devices import choose_device
@@ -39,7 +38,7 @@ def train_flow_command(
         bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")
     ] = False,
     device: DeviceName = None,
-    precision: Precision = "bfloat16",
+    precision: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
     workers: Annotated[int, typer.Option(min=0, help="Processes that render pairs.")] = 1,
 ) -> None:
     """Train a flow network on synthetic pairs; stop it at any time and --resume."""
@@ -61,17 +60,21 @@ def train_flow_command(
                 f"{progress.seconds_left / 60:.0f} min left"
             )
 
-    model = train_flow(
-        chosen,
-        Sources.from_folders(photos, cutouts),
-        checkpoint,
-        start=load(chosen.model, weights=start).state_dict() if start else None,
-        resume=resume,
-        device=choose_device(device).type,
-        precision=precision,
-        workers=workers,
-        report=report,
-    )
+    try:
+        model = train_flow(
+            chosen,
+            Sources.from_folders(photos, cutouts),
+            checkpoint,
+            start=load(chosen.model, weights=start).state_dict() if start else None,
+            resume=resume,
+            device=str(choose_device(device)),
+            precision=precision,
+            workers=workers,
+            report=report,
+        )
+    except KeyboardInterrupt:
+        console.print(f"stopped; --resume goes on from {checkpoint}")
+        raise typer.Exit(130) from None
     weights = out / f"{recipe}.safetensors"
     save_weights(weights, model, chosen.model, chosen.arguments)
     console.print(f"weights in {weights}")

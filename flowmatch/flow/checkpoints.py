@@ -1,5 +1,6 @@
 """Weights by name: those that ship, and files of one's own."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -54,14 +55,34 @@ def load(
         >>> type(model).__name__
         'PyramidNet'
     """
+    target = choose_device(device)
+    return _read_weights(find_weights(name, weights), name).to(target).eval()
+
+
+def find_weights(name: str = "default", weights: str | Path | None = None) -> Path:
+    """Return the file that `load` reads for these arguments.
+
+    Raises:
+        ValueError: No weights of that name ship.
+        FileNotFoundError: There is no such file.
+    """
     if weights is None:
         known = shipped()
         name = default_name() if name == "default" else name
         if name not in known:
-            raise ValueError(f"no weights named {name!r} ship with flowmatch; there are: "
-                             f"{', '.join(known)}")  # fmt: skip
+            raise ValueError(
+                f"no weights named {name!r} ship with flowmatch; there are: {', '.join(known)}"
+            )
         weights = WEIGHTS / known[name]["file"]
-    return _read_weights(Path(weights), name).to(choose_device(device)).eval()
+    if not Path(weights).is_file():
+        raise FileNotFoundError(f"there is no file of weights at {weights}")
+    return Path(weights)
+
+
+def fingerprint(name: str = "default", weights: str | Path | None = None) -> str:
+    """Return a word for the weights that `load` reads: it changes when the file does."""
+    path = find_weights(name, weights)
+    return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
 
 
 def save_weights(
@@ -74,25 +95,28 @@ def save_weights(
         model: The network.
         name: Its name in `MODELS`.
         arguments: Its constructor's.
+
+    Raises:
+        ValueError: There is no such network, or a weight is not finite in float16.
     """
     if name not in MODELS:
         raise ValueError(f"name must be one of {', '.join(MODELS)}, got {name!r}")
     tensors = {key: t.detach().cpu().half().contiguous() for key, t in model.state_dict().items()}
+    _check_finite(tensors, path)
     metadata = {"model": name, "arguments": json.dumps(arguments or {})}
     with replace_when_done(Path(path)) as beside:
         beside.write_bytes(save(tensors, metadata))
 
 
 def _read_weights(path: Path, name: str) -> nn.Module:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file of weights at {path}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
         arguments = json.loads(metadata.get("arguments", "{}"))
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not a whole .safetensors file: {error}") from error
+    _check_finite(tensors, path)
     name = metadata.get("model", name)
     if name not in MODELS:
         raise ValueError(
@@ -102,7 +126,7 @@ def _read_weights(path: Path, name: str) -> nn.Module:
         # First without memory: a stranger's file may ask for a network that does not fit any.
         with torch.device("meta"):
             _check_fit(MODELS[name](**arguments), tensors, path)
-    except TypeError as error:
+    except (TypeError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path}: {name} cannot be built with {arguments}: {error}") from error
     model = MODELS[name](**arguments)
     model.load_state_dict(tensors)
@@ -123,3 +147,9 @@ def _check_fit(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -
     if wrong:
         shown = "; ".join(sorted(wrong)[:8]) + ("; ..." if len(wrong) > 8 else "")
         raise ValueError(f"{path} does not fit {type(model).__name__}: {shown}")
+
+
+def _check_finite(tensors: dict[str, torch.Tensor], path: str | Path) -> None:
+    broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise ValueError(f"{path}: weights must be finite, these are not: {', '.join(broken[:8])}")

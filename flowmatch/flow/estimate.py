@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from typing_extensions import Unpack  # typing has it from Python 3.11 on; torch needs it too
 
 from flowmatch.devices import choose_device
+from flowmatch.flow.networks.sizes import SMALLEST
 from flowmatch.ops import warp
 
 Array = NDArray[Any]
 
+SMALLEST_TILE = 64
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -33,7 +35,7 @@ class Options(TypedDict, total=False):
     device: str | torch.device | None
     precision: str
     tile: int | None
-    overlap: int
+    overlap: int | None
 
 
 @overload
@@ -52,7 +54,7 @@ def estimate_flow(
     device: str | torch.device | None = None,
     precision: str = "float32",
     tile: int | None = None,
-    overlap: int = 64,
+    overlap: int | None = None,
 ) -> Any:
     """Estimate where each pixel of `first` is in `second`.
 
@@ -66,14 +68,16 @@ def estimate_flow(
         precision: ``"float32"``, or ``"bfloat16"`` or ``"float16"`` for the convolutions.
         tile: Side of square tiles to split large pictures into, which bounds the memory; None does
             not split. Motion longer than `overlap` is lost at the borders of tiles.
-        overlap: Pixels that neighbouring tiles share; the flow fades from one to the other.
+        overlap: Pixels that neighbouring tiles share, at most half a tile; the flow fades from one
+            to the other. None takes 64, or a quarter of smaller tiles.
 
     Returns:
         Flow in pixels, (u right, v down): float32 ``[H, W, 2]`` for pictures, and a tensor
         ``[B, 2, H, W]`` on the model's device for tensors.
 
     Raises:
-        ValueError: The pictures do not fit each other, are too small, or hold something else.
+        ValueError: The pictures do not fit each other, are too small, or hold something else; or
+            an option is out of range.
 
     Example:
         >>> from flowmatch.flow.networks import PyramidNet
@@ -81,8 +85,9 @@ def estimate_flow(
         >>> estimate_flow(PyramidNet(), frame, frame).shape
         (48, 50, 2)
     """
+    check_options(precision, tile, overlap)
     a, b = _to_tensors(first, second, _placed(model, device))
-    flow = _run(model, a, b, precision, tile, overlap)
+    flow = _run(model, a, b, PRECISIONS[precision], tile, overlap)
     return flow if isinstance(first, Tensor) else flow[0].permute(1, 2, 0).cpu().numpy()
 
 
@@ -158,7 +163,17 @@ def find_occlusion(
     x = torch.arange(W, device=forward.device) + forward[:, 0]
     y = torch.arange(H, device=forward.device)[:, None] + forward[:, 1]
     outside = (x < 0) | (x > W - 1) | (y < 0) | (y > H - 1)
-    return outside | (mismatch > relative * length + absolute)
+    return outside | ~(mismatch <= relative * length + absolute)  # NaN agrees with nothing
+
+
+def check_options(precision: str, tile: int | None, overlap: int | None = None) -> None:
+    """Refuse options of `estimate_flow` that are out of range, before anything is computed."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if tile is not None and tile < SMALLEST_TILE:
+        raise ValueError(f"tile must be at least {SMALLEST_TILE} pixels, got {tile}")
+    if overlap is not None and not 0 <= overlap <= (tile or 2 * overlap) // 2:
+        raise ValueError(f"overlap must be 0 to half a tile, got {overlap} of {tile}")
 
 
 def _placed(model: nn.Module, device: str | torch.device | None) -> torch.device:
@@ -169,7 +184,9 @@ def _placed(model: nn.Module, device: str | torch.device | None) -> torch.device
 
 
 def _to_tensors(first: Any, second: Any, device: torch.device) -> tuple[Tensor, Tensor]:
-    if type(first) is not type(second) or first.shape != second.shape:
+    if not isinstance(first, Tensor) and not isinstance(second, Tensor):
+        first, second = np.asarray(first), np.asarray(second)
+    if isinstance(first, Tensor) is not isinstance(second, Tensor) or first.shape != second.shape:
         raise ValueError(
             "first and second must be of one kind and shape, got "
             f"{type(first).__name__} {tuple(first.shape)} and "
@@ -183,14 +200,18 @@ def _to_tensor(image: Any, name: str, device: torch.device) -> Tensor:
     if isinstance(image, Tensor):
         tensor = image
     else:
-        array = np.asarray(image)
-        array = array[..., None] if array.ndim == 2 else array
+        array = image[..., None] if image.ndim == 2 else image
         tensor = torch.from_numpy(np.ascontiguousarray(array)).unsqueeze(0)
         tensor = tensor.permute(0, 3, 1, 2) if tensor.dim() == 4 else tensor
     if tensor.dim() != 4 or tensor.shape[1] not in (1, 3):
         raise ValueError(
             f"{name} must be [H, W, 3], [H, W, 1] or [H, W], or a tensor [B, 3, H, W] or "
             f"[B, 1, H, W], got {tuple(image.shape)}"
+        )
+    if min(tensor.shape[-2:]) < SMALLEST:
+        raise ValueError(
+            f"{name} must have at least {SMALLEST} pixels to a side, "
+            f"got {tensor.shape[-1]} x {tensor.shape[-2]}"
         )
     tensor = tensor.to(device)
     if tensor.dtype == torch.uint8:
@@ -206,12 +227,13 @@ def _to_tensor(image: Any, name: str, device: torch.device) -> Tensor:
 
 
 def _run(
-    model: nn.Module, first: Tensor, second: Tensor, precision: str, tile: int | None, overlap: int
+    model: nn.Module,
+    first: Tensor,
+    second: Tensor,
+    dtype: torch.dtype | None,
+    tile: int | None,
+    overlap: int | None,
 ) -> Tensor:
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    dtype = PRECISIONS[precision]
-
     def whole(a: Tensor, b: Tensor) -> Tensor:
         with torch.no_grad(), torch.autocast(a.device.type, dtype, enabled=dtype is not None):
             return to_full_resolution(model(a, b)[0].float(), a.shape[-2], a.shape[-1])
@@ -219,7 +241,7 @@ def _run(
     H, W = first.shape[-2:]
     if tile is None or (tile >= H and tile >= W):
         return whole(first, second)
-    return _tiled(whole, first, second, tile, overlap)
+    return _tiled(whole, first, second, tile, min(64, tile // 4) if overlap is None else overlap)
 
 
 def to_full_resolution(flow: Tensor, height: int, width: int) -> Tensor:
@@ -244,8 +266,6 @@ def _tiled(
 ) -> Tensor:
     """Blend the flows of overlapping tiles, weighted by the distance from a tile's border."""
     B, _, H, W = first.shape
-    if not 0 <= overlap < tile or tile < 64:
-        raise ValueError(f"tile >= 64 and 0 <= overlap < tile are needed, got {tile}, {overlap}")
     total = first.new_zeros(B, 2, H, W)
     weights = first.new_zeros(H, W)
     for y in _starts(H, tile, overlap):

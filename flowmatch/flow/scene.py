@@ -140,16 +140,17 @@ class Scene:
         """
         H, W = self.size
         y, x = np.mgrid[0:H, 0:W]
-        flow = np.zeros((H, W, 2), np.float32)
+        flow, behind = np.zeros((H, W, 2), np.float32), np.zeros((H, W), bool)
         for index in np.unique(view.owner):
             mask = view.owner == index
             matrix = self.pose(index, stop) @ np.linalg.inv(self.pose(index, start))
             points = np.stack([x[mask], y[mask], np.ones(mask.sum())])
             moved = matrix @ points
-            flow[mask] = (moved[:2] / moved[2] - points[:2]).T
+            behind[mask] = moved[2] <= 1e-3  # of the camera: nothing is there to be seen
+            flow[mask] = (moved[:2] / np.maximum(moved[2], 1e-3) - points[:2]).T
         seen = seen or self.view(stop)
         x2, y2 = np.rint(x + flow[..., 0]), np.rint(y + flow[..., 1])
-        hidden = (x2 < 0) | (x2 >= W) | (y2 < 0) | (y2 >= H)
+        hidden = behind | (x2 < 0) | (x2 >= W) | (y2 < 0) | (y2 >= H)
         x2, y2 = (np.where(hidden, 0, c).astype(np.intp) for c in (x2, y2))
         return flow, hidden | (seen.owner[y2, x2] != view.owner)
 

@@ -2,10 +2,12 @@
 
 import json
 import queue
+import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,28 +19,33 @@ from numpy.typing import NDArray
 from torch import nn
 
 from flowmatch.draw import flow_to_image, side_by_side
-from flowmatch.flow.estimate import FlowBothWays, estimate_both_ways, estimate_flow
+from flowmatch.flow.estimate import (
+    FlowBothWays,
+    check_options,
+    estimate_both_ways,
+    estimate_flow,
+)
 from flowmatch.io._files import replace_when_done
 from flowmatch.io.flow import read_flow, write_flow
-from flowmatch.io.image import write_image
+from flowmatch.io.image import IMAGE_SUFFIXES, write_image
 from flowmatch.io.video import Frames, VideoWriter
 
 T = TypeVar("T")
 Frame = NDArray[np.uint8]
 
 RUN = "run.json"  # beside the flows: what they were computed with
+_OURS = re.compile(r"[0-9]{6,}(_backward|_occluded|_occluded_backward)?\.(flo|png|npz|pfm)")
+KITTI_LIMIT = 511.9  # pixels that a KITTI file holds, in each component
 
 
 @dataclass(frozen=True)
 class SequenceOptions:
-    """How the flow of a clip is computed; all of it changes the result, none the way there.
+    """What the flow of a clip is; two runs with different ones do not mix in a folder.
 
     Attributes:
-        weights: Name or file of the weights, for the record.
+        weights: What the network is, for the record.
         suffix: Format of the files: ``.flo``, ``.png`` (KITTI), ``.npz`` or ``.pfm``.
-        bidirectional: Also write the backward flow and a mask of what is occluded.
-        source: What the frames are taken from, for the record.
-        frames: Which frames, and at what scale, for the record.
+        bidirectional: Also write the backward flow and masks of what is occluded.
         precision: As in `estimate_flow`.
         tile: As in `estimate_flow`.
     """
@@ -46,8 +53,6 @@ class SequenceOptions:
     weights: str
     suffix: str = ".flo"
     bidirectional: bool = False
-    source: str = ""
-    frames: str = ""
     precision: str = "float32"
     tile: int | None = None
 
@@ -59,13 +64,15 @@ class SequenceReport:
     Attributes:
         computed: Pairs computed now.
         kept: Pairs whose files were there already.
-        skipped: Frames that were left out, and why.
+        skipped: Frames that were left out, and why; there is no pair across one.
+        unknown: Pixels stored as unknown: not finite, or past what the format holds.
         seconds: Time it took.
     """
 
     computed: int = 0
     kept: int = 0
     skipped: tuple[str, ...] = ()
+    unknown: int = 0
     seconds: float = 0.0
 
 
@@ -81,8 +88,9 @@ def write_sequence(
 ) -> SequenceReport:
     """Write the flow from each frame to the next, as ``000000.flo``, ``000001.flo``, ...
 
-    Files are whole at any moment: one that is there is done, and is kept when the same command
-    runs again. Decoding and writing go on while the network computes.
+    The number is that of the pair's first frame among the chosen ones. Files are whole at any
+    moment: one that is there is done, and is kept when the same command runs again. Decoding and
+    writing go on while the network computes.
 
     Args:
         model: A flow network.
@@ -90,31 +98,33 @@ def write_sequence(
         folder: Where to write; made if it is not there.
         options: What to compute.
         batch: Pairs the network sees at once.
-        overwrite: Compute what is there again.
+        overwrite: Remove what an earlier run left, and compute all.
         progress: Called after each batch.
 
     Returns:
         How many pairs were computed and kept, and which frames were skipped.
 
     Raises:
-        ValueError: The folder holds the flows of another run, or the clip has no two frames.
+        ValueError: The folder holds the flows of another run, or the input, or the clip has no two
+            frames.
     """
-    begin_run(folder, options, overwrite)
+    check_options(options.precision, options.tile)
+    begin_run(folder, frames, options, overwrite)
     report = SequenceReport()
     began = time.monotonic()
     with ThreadPoolExecutor(1) as writer:
-        writing: list[Future[None]] = []
-        for pairs in _batches(enumerate(pairwise(read_ahead(frames, 2 * batch + 2))), batch):
+        writing: list[Future[int]] = []
+        for pairs in _batches(_pairs(frames, 2 * batch + 2), batch):
             waiting = [
                 (index, pair)
                 for index, pair in pairs
-                if overwrite or not all(path.exists() for path in _files(folder, index, options))
+                if not all(path.exists() for path in _files(folder, index, options))
             ]
             report.kept += len(pairs) - len(waiting)
             if waiting:
                 flows = _estimate(model, [pair for _, pair in waiting], options)
-                for done in writing:
-                    done.result()  # raises what went wrong, and bounds what is held in memory
+                # Waiting for the batch before raises what went wrong, and bounds the memory.
+                report.unknown += sum(done.result() for done in writing)
                 writing = [
                     writer.submit(_write, _files(folder, index, options), flow)
                     for (index, _), flow in zip(waiting, flows, strict=True)
@@ -122,36 +132,48 @@ def write_sequence(
             report.computed += len(waiting)
             report.seconds = time.monotonic() - began
             progress(report)
-        for done in writing:
-            done.result()
+        report.unknown += sum(done.result() for done in writing)
     report.skipped = tuple(map(str, frames.skipped))
     report.seconds = time.monotonic() - began
     if report.computed + report.kept == 0:
         why = f" ({'; '.join(report.skipped[:3])})" if report.skipped else ""
-        raise ValueError(f"a flow needs two frames of one size, there is one{why}")
+        raise ValueError(f"a flow needs two frames of one size in a row, there are none{why}")
     return report
 
 
-def begin_run(folder: Path, options: SequenceOptions, overwrite: bool) -> None:
-    """Make the folder, and refuse to mix two runs in it."""
+def begin_run(folder: Path, frames: Frames, options: SequenceOptions, overwrite: bool) -> None:
+    """Make the folder, refuse to mix two runs in it, and note what this one is."""
+    pictures = (file for file in frames.files if file.suffix.lower() in IMAGE_SUFFIXES)
+    if any(file.parent.resolve() == folder.resolve() for file in pictures):
+        raise ValueError(f"{folder} holds the input; take another folder for the output")
     record = folder / RUN
-    if record.exists() and not overwrite:
-        try:
-            old = json.loads(record.read_text())
-        except ValueError as error:
-            raise ValueError(f"{record} is damaged ({error}); --overwrite starts anew") from error
-        new = asdict(options)
-        changed = [key for key in new if not isinstance(old, dict) or old.get(key) != new[key]]
-        if changed:
-            raise ValueError(
-                f"{folder} holds the flows of another run ({', '.join(changed)} differ); "
-                "take another folder, or --overwrite"
-            )
-    elif folder.is_dir() and not overwrite and any(folder.glob("[0-9]*" + options.suffix)):
-        raise ValueError(f"{folder} holds files of something else; take another, or --overwrite")
+    new = {"frames": frames.fingerprint(), "source": frames.name, **asdict(options)}
+    left = [file for file in folder.glob("*") if _OURS.fullmatch(file.name)]
+    if left and not record.exists():
+        raise ValueError(f"{folder} holds files of something else; take another folder")
+    if left and not overwrite:
+        _check_same_run(record, new)
+        if not frames.files:
+            raise ValueError(f"{frames.name} cannot be resumed; take another folder or --overwrite")
     folder.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        for file in left:
+            file.unlink()
     with replace_when_done(record) as beside:
-        beside.write_text(json.dumps(asdict(options), indent=2) + "\n")
+        beside.write_text(json.dumps(new, indent=2) + "\n")
+
+
+def _check_same_run(record: Path, new: dict[str, Any]) -> None:
+    try:
+        old = json.loads(record.read_text())
+    except ValueError as error:
+        raise ValueError(f"{record} is damaged ({error}); --overwrite starts anew") from error
+    changed = [key for key in new if not isinstance(old, dict) or old.get(key) != new[key]]
+    if changed:
+        raise ValueError(
+            f"{record.parent} holds the flows of another run ({', '.join(changed)} differ); "
+            "take another folder, or --overwrite"
+        )
 
 
 def draw_sequence(
@@ -179,42 +201,41 @@ def draw_sequence(
     Returns:
         The motion of full colour, in pixels.
     """
-    files = sorted(f for f in folder.glob(f"*{suffix}") if f.stem.isdecimal())
-    scale = common_scale(files) if max_flow is None else max_flow
+    files = {int(f.stem): f for f in sorted(folder.glob(f"*{suffix}")) if f.stem.isdecimal()}
+    scale = common_scale(files.values()) if max_flow is None else max_flow
     if pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)
-    writer = None if video is None else VideoWriter(video, frames.rate or 25.0)
-    if writer is not None:
-        writer.__enter__()
-    try:
-        for done, (file, frame) in enumerate(zip(files, frames, strict=False), 1):
+    with ExitStack() as stack:
+        rate = min(max(frames.rate or 25.0, 1.0), 120.0)  # what players play
+        writer = video and stack.enter_context(VideoWriter(video, rate))
+        drawn = ((files[n], frame) for n, frame in frames.numbered() if n in files)
+        for done, (file, frame) in enumerate(drawn, 1):
             colours = flow_to_image(read_flow(file), scale)
             if pictures is not None:
                 write_image(pictures / f"{file.stem}.png", colours)
-            if writer is not None:
+            if writer:
                 writer.write(side_by_side(frame, colours))
             progress(done)
-    except BaseException as error:
-        if writer is not None:
-            writer.__exit__(type(error), error, error.__traceback__)
-        raise
-    if writer is not None:
-        writer.__exit__(None, None, None)
     return scale
 
 
-def common_scale(files: Sequence[Path]) -> float:
+# Edges of the bins that motions are counted in: a clip's worth of pixels does not fit in memory.
+_BINS = np.concatenate([[0.0], np.geomspace(0.01, 1e5, 4000)])
+
+
+def common_scale(files: Iterable[Path]) -> float:
     """Return the motion that 99 % of the pixels of all flows stay below, at least one pixel."""
-    lengths = []
+    counts = np.zeros(len(_BINS) - 1, np.int64)
     for file in files:
         flow = read_flow(file)[::4, ::4]
-        length = np.hypot(flow[..., 0], flow[..., 1])
-        lengths.append(length[np.isfinite(length)])
-    found = np.concatenate(lengths) if lengths else np.zeros(0)
-    return float(max(1.0, np.percentile(found, 99))) if found.size else 1.0
+        counts += np.histogram(np.hypot(flow[..., 0], flow[..., 1]), _BINS)[0]
+    if not counts.any():
+        return 1.0
+    below = np.cumsum(counts) >= 0.99 * counts.sum()
+    return float(max(1.0, _BINS[1 + int(np.argmax(below))]))
 
 
-def read_ahead(items: Iterable[T], depth: int) -> Iterator[T]:
+def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     """Yield `items`, fetched by another thread that stays up to `depth` of them ahead."""
     fetched: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
     stop = threading.Event()
@@ -249,7 +270,8 @@ def read_ahead(items: Iterable[T], depth: int) -> Iterator[T]:
             yield value
     finally:
         stop.set()
-        thread.join()
+        with suppress(KeyboardInterrupt):  # a second one: the thread is a daemon, let it be
+            thread.join(timeout=5)
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -298,9 +320,23 @@ def _estimate(
     ]
 
 
-def _write(paths: Sequence[Path], contents: Sequence[NDArray[Any]]) -> None:
+def _write(paths: Sequence[Path], contents: Sequence[NDArray[Any]]) -> int:
+    """Write the files of a pair; return how many pixels of flow had to be stored as unknown."""
+    unknown = 0
     for path, content in zip(paths, contents, strict=True):
         if content.ndim == 3:
-            write_flow(path, content)
+            limit = KITTI_LIMIT if path.suffix == ".png" else 1e9
+            known = (np.abs(content) < limit).all(axis=2)
+            unknown += int((~known).sum())
+            write_flow(path, np.where(known[..., None], content, np.float32(np.nan)))
         else:
             write_image(path, content)
+    return unknown
+
+
+def _pairs(frames: Frames, depth: int) -> Iterator[tuple[int, tuple[Frame, Frame]]]:
+    """Yield neighbours, with the number of the first; none across a frame that was skipped."""
+    with closing(read_ahead(frames.numbered(), depth)) as ahead:
+        for (n, first), (m, second) in pairwise(ahead):
+            if m == n + 1:
+                yield n, (first, second)

@@ -20,6 +20,7 @@ from flowmatch.io.image import IMAGE_SUFFIXES, read_image
 Generator = np.random.Generator
 Image = NDArray[np.uint8]
 
+SMALLEST_PHOTO = 32
 PROCEDURAL_SIZE = 640
 PROCEDURAL_POOL = 200  # textures drawn once and used again: they cost as much as ten pairs
 
@@ -223,7 +224,11 @@ def flip(rng: Generator, sample: FlowSample) -> FlowSample:
 def _pictures(folder: Path | None) -> tuple[Path, ...]:
     if folder is None:
         return ()
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+    )
     if not files:
         raise FileNotFoundError(f"{folder} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return tuple(files)
@@ -274,6 +279,8 @@ def _load_photo(photo: Path | Image) -> Image:
 @lru_cache(maxsize=256)
 def _read_photo(photo: Path, short_side: int = 720) -> Image:
     picture = read_image(photo)
+    if min(picture.shape[:2]) < SMALLEST_PHOTO:
+        raise ValueError(f"{photo}: a side of {SMALLEST_PHOTO} pixels is the least of a photograph")
     return _shrink(picture, min(picture.shape[:2]) / short_side)[0]
 
 

@@ -110,11 +110,14 @@ def train_flow(
 
     Raises:
         TrainingDiverged: The loss is no longer a number.
-        ValueError: `checkpoint` belongs to another run.
+        ValueError: `checkpoint` belongs to another run, or `start` to another network.
     """
     torch.manual_seed(recipe.seed)
     model = MODELS[recipe.model](**recipe.arguments)
     if start is not None:
+        shapes = [{key: t.shape for key, t in of.items()} for of in (start, model.state_dict())]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"the weights to start from do not fit {recipe.model}")
         model.load_state_dict(start)
     samples = SyntheticFlow(sources, recipe.size, recipe.motion, recipe.seed)
     return training.train(

@@ -1,5 +1,6 @@
 """Videos, folders of pictures and cameras in, one frame after the other; videos out."""
 
+import hashlib
 import itertools
 import math
 import os
@@ -29,6 +30,8 @@ from flowmatch.io.image import IMAGE_SUFFIXES, read_image
 # is 250 frames. After more failures than this the rest of the file is given up.
 _LOST_IN_A_ROW = 300
 
+_MOST_PIXELS = 2**28  # of a frame after scaling: 32k x 8k
+
 # What a source yields: the frame's number in the source, and the frame or why there is none.
 _FrameOrReason = tuple[int, NDArray[np.uint8] | str]
 
@@ -50,6 +53,8 @@ class Frames:
     Each iteration opens the source again and yields uint8 RGB ``[H, W, 3]``, all of one size.
 
     Attributes:
+        name: What is read, in words.
+        files: The files it is read from; none for a camera.
         count: How many frames to expect, or None where nobody knows (a camera). For a video it is
             what the container claims, which may be wrong: for progress bars only.
         rate: Frames per second after `every`, or None (pictures).
@@ -59,11 +64,16 @@ class Frames:
 
     def __init__(self, source: "_Pictures | _Video", chosen: slice, scale: float) -> None:
         self._source, self._chosen, self._scale = source, chosen, scale
+        self.name, self.files = source.name, source.files
         self.count = None if source.total is None else len(range(source.total)[chosen])
         self.rate = None if source.rate is None else source.rate / chosen.step
         self.skipped: list[SkippedFrame] = []
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return (frame for _, frame in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield each frame with its place among the chosen ones: a skipped frame leaves a gap."""
         self.skipped.clear()
         first: tuple[int, ...] = ()
         for index, frame in self._source.frames(self._chosen):
@@ -74,15 +84,25 @@ class Frames:
                 self.skipped.append(SkippedFrame(index, reason))
             else:
                 first = frame.shape
-                yield self._scaled(frame)
+                yield (index - self._chosen.start) // self._chosen.step, self._scaled(frame)
         if not first:
             why = self.skipped[0] if self.skipped else f"it ends before {self._chosen.start}"
             raise ValueError(f"no frame of {self._source.name} could be read: {why}")
+
+    def fingerprint(self) -> str:
+        """Return a short word that changes with the files, the choice of frames and the scale."""
+        found = hashlib.sha256(f"{self.name} {self._chosen} {self._scale}".encode())
+        for file in self.files:
+            state = file.stat()
+            found.update(f"{file.resolve()} {state.st_size} {state.st_mtime_ns}".encode())
+        return found.hexdigest()[:16]
 
     def _scaled(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self._scale == 1:
             return frame
         height, width = (max(1, round(self._scale * side)) for side in frame.shape[:2])
+        if height * width > _MOST_PIXELS:
+            raise ValueError(f"scale {self._scale:g} makes frames of {width} x {height} pixels")
         how = cv2.INTER_AREA if self._scale < 1 else cv2.INTER_CUBIC
         return np.asarray(cv2.resize(frame, (width, height), interpolation=how), np.uint8)
 
@@ -137,6 +157,8 @@ def read_frames(
 
 def _open(source: FilePath | int | Sequence[FilePath]) -> "_Pictures | _Video":
     if isinstance(source, int):
+        if not 0 <= source < 2**31:
+            raise ValueError(f"the number of a camera is expected, got {source}")
         return _Video(source)
     if not isinstance(source, str | os.PathLike):
         return _Pictures([existing_file(path) for path in source], "the list of pictures")
@@ -176,13 +198,13 @@ class _Pictures:
     def __init__(self, paths: list[Path], name: str) -> None:
         if not paths:
             raise ValueError(f"{name} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
-        self.paths, self.name = paths, name
+        self.name, self.files = name, tuple(paths)
         self.total: int | None = len(paths)
 
     def frames(self, chosen: slice) -> Iterator[_FrameOrReason]:
-        for index in range(len(self.paths))[chosen]:
+        for index in range(len(self.files))[chosen]:
             try:
-                yield index, read_image(self.paths[index])
+                yield index, read_image(self.files[index])
             except (ValueError, OSError) as error:
                 yield index, str(error)
 
@@ -190,6 +212,7 @@ class _Pictures:
 class _Video:
     def __init__(self, source: Path | int) -> None:
         self.source = source
+        self.files = () if isinstance(source, int) else (source,)
         self.name = f"camera {source}" if isinstance(source, int) else str(source)
         capture = self._capture()
         total, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)

@@ -66,13 +66,14 @@ for _name, _reference in (
     torch.library.impl(f"flowmatch::{_name}", "default")(_native.reference(_reference))
 
 
-def _check(f1: Tensor, f2: Tensor, radius: int, stride: int) -> None:
+def _check(f1: Tensor, f2: Tensor, radius: int, stride: int, one_type: bool = True) -> None:
     if f1.dim() != 4 or f1.shape != f2.shape:
         raise ValueError(
             "f1 and f2 must be [B, C, H, W] of the same shape, "
             f"got {tuple(f1.shape)} and {tuple(f2.shape)}"
         )
-    if f1.dtype != f2.dtype or not f1.is_floating_point():
+    same = f1.dtype == f2.dtype or not one_type
+    if not (same and f1.is_floating_point() and f2.is_floating_point()):
         raise ValueError(f"f1 and f2 must have the same float type, got {f1.dtype} and {f2.dtype}")
     if f1.device != f2.device:
         raise ValueError(f"f1 and f2 must be on the same device, got {f1.device} and {f2.device}")
@@ -160,7 +161,7 @@ def correlation(f1: Tensor, f2: Tensor, radius: int = 10, stride: int = 2) -> Te
         Dosovitskiy et al., FlowNet, ICCV 2015, section 3, equation 1. Ours divides by C.
     """
     kind = f1.device.type
-    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
-        _check(f1, f2, radius, stride)  # autocast makes the types equal by itself
+    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    _check(f1, f2, radius, stride, one_type=not autocast)  # autocast makes the types equal
     volume: Tensor = torch.ops.flowmatch.correlation(f1, f2, radius, stride)
     return volume

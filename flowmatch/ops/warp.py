@@ -36,13 +36,15 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
             "image [B, C, H, W] and flow [B, 2, H, W] must fit, "
             f"got {tuple(image.shape)} and {tuple(flow.shape)}"
         )
+    if image.numel() == 0:
+        return image.clone()
     H, W = image.shape[-2:]
-    dtype = torch.promote_types(flow.dtype, torch.float32)
+    dtype = torch.promote_types(torch.promote_types(image.dtype, flow.dtype), torch.float32)
     x = torch.arange(W, dtype=dtype, device=flow.device)
     y = torch.arange(H, dtype=dtype, device=flow.device)[:, None]
     # grid_sample wants pixel centres of the whole width at -1 + 1/W ... 1 - 1/W.
     grid = torch.stack(
-        [(2 * (x + flow[:, 0]) + 1) / max(W, 1) - 1, (2 * (y + flow[:, 1]) + 1) / max(H, 1) - 1],
+        [(2 * (x + flow[:, 0]) + 1) / W - 1, (2 * (y + flow[:, 1]) + 1) / H - 1],
         dim=-1,
     )
     sampled = F.grid_sample(image.to(dtype), grid, padding_mode="zeros", align_corners=False)

@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from flowmatch.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
+PRECISIONS = ("bfloat16", "float32")  # float16 would need its loss scaled
+
 Batch = Any
 Loss = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, float]]]
 
@@ -24,7 +26,7 @@ class Samples(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(ValueError):
     """The loss is no longer a number."""
 
 
@@ -111,13 +113,18 @@ def train(
         every: Steps between checkpoints.
         workers: Processes that make samples; 0 makes them in this one.
         device: Where to train.
-        precision: ``"bfloat16"``, ``"float16"`` or ``"float32"``: the type of the convolutions.
+        precision: ``"bfloat16"`` or ``"float32"``: the type of the convolutions.
         report: Called after every step.
 
     Raises:
         TrainingDiverged: The loss became NaN or infinite; the batch is saved beside `checkpoint`.
-        ValueError: `checkpoint` belongs to another run.
+        ValueError: `checkpoint` belongs to another run, or `precision` is something else.
     """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    checkpoint.parent.mkdir(
+        parents=True, exist_ok=True
+    )  # found out now, not at the first checkpoint
     model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
@@ -131,25 +138,30 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(schedule, step)
         batch = [part.to(device, non_blocking=True) for part in batch]
-        with torch.autocast(device, getattr(torch, precision), enabled=precision != "float32"):
+        with torch.autocast(
+            torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"
+        ):
             value, metrics = loss(model, batch)
         if not torch.isfinite(value):
-            torch.save(batch, checkpoint.with_suffix(".batch.pt"))
+            culprit = checkpoint.with_suffix(".batch.pt")
+            torch.save(batch, culprit)
             raise TrainingDiverged(
-                f"the loss is {value.item()} at step {step}; its batch is in "
-                f"{checkpoint.with_suffix('.batch.pt')}"
+                f"the loss is {value.item()} at step {step}; its batch is in {culprit}"
             )
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
-        optimizer.step()
+        _descend(model, optimizer, value, schedule.clip)
         done = step + 1
         if done % every == 0 or done == schedule.steps:
             _keep(model, optimizer, checkpoint, run, done)
         pace = (time.monotonic() - began) / (done - start)
-        metrics = {"loss": value.item(), **metrics}
-        report(Progress(done, schedule.steps, metrics, pace))
+        report(Progress(done, schedule.steps, {"loss": value.item(), **metrics}, pace))
     return model.eval()
+
+
+def _descend(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
 
 
 def _learning_rate(schedule: Schedule, step: int) -> float:

@@ -1,6 +1,10 @@
 """The command line as a user meets it: through main, with exit codes and one clear line."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +31,7 @@ def test_two_images(pair, tmp_path, capsys):
     assert flow.shape == (128, 192, 2)
     assert np.abs(np.median(flow, axis=(0, 1)) - [3, 0]).max() < 1
     assert read_image(out / "pictures/000000.png").shape == (128, 192, 3)
-    assert "1 pairs at" in capsys.readouterr().err
+    assert "1 pair at" in capsys.readouterr().err
 
 
 def test_video_with_options(tmp_path, photo, capsys):
@@ -58,8 +62,22 @@ def test_video_with_options(tmp_path, photo, capsys):
         (["flow", "{a}", "{b}", "out", "--device", "toaster"], "toaster"),
         (["flow", "{a}", "{b}", "out", "--scale", "0"], "scale"),
         (["flow", "{a}", "{b}", "out", "--stop", "0"], "stop"),
-        (["flow", "{a}", "{b}", "out", "--tile", "3"], "tile >= 64"),
+        (["flow", "{a}", "{b}", "out", "--tile", "3"], "at least 64"),
         (["flow", "{a}", "{b}", "{a}"], "must be a folder"),
+        (["flow", "{a}", "{b}", ""], "an INPUT and an OUTPUT"),
+        (["flow", "{a}", "{b}", "."], "holds the input"),
+        (["flow", "{a}", "{b}", "out", "--device", "meta"], "got 'meta'"),
+        (["flow", "{a}", "{b}", "out", "--scale", "1e300"], "scale"),
+        (["flow", "{a}", "{b}", "out", "--scale", "1000"], "scale 1000 makes frames of"),
+        (["flow", "{a}", "{b}", "out", "--max-flow", "nan"], "--max-flow"),
+        (["flow", "{a}", "{b}", "out", "--precision", "int8"], "int8"),
+        (["flow", "99999999999999999999", "out"], "number of a camera"),
+        (["bench", "--device", "cuda:99"], "cuda:99 is not here"),
+        (["bench", "--json", "nofolder/x.json"], "no folder for nofolder"),
+        (
+            ["train", "flow", "--recipe", "pyramid-small", "--out", "r", "--precision", "int8"],
+            "got 'int8'",
+        ),
         (["train", "flow", "--recipe", "nonsense", "--out", "runs"], "got 'nonsense'"),
         (["synth", "flow", "--sheet", "x.png", "--photos", "nowhere"], "nowhere"),
         (["eval", "flow", "nowhere"], "nowhere"),
@@ -76,6 +94,30 @@ def test_bad_input_is_one_line_and_exit_2(words, message, pair, capsys, tmp_path
     lines = [line for line in captured.err.splitlines() if line.startswith("error:")]
     assert len(lines) == 1
     assert "Traceback" not in captured.err
+
+
+def test_ctrl_c_leaves_whole_files_and_resumes(tmp_path, photo):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for i in range(60):
+        write_image(frames / f"{i}.png", np.ascontiguousarray(np.roll(photo, i, axis=1)))
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "flowmatch", "flow", str(frames), str(out)]
+    running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("*.flo")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "stopped:" in said
+    assert "Traceback" not in said
+    left = [file.name for file in out.iterdir() if file.name != "run.json"]
+    assert 1 <= len(left) < 59
+    for name in left:
+        assert read_flow(out / name).shape == photo.shape[:2] + (2,)
+    assert main(["flow", str(frames), str(out)]) == 0
+    assert len(list(out.glob("*.flo"))) == 59
 
 
 @pytest.mark.parametrize("words", [["flow", "--no-such-option"], ["nonsense"]])

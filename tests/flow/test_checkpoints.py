@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from flowmatch.flow import FlowNetS, PyramidNet, load, save_weights, shipped
-from flowmatch.flow.checkpoints import WEIGHTS, default_name
+from flowmatch.flow.checkpoints import WEIGHTS, default_name, fingerprint
 
 
 def test_shipped_weights_load_and_say_how_they_were_made():
@@ -75,6 +75,9 @@ def test_a_file_cannot_ask_for_a_huge_network(tmp_path):
         ({"model": "flownets", "arguments": '{"depth": 3}'}, "cannot be built with"),
         ({"model": "flownets", "arguments": "[1]"}, "cannot be built with"),
         ({"model": "flownets", "arguments": '{"width": -1}'}, "width must be positive"),
+        ({"model": "flownets", "arguments": '{"width": 1e308}'}, "cannot be built with"),
+        ({"model": "pyramid", "arguments": '{"channels": [-16, 32]}'}, "cannot be built with"),
+        ({"model": "pyramid", "arguments": "[" * 200_000}, "not a whole .safetensors file"),
     ],
 )
 def test_refuses_other_metadata(tmp_path, metadata, message):
@@ -93,6 +96,27 @@ def test_refuses_files_that_are_none(tmp_path):
     whole.write_bytes(whole.read_bytes()[:-100])
     with pytest.raises(ValueError, match="not a whole .safetensors file"):
         load(weights=whole)
+
+
+def test_weights_are_finite(tmp_path):
+    model = PyramidNet()
+    torch.nn.init.constant_(model.sharpness, 1e6)  # more than float16 holds
+    with pytest.raises(ValueError, match="must be finite, these are not: sharpness"):
+        save_weights(tmp_path / "w.safetensors", model, "pyramid")
+    assert not list(tmp_path.iterdir())
+    tensors = PyramidNet().state_dict() | {"sharpness": torch.tensor(torch.nan)}
+    path = write(tmp_path / "w.safetensors", tensors, model="pyramid")
+    with pytest.raises(ValueError, match="must be finite"):
+        load(weights=path)
+
+
+def test_fingerprint_changes_with_the_file(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, PyramidNet(), "pyramid")
+    before = fingerprint(weights=path)
+    assert fingerprint(weights=path) == before
+    save_weights(path, PyramidNet(), "pyramid")
+    assert fingerprint(weights=path) != before
 
 
 def test_save_refuses_an_unknown_network(tmp_path):

@@ -153,6 +153,18 @@ def test_first_guess_finds_where_features_went():
     assert torch.equal(guess, corrected)  # the decoder starts by correcting nothing
 
 
+def test_pyramid_in_float64():
+    flows = PyramidNet().double()(*torch.rand(2, 1, 3, 32, 32, dtype=torch.float64))
+    assert all(flow.dtype == torch.float64 for flow in flows)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_flow_is_float32_under_autocast(name):
+    with torch.autocast("cpu", torch.bfloat16):
+        flows = MODELS[name](**SMALL[name])(*torch.rand(2, 1, 3, 64, 64))
+    assert all(flow.dtype == torch.float32 for flow in flows)
+
+
 def test_blend_up_equal_weights():
     """Equal weights average the 3 x 3 neighbourhood; a constant flow keeps its direction."""
     flow = torch.tensor([1.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 3, 4)

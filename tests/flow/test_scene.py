@@ -105,6 +105,14 @@ def test_what_leaves_the_frame_is_hidden(photo):
     assert not hidden[:, :50].any()
 
 
+def test_what_falls_behind_the_camera_is_hidden(photo):
+    camera = Motion((25, 30), perspective=(0.1, 0.0))  # the left of the frame tips over
+    scene = Scene((50, 60), (Layer(photo, np.eye(3)),), camera)
+    flow, hidden = scene.flow(scene.view(0), 0, 1)
+    assert np.isfinite(flow).all()
+    assert hidden[:, :15].all()
+
+
 def test_a_layer_outside_changes_nothing(photo):
     scene = moving_square(photo, Motion())
     far = Layer(SQUARE, shift(500, 500), Motion(), OPAQUE)

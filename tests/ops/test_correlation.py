@@ -203,6 +203,11 @@ def test_refuses(f1, f2, grid, message):
         correlation(f1, f2, *grid)
 
 
+def test_autocast_refuses_what_does_not_fit(device):
+    with torch.autocast(device, torch.bfloat16), pytest.raises(ValueError, match="same shape, got"):
+        correlation(torch.zeros(1, 1, 4, 4, device=device), torch.zeros(2, 1, 4, 4, device=device))
+
+
 def test_kernel_protects_memory():
     """What reaches the op past the Python checks is refused, not read out of bounds."""
     f = torch.zeros(1, 2, 4, 4)

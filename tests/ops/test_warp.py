@@ -67,9 +67,16 @@ def test_compiles(device):
     torch.testing.assert_close(compiled(image, flow), warp(image, flow))
 
 
-@pytest.mark.parametrize("shape", [(0, 3, 4, 5), (1, 0, 4, 5)])
+@pytest.mark.parametrize("shape", [(0, 3, 4, 5), (1, 0, 4, 5), (1, 3, 0, 5), (1, 3, 4, 0)])
 def test_empty(shape, device):
-    assert warp(torch.zeros(shape), torch.zeros(shape[0], 2, *shape[2:])).shape == shape
+    image = torch.zeros(shape, device=device)
+    assert warp(image, torch.zeros(shape[0], 2, *shape[2:], device=device)).shape == shape
+
+
+def test_float64_image_keeps_its_precision(device):
+    image = torch.rand(1, 1, 9, 11, dtype=torch.float64, device=device)
+    still = torch.zeros(1, 2, 9, 11, device=device)
+    torch.testing.assert_close(warp(image, still), image, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize(

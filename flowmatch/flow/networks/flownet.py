@@ -70,12 +70,12 @@ class _FlowNet(nn.Module):
         skip5 = self.conv5_1(self.conv5(skip4))
         joined = self.conv6_1(self.conv6(skip5))
         predicted = self.get_submodule("predict_flow6")(joined)
-        flows = {6: predicted * (UNIT / 2**6)}
+        flows = {6: predicted.float() * (UNIT / 2**6)}
         for level, skip in ((5, skip5), (4, skip4), (3, skip3), (2, skip2)):
             up = self.get_submodule(f"upsampled_flow{level + 1}_to_{level}")(predicted)
             joined = torch.cat([skip, self.get_submodule(f"deconv{level}")(joined), up], dim=1)
             predicted = self.get_submodule(f"predict_flow{level}")(joined)
-            flows[level] = predicted * (UNIT / 2**level)
+            flows[level] = predicted.float() * (UNIT / 2**level)
         return flows
 
     def _encode(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

@@ -96,13 +96,13 @@ class PyramidNet(nn.Module):
         for stage in self.encoder:
             x = stage(x)
             features.append(x)
-        flow = first.new_zeros(len(first), 2, 1, 1, dtype=torch.float32)
+        flow = torch.zeros_like(first[:, :2, :1, :1]).to(_wide(first))
         flows: list[Tensor] = []
         for level in range(len(features) - 1, 0, -1):
             f1, f2 = features[level].chunk(2)
             guess, flow, hidden = self._refine(f1, f2, flow, self.context[level - 1])
             flows += [crop_to_level(f, H, W, level + 1) for f in (guess, flow)]
-        full = blend_up(flow, self.blend(hidden).float(), UP)
+        full = blend_up(flow, self.blend(hidden).to(flow), UP)
         return [full[..., :H, :W], *flows[::-1]]
 
     def _refine(
@@ -115,16 +115,22 @@ class PyramidNet(nn.Module):
         # Without their mean, features of unlike places are uncorrelated even before training, and
         # the zeros outside the image are neutral. Unit vectors times sqrt(C): the volume's mean
         # over C is then the cosine.
-        mean = (f1.float().mean((2, 3), keepdim=True) + f2.float().mean((2, 3), keepdim=True)) / 2
-        unit1, unit2 = (F.normalize(f.float() - mean, dim=1) * C**0.5 for f in (f1, f2))
+        both = torch.stack([f1, f2]).to(_wide(f1))
+        both = both - both.mean(dim=(0, 3, 4), keepdim=True)
+        unit1, unit2 = F.normalize(both, dim=2) * C**0.5
         volume = correlation(unit1, unit2, radius=self.radius, stride=1)
         matching = (volume * self.sharpness.exp()).softmax(dim=1)
-        step = torch.einsum("bkhw,ck->bchw", matching, self.displacements)
+        step = torch.einsum("bkhw,ck->bchw", matching, self.displacements.to(matching))
         guess = flow + step
         hidden = self.decoder(
             torch.cat([F.leaky_relu(volume, SLOPE), context(f1), guess, step], dim=1)
         )
-        return guess, guess + self.correct(hidden).float(), hidden
+        return guess, guess + self.correct(hidden).to(guess), hidden
+
+
+def _wide(image: Tensor) -> torch.dtype:
+    """Flow and similarities are float32 at least: half types cannot tell pixels apart."""
+    return torch.promote_types(image.dtype, torch.float32)
 
 
 def blend_up(flow: Tensor, scores: Tensor, factor: int) -> Tensor:
