@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/python demos/flow_of_a_clip.py
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -m "not gpu"
+	$(BIN)/python -m pytest -q
 
 lint: $(READY)
 	$(BIN)/pip install -q -e ".[lint]"
@@ -35,6 +35,7 @@ clean:
 
 # The headless OpenCV takes over where the usual one finds no libGL.
 $(READY): pyproject.toml setup.py $(wildcard csrc/*.cpp csrc/*.h csrc/cuda/*)
+	@echo "setting up .venv: downloads PyTorch, compiles the kernels"
 	test -d .venv || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -q "$(TORCH)"
 	$(BIN)/pip install -q -e ".[test]"

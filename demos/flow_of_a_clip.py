@@ -17,13 +17,13 @@ OUT = Path("demo_out")
 
 
 def clip() -> Scene:
-    """A cat and an astronaut pass before a rocket, under a camera that pans, turns and zooms."""
+    """A cat, a cup and a rocket pass before an astronaut; the camera pans, turns and zooms."""
     rng = np.random.default_rng(4)
-    layers = [Layer(data.rocket(), shift(-80, -60))]
+    layers = [Layer(data.astronaut(), shift(-60, -20) @ np.diag([1.2, 1.2, 1]))]
     for picture, size, motion in (
-        (data.astronaut()[:300, 80:380], 165, Motion((140, 170), (6, 0.6), 0.012)),
-        (data.chelsea()[:, 100:400], 150, Motion((360, 190), (-5, -1), -0.02, 0.008)),
-        (data.coffee()[50:350, 150:450], 75, Motion((250, 60), (1, 7), 0.05)),
+        (data.chelsea()[:, 100:400], 170, Motion((110, 190), (6, 0.6), 0.012)),
+        (data.coffee()[50:350, 150:450], 150, Motion((380, 210), (-5, -2), -0.02, 0.008)),
+        (data.rocket()[60:360, 180:480], 110, Motion((300, 60), (-2, 5), 0.03)),
     ):
         fit = np.diag([size / 300, size / 300, 1]) @ shift(-150, -150)
         layers.append(Layer(picture, shift(*motion.centre) @ fit, motion, outline(rng, 300)))
@@ -55,11 +55,11 @@ for name, (first, second, truth) in shown.items():
     write_image(OUT / f"truth/{name}/frame1.png", first)
     write_image(OUT / f"truth/{name}/frame2.png", second)
     write_flow(OUT / f"truth/{name}/flow.flo", truth)
-    ours, top = flow.estimate_flow(model, first, second), np.nanmax(np.hypot(*truth.T))
+    ours, top = flow.estimate_flow(model, first, second, refine=True), np.nanmax(np.hypot(*truth.T))
     errors = [error_map(field, truth, top / 4) for field in (ours, dis(first, second))]
     rows += [first, flow_to_image(truth, top), flow_to_image(ours, top), *errors]
-run("flow", OUT / "clip", OUT / "flow", "--video", "--overwrite")
-run("eval", "flow", OUT / "truth")
+run("flow", OUT / "clip", OUT / "flow", "--video", "--refine", "--overwrite")
+run("eval", "flow", OUT / "truth", "--refine")
 labels = ["first frame", "true flow", "flowmatch", "error of flowmatch", "error of DIS"]
 write_image(OUT / "overview.png", side_by_side(*rows, labels=labels * len(shown), columns=5))
 print(f"\nvideo: {OUT / 'flow/flow.mp4'}\noverview: {OUT / 'overview.png'}")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flowmatch import flow
-from flowmatch.cli.options import DeviceName, ModelName, WeightsFile, progress_bar
+from flowmatch.cli.options import DeviceName, ModelName, Refine, WeightsFile, progress_bar
 from flowmatch.cli.options import console as messages
 from flowmatch.devices import choose_device
 from flowmatch.flow.baselines import BASELINES
@@ -45,6 +45,7 @@ def eval_flow(
     model: ModelName = "default",
     weights: WeightsFile = None,
     device: DeviceName = None,
+    refine: Refine = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     baselines: Annotated[
         bool, typer.Option(help="Also DIS and Farneback (OpenCV) and zero flow.")
@@ -55,7 +56,9 @@ def eval_flow(
     where = choose_device(device)
     network = flow.load(model, weights=weights, device=where)
     methods: dict[str, Method] = {
-        "flowmatch": lambda first, second: flow.estimate_flow(network, first, second),
+        "flowmatch": lambda first, second: flow.estimate_flow(
+            network, first, second, refine=refine
+        ),
         **(BASELINES if baselines else {}),
     }
     with progress_bar(transient=True) as bar:
@@ -63,7 +66,7 @@ def eval_flow(
         evaluation = evaluate(pairs, methods, lambda done, _: bar.update(task, completed=done))
     for name, reason in evaluation.skipped:
         messages.print(f"skipped {name}: {reason}")
-    source = str(weights or model)
+    source = str(weights or model) + (", refined," if refine else "")
     if as_json:
         about = {"folder": str(folder), "flowmatch": source, "device": str(where)}
         typer.echo(json.dumps(about | evaluation.to_json(), indent=2, allow_nan=False))

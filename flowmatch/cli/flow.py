@@ -12,6 +12,7 @@ from flowmatch.cli.options import (
     DeviceName,
     ModelName,
     Precision,
+    Refine,
     WeightsFile,
     console,
     progress_bar,
@@ -76,6 +77,7 @@ def flow(
         typer.Option(help="Split frames into tiles of this side, to save memory."),
     ] = None,
     precision: Precision = "float32",
+    refine: Refine = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Compute again what is there already.")
     ] = False,
@@ -97,6 +99,7 @@ def flow(
         bidirectional=bidirectional,
         precision=precision,
         tile=tile,
+        refine=refine,
     )
     network = load(model, weights=weights, device=choose_device(device))
     report = _compute(network, frames, folder, options, batch, overwrite)

@@ -22,6 +22,9 @@ DeviceName = Annotated[
     typer.Option(help="cpu, cuda, cuda:1; else the best there is.", show_default=False),
 ]
 Precision = Annotated[str, typer.Option(help="Of the convolutions: float32, bfloat16 or float16.")]
+Refine = Annotated[
+    bool, typer.Option("--refine", help="Refine each flow: slower, better below a pixel.")
+]
 PhotosFolder = Annotated[
     Path | None,
     typer.Option(help="Folder of photographs; else textures are procedural.", show_default=False),

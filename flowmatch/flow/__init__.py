@@ -8,6 +8,7 @@ from flowmatch.flow.estimate import (
     find_occlusion,
 )
 from flowmatch.flow.networks import MODELS, FlowNetC, FlowNetS, PyramidNet
+from flowmatch.flow.refine import refine_flow
 
 __all__ = [
     "MODELS",
@@ -19,6 +20,7 @@ __all__ = [
     "estimate_flow",
     "find_occlusion",
     "load",
+    "refine_flow",
     "save_weights",
     "shipped",
 ]

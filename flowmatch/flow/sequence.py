@@ -21,6 +21,7 @@ from torch import nn
 from flowmatch.draw import flow_to_image, side_by_side
 from flowmatch.flow.estimate import (
     FlowBothWays,
+    Options,
     check_options,
     estimate_both_ways,
     estimate_flow,
@@ -48,6 +49,7 @@ class SequenceOptions:
         bidirectional: Also write the backward flow and masks of what is occluded.
         precision: As in `estimate_flow`.
         tile: As in `estimate_flow`.
+        refine: As in `estimate_flow`.
     """
 
     weights: str
@@ -55,6 +57,7 @@ class SequenceOptions:
     bidirectional: bool = False
     precision: str = "float32"
     tile: int | None = None
+    refine: bool = False
 
 
 @dataclass
@@ -306,7 +309,11 @@ def _estimate(
     stacked = (
         torch.from_numpy(np.stack(side)).permute(0, 3, 1, 2) for side in zip(*pairs, strict=True)
     )
-    chosen: dict[str, Any] = {"precision": options.precision, "tile": options.tile}
+    chosen: Options = {
+        "precision": options.precision,
+        "tile": options.tile,
+        "refine": options.refine,
+    }
     if not options.bidirectional:
         flows = estimate_flow(model, *stacked, **chosen)
         return [[flow.permute(1, 2, 0).cpu().numpy()] for flow in flows]
