@@ -30,36 +30,30 @@ def clip() -> Scene:
     return Scene((320, 480), tuple(layers), Motion((240, 160), (-2.5, 1.2), 0.004, 0.006))
 
 
-def run(*words: object) -> None:
-    """Do what a user does at the prompt."""
-    print("\n$ flowmatch", *words, flush=True)
-    if flowmatch([str(word) for word in words]) != 0:
-        raise SystemExit("the demo failed")
-
-
-scene, pairs = clip(), {}
-for t in range(25):
-    view, after = scene.view(t), scene.view(t + 1)
-    images = [np.rint(v.image).astype(np.uint8) for v in (view, after)]
-    pairs[f"clip{t:02d}"] = (*images, scene.flow(view, t, t + 1, seen=after)[0])
+scene = clip()
+views = [scene.view(t) for t in range(26)]
+frames = [np.rint(view.image).astype(np.uint8) for view in views]
 left, right, disparity = data.stereo_motorcycle()
-known = np.where(np.isfinite(disparity), -disparity, np.nan)  # of each pixel of the left picture
-pairs["motorcycle"] = (left, right, np.stack([known, 0 * known], axis=-1))
-shown = {name: pairs[name] for name in ("clip00", "clip12", "motorcycle")}
-for folder in ("clip", *(f"truth/{name}" for name in shown)):
-    (OUT / folder).mkdir(parents=True, exist_ok=True)
-for name in sorted(pairs)[:-1]:
-    write_image(OUT / f"clip/{name}.png", pairs[name][0])
+leftwards = np.where(np.isfinite(disparity), -disparity, np.nan)  # where the truth is known
+pairs = {f"clip{t:02d}": (*frames[t : t + 2], scene.flow(views[t], t, t + 1)[0]) for t in (0, 12)}
+pairs["motorcycle"] = (left, right, np.stack([leftwards, 0 * leftwards], axis=-1))
 rows, model = [], flow.load("default")
-for name, (first, second, truth) in shown.items():
+for name, (first, second, truth) in pairs.items():
+    (OUT / "truth" / name).mkdir(parents=True, exist_ok=True)
     write_image(OUT / f"truth/{name}/frame1.png", first)
     write_image(OUT / f"truth/{name}/frame2.png", second)
     write_flow(OUT / f"truth/{name}/flow.flo", truth)
     ours, top = flow.estimate_flow(model, first, second, refine=True), np.nanmax(np.hypot(*truth.T))
     errors = [error_map(field, truth, top / 4) for field in (ours, dis(first, second))]
     rows += [first, flow_to_image(truth, top), flow_to_image(ours, top), *errors]
-run("flow", OUT / "clip", OUT / "flow", "--video", "--refine", "--overwrite")
-run("eval", "flow", OUT / "truth", "--refine")
+(OUT / "clip").mkdir(exist_ok=True)
+for t, frame in enumerate(frames):
+    write_image(OUT / f"clip/{t:02d}.png", frame)
+for command in (f"flow {OUT}/clip {OUT}/flow --video --refine --overwrite",
+                f"eval flow {OUT}/truth --refine"):  # fmt: skip
+    print(f"\n$ flowmatch {command}", flush=True)
+    if flowmatch(command.split()) != 0:
+        raise SystemExit("the demo failed")
 labels = ["first frame", "true flow", "flowmatch", "error of flowmatch", "error of DIS"]
-write_image(OUT / "overview.png", side_by_side(*rows, labels=labels * len(shown), columns=5))
+write_image(OUT / "overview.png", side_by_side(*rows, labels=labels * len(pairs), columns=5))
 print(f"\nvideo: {OUT / 'flow/flow.mp4'}\noverview: {OUT / 'overview.png'}")
