@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowmatch.ops import _native
 
@@ -165,3 +165,91 @@ def correlation(f1: Tensor, f2: Tensor, radius: int = 10, stride: int = 2) -> Te
     _check(f1, f2, radius, stride, one_type=not autocast)  # autocast makes the types equal
     volume: Tensor = torch.ops.flowmatch.correlation(f1, f2, radius, stride)
     return volume
+
+
+class Correlation(nn.Module):
+    r"""The whole correlation layer of Caffe's FlowNet, for features of two images.
+
+    Both inputs are padded with zeros by ``pad``. Patches of ``kernel_size`` around every
+    ``stride1``-th pixel of the first are compared with those of the second, displaced by
+    ``{-r, ..., r} * stride2`` in both directions, ``r = max_displacement // stride2``::
+
+        out[b, k, y, x] = 1 / (kernel_size^2 * C) * sum_{j, i, c}
+            f1[b, c, y1 + j, x1 + i] * f2[b, c, y1 + dy + j, x1 + dx + i]
+
+    with ``j, i`` over the patch and ``y1 = y * stride1 + max_displacement`` its upper left corner;
+    ``subtract=True`` sums ``|f1 - f2|`` instead of the product. The default is FlowNetC's layer.
+
+    Args:
+        kernel_size: Side of the patches, odd.
+        pad: Zeros around both inputs.
+        max_displacement: Largest displacement, in pixels.
+        stride1: Step between the pixels of the first input that are compared.
+        stride2: Step between displacements.
+        subtract: Compare by absolute differences, not by products.
+
+    Raises:
+        ValueError: An argument is out of range, or the inputs are too small for them.
+
+    Example:
+        >>> f1, f2 = torch.rand(2, 1, 8, 12, 16)
+        >>> Correlation()(f1, f2).shape
+        torch.Size([1, 441, 12, 16])
+        >>> Correlation(kernel_size=3, pad=4, max_displacement=4, stride1=2)(f1, f2).shape
+        torch.Size([1, 25, 5, 7])
+
+    Reference:
+        Dosovitskiy et al., FlowNet, ICCV 2015, section 3; output sizes as in the released layer.
+    """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: int = 1,
+        pad: int = 20,
+        max_displacement: int = 20,
+        stride1: int = 1,
+        stride2: int = 2,
+        subtract: bool = False,
+    ) -> None:
+        super().__init__()
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
+        if min(pad, max_displacement) < 0 or min(stride1, stride2) < 1:
+            raise ValueError(
+                "pad, max_displacement >= 0 and stride1, stride2 >= 1 are needed, got "
+                f"{pad}, {max_displacement}, {stride1}, {stride2}"
+            )
+        self.kernel_size, self.pad, self.max_displacement = kernel_size, pad, max_displacement
+        self.stride1, self.stride2, self.subtract = stride1, stride2, subtract
+
+    def forward(self, f1: Tensor, f2: Tensor) -> Tensor:
+        """Compare ``[B, C, H, W]`` with ``[B, C, H, W]``: ``[B, (2 r + 1)^2, h, w]``."""
+        radius = self.max_displacement // self.stride2
+        _check(f1, f2, radius, self.stride2)
+        border = self.max_displacement + self.kernel_size // 2
+        height, width = (
+            -(-(side + 2 * self.pad - 2 * border) // self.stride1) for side in f1.shape[-2:]
+        )
+        if height < 1 or width < 1:
+            raise ValueError(
+                f"inputs of {tuple(f1.shape[-2:])} padded by {self.pad} are too small for patches "
+                f"of {self.kernel_size} displaced by {self.max_displacement}"
+            )
+        f1, f2 = (F.pad(f, (self.pad,) * 4) for f in (f1, f2))
+        compare = _differences if self.subtract else correlation
+        volume = compare(f1, f2, radius, self.stride2)
+        # A patch is compared by the mean of what its pixels give.
+        reach = (..., *(slice(self.max_displacement, None),) * 2)
+        means = F.avg_pool2d(volume[reach], self.kernel_size, self.stride1)
+        return means[..., :height, :width]
+
+
+def _differences(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:
+    """Return mean absolute differences, laid out as `correlation`'s products."""
+    H, W = f1.shape[-2:]
+    padded = F.pad(f2, (radius * stride,) * 4)
+    planes = [
+        (f1 - padded[..., y : y + H, x : x + W]).abs().mean(1) for y, x in _shifts(radius, stride)
+    ]
+    return torch.stack(planes, dim=1)

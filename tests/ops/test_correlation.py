@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowmatch.ops import active_kernel, correlation
+from flowmatch.ops import Correlation, active_kernel, correlation
 from flowmatch.ops.correlation import correlation_grad_reference, correlation_reference
 
 ops = torch.ops.flowmatch
@@ -248,3 +249,63 @@ def test_narrower_instruction_sets(narrow, request):
     }
     done = subprocess.run([sys.executable, "-c", NARROW], env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
+
+
+LAYERS = [  # kernel_size, pad, max_displacement, stride1, stride2
+    (1, 4, 4, 1, 2),  # FlowNetC's, smaller
+    (1, 0, 2, 1, 1),
+    (3, 4, 3, 1, 1),  # where peers read the wrong pixels
+    (3, 5, 4, 2, 2),
+    (5, 6, 3, 3, 2),  # max_displacement is no multiple of stride2
+    (1, 3, 0, 2, 1),
+]
+
+
+def plain_layer(f1, f2, kernel_size, pad, max_displacement, stride1, stride2, subtract):
+    """The released layer's definition, loop by loop."""
+    f1, f2 = (np.pad(f.numpy(), ((0, 0), (0, 0), (pad, pad), (pad, pad))) for f in (f1, f2))
+    B, C, H, W = f1.shape
+    border, radius = max_displacement + kernel_size // 2, max_displacement // stride2
+    h, w = (int(np.ceil((side - 2 * border) / stride1)) for side in (H, W))
+    out = np.zeros((B, (2 * radius + 1) ** 2, h, w))
+    for y, x, dy, dx in np.ndindex(h, w, 2 * radius + 1, 2 * radius + 1):
+        y1, x1 = y * stride1 + max_displacement, x * stride1 + max_displacement
+        y2, x2 = y1 + (dy - radius) * stride2, x1 + (dx - radius) * stride2
+        a = f1[:, :, y1 : y1 + kernel_size, x1 : x1 + kernel_size]
+        b = f2[:, :, y2 : y2 + kernel_size, x2 : x2 + kernel_size]
+        compared = np.abs(a - b) if subtract else a * b
+        out[:, dy * (2 * radius + 1) + dx, y, x] = compared.mean(axis=(1, 2, 3))
+    return torch.from_numpy(out)
+
+
+@pytest.mark.parametrize("subtract", [False, True])
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_layer_equals_its_definition(layer, subtract, device):
+    f1, f2 = features((2, 3, 9, 12), torch.float64, "cpu")
+    names = ("kernel_size", "pad", "max_displacement", "stride1", "stride2")
+    module = Correlation(**dict(zip(names, layer, strict=True)), subtract=subtract)
+    found = module(f1.to(device), f2.to(device)).cpu()
+    torch.testing.assert_close(found, plain_layer(f1, f2, *layer, subtract))
+
+
+@pytest.mark.parametrize("subtract", [False, True])
+def test_layer_gradients(subtract, device):
+    f1, f2 = (f.requires_grad_() for f in features((1, 2, 5, 4), torch.float64, device))
+    module = Correlation(
+        kernel_size=3, pad=3, max_displacement=2, stride1=2, stride2=1, subtract=subtract
+    )
+    assert torch.autograd.gradcheck(module, (f1, f2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kernel_size": 2}, "odd and positive, got 2"),
+        ({"stride1": 0}, "stride1, stride2 >= 1"),
+        ({"pad": -1}, "pad, max_displacement >= 0"),
+        ({"pad": 0}, "too small for patches of 1 displaced by 20"),
+    ],
+)
+def test_layer_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Correlation(**arguments)(*torch.rand(2, 1, 2, 8, 8))
