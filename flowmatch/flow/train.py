@@ -51,7 +51,7 @@ _LONG_MOTION = ((0.4, 0.2), (1.0, 0.35), (2.5, 0.25), (5.0, 0.2))
 
 RECIPES: dict[str, FlowRecipe] = {
     # Small frames and motions first: the network learns to match within minutes. The second stage
-    # starts from the first's weights (--start) and goes to larger frames and longer motions.
+    # starts from the first's weights (--start), with larger frames and longer motions.
     "pyramid-small": FlowRecipe("pyramid", Schedule(steps=3000, batch=6), *_PYRAMID_LOSS),
     "pyramid-large": FlowRecipe(
         "pyramid",
@@ -60,6 +60,15 @@ RECIPES: dict[str, FlowRecipe] = {
         size=(256, 384),
         motion=_LONG_MOTION,
         seed=1,
+    ),
+    # What is learnt last is kept best: the third stage brings sub-pixel motion back.
+    "pyramid-fine": FlowRecipe(
+        "pyramid",
+        Schedule(steps=1600, batch=4, learning_rate=4e-4),
+        *_PYRAMID_LOSS,
+        size=(256, 384),
+        motion=((0.2, 0.25), (0.6, 0.25), (1.0, 0.25), (2.5, 0.15), (5.0, 0.1)),
+        seed=2,
     ),
     "flownets-thin": FlowRecipe(
         "flownets",
