@@ -25,7 +25,7 @@ bench: $(READY)
 # On a machine with a GPU: needs no network and no venv. CUDA_HOME names the toolkit.
 gpu:
 	FLOWMATCH_KERNELS=cuda $(PYTHON) setup.py build_ext --inplace
-	$(PYTHON) -m pytest -q -m gpu
+	$(PYTHON) -m pytest -q -m gpu tests/ops tests/flow
 	$${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer --error-exitcode 1 $(PYTHON) -m pytest -q -m gpu tests/ops -k "reference"
 	mkdir -p benchmarks/results
 	$(PYTHON) -m flowmatch bench all --device cuda --json benchmarks/results/cuda.json

@@ -40,3 +40,16 @@ def test_make_targets_exist():
     assert {"demo", "test"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_links_lead_somewhere_and_nothing_is_left_to_fill_in():
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert links
+    for link in links:
+        assert (ROOT / link).is_file(), link
+    assert not re.findall(r"^[A-Z_]{4,}$", README, flags=re.MULTILINE)
+
+
+def test_folders_of_the_map_exist():
+    for name in re.findall(r"^\| `([a-z/]+)`", README, flags=re.MULTILINE):
+        assert (ROOT / name).exists(), name
