@@ -29,7 +29,8 @@ from flowmatch.flow.estimate import (
 from flowmatch.io._files import replace_when_done
 from flowmatch.io.flow import read_flow, write_flow
 from flowmatch.io.image import IMAGE_SUFFIXES, write_image
-from flowmatch.io.video import Frames, VideoWriter
+from flowmatch.io.video import Frames
+from flowmatch.io.video_writer import VideoWriter
 
 T = TypeVar("T")
 Frame = NDArray[np.uint8]

@@ -2,7 +2,8 @@
 
 from flowmatch.io.flow import read_flow, write_flow
 from flowmatch.io.image import IMAGE_SUFFIXES, read_image, write_image
-from flowmatch.io.video import Frames, SkippedFrame, VideoWriter, read_frames
+from flowmatch.io.video import Frames, SkippedFrame, read_frames
+from flowmatch.io.video_writer import VideoWriter
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -90,6 +90,11 @@ def natural_order(path: Path) -> list[tuple[int, str]]:
     return [(int(part), part) if part.isdecimal() else (-1, part.casefold()) for part in parts]
 
 
+def size_in_words(shape: tuple[int, ...]) -> str:
+    """Return ``width x height`` of an array ``[H, W, ...]``."""
+    return f"{shape[1]} x {shape[0]}"
+
+
 def require_dimensions(path: Path, height: int, width: int) -> None:
     """Refuse an image or field without pixels."""
     if height < 1 or width < 1:

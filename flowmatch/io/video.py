@@ -1,4 +1,4 @@
-"""Videos, folders of pictures and cameras in, one frame after the other; videos out."""
+"""Videos, folders of pictures and cameras in, one frame after the other."""
 
 import hashlib
 import itertools
@@ -6,11 +6,8 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +15,9 @@ from numpy.typing import NDArray
 from flowmatch._opencv import cv2
 from flowmatch.io._files import (
     FilePath,
-    entry_for_suffix,
     existing_file,
     natural_order,
-    optional_module,
-    replace_when_done,
+    size_in_words,
 )
 from flowmatch.io.image import IMAGE_SUFFIXES, read_image
 
@@ -80,7 +75,8 @@ class Frames:
             if isinstance(frame, str):
                 self.skipped.append(SkippedFrame(index, frame))
             elif first and frame.shape != first:
-                reason = f"{_size(frame.shape)} pixels, the first frame has {_size(first)}"
+                sizes = size_in_words(frame.shape), size_in_words(first)
+                reason = "{} pixels, the first frame has {}".format(*sizes)
                 self.skipped.append(SkippedFrame(index, reason))
             else:
                 first = frame.shape
@@ -139,6 +135,7 @@ def read_frames(
 
     Example:
         >>> import tempfile
+        >>> from flowmatch.io import VideoWriter
         >>> folder = Path(tempfile.mkdtemp())
         >>> with VideoWriter(folder / "clip.avi", rate=25) as video:
         ...     for _ in range(4):
@@ -186,10 +183,6 @@ def _in_order(paths: Iterable[Path]) -> list[Path]:
 def _retrieved(capture: cv2.VideoCapture) -> NDArray[np.uint8] | str:
     decoded, bgr = capture.retrieve()
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)) if decoded else "cannot be decoded"
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]} x {shape[0]}"
 
 
 class _Pictures:
@@ -251,126 +244,3 @@ class _Video:
             capture.release()
         if failed and failed[0] < claimed:
             yield failed[0], f"nothing more can be decoded; the file claims {claimed} frames"
-
-
-class VideoWriter:
-    """Write frames to a video file, as a context manager.
-
-    The file gets its name when the block ends without an exception, and is deleted otherwise.
-    Sides of odd length are extended by repeating the edge: colour is stored at half resolution.
-
-    Args:
-        path: ``.mp4``, ``.avi`` (Motion JPEG) or ``.webm`` (VP9); the folder must exist.
-        rate: Frames per second, 0.01 to 1000.
-        codec: For ``.mp4``, ``"h264"`` (needs the package av) or ``"mp4v"``; ``"auto"`` takes the
-            first where av is installed.
-
-    Raises:
-        ValueError: Unknown suffix, a codec that does not go with it, a rate out of range,
-            frames of different sizes, or not a single frame.
-        OSError: The encoder cannot be opened or wrote nothing.
-        ImportError: ``codec="h264"``, and av is not installed.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "clip.avi"
-        >>> with VideoWriter(path, rate=25) as video:
-        ...     video.write(np.zeros((32, 48, 3), np.uint8))
-    """
-
-    def __init__(self, path: FilePath, rate: float, *, codec: str = "auto") -> None:
-        self.path = Path(path)
-        codecs = entry_for_suffix(self.path, _CODECS, "video")
-        if codec not in ("auto", *codecs):
-            raise ValueError(f"{path}: codec must be one of {('auto', *codecs)}, got {codec!r}")
-        if not 0.01 <= rate <= 1000:
-            raise ValueError(f"{path}: rate must be 0.01 to 1000 frames per second, got {rate}")
-        self.rate, self.codec = float(rate), codec
-        self._encoder: _H264 | _OpenCV | None = None
-        self._shape: tuple[int, ...] = ()
-        self._beside: Path | None = None
-        self._closing = ExitStack()
-
-    def __enter__(self) -> "VideoWriter":
-        self._beside = self._closing.enter_context(replace_when_done(self.path))
-        self._closing.push(self._refuse_empty)
-        self._encoder = None
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._closing.__exit__(*error)
-        self._beside = None
-
-    def write(self, frame: NDArray[np.uint8]) -> None:
-        """Append one frame, RGB uint8 ``[H, W, 3]``, of the same size as the first."""
-        if self._beside is None:
-            raise ValueError(f"{self.path}: frames are written inside `with VideoWriter(...)`")
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
-            came = f"{frame.dtype} {list(frame.shape)}"
-            raise ValueError(f"{self.path}: frame must be uint8 [H, W, 3], got {came}")
-        if self._encoder is None:
-            self._shape = frame.shape
-            self._encoder = self._open_encoder(self._beside)
-            self._closing.callback(self._encoder.close)
-        if frame.shape != self._shape:
-            sizes = f"{_size(self._shape)} pixels like the first, got {_size(frame.shape)}"
-            raise ValueError(f"{self.path}: frame must be {sizes}")
-        height, width, _ = frame.shape
-        self._encoder.write(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge"))
-
-    def _open_encoder(self, beside: Path) -> "_H264 | _OpenCV":
-        height, width = (side + side % 2 for side in self._shape[:2])
-        codecs = _CODECS[self.path.suffix.lower()] if self.codec == "auto" else (self.codec,)
-        if codecs[0] == "h264":
-            try:
-                return _H264(beside, self.rate, height, width)
-            except ImportError:
-                if self.codec == "h264":
-                    raise
-        return _OpenCV(beside, self.rate, height, width, _FOURCC[codecs[-1]])
-
-    def _refuse_empty(self, kind: Any, *error: Any) -> None:
-        if kind is None and self._encoder is None:
-            raise ValueError(f"{self.path}: no frame was written")
-
-
-class _H264:
-    def __init__(self, path: Path, rate: float, height: int, width: int) -> None:
-        self.av = optional_module("av", "writing H.264")
-        self.container = self.av.open(str(path), "w")
-        # 30000/1001 is the finest that television needs, and encoders refuse large terms.
-        exact = Fraction(rate).limit_denominator(1001)
-        self.stream = self.container.add_stream("libx264", rate=exact, options={"crf": "18"})
-        self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
-        # The matrix that libswscale converts with by default; untagged, players guess by size.
-        self.stream.codec_context.colorspace = self.av.video.reformatter.Colorspace.ITU601
-
-    def write(self, frame: NDArray[np.uint8]) -> None:
-        picture = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        self.container.mux(self.stream.encode(picture))
-
-    def close(self) -> None:
-        self.container.mux(self.stream.encode())
-        self.container.close()
-
-
-class _OpenCV:
-    def __init__(self, path: Path, rate: float, height: int, width: int, fourcc: str) -> None:
-        self.path, code = path, cv2.VideoWriter.fourcc(*fourcc)
-        self.writer = cv2.VideoWriter(str(path), code, rate, (width, height))
-        if not self.writer.isOpened():
-            raise OSError(f"OpenCV cannot write {fourcc} video of {width} x {height} pixels")
-
-    def write(self, frame: NDArray[np.uint8]) -> None:
-        self.writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-
-    def close(self) -> None:
-        self.writer.release()
-        # The writer reports nothing, not even a full disk.
-        if not self.path.exists() or self.path.stat().st_size == 0:
-            raise OSError("OpenCV wrote no video")
-
-
-# Codecs by suffix, best first; OpenCV's wheels hold no H.264 encoder.
-_CODECS = {".mp4": ("h264", "mp4v"), ".avi": ("mjpg",), ".webm": ("vp9",)}
-_FOURCC = {"mp4v": "mp4v", "mjpg": "MJPG", "vp9": "VP90"}

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from flowmatch.cli import main
+from flowmatch.io import VideoWriter
 from flowmatch.io.flow import read_flow
 from flowmatch.io.image import read_image, write_image
-from flowmatch.io.video import VideoWriter
 
 
 @pytest.fixture
