@@ -1,0 +1,182 @@
+"""Other packages' correlation layers over our operator: an existing network changes an import.
+
+Each function and class here has the names, the arguments and the output of the package it stands in
+for, without its faults: it runs on CPUs, in half types, under ``torch.compile``, twice
+differentiable, and for every stride and kernel size.
+"""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowmatch.ops import Correlation, correlation
+
+Pair = int | tuple[int, int]
+
+
+def spatial_correlation_sample(
+    input1: Tensor,
+    input2: Tensor,
+    kernel_size: Pair = 1,
+    patch_size: Pair = 1,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    dilation_patch: Pair = 1,
+) -> Tensor:
+    """Do as ``spatial_correlation_sampler.spatial_correlation_sample`` (0.5).
+
+    Args:
+        input1: Features ``[B, C, H, W]``.
+        input2: Features of the second image, same shape.
+        kernel_size: Side of the compared patches, an int or (height, width), as all that follows.
+        patch_size: Number of displacements, to both sides together.
+        stride: Step between the compared pixels of `input1`.
+        padding: Zeros around both inputs.
+        dilation: Step between the pixels of a compared patch.
+        dilation_patch: Step between displacements.
+
+    Returns:
+        Sums, not means, of products: ``[B, patch height, patch width, h, w]``.
+
+    Raises:
+        ValueError: The inputs do not fit each other, or an argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> f1, f2 = torch.rand(2, 1, 8, 6, 7)
+        >>> spatial_correlation_sample(f1, f2, patch_size=5, dilation_patch=2).shape
+        torch.Size([1, 5, 5, 6, 7])
+
+    Reference:
+        Pinard, Pytorch-Correlation-extension.
+    """
+    kernel, patch, steps, pad, spread, apart = (
+        (value, value) if isinstance(value, int) else value
+        for value in (kernel_size, patch_size, stride, padding, dilation, dilation_patch)
+    )
+    if min(*kernel, *patch, *steps, *spread, *apart) < 1 or min(pad) < 0:
+        raise ValueError(
+            "sizes, strides and dilations >= 1 and padding >= 0 are needed, got "
+            f"{kernel_size=}, {patch_size=}, {stride=}, {padding=}, {dilation=}, {dilation_patch=}"
+        )
+    B, C, H, W = input1.shape
+    first, second = (F.pad(f, (pad[1], pad[1], pad[0], pad[0])) for f in (input1, input2))
+    # Our displacements are a square with one step: take one that holds theirs, and choose.
+    step = math.gcd(*apart)
+    radius = max(size // 2 * a // step for size, a in zip(patch, apart, strict=True))
+    volume = C * correlation(first, second, radius, step)
+    side = 2 * radius + 1
+    volume = volume.view(B, side, side, *volume.shape[-2:])
+    rows, columns = (
+        slice(radius - (size - 1) // 2 * a // step, radius + size // 2 * a // step + 1, a // step)
+        for size, a in zip(patch, apart, strict=True)
+    )
+    chosen = volume[:, rows, columns]
+    ones = chosen.new_ones(1, 1, *kernel)
+    sums = F.conv2d(chosen.flatten(0, 2)[:, None], ones, stride=steps, dilation=spread)
+    return sums.view(B, *patch, *sums.shape[-2:])
+
+
+class SpatialCorrelationSampler(nn.Module):
+    """Stand in for ``spatial_correlation_sampler.SpatialCorrelationSampler``.
+
+    Its arguments are those of `spatial_correlation_sample`.
+    """
+
+    def __init__(
+        self,
+        kernel_size: Pair = 1,
+        patch_size: Pair = 1,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        dilation: Pair = 1,
+        dilation_patch: Pair = 1,
+    ) -> None:
+        super().__init__()
+        self.arguments = (kernel_size, patch_size, stride, padding, dilation, dilation_patch)
+
+    def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
+        """Return ``[B, patch height, patch width, h, w]``."""
+        return spatial_correlation_sample(input1, input2, *self.arguments)
+
+
+class MmcvCorrelation(nn.Module):
+    """Stand in for ``mmcv.ops.Correlation``.
+
+    Args:
+        kernel_size: Side of the compared patches.
+        max_displacement: Displacements to each side, in steps of `dilation_patch`.
+        stride: Step between the compared pixels of the first input.
+        padding: Zeros around both inputs.
+        dilation: Step between the pixels of a compared patch.
+        dilation_patch: Step between displacements.
+
+    Example:
+        >>> import torch
+        >>> f1, f2 = torch.rand(2, 1, 8, 6, 7)
+        >>> MmcvCorrelation(max_displacement=4)(f1, f2).shape
+        torch.Size([1, 9, 9, 6, 7])
+    """
+
+    def __init__(
+        self,
+        kernel_size: int = 1,
+        max_displacement: int = 1,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        dilation_patch: int = 1,
+    ) -> None:
+        super().__init__()
+        side = 2 * max_displacement + 1
+        self.arguments = (kernel_size, side, stride, padding, dilation, dilation_patch)
+
+    def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
+        """Return sums of products, ``[B, side, side, h, w]``."""
+        return spatial_correlation_sample(input1, input2, *self.arguments)
+
+
+class FlowNet2Correlation(nn.Module):
+    """Stand in for flownet2-pytorch's ``correlation_package.Correlation``.
+
+    Args:
+        pad_size: Zeros around both inputs.
+        kernel_size: Side of the compared patches, odd.
+        max_displacement: Largest displacement, in pixels.
+        stride1: Step between the compared pixels of the first input.
+        stride2: Step between displacements.
+        corr_multiply: 1; the package takes it and ignores it.
+
+    Example:
+        >>> import torch
+        >>> f1, f2 = torch.rand(2, 1, 8, 6, 7)
+        >>> FlowNet2Correlation(20, 1, 20, 1, 2, 1)(f1, f2).shape
+        torch.Size([1, 441, 6, 7])
+    """
+
+    def __init__(
+        self,
+        pad_size: int = 20,
+        kernel_size: int = 1,
+        max_displacement: int = 20,
+        stride1: int = 1,
+        stride2: int = 2,
+        corr_multiply: int = 1,
+    ) -> None:
+        super().__init__()
+        if corr_multiply != 1:
+            raise ValueError(f"corr_multiply must be 1, got {corr_multiply}")
+        self.layer = Correlation(
+            kernel_size=kernel_size,
+            pad=pad_size,
+            max_displacement=max_displacement,
+            stride1=stride1,
+            stride2=stride2,
+        )
+
+    def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
+        """Return means of products, ``[B, side^2, h, w]``."""
+        compared: Tensor = self.layer(input1, input2)
+        return compared

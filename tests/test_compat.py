@@ -1,0 +1,119 @@
+"""Other packages' layers against a plain statement of what each computes."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+
+from flowmatch.compat import (
+    FlowNet2Correlation,
+    MmcvCorrelation,
+    SpatialCorrelationSampler,
+    spatial_correlation_sample,
+)
+from flowmatch.ops import Correlation
+
+CASES = [  # kernel_size, patch_size, stride, padding, dilation, dilation_patch
+    (1, 1, 1, 0, 1, 1),
+    (1, 5, 1, 0, 1, 2),  # FlowNetC's, smaller
+    (3, 3, 2, 1, 1, 1),
+    (3, 5, 1, 2, 2, 3),
+    ((1, 3), (3, 5), (2, 1), (0, 1), (1, 2), (2, 1)),  # height and width unlike
+    (1, 4, 1, 0, 1, 2),  # an even patch: one displacement more to the right and down
+]
+
+
+def both(value):
+    return (value, value) if isinstance(value, int) else value
+
+
+def plain(f1, f2, *case):
+    """The sum over a patch of products, pixel by pixel, zero outside either image."""
+    kernel, patch, stride, pad, dilation, apart = map(both, case)
+    B, C, H, W = f1.shape
+
+    def at(image, y, x):
+        inside = 0 <= y < H and 0 <= x < W
+        return image[:, :, y, x] if inside else np.zeros((B, C))
+
+    h, w = (
+        (side + 2 * pad[i] - (kernel[i] - 1) * dilation[i] - 1) // stride[i] + 1
+        for i, side in enumerate((H, W))
+    )
+    out = np.zeros((B, *patch, h, w))
+    for py, px, y, x, ky, kx in np.ndindex(*patch, h, w, *kernel):
+        y1 = y * stride[0] - pad[0] + ky * dilation[0]
+        x1 = x * stride[1] - pad[1] + kx * dilation[1]
+        y2 = y1 + (py - (patch[0] - 1) // 2) * apart[0]
+        x2 = x1 + (px - (patch[1] - 1) // 2) * apart[1]
+        out[:, py, px, y, x] += (at(f1, y1, x1) * at(f2, y2, x2)).sum(1)
+    return out
+
+
+def features():
+    return torch.randn(2, 2, 3, 7, 9, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_spatial_correlation_sampler(case):
+    f1, f2 = features()
+    expected = torch.from_numpy(plain(f1.numpy(), f2.numpy(), *case))
+    torch.testing.assert_close(spatial_correlation_sample(f1, f2, *case), expected)
+    torch.testing.assert_close(SpatialCorrelationSampler(*case)(f1, f2), expected)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if isinstance(case[0], int)], ids=str)
+def test_against_the_package_itself(case):
+    if importlib.util.find_spec("spatial_correlation_sampler") is None:
+        pytest.skip("spatial-correlation-sampler is not installed")
+    from spatial_correlation_sampler import spatial_correlation_sample as theirs
+
+    f1, f2 = features()
+    torch.testing.assert_close(
+        spatial_correlation_sample(f1, f2, *case), theirs(f1, f2, *case), check_stride=False
+    )
+
+
+def test_mmcv_counts_displacements_in_steps():
+    f1, f2 = features()
+    expected = torch.from_numpy(plain(f1.numpy(), f2.numpy(), 3, 5, 2, 1, 1, 2))
+    found = MmcvCorrelation(3, max_displacement=2, stride=2, padding=1, dilation_patch=2)(f1, f2)
+    torch.testing.assert_close(found, expected)
+
+
+def test_flownet2_is_the_caffe_layer():
+    f1, f2 = features()
+    layer = Correlation(kernel_size=3, pad=3, max_displacement=2, stride1=2, stride2=1)
+    torch.testing.assert_close(FlowNet2Correlation(3, 3, 2, 2, 1, 1)(f1, f2), layer(f1, f2))
+    f = torch.rand(1, 4, 6, 7)
+    assert FlowNet2Correlation(20, 1, 20, 1, 2, 1)(f, f).shape == (1, 441, 6, 7)
+
+
+def test_the_three_agree_on_flownetc():
+    """FlowNetC's layer in each package's words; they differ by the mean over channels."""
+    f1, f2 = features()
+    theirs = spatial_correlation_sample(f1, f2, patch_size=5, dilation_patch=2).flatten(1, 2) / 3
+    nvidia = FlowNet2Correlation(4, 1, 4, 1, 2, 1)(f1, f2)
+    torch.testing.assert_close(theirs, nvidia)
+
+
+def test_gradients():
+    f1, f2 = (f[:1, :2, :4, :4].clone().requires_grad_() for f in features())
+    assert torch.autograd.gradcheck(
+        lambda a, b: spatial_correlation_sample(a, b, 3, 3, 2, 1, 1, 2), (f1, f2)
+    )
+
+
+@pytest.mark.parametrize("bad", [{"kernel_size": 0}, {"padding": -1}, {"stride": (1, 0)}])
+def test_refuses(bad):
+    with pytest.raises(ValueError, match="are needed, got"):
+        spatial_correlation_sample(*features(), **bad)
+
+
+def test_refuses_what_the_peer_would_read_past():
+    f1, f2 = torch.rand(1, 3, 4, 4), torch.rand(1, 2, 4, 4)
+    with pytest.raises(ValueError, match="same shape, got"):
+        spatial_correlation_sample(f1, f2)
+    with pytest.raises(ValueError, match="corr_multiply must be 1"):
+        FlowNet2Correlation(corr_multiply=0)
