@@ -64,7 +64,7 @@ RECIPES: dict[str, FlowRecipe] = {
     # What is learnt last is kept best: the third stage brings sub-pixel motion back.
     "pyramid-fine": FlowRecipe(
         "pyramid",
-        Schedule(steps=1600, batch=4, learning_rate=4e-4),
+        Schedule(steps=2200, batch=4, learning_rate=4e-4),
         *_PYRAMID_LOSS,
         size=(256, 384),
         motion=((0.2, 0.25), (0.6, 0.25), (1.0, 0.25), (2.5, 0.15), (5.0, 0.1)),
