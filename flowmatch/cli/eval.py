@@ -48,7 +48,7 @@ def eval_flow(
     refine: Refine = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     baselines: Annotated[
-        bool, typer.Option(help="Also DIS and Farneback (OpenCV) and zero flow.")
+        bool, typer.Option(help="Also DIS, DIS refined, Farneback (OpenCV) and zero flow.")
     ] = True,
 ) -> None:
     """Measure a flow network on pairs with a known flow, next to classical methods."""

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
+from flowmatch.flow.refine import refine_flow
 
 Image = NDArray[np.uint8]
 Flow = NDArray[np.float32]
@@ -96,8 +97,20 @@ def dis(first: Image, second: Image) -> Flow:
     return np.asarray(search.calc(*grays, None), np.float32)  # type: ignore[call-overload]
 
 
+def dis_refined(first: Image, second: Image) -> Flow:
+    """Estimate flow by `dis`, and refine it as `refine_flow` does a network's.
+
+    Example:
+        >>> picture = np.zeros((16, 24, 3), np.uint8)
+        >>> float(dis_refined(picture, picture).max())
+        0.0
+    """
+    return refine_flow(first, second, dis(first, second))
+
+
 BASELINES: dict[str, Callable[[Image, Image], Flow]] = {
     "dis": dis,
+    "dis+refine": dis_refined,
     "farneback": farneback,
     "zero": zero,
 }

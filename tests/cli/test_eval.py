@@ -59,8 +59,8 @@ def test_table(tmp_path, capsys):
     ]
     still = [line[1:-1] for line in lines if line[:1] == ["zero"]]
     assert still[0] == ["5.000", "100.0", "100.0", "100.0", "0.0", "5.00"]
-    assert [line[0] for line in lines if len(line) == 8][:4] == [
-        "flowmatch", "dis", "farneback", "zero",
+    assert [line[0] for line in lines if len(line) == 8][:5] == [
+        "flowmatch", "dis", "dis+refine", "farneback", "zero",
     ]  # fmt: skip
     assert "2 pairs, each weighing the same in a mean; flowmatch is default on" in out
 
@@ -76,8 +76,10 @@ def test_columns_line_up_and_fit(tmp_path, capsys):
     assert {"match", "unmatch", "s40+"} <= set(table[0].split())
     # Every number of a column ends where its heading ends.
     ends = [found.end() for found in re.finditer(r"\S+", table[0])]
-    rows = [line for line in table if re.match(r"  (flowmatch|dis|farneback|zero) ", line)]
-    assert len(rows) == 4 * (2 + 2 + 1)  # sequences, groups, mean
+    rows = [
+        line for line in table if re.match(r"  (flowmatch|dis|dis\+refine|farneback|zero) ", line)
+    ]
+    assert len(rows) == 5 * (2 + 2 + 1)  # sequences, groups, mean
     for row in rows:
         assert [found.end() for found in re.finditer(r"\S+", row)][1:] == ends
     assert rows[0].split()[1] == "297.000"
