@@ -102,7 +102,7 @@ class SpatialCorrelationSampler(nn.Module):
         return spatial_correlation_sample(input1, input2, *self.arguments)
 
 
-class MmcvCorrelation(nn.Module):
+class MmcvCorrelation(SpatialCorrelationSampler):
     """Stand in for ``mmcv.ops.Correlation``.
 
     Args:
@@ -129,13 +129,8 @@ class MmcvCorrelation(nn.Module):
         dilation: int = 1,
         dilation_patch: int = 1,
     ) -> None:
-        super().__init__()
         side = 2 * max_displacement + 1
-        self.arguments = (kernel_size, side, stride, padding, dilation, dilation_patch)
-
-    def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
-        """Return sums of products, ``[B, side, side, h, w]``."""
-        return spatial_correlation_sample(input1, input2, *self.arguments)
+        super().__init__(kernel_size, side, stride, padding, dilation, dilation_patch)
 
 
 class FlowNet2Correlation(nn.Module):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from flowmatch.ops import warp
+
 # What two float kernels may differ by: they add in different orders.
 TOLERANCES = {
     torch.float64: {"rtol": 1e-10, "atol": 1e-12},
@@ -56,3 +58,14 @@ def photo():
     from skimage import data
 
     return np.ascontiguousarray(data.chelsea())
+
+
+@pytest.fixture(scope="session")
+def fetch_back():
+    """Warp the second picture, [H, W, C], by the flow from the first to it, [H, W, 2]."""
+
+    def fetch(second, flow):
+        tensors = (torch.from_numpy(array).permute(2, 0, 1)[None] for array in (second, flow))
+        return warp(*tensors)[0].permute(1, 2, 0).numpy()
+
+    return fetch

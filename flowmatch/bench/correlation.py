@@ -56,12 +56,8 @@ def row_matmul(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:
     rows = []
     for dy in range(side):
         product = first @ second[:, dy * stride : dy * stride + H]  # [B, H, W, wide]
-        band = (
-            H * W * wide,
-            W * wide,
-            wide + 1,
-            stride,
-        )  # x meets x + dx: one step down, one right
+        # Pixel x meets column x + dx: one row further is one column further.
+        band = (H * W * wide, W * wide, wide + 1, stride)
         rows.append(product.contiguous().as_strided((B, H, W, side), band))
     return torch.stack(rows, 1).permute(0, 1, 4, 2, 3).reshape(B, side * side, H, W) / C
 

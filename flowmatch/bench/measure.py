@@ -83,10 +83,10 @@ def measure_ceilings(
 ) -> dict[str, float]:
     """Return what the machine can do: ``gflops`` of a product, ``gbytes``/s of a copy."""
     a, b = torch.randn(2, size, size, device=device).to(dtype)
-    product = _median(_times(lambda: a @ b, device, 7))
+    product = statistics.median(_times(lambda: a @ b, device, 7))
     source = torch.zeros(64 * 2**20, device=device)
     target = torch.empty_like(source)
-    copy = _median(_times(lambda: target.copy_(source), device, 7))
+    copy = statistics.median(_times(lambda: target.copy_(source), device, 7))
     return {"gflops": 2e-9 * size**3 / product, "gbytes": 2e-9 * source.nbytes / copy}
 
 
@@ -123,7 +123,7 @@ def _measure(case: Case, backward: bool, ceiling: float, rounds: int) -> Iterato
             times[implementation.name] += _times(run, device, 1, warm=False)
     flops = case.flops * (3 if backward else 1)
     for name, seconds in times.items():
-        median = _median(seconds)
+        median = statistics.median(seconds)
         quartiles = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [median] * 3
         yield Row(
             op=case.op,
@@ -166,7 +166,3 @@ def _times(
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - began)
     return seconds
-
-
-def _median(seconds: Sequence[float]) -> float:
-    return statistics.median(seconds)

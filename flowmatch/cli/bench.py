@@ -13,7 +13,7 @@ from rich.table import Table
 from flowmatch import __version__
 from flowmatch.bench import Row, correlation_cases, measure_all, measure_ceilings
 from flowmatch.devices import choose_device
-from flowmatch.io._files import replace_when_done
+from flowmatch.io import replace_when_done
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -37,7 +37,8 @@ def bench(
     target = choose_device(device)
     if json_file is not None and not json_file.resolve().parent.is_dir():
         raise FileNotFoundError(f"there is no folder for {json_file}")
-    ceilings = measure_ceilings(target, getattr(torch, dtype))
+    kind = getattr(torch, dtype)
+    ceilings = measure_ceilings(target, kind)
     on_cpu = f"{torch.get_num_threads()} threads"
     about = on_cpu if target.type == "cpu" else torch.cuda.get_device_name(target)
     console.print(
@@ -45,9 +46,7 @@ def bench(
         f"{ceilings['gflops']:.0f} GFLOP/s, copy {ceilings['gbytes']:.1f} GB/s"
     )
     rows: list[Row] = []
-    for measured in measure_all(
-        correlation_cases(target, getattr(torch, dtype)), ceilings["gflops"], rounds
-    ):
+    for measured in measure_all(correlation_cases(target, kind), ceilings["gflops"], rounds):
         console.print(_table(measured))
         rows += measured
     if json_file is not None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from flowmatch.devices import choose_device
 from flowmatch.flow.networks import MODELS
-from flowmatch.io._files import replace_when_done
+from flowmatch.io import replace_when_done
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 

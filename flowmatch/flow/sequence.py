@@ -26,7 +26,7 @@ from flowmatch.flow.estimate import (
     estimate_both_ways,
     estimate_flow,
 )
-from flowmatch.io._files import replace_when_done
+from flowmatch.io import replace_when_done
 from flowmatch.io.flow import read_flow, write_flow
 from flowmatch.io.image import IMAGE_SUFFIXES, write_image
 from flowmatch.io.video import Frames
@@ -291,16 +291,10 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 def _files(folder: Path, index: int, options: SequenceOptions) -> list[Path]:
     """Name what pair `index` leaves: the flow, and with `bidirectional` what goes with it."""
-    flow = folder / f"{index:06d}{options.suffix}"
-    if not options.bidirectional:
-        return [flow]
-    stem = f"{index:06d}"
-    return [
-        flow,
-        folder / f"{stem}_backward{options.suffix}",
-        folder / f"{stem}_occluded.png",
-        folder / f"{stem}_occluded_backward.png",
-    ]
+    ends = [options.suffix]
+    if options.bidirectional:
+        ends += [f"_backward{options.suffix}", "_occluded.png", "_occluded_backward.png"]
+    return [folder / f"{index:06d}{end}" for end in ends]
 
 
 def _estimate(

@@ -1,5 +1,6 @@
 """Files in and out: optical flow, pictures, videos."""
 
+from flowmatch.io._files import replace_when_done
 from flowmatch.io.flow import read_flow, write_flow
 from flowmatch.io.image import IMAGE_SUFFIXES, read_image, write_image
 from flowmatch.io.video import Frames, SkippedFrame, read_frames
@@ -13,6 +14,7 @@ __all__ = [
     "read_flow",
     "read_frames",
     "read_image",
+    "replace_when_done",
     "write_flow",
     "write_image",
 ]
