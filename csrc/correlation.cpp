@@ -8,10 +8,6 @@
 
 #include "simd.h"
 #include "stable.h"
-#ifdef FLOWMATCH_CUDA
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#endif
 
 namespace flowmatch {
 
@@ -36,9 +32,6 @@ struct PackedRows {
 
 namespace flowmatch {
 namespace {
-
-template <class T>
-using Accumulator = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 // One image [C, H, W] -> [H, C, margin + W + zeros], rows `size` long.
 template <class T, class A>
@@ -198,9 +191,6 @@ CorrelationShape grad_shape(const Tensor& g, const Tensor& other, int64_t radius
   return s;
 }
 
-#define FLOWMATCH_FLOATS AT_EXPAND(AT_FLOATING_TYPES), ScalarType::Half, ScalarType::BFloat16
-using torch::headeronly::ScalarType;
-
 Tensor correlation_cpu(const Tensor& f1, const Tensor& f2, int64_t radius, int64_t stride) {
   const auto s = shape(f1, f2, radius, stride);
   const Tensor a = torch::stable::contiguous(f1), b = torch::stable::contiguous(f2);
@@ -240,25 +230,6 @@ STABLE_TORCH_LIBRARY_IMPL(flowmatch, CPU, m) {
 #ifdef FLOWMATCH_CUDA
 namespace flowmatch {
 namespace {
-
-template <class T>
-struct DeviceType {
-  using type = T;
-};
-template <>
-struct DeviceType<Half> {
-  using type = __half;
-};
-template <>
-struct DeviceType<BFloat16> {
-  using type = __nv_bfloat16;
-};
-
-template <class T>
-auto* device(T* p) {  // torch's and CUDA's half types share their bits
-  using Plain = typename DeviceType<std::remove_const_t<T>>::type;
-  return reinterpret_cast<std::conditional_t<std::is_const_v<T>, const Plain, Plain>*>(p);
-}
 
 Tensor correlation_cuda(const Tensor& f1, const Tensor& f2, int64_t radius, int64_t stride) {
   const auto s = shape(f1, f2, radius, stride);

@@ -13,8 +13,11 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <type_traits>
 #include <vector>
 #ifdef FLOWMATCH_CUDA
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
 #endif
 
@@ -22,7 +25,14 @@ namespace flowmatch {
 
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
+using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+
+// The types THO_DISPATCH_V2 goes through, and what each is summed in.
+#define FLOWMATCH_FLOATS AT_EXPAND(AT_FLOATING_TYPES), ScalarType::Half, ScalarType::BFloat16
+
+template <class T>
+using Accumulator = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 // Calls f(begin, end) on parts of [0, rows). Waking a thread costs about as much as 32k
 // multiply-adds, so a part is worth at least that. f must not throw.
@@ -48,6 +58,25 @@ class Scratch {
 };
 
 #ifdef FLOWMATCH_CUDA
+template <class T>
+struct DeviceType {
+  using type = T;
+};
+template <>
+struct DeviceType<Half> {
+  using type = __half;
+};
+template <>
+struct DeviceType<BFloat16> {
+  using type = __nv_bfloat16;
+};
+
+template <class T>
+auto* device(T* p) {  // torch's and CUDA's half types share their bits
+  using Plain = typename DeviceType<std::remove_const_t<T>>::type;
+  return reinterpret_cast<std::conditional_t<std::is_const_v<T>, const Plain, Plain>*>(p);
+}
+
 inline void* current_stream(const Tensor& t) {
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream));

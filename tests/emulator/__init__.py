@@ -27,6 +27,6 @@ round differently (fused multiply-adds); coalescing, bank conflicts, registers, 
 Kernels start through ``launch()`` and take shared memory from ``shared_memory()``, both in
 ``csrc/cuda/launch.cuh``; ``__shared__`` variables do not compile.
 
-To emulate another kernel, declare it in ``bindings.cpp``; the sources are globbed. What CUDA offers
+To emulate another kernel, bind it in a ``bind_<op>.cpp``; the sources are globbed. What CUDA offers
 and ``include/`` lacks is added there, next to its like.
 """

@@ -56,7 +56,7 @@ def _rules(module: Path) -> str:
     lines = [f"cxx = {os.environ.get('CXX', 'c++')}", RULES]
     objects = []
     for source in sorted([*(ROOT / "csrc" / "cuda").glob("*.cu"), *HERE.glob("*.cpp")]):
-        kernels = source.suffix == ".cu" or source.name == "bindings.cpp"  # which has the toys
+        kernels = source.suffix == ".cu" or source.name == "bindings.cpp"  # with the toys
         objects.append(f"{source.stem}.o")
         lines.append(f"build {objects[-1]}: compile {_escape(source)}")
         lines.append(f"  flags = {shlex.join(flags + (KERNEL_FLAGS if kernels else []))}")

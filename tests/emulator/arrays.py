@@ -1,0 +1,33 @@
+"""What the tests of emulated kernels share: element types, comparison, one run of a kernel."""
+
+import numpy as np
+
+TYPES = ["float32", "float64", "float16", "bfloat16"]
+# Rounding of the result, and in float32 of its sum.
+TOLERANCE = {"float64": 1e-14, "float32": 2e-6, "float16": 1e-3, "bfloat16": 8e-3}
+
+
+def to_device(x, dtype):
+    """As the kernels take it; numpy has no bfloat16, so that comes as its bits."""
+    if dtype != "bfloat16":
+        return x.astype(dtype)
+    bits = x.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def to_float64(x):
+    if x.dtype == np.uint16:
+        x = (x.astype(np.uint32) << 16).view(np.float32)
+    return x.astype(np.float64)
+
+
+def run(emulated, function, a, b, shape, *arguments, **settings):
+    emulated.set(**settings)
+    out = np.zeros(shape, a.dtype)
+    function(a, b, out, *arguments)
+    return out
+
+
+def assert_close(got, expected, dtype):
+    scale = max(np.abs(expected).max(), 1e-30)
+    np.testing.assert_allclose(to_float64(got) / scale, expected / scale, 0, TOLERANCE[dtype])

@@ -1,0 +1,45 @@
+#include "../../csrc/correlation.h"
+#include "bindings.h"
+
+namespace {
+
+using emulator::check;
+using emulator::Device;
+using emulator::with_type;
+
+flowmatch::CorrelationShape shape(const py::array& image, int64_t radius, int64_t stride) {
+  return {image.shape(0), image.shape(1), image.shape(2), image.shape(3), radius, stride};
+}
+
+void correlation(const py::array& f1, const py::array& f2, py::array volume, int64_t radius,
+                 int64_t stride) {
+  for (const auto& a : {f1, f2, volume}) check(a, f1);
+  const Device first("f1", f1), second("f2", f2);
+  Device out("volume", volume, true);
+  with_type(f1.dtype(), [&](auto t) {
+    using T = decltype(t);
+    flowmatch::cuda::correlation(first.as<const T>(), second.as<const T>(), out.as<T>(),
+                                 shape(f1, radius, stride), nullptr);
+  });
+  out.finish();
+}
+
+void correlation_grad(const py::array& g, const py::array& other, py::array grad, int64_t radius,
+                      int64_t stride, bool first) {
+  for (const auto& a : {g, other, grad}) check(a, g);
+  const Device from("g", g), image("other", other);
+  Device out("grad", grad, true);
+  with_type(g.dtype(), [&](auto t) {
+    using T = decltype(t);
+    flowmatch::cuda::correlation_grad(from.as<const T>(), image.as<const T>(), out.as<T>(),
+                                      shape(other, radius, stride), first, nullptr);
+  });
+  out.finish();
+}
+
+const emulator::Binding binding([](py::module_& m) {
+  m.def("correlation", correlation);
+  m.def("correlation_grad", correlation_grad);
+});
+
+}  // namespace
