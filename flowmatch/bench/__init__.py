@@ -1,13 +1,52 @@
 """How fast the kernels are, beside what else a user could run and what the machine can do."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from flowmatch.bench.correlation import correlation_cases
+from flowmatch.bench.machine import describe_machine
 from flowmatch.bench.measure import Case, Implementation, Row, measure_all, measure_ceilings
+from flowmatch.bench.report import cases, html_page, markdown, peers
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What is measured of one op: ``cases(device, dtype, shapes)``, and what a shape counts."""
+
+    cases: Callable[..., list[Case]]
+    shape: str
+
+
+OPS = {
+    "correlation": Suite(correlation_cases, "B,C,H,W,radius,stride"),
+}
+
+
+def shape_of(op: str, text: str) -> tuple[int, ...]:
+    """Read a shape such as ``8,256,48,64,10,2``.
+
+    Raises:
+        ValueError: These are not as many positive numbers as `op` takes.
+    """
+    wanted = OPS[op].shape
+    parts = text.split(",")
+    if len(parts) != len(wanted.split(",")) or not all(p.strip().isdecimal() for p in parts):
+        raise ValueError(f"the shape of {op} is {wanted}, in whole numbers, got {text!r}")
+    return tuple(int(part) for part in parts)
+
 
 __all__ = [
+    "OPS",
     "Case",
     "Implementation",
     "Row",
-    "correlation_cases",
+    "Suite",
+    "cases",
+    "describe_machine",
+    "html_page",
+    "markdown",
     "measure_all",
     "measure_ceilings",
+    "peers",
+    "shape_of",
 ]

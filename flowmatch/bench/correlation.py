@@ -1,6 +1,7 @@
 """The cost volume, beside the ways to write it in plain PyTorch."""
 
 import importlib
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -20,19 +21,30 @@ SHAPES = {
 }
 
 
-def correlation_cases(device: torch.device, dtype: torch.dtype = torch.float32) -> list[Case]:
-    """Return the three cost volumes, each with ours, the reference, and torch's idioms."""
-    return [_case(name, device, dtype) for name in SHAPES]
+def correlation_cases(
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    shapes: Mapping[str, tuple[int, ...]] = SHAPES,
+) -> list[Case]:
+    """Return the cost volumes, each with ours, the reference, torch's idioms and the peer.
+
+    Args:
+        device: Where to compute.
+        dtype: Any float type.
+        shapes: ``(B, C, H, W, radius, stride)`` by the name of the case.
+    """
+    return [_case(name, shape, device, dtype) for name, shape in shapes.items()]
 
 
-def _case(name: str, device: torch.device, dtype: torch.dtype) -> Case:
-    B, C, H, W, radius, stride = SHAPES[name]
+def _case(name: str, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Case:
+    B, C, H, W, radius, stride = shape
     generator = torch.Generator().manual_seed(0)
     f1, f2 = (torch.randn(B, C, H, W, generator=generator).to(device, dtype) for _ in range(2))
     ways: list[tuple[str, Any]] = [
         ("flowmatch", correlation),
+        ("reference", correlation_reference),
         ("torch: row matmul", row_matmul),
-        ("torch: shift and sum", correlation_reference),
+        ("torch: compiled broadcast", torch.compile(broadcast, dynamic=False)),
     ]
     if sampler := _sampler():
         ways.append(("spatial-correlation-sampler", sampler))
@@ -43,6 +55,19 @@ def _case(name: str, device: torch.device, dtype: torch.dtype) -> Case:
     flops = 2.0 * B * C * H * W * (2 * radius + 1) ** 2
     truth = partial(correlation_reference, radius=radius, stride=stride)
     return Case("correlation", name, (f1, f2), flops, truth, implementations)
+
+
+def broadcast(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:
+    """Multiply by all windows at once and sum; compiled, nothing of that is materialised."""
+    B, C, H, W = f1.shape
+    pad, side = radius * stride, 2 * radius + 1
+    padded = F.pad(f2, (pad, pad, pad, pad)).contiguous()
+    plane, row, column = padded.stride()[-3:]
+    windows = padded.as_strided(
+        (B, C, side, side, H, W),
+        (padded.stride(0), plane, stride * row, stride * column, row, column),
+    )
+    return (f1[:, :, None, None] * windows).sum(1).flatten(1, 2) / C
 
 
 def row_matmul(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:

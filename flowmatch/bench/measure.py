@@ -1,13 +1,18 @@
 """Measure implementations of one thing against each other: interleaved, medians, checked first."""
 
+import ctypes
+import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+Tensors = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -16,11 +21,11 @@ class Implementation:
 
     Attributes:
         name: ``flowmatch``, ``reference``, a package's name, or ``torch: <idiom>``.
-        run: Takes the case's inputs, returns its output.
+        run: Takes the case's inputs, returns its output, or several.
     """
 
     name: str
-    run: Callable[..., Tensor]
+    run: Callable[..., Tensor | Tensors]
 
 
 @dataclass(frozen=True)
@@ -31,23 +36,31 @@ class Case:
         op: What is computed.
         name: Which size of it.
         inputs: The tensors it is computed from.
-        flops: Nominal floating-point operations of the forward pass; backward counts twice.
-        truth: What the others are compared with: a plain reference, run in float64 on the first
-            item of the batch.
+        flops: Nominal floating-point operations of the forward pass, backward counts twice; 0
+            where they are not what is computed.
+        truth: What the others are compared with: a plain reference, run in float64 on the heads
+            of the inputs; what it returns is compared with the heads of the others' outputs.
         implementations: Ours first.
+        heads: How many leading rows of each input `truth` sees, None for all of them; one item of
+            a batch, by default.
+        backward: Whether gradients to the floating inputs are measured as well.
+        tolerance: Relative and absolute; by default what the type of the first input allows.
     """
 
     op: str
     name: str
-    inputs: tuple[Tensor, ...]
+    inputs: Tensors
     flops: float
-    truth: Callable[..., Tensor]
+    truth: Callable[..., Tensor | Tensors]
     implementations: tuple[Implementation, ...]
+    heads: tuple[int | None, ...] | None = None
+    backward: bool = True
+    tolerance: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measured figure."""
+    """One measured figure; those that cannot be had are None."""
 
     op: str
     case: str
@@ -58,8 +71,11 @@ class Row:
     threads: int
     median_ms: float
     spread: float  # interquartile range / median
-    gflops: float
-    ceiling_fraction: float  # of the machine's matrix product
+    rounds: int  # measurements of which that is the median
+    gflops: float | None
+    ceiling_fraction: float | None  # of the machine's matrix product
+    intensity: float | None  # flops for each byte of inputs and outputs
+    peak_mb: float | None  # of memory beyond the inputs, results included
     agrees: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -67,6 +83,13 @@ class Row:
         plain = asdict(self)
         plain["pass"] = plain.pop("passes")
         return plain
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> "Row":
+        """Read what `to_json` wrote."""
+        fields = dict(plain)
+        fields["passes"] = fields.pop("pass")
+        return cls(**fields)
 
 
 # What may separate a result from the float64 truth: relative, and absolute.
@@ -76,6 +99,8 @@ _TOLERANCE = {
     torch.float16: (1e-2, 2e-3),
     torch.bfloat16: (2e-2, 2e-2),
 }
+# An implementation that has taken this many seconds is not measured again.
+_BUDGET = 20.0
 
 
 def measure_ceilings(
@@ -95,60 +120,99 @@ def measure_all(
 ) -> Iterator[list[Row]]:
     """Measure each case; yield its rows, ours first in each pass."""
     for case in cases:
+        passes = (False, True) if case.backward else (False,)
         yield [
-            row
-            for backward in (False, True)
-            for row in _measure(case, backward, ceiling_gflops, rounds)
+            row for backward in passes for row in _measure(case, backward, ceiling_gflops, rounds)
         ]
 
 
+@dataclass
+class _Seen:
+    """What is known of one implementation so far."""
+
+    agrees: bool
+    peak_mb: float | None
+    output_bytes: int
+    seconds: list[float]
+
+
 def _measure(case: Case, backward: bool, ceiling: float, rounds: int) -> Iterator[Row]:
-    inputs = tuple(t.detach().requires_grad_(backward) for t in case.inputs)
-    device = inputs[0].device
-    relative, absolute = _TOLERANCE[inputs[0].dtype]
-    one = tuple(t.detach()[:1].double().requires_grad_(backward) for t in inputs)
-    expected = _once(Implementation("truth", case.truth), one, backward)
-    times: dict[str, list[float]] = {}
-    agrees: dict[str, bool] = {}
+    inputs = _fresh(case.inputs, backward)
+    device, first = inputs[0].device, inputs[0]
+    expected = _expected(case, backward)
+    seen: dict[str, _Seen] = {}
     for implementation in case.implementations:
-        found = _once(implementation, inputs, backward)
-        agrees[implementation.name] = all(
-            torch.allclose(a[:1].double(), b, relative, absolute)
-            for a, b in zip(found, expected, strict=True)
+        peak = PeakMemory(device)
+        found = _once(implementation.run, inputs, backward)
+        seen[implementation.name] = _Seen(
+            _agree(found, expected, case.tolerance or _TOLERANCE[_float_type(inputs)]),
+            peak.megabytes(),
+            sum(t.nbytes for t in found),
+            [],
         )
-        times[implementation.name] = []
+        del found
     for _ in range(rounds):  # interleaved: a disturbance hits all of them
         for implementation in case.implementations:
-            run = lambda i=implementation: _once(i, inputs, backward)  # noqa: E731
-            times[implementation.name] += _times(run, device, 1, warm=False)
+            seconds = seen[implementation.name].seconds
+            if sum(seconds) > _BUDGET:
+                continue
+            run = lambda i=implementation: _once(i.run, inputs, backward)  # noqa: E731
+            seconds += _times(run, device, 1, warm=False)
     flops = case.flops * (3 if backward else 1)
-    for name, seconds in times.items():
-        median = statistics.median(seconds)
-        quartiles = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [median] * 3
+    traffic = sum(t.nbytes for t in inputs) + seen[case.implementations[0].name].output_bytes
+    for name, one in seen.items():
+        median = statistics.median(one.seconds)
+        several = len(one.seconds) > 1
+        quartiles = statistics.quantiles(one.seconds, n=4) if several else [median] * 3
         yield Row(
             op=case.op,
             case=case.name,
             passes="forward+backward" if backward else "forward",
             implementation=name,
             device=str(device),
-            dtype=str(inputs[0].dtype).removeprefix("torch."),
+            dtype=str(first.dtype).removeprefix("torch."),
             threads=torch.get_num_threads(),
             median_ms=1e3 * median,
             spread=(quartiles[2] - quartiles[0]) / median,
-            gflops=1e-9 * flops / median,
-            ceiling_fraction=1e-9 * flops / median / ceiling,
-            agrees=agrees[name],
+            rounds=len(one.seconds),
+            gflops=1e-9 * flops / median if flops else None,
+            ceiling_fraction=1e-9 * flops / median / ceiling if flops else None,
+            intensity=flops / traffic if flops else None,
+            peak_mb=one.peak_mb,
+            agrees=one.agrees,
         )
 
 
-def _once(
-    implementation: Implementation, inputs: Sequence[Tensor], backward: bool
-) -> tuple[Tensor, ...]:
-    output = implementation.run(*inputs)
+def _fresh(inputs: Sequence[Tensor], backward: bool) -> Tensors:
+    return tuple(t.detach().requires_grad_(backward and t.is_floating_point()) for t in inputs)
+
+
+def _float_type(inputs: Tensors) -> torch.dtype:
+    return next((t.dtype for t in inputs if t.is_floating_point()), torch.float64)
+
+
+def _expected(case: Case, backward: bool) -> Tensors:
+    heads = case.heads or (1,) * len(case.inputs)
+    parts = (t[:head] for t, head in zip(case.inputs, heads, strict=True))
+    wide = [t.double() if t.is_floating_point() else t for t in parts]
+    return _once(case.truth, _fresh(wide, backward), backward)
+
+
+def _agree(found: Tensors, expected: Tensors, tolerance: tuple[float, float]) -> bool:
+    return all(
+        torch.allclose(a[: len(b)].double(), b.double(), *tolerance)
+        for a, b in zip(found, expected, strict=True)
+    )
+
+
+def _once(run: Callable[..., Tensor | Tensors], inputs: Tensors, backward: bool) -> Tensors:
+    output = run(*inputs)
+    outputs = output if isinstance(output, tuple) else (output,)
     if not backward:
-        return (output,)
-    grads = torch.autograd.grad(output, inputs, torch.ones_like(output))
-    return (output.detach(), *grads)
+        return outputs
+    floats = [t for t in inputs if t.requires_grad]
+    grads = torch.autograd.grad(outputs, floats, [torch.ones_like(o) for o in outputs])
+    return (*(o.detach() for o in outputs), *grads)
 
 
 def _times(
@@ -166,3 +230,39 @@ def _times(
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - began)
     return seconds
+
+
+class PeakMemory:
+    """The most memory that is held at once from here on, beyond what is held already.
+
+    On the CPU that is resident memory, which Linux counts; elsewhere there is no figure.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        gc.collect()
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self.before = torch.cuda.memory_allocated(device)
+            return
+        try:
+            ctypes.CDLL(None).malloc_trim(0)  # what was freed must not serve unseen
+            Path("/proc/self/clear_refs").write_text("5")  # the peak starts from now
+        except (OSError, AttributeError):
+            self.before = 0
+        else:
+            self.before = _status("VmRSS")
+
+    def megabytes(self) -> float | None:
+        """Return the peak so far in MB, None where it cannot be known."""
+        if self.device.type == "cuda":
+            return 1e-6 * (torch.cuda.max_memory_allocated(self.device) - self.before)
+        return 1.024e-3 * max(0, _status("VmHWM") - self.before) if self.before else None
+
+
+def _status(field: str) -> int:
+    """Return a field of this process's status, in units of 1024 bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1])
+    return 0

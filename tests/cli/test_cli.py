@@ -74,6 +74,10 @@ def test_video_with_options(tmp_path, photo, capsys):
         (["flow", "99999999999999999999", "out"], "number of a camera"),
         (["bench", "--device", "cuda:99"], "cuda:99 is not here"),
         (["bench", "--json", "nofolder/x.json"], "no folder for nofolder"),
+        (["bench", "--html", "nofolder/x.html"], "no folder for nofolder"),
+        (["bench", "correlation", "--shape", "1,2"], "is B,C,H,W,radius,stride, in whole numbers"),
+        (["bench", "--shape", "1,2"], "--shape needs one op by name"),
+        (["bench", "--from", "{a}"], "is not what `flowmatch bench --json` writes"),
         (
             ["train", "flow", "--recipe", "pyramid-small", "--out", "r", "--precision", "int8"],
             "got 'int8'",
@@ -164,14 +168,20 @@ def test_train_stops_and_resumes(tmp_path, monkeypatch, capsys):
     assert main([*words, "--resume"]) == 0
 
 
-def test_bench_writes_rows(tmp_path, monkeypatch, capsys):
-    from flowmatch.bench import correlation
-
-    monkeypatch.setattr(correlation, "SHAPES", {"tiny": (1, 8, 12, 16, 2, 1)})
-    file = tmp_path / "rows.json"
-    assert main(["bench", "correlation", "--rounds", "2", "--json", str(file)]) == 0
-    rows = json.loads(file.read_text())["rows"]
+def test_bench_writes_rows_and_a_page(tmp_path, capsys):
+    file, page = tmp_path / "rows.json", tmp_path / "page.html"
+    words = ["bench", "correlation", "--rounds", "2", "--shape", "1,8,12,16,2,1"]
+    assert main([*words, "--json", str(file), "--html", str(page)]) == 0
+    content = json.loads(file.read_text())
+    rows = content["rows"]
     assert {row["pass"] for row in rows} == {"forward", "forward+backward"}
     assert {row["implementation"] for row in rows} >= {"flowmatch", "torch: row matmul"}
     assert all(row["agrees"] and row["median_ms"] > 0 for row in rows)
-    assert "tiny" in capsys.readouterr().out
+    assert content["versions"]["torch"] and content["ceilings"]["gflops"] > 0
+    assert "1,8,12,16,2,1" in capsys.readouterr().out
+    assert page.read_text().count("<rect") == len(rows)
+
+    page.unlink()  # and again from the file
+    assert main(["bench", "--from", str(file), "--markdown", "--html", str(page)]) == 0
+    assert "| correlation | 1,8,12,16,2,1, float32 | forward |" in capsys.readouterr().out
+    assert page.read_text().count("<rect") == len(rows)

@@ -1,0 +1,97 @@
+"""What is measured is what was asked for, and wrong results are called wrong."""
+
+import pytest
+import torch
+
+from flowmatch.bench import OPS, Case, Implementation, Row, measure_all, measure_ceilings, shape_of
+from flowmatch.bench.measure import PeakMemory
+
+
+def square_case(**settings):
+    x = torch.rand(3, 4)
+    ways = (
+        Implementation("flowmatch", lambda x: x * x),
+        Implementation("torch: power", lambda x: x**2),
+        Implementation("wrong", lambda x: x * x + 0.01),
+    )
+    return Case("square", "tiny", (x,), 12.0, lambda x: x * x, ways, **settings)
+
+
+def test_rows_say_what_was_measured():
+    (rows,) = measure_all([square_case()], 100.0, rounds=3)
+    assert [row.implementation for row in rows] == ["flowmatch", "torch: power", "wrong"] * 2
+    assert [row.passes for row in rows] == ["forward"] * 3 + ["forward+backward"] * 3
+    assert [row.agrees for row in rows] == [True, True, False] * 2
+    for row in rows:
+        assert row.rounds == 3
+        flops = 12 if row.passes == "forward" else 36
+        assert row.gflops == pytest.approx(1e-6 * flops / row.median_ms)
+        assert row.ceiling_fraction == pytest.approx(row.gflops / 100)
+    assert rows[0].intensity == pytest.approx(12 / (2 * 12 * 4))  # one input, one output
+
+
+def test_a_wrong_gradient_disagrees():
+    class Wrong(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * x
+
+        @staticmethod
+        def backward(ctx, g):
+            return g
+
+    case = square_case()
+    ways = (Implementation("flowmatch", Wrong.apply),)
+    case = Case("square", "tiny", case.inputs, 12.0, case.truth, ways)
+    (rows,) = measure_all([case], 100.0, rounds=1)
+    assert [row.agrees for row in rows] == [True, False]
+
+
+def test_heads_are_what_the_truth_sees():
+    shapes = []
+
+    def truth(a, b):
+        shapes.append((a.shape, b.shape, a.dtype))
+        return a @ b
+
+    a, b = torch.rand(9, 4), torch.rand(4, 5)
+    ways = (Implementation("flowmatch", torch.matmul),)
+    case = Case("product", "tiny", (a, b), 0.0, truth, ways, heads=(2, None), backward=False)
+    (rows,) = measure_all([case], 100.0, rounds=1)
+    assert shapes == [((2, 4), (4, 5), torch.float64)]
+    assert [row.agrees for row in rows] == [True]
+    assert rows[0].gflops is None and rows[0].ceiling_fraction is None
+
+
+def test_rows_survive_json():
+    (rows,) = measure_all([square_case(backward=False)], 100.0, rounds=1)
+    assert [Row.from_json(row.to_json()) for row in rows] == rows
+
+
+def test_ceilings():
+    ceilings = measure_ceilings(torch.device("cpu"), size=64)
+    assert ceilings["gflops"] > 0.1 and ceilings["gbytes"] > 0.1
+
+
+def test_peak_memory_sees_what_is_freed_again():
+    peak = PeakMemory(torch.device("cpu"))
+    (torch.ones(25_000_000) + 1).sum()
+    assert 150 < peak.megabytes() < 400  # two of 100 MB at once
+
+
+@pytest.mark.parametrize("text", ["1,2,3", "a,b,c,d,e,f", "1,2,3,4,5,-6", ""])
+def test_refuses_shapes(text):
+    with pytest.raises(ValueError, match="the shape of correlation is B,C,H,W,radius,stride"):
+        shape_of("correlation", text)
+
+
+# Small enough to run in a moment: every implementation of every op is called, and agrees.
+TINY = {"correlation": (1, 8, 12, 16, 2, 1)}
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_all_implementations_agree(op):
+    cases = OPS[op].cases(torch.device("cpu"), torch.float32, shapes={"tiny": TINY[op]})
+    for rows in measure_all(cases, 100.0, rounds=1):
+        assert [row.implementation for row in rows if not row.agrees] == []
+        assert rows[0].implementation == "flowmatch"
