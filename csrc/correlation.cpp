@@ -6,12 +6,16 @@
 // way each output element is written by one thread, in one order: results repeat bit for bit.
 #include "correlation.h"
 
+#include <cstring>
+
 #include "simd.h"
 #include "stable.h"
 
 namespace flowmatch {
 
 constexpr int kRows = 3;  // of an image, in one tile
+constexpr int kMet = 8;   // rows of the other image at once in the backward pass, at most
+constexpr int64_t kEntryBytes = 1 << 15;
 
 // Displacements that can never meet the other image are left out: `reach` to each side remain.
 struct PackedRows {
@@ -33,6 +37,15 @@ struct PackedRows {
 namespace flowmatch {
 namespace {
 
+template <class T, class A>
+void convert(const T* from, int64_t count, A* to) {
+  if constexpr (std::is_same_v<T, A>) {
+    std::memcpy(to, from, count * sizeof(A));
+  } else {
+    std::transform(from, from + count, to, [](T v) { return static_cast<A>(v); });
+  }
+}
+
 // One image [C, H, W] -> [H, C, margin + W + zeros], rows `size` long.
 template <class T, class A>
 void pack(const T* image, A* rows, const CorrelationShape& s, int64_t size, int64_t margin) {
@@ -42,7 +55,7 @@ void pack(const T* image, A* rows, const CorrelationShape& s, int64_t size, int6
         const T* from = image + (c * s.height + y) * s.width;
         A* to = rows + (y * s.channels + c) * size;
         std::fill(to, to + margin, A(0));
-        std::transform(from, from + s.width, to + margin, [](T v) { return static_cast<A>(v); });
+        convert(from, s.width, to + margin);
         std::fill(to + margin + s.width, to + size, A(0));
       }
     }
@@ -73,16 +86,18 @@ void forward_row(const A* first, const A* second, T* volume, const CorrelationSh
 
 template <class T>
 void zero_unreachable(T* volume, const CorrelationShape& s, const PackedRows& p) {
-  for (int64_t k = 0; k < s.displacements(); ++k) {
-    T* plane = volume + k * s.pixels();
-    const int64_t dy = (k / s.side() - s.radius) * s.stride;
-    const bool outside = std::abs(k % s.side() - s.radius) > p.reach;
-    for (int64_t y = 0; y < s.height; ++y) {
-      if (outside || y + dy < 0 || y + dy >= s.height) {
-        std::fill(plane + y * s.width, plane + (y + 1) * s.width, T(0));
+  parallel_rows(s.displacements(), s.pixels(), [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) {
+      T* plane = volume + k * s.pixels();
+      const int64_t dy = (k / s.side() - s.radius) * s.stride;
+      const bool outside = std::abs(k % s.side() - s.radius) > p.reach;
+      for (int64_t y = 0; y < s.height; ++y) {
+        if (outside || y + dy < 0 || y + dy >= s.height) {
+          std::fill(plane + y * s.width, plane + (y + 1) * s.width, T(0));
+        }
       }
     }
-  }
+  });
 }
 
 template <class T>
@@ -115,14 +130,16 @@ void pack_gradient(const T* g, A* to, const CorrelationShape& s, const PackedRow
   const int64_t dy = (y2 - y) / s.stride;
   const bool seen = y < s.height && std::abs(dy) <= s.radius;
   for (int64_t d = -p.reach; d <= p.reach; ++d, to += p.vectors) {
-    std::fill(to, to + p.vectors, A(0));
-    if (!seen) continue;
     const int64_t shift = first ? 0 : d * s.stride;
     const int64_t k = first ? (dy + s.radius) * s.side() + d + s.radius
                             : (s.radius - dy) * s.side() + s.radius - d;
-    const T* from = g + (k * s.height + (first ? y : y2)) * s.width;
-    const int64_t begin = std::max<int64_t>(0, -shift), end = std::min(s.width, s.width - shift);
-    for (int64_t x = begin; x < end; ++x) to[x] = static_cast<A>(from[x + shift]);
+    const int64_t begin = std::max<int64_t>(0, -shift);
+    const int64_t end = seen ? std::min(s.width, s.width - shift) : begin;
+    std::fill(to, to + begin, A(0));
+    if (seen)
+      convert(g + (k * s.height + (first ? y : y2)) * s.width + shift + begin, end - begin,
+              to + begin);
+    std::fill(to + end, to + p.vectors, A(0));
   }
 }
 
@@ -132,6 +149,9 @@ void backward(const T* g, const T* other, T* grad, const CorrelationShape& s, bo
   const PackedRows p(s, FLOWMATCH_PICK(kLanes<A>));
   const auto rows = FLOWMATCH_PICK(backward_rows<A>);
   const int64_t side = 2 * p.reach + 1, tile = kRows * side * p.vectors;
+  // Rows of the other image that are met at once, for sums to stay in registers: as many as keep
+  // the gradient's entries in the first-level cache.
+  const int most = static_cast<int>(std::clamp<int64_t>(kEntryBytes / (tile * sizeof(A)), 1, kMet));
   const int64_t sum_size = kRows * s.channels * p.vectors;
   const std::unique_ptr<A[]> packed(new A[s.height * s.channels * p.padded]);
   // A group is kRows rows `stride` apart: they meet the same rows of the other image.
@@ -142,23 +162,30 @@ void backward(const T* g, const T* other, T* grad, const CorrelationShape& s, bo
     pack(other + b * s.channels * s.pixels(), packed.get(), s, p.padded, p.margin);
     const T* from = g + b * s.displacements() * s.pixels();
     T* to = grad + b * s.channels * s.pixels();
-    Scratch<A> scratch(tile + sum_size);
+    Scratch<A> scratch(most * tile + sum_size);
     const int64_t work = kRows * s.channels * s.displacements() * s.width;
     parallel_rows(classes * groups, work, [&](int64_t begin, int64_t end) {
       A* entries = scratch.take();
-      A* sums = entries + tile;
+      A* sums = entries + most * tile;
       for (int64_t group = begin; group < end; ++group) {
         const int64_t top = group % classes + group / classes * kRows * s.stride;
         std::fill(sums, sums + sum_size, A(0));
+        const A* others[kMet];
+        int met = 0;
         for (int64_t step = -s.radius; step < s.radius + kRows; ++step) {
           const int64_t y2 = top + step * s.stride;
           if (y2 < 0 || y2 >= s.height) continue;
           for (int64_t r = 0; r < kRows; ++r) {
-            pack_gradient(from, entries + r * side * p.vectors, s, p, first, top + r * s.stride,
-                          y2);
+            A* to = entries + met * tile + r * side * p.vectors;
+            pack_gradient(from, to, s, p, first, top + r * s.stride, y2);
           }
-          rows(entries, packed.get() + y2 * s.channels * p.padded, sums, s, p);
+          others[met++] = packed.get() + y2 * s.channels * p.padded;
+          if (met == most) {
+            rows(entries, others, met, sums, s, p);
+            met = 0;
+          }
         }
+        rows(entries, others, met, sums, s, p);
         for (int64_t r = 0; r < kRows && top + r * s.stride < s.height; ++r) {
           for (int64_t c = 0; c < s.channels; ++c) {
             const A* sum = sums + (r * s.channels + c) * p.vectors;

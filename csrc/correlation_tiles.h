@@ -4,6 +4,17 @@
 
 constexpr int kColumns = kTile / kRows;
 
+// tile<1, ...> to tile<kColumns, ...>: a count of columns is split into blocks of nearly equal
+// size, so that no block is much narrower than a tile.
+// clang-format off
+#define FLOWMATCH_COLUMN(n) (kColumns < n ? 1 : n)
+#define FLOWMATCH_COLUMNS(tile, ...)                                                            \
+  {tile<1, __VA_ARGS__>, tile<2, __VA_ARGS__>, tile<3, __VA_ARGS__>, tile<4, __VA_ARGS__>,      \
+   tile<FLOWMATCH_COLUMN(5), __VA_ARGS__>, tile<FLOWMATCH_COLUMN(6), __VA_ARGS__>,              \
+   tile<FLOWMATCH_COLUMN(7), __VA_ARGS__>, tile<FLOWMATCH_COLUMN(8), __VA_ARGS__>,              \
+   tile<FLOWMATCH_COLUMN(9), __VA_ARGS__>}
+// clang-format on
+
 // acc[r][d] = sum_c first[r][c, x] * second[c, x + d * stride], into out[r] + d * pixels.
 template <int cols, class T, class A>
 FLOWMATCH_TARGET void forward_tile(const A* const* first, const A* second, T* const* out,
@@ -39,28 +50,13 @@ FLOWMATCH_TARGET void forward_tile(const A* const* first, const A* second, T* co
   }
 }
 
-// All displacements of `rows` rows of the first image against one row of the second. The columns
-// are split into blocks of nearly equal size, so that no block is much narrower than a tile.
+// All displacements of `rows` rows of the first image against one row of the second.
 template <class T, class A>
 FLOWMATCH_TARGET void forward_rows(const A* const* first, const A* second, T* const* out,
                                    const CorrelationShape& s, const PackedRows& p, int rows) {
   using Tile = void (*)(const A* const*, const A*, T* const*, const CorrelationShape&,
                         const PackedRows&, int, int64_t);
-  static constexpr Tile tiles[] = {
-      forward_tile<1, T, A>,
-      forward_tile<2, T, A>,
-      forward_tile<3, T, A>,
-      forward_tile<4, T, A>,
-      forward_tile < kColumns < 5 ? 1 : 5,
-      T,
-      A >,
-      forward_tile < kColumns < 6 ? 1 : 6,
-      T,
-      A >,
-      forward_tile < kColumns < 7 ? 1 : 7,
-      T,
-      A >
-      , forward_tile < kColumns < 8 ? 1 : 8, T, A >, forward_tile < kColumns < 9 ? 1 : 9, T, A > };
+  static constexpr Tile tiles[] = FLOWMATCH_COLUMNS(forward_tile, T, A);
   const int64_t side = 2 * p.reach + 1, blocks = (side + kColumns - 1) / kColumns;
   for (int64_t x = 0; x < s.width; x += kLanes<A>) {
     const A* a[kRows];
@@ -74,10 +70,11 @@ FLOWMATCH_TARGET void forward_rows(const A* const* first, const A* second, T* co
   }
 }
 
-// grad[r][c, x] += sum_d g[r][d, x] * other[c, x + d * stride] for `cols` channels.
+// grad[r][c, x] += sum_{m, d} g[m][r][d, x] * others[m][c, x + d * stride] for `cols` channels and
+// `met` rows of the other image.
 template <int cols, class A>
-FLOWMATCH_TARGET void backward_tile(const A* g, const A* other, A* grad, const CorrelationShape& s,
-                                    const PackedRows& p) {
+FLOWMATCH_TARGET void backward_tile(const A* g, const A* const* others, int64_t at, int met,
+                                    A* grad, const CorrelationShape& s, const PackedRows& p) {
   const int64_t side = 2 * p.reach + 1;
   Vector<A> acc[kRows][cols];
 #pragma GCC unroll 4
@@ -87,15 +84,18 @@ FLOWMATCH_TARGET void backward_tile(const A* g, const A* other, A* grad, const C
       acc[r][c] = load(grad + (r * s.channels + c) * p.vectors);
     }
   }
-  for (int64_t d = 0; d < side; ++d) {
-    Vector<A> a[kRows];
+  for (int m = 0; m < met; ++m, g += kRows * side * p.vectors) {
+    const A* other = others[m] + at;
+    for (int64_t d = 0; d < side; ++d) {
+      Vector<A> a[kRows];
 #pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) a[r] = load(g + (r * side + d) * p.vectors);
+      for (int r = 0; r < kRows; ++r) a[r] = load(g + (r * side + d) * p.vectors);
 #pragma GCC unroll 16
-    for (int c = 0; c < cols; ++c) {
-      const Vector<A> b = load(other + c * p.padded + d * s.stride);
+      for (int c = 0; c < cols; ++c) {
+        const Vector<A> b = load(other + c * p.padded + d * s.stride);
 #pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r) acc[r][c] += a[r] * b;
+        for (int r = 0; r < kRows; ++r) acc[r][c] += a[r] * b;
+      }
     }
   }
 #pragma GCC unroll 4
@@ -107,21 +107,20 @@ FLOWMATCH_TARGET void backward_tile(const A* g, const A* other, A* grad, const C
   }
 }
 
-// Adds to the gradient of kRows rows, [kRows, C, vectors], what one row of the other image gives.
+// Adds to the gradient of kRows rows, [kRows, C, vectors], what `met` rows of the other image give.
 template <class A>
-FLOWMATCH_TARGET void backward_rows(const A* g, const A* other, A* grad, const CorrelationShape& s,
-                                    const PackedRows& p) {
-  for (int64_t c = 0; c < s.channels;) {
-    const bool whole = s.channels - c >= kColumns;
+FLOWMATCH_TARGET void backward_rows(const A* g, const A* const* others, int met, A* grad,
+                                    const CorrelationShape& s, const PackedRows& p) {
+  using Tile = void (*)(const A*, const A* const*, int64_t, int, A*, const CorrelationShape&,
+                        const PackedRows&);
+  static constexpr Tile tiles[] = FLOWMATCH_COLUMNS(backward_tile, A);
+  const int64_t blocks = (s.channels + kColumns - 1) / kColumns;
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t c = block * s.channels / blocks, end = (block + 1) * s.channels / blocks;
     for (int64_t x = 0; x < s.width; x += kLanes<A>) {
-      const A* from = other + c * p.padded + x;
-      A* to = grad + c * p.vectors + x;
-      if (whole) {
-        backward_tile<kColumns>(g + x, from, to, s, p);
-      } else {
-        backward_tile<1>(g + x, from, to, s, p);
-      }
+      tiles[end - c - 1](g + x, others, c * p.padded + x, met, grad + c * p.vectors + x, s, p);
     }
-    c += whole ? kColumns : 1;
   }
 }
+#undef FLOWMATCH_COLUMNS
+#undef FLOWMATCH_COLUMN
