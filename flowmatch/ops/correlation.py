@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmatch.ops import _native
+from flowmatch.ops._batching import map_over_batch
 
 torch.library.define(
     "flowmatch::correlation", "(Tensor f1, Tensor f2, int radius, int stride) -> Tensor"
@@ -127,6 +128,8 @@ torch.library.register_autograd("flowmatch::correlation", _backward, setup_conte
 torch.library.register_autograd(
     "flowmatch::correlation_grad", _backward_grad, setup_context=_setup_grad
 )
+for _name in ("correlation", "correlation_grad"):
+    map_over_batch(f"flowmatch::{_name}")
 for _device in ("cpu", "cuda"):
     torch.library.register_autocast("flowmatch::correlation", _device, torch.float32)
 

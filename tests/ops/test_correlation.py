@@ -106,6 +106,32 @@ def test_compiles(device):
     torch.testing.assert_close(grads, torch.autograd.grad(expected, (f1, f2)))
 
 
+def test_exports(device):
+    class Net(torch.nn.Module):
+        def forward(self, a, b):
+            return correlation(a, b, 4, 2)
+
+    pair = features(CASES[2], torch.float32, device)
+    program = torch.export.export(Net(), pair)
+    torch.testing.assert_close(program.module()(*pair), Net()(*pair))
+
+
+@pytest.mark.parametrize("in_dims", [(0, 0), (1, None), (None, 2)], ids=str)
+def test_vmap(in_dims, device):
+    pair = [torch.randn(3, 2, 4, 5, 6, device=device) for _ in range(2)]
+    each = [
+        correlation(
+            *(f[0 if dim is None else i] for f, dim in zip(pair, in_dims, strict=True)), 1, 1
+        )
+        for i in range(3)
+    ]
+    arguments = [
+        f[0] if dim is None else f.movedim(0, dim) for f, dim in zip(pair, in_dims, strict=True)
+    ]
+    mapped = torch.vmap(lambda a, b: correlation(a, b, 1, 1), in_dims)(*arguments)
+    torch.testing.assert_close(mapped, torch.stack(each))
+
+
 def test_autocast_runs_in_float32(device):
     f1, f2 = features(CASES[1], torch.float32, device)
     with torch.autocast(device, torch.bfloat16):

@@ -1,0 +1,43 @@
+"""What `torch.vmap` does with our ops: the mapped dimension becomes part of the batch."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def map_over_batch(op: str) -> None:
+    """Teach `torch.vmap` an op whose tensors all have the batch as their first dimension.
+
+    Args:
+        op: Its name, such as ``"flowmatch::correlation"``. Arguments may be tensors, lists of
+            tensors, None or plain values; it returns one tensor or several.
+    """
+    namespace, name = op.split("::")
+    overload = getattr(getattr(torch.ops, namespace), name).default
+
+    def mapped(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
+        size = info.batch_size
+        folded = [_fold(value, dim, size) for value, dim in zip(arguments, in_dims, strict=True)]
+        return _unfold(overload(*folded), size)
+
+    register: Callable[..., Any] = torch.library.register_vmap
+    register(op, mapped)
+
+
+def _fold(value: Any, dim: Any, size: int) -> Any:
+    if isinstance(value, Tensor):
+        front = value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
+        return front.flatten(0, 1)
+    if isinstance(value, Sequence) and value and isinstance(value[0], Tensor):
+        dims = dim if isinstance(dim, Sequence) else [dim] * len(value)
+        return [_fold(one, at, size) for one, at in zip(value, dims, strict=True)]
+    return value
+
+
+def _unfold(output: Any, size: int) -> tuple[Any, Any]:
+    if isinstance(output, Tensor):
+        return output.reshape(size, output.shape[0] // size, *output.shape[1:]), 0
+    parts = tuple(_unfold(one, size)[0] for one in output)
+    return parts, (0,) * len(parts)
