@@ -201,6 +201,21 @@ def test_any_geometry(data):
         torch.testing.assert_close(grad, expected)
 
 
+def test_more_than_two_to_the_31_elements():
+    """One row of pixels, many displacements: offsets into the volume need 64 bits."""
+    radius, width = 256, 8192
+    f1, f2 = (torch.randn(1, 1, 1, width).bfloat16() for _ in range(2))
+    volume = correlation(f1, f2, radius, stride=1)
+    assert volume.numel() > 2**31
+    side = 2 * radius + 1
+    row = volume[0, radius * side : (radius + 1) * side, 0]  # dy = 0; all else lies outside
+    last = f2[0, 0, 0, -side:].float()  # what the pixel in the middle of these meets
+    torch.testing.assert_close(
+        row[:, width - 1 - radius], (f1[0, 0, 0, -1 - radius] * last).bfloat16()
+    )
+    assert volume[0, -1].count_nonzero() == 0
+
+
 def test_half_is_summed_in_float32(device):
     """4096 products of 1 and 1/16 in half precision would stop growing; their mean is 1/16."""
     f1 = torch.ones(1, 4096, 1, 1, dtype=torch.float16, device=device)
