@@ -16,6 +16,7 @@ namespace flowmatch {
 constexpr int kRows = 3;  // of an image, in one tile
 constexpr int kMet = 8;   // rows of the other image at once in the backward pass, at most
 constexpr int64_t kEntryBytes = 1 << 15;
+constexpr int64_t kInPlace = 64;  // channels
 
 // Displacements that can never meet the other image are left out: `reach` to each side remain.
 struct PackedRows {
@@ -62,9 +63,16 @@ void pack(const T* image, A* rows, const CorrelationShape& s, int64_t size, int6
   });
 }
 
+// Where the pixels of the first image lie, and how far it is from a row or channel to the next.
+template <class A>
+struct FirstImage {
+  const A* rows;
+  int64_t row, channel;
+};
+
 // One row y2 of the second image against every row of the first that can see it.
 template <class T, class A, class Rows>
-void forward_row(const A* first, const A* second, T* volume, const CorrelationShape& s,
+void forward_row(const FirstImage<A>& first, const A* second, T* volume, const CorrelationShape& s,
                  const PackedRows& p, int64_t y2, Rows* rows) {
   const int64_t skipped = s.radius - p.reach;  // columns of the volume that stay zero
   const auto row_of = [&](int64_t dy) { return y2 - (dy - s.radius) * s.stride; };
@@ -77,10 +85,10 @@ void forward_row(const A* first, const A* second, T* volume, const CorrelationSh
     T* out[kRows];
     for (int r = 0; r < kRows; ++r) {
       const int64_t own = dy + std::min(r, count - 1), y = row_of(own);
-      a[r] = first + y * s.channels * p.vectors;
+      a[r] = first.rows + y * first.row;
       out[r] = volume + ((own * s.side() + skipped) * s.height + y) * s.width;
     }
-    rows(a, second + y2 * s.channels * p.padded, out, s, p, count);
+    rows(a, first.channel, second + y2 * s.channels * p.padded, out, s, p, count);
   }
 }
 
@@ -105,17 +113,26 @@ void forward(const T* f1, const T* f2, T* volume, const CorrelationShape& s) {
   using A = Accumulator<T>;
   const PackedRows p(s, FLOWMATCH_PICK(kLanes<A>));
   const auto rows = FLOWMATCH_PICK(forward_rows<T, A>);
-  const std::unique_ptr<A[]> first(new A[s.height * s.channels * p.vectors]);
+  // An image of few channels and whole vectors is read where it is. With many channels, each in
+  // pages of its own, packing costs less than the address translation it saves.
+  const bool in_place = std::is_same_v<T, A> && p.vectors == s.width && s.channels <= kInPlace;
+  const std::unique_ptr<A[]> first(new A[in_place ? 0 : s.height * s.channels * p.vectors]);
   const std::unique_ptr<A[]> second(new A[s.height * s.channels * p.padded]);
   for (int64_t b = 0; b < s.batch; ++b) {
-    pack(f1 + b * s.channels * s.pixels(), first.get(), s, p.vectors, 0);
+    FirstImage<A> image{first.get(), s.channels * p.vectors, p.vectors};
+    const T* from = f1 + b * s.channels * s.pixels();
+    if (in_place) {
+      image = {reinterpret_cast<const A*>(from), s.width, s.pixels()};
+    } else {
+      pack(from, first.get(), s, p.vectors, 0);
+    }
     pack(f2 + b * s.channels * s.pixels(), second.get(), s, p.padded, p.margin);
     T* out = volume + b * s.displacements() * s.pixels();
     zero_unreachable(out, s, p);
     const int64_t work = s.channels * s.displacements() * s.width;
     parallel_rows(s.height, work, [&](int64_t begin, int64_t end) {
       for (int64_t y2 = begin; y2 < end; ++y2) {
-        forward_row(first.get(), second.get(), out, s, p, y2, rows);
+        forward_row(image, second.get(), out, s, p, y2, rows);
       }
     });
   }
@@ -221,7 +238,7 @@ CorrelationShape grad_shape(const Tensor& g, const Tensor& other, int64_t radius
 Tensor correlation_cpu(const Tensor& f1, const Tensor& f2, int64_t radius, int64_t stride) {
   const auto s = shape(f1, f2, radius, stride);
   const Tensor a = torch::stable::contiguous(f1), b = torch::stable::contiguous(f2);
-  Tensor volume = torch::stable::new_empty(f1, {s.batch, s.displacements(), s.height, s.width});
+  Tensor volume = new_output(f1, {s.batch, s.displacements(), s.height, s.width});
   if (volume.numel() == 0) return volume;
   if (s.channels == 0) return torch::stable::zero_(volume);
   THO_DISPATCH_V2(f1.scalar_type(), "correlation", AT_WRAP([&] {
@@ -236,7 +253,7 @@ Tensor correlation_grad_cpu(const Tensor& g, const Tensor& other, int64_t radius
                             bool first) {
   const auto s = grad_shape(g, other, radius, stride);
   const Tensor a = torch::stable::contiguous(g), b = torch::stable::contiguous(other);
-  Tensor grad = torch::stable::new_empty(other, {s.batch, s.channels, s.height, s.width});
+  Tensor grad = new_output(other, {s.batch, s.channels, s.height, s.width});
   if (grad.numel() == 0) return grad;
   THO_DISPATCH_V2(g.scalar_type(), "correlation_grad", AT_WRAP([&] {
                     backward(a.const_data_ptr<scalar_t>(), b.const_data_ptr<scalar_t>(),

@@ -15,16 +15,17 @@ constexpr int kColumns = kTile / kRows;
    tile<FLOWMATCH_COLUMN(9), __VA_ARGS__>}
 // clang-format on
 
-// acc[r][d] = sum_c first[r][c, x] * second[c, x + d * stride], into out[r] + d * pixels.
+// acc[r][d] = sum_c first[r][c, x] * second[c, x + d * stride], into out[r] + d * pixels; `step` is
+// from one channel of the first image to the next.
 template <int cols, class T, class A>
-FLOWMATCH_TARGET void forward_tile(const A* const* first, const A* second, T* const* out,
-                                   const CorrelationShape& s, const PackedRows& p, int rows,
-                                   int64_t width) {
+FLOWMATCH_TARGET void forward_tile(const A* const* first, int64_t step, const A* second,
+                                   T* const* out, const CorrelationShape& s, const PackedRows& p,
+                                   int rows, int64_t width) {
   Vector<A> acc[kRows][cols] = {};
   for (int64_t c = 0; c < s.channels; ++c) {
     Vector<A> a[kRows];
 #pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) a[r] = load(first[r] + c * p.vectors);
+    for (int r = 0; r < kRows; ++r) a[r] = load(first[r] + c * step);
 #pragma GCC unroll 16
     for (int d = 0; d < cols; ++d) {
       const Vector<A> b = load(second + c * p.padded + d * s.stride);
@@ -52,9 +53,10 @@ FLOWMATCH_TARGET void forward_tile(const A* const* first, const A* second, T* co
 
 // All displacements of `rows` rows of the first image against one row of the second.
 template <class T, class A>
-FLOWMATCH_TARGET void forward_rows(const A* const* first, const A* second, T* const* out,
-                                   const CorrelationShape& s, const PackedRows& p, int rows) {
-  using Tile = void (*)(const A* const*, const A*, T* const*, const CorrelationShape&,
+FLOWMATCH_TARGET void forward_rows(const A* const* first, int64_t step, const A* second,
+                                   T* const* out, const CorrelationShape& s, const PackedRows& p,
+                                   int rows) {
+  using Tile = void (*)(const A* const*, int64_t, const A*, T* const*, const CorrelationShape&,
                         const PackedRows&, int, int64_t);
   static constexpr Tile tiles[] = FLOWMATCH_COLUMNS(forward_tile, T, A);
   const int64_t side = 2 * p.reach + 1, blocks = (side + kColumns - 1) / kColumns;
@@ -65,7 +67,7 @@ FLOWMATCH_TARGET void forward_rows(const A* const* first, const A* second, T* co
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t from = block * side / blocks, cols = (block + 1) * side / blocks - from;
       for (int r = 0; r < kRows; ++r) to[r] = out[r] + from * s.pixels() + x;
-      tiles[cols - 1](a, second + x + from * s.stride, to, s, p, rows, s.width - x);
+      tiles[cols - 1](a, step, second + x + from * s.stride, to, s, p, rows, s.width - x);
     }
   }
 }

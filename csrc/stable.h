@@ -15,6 +15,10 @@
 #include <memory>
 #include <type_traits>
 #include <vector>
+#ifdef __linux__
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 #ifdef FLOWMATCH_CUDA
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -56,6 +60,22 @@ class Scratch {
   std::atomic<int64_t> next_{0};
   std::unique_ptr<T[]> memory_;
 };
+
+// An uninitialised tensor on the CPU. Fresh memory comes from the system page by page, which for
+// tens of megabytes takes as long as filling them; in pages of 2 MiB it does not.
+inline Tensor new_output(const Tensor& like, std::vector<int64_t> sizes) {
+  Tensor t = torch::stable::new_empty(like, sizes);
+#ifdef __linux__
+  const int64_t bytes = t.numel() * t.element_size();
+  if (bytes >= int64_t{4} << 20) {
+    const auto begin = reinterpret_cast<uintptr_t>(t.data_ptr());
+    const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    const uintptr_t first = (begin + page - 1) / page * page;
+    madvise(reinterpret_cast<void*>(first), begin + bytes - first, MADV_HUGEPAGE);  // or not
+  }
+#endif
+  return t;
+}
 
 #ifdef FLOWMATCH_CUDA
 template <class T>

@@ -251,13 +251,16 @@ class PeakMemory:
         except (OSError, AttributeError):
             self.before = 0
         else:
-            self.before = _status("VmRSS")
+            self.before = _status("VmRSS") - _status("RssFile")
 
     def megabytes(self) -> float | None:
         """Return the peak so far in MB, None where it cannot be known."""
         if self.device.type == "cuda":
             return 1e-6 * (torch.cuda.max_memory_allocated(self.device) - self.before)
-        return 1.024e-3 * max(0, _status("VmHWM") - self.before) if self.before else None
+        if not self.before:
+            return None
+        # Pages of libraries come and go by themselves and are not counted.
+        return 1.024e-3 * max(0, _status("VmHWM") - _status("RssFile") - self.before)
 
 
 def _status(field: str) -> int:

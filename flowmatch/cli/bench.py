@@ -56,7 +56,7 @@ def bench(
         if file is not None and not file.resolve().parent.is_dir():
             raise FileNotFoundError(f"there is no folder for {file}")
     console = Console(highlight=False)
-    console.width = max(console.width, 118)  # numbers that wrap cannot be compared
+    console.width = max(console.width, 110)  # numbers that wrap cannot be compared
     if from_file is None:
         content, rows = _measure(op, device, dtype, shape, rounds, console, quiet=as_markdown)
     else:
@@ -124,9 +124,12 @@ def _by_case(rows: list[Row]) -> list[list[Row]]:
 
 def _table(rows: list[Row]) -> Table:
     title = f"{rows[0].op} {rows[0].case} {rows[0].dtype}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, show_edge=False)
-    table.add_column("implementation", no_wrap=True)
-    for heading in ("pass", "ms", "spread", "GFLOP/s", "of product", "MB", "flowmatch is"):
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE, show_edge=False, padding=(0, 1)
+    )
+    table.add_column("  implementation (* best peer)", no_wrap=True)
+    table.add_column("pass", no_wrap=True)
+    for heading in ("ms", "spread", "GFLOP/s", "of product", "MB", "ours is"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("agrees", justify="right", no_wrap=True)
     for group in grouped(rows):
@@ -135,11 +138,11 @@ def _table(rows: list[Row]) -> Table:
         for row in group:
             compared = ""
             if ours is not None and row is not ours:
-                compared = f"{row.median_ms / ours.median_ms:.1f}x faster"
+                compared = f"{row.median_ms / ours.median_ms:.1f}x"
             table.add_row(
-                row.implementation + (" (best peer)" if best and row is best[0] else ""),
-                row.passes,
-                f"{row.median_ms:.2f}",
+                ("* " if best and row is best[0] else "  ") + row.implementation,
+                "" if row.passes == "forward" else "+ backward",
+                f"{row.median_ms:#.4g}" if row.median_ms < 1000 else f"{row.median_ms:.0f}",
                 f"{row.spread:.0%}",
                 "" if row.gflops is None else f"{row.gflops:.1f}",
                 "" if row.ceiling_fraction is None else f"{row.ceiling_fraction:.0%}",
