@@ -7,10 +7,17 @@ differentiable, and for every stride and kernel size.
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowmatch.ops import Correlation, correlation
+from flowmatch.ops import (
+    Correlation,
+    correlation,
+    correlation_lookup,
+    correlation_lookup_1d,
+    correlation_pyramid,
+)
 
 Pair = int | tuple[int, int]
 
@@ -175,3 +182,73 @@ class FlowNet2Correlation(nn.Module):
         """Return means of products, ``[B, side^2, h, w]``."""
         compared: Tensor = self.layer(input1, input2)
         return compared
+
+
+class CorrBlock:
+    """Stand in for RAFT's ``CorrBlock`` without its volume: windows are computed when asked for.
+
+    Args:
+        fmap1: Features of the first image, ``[B, C, H, W]``.
+        fmap2: Features of the second, same shape.
+        num_levels: Of the pyramid.
+        radius: Pixels of each level on each side.
+
+    Example:
+        >>> import torch
+        >>> f1, f2 = torch.rand(2, 1, 8, 16, 24)
+        >>> CorrBlock(f1, f2, num_levels=4, radius=4)(torch.zeros(1, 2, 16, 24)).shape
+        torch.Size([1, 324, 16, 24])
+
+    Reference:
+        Teed and Deng, RAFT, ECCV 2020; its ``core/corr.py``.
+    """
+
+    def __init__(self, fmap1: Tensor, fmap2: Tensor, num_levels: int = 4, radius: int = 4) -> None:
+        self.radius = radius
+        # The volume it stands in for is float32, and is looked at more than once.
+        self.first, *self.pyramid = (
+            f.contiguous(memory_format=torch.channels_last)
+            for f in (fmap1.float(), *correlation_pyramid(fmap2.float(), num_levels))
+        )
+
+    def __call__(self, coords: Tensor) -> Tensor:
+        """Look around `coords`, ``[B, 2, H, W]``: ``[B, levels * side^2, H, W]``, dx slowest."""
+        found = correlation_lookup(self.first, self.pyramid, coords, self.radius)
+        side = 2 * self.radius + 1
+        windows = found.view(-1, len(self.pyramid), side, side, *found.shape[2:])
+        return windows.transpose(2, 3).flatten(1, 3)
+
+
+class AlternateCorrBlock(CorrBlock):
+    """Stand in for RAFT's ``AlternateCorrBlock``, which computes the same with less memory."""
+
+
+class CorrBlock1D:
+    """Stand in for RAFT-Stereo's ``CorrBlock1D`` (and its faster ones): windows in a row.
+
+    Args:
+        fmap1: Features of the left image, ``[B, C, H, W]``.
+        fmap2: Features of the right.
+        num_levels: Of the pyramid.
+        radius: Pixels of each level on each side.
+
+    Example:
+        >>> import torch
+        >>> f1, f2 = torch.rand(2, 1, 8, 5, 24)
+        >>> CorrBlock1D(f1, f2)(torch.zeros(1, 2, 5, 24)).shape
+        torch.Size([1, 36, 5, 24])
+
+    Reference:
+        Lipson, Teed and Deng, RAFT-Stereo, 3DV 2021; its ``core/corr.py``.
+    """
+
+    def __init__(self, fmap1: Tensor, fmap2: Tensor, num_levels: int = 4, radius: int = 4) -> None:
+        self.radius = radius
+        self.first, *self.pyramid = (
+            f.contiguous(memory_format=torch.channels_last)
+            for f in (fmap1.float(), *correlation_pyramid(fmap2.float(), num_levels, rows=False))
+        )
+
+    def __call__(self, coords: Tensor) -> Tensor:
+        """Look around x, the first of `coords`: ``[B, levels * side, H, W]``."""
+        return correlation_lookup_1d(self.first, self.pyramid, coords[:, :1], self.radius)

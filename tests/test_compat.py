@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from flowmatch.compat import (
+    AlternateCorrBlock,
+    CorrBlock,
+    CorrBlock1D,
     FlowNet2Correlation,
     MmcvCorrelation,
     SpatialCorrelationSampler,
@@ -117,3 +120,53 @@ def test_refuses_what_the_peer_would_read_past():
         spatial_correlation_sample(f1, f2)
     with pytest.raises(ValueError, match="corr_multiply must be 1"):
         FlowNet2Correlation(corr_multiply=0)
+
+
+def plain_raft(f1, f2, coords, levels, radius, rows=True):
+    """RAFT's lookup, pixel by pixel: the volume is pooled, dx counts slowest; stereo: one row."""
+    C, H, W = f1.shape
+    steps = range(-radius, radius + 1)
+    out = np.zeros((levels, len(steps), len(steps) if rows else 1, H, W))
+    for y, x in np.ndindex(H, W):
+        products = np.tensordot(f1[:, y, x], f2, 1) / np.sqrt(C)  # [H, W]
+        for level in range(levels):
+            for i, dx in enumerate(steps):
+                for j, dy in enumerate(steps if rows else [0]):
+                    u = coords[0, y, x] / 2**level + dx
+                    v = coords[1, y, x] / 2**level + dy if rows else y
+                    out[level, i, j, y, x] = bilinear(products, v, u)
+            h, w = products.shape
+            products = products[: h // 2 * 2] if rows else products
+            products = products[:, : w // 2 * 2]
+            products = (products[:, ::2] + products[:, 1::2]) / 2
+            products = (products[::2] + products[1::2]) / 2 if rows else products
+    return out.reshape(-1, H, W)
+
+
+def bilinear(image, v, u):
+    """Zero outside, pixel by pixel."""
+    total, top, left = 0.0, int(np.floor(v)), int(np.floor(u))
+    for y, x in ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)):
+        if 0 <= y < image.shape[0] and 0 <= x < image.shape[1]:
+            total += (1 - abs(v - y)) * (1 - abs(u - x)) * image[y, x]
+    return total
+
+
+@pytest.mark.parametrize("block", [CorrBlock, AlternateCorrBlock])
+def test_raft(block):
+    f1, f2 = torch.randn(2, 1, 4, 9, 11)
+    coords = 14 * torch.rand(1, 2, 9, 11) - 2
+    found = block(f1.half(), f2.half(), num_levels=3, radius=2)(coords)
+    assert found.dtype == torch.float32
+    halves = (f[0].half().double().numpy() for f in (f1, f2))
+    expected = plain_raft(*halves, coords[0].double().numpy(), 3, 2)
+    torch.testing.assert_close(found[0].double(), torch.from_numpy(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_raft_stereo():
+    f1, f2 = torch.randn(2, 1, 4, 3, 16)
+    coords = 20 * torch.rand(1, 2, 3, 16) - 2
+    found = CorrBlock1D(f1, f2, num_levels=3, radius=2)(coords)
+    arrays = (t[0].double().numpy() for t in (f1, f2, coords))
+    expected = plain_raft(*arrays, 3, 2, rows=False)
+    torch.testing.assert_close(found[0].double(), torch.from_numpy(expected), rtol=1e-4, atol=1e-4)

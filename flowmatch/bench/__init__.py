@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flowmatch.bench.correlation import correlation_cases
+from flowmatch.bench.lookup import lookup_cases
 from flowmatch.bench.machine import describe_machine
 from flowmatch.bench.measure import Case, Implementation, Row, measure_all, measure_ceilings
 from flowmatch.bench.report import cases, html_page, markdown, peers
@@ -19,6 +20,7 @@ class Suite:
 
 OPS = {
     "correlation": Suite(correlation_cases, "B,C,H,W,radius,stride"),
+    "lookup": Suite(lookup_cases, "B,C,H,W,radius,levels,lookups"),
 }
 
 

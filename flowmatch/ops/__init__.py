@@ -2,9 +2,15 @@
 
 from flowmatch.ops._native import KernelsMissing, active_kernel, kernels_problem
 from flowmatch.ops.correlation import Correlation, correlation
+from flowmatch.ops.lookup import correlation_lookup, correlation_lookup_1d, correlation_pyramid
 from flowmatch.ops.warp import warp
 
-OPS = ("correlation", "correlation_grad")  # what has compiled kernels
+OPS = (  # what has compiled kernels
+    "correlation",
+    "correlation_grad",
+    "correlation_lookup",
+    "correlation_lookup_grad",
+)
 
 __all__ = [
     "OPS",
@@ -12,6 +18,9 @@ __all__ = [
     "KernelsMissing",
     "active_kernel",
     "correlation",
+    "correlation_lookup",
+    "correlation_lookup_1d",
+    "correlation_pyramid",
     "kernels_problem",
     "warp",
 ]

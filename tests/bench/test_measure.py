@@ -86,7 +86,7 @@ def test_refuses_shapes(text):
 
 
 # Small enough to run in a moment: every implementation of every op is called, and agrees.
-TINY = {"correlation": (1, 8, 12, 16, 2, 1)}
+TINY = {"correlation": (1, 8, 12, 16, 2, 1), "lookup": (1, 8, 16, 20, 2, 3, 1)}
 
 
 @pytest.mark.parametrize("op", OPS)

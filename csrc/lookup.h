@@ -1,0 +1,42 @@
+// The lookup of windows on demand: geometry and CUDA kernels, with no knowledge of PyTorch.
+#pragma once
+#include <cstdint>
+
+namespace flowmatch {
+
+// f1: [B, H, W, C]   f2: [B, H2, W2, C]   coords: [B, 2, H, W], (x, y)   out: [B, D, H, W]
+// A pixel of f1 looks at coords * scale. Its window is rows() x columns() pixels of f2, of which
+// each 2 x 2 neighbours are blended into one of D = (2 Ry + 1) (2 Rx + 1) results.
+struct LookupShape {
+  int64_t batch, channels, height, width, height2, width2;
+  int64_t radius_y, radius_x;
+  double scale_y, scale_x;
+  constexpr int64_t pixels() const { return height * width; }
+  constexpr int64_t pixels2() const { return height2 * width2; }
+  constexpr int64_t side_y() const { return 2 * radius_y + 1; }
+  constexpr int64_t side_x() const { return 2 * radius_x + 1; }
+  constexpr int64_t displacements() const { return side_y() * side_x(); }
+  constexpr int64_t rows() const { return side_y() + 1; }
+  constexpr int64_t columns() const { return side_x() + 1; }
+  constexpr int64_t taps() const { return rows() * columns(); }
+};
+
+// A window's first pixel in f2, and what is left of the coordinates.
+template <class A>
+struct LookupWindow {
+  int64_t y, x;
+  A fy, fx;
+};
+
+namespace cuda {
+
+// A: float, or double for T = double. `taps`, as scratch: [B, H, W, taps()].
+template <typename T, typename A>
+void correlation_lookup(const T* f1, const T* f2, const A* coords, T* out, const LookupShape& s,
+                        void* stream);
+template <typename T, typename A>
+void correlation_lookup_grad(const T* g, const T* f1, const T* f2, const A* coords, T* grad1,
+                             T* grad2, A* grad_coords, A* taps, const LookupShape& s, void* stream);
+
+}  // namespace cuda
+}  // namespace flowmatch

@@ -1,0 +1,359 @@
+"""RAFT's lookup on demand: each pixel of one feature map against a window of another, anywhere."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowmatch.ops import _native
+from flowmatch.ops._batching import map_over_batch
+from flowmatch.ops.correlation import _wide
+
+# One level. f1 [B, H, W, C], f2 [B, H2, W2, C], coords [B, 2, H, W]: a pixel's channels together,
+# because all that is done with them is to multiply and to sum.
+torch.library.define(
+    "flowmatch::correlation_lookup",
+    "(Tensor f1, Tensor f2, Tensor coords, float scale_y, float scale_x, int radius_y, "
+    "int radius_x) -> Tensor",
+)
+torch.library.define(
+    "flowmatch::correlation_lookup_grad",
+    "(Tensor g, Tensor f1, Tensor f2, Tensor coords, float scale_y, float scale_x, int radius_y, "
+    "int radius_x) -> (Tensor, Tensor, Tensor)",
+)
+
+
+class _Windows:
+    """Where the pixels of f1 look: the corner of each window in f2, and what is left to blend."""
+
+    def __init__(self, f2: Tensor, coords: Tensor, scales: Sequence[float], radii: Sequence[int]):
+        self.size = f2.shape[1:3]
+        self.taps = [2 * radius + 2 for radius in radii]  # in a window, with the last to blend
+        at = coords.flip(1).flatten(2) * coords.new_tensor(scales)[:, None]  # (y, x): [B, 2, N]
+        # What is not finite, or beyond all images, sees nothing.
+        seen = (at.abs() < 2**24).all(1, keepdim=True)
+        at = torch.where(seen, at, torch.full_like(at, -(2.0**24)))
+        whole = at.detach().floor()
+        self.rest = at - whole  # [B, 2, N]
+        self.corner = whole.long() - torch.tensor(radii, device=at.device)[:, None]
+
+    def tap(self, i: int, j: int) -> tuple[Tensor, Tensor]:
+        """Return the index into the flattened f2, and where that is inside: [B, N]."""
+        y, x = self.corner[:, 0] + i, self.corner[:, 1] + j
+        H, W = self.size
+        inside = (y >= 0) & (y < H) & (x >= 0) & (x < W)
+        return torch.where(inside, y * W + x, 0), inside
+
+    def weights(self) -> list[list[Tensor]]:
+        """Return what each of the four neighbours counts: [dy][dx] of [B, N]."""
+        fy, fx = self.rest[:, 0], self.rest[:, 1]
+        return [[(1 - fy) * (1 - fx), (1 - fy) * fx], [fy * (1 - fx), fy * fx]]
+
+
+def _pixels(f: Tensor, index: Tensor) -> Tensor:
+    """Fetch pixels of [B, H, W, C] by their flat index [B, N]: [B, N, C]."""
+    return f.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, f.shape[-1]))
+
+
+def _dots(f1: Tensor, f2: Tensor, windows: _Windows) -> list[list[Tensor]]:
+    """Multiply each pixel by all of its window, [i][j] of [B, N], scaled."""
+    first, second = (f.to(_wide(f.dtype)) for f in (f1, f2))
+    first = first.flatten(1, 2) / math.sqrt(max(f1.shape[-1], 1))
+    rows = []
+    for i in range(windows.taps[0]):
+        row = []
+        for j in range(windows.taps[1]):
+            index, inside = windows.tap(i, j)
+            row.append((first * _pixels(second, index)).sum(-1) * inside)
+        rows.append(row)
+    return rows
+
+
+def correlation_lookup_reference(
+    f1: Tensor,
+    f2: Tensor,
+    coords: Tensor,
+    scale_y: float,
+    scale_x: float,
+    radius_y: int,
+    radius_x: int,
+) -> Tensor:
+    """State what one level of `correlation_lookup` computes, in plain PyTorch."""
+    B, H, W, _ = f1.shape
+    if f2.numel() == 0 or f1.numel() == 0:
+        side = (2 * radius_y + 1) * (2 * radius_x + 1)
+        return f1.new_zeros(B, side, H, W)
+    windows = _Windows(f2, coords, (scale_y, scale_x), (radius_y, radius_x))
+    dots, weights = _dots(f1, f2, windows), windows.weights()
+    planes = [
+        sum(
+            (weights[a][b] * dots[i + a][j + b] for a in (0, 1) for b in (0, 1)),
+            start=f1.new_zeros(()),
+        )
+        for i in range(2 * radius_y + 1)
+        for j in range(2 * radius_x + 1)
+    ]
+    return torch.stack(planes, 1).view(B, -1, H, W).to(f1.dtype)
+
+
+def correlation_lookup_grad_reference(
+    g: Tensor,
+    f1: Tensor,
+    f2: Tensor,
+    coords: Tensor,
+    scale_y: float,
+    scale_x: float,
+    radius_y: int,
+    radius_x: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """State the gradients with respect to f1, f2 and coords."""
+    total = [torch.zeros_like(f, dtype=_wide(f.dtype)) for f in (f1, f2)]
+    along = torch.zeros_like(coords)
+    if f2.numel() == 0 or f1.numel() == 0 or g.numel() == 0:
+        return total[0].to(f1.dtype), total[1].to(f2.dtype), along
+    windows = _Windows(f2, coords, (scale_y, scale_x), (radius_y, radius_x))
+    first, second = (f.to(_wide(f.dtype)) for f in (f1, f2))
+    grads = g.to(first.dtype).flatten(2)
+    side = 2 * radius_x + 1
+    fy, fx = windows.rest[:, 0], windows.rest[:, 1]
+    weights, dots = windows.weights(), _dots(f1, f2, windows)
+    scale = 1 / math.sqrt(f1.shape[-1])
+    flat1, flat2 = (t.view(t.shape[0], -1, t.shape[-1]) for t in total)
+    for i in range(windows.taps[0]):
+        for j in range(windows.taps[1]):
+            tap = torch.zeros_like(fx)  # the gradient of this dot product
+            for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                if 0 <= i - a <= 2 * radius_y and 0 <= j - b <= 2 * radius_x:
+                    entry = grads[:, (i - a) * side + j - b]
+                    tap += weights[a][b] * entry
+                    along.flatten(2)[:, 0] += (
+                        scale_x * entry * dots[i][j] * (1 if b else -1) * (fy if a else 1 - fy)
+                    )
+                    along.flatten(2)[:, 1] += (
+                        scale_y * entry * dots[i][j] * (1 if a else -1) * (fx if b else 1 - fx)
+                    )
+            index, inside = windows.tap(i, j)
+            weighted = (scale * tap * inside)[..., None]
+            flat1 += weighted * _pixels(second, index)
+            flat2.scatter_add_(
+                1, index[..., None].expand(-1, -1, f1.shape[-1]), weighted * first.flatten(1, 2)
+            )
+    return total[0].to(f1.dtype), total[1].to(f2.dtype), along
+
+
+for _name, _reference in (
+    ("correlation_lookup", correlation_lookup_reference),
+    ("correlation_lookup_grad", correlation_lookup_grad_reference),
+):
+    torch.library.impl(f"flowmatch::{_name}", "default")(_native.reference(_reference))
+
+
+@torch.library.register_fake("flowmatch::correlation_lookup")  # type: ignore[untyped-decorator]
+def _(
+    f1: Tensor,
+    f2: Tensor,
+    coords: Tensor,
+    scale_y: float,
+    scale_x: float,
+    radius_y: int,
+    radius_x: int,
+) -> Tensor:
+    B, H, W, _ = f1.shape
+    return f1.new_empty(B, (2 * radius_y + 1) * (2 * radius_x + 1), H, W)
+
+
+@torch.library.register_fake("flowmatch::correlation_lookup_grad")  # type: ignore[untyped-decorator]
+def _(
+    g: Tensor,
+    f1: Tensor,
+    f2: Tensor,
+    coords: Tensor,
+    scale_y: float,
+    scale_x: float,
+    radius_y: int,
+    radius_x: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    like = torch.contiguous_format
+    grads = (torch.empty_like(t, memory_format=like) for t in (f1, f2, coords))
+    return tuple(grads)  # type: ignore[return-value]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.window = inputs[3:]
+
+
+def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    grads = torch.ops.flowmatch.correlation_lookup_grad(g, *ctx.saved_tensors, *ctx.window)
+    return (*grads, None, None, None, None)
+
+
+def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs[:4])
+    ctx.window = inputs[4:]
+
+
+def _backward_grad(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
+    """Derive the gradients through the reference: nobody needs this fast."""
+    with torch.enable_grad():
+        g, *inputs = (t.detach().requires_grad_() for t in ctx.saved_tensors)
+        output = correlation_lookup_reference(*inputs, *ctx.window)
+        grads = torch.autograd.grad(output, inputs, g, create_graph=True, allow_unused=True)
+        pairs = [(a, b) for a, b in zip(grads, v, strict=True) if a is not None]
+        total = sum(((a * b).sum() for a, b in pairs), start=g.new_zeros(()))
+        second = torch.autograd.grad(total, (g, *inputs), allow_unused=True)
+    return (*second, None, None, None, None)
+
+
+torch.library.register_autograd("flowmatch::correlation_lookup", _backward, setup_context=_setup)
+torch.library.register_autograd(
+    "flowmatch::correlation_lookup_grad", _backward_grad, setup_context=_setup_grad
+)
+for _name in ("correlation_lookup", "correlation_lookup_grad"):
+    map_over_batch(f"flowmatch::{_name}")
+
+
+def _check(f1: Tensor, levels: Sequence[Tensor], coords: Tensor, radius: int, axes: int) -> None:
+    if not levels:
+        raise ValueError("f2 must be a tensor or a pyramid of at least one, got none")
+    for f2 in levels:
+        if f1.dim() != 4 or f2.dim() != 4 or f1.shape[:2] != f2.shape[:2]:
+            raise ValueError(
+                "f1 and f2 must be [B, C, H, W] and [B, C, H2, W2], "
+                f"got {tuple(f1.shape)} and {tuple(f2.shape)}"
+            )
+        if not f1.is_floating_point() or f1.dtype != f2.dtype:
+            raise ValueError(
+                f"f1 and f2 must have the same float type, got {f1.dtype} and {f2.dtype}"
+            )
+    if coords.shape != (f1.shape[0], axes, *f1.shape[2:]) or not coords.is_floating_point():
+        raise ValueError(
+            f"coords must be floats [B, {axes}, H, W] for f1 of {tuple(f1.shape)}, "
+            f"got {coords.dtype} {tuple(coords.shape)}"
+        )
+    if len({f1.device, coords.device, *(f2.device for f2 in levels)}) > 1:
+        devices = ", ".join(str(t.device) for t in (f1, *levels, coords))
+        raise ValueError(f"f1, f2 and coords must be on the same device, got {devices}")
+    if not 0 <= radius < 2**10:
+        raise ValueError(f"0 <= radius < 2^10 is needed, got {radius}")
+
+
+def _lookup(
+    f1: Tensor, levels: Sequence[Tensor], coords: Tensor, radii: tuple[int, int], halve_rows: bool
+) -> Tensor:
+    # In a pixel's channels the kernel walks: channels_last features come for nothing.
+    first, *others = (f.permute(0, 2, 3, 1).contiguous() for f in (f1, *levels))
+    where = coords.to(_wide(f1.dtype)).contiguous()
+    parts = [
+        torch.ops.flowmatch.correlation_lookup(
+            first, f2, where, 0.5**level if halve_rows else 1.0, 0.5**level, *radii
+        )
+        for level, f2 in enumerate(others)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def correlation_lookup(
+    f1: Tensor, f2: Tensor | Sequence[Tensor], coords: Tensor, radius: int = 4
+) -> Tensor:
+    r"""Compare each pixel of `f1` with a window of `f2` around where `coords` points.
+
+    ``out[b, k, y, x] = <f1[b, :, y, x], f2[b, :, v + dy, u + dx]> / sqrt(C)``, where ``(u, v) =
+    coords[b, :, y, x]`` and ``k`` counts ``(dy, dx)`` row by row over ``{-radius, ..., radius}``.
+    Between pixels `f2` is interpolated bilinearly, outside it is 0. A pyramid gives the windows of
+    all its levels, in order; level ``i`` is looked at around ``coords / 2**i``.
+
+    The products are those of RAFT, without its volume of all pairs: memory is that of the result.
+    Differentiable twice, to `coords` too; repeatable bit for bit. Fastest on features in
+    ``torch.channels_last``. Half types are summed in float32. Coordinates that are not finite see
+    nothing: 0.
+
+    Args:
+        f1: Features of the first image, ``[B, C, H, W]``, any float type.
+        f2: Features of the second, ``[B, C, H2, W2]`` of the same type, or a sequence of them, each
+            at half the size of the one before (`correlation_pyramid`).
+        coords: Where to look, ``[B, 2, H, W]``, (x, y) in pixels of the first level.
+        radius: Pixels of each level on each side. RAFT: 4, its small version: 3.
+
+    Returns:
+        ``[B, levels * (2 * radius + 1) ** 2, H, W]`` of the type of `f1`.
+
+    Raises:
+        ValueError: Shapes, types or devices do not fit, or `radius` is out of range.
+
+    Example:
+        >>> f1, f2 = torch.rand(2, 1, 8, 6, 7)
+        >>> coords = 6 * torch.rand(1, 2, 6, 7)
+        >>> correlation_lookup(f1, correlation_pyramid(f2, 2), coords, radius=3).shape
+        torch.Size([1, 98, 6, 7])
+
+    Reference:
+        Teed and Deng, RAFT, ECCV 2020, section 3.2.
+    """
+    levels = [f2] if isinstance(f2, Tensor) else list(f2)
+    _check(f1, levels, coords, radius, 2)
+    return _lookup(f1, levels, coords, (radius, radius), halve_rows=True)
+
+
+def correlation_lookup_1d(
+    f1: Tensor, f2: Tensor | Sequence[Tensor], coords: Tensor, radius: int = 4
+) -> Tensor:
+    r"""Compare each pixel of `f1` with a stretch of the same row of `f2`, for stereo.
+
+    As `correlation_lookup`, but a window is ``2 * radius + 1`` pixels of the pixel's own row.
+
+    Args:
+        f1: Features of the left image, ``[B, C, H, W]``, any float type.
+        f2: Features of the right, ``[B, C, H, W2]``, or a pyramid of which each level has half the
+            columns of the one before (`correlation_pyramid` with ``rows=False``).
+        coords: Where to look, ``[B, 1, H, W]``, x in pixels of the first level.
+        radius: Pixels of each level on each side.
+
+    Returns:
+        ``[B, levels * (2 * radius + 1), H, W]`` of the type of `f1`.
+
+    Raises:
+        ValueError: Shapes, types or devices do not fit, or `radius` is out of range.
+
+    Example:
+        >>> f1, f2 = torch.rand(2, 1, 8, 6, 7)
+        >>> correlation_lookup_1d(f1, f2, torch.zeros(1, 1, 6, 7), radius=4).shape
+        torch.Size([1, 9, 6, 7])
+
+    Reference:
+        Lipson, Teed and Deng, RAFT-Stereo, 3DV 2021, section 3.2.
+    """
+    levels = [f2] if isinstance(f2, Tensor) else list(f2)
+    _check(f1, levels, coords, radius, 1)
+    rows = torch.arange(f1.shape[2], device=coords.device, dtype=coords.dtype)
+    both = torch.cat([coords, rows[:, None].expand_as(coords)], 1)
+    return _lookup(f1, levels, both, (0, radius), halve_rows=False)
+
+
+def correlation_pyramid(f2: Tensor, levels: int = 4, rows: bool = True) -> list[Tensor]:
+    """Average `f2` over squares of 2, 4, ... pixels, for `correlation_lookup`.
+
+    Args:
+        f2: Features, ``[B, C, H, W]``.
+        levels: How many, `f2` itself included.
+        rows: Halve rows and columns; False halves the columns only (`correlation_lookup_1d`).
+
+    Raises:
+        ValueError: `f2` is too small to be halved so often.
+
+    Example:
+        >>> [tuple(level.shape[2:]) for level in correlation_pyramid(torch.rand(1, 8, 20, 33), 3)]
+        [(20, 33), (10, 16), (5, 8)]
+    """
+    sides = f2.shape[2:] if rows else f2.shape[3:]
+    if f2.dim() != 4 or levels < 1 or min(sides) >> (levels - 1) < 1:
+        raise ValueError(
+            f"f2 must be [B, C, H, W], large enough for {levels} levels, got {tuple(f2.shape)}"
+        )
+    pyramid = [f2]
+    for _ in range(levels - 1):
+        pyramid.append(F.avg_pool2d(pyramid[-1], (2, 2) if rows else (1, 2)))
+    return pyramid
