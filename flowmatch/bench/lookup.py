@@ -1,7 +1,8 @@
 """The lookup on demand, beside RAFT's volume of all pairs and what plain PyTorch offers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,24 +46,23 @@ def _case(name: str, shape: tuple[int, ...], device: torch.device, dtype: torch.
         .contiguous(memory_format=torch.channels_last)
         for _ in range(2)
     )
-    coords = _smooth_coords(B, H, W, generator).to(
-        device, torch.promote_types(dtype, torch.float32)
+    wide = torch.promote_types(dtype, torch.float32)
+    coords = _smooth_coords(B, H, W, generator).to(device, wide)
+    ways: list[tuple[str, Any]] = [("flowmatch", _ours)]
+    fits = B * (H * W) ** 2 * 4 < _MOST_BYTES
+    if fits:
+        ways.append(("torch: volume of all pairs", _volume))
+    if fits and lookups == 1:
+        ways.append(("torch: gather on demand", _gather))
+    implementations = tuple(
+        Implementation(label, lambda *t, way=way: way(*t, radius, levels, lookups))
+        for label, way in ways
     )
-    settings = {"radius": radius, "levels": levels, "lookups": lookups}
-    ways = [Implementation("flowmatch", partial(_ours, **settings))]
-    if B * (H * W) ** 2 * 4 < _MOST_BYTES:
-        ways.append(Implementation("torch: volume of all pairs", partial(_volume, **settings)))
-    if lookups == 1 and B * C * H * W * 4 * (2 * radius + 2) < _MOST_BYTES:
-        ways.append(Implementation("torch: gather on demand", partial(_gather, **settings)))
     flops = 2.0 * B * C * H * W * levels * (2 * radius + 2) ** 2 * lookups
-    return Case(
-        "lookup",
-        name,
-        (f1, f2, coords),
-        flops,
-        partial(_volume if B * (H * W) ** 2 * 8 < _MOST_BYTES else _reference, **settings),
-        tuple(ways),
-    )
+    truth = partial(_truth, radius=radius, levels=levels, lookups=lookups, rows=None if fits else 2)
+    # Coordinates of hundreds of pixels, in float32: the fourth digit of a weight is uncertain.
+    close = (1e-3, 1e-3 * lookups) if dtype == torch.float32 else None
+    return Case("lookup", name, (f1, f2, coords), flops, truth, implementations, None, fits, close)
 
 
 def _smooth_coords(B: int, H: int, W: int, generator: torch.Generator) -> Tensor:
@@ -78,16 +78,13 @@ def _shifted(coords: Tensor, lookups: int) -> list[Tensor]:
     return [coords + 0.5 * n for n in range(lookups)]
 
 
-def _sum(parts: Sequence[Tensor]) -> Tensor:
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total
-
-
 def _ours(f1: Tensor, f2: Tensor, coords: Tensor, radius: int, levels: int, lookups: int) -> Tensor:
     pyramid = correlation_pyramid(f2, levels)
-    return _sum([correlation_lookup(f1, pyramid, at, radius) for at in _shifted(coords, lookups)])
+    # Each iteration of RAFT uses its lookup and lets go of it.
+    total = torch.zeros((), device=f1.device, dtype=f1.dtype)
+    for at in _shifted(coords, lookups):
+        total = total + correlation_lookup(f1, pyramid, at, radius)
+    return total
 
 
 def _volume(
@@ -102,7 +99,7 @@ def _volume(
         pyramid.append(F.avg_pool2d(pyramid[-1], 2))
     steps = torch.arange(-radius, radius + 1, device=f1.device, dtype=coords.dtype)
     window = torch.stack(torch.meshgrid(steps, steps, indexing="ij")[::-1], -1)
-    found = []
+    total = torch.zeros((), device=f1.device, dtype=f1.dtype)
     for at in _shifted(coords, lookups):
         parts = []
         for i, level in enumerate(pyramid):
@@ -111,8 +108,8 @@ def _volume(
             grid = (2 * points / size - 1).to(level.dtype)
             sampled = F.grid_sample(level, grid, align_corners=True)
             parts.append(sampled.view(B, H, W, -1).permute(0, 3, 1, 2))
-        found.append(torch.cat(parts, 1))
-    return _sum(found)
+        total = total + torch.cat(parts, 1)
+    return total
 
 
 def _gather(
@@ -135,20 +132,24 @@ def _gather(
     return torch.cat(parts, 1)
 
 
-def _reference(
-    f1: Tensor, f2: Tensor, coords: Tensor, radius: int, levels: int, lookups: int
+def _truth(
+    f1: Tensor,
+    f2: Tensor,
+    coords: Tensor,
+    radius: int,
+    levels: int,
+    lookups: int,
+    rows: int | None,
 ) -> Tensor:
-    first = f1.permute(0, 2, 3, 1)
+    """Take the volume's way, or for its first rows the reference's where that does not fit."""
+    if rows is None:
+        return _volume(f1, f2, coords, radius, levels, lookups)
+    first = f1.permute(0, 2, 3, 1)[:, :rows]
     pyramid = [level.permute(0, 2, 3, 1) for level in correlation_pyramid(f2, levels)]
-    return _sum(
-        [
-            torch.cat(
-                [
-                    correlation_lookup_reference(first, level, at, 0.5**i, 0.5**i, radius, radius)
-                    for i, level in enumerate(pyramid)
-                ],
-                1,
-            )
-            for at in _shifted(coords, lookups)
-        ]
-    )
+    where = coords[:, :, :rows]
+    scales = [(0.5**i, 0.5**i) for i in range(levels)]
+    parts = [
+        correlation_lookup_reference(first, level, where, *scale, radius, radius)
+        for level, scale in zip(pyramid, scales, strict=True)
+    ]
+    return torch.cat(parts, 1)
