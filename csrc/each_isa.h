@@ -33,7 +33,7 @@ FLOWMATCH_VECTORS
 #undef FLOWMATCH_TARGET
 
 #if defined(__x86_64__)
-#define FLOWMATCH_TARGET __attribute__((target("avx2,fma")))
+#define FLOWMATCH_TARGET __attribute__((target("avx2,fma,popcnt")))
 namespace flowmatch::avx2 {
 constexpr int kVectorBytes = 32, kTile = 12;
 FLOWMATCH_VECTORS
@@ -41,7 +41,7 @@ FLOWMATCH_VECTORS
 }  // namespace flowmatch::avx2
 #undef FLOWMATCH_TARGET
 
-#define FLOWMATCH_TARGET __attribute__((target("avx512f,avx512dq,avx512vl,avx2,fma")))
+#define FLOWMATCH_TARGET __attribute__((target("avx512f,avx512dq,avx512vl,avx2,fma,popcnt")))
 namespace flowmatch::avx512 {
 constexpr int kVectorBytes = 64, kTile = 27;
 FLOWMATCH_VECTORS

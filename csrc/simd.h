@@ -7,12 +7,15 @@ namespace flowmatch {
 
 enum class Isa { base, avx2, avx512 };
 
-// The widest set this CPU has, or a narrower one named by FLOWMATCH_CPU=base|avx2 (for tests).
+// The widest set this CPU has, or a narrower one named by FLOWMATCH_CPU=base|avx2|avx512 (for
+// tests).
 inline Isa isa() {
   static const Isa chosen = [] {
     Isa widest = Isa::base;
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) widest = Isa::avx2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("popcnt"))
+      widest = Isa::avx2;
     if (widest == Isa::avx2 && __builtin_cpu_supports("avx512f") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
       widest = Isa::avx512;
@@ -24,6 +27,27 @@ inline Isa isa() {
     return widest;
   }();
   return chosen;
+}
+
+// What is not part of every AVX-512; FLOWMATCH_CPU=avx512 does without.
+inline bool multiplies_bfloat16() {
+#if defined(__x86_64__)
+  static const bool has =
+      isa() == Isa::avx512 && !std::getenv("FLOWMATCH_CPU") && __builtin_cpu_supports("avx512bf16");
+  return has;
+#else
+  return false;
+#endif
+}
+
+inline bool counts_bits() {
+#if defined(__x86_64__)
+  static const bool has = isa() == Isa::avx512 && !std::getenv("FLOWMATCH_CPU") &&
+                          __builtin_cpu_supports("avx512vpopcntdq");
+  return has;
+#else
+  return false;
+#endif
 }
 
 }  // namespace flowmatch

@@ -3,6 +3,7 @@
 from flowmatch.ops._native import KernelsMissing, active_kernel, kernels_problem
 from flowmatch.ops.correlation import Correlation, correlation
 from flowmatch.ops.lookup import correlation_lookup, correlation_lookup_1d, correlation_pyramid
+from flowmatch.ops.nearest import Neighbours, nearest
 from flowmatch.ops.warp import warp
 
 OPS = (  # what has compiled kernels
@@ -10,17 +11,21 @@ OPS = (  # what has compiled kernels
     "correlation_grad",
     "correlation_lookup",
     "correlation_lookup_grad",
+    "nearest",
+    "nearest_hamming",
 )
 
 __all__ = [
     "OPS",
     "Correlation",
     "KernelsMissing",
+    "Neighbours",
     "active_kernel",
     "correlation",
     "correlation_lookup",
     "correlation_lookup_1d",
     "correlation_pyramid",
     "kernels_problem",
+    "nearest",
     "warp",
 ]

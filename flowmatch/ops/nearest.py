@@ -1,0 +1,361 @@
+"""Exact nearest neighbours of descriptors, with the ratio and mutual tests of the same pass."""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowmatch.ops import _native
+from flowmatch.ops._batching import map_over_batch
+from flowmatch.ops.correlation import _wide
+
+_L2, _DOT = 0, 1
+
+# Each returns the distances and indices of the k nearest, [B, N, k], and, if `mutual`, whether a
+# query is also the nearest of its nearest reference, [B, N], else [B, 0].
+torch.library.define(
+    "flowmatch::nearest",
+    "(Tensor query, Tensor reference, int k, int metric, Tensor? query_lengths, "
+    "Tensor? reference_lengths, Tensor? mask, bool mutual) -> (Tensor, Tensor, Tensor)",
+)
+torch.library.define(
+    "flowmatch::nearest_hamming",
+    "(Tensor query, Tensor reference, int k, Tensor? query_lengths, Tensor? reference_lengths, "
+    "Tensor? mask, bool mutual) -> (Tensor, Tensor, Tensor)",
+)
+_CHUNK = 2**24  # pairs that a reference holds at once
+
+
+class Neighbours(NamedTuple):
+    """What `nearest` found.
+
+    Attributes:
+        distance: ``[B, N, k]``, nearest first; float32 (float64 for float64 descriptors), int32 for
+            hamming. For ``"dot"`` the product, largest first.
+        index: ``[B, N, k]`` int64, into the references; -1 where there are fewer than k.
+        accepted: ``[B, N]`` bool, what passed `ratio` and `mutual`; None if neither was asked for.
+    """
+
+    distance: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides a tuple's method, which nobody wants here
+    accepted: Tensor | None
+
+
+def _allowed(
+    query: Tensor,
+    reference: Tensor,
+    query_lengths: Tensor | None,
+    reference_lengths: Tensor | None,
+    mask: Tensor | None,
+) -> Tensor:
+    """Return what may be paired, as far as lengths and mask say: [B, N or 1, M or 1]."""
+    allowed = torch.ones(query.shape[0], 1, 1, dtype=torch.bool, device=query.device)
+    if query_lengths is not None:
+        rows = torch.arange(query.shape[1], device=query.device)
+        allowed = allowed & (rows[:, None] < query_lengths[:, None, None])
+    if reference_lengths is not None:
+        columns = torch.arange(reference.shape[1], device=query.device)
+        allowed = allowed & (columns < reference_lengths[:, None, None])
+    return allowed if mask is None else allowed & mask
+
+
+def _select(
+    figures: Any, allowed: Tensor, shape: tuple[int, int, int], k: int, mutual: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sort out the k smallest of figures(rows), [B, n, M], some rows at a time."""
+    B, N, M = shape
+    device = allowed.device
+    best = torch.full((B, N, k), torch.inf, dtype=torch.float64, device=device)
+    index = torch.full((B, N, k), -1, dtype=torch.int64, device=device)
+    columns = torch.full((B, M), torch.inf, dtype=torch.float64, device=device)
+    nearest_query = torch.full((B, M), -1, dtype=torch.int64, device=device)
+    step = max(1, _CHUNK // max(1, B * M))
+    for start in range(0, N if M else 0, step):
+        rows = slice(start, min(start + step, N))
+        found = figures(rows)
+        free = allowed if allowed.shape[1] == 1 else allowed[:, rows]
+        found = torch.where(free & found.isfinite(), found, torch.inf)
+        values, order = found.sort(dim=-1, stable=True)  # of equal ones the first
+        take = min(k, M)
+        best[:, rows, :take], index[:, rows, :take] = values[..., :take], order[..., :take]
+        low, at = found.min(1)  # of equal ones any: look again
+        at = torch.where(found == low[:, None], 1, 0).argmax(1)
+        nearest_query = torch.where(low < columns, at + start, nearest_query)
+        columns = torch.minimum(columns, low)
+    index = torch.where(best.isinf(), -1, index)
+    both = torch.zeros(B, N if mutual else 0, dtype=torch.bool, device=device)
+    if mutual and M:
+        first = index[..., 0]
+        back = nearest_query.gather(1, first.clamp(min=0))
+        both = (first >= 0) & (back == torch.arange(N, device=device))
+    return best, index, both
+
+
+def nearest_reference(
+    query: Tensor,
+    reference: Tensor,
+    k: int,
+    metric: int,
+    query_lengths: Tensor | None,
+    reference_lengths: Tensor | None,
+    mask: Tensor | None,
+    mutual: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """State what `nearest` computes, in plain PyTorch: all distances, in float64, sorted."""
+    q, r = query.double(), reference.double()
+
+    def figures(rows: slice) -> Tensor:
+        if metric == _DOT:
+            return -(q[:, rows] @ r.transpose(1, 2))
+        return torch.cdist(q[:, rows], r, compute_mode="donot_use_mm_for_euclid_dist")
+
+    allowed = _allowed(query, reference, query_lengths, reference_lengths, mask)
+    shape = (*query.shape[:2], reference.shape[1])
+    best, index, both = _select(figures, allowed, shape, k, mutual)
+    return (best if metric == _L2 else -best).to(_wide(query.dtype)), index, both
+
+
+def nearest_hamming_reference(
+    query: Tensor,
+    reference: Tensor,
+    k: int,
+    query_lengths: Tensor | None,
+    reference_lengths: Tensor | None,
+    mask: Tensor | None,
+    mutual: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """State the same for packed bits: differing bits are |a| + |b| - 2 a.b."""
+    q, r = (_bits(t) for t in (query, reference))
+
+    def figures(rows: slice) -> Tensor:
+        here = q[:, rows]
+        both = (here @ r.transpose(1, 2)).double()
+        return here.sum(-1)[..., None].double() + r.sum(-1)[:, None].double() - 2 * both
+
+    allowed = _allowed(query, reference, query_lengths, reference_lengths, mask)
+    shape = (*query.shape[:2], reference.shape[1])
+    best, index, both = _select(figures, allowed, shape, k, mutual)
+    return torch.where(best.isinf(), -1, best).int(), index, both
+
+
+def _bits(packed: Tensor) -> Tensor:
+    """Unpack bytes, [..., D] to [..., 8 D] of 0 and 1."""
+    places = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    return ((packed[..., None] >> places) & 1).flatten(-2).float()
+
+
+for _name, _reference in (
+    ("nearest", nearest_reference),
+    ("nearest_hamming", nearest_hamming_reference),
+):
+    torch.library.impl(f"flowmatch::{_name}", "default")(_native.reference(_reference))
+    map_over_batch(f"flowmatch::{_name}")
+
+
+@torch.library.register_fake("flowmatch::nearest")  # type: ignore[untyped-decorator]
+def _(
+    query: Tensor,
+    reference: Tensor,
+    k: int,
+    metric: int,
+    query_lengths: Tensor | None,
+    reference_lengths: Tensor | None,
+    mask: Tensor | None,
+    mutual: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _empty(query, k, _wide(query.dtype), mutual)
+
+
+@torch.library.register_fake("flowmatch::nearest_hamming")  # type: ignore[untyped-decorator]
+def _(
+    query: Tensor,
+    reference: Tensor,
+    k: int,
+    query_lengths: Tensor | None,
+    reference_lengths: Tensor | None,
+    mask: Tensor | None,
+    mutual: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _empty(query, k, torch.int32, mutual)
+
+
+def _empty(
+    query: Tensor, k: int, dtype: torch.dtype, mutual: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    B, N, _ = query.shape
+    return (
+        query.new_empty(B, N, k, dtype=dtype),
+        query.new_empty(B, N, k, dtype=torch.int64),
+        query.new_empty(B, N if mutual else 0, dtype=torch.bool),
+    )
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    query, reference, _, ctx.metric, *_ = inputs
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(query, reference, output[1])
+
+
+def _backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    """Derive the distances of the pairs that were found; which they are is constant."""
+    query, reference, index = ctx.saved_tensors
+    B, N, k = index.shape
+    batch = torch.arange(B, device=index.device)[:, None].expand(B, N * k)
+    chosen = index.clamp(min=0).flatten(1)
+    pairs = reference.gather(1, chosen[..., None].expand(-1, -1, query.shape[-1]))
+    pairs = pairs.unflatten(1, (N, k)).to(g.dtype)
+    g = torch.where(index < 0, 0, g)[..., None]
+    if ctx.metric == _DOT:
+        for_query, for_pairs = g * pairs, g * query[:, :, None]
+    else:
+        apart = query[:, :, None] - pairs
+        square = apart.square().sum(-1, keepdim=True)
+        same = square == 0  # where the distance has no derivative, 0 is one of the subgradients
+        for_query = torch.where(same, 0, g / torch.where(same, 1, square).sqrt()) * apart
+        for_pairs = -for_query
+    # Unlike scatter_add, index_put sums in the same order each time, on a GPU too.
+    total = torch.zeros_like(reference, dtype=g.dtype)
+    total = total.index_put((batch, chosen), for_pairs.flatten(1, 2), accumulate=True)
+    grads = for_query.sum(2).to(query.dtype), total.to(reference.dtype)
+    return (*grads, None, None, None, None, None, None)
+
+
+torch.library.register_autograd("flowmatch::nearest", _backward, setup_context=_setup)
+
+_METRICS = ("l2", "cosine", "dot", "hamming")
+
+
+def _check(query: Tensor, reference: Tensor, k: int, metric: str, ratio: float | None) -> None:
+    if metric not in _METRICS:
+        raise ValueError(f"metric must be one of {', '.join(_METRICS)}, got {metric!r}")
+    if (
+        query.dim() not in (2, 3)
+        or query.dim() != reference.dim()
+        or query.shape[-1] != reference.shape[-1]
+        or query.shape[:-2] != reference.shape[:-2]
+    ):
+        raise ValueError(
+            "query and reference must be [B, N, D] and [B, M, D], or [N, D] and [M, D], "
+            f"got {tuple(query.shape)} and {tuple(reference.shape)}"
+        )
+    wanted = "uint8 (packed bits)" if metric == "hamming" else "the same float type"
+    fits = query.dtype == torch.uint8 if metric == "hamming" else query.is_floating_point()
+    if not fits or query.dtype != reference.dtype:
+        raise ValueError(
+            f"query and reference must be {wanted}, got {query.dtype} and {reference.dtype}"
+        )
+    if query.device != reference.device:
+        raise ValueError(
+            "query and reference must be on the same device, "
+            f"got {query.device} and {reference.device}"
+        )
+    if k < 1:
+        raise ValueError(f"k must be positive, got {k}")
+    if ratio is not None and (metric == "dot" or not 0 < ratio <= 1):
+        raise ValueError(f"ratio needs a distance and 0 < ratio <= 1, got {metric!r} and {ratio}")
+
+
+def _check_lengths(name: str, lengths: Tensor | None, vectors: Tensor) -> Tensor | None:
+    if lengths is None:
+        return None
+    if vectors.dim() != 3 or lengths.shape != vectors.shape[:1] or lengths.is_floating_point():
+        raise ValueError(
+            f"{name} must be whole numbers [B] for batches {tuple(vectors.shape)}, "
+            f"got {lengths.dtype} {tuple(lengths.shape)}"
+        )
+    return lengths.to(vectors.device, torch.int64).clamp(0, vectors.shape[1]).contiguous()
+
+
+def _check_mask(mask: Tensor | None, query: Tensor, reference: Tensor) -> Tensor | None:
+    if mask is None:
+        return None
+    shape = (*query.shape[:-1], reference.shape[-2])
+    if mask.shape != shape or mask.dtype != torch.bool or mask.device != query.device:
+        raise ValueError(
+            f"mask must be bool {shape} on {query.device}, "
+            f"got {mask.dtype} {tuple(mask.shape)} on {mask.device}"
+        )
+    return (mask if mask.dim() == 3 else mask[None]).contiguous()
+
+
+def nearest(
+    query: Tensor,
+    reference: Tensor,
+    k: int = 1,
+    metric: str = "l2",
+    *,
+    ratio: float | None = None,
+    mutual: bool = False,
+    query_lengths: Tensor | None = None,
+    reference_lengths: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Neighbours:
+    r"""Find the `k` nearest references of each query, exactly.
+
+    All pairs are compared and none are kept: memory is that of inputs and results. Of equal
+    distances the smaller index comes first, so that results repeat. Distances are those of float32
+    arithmetic, ``sqrt(sum((q - r)^2))`` without cancellation, even where the CPU finds them through
+    products in bfloat16: what that misjudges is bounded, and judged again. Vectors that are not
+    finite have no neighbours and are none. Distances are differentiable twice.
+
+    Args:
+        query: Descriptors ``[B, N, D]`` or ``[N, D]``: floats, or bits packed into uint8 for
+            ``"hamming"``. Half types are compared in float32.
+        reference: Descriptors ``[B, M, D]`` or ``[M, D]`` of the same type.
+        k: How many.
+        metric: ``"l2"``; ``"cosine"``, 1 - cosine of the angle, a vector of length 0 being at
+            distance 1 of all; ``"dot"``, the largest product; ``"hamming"``, differing bits.
+        ratio: Accept a query if its nearest is at most `ratio` times as far as the next (Lowe). It
+            is not where there is no other, or where both are at distance 0.
+        mutual: Accept a query if it is the nearest of its nearest reference, too.
+        query_lengths: How many of each batch's queries there are, ``[B]``; the rest is padding.
+        reference_lengths: The same for the references.
+        mask: ``[B, N, M]`` or ``[N, M]`` bool, which pairs are allowed. Slower.
+
+    Returns:
+        `Neighbours`; distance inf (-inf for ``"dot"``, -1 for ``"hamming"``) and index -1 where
+        fewer than `k` references are there.
+
+    Raises:
+        ValueError: Shapes, types or devices do not fit, or an argument is out of range.
+
+    Example:
+        >>> reference = torch.tensor([[0.0, 0.0], [3.0, 4.0], [1.0, 0.0]])
+        >>> found = nearest(torch.tensor([[0.0, 0.0]]), reference, k=2)
+        >>> found.index.tolist(), found.distance.tolist()
+        ([[0, 2]], [[0.0, 1.0]])
+
+    Reference:
+        The ratio test: Lowe, Distinctive Image Features from Scale-Invariant Keypoints, IJCV 2004,
+        section 7.1.
+    """
+    _check(query, reference, k, metric, ratio)
+    lengths = (
+        _check_lengths("query_lengths", query_lengths, query),
+        _check_lengths("reference_lengths", reference_lengths, reference),
+    )
+    options = (*lengths, _check_mask(mask, query, reference), mutual)
+    single = query.dim() == 2
+    q, r = (query[None], reference[None]) if single else (query, reference)
+    found = max(k, 2) if ratio is not None else k
+    if metric == "hamming":
+        distance, index, both = torch.ops.flowmatch.nearest_hamming(q, r, found, *options)
+    elif metric == "cosine":
+        q, r = (F.normalize(t.to(_wide(t.dtype)), dim=-1) for t in (q, r))
+        product, index, both = torch.ops.flowmatch.nearest(q, r, found, _DOT, *options)
+        distance = 1 - product
+    else:
+        kind = _L2 if metric == "l2" else _DOT
+        distance, index, both = torch.ops.flowmatch.nearest(q, r, found, kind, *options)
+    accepted: Tensor | None = None
+    if ratio is not None or mutual:
+        accepted = index[..., 0] >= 0
+        if mutual:
+            accepted = accepted & both
+        if ratio is not None:
+            first, second = distance[..., 0], distance[..., 1]
+            accepted = accepted & (index[..., 1] >= 0) & (first <= ratio * second) & (second > 0)
+        accepted = accepted[0] if single else accepted
+    distance, index = distance[..., :k], index[..., :k]
+    return Neighbours(*((distance[0], index[0]) if single else (distance, index)), accepted)

@@ -1,0 +1,353 @@
+"""Nearest neighbours against all distances in float64, and bit against bit."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowmatch.ops import active_kernel, nearest
+from flowmatch.ops.nearest import nearest_hamming_reference, nearest_reference
+
+ops = torch.ops.flowmatch
+
+CASES = [  # B, N, M, D, k
+    (1, 1, 1, 1, 1),  # the smallest
+    (2, 20, 50, 7, 3),  # fewer dimensions than a vector
+    (1, 100, 333, 128, 2),  # several tiles of queries and panels, none whole
+    (3, 5, 2, 16, 4),  # fewer references than k
+    (1, 13, 32, 64, 1),  # one tile times one panel, exactly
+    (1, 14, 33, 65, 5),  # one more of each
+    (1, 40, 600, 20, 300),  # a long list
+]
+NONE = (None, None, None)
+
+
+def vectors(case, dtype, device):
+    B, N, M, D, _ = case
+    return (torch.randn(B, count, D, device=device).to(dtype) for count in (N, M))
+
+
+def strings(case, device):
+    B, N, M, D, _ = case
+    return (
+        torch.randint(0, 256, (B, count, D), dtype=torch.uint8, device=device) for count in (N, M)
+    )
+
+
+def options(kind, case, device):
+    """Lengths and a mask, or none of them."""
+    B, N, M, *_ = case
+    if kind == "plain":
+        return NONE
+    if kind == "lengths":
+        draw = lambda most: torch.randint(0, most + 1, (B,), device=device)  # noqa: E731
+        return draw(N), draw(M), None
+    return None, None, torch.rand(B, N, M, device=device) < 0.6
+
+
+@pytest.mark.parametrize("op", ["nearest", "nearest_hamming"])
+def test_is_compiled(op, device):
+    assert active_kernel(op, device) == "compiled"
+
+
+@pytest.mark.parametrize("kind", ["plain", "lengths", "mask"])
+@pytest.mark.parametrize("metric", [0, 1], ids=["l2", "dot"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_equals_reference(case, metric, kind, device, dtype):
+    query, reference = vectors(case, dtype, device)
+    more = options(kind, case, device)
+    distance, index, mutual = ops.nearest(query, reference, case[4], metric, *more, True)
+    expected = nearest_reference(query, reference, case[4], metric, *more, True)
+    close = (1e-12, 1e-12) if dtype == torch.float64 else (1e-5, 2e-5)
+    torch.testing.assert_close(distance, expected[0], rtol=close[0], atol=close[1])
+    torch.testing.assert_close(index, expected[1])
+    torch.testing.assert_close(mutual, expected[2])
+    alone = ops.nearest(query, reference, case[4], metric, *more, False)
+    assert torch.equal(alone[0], distance) and torch.equal(alone[1], index)
+    assert alone[2].shape == (case[0], 0)
+
+
+@pytest.mark.parametrize("kind", ["plain", "lengths", "mask"])
+@pytest.mark.parametrize("mutual", [False, True])
+@pytest.mark.parametrize("case", [*CASES, (1, 50, 70, 32, 2), (1, 9, 90, 64, 2)], ids=str)
+def test_hamming_equals_reference(case, mutual, kind, device):
+    query, reference = strings(case, device)
+    more = options(kind, case, device)
+    found = ops.nearest_hamming(query, reference, case[4], *more, mutual)
+    for one, other in zip(
+        found, nearest_hamming_reference(query, reference, case[4], *more, mutual), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_known_values(device):
+    query = torch.tensor([[0.0, 0.0], [2.0, 0.0]], device=device)
+    reference = torch.tensor([[0.0, 1.0], [3.0, 4.0], [2.0, 0.0]], device=device)
+    found = nearest(query, reference, k=2)
+    assert found.index.tolist() == [[0, 2], [2, 0]]
+    assert found.distance.tolist() == [[1.0, 2.0], [0.0, pytest.approx(5**0.5)]]
+    assert found.accepted is None
+    assert nearest(query, reference, metric="dot").index.tolist() == [[0], [1]]  # of equal: first
+    cosine = nearest(query, reference, metric="cosine")
+    assert cosine.distance.tolist() == [[1.0], [0.0]] and cosine.index[1].item() == 2
+    bits = torch.tensor([[0b1011], [0b0001]], dtype=torch.uint8, device=device)
+    found = nearest(bits, bits.flip(0), k=2, metric="hamming")
+    assert found.distance.tolist() == [[0, 2], [0, 2]] and found.index.tolist() == [[1, 0], [0, 1]]
+
+
+def test_ratio_and_mutual(device):
+    """Four references on a line; the third query has two at the same distance."""
+    reference = torch.tensor([[0.0], [10.0], [20.0], [20.5]], device=device)
+    query = torch.tensor([[1.0], [9.0], [20.25], [2.0]], device=device)
+    ratio = nearest(query, reference, ratio=0.8)
+    assert ratio.distance.shape == (4, 1)  # the second is found, and not returned
+    assert ratio.accepted.tolist() == [True, True, False, True]
+    mutual = nearest(query, reference, mutual=True)
+    assert mutual.accepted.tolist() == [True, True, True, False]  # 1 is nearer to 0 than 2 is
+    both = nearest(query, reference, ratio=0.8, mutual=True)
+    assert both.accepted.tolist() == [True, True, False, False]
+    alone = nearest(query, reference[:1], ratio=0.8)
+    assert not alone.accepted.any()  # there is no other to compare with
+    assert not nearest(reference, reference.repeat(2, 1), ratio=1.0).accepted.any()  # 0 and 0
+
+
+def test_equal_distances_come_by_index(device):
+    """Repeated references, so many that no short list can hold them."""
+    reference = torch.randn(3, 40, device=device).repeat(300, 1)
+    query = reference[:3] + 0.01 * torch.randn(3, 40, device=device)
+    found = nearest(query, reference, k=4, mutual=True)
+    assert found.index.tolist() == [[n, n + 3, n + 6, n + 9] for n in range(3)]
+    assert found.accepted.all()
+    twice = nearest(torch.cat([query, query]), reference, mutual=True)
+    assert twice.accepted.tolist() == [True] * 3 + [False] * 3
+
+
+def test_close_pairs_far_from_the_origin(device):
+    """Where |q|^2 + |r|^2 - 2 q.r has no correct digit left."""
+    generator = torch.Generator().manual_seed(1)
+    reference = 1000 + torch.randn(500, 32, generator=generator)
+    query = reference[:50] + 1e-2 * torch.randn(50, 32, generator=generator)
+    found = nearest(query.to(device), reference.to(device), k=2, mutual=True)
+    expected = nearest_reference(query[None], reference[None], 2, 0, *NONE, True)
+    torch.testing.assert_close(found.index.cpu(), expected[1][0])
+    torch.testing.assert_close(found.distance.cpu(), expected[0][0], rtol=1e-5, atol=0)
+    assert found.accepted.all()
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e18])
+def test_sizes_at_the_ends_of_float32(scale, device):
+    query, reference = (scale * torch.randn(1, n, 20, device=device) for n in (40, 70))
+    found = nearest(query, reference, k=3, mutual=True)
+    expected = nearest_reference(query, reference, 3, 0, *NONE, True)
+    if scale > 1:
+        torch.testing.assert_close(found.index, expected[1])
+        torch.testing.assert_close(found.distance, expected[0])
+    assert found.index.min() >= 0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("metric", ["l2", "dot"])
+def test_what_is_not_finite_has_no_neighbours(metric, bad, device):
+    query, reference = torch.randn(5, 20, device=device), torch.randn(7, 20, device=device)
+    query[2, 3], reference[4, 5] = bad, bad
+    found = nearest(query, reference, k=7, metric=metric, mutual=True)
+    assert (found.index[2] == -1).all() and found.distance[2].isinf().all()
+    assert not (found.index == 4).any()
+    rest = [0, 1, 3, 4]
+    assert sorted(found.index[0, :6].tolist()) == [0, 1, 2, 3, 5, 6] and found.index[0, 6] == -1
+    kept = nearest(query[rest], reference, k=6, metric=metric, mutual=True)
+    assert torch.equal(kept.index, found.index[rest, :6])
+    assert torch.equal(kept.accepted, found.accepted[rest]) and not found.accepted[2]
+
+
+def test_clusters_as_of_real_descriptors(device):
+    """Many references nearly as near as the nearest: short lists overflow."""
+    generator = torch.Generator().manual_seed(2)
+    centres = F.normalize(torch.randn(5, 128, generator=generator), dim=1)
+    reference = centres.repeat(400, 1) + 1e-3 * torch.randn(2000, 128, generator=generator)
+    query = centres.repeat(8, 1) + 1e-3 * torch.randn(40, 128, generator=generator)
+    found = nearest(query.to(device), reference.to(device), k=2, mutual=True)
+    expected = nearest_reference(query[None], reference[None], 2, 0, *NONE, True)
+    torch.testing.assert_close(found.index.cpu(), expected[1][0])
+    torch.testing.assert_close(found.accepted.cpu(), expected[2][0])
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
+def test_gradients(metric, device):
+    query, reference = (
+        torch.randn(2, n, 3, dtype=torch.float64, device=device).requires_grad_() for n in (4, 5)
+    )
+    function = lambda q, r: nearest(q, r, 2, metric).distance  # noqa: E731
+    assert torch.autograd.gradcheck(function, (query, reference))
+    assert torch.autograd.gradgradcheck(function, (query, reference))
+
+
+def test_no_gradient_at_distance_zero(device):
+    query = torch.randn(3, 4, device=device, requires_grad=True)
+    distance = nearest(query, query.detach().clone(), k=1).distance
+    (grad,) = torch.autograd.grad(distance.sum(), query, create_graph=True)
+    assert grad.count_nonzero() == 0
+    grad.square().sum().backward()
+    assert query.grad.isfinite().all()
+
+
+def test_missing_neighbours_give_no_gradient(device):
+    query = torch.randn(3, 4, device=device, requires_grad=True)
+    reference = torch.randn(2, 4, device=device, requires_grad=True)
+    distance = nearest(query, reference, k=3).distance
+    distance[:, :2].sum().backward()
+    assert query.grad.isfinite().all() and reference.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_registration(grad, device):
+    query, reference = (torch.randn(2, n, 6, device=device).requires_grad_(grad) for n in (5, 7))
+    lengths = torch.tensor([3, 7], device=device)
+    arguments = (query, reference, 2, 0, None, lengths, None, True)
+    torch.library.opcheck(ops.nearest.default, arguments)
+    bits = (t.detach().byte() for t in (query, reference))
+    torch.library.opcheck(ops.nearest_hamming.default, (*bits, 2, None, None, None, False))
+
+
+def test_compiles(device):
+    query, reference = (torch.randn(n, 6, device=device) for n in (5, 7))
+    compiled = torch.compile(lambda q, r: nearest(q, r, 2, ratio=0.9, mutual=True), fullgraph=True)
+    for one, other in zip(
+        compiled(query, reference),
+        nearest(query, reference, 2, ratio=0.9, mutual=True),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+
+
+def test_exports(device):
+    class Net(torch.nn.Module):
+        def forward(self, q, r):
+            return nearest(q, r, 2, mutual=True)
+
+    pair = tuple(torch.randn(n, 6, device=device) for n in (5, 7))
+    program = torch.export.export(Net(), pair)
+    assert torch.equal(program.module()(*pair).index, nearest(*pair, 2).index)
+
+
+def test_vmap(device):
+    query, reference = torch.randn(3, 5, 6, device=device), torch.randn(7, 6, device=device)
+    mapped = torch.vmap(lambda q: nearest(q, reference, 2).index)(query)
+    each = [nearest(q, reference, 2).index for q in query]
+    assert torch.equal(mapped, torch.stack(each))
+
+
+def test_autocast_changes_nothing(device):
+    query, reference = (torch.randn(n, 40, device=device) for n in (50, 70))
+    with torch.autocast(device, torch.bfloat16):
+        found = nearest(query, reference)
+    assert torch.equal(found.distance, nearest(query, reference).distance)
+
+
+def test_meta_device():
+    found = nearest(*(torch.empty(2, n, 6, device="meta") for n in (5, 7)), 3, mutual=True)
+    assert found.distance.shape == found.index.shape == (2, 5, 3)
+    assert found.accepted.shape == (2, 5)
+
+
+@pytest.mark.parametrize("sizes", [(0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0)])
+def test_empty(sizes, device):
+    B, N, M, D = sizes
+    for dtype, metric in ((torch.float32, "l2"), (torch.uint8, "hamming")):
+        query, reference = (torch.ones(B, n, D, dtype=dtype, device=device) for n in (N, M))
+        found = nearest(query, reference, 2, metric, mutual=True)
+        assert found.distance.shape == (B, N, 2) and found.accepted.shape == (B, N)
+        if M == 0:
+            assert (found.index == -1).all() and not found.accepted.any()
+        if D == 0 and M:
+            assert found.index.tolist() == [[[0, 1]] * N] * B  # all are equal
+
+
+def test_not_contiguous(device):
+    query, reference = torch.randn(6, 40, device=device), torch.randn(6, 90, device=device)
+    found = nearest(query.T, reference.T, 2)
+    expected = nearest(query.T.contiguous(), reference.T.contiguous(), 2)
+    assert torch.equal(found.index, expected.index)
+
+
+def test_threads_and_repetition_do_not_change_the_bits():
+    query, reference = torch.randn(1, 3000, 24), torch.randn(1, 700, 24)
+    bits = [(t[..., :16] * 50).byte() for t in (query, reference)]
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3, 3):
+            torch.set_num_threads(count)
+            floats = ops.nearest(query, reference, 3, 0, *NONE, True)
+            found.append((*floats, *ops.nearest_hamming(*bits, 3, *NONE, True)))
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_memory_stays_far_below_all_pairs():
+    """20 000 x 20 000 distances would be 1.6 GB."""
+    from flowmatch.bench.measure import PeakMemory
+
+    query, reference = torch.randn(20000, 16), torch.randn(20000, 16)
+    peak = PeakMemory(torch.device("cpu"))
+    nearest(query, reference, 2, mutual=True)
+    assert peak.megabytes() < 100
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_any_geometry(data):
+    """Whole numbers, so that there are ties, and all that is computed is exact."""
+    case = tuple(data.draw(st.integers(1, most)) for most in (2, 40, 70, 20, 9))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**20)))
+    query, reference = (
+        torch.randint(-2, 3, (case[0], n, case[3]), generator=generator).float() for n in case[1:3]
+    )
+    metric = data.draw(st.sampled_from([0, 1]))
+    found = ops.nearest(query, reference, case[4], metric, *NONE, True)
+    expected = nearest_reference(query, reference, case[4], metric, *NONE, True)
+    assert torch.equal(found[1], expected[1]) and torch.equal(found[2], expected[2])
+    torch.testing.assert_close(found[0], expected[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reference": torch.zeros(7, 5)}, r"got \(5, 6\) and \(7, 5\)"),
+        ({"reference": torch.zeros(7, 6).double()}, "same float type, got torch.float32 and"),
+        ({"metric": "hamming"}, r"uint8 \(packed bits\), got torch.float32"),
+        ({"metric": "l1"}, "one of l2, cosine, dot, hamming, got 'l1'"),
+        ({"reference": torch.zeros(7, 6, device="meta")}, "same device, got cpu and meta"),
+        ({"k": 0}, "k must be positive, got 0"),
+        ({"ratio": 1.5}, "0 < ratio <= 1, got 'l2' and 1.5"),
+        ({"ratio": 0.5, "metric": "dot"}, "ratio needs a distance"),
+        ({"query_lengths": torch.tensor([3])}, r"query_lengths must be whole numbers \[B\]"),
+        ({"mask": torch.ones(5, 6, dtype=torch.bool)}, r"mask must be bool \(5, 7\) on cpu, got"),
+    ],
+)
+def test_refuses(change, message):
+    with pytest.raises(ValueError, match=message):
+        nearest(**{"query": torch.zeros(5, 6), "reference": torch.zeros(7, 6), **change})
+
+
+def test_kernel_protects_memory():
+    q = torch.zeros(1, 4, 4)
+    with pytest.raises(RuntimeError, match="a length is out of range"):
+        ops.nearest(q, q, 1, 0, None, torch.tensor([5]), None, False)
+    with pytest.raises(RuntimeError, match="one type and device"):
+        ops.nearest(q, q.double(), 1, 0, *NONE, False)
+    with pytest.raises(RuntimeError, match="mask must be bool"):
+        ops.nearest_hamming(q.byte(), q.byte(), 1, None, None, torch.ones(1, 4, 3).bool(), False)
+
+
+def test_agrees_with_numpy_on_bits():
+    """An independent count: numpy's unpacked bits."""
+    query, reference = (x.numpy() for x in strings((1, 30, 40, 5, 1), "cpu"))
+    bits = [np.unpackbits(x[0], axis=1).astype(int) for x in (query, reference)]
+    distance = np.abs(bits[0][:, None] - bits[1][None]).sum(-1)
+    found = nearest(torch.from_numpy(query[0]), torch.from_numpy(reference[0]), 1, "hamming")
+    assert (found.distance[:, 0].numpy() == distance.min(1)).all()
+    assert (found.index[:, 0].numpy() == distance.argmin(1)).all()
