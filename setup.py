@@ -21,7 +21,9 @@ from setuptools import setup
 
 KERNELS = os.environ.get("FLOWMATCH_KERNELS", "auto")
 TORCH_FLOOR = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # 2.11, the oldest torch it loads into
-CXX = ["-O3", "-std=c++17", "-fvisibility=hidden", "-Wno-psabi", "-Wno-attributes", TORCH_FLOOR]
+CXX = ["-O3", "-std=c++17", "-fvisibility=hidden", TORCH_FLOOR]
+CXX += ["-fno-math-errno", "-fno-trapping-math"]  # or no loop with a root or a choice is vectorised
+CXX += ["-Wno-psabi", "-Wno-attributes", "-Wno-maybe-uninitialized"]
 
 
 def native_library() -> dict[str, Any]:

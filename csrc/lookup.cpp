@@ -19,29 +19,6 @@ namespace {
 constexpr int64_t kRun = 16;    // pixels whose results are written together
 constexpr int64_t kSlice = 32;  // channels of f2's gradient that belong to one thread
 
-// Data as the kernels read it: in place, or widened.
-template <class T, class A>
-class Widened {
- public:
-  Widened(const T* from, int64_t count) {
-    if constexpr (std::is_same_v<T, A>) {
-      data_ = from;
-    } else {
-      own_.reset(new A[count]);
-      parallel_rows(count, 1, [&](int64_t begin, int64_t end) {
-        std::transform(from + begin, from + end, own_.get() + begin,
-                       [](T v) { return static_cast<A>(v); });
-      });
-      data_ = own_.get();
-    }
-  }
-  const A* data() const { return data_; }
-
- private:
-  const A* data_;
-  std::unique_ptr<A[]> own_;
-};
-
 // Where a pixel looks. What is not finite, or beyond all images, is put outside every image.
 template <class A>
 LookupWindow<A> window(const A* coords, const LookupShape& s, int64_t pixel) {

@@ -10,18 +10,10 @@
 #include "nearest.h"
 
 #include <cmath>
-#include <cstring>
 #include <limits>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 #include "nearest_checks.h"
-#include "simd.h"
-#include "stable.h"
-
-#define FLOWMATCH_EACH_ISA "nearest_tiles.h"
-#include "each_isa.h"
+#include "panels.h"
 
 namespace flowmatch {
 namespace {
@@ -61,69 +53,6 @@ constexpr int64_t kNone = -1;
 
 template <class A>
 constexpr A kFar = std::numeric_limits<A>::infinity();
-
-// Vectors in the layout of the tiles, with what the error bound needs to know of them.
-template <class A>
-struct Packed {
-  std::unique_ptr<A[]> values;  // [groups][depth][width], or pairs of bfloat16 in half of that
-  std::unique_ptr<A[]> half;    // |v|^2 / 2; NaN for what is not finite or not there
-  std::unique_ptr<double[]> norm, rest;  // |v|, and |v - bfloat16(v)|
-  int64_t groups, width;
-  double most_norm = 0, most_rest = 0;
-};
-
-template <class A>
-BFloat16 shortened(A v) {
-  return static_cast<BFloat16>(static_cast<float>(v));
-}
-
-template <class A>
-void pack_group(const A* from, int64_t count, int64_t depth, bool halves, Packed<A>* p,
-                int64_t group) {
-  A* to = p->values.get() + group * p->width * (halves ? (depth + 1) / 2 : depth);
-  auto* short_to = reinterpret_cast<BFloat16*>(to);
-  for (int64_t j = 0; j < p->width; ++j) {
-    const int64_t n = group * p->width + j;
-    const A* v = from + n * depth;
-    double square = 0, rest = 0;
-    for (int64_t c = 0; c < depth; ++c) {
-      const A value = n < count ? v[c] : A(0);
-      square += static_cast<double>(value) * value;
-      if (halves) {
-        const BFloat16 high = shortened(value);
-        const double low = static_cast<double>(value) - static_cast<float>(high);
-        rest += low * low;
-        short_to[(c / 2 * p->width + j) * 2 + c % 2] = high;
-      } else {
-        to[c * p->width + j] = value;
-      }
-    }
-    if (halves && depth % 2) short_to[(depth / 2 * p->width + j) * 2 + 1] = BFloat16(0.0f);
-    const bool counts = n < count && std::isfinite(square);
-    p->half[n] = counts ? static_cast<A>(square / 2) : std::numeric_limits<A>::quiet_NaN();
-    p->norm[n] = counts ? std::sqrt(square) : 0;
-    p->rest[n] = counts ? std::sqrt(rest) : 0;
-  }
-}
-
-template <class A>
-Packed<A> pack(const A* from, int64_t count, int64_t depth, int64_t width, bool halves) {
-  Packed<A> p;
-  p.width = width;
-  p.groups = (count + width - 1) / width;
-  p.values.reset(new A[p.groups * width * (halves ? (depth + 1) / 2 : depth)]);
-  p.half.reset(new A[p.groups * width]);
-  p.norm.reset(new double[p.groups * width]);
-  p.rest.reset(new double[p.groups * width]);
-  parallel_rows(p.groups, 2 * width * depth, [&](int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) pack_group(from, count, depth, halves, &p, g);
-  });
-  for (int64_t n = 0; n < count; ++n) {
-    p.most_norm = std::max(p.most_norm, p.norm[n]);
-    p.most_rest = std::max(p.most_rest, p.rest[n]);
-  }
-  return p;
-}
 
 // The k nearest so far, in order; and in the first pass whatever may turn out to be one of them.
 template <class A>

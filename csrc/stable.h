@@ -47,6 +47,29 @@ void parallel_rows(int64_t rows, int64_t work_per_row, const F& f) {
   torch::stable::parallel_for(0, rows, grain, f);
 }
 
+// Data as the kernels read it: in place, or widened.
+template <class T, class A>
+class Widened {
+ public:
+  Widened(const T* from, int64_t count) {
+    if constexpr (std::is_same_v<T, A>) {
+      data_ = from;
+    } else {
+      own_.reset(new A[count]);
+      parallel_rows(count, 1, [&](int64_t begin, int64_t end) {
+        std::transform(from + begin, from + end, own_.get() + begin,
+                       [](T v) { return static_cast<A>(v); });
+      });
+      data_ = own_.get();
+    }
+  }
+  const A* data() const { return data_; }
+
+ private:
+  const A* data_;
+  std::unique_ptr<A[]> own_;
+};
+
 // One scratch buffer per thread, allocated up front because nothing may throw inside parallel_rows.
 template <class T>
 class Scratch {

@@ -4,6 +4,7 @@ from flowmatch.ops._native import KernelsMissing, active_kernel, kernels_problem
 from flowmatch.ops.correlation import Correlation, correlation
 from flowmatch.ops.lookup import correlation_lookup, correlation_lookup_1d, correlation_pyramid
 from flowmatch.ops.nearest import Neighbours, nearest
+from flowmatch.ops.pairwise import pairwise_distance
 from flowmatch.ops.warp import warp
 
 OPS = (  # what has compiled kernels
@@ -13,6 +14,7 @@ OPS = (  # what has compiled kernels
     "correlation_lookup_grad",
     "nearest",
     "nearest_hamming",
+    "pairwise",
 )
 
 __all__ = [
@@ -27,5 +29,6 @@ __all__ = [
     "correlation_pyramid",
     "kernels_problem",
     "nearest",
+    "pairwise_distance",
     "warp",
 ]

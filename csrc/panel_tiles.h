@@ -1,4 +1,5 @@
-// The inner loops of `nearest` on the CPU; compiled by each_isa.h for every instruction set.
+// The inner loops of products of many pairs on the CPU; compiled by each_isa.h for every
+// instruction set.
 // References lie in the lanes of two vectors, queries are broadcast: a panel is kPanel references,
 // a tile kQueries queries times a panel.
 
@@ -94,4 +95,19 @@ FLOWMATCH_TARGET A exact_pair(const A* a, const A* b, int64_t depth, bool produc
   for (; c < depth; ++c) total += product ? a[c] * b[c] : (a[c] - b[c]) * (a[c] - b[c]);
   for (int i = 0; i < lanes; ++i) total += sums[i];
   return total;
+}
+
+// Turns the products of a query with `count` references into distances: sqrt(a + b - 2 product),
+// a and b their squared lengths. Returns whether one of them is so small beside a + b that what
+// was lost to cancellation shows, or is not a number.
+template <class A>
+FLOWMATCH_TARGET bool finish_distances(const A* products, A a, const A* squares, A smallest,
+                                       int64_t count, A* to) {
+  int doubtful = 0;
+  for (int64_t j = 0; j < count; ++j) {
+    const A lengths = a + squares[j], square = lengths - 2 * products[j];
+    doubtful |= !(square >= smallest * lengths);
+    to[j] = std::sqrt(square > 0 ? square : A(0));
+  }
+  return doubtful;
 }

@@ -1,0 +1,109 @@
+// All distances between two sets of vectors on the CPU, and the registration of their kernels.
+//
+// A tile of products is turned into distances while it is in the first-level cache, and written
+// once. Entries that lost digits to cancellation are computed again, from differences.
+#include "pairwise.h"
+
+#include "panels.h"
+
+namespace flowmatch {
+namespace {
+
+template <class A>
+struct PairwiseKernels {
+  void (*multiply)(const void*, const void*, int64_t, A*);
+  bool (*finish)(const A*, A, const A*, A, int64_t, A*);
+  A (*exact)(const A*, const A*, int64_t, bool);
+  int64_t rows, panel;
+};
+
+// What one batch item is computed from.
+template <class A>
+struct Pairs {
+  const A *x, *y;  // [rows, depth], [columns, depth]
+  const A *x_squares, *y_squares;
+};
+
+// `count` entries of row i from column j on.
+template <class T, class A>
+void finish_row(const PairwiseKernels<A>& f, const Pairs<A>& p, const PairwiseShape& s, int64_t i,
+                int64_t j, int64_t count, const A* products, A* line, T* to) {
+  if (s.metric == Metric::dot) {
+    std::transform(products, products + count, to, [](A v) { return static_cast<T>(v); });
+    return;
+  }
+  constexpr A smallest = static_cast<A>(kCancelled);
+  const A square = p.x_squares[i];
+  if (f.finish(products, square, p.y_squares + j, smallest, count, line)) {
+    for (int64_t n = 0; n < count; ++n) {
+      const A lengths = square + p.y_squares[j + n];
+      if (!(lengths - 2 * products[n] >= smallest * lengths)) {
+        line[n] = std::sqrt(f.exact(p.x + i * s.depth, p.y + (j + n) * s.depth, s.depth, false));
+      }
+    }
+  }
+  std::transform(line, line + count, to, [](A v) { return static_cast<T>(v); });
+}
+
+template <class T>
+void forward(const T* x, const T* y, T* out, const PairwiseShape& s) {
+  using A = Accumulator<T>;
+  const PairwiseKernels<A> f = {FLOWMATCH_PICK(multiply_tile<A>),
+                                FLOWMATCH_PICK(finish_distances<A>), FLOWMATCH_PICK(exact_pair<A>),
+                                FLOWMATCH_PICK(kQueries), FLOWMATCH_PICK(kPanel<A>)};
+  const Widened<T, A> wide_x(x, s.batch * s.rows * s.depth);
+  const Widened<T, A> wide_y(y, s.batch * s.columns * s.depth);
+  const std::unique_ptr<A[]> squares(new A[s.rows + s.columns]);
+  Scratch<A> scratch(f.rows * f.panel + f.panel);
+  for (int64_t b = 0; b < s.batch; ++b) {
+    const Pairs<A> p = {wide_x.data() + b * s.rows * s.depth,
+                        wide_y.data() + b * s.columns * s.depth, squares.get(),
+                        squares.get() + s.rows};
+    const auto left = pack(p.x, s.rows, s.depth, f.rows, false);
+    const auto right = pack(p.y, s.columns, s.depth, f.panel, false);
+    for (int64_t i = 0; i < s.rows; ++i) squares[i] = 2 * left.half[i];
+    for (int64_t j = 0; j < s.columns; ++j) squares[s.rows + j] = 2 * right.half[j];
+    T* to = out + b * s.rows * s.columns;
+    parallel_rows(left.groups, f.rows * s.columns * s.depth, [&](int64_t begin, int64_t end) {
+      A* products = scratch.take();
+      A* line = products + f.rows * f.panel;
+      for (int64_t g = begin; g < end; ++g) {
+        const int64_t rows = std::min(f.rows, s.rows - g * f.rows);
+        for (int64_t panel = 0; panel < right.groups; ++panel) {
+          f.multiply(left.values.get() + g * f.rows * s.depth,
+                     right.values.get() + panel * f.panel * s.depth, s.depth, products);
+          const int64_t j = panel * f.panel, count = std::min(f.panel, s.columns - j);
+          for (int64_t n = 0; n < rows; ++n) {
+            const int64_t i = g * f.rows + n;
+            finish_row(f, p, s, i, j, count, products + n * f.panel, line, to + i * s.columns + j);
+          }
+        }
+      }
+    });
+  }
+}
+
+Tensor pairwise_cpu(const Tensor& x, const Tensor& y, int64_t metric) {
+  STD_TORCH_CHECK(x.dim() == 3 && y.dim() == 3 && x.size(0) == y.size(0) &&
+                      x.size(2) == y.size(2) && x.scalar_type() == y.scalar_type() &&
+                      x.device() == y.device(),
+                  "pairwise: x and y must be [B, N, D] and [B, M, D] of one type and device");
+  STD_TORCH_CHECK(metric == 0 || metric == 1, "pairwise: metric must be 0 (l2) or 1 (dot)");
+  const PairwiseShape s = {x.size(0), x.size(1), y.size(1), x.size(2), static_cast<Metric>(metric)};
+  Tensor out = new_output(x, {s.batch, s.rows, s.columns});
+  if (out.numel() == 0) return out;
+  const Tensor a = torch::stable::contiguous(x), b = torch::stable::contiguous(y);
+  THO_DISPATCH_V2(x.scalar_type(), "pairwise", AT_WRAP([&] {
+                    forward(a.const_data_ptr<scalar_t>(), b.const_data_ptr<scalar_t>(),
+                            out.mutable_data_ptr<scalar_t>(), s);
+                  }),
+                  FLOWMATCH_FLOATS);
+  return out;
+}
+
+}  // namespace
+}  // namespace flowmatch
+
+STABLE_TORCH_LIBRARY_IMPL(flowmatch, CPU, m) {
+  m.impl("pairwise", TORCH_BOX(&flowmatch::pairwise_cpu));
+}
