@@ -2,6 +2,7 @@
 
 from flowmatch.ops._native import KernelsMissing, active_kernel, kernels_problem
 from flowmatch.ops.correlation import Correlation, correlation
+from flowmatch.ops.distance_field import distance_field
 from flowmatch.ops.lookup import correlation_lookup, correlation_lookup_1d, correlation_pyramid
 from flowmatch.ops.nearest import Neighbours, nearest
 from flowmatch.ops.pairwise import pairwise_distance
@@ -12,6 +13,7 @@ OPS = (  # what has compiled kernels
     "correlation_grad",
     "correlation_lookup",
     "correlation_lookup_grad",
+    "distance_field",
     "nearest",
     "nearest_hamming",
     "pairwise",
@@ -27,6 +29,7 @@ __all__ = [
     "correlation_lookup",
     "correlation_lookup_1d",
     "correlation_pyramid",
+    "distance_field",
     "kernels_problem",
     "nearest",
     "pairwise_distance",

@@ -47,15 +47,11 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
         return g @ y, g.transpose(1, 2) @ x, None
     if torch.is_grad_enabled():  # to be derived again
         distance = torch.ops.flowmatch.pairwise(x, y, _L2)
-    same = distance == 0  # where the distance has no derivative, 0 is one of the subgradients
-    weight = g / distance if not same.any() else _divide(g, distance, same)
+    # Where the distance has no derivative, 0 is one of the subgradients: g / inf, twice.
+    weight = g / distance.masked_fill(distance == 0, torch.inf)
     for_x = x * weight.sum(2)[..., None] - weight @ y
     for_y = y * weight.sum(1)[..., None] - weight.transpose(1, 2) @ x
     return for_x, for_y, None
-
-
-def _divide(g: Tensor, distance: Tensor, same: Tensor) -> Tensor:
-    return torch.where(same, 0, g / torch.where(same, 1, distance))
 
 
 torch.library.register_autograd("flowmatch::pairwise", _backward, setup_context=_setup)

@@ -1,0 +1,246 @@
+// Truncated distance fields on the CPU, and the registration of their kernels.
+//
+// A keypoint's points are put into cells of one voxel. How far each cell is from an occupied one is
+// known by integers, which leaves for each voxel a thin shell of cells to look into: a point in a
+// cell at distance d is at d - h to d + h, h half a cell's diagonal.
+#include "distance_field.h"
+
+#include <cmath>
+#include <cstring>
+#include <tuple>
+
+#include "stable.h"
+
+namespace flowmatch {
+namespace {
+
+// A cell relative to a voxel's, in order of distance.
+struct Offset {
+  int32_t square, z, y, x;
+};
+
+// What all keypoints of a call have in common.
+struct FieldGrid {
+  explicit FieldGrid(const FieldShape& s)
+      : margin(static_cast<int64_t>(std::ceil(s.truncation)) + 1),
+        side(s.size + 2 * margin),
+        cells(side * side * side),
+        most(static_cast<int32_t>((margin + 1) * (margin + 1))),
+        starts(most + 2, 0) {
+    const auto r = static_cast<int32_t>(margin);
+    for (int32_t z = -r; z <= r; ++z) {
+      for (int32_t y = -r; y <= r; ++y) {
+        for (int32_t x = -r; x <= r; ++x) {
+          const int32_t square = z * z + y * y + x * x;
+          if (square <= most) offsets.push_back({square, z, y, x});
+        }
+      }
+    }
+    std::sort(offsets.begin(), offsets.end(), [](const Offset& a, const Offset& b) {
+      return std::tie(a.square, a.z, a.y, a.x) < std::tie(b.square, b.z, b.y, b.x);
+    });
+    for (int32_t square = 0; square <= most + 1; ++square) {
+      starts[square] = std::lower_bound(offsets.begin(), offsets.end(), square,
+                                        [](const Offset& o, int32_t s) { return o.square < s; }) -
+                       offsets.begin();
+    }
+  }
+  int64_t margin, side, cells;
+  int32_t most;                 // squared distance between cells beyond which nothing matters
+  std::vector<int64_t> starts;  // of each squared distance in `offsets`
+  std::vector<Offset> offsets;
+};
+
+// One keypoint's points and cells; made once for a thread, and reused.
+template <class A>
+struct Neighbourhood {
+  std::vector<A> local, sorted;        // [n, 3] in voxels, voxel (0, 0, 0) at 0
+  std::vector<int32_t> cell, start;    // of each point; of each cell in `sorted`
+  std::vector<int32_t> square, other;  // of cells, the squared distance to an occupied one
+};
+
+template <class A>
+struct FieldInput {
+  const A* points;
+  const int64_t* keys;
+  const A *centres, *frames;
+};
+
+// The points that lie near enough to a keypoint's grid, in its coordinates.
+template <class A>
+void collect(const FieldInput<A>& in, const FieldShape& s, const FieldGrid& grid, int64_t k,
+             Neighbourhood<A>* n) {
+  const A* centre = in.centres + 3 * k;
+  const A* frame = in.frames + 9 * k;
+  const double half = (static_cast<double>(s.size) - 1) / 2;
+  const double reach = (half + s.truncation) * s.voxel;
+  CellRange range[3];
+  for (int axis = 0; axis < 3; ++axis) {
+    double extent = 0;  // of the rotated cube
+    for (int row = 0; row < 3; ++row) extent += std::abs(frame[3 * row + axis]) * reach;
+    range[axis] = cells_near(s, axis, centre[axis], extent);
+  }
+  n->local.clear();
+  n->cell.clear();
+  const A scale = static_cast<A>(1 / s.voxel), shift = static_cast<A>(half);
+  const A low = static_cast<A>(-s.truncation);
+  const A high = static_cast<A>(static_cast<double>(s.size) - 1 + s.truncation);
+  for (int64_t z = range[2].begin; z < range[2].end; ++z) {
+    for (int64_t y = range[1].begin; y < range[1].end; ++y) {
+      const int64_t row = (z * s.counts[1] + y) * s.counts[0];
+      int64_t p = first_of(in.keys, s.points, row + range[0].begin);
+      for (; p < s.points && in.keys[p] < row + range[0].end; ++p) {
+        A at[3];
+        bool near = true;
+        for (int axis = 0; axis < 3; ++axis) {
+          at[axis] = shift;
+          for (int i = 0; i < 3; ++i) {
+            at[axis] += frame[3 * axis + i] * ((in.points[3 * p + i] - centre[i]) * scale);
+          }
+          near &= at[axis] >= low && at[axis] <= high;
+        }
+        if (!near) continue;
+        int64_t cell = 0;
+        for (int axis = 2; axis >= 0; --axis) {
+          cell =
+              cell * grid.side + grid.margin + static_cast<int64_t>(std::floor(at[axis] + A(0.5)));
+          n->local.push_back(at[2 - axis]);
+        }
+        n->cell.push_back(static_cast<int32_t>(cell));
+      }
+    }
+  }
+}
+
+template <class A>
+void sort_by_cell(const FieldGrid& grid, Neighbourhood<A>* n) {
+  n->start.assign(grid.cells + 1, 0);
+  for (const int32_t cell : n->cell) ++n->start[cell + 1];
+  for (int64_t c = 0; c < grid.cells; ++c) n->start[c + 1] += n->start[c];
+  n->sorted.resize(n->local.size());
+  n->other.assign(n->start.begin(), n->start.end() - 1);
+  for (size_t p = 0; p < n->cell.size(); ++p) {
+    std::memcpy(&n->sorted[3 * n->other[n->cell[p]]++], &n->local[3 * p], 3 * sizeof(A));
+  }
+}
+
+// square[c] = the squared distance to the nearest occupied cell, at most `most` + 1; axis by axis.
+template <class A>
+void measure_cells(const FieldGrid& grid, Neighbourhood<A>* n) {
+  const int64_t side = grid.side;
+  const int32_t far = grid.most + 1;
+  n->square.resize(grid.cells);
+  for (int64_t c = 0; c < grid.cells; ++c) {
+    n->square[c] = n->start[c + 1] > n->start[c] ? 0 : far;
+  }
+  for (const int64_t step : {int64_t{1}, side, side * side}) {
+    n->other = n->square;
+    for (int64_t c = 0; c < grid.cells; ++c) {
+      const int64_t at = c / step % side;
+      const int64_t low = std::max(-grid.margin - 1, -at);
+      const int64_t high = std::min(grid.margin + 1, side - 1 - at);
+      int32_t best = far;
+      for (int64_t d = low; d <= high; ++d) {
+        best = std::min(best, n->other[c + d * step] + static_cast<int32_t>(d * d));
+      }
+      n->square[c] = best;
+    }
+  }
+}
+
+template <class A>
+A nearest_square(const FieldShape& s, const FieldGrid& grid, const Neighbourhood<A>& n, int64_t z,
+                 int64_t y, int64_t x) {
+  A best = static_cast<A>(s.truncation * s.truncation);
+  const int64_t cell =
+      ((z + grid.margin) * grid.side + y + grid.margin) * grid.side + x + grid.margin;
+  const int32_t closest = n.square[cell];
+  constexpr A half_diagonal = A(0.8661);
+  for (auto o = grid.offsets.begin() + grid.starts[closest]; o != grid.offsets.end(); ++o) {
+    const A gap = std::sqrt(static_cast<A>(o->square)) - half_diagonal;
+    if (gap > 0 && gap * gap >= best) break;
+    const int64_t at = cell + (o->z * grid.side + o->y) * grid.side + o->x;
+    for (int32_t p = n.start[at]; p < n.start[at + 1]; ++p) {
+      const A* point = &n.sorted[3 * p];
+      const A dx = point[0] - static_cast<A>(x), dy = point[1] - static_cast<A>(y);
+      const A dz = point[2] - static_cast<A>(z);
+      best = std::min(best, dx * dx + dy * dy + dz * dz);
+    }
+  }
+  return best;
+}
+
+template <class A>
+void field(const FieldInput<A>& in, A* out, const FieldShape& s) {
+  const FieldGrid grid(s);
+  const A reach = static_cast<A>(s.truncation);
+  parallel_rows(s.centres, int64_t{1} << 20, [&](int64_t begin, int64_t end) {
+    Neighbourhood<A> n;
+    for (int64_t k = begin; k < end; ++k) {
+      A* to = out + k * s.voxels();
+      collect(in, s, grid, k, &n);
+      if (n.cell.empty()) {
+        std::fill(to, to + s.voxels(), A(0));
+        continue;
+      }
+      sort_by_cell(grid, &n);
+      measure_cells(grid, &n);
+      for (int64_t z = 0; z < s.size; ++z) {
+        for (int64_t y = 0; y < s.size; ++y) {
+          for (int64_t x = 0; x < s.size; ++x) {
+            *to++ = 1 - std::sqrt(nearest_square(s, grid, n, z, y, x)) / reach;
+          }
+        }
+      }
+    }
+  });
+}
+
+FieldShape shape(const Tensor& points, const Tensor& keys, const Tensor& centres,
+                 const Tensor& frames, const std::vector<int64_t>& counts,
+                 const std::vector<double>& grid, int64_t size, double voxel, double truncation) {
+  STD_TORCH_CHECK(points.dim() == 2 && points.size(1) == 3 && keys.dim() == 1 &&
+                      keys.size(0) == points.size(0) && keys.scalar_type() == ScalarType::Long,
+                  "distance_field: points and keys must be [P, 3] and int64 [P]");
+  STD_TORCH_CHECK(centres.dim() == 2 && centres.size(1) == 3 && frames.dim() == 3 &&
+                      frames.size(0) == centres.size(0) && frames.size(1) == 3 &&
+                      frames.size(2) == 3,
+                  "distance_field: centres and frames must be [K, 3] and [K, 3, 3]");
+  for (const Tensor* t : {&points, &centres, &frames}) {
+    STD_TORCH_CHECK(t->scalar_type() == points.scalar_type() && t->device() == keys.device(),
+                    "distance_field: all must be of one type and on one device");
+  }
+  STD_TORCH_CHECK(counts.size() == 3 && grid.size() == 4 && grid[3] > 0 && size >= 1 &&
+                      size <= 256 && voxel > 0 && truncation > 0 && truncation <= 64,
+                  "distance_field: a size is out of range");
+  return {points.size(0), centres.size(0),
+          size,           voxel,
+          truncation,     {grid[0], grid[1], grid[2]},
+          grid[3],        {counts[0], counts[1], counts[2]}};
+}
+
+Tensor distance_field_cpu(const Tensor& points, const Tensor& keys, const Tensor& centres,
+                          const Tensor& frames, std::vector<int64_t> counts,
+                          std::vector<double> grid, int64_t size, double voxel, double truncation) {
+  const auto s = shape(points, keys, centres, frames, counts, grid, size, voxel, truncation);
+  Tensor out = new_output(points, {s.centres, size, size, size});
+  if (out.numel() == 0) return out;
+  using torch::stable::contiguous;
+  const Tensor a = contiguous(points), b = contiguous(keys), c = contiguous(centres);
+  const Tensor d = contiguous(frames);
+  THO_DISPATCH_V2(
+      points.scalar_type(), "distance_field", AT_WRAP([&] {
+        field(FieldInput<scalar_t>{a.const_data_ptr<scalar_t>(), b.const_data_ptr<int64_t>(),
+                                   c.const_data_ptr<scalar_t>(), d.const_data_ptr<scalar_t>()},
+              out.mutable_data_ptr<scalar_t>(), s);
+      }),
+      AT_EXPAND(AT_FLOATING_TYPES));
+  return out;
+}
+
+}  // namespace
+}  // namespace flowmatch
+
+STABLE_TORCH_LIBRARY_IMPL(flowmatch, CPU, m) {
+  m.impl("distance_field", TORCH_BOX(&flowmatch::distance_field_cpu));
+}

@@ -1,0 +1,183 @@
+"""Truncated distance fields around keypoints of a cloud: what 3DMatch describes."""
+
+import torch
+from torch import Tensor
+
+from flowmatch.ops import _native
+
+# points [P, 3] ordered by keys [P], the cells they lie in; frames [K, 3, 3]; counts: cells along x,
+# y and z; grid: their origin x, y, z and side.
+torch.library.define(
+    "flowmatch::distance_field",
+    "(Tensor points, Tensor keys, Tensor centres, Tensor frames, int[] counts, float[] grid, "
+    "int size, float voxel, float truncation) -> Tensor",
+)
+# The whole of it, so that a compiled graph need not look into how a cloud is sorted into cells.
+torch.library.define(
+    "flowmatch::cloud_distance_field",
+    "(Tensor points, Tensor centres, Tensor frames, int size, float voxel, float truncation) "
+    "-> Tensor",
+)
+_CHUNK = 2**24  # distances that the reference holds at once
+
+
+def distance_field_reference(
+    points: Tensor,
+    keys: Tensor,
+    centres: Tensor,
+    frames: Tensor,
+    counts: list[int],
+    grid: list[float],
+    size: int,
+    voxel: float,
+    truncation: float,
+) -> Tensor:
+    """State what the op computes, in plain PyTorch: all distances of all voxels."""
+    steps = voxel * (torch.arange(size, device=points.device, dtype=points.dtype) - (size - 1) / 2)
+    z, y, x = torch.meshgrid(steps, steps, steps, indexing="ij")
+    local = torch.stack([x, y, z], -1).view(-1, 3)
+    out = points.new_zeros(len(centres), size**3)
+    reach = voxel * truncation
+    step = max(1, _CHUNK // max(1, len(points)))
+    for k in range(len(centres) if len(points) else 0):
+        near = points - centres[k]  # and so precise, wherever the cloud lies
+        voxels = local @ frames[k]
+        for start in range(0, size**3, step):
+            part = torch.cdist(
+                voxels[start : start + step], near, compute_mode="donot_use_mm_for_euclid_dist"
+            )
+            out[k, start : start + step] = 1 - part.min(1)[0].clamp(max=reach) / reach
+    return out.view(-1, size, size, size)
+
+
+torch.library.impl("flowmatch::distance_field", "default")(
+    _native.reference(distance_field_reference)
+)
+
+
+@torch.library.register_fake("flowmatch::distance_field")  # type: ignore[untyped-decorator]
+def _(
+    points: Tensor,
+    keys: Tensor,
+    centres: Tensor,
+    frames: Tensor,
+    counts: list[int],
+    grid: list[float],
+    size: int,
+    voxel: float,
+    truncation: float,
+) -> Tensor:
+    return points.new_empty(centres.shape[0], size, size, size)
+
+
+@torch.library.impl("flowmatch::cloud_distance_field", "default")
+def _sort_and_measure(
+    points: Tensor, centres: Tensor, frames: Tensor, size: int, voxel: float, truncation: float
+) -> Tensor:
+    """Put the points near any keypoint into cells, in order, and measure."""
+    reach = 1.8 * ((size - 1) / 2 + truncation) * voxel  # sqrt(3), for any rotation
+    whole = centres.isfinite().all(1) & frames.isfinite().flatten(1).all(1)
+    if len(points) == 0 or not whole.any():
+        return points.new_zeros(len(centres), size, size, size)
+    centres = torch.where(whole[:, None], centres, centres[whole][0])
+    low, high = centres.amin(0) - reach, centres.amax(0) + reach
+    points = points[((points >= low) & (points <= high)).all(1)]  # NaN is nowhere
+    extents: list[float] = (high - low).double().tolist()
+    cell = max(4 * voxel, max(extents) / 2**20)  # so that three counts fit into a key
+    at = ((points - low).double() / cell).long()
+    counts = [int(side / cell) + 1 for side in extents]
+    keys, order = ((at[:, 2] * counts[1] + at[:, 1]) * counts[0] + at[:, 0]).sort(stable=True)
+    grid = [*low.double().tolist(), cell]
+    field: Tensor = torch.ops.flowmatch.distance_field(
+        points[order], keys, centres, frames, counts, grid, size, voxel, truncation
+    )
+    return torch.where(whole[:, None, None, None], field, 0)
+
+
+@torch.library.register_fake("flowmatch::cloud_distance_field")  # type: ignore[untyped-decorator]
+def _(
+    points: Tensor, centres: Tensor, frames: Tensor, size: int, voxel: float, truncation: float
+) -> Tensor:
+    return points.new_empty(centres.shape[0], size, size, size)
+
+
+def _check(
+    points: Tensor,
+    centres: Tensor,
+    frames: Tensor | None,
+    size: int,
+    voxel: float,
+    truncation: float,
+) -> None:
+    if points.dim() != 2 or points.shape[1] != 3 or centres.dim() != 2 or centres.shape[1] != 3:
+        raise ValueError(
+            "points and centres must be [P, 3] and [K, 3], "
+            f"got {tuple(points.shape)} and {tuple(centres.shape)}"
+        )
+    if frames is not None and frames.shape != (len(centres), 3, 3):
+        raise ValueError(
+            f"frames must be [K, 3, 3] for {len(centres)} centres, got {tuple(frames.shape)}"
+        )
+    for name, t in (("points", points), ("centres", centres), ("frames", frames)):
+        if t is not None and (t.dtype != points.dtype or not t.is_floating_point()):
+            raise ValueError(f"{name} must be floats of the type of points, got {t.dtype}")
+        if t is not None and t.device != points.device:
+            raise ValueError(f"{name} must be on {points.device} as points are, got {t.device}")
+    if not (1 <= size <= 256 and voxel > 0 and 0 < truncation <= 64):
+        raise ValueError(
+            "1 <= size <= 256, voxel > 0 and 0 < truncation <= 64 are needed, "
+            f"got {size}, {voxel} and {truncation}"
+        )
+
+
+def distance_field(
+    points: Tensor,
+    centres: Tensor,
+    *,
+    size: int = 30,
+    voxel: float = 0.01,
+    truncation: float = 5,
+    frames: Tensor | None = None,
+) -> Tensor:
+    r"""Measure, around each keypoint, how far every voxel of a grid is from the cloud.
+
+    ``field[k, z, y, x] = 1 - min(d, t) / t`` with ``d`` the distance from the voxel's middle to the
+    nearest point and ``t = truncation * voxel``: 1 on the surface, 0 far from it. Distances are
+    exact, and repeat bit for bit. Points that are not finite are ignored, and a keypoint that is
+    not finite gets zeros. Not differentiable.
+
+    Args:
+        points: The cloud, ``[P, 3]`` (x, y, z), metres, any float type; half types are computed in
+            float32.
+        centres: Keypoints ``[K, 3]``, of the same type.
+        size: Voxels along each side of the grid, which a keypoint is in the middle of.
+        voxel: Their size, metres.
+        truncation: Distance that counts as far, in voxels.
+        frames: Rotations ``[K, 3, 3]`` whose rows are the grid's x, y and z axes, such as a local
+            reference frame; without them the grid lies along the cloud's axes.
+
+    Returns:
+        Fields ``[K, size, size, size]``, z slowest, float32 (float64 for float64 points).
+
+    Raises:
+        ValueError: Shapes, types or devices do not fit, or a size is out of range.
+
+    Example:
+        >>> field = distance_field(torch.zeros(1, 3), torch.zeros(1, 3), size=3, truncation=2)
+        >>> field[0, 1, 1]
+        tensor([0.5000, 1.0000, 0.5000])
+
+    Reference:
+        Zeng et al., 3DMatch, CVPR 2017, section 4.1.
+    """
+    _check(points, centres, frames, size, voxel, truncation)
+    wide = torch.float64 if points.dtype == torch.float64 else torch.float32
+    cloud, keypoints = (t.detach().to(wide) for t in (points, centres))
+    if frames is None:
+        axes = torch.eye(3, dtype=wide, device=points.device).repeat(len(centres), 1, 1)
+    else:
+        axes = frames.detach().to(wide)
+    field: Tensor = torch.ops.flowmatch.cloud_distance_field(
+        cloud, keypoints, axes, size, float(voxel), float(truncation)
+    )
+    return field

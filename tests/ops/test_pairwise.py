@@ -1,0 +1,204 @@
+"""All distances against differences in float64, above all where digits are easily lost."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowmatch.ops import active_kernel, pairwise_distance
+from flowmatch.ops.pairwise import pairwise_reference
+
+ops = torch.ops.flowmatch
+
+CASES = [  # B, N, M, D
+    (1, 1, 1, 1),
+    (2, 20, 50, 7),  # fewer dimensions than a vector
+    (3, 13, 32, 64),  # one tile, exactly
+    (1, 14, 33, 65),  # one more of each
+    (1, 100, 130, 128),
+]
+
+
+def vectors(case, dtype, device):
+    B, N, M, D = case
+    return (torch.randn(B, count, D, device=device).to(dtype) for count in (N, M))
+
+
+def test_is_compiled(device):
+    assert active_kernel("pairwise", device) == "compiled"
+
+
+@pytest.mark.parametrize("contiguous", [True, False])
+@pytest.mark.parametrize("metric", [0, 1], ids=["l2", "dot"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_equals_reference(case, metric, contiguous, device, dtype, close):
+    x, y = vectors(case, dtype, device)
+    if not contiguous:
+        x, y = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (x, y))
+    found = ops.pairwise(x, y, metric)
+    assert found.dtype == dtype
+    close(found, pairwise_reference(x.double(), y.double(), metric))
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
+@pytest.mark.parametrize("case", CASES[:4], ids=str)
+def test_gradients_equal_those_of_differences(case, metric, device):
+    x, y = (t.requires_grad_() for t in vectors(case, torch.float64, device))
+    found = pairwise_distance(x, y, metric)
+    a, b = (F.normalize(t, dim=-1) for t in (x, y)) if metric == "cosine" else (x, y)
+    plain = (a[:, :, None] - b[:, None]).norm(dim=-1) if metric == "l2" else a @ b.transpose(1, 2)
+    plain = 1 - plain if metric == "cosine" else plain
+    torch.testing.assert_close(found, plain)
+    g = torch.randn_like(found)
+    for one, other in zip(
+        torch.autograd.grad(found, (x, y), g), torch.autograd.grad(plain, (x, y), g), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_known_values(device):
+    x = torch.tensor([[0.0, 0.0], [3.0, 4.0]], device=device)
+    assert pairwise_distance(x, x).tolist() == [[0, 5], [5, 0]]
+    assert pairwise_distance(x, x, "dot").tolist() == [[0, 0], [0, 25]]
+    assert pairwise_distance(x, x, "cosine").tolist() == [[1, 1], [1, pytest.approx(0, abs=1e-6)]]
+
+
+def test_close_pairs_far_from_the_origin(device):
+    """Where |x|^2 + |y|^2 - 2 x.y has no correct digit left (pytorch #42479, #57690)."""
+    x = 1000 + torch.randn(50, 64, dtype=torch.float64)
+    y = torch.cat([x[:20] + 1e-2 * torch.randn(20, 64, dtype=torch.float64), x[20:], -x])
+    x, y = x.float().to(device), y.float().to(device)
+    expected = pairwise_reference(x[None].double(), y[None].double(), 0)[0]
+    found = pairwise_distance(x, y)
+    torch.testing.assert_close(found.double(), expected, rtol=2e-5, atol=0)
+    assert (found.diagonal()[20:] == 0).all()
+
+
+def test_what_is_not_finite_stays_where_it_is(device):
+    x, y = torch.randn(5, 20, device=device), torch.randn(7, 20, device=device)
+    x[2, 3], y[4, 5], y[1, 0] = float("nan"), float("inf"), 1e25
+    found = pairwise_distance(x, y)
+    assert found[2].isnan().all()
+    assert found[[0, 1, 3, 4], 4].isinf().all() and found[[0, 1, 3, 4], 1].isinf().all()
+    assert found[[0, 1, 3, 4]][:, [0, 2, 3, 5, 6]].isfinite().all()
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
+def test_gradients(metric, device):
+    x, y = (t.requires_grad_() for t in vectors((2, 3, 4, 3), torch.float64, device))
+    function = lambda a, b: pairwise_distance(a, b, metric)  # noqa: E731
+    assert torch.autograd.gradcheck(function, (x, y))
+    assert torch.autograd.gradgradcheck(function, (x, y))
+
+
+def test_no_gradient_at_distance_zero(device):
+    x = torch.randn(4, 5, device=device, requires_grad=True)
+    distance = pairwise_distance(x, x.detach().clone())
+    assert (distance.diagonal() == 0).all()
+    (grad,) = torch.autograd.grad(distance.diagonal().sum(), x, create_graph=True)
+    assert grad.count_nonzero() == 0
+    distance = pairwise_distance(x, x)
+    (grad,) = torch.autograd.grad(distance.sum(), x, create_graph=True)
+    assert grad.isfinite().all()
+    grad.square().sum().backward()
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_registration(grad, device):
+    x, y = (t.requires_grad_(grad) for t in vectors(CASES[1], torch.float32, device))
+    torch.library.opcheck(ops.pairwise.default, (x, y, 0))
+    torch.library.opcheck(ops.pairwise.default, (x, y, 1))
+
+
+def test_compiles(device):
+    x, y = (t.requires_grad_() for t in vectors(CASES[1], torch.float32, device))
+    compiled = torch.compile(lambda a, b: pairwise_distance(a, b).square().sum(), fullgraph=True)
+    expected = pairwise_distance(x, y).square().sum()
+    torch.testing.assert_close(compiled(x, y), expected)
+    found = torch.autograd.grad(compiled(x, y), (x, y))
+    torch.testing.assert_close(found, torch.autograd.grad(expected, (x, y)))
+
+
+def test_exports(device):
+    class Net(torch.nn.Module):
+        def forward(self, a, b):
+            return pairwise_distance(a, b, "cosine")
+
+    pair = tuple(vectors(CASES[1], torch.float32, device))
+    program = torch.export.export(Net(), pair)
+    torch.testing.assert_close(program.module()(*pair), Net()(*pair))
+
+
+def test_vmap(device):
+    x, y = torch.randn(3, 5, 6, device=device), torch.randn(7, 6, device=device)
+    mapped = torch.vmap(lambda a: pairwise_distance(a, y))(x)
+    torch.testing.assert_close(mapped, pairwise_distance(x, y.expand(3, 7, 6)))
+
+
+def test_autocast_runs_in_float32(device):
+    x, y = vectors(CASES[1], torch.float32, device)
+    with torch.autocast(device, torch.bfloat16):
+        found = pairwise_distance(x.bfloat16(), y)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, pairwise_distance(x.bfloat16().float(), y))
+
+
+def test_meta_device():
+    x, y = torch.empty(2, 5, 6, device="meta"), torch.empty(2, 7, 6, device="meta")
+    assert pairwise_distance(x, y).shape == (2, 5, 7)
+
+
+@pytest.mark.parametrize("sizes", [(0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0)])
+def test_empty(sizes, device):
+    B, N, M, D = sizes
+    x = torch.ones(B, N, D, device=device, requires_grad=True)
+    found = pairwise_distance(x, torch.ones(B, M, D, device=device))
+    assert found.shape == (B, N, M) and found.count_nonzero() == 0
+    found.sum().backward()
+    assert x.grad.shape == x.shape
+
+
+def test_threads_do_not_change_the_bits():
+    x, y = vectors((2, 100, 130, 33), torch.float32, "cpu")
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3, 3):
+            torch.set_num_threads(count)
+            found.append(pairwise_distance(x, y))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_geometry(data):
+    case = tuple(data.draw(st.integers(1, most)) for most in (3, 40, 70, 40))
+    x, y = vectors(case, torch.float64, "cpu")
+    scale = 10.0 ** data.draw(st.integers(-6, 6))
+    found = pairwise_distance(x + scale, y + scale)
+    torch.testing.assert_close(
+        found, pairwise_reference(x + scale, y + scale, 0), rtol=1e-9, atol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": torch.zeros(7, 5)}, r"got \(5, 6\) and \(7, 5\)"),
+        ({"y": torch.zeros(1, 7, 6)}, r"got \(5, 6\) and \(1, 7, 6\)"),
+        ({"y": torch.zeros(7, 6).double()}, "same float type, got torch.float32 and"),
+        ({"y": torch.zeros(7, 6, device="meta")}, "same device, got cpu and meta"),
+        ({"metric": "l1"}, "one of l2, cosine, dot, got 'l1'"),
+    ],
+)
+def test_refuses(change, message):
+    with pytest.raises(ValueError, match=message):
+        pairwise_distance(**{"x": torch.zeros(5, 6), "y": torch.zeros(7, 6), **change})
+
+
+def test_kernel_protects_memory():
+    with pytest.raises(RuntimeError, match="of one type and device"):
+        ops.pairwise(torch.zeros(1, 4, 4), torch.zeros(1, 4, 5), 0)
