@@ -4,9 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flowmatch.bench.correlation import correlation_cases
+from flowmatch.bench.distance_field import distance_field_cases
 from flowmatch.bench.lookup import lookup_cases
 from flowmatch.bench.machine import describe_machine
 from flowmatch.bench.measure import Case, Implementation, Row, measure_all, measure_ceilings
+from flowmatch.bench.nearest import nearest_cases
+from flowmatch.bench.pairwise import pairwise_cases
 from flowmatch.bench.report import cases, html_page, markdown, peers
 
 
@@ -21,6 +24,9 @@ class Suite:
 OPS = {
     "correlation": Suite(correlation_cases, "B,C,H,W,radius,stride"),
     "lookup": Suite(lookup_cases, "B,C,H,W,radius,levels,lookups"),
+    "nearest": Suite(nearest_cases, "kind,B,N,M,D"),
+    "pairwise": Suite(pairwise_cases, "B,N,M,D"),
+    "distance-field": Suite(distance_field_cases, "points,keypoints,side,voxels"),
 }
 
 

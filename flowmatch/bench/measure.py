@@ -22,10 +22,12 @@ class Implementation:
     Attributes:
         name: ``flowmatch``, ``reference``, a package's name, or ``torch: <idiom>``.
         run: Takes the case's inputs, returns its output, or several.
+        differentiable: Whether it takes part in the backward pass.
     """
 
     name: str
     run: Callable[..., Tensor | Tensors]
+    differentiable: bool = True
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,8 @@ def _measure(case: Case, backward: bool, ceiling: float, rounds: int) -> Iterato
     device, first = inputs[0].device, inputs[0]
     expected = _expected(case, backward)
     seen: dict[str, _Seen] = {}
-    for implementation in case.implementations:
+    taking_part = [i for i in case.implementations if i.differentiable or not backward]
+    for implementation in taking_part:
         found, peak = _first(implementation.run, inputs, backward, device)
         seen[implementation.name] = _Seen(
             _agree(found, expected, case.tolerance or _TOLERANCE[_float_type(inputs)]),
@@ -151,7 +154,7 @@ def _measure(case: Case, backward: bool, ceiling: float, rounds: int) -> Iterato
         )
         del found
     for _ in range(rounds):  # interleaved: a disturbance hits all of them
-        for implementation in case.implementations:
+        for implementation in taking_part:
             seconds = seen[implementation.name].seconds
             if sum(seconds) > _BUDGET:
                 continue

@@ -86,12 +86,19 @@ def test_refuses_shapes(text):
 
 
 # Small enough to run in a moment: every implementation of every op is called, and agrees.
-TINY = {"correlation": (1, 8, 12, 16, 2, 1), "lookup": (1, 8, 16, 20, 2, 3, 1)}
+TINY = {
+    "correlation": [(1, 8, 12, 16, 2, 1)],
+    "lookup": [(1, 8, 16, 20, 2, 3, 1)],
+    "nearest": [(0, 1, 60, 70, 16), (1, 1, 60, 70, 16), (2, 1, 60, 70, 32)],
+    "pairwise": [(2, 20, 30, 16)],
+    "distance-field": [(2000, 3, 20, 8)],
+}
 
 
 @pytest.mark.parametrize("op", OPS)
 def test_all_implementations_agree(op):
-    cases = OPS[op].cases(torch.device("cpu"), torch.float32, shapes={"tiny": TINY[op]})
+    shapes = {str(shape): shape for shape in TINY[op]}
+    cases = OPS[op].cases(torch.device("cpu"), torch.float32, shapes=shapes)
     for rows in measure_all(cases, 100.0, rounds=1):
         assert [row.implementation for row in rows if not row.agrees] == []
         assert rows[0].implementation == "flowmatch"
