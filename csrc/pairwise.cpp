@@ -83,13 +83,17 @@ void forward(const T* x, const T* y, T* out, const PairwiseShape& s) {
   }
 }
 
-Tensor pairwise_cpu(const Tensor& x, const Tensor& y, int64_t metric) {
+PairwiseShape shape(const Tensor& x, const Tensor& y, int64_t metric) {
   STD_TORCH_CHECK(x.dim() == 3 && y.dim() == 3 && x.size(0) == y.size(0) &&
                       x.size(2) == y.size(2) && x.scalar_type() == y.scalar_type() &&
                       x.device() == y.device(),
                   "pairwise: x and y must be [B, N, D] and [B, M, D] of one type and device");
   STD_TORCH_CHECK(metric == 0 || metric == 1, "pairwise: metric must be 0 (l2) or 1 (dot)");
-  const PairwiseShape s = {x.size(0), x.size(1), y.size(1), x.size(2), static_cast<Metric>(metric)};
+  return {x.size(0), x.size(1), y.size(1), x.size(2), static_cast<Metric>(metric)};
+}
+
+Tensor pairwise_cpu(const Tensor& x, const Tensor& y, int64_t metric) {
+  const auto s = shape(x, y, metric);
   Tensor out = new_output(x, {s.batch, s.rows, s.columns});
   if (out.numel() == 0) return out;
   const Tensor a = torch::stable::contiguous(x), b = torch::stable::contiguous(y);
@@ -107,3 +111,31 @@ Tensor pairwise_cpu(const Tensor& x, const Tensor& y, int64_t metric) {
 STABLE_TORCH_LIBRARY_IMPL(flowmatch, CPU, m) {
   m.impl("pairwise", TORCH_BOX(&flowmatch::pairwise_cpu));
 }
+
+#ifdef FLOWMATCH_CUDA
+namespace flowmatch {
+namespace {
+
+Tensor pairwise_cuda(const Tensor& x, const Tensor& y, int64_t metric) {
+  const auto s = shape(x, y, metric);
+  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
+  Tensor out = torch::stable::new_empty(x, {s.batch, s.rows, s.columns});
+  if (out.numel() == 0) return out;
+  const Tensor a = torch::stable::contiguous(x), b = torch::stable::contiguous(y);
+  THO_DISPATCH_V2(x.scalar_type(), "pairwise", AT_WRAP([&] {
+                    cuda::pairwise(device(a.const_data_ptr<scalar_t>()),
+                                   device(b.const_data_ptr<scalar_t>()),
+                                   device(out.mutable_data_ptr<scalar_t>()), s, current_stream(x));
+                  }),
+                  FLOWMATCH_FLOATS);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  return out;
+}
+
+}  // namespace
+}  // namespace flowmatch
+
+STABLE_TORCH_LIBRARY_IMPL(flowmatch, CUDA, m) {
+  m.impl("pairwise", TORCH_BOX(&flowmatch::pairwise_cuda));
+}
+#endif
