@@ -105,11 +105,36 @@ Tensor pairwise_cpu(const Tensor& x, const Tensor& y, int64_t metric) {
   return out;
 }
 
+// Elementwise and of any type, but tens of megabytes: what takes time is fresh memory.
+Tensor pairwise_weight_cpu(const Tensor& g, const Tensor& distance) {
+  STD_TORCH_CHECK(g.sizes().equals(distance.sizes()) && g.device() == distance.device() &&
+                      g.scalar_type() == distance.scalar_type(),
+                  "pairwise_weight: g and distance must be alike");
+  const Tensor a = torch::stable::contiguous(g), b = torch::stable::contiguous(distance);
+  Tensor out = new_output(g, std::vector<int64_t>(g.sizes().begin(), g.sizes().end()));
+  THO_DISPATCH_V2(g.scalar_type(), "pairwise_weight", AT_WRAP([&] {
+                    const auto* from = a.const_data_ptr<scalar_t>();
+                    const auto* over = b.const_data_ptr<scalar_t>();
+                    auto* to = out.mutable_data_ptr<scalar_t>();
+                    parallel_rows(g.numel(), 1, [&](int64_t begin, int64_t end) {
+                      using A = Accumulator<scalar_t>;
+                      for (int64_t i = begin; i < end; ++i) {
+                        const A d = static_cast<A>(over[i]);
+                        const A v = static_cast<A>(from[i]);
+                        to[i] = static_cast<scalar_t>(d == 0 ? A(0) : v / d);
+                      }
+                    });
+                  }),
+                  FLOWMATCH_FLOATS);
+  return out;
+}
+
 }  // namespace
 }  // namespace flowmatch
 
 STABLE_TORCH_LIBRARY_IMPL(flowmatch, CPU, m) {
   m.impl("pairwise", TORCH_BOX(&flowmatch::pairwise_cpu));
+  m.impl("pairwise_weight", TORCH_BOX(&flowmatch::pairwise_weight_cpu));
 }
 
 #ifdef FLOWMATCH_CUDA
