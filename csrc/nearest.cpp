@@ -163,12 +163,15 @@ Kernels<A> kernels(bool halves) {
 // How far apart scores may be from what they stand for, for a query of this norm, of which `rest`
 // is lost in bfloat16. Sums of depth terms, each rounded in turn, are off by (depth + 2) u times
 // the sum of magnitudes: so are the products, and so are the exact figures that decide in the end.
-// |r|^2 / 2 and the difference are rounded once. In bfloat16 what was cut off is missing too.
+// |r|^2 / 2 and the difference are rounded once. In bfloat16 what was cut off is missing too. And
+// no relative bound holds below the smallest normal number: bfloat16 products take every figure
+// there, on the way in or out, for zero.
 template <class A>
 double error_bound(const Search<A>& s, double norm, double rest, const Packed<A>& r) {
   const double u = (s.depth + 4) * static_cast<double>(std::numeric_limits<A>::epsilon());
   const double most = r.most_norm;
   double bound = u * (norm * most + most * most + (norm + most) * (norm + most) / 2);
+  bound += (s.depth + 4) * static_cast<double>(std::numeric_limits<A>::min()) * (4 + norm + most);
   if (s.halves) {
     const double left = most + r.most_rest;
     bound += rest * left + (norm + rest) * r.most_rest + u * (norm + rest) * left;
