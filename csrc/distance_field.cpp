@@ -244,3 +244,37 @@ Tensor distance_field_cpu(const Tensor& points, const Tensor& keys, const Tensor
 STABLE_TORCH_LIBRARY_IMPL(flowmatch, CPU, m) {
   m.impl("distance_field", TORCH_BOX(&flowmatch::distance_field_cpu));
 }
+
+#ifdef FLOWMATCH_CUDA
+namespace flowmatch {
+namespace {
+
+Tensor distance_field_cuda(const Tensor& points, const Tensor& keys, const Tensor& centres,
+                           const Tensor& frames, std::vector<int64_t> counts,
+                           std::vector<double> grid, int64_t size, double voxel,
+                           double truncation) {
+  const auto s = shape(points, keys, centres, frames, counts, grid, size, voxel, truncation);
+  const torch::stable::accelerator::DeviceGuard guard(points.get_device_index());
+  Tensor out = torch::stable::new_empty(points, {s.centres, size, size, size});
+  if (out.numel() == 0) return out;
+  using torch::stable::contiguous;
+  const Tensor a = contiguous(points), b = contiguous(keys), c = contiguous(centres);
+  const Tensor d = contiguous(frames);
+  THO_DISPATCH_V2(points.scalar_type(), "distance_field", AT_WRAP([&] {
+                    cuda::distance_field(a.const_data_ptr<scalar_t>(), b.const_data_ptr<int64_t>(),
+                                         c.const_data_ptr<scalar_t>(), d.const_data_ptr<scalar_t>(),
+                                         out.mutable_data_ptr<scalar_t>(), s,
+                                         current_stream(points));
+                  }),
+                  AT_EXPAND(AT_FLOATING_TYPES));
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  return out;
+}
+
+}  // namespace
+}  // namespace flowmatch
+
+STABLE_TORCH_LIBRARY_IMPL(flowmatch, CUDA, m) {
+  m.impl("distance_field", TORCH_BOX(&flowmatch::distance_field_cuda));
+}
+#endif

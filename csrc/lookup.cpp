@@ -217,3 +217,64 @@ STABLE_TORCH_LIBRARY_IMPL(flowmatch, CPU, m) {
   m.impl("correlation_lookup", TORCH_BOX(&flowmatch::correlation_lookup_cpu));
   m.impl("correlation_lookup_grad", TORCH_BOX(&flowmatch::correlation_lookup_grad_cpu));
 }
+
+#ifdef FLOWMATCH_CUDA
+namespace flowmatch {
+namespace {
+
+Tensor correlation_lookup_cuda(const Tensor& f1, const Tensor& f2, const Tensor& coords,
+                               double scale_y, double scale_x, int64_t radius_y, int64_t radius_x) {
+  const auto s = shape(f1, f2, coords, scale_y, scale_x, radius_y, radius_x);
+  const torch::stable::accelerator::DeviceGuard guard(f1.get_device_index());
+  Tensor out = torch::stable::new_empty(f1, {s.batch, s.displacements(), s.height, s.width});
+  if (nothing(s)) return torch::stable::zero_(out);
+  const Tensor a = contiguous(f1), b = contiguous(f2), c = contiguous(coords);
+  THO_DISPATCH_V2(f1.scalar_type(), "correlation_lookup", AT_WRAP([&] {
+                    cuda::correlation_lookup(
+                        device(a.const_data_ptr<scalar_t>()), device(b.const_data_ptr<scalar_t>()),
+                        c.const_data_ptr<Accumulator<scalar_t>>(),
+                        device(out.mutable_data_ptr<scalar_t>()), s, current_stream(f1));
+                  }),
+                  FLOWMATCH_FLOATS);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  return out;
+}
+
+std::tuple<Tensor, Tensor, Tensor> correlation_lookup_grad_cuda(
+    const Tensor& g, const Tensor& f1, const Tensor& f2, const Tensor& coords, double scale_y,
+    double scale_x, int64_t radius_y, int64_t radius_x) {
+  const auto s = shape(f1, f2, coords, scale_y, scale_x, radius_y, radius_x);
+  check_grad(g, f1, s);
+  const torch::stable::accelerator::DeviceGuard guard(f1.get_device_index());
+  using torch::stable::new_empty;
+  Tensor grad1 = new_empty(f1, {s.batch, s.height, s.width, s.channels});
+  Tensor grad2 = new_empty(f2, {s.batch, s.height2, s.width2, s.channels});
+  Tensor along = new_empty(coords, {s.batch, 2, s.height, s.width});
+  if (nothing(s)) {
+    for (Tensor* t : {&grad1, &grad2, &along}) torch::stable::zero_(*t);
+    return {grad1, grad2, along};
+  }
+  Tensor taps = new_empty(coords, {s.batch, s.pixels(), s.taps()});
+  const Tensor d = contiguous(g), a = contiguous(f1), b = contiguous(f2), c = contiguous(coords);
+  THO_DISPATCH_V2(f1.scalar_type(), "correlation_lookup_grad", AT_WRAP([&] {
+                    using A = Accumulator<scalar_t>;
+                    cuda::correlation_lookup_grad(
+                        device(d.const_data_ptr<scalar_t>()), device(a.const_data_ptr<scalar_t>()),
+                        device(b.const_data_ptr<scalar_t>()), c.const_data_ptr<A>(),
+                        device(grad1.mutable_data_ptr<scalar_t>()),
+                        device(grad2.mutable_data_ptr<scalar_t>()), along.mutable_data_ptr<A>(),
+                        taps.mutable_data_ptr<A>(), s, current_stream(f1));
+                  }),
+                  FLOWMATCH_FLOATS);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  return {grad1, grad2, along};
+}
+
+}  // namespace
+}  // namespace flowmatch
+
+STABLE_TORCH_LIBRARY_IMPL(flowmatch, CUDA, m) {
+  m.impl("correlation_lookup", TORCH_BOX(&flowmatch::correlation_lookup_cuda));
+  m.impl("correlation_lookup_grad", TORCH_BOX(&flowmatch::correlation_lookup_grad_cuda));
+}
+#endif

@@ -456,3 +456,46 @@ std::tuple<Tensor, Tensor, Tensor> nearest_cpu(const Tensor& query, const Tensor
 STABLE_TORCH_LIBRARY_IMPL(flowmatch, CPU, m) {
   m.impl("nearest", TORCH_BOX(&flowmatch::nearest_cpu));
 }
+
+#ifdef FLOWMATCH_CUDA
+namespace flowmatch {
+namespace {
+
+std::tuple<Tensor, Tensor, Tensor> nearest_cuda(const Tensor& query, const Tensor& reference,
+                                                int64_t k, int64_t metric,
+                                                std::optional<Tensor> query_lengths,
+                                                std::optional<Tensor> reference_lengths,
+                                                std::optional<Tensor> mask, bool mutual) {
+  check_nearest(query, reference, k, query_lengths, reference_lengths, mask);
+  const auto s = shape(query, reference, k, metric, query_lengths, reference_lengths, mask);
+  const torch::stable::accelerator::DeviceGuard guard(query.get_device_index());
+  const bool wide = query.scalar_type() == ScalarType::Double;
+  using torch::stable::new_empty;
+  Tensor distance =
+      new_empty(query, {s.batch, s.queries, k}, wide ? ScalarType::Double : ScalarType::Float);
+  Tensor index = new_empty(query, {s.batch, s.queries, k}, ScalarType::Long);
+  Tensor both = new_empty(query, {s.batch, mutual ? s.queries : 0}, ScalarType::Bool);
+  Tensor columns = new_empty(query, {s.batch, mutual ? s.references : 0}, ScalarType::Long);
+  if (index.numel() == 0) return {distance, index, both};
+  const Tensor a = torch::stable::contiguous(query), b = torch::stable::contiguous(reference);
+  THO_DISPATCH_V2(query.scalar_type(), "nearest", AT_WRAP([&] {
+                    cuda::nearest(device(a.const_data_ptr<scalar_t>()),
+                                  device(b.const_data_ptr<scalar_t>()),
+                                  distance.mutable_data_ptr<Accumulator<scalar_t>>(),
+                                  index.mutable_data_ptr<int64_t>(),
+                                  mutual ? both.mutable_data_ptr<bool>() : nullptr,
+                                  reinterpret_cast<uint64_t*>(columns.mutable_data_ptr<int64_t>()),
+                                  s, current_stream(query));
+                  }),
+                  FLOWMATCH_FLOATS);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  return {distance, index, both};
+}
+
+}  // namespace
+}  // namespace flowmatch
+
+STABLE_TORCH_LIBRARY_IMPL(flowmatch, CUDA, m) {
+  m.impl("nearest", TORCH_BOX(&flowmatch::nearest_cuda));
+}
+#endif

@@ -83,13 +83,17 @@ void forward(const T* x, const T* y, T* out, const PairwiseShape& s) {
   }
 }
 
-Tensor pairwise_cpu(const Tensor& x, const Tensor& y, int64_t metric) {
+PairwiseShape shape(const Tensor& x, const Tensor& y, int64_t metric) {
   STD_TORCH_CHECK(x.dim() == 3 && y.dim() == 3 && x.size(0) == y.size(0) &&
                       x.size(2) == y.size(2) && x.scalar_type() == y.scalar_type() &&
                       x.device() == y.device(),
                   "pairwise: x and y must be [B, N, D] and [B, M, D] of one type and device");
   STD_TORCH_CHECK(metric == 0 || metric == 1, "pairwise: metric must be 0 (l2) or 1 (dot)");
-  const PairwiseShape s = {x.size(0), x.size(1), y.size(1), x.size(2), static_cast<Metric>(metric)};
+  return {x.size(0), x.size(1), y.size(1), x.size(2), static_cast<Metric>(metric)};
+}
+
+Tensor pairwise_cpu(const Tensor& x, const Tensor& y, int64_t metric) {
+  const auto s = shape(x, y, metric);
   Tensor out = new_output(x, {s.batch, s.rows, s.columns});
   if (out.numel() == 0) return out;
   const Tensor a = torch::stable::contiguous(x), b = torch::stable::contiguous(y);
@@ -101,9 +105,62 @@ Tensor pairwise_cpu(const Tensor& x, const Tensor& y, int64_t metric) {
   return out;
 }
 
+// Elementwise and of any type, but tens of megabytes: what takes time is fresh memory.
+Tensor pairwise_weight_cpu(const Tensor& g, const Tensor& distance) {
+  STD_TORCH_CHECK(g.sizes().equals(distance.sizes()) && g.device() == distance.device() &&
+                      g.scalar_type() == distance.scalar_type(),
+                  "pairwise_weight: g and distance must be alike");
+  const Tensor a = torch::stable::contiguous(g), b = torch::stable::contiguous(distance);
+  Tensor out = new_output(g, std::vector<int64_t>(g.sizes().begin(), g.sizes().end()));
+  THO_DISPATCH_V2(g.scalar_type(), "pairwise_weight", AT_WRAP([&] {
+                    const auto* from = a.const_data_ptr<scalar_t>();
+                    const auto* over = b.const_data_ptr<scalar_t>();
+                    auto* to = out.mutable_data_ptr<scalar_t>();
+                    parallel_rows(g.numel(), 1, [&](int64_t begin, int64_t end) {
+                      using A = Accumulator<scalar_t>;
+                      for (int64_t i = begin; i < end; ++i) {
+                        const A d = static_cast<A>(over[i]);
+                        const A v = static_cast<A>(from[i]);
+                        to[i] = static_cast<scalar_t>(d == 0 ? A(0) : v / d);
+                      }
+                    });
+                  }),
+                  FLOWMATCH_FLOATS);
+  return out;
+}
+
 }  // namespace
 }  // namespace flowmatch
 
 STABLE_TORCH_LIBRARY_IMPL(flowmatch, CPU, m) {
   m.impl("pairwise", TORCH_BOX(&flowmatch::pairwise_cpu));
+  m.impl("pairwise_weight", TORCH_BOX(&flowmatch::pairwise_weight_cpu));
 }
+
+#ifdef FLOWMATCH_CUDA
+namespace flowmatch {
+namespace {
+
+Tensor pairwise_cuda(const Tensor& x, const Tensor& y, int64_t metric) {
+  const auto s = shape(x, y, metric);
+  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
+  Tensor out = torch::stable::new_empty(x, {s.batch, s.rows, s.columns});
+  if (out.numel() == 0) return out;
+  const Tensor a = torch::stable::contiguous(x), b = torch::stable::contiguous(y);
+  THO_DISPATCH_V2(x.scalar_type(), "pairwise", AT_WRAP([&] {
+                    cuda::pairwise(device(a.const_data_ptr<scalar_t>()),
+                                   device(b.const_data_ptr<scalar_t>()),
+                                   device(out.mutable_data_ptr<scalar_t>()), s, current_stream(x));
+                  }),
+                  FLOWMATCH_FLOATS);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  return out;
+}
+
+}  // namespace
+}  // namespace flowmatch
+
+STABLE_TORCH_LIBRARY_IMPL(flowmatch, CUDA, m) {
+  m.impl("pairwise", TORCH_BOX(&flowmatch::pairwise_cuda));
+}
+#endif

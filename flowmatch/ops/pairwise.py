@@ -13,6 +13,8 @@ from flowmatch.ops.correlation import _wide
 _L2, _DOT = 0, 1
 
 torch.library.define("flowmatch::pairwise", "(Tensor x, Tensor y, int metric) -> Tensor")
+# g / distance, and 0 where that is 0: what a pair of vectors weighs in the gradient.
+torch.library.define("flowmatch::pairwise_weight", "(Tensor g, Tensor distance) -> Tensor")
 
 
 def pairwise_reference(x: Tensor, y: Tensor, metric: int) -> Tensor:
@@ -26,13 +28,25 @@ def pairwise_reference(x: Tensor, y: Tensor, metric: int) -> Tensor:
     return out
 
 
+def pairwise_weight_reference(g: Tensor, distance: Tensor) -> Tensor:
+    """State the weights of pairs. Where a distance is 0 it has no derivative: g / inf."""
+    return g / distance.masked_fill(distance == 0, torch.inf)
+
+
 torch.library.impl("flowmatch::pairwise", "default")(_native.reference(pairwise_reference))
-map_over_batch("flowmatch::pairwise")
+torch.library.impl("flowmatch::pairwise_weight", "default")(pairwise_weight_reference)
+for _name in ("pairwise", "pairwise_weight"):
+    map_over_batch(f"flowmatch::{_name}")
 
 
 @torch.library.register_fake("flowmatch::pairwise")  # type: ignore[untyped-decorator]
 def _(x: Tensor, y: Tensor, metric: int) -> Tensor:
     return x.new_empty(*x.shape[:2], y.shape[1])
+
+
+@torch.library.register_fake("flowmatch::pairwise_weight")  # type: ignore[untyped-decorator]
+def _(g: Tensor, distance: Tensor) -> Tensor:
+    return torch.empty_like(g, memory_format=torch.contiguous_format)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -47,14 +61,26 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
         return g @ y, g.transpose(1, 2) @ x, None
     if torch.is_grad_enabled():  # to be derived again
         distance = torch.ops.flowmatch.pairwise(x, y, _L2)
-    # Where the distance has no derivative, 0 is one of the subgradients: g / inf, twice.
-    weight = g / distance.masked_fill(distance == 0, torch.inf)
+    weight = torch.ops.flowmatch.pairwise_weight(g, distance)
     for_x = x * weight.sum(2)[..., None] - weight @ y
     for_y = y * weight.sum(1)[..., None] - weight.transpose(1, 2) @ x
     return for_x, for_y, None
 
 
+def _setup_weight(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1], output)
+
+
+def _backward_weight(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor]:
+    distance, weight = ctx.saved_tensors
+    over = torch.ops.flowmatch.pairwise_weight
+    return over(v, distance), -over(v * weight, distance)
+
+
 torch.library.register_autograd("flowmatch::pairwise", _backward, setup_context=_setup)
+torch.library.register_autograd(
+    "flowmatch::pairwise_weight", _backward_weight, setup_context=_setup_weight
+)
 for _device in ("cpu", "cuda"):
     torch.library.register_autocast("flowmatch::pairwise", _device, torch.float32)
 

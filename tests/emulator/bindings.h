@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <memory>
 

@@ -92,6 +92,12 @@ def test_gradients(metric, device):
     assert torch.autograd.gradgradcheck(function, (x, y))
 
 
+def test_weights(device, dtype):
+    g = torch.tensor([1.0, -3.0, 5.0], device=device, dtype=dtype)
+    distance = torch.tensor([2.0, 0.0, 4.0], device=device, dtype=dtype)
+    assert ops.pairwise_weight(g, distance).tolist() == [0.5, 0.0, 1.25]
+
+
 def test_no_gradient_at_distance_zero(device):
     x = torch.randn(4, 5, device=device, requires_grad=True)
     distance = pairwise_distance(x, x.detach().clone())
@@ -110,6 +116,7 @@ def test_registration(grad, device):
     x, y = (t.requires_grad_(grad) for t in vectors(CASES[1], torch.float32, device))
     torch.library.opcheck(ops.pairwise.default, (x, y, 0))
     torch.library.opcheck(ops.pairwise.default, (x, y, 1))
+    torch.library.opcheck(ops.pairwise_weight.default, (x, x.detach().abs() + 1))
 
 
 def test_compiles(device):

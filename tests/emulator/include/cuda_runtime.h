@@ -1,5 +1,7 @@
 // Stands in for the CUDA runtime: the part of it that csrc/cuda uses, on emulator.h.
 #pragma once
+#include <math.h>  // which, unlike cmath, puts the overloads for float where CUDA has them
+
 #include "emulator.h"
 
 #define __global__
@@ -87,6 +89,8 @@ inline int __any_sync(unsigned mask, int predicate, FLOWMATCH_HERE) {
 inline int __all_sync(unsigned mask, int predicate, FLOWMATCH_HERE) {
   return __ballot_sync(mask, !predicate, file, line) == 0;
 }
+
+inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
 
 // Atomic because only one thread runs at a time.
 template <typename T>

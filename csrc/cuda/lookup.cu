@@ -1,0 +1,209 @@
+// The lookup of windows on demand. A warp computes the window of one pixel of f1, a lane a dot
+// product; the pixels of a warp's window lie next to each other, channels together. Backward, the
+// gradient of f2 is gathered: a warp owns a pixel of f2 and goes through all windows it lies in, in
+// the order of their pixels. Results are the same bits every time, without atomics.
+#include "../lookup.h"
+#include "launch.cuh"
+#include "scalar.cuh"
+
+namespace flowmatch::cuda {
+namespace {
+
+constexpr int kMostTaps = 1024;  // of a window in shared memory at a time
+constexpr int kSharedBytes = 48 << 10;
+constexpr int kOwned = 8;  // channels of a lane in registers
+
+// What is not finite, or beyond all images, is put outside every image.
+template <typename A>
+__device__ LookupWindow<A> window(const A* coords, const LookupShape& s, int64_t pixel) {
+  constexpr A beyond = 1 << 24;
+  A x = coords[pixel] * static_cast<A>(s.scale_x);
+  A y = coords[s.pixels() + pixel] * static_cast<A>(s.scale_y);
+  if (!(fabs(x) < beyond && fabs(y) < beyond)) x = y = -beyond;
+  const A left = floor(x), top = floor(y);
+  return {static_cast<int64_t>(top) - s.radius_y, static_cast<int64_t>(left) - s.radius_x, y - top,
+          x - left};
+}
+
+// A pixel times the pixel of f2 under tap (i, j) of its window; 0 outside.
+template <typename T>
+__device__ Sum<T> dot(const T* first, const T* f2, const LookupWindow<Sum<T>>& w,
+                      const LookupShape& s, int64_t i, int64_t j) {
+  const int64_t y = w.y + i, x = w.x + j;
+  Sum<T> sum = 0;
+  if (y < 0 || y >= s.height2 || x < 0 || x >= s.width2) return sum;
+  const T* second = f2 + (y * s.width2 + x) * s.channels;
+  for (int64_t c = 0; c < s.channels; ++c) sum += widen(first[c]) * widen(second[c]);
+  return sum;
+}
+
+// `rows` tap rows are in shared memory at a time; the last is computed again for the next.
+template <typename T>
+__global__ void lookup_kernel(int64_t first_tile, const T* __restrict__ f1,
+                              const T* __restrict__ f2, const Sum<T>* __restrict__ coords,
+                              T* __restrict__ out, LookupShape s, int64_t rows) {
+  using A = Sum<T>;
+  const int64_t warps = blockDim.x / 32, lane = threadIdx.x % 32;
+  const int64_t n = (first_tile + blockIdx.x) * warps + threadIdx.x / 32;  // of all images
+  if (n >= s.batch * s.pixels()) return;
+  const int64_t b = n / s.pixels(), pixel = n % s.pixels();
+  const A scale = 1 / sqrt(static_cast<A>(s.channels));
+  const auto w = window(coords + b * 2 * s.pixels(), s, pixel);
+  f1 += n * s.channels;
+  f2 += b * s.pixels2() * s.channels;
+  out += b * s.displacements() * s.pixels() + pixel;
+  A* dots = shared_memory<A>() + threadIdx.x / 32 * rows * s.columns();
+  for (int64_t top = 0; top < s.side_y(); top += rows - 1) {
+    const int64_t here = min(rows, s.rows() - top);
+    __syncwarp();  // the rows before have been blended
+    for (int64_t t = lane; t < here * s.columns(); t += 32) {
+      dots[t] = scale * dot(f1, f2, w, s, top + t / s.columns(), t % s.columns());
+    }
+    __syncwarp();
+    for (int64_t d = lane; d < (here - 1) * s.side_x(); d += 32) {
+      const A* at = dots + d / s.side_x() * s.columns() + d % s.side_x();
+      const A* below = at + s.columns();
+      const A left = (1 - w.fy) * at[0] + w.fy * below[0];
+      const A right = (1 - w.fy) * at[1] + w.fy * below[1];
+      out[(top * s.side_x() + d) * s.pixels()] = narrow<T>((1 - w.fx) * left + w.fx * right);
+    }
+  }
+}
+
+// A warp has one pixel of f1: the gradients of its taps, of its coordinates and of its features.
+template <typename T>
+__global__ void lookup_grad_kernel(int64_t first_tile, const T* __restrict__ g,
+                                   const T* __restrict__ f1, const T* __restrict__ f2,
+                                   const Sum<T>* __restrict__ coords, T* __restrict__ grad1,
+                                   Sum<T>* __restrict__ grad_coords, Sum<T>* __restrict__ taps,
+                                   LookupShape s) {
+  using A = Sum<T>;
+  const int64_t warps = blockDim.x / 32, lane = threadIdx.x % 32;
+  const int64_t n = (first_tile + blockIdx.x) * warps + threadIdx.x / 32;
+  if (n >= s.batch * s.pixels()) return;
+  const int64_t b = n / s.pixels(), pixel = n % s.pixels();
+  const A scale = 1 / sqrt(static_cast<A>(s.channels));
+  const auto w = window(coords + b * 2 * s.pixels(), s, pixel);
+  g += b * s.displacements() * s.pixels() + pixel;
+  f1 += n * s.channels;
+  f2 += b * s.pixels2() * s.channels;
+  taps += n * s.taps();
+  A along_x = 0, along_y = 0;
+  for (int64_t t = lane; t < s.taps(); t += 32) {
+    const int64_t i = t / s.columns(), j = t % s.columns();
+    A entry = 0, over_x = 0, over_y = 0;  // of the dot product, and of its weights
+    for (int a = 0; a < 2; ++a) {
+      for (int k = 0; k < 2; ++k) {
+        const int64_t dy = i - a, dx = j - k;
+        if (dy < 0 || dy >= s.side_y() || dx < 0 || dx >= s.side_x()) continue;
+        const A v = widen(g[(dy * s.side_x() + dx) * s.pixels()]) * scale;
+        const A down = a ? w.fy : 1 - w.fy, right = k ? w.fx : 1 - w.fx;
+        entry += down * right * v;
+        over_x += (k ? down : -down) * v;
+        over_y += (a ? right : -right) * v;
+      }
+    }
+    taps[t] = entry;
+    const A product = dot(f1, f2, w, s, i, j);
+    along_x += over_x * product;
+    along_y += over_y * product;
+  }
+  for (int bits = 16; bits > 0; bits /= 2) {
+    along_x += __shfl_xor_sync(~0u, along_x, bits);
+    along_y += __shfl_xor_sync(~0u, along_y, bits);
+  }
+  if (lane == 0) {
+    grad_coords[b * 2 * s.pixels() + pixel] = along_x * static_cast<A>(s.scale_x);
+    grad_coords[(b * 2 + 1) * s.pixels() + pixel] = along_y * static_cast<A>(s.scale_y);
+  }
+  __syncwarp();  // all taps are there
+  for (int64_t c = lane; c < s.channels; c += 32) {
+    A sum = 0;
+    for (int64_t i = max(int64_t{0}, -w.y); i < min(s.rows(), s.height2 - w.y); ++i) {
+      for (int64_t j = max(int64_t{0}, -w.x); j < min(s.columns(), s.width2 - w.x); ++j) {
+        const T value = f2[((w.y + i) * s.width2 + w.x + j) * s.channels + c];
+        sum += taps[i * s.columns() + j] * widen(value);
+      }
+    }
+    grad1[n * s.channels + c] = narrow<T>(sum);
+  }
+}
+
+// A warp has one pixel of f2 and up to 32 * kOwned of its channels.
+template <typename T>
+__global__ void lookup_gather_kernel(int64_t first_tile, const T* __restrict__ f1,
+                                     const Sum<T>* __restrict__ coords,
+                                     const Sum<T>* __restrict__ taps, T* __restrict__ grad2,
+                                     LookupShape s) {
+  using A = Sum<T>;
+  const int64_t warps = blockDim.x / 32, lane = threadIdx.x % 32;
+  const int64_t n = (first_tile + blockIdx.x) * warps + threadIdx.x / 32;
+  if (n >= s.batch * s.pixels2()) return;
+  const int64_t b = n / s.pixels2(), y = n % s.pixels2() / s.width2, x = n % s.width2;
+  coords += b * 2 * s.pixels();
+  f1 += b * s.pixels() * s.channels;
+  taps += b * s.pixels() * s.taps();
+  for (int64_t start = 0; start < s.channels; start += 32 * kOwned) {
+    A sum[kOwned] = {};
+    for (int64_t base = 0; base < s.pixels(); base += 32) {
+      int64_t tap = -1;  // of the lane's pixel, that this pixel of f2 lies under
+      if (base + lane < s.pixels()) {
+        const auto w = window(coords, s, base + lane);
+        const int64_t i = y - w.y, j = x - w.x;
+        if (i >= 0 && i < s.rows() && j >= 0 && j < s.columns()) tap = i * s.columns() + j;
+      }
+      const A entry = tap >= 0 ? taps[(base + lane) * s.taps() + tap] : A(0);
+      const unsigned seen = __ballot_sync(~0u, tap >= 0);
+      for (int from = 0; from < 32; ++from) {
+        if (!(seen >> from & 1)) continue;
+        const A weight = __shfl_sync(~0u, entry, from);
+        const T* pixel = f1 + (base + from) * s.channels + start + lane;
+#pragma unroll
+        for (int k = 0; k < kOwned; ++k) {
+          if (start + lane + 32 * k < s.channels) sum[k] += weight * widen(pixel[32 * k]);
+        }
+      }
+    }
+#pragma unroll
+    for (int k = 0; k < kOwned; ++k) {
+      const int64_t c = start + lane + 32 * k;
+      if (c < s.channels) grad2[n * s.channels + c] = narrow<T>(sum[k]);
+    }
+  }
+}
+
+constexpr int kWarps = 8;
+
+}  // namespace
+
+template <typename T, typename A>
+void correlation_lookup(const T* f1, const T* f2, const A* coords, T* out, const LookupShape& s,
+                        void* stream) {
+  const int64_t rows = std::min(s.rows(), std::max<int64_t>(2, kMostTaps / s.columns()));
+  const auto bytes = static_cast<int64_t>(rows * s.columns() * sizeof(A));
+  const int64_t warps = std::min<int64_t>(kWarps, kSharedBytes / bytes);
+  launch(lookup_kernel<T>, ceil_div(s.batch * s.pixels(), warps), static_cast<int>(32 * warps),
+         warps * bytes, stream, f1, f2, coords, out, s, rows);
+}
+
+template <typename T, typename A>
+void correlation_lookup_grad(const T* g, const T* f1, const T* f2, const A* coords, T* grad1,
+                             T* grad2, A* grad_coords, A* taps, const LookupShape& s,
+                             void* stream) {
+  launch(lookup_grad_kernel<T>, ceil_div(s.batch * s.pixels(), kWarps), 32 * kWarps, 0, stream, g,
+         f1, f2, coords, grad1, grad_coords, taps, s);
+  launch(lookup_gather_kernel<T>, ceil_div(s.batch * s.pixels2(), kWarps), 32 * kWarps, 0, stream,
+         f1, coords, static_cast<const A*>(taps), grad2, s);
+}
+
+#define FLOWMATCH_INSTANTIATE(T)                                                              \
+  template void correlation_lookup(const T*, const T*, const Sum<T>*, T*, const LookupShape&, \
+                                   void*);                                                    \
+  template void correlation_lookup_grad(const T*, const T*, const T*, const Sum<T>*, T*, T*,  \
+                                        Sum<T>*, Sum<T>*, const LookupShape&, void*);
+FLOWMATCH_INSTANTIATE(float)
+FLOWMATCH_INSTANTIATE(double)
+FLOWMATCH_INSTANTIATE(__half)
+FLOWMATCH_INSTANTIATE(__nv_bfloat16)
+
+}  // namespace flowmatch::cuda

@@ -1,0 +1,271 @@
+// Exact nearest neighbours. A block has 64 queries and walks over the references, a tile of 64 at a
+// time; figures are squared distances by differences, or negative products. A query's list is kept
+// by one thread, in the output itself, and is rarely touched: most figures are above its last.
+// For mutual tests each tile's smallest figure of a reference goes, with the query's number, into
+// one 64-bit word by atomicMin: the order of blocks changes nothing.
+#include "../nearest.h"
+#include "pairs.cuh"
+
+namespace flowmatch::cuda {
+namespace {
+
+constexpr int kFigurePitch = kPairTile + 1;
+constexpr uint64_t kNobody = ~uint64_t{0};
+
+template <typename A>
+__device__ A infinity() {
+  return static_cast<A>(INFINITY);
+}
+
+// Bits whose order as whole numbers is that of the floats, then the query's number.
+__device__ inline uint64_t column_key(float figure, int64_t query) {
+  uint32_t bits;
+  memcpy(&bits, &figure, sizeof bits);
+  bits ^= bits >> 31 ? ~0u : 0x80000000u;
+  return uint64_t{bits} << 32 | static_cast<uint32_t>(query);
+}
+
+__device__ inline void lower(uint64_t* column, uint64_t key) {
+  atomicMin(reinterpret_cast<unsigned long long*>(column), static_cast<unsigned long long>(key));
+}
+
+// Inserts by figure; what is equal stays behind what came before.
+template <typename A>
+__device__ void insert(A* figures, int64_t* index, int64_t k, A figure, int64_t n) {
+  int64_t at = k - 1;
+  for (; at > 0 && figure < figures[at - 1]; --at) {
+    figures[at] = figures[at - 1];
+    index[at] = index[at - 1];
+  }
+  figures[at] = figure;
+  index[at] = n;
+}
+
+__device__ inline int64_t length_of(const int64_t* lengths, int64_t b, int64_t most) {
+  return lengths ? min(max(lengths[b], int64_t{0}), most) : most;
+}
+
+__device__ inline bool allowed(const bool* mask, int64_t at) { return !mask || mask[at]; }
+
+template <typename T>
+__global__ void __launch_bounds__(kPairThreads)
+    nearest_kernel(int64_t first_tile, const T* __restrict__ query, const T* __restrict__ reference,
+                   Sum<T>* distance, int64_t* index, uint64_t* columns, NearestShape s) {
+  using A = Sum<T>;
+  const int64_t tiles = ceil_div(s.queries, kPairTile), tile = first_tile + blockIdx.x;
+  const int64_t b = tile / tiles, q0 = tile % tiles * kPairTile;
+  const int64_t queries = length_of(s.query_lengths, b, s.queries);
+  const int64_t references = length_of(s.reference_lengths, b, s.references);
+  const bool product = s.metric == Metric::dot;
+  const int64_t mine = q0 + threadIdx.x;  // the query whose list this thread keeps
+  const bool keeps = threadIdx.x < kPairTile && mine < s.queries;
+  A* figures = distance + (b * s.queries + mine) * s.k;
+  int64_t* found = index + (b * s.queries + mine) * s.k;
+  for (int64_t i = 0; keeps && i < s.k; ++i) {
+    figures[i] = infinity<A>();
+    found[i] = -1;
+  }
+  A last = infinity<A>();
+  A* shared = shared_memory<A>();
+  query += b * s.queries * s.depth;
+  reference += b * s.references * s.depth;
+  const bool* mask = s.mask ? s.mask + b * s.queries * s.references : nullptr;
+  for (int64_t r0 = 0; r0 < references && q0 < queries; r0 += kPairTile) {
+    A sum[4][4];
+    pair_tile(query + q0 * s.depth, queries - q0, reference + r0 * s.depth, references - r0,
+              s.depth, product, shared, sum);
+    const int row = threadIdx.x / 16 * 4, column = threadIdx.x % 16 * 4;
+#pragma unroll
+    for (int n = 0; n < 16; ++n) {
+      const int i = row + n / 4, j = column + n % 4;
+      const A figure = product ? -sum[n / 4][n % 4] : sum[n / 4][n % 4];
+      const bool counts = q0 + i < queries && r0 + j < references && isfinite(figure) &&
+                          allowed(mask, (q0 + i) * s.references + r0 + j);
+      shared[i * kFigurePitch + j] = counts ? figure : infinity<A>();
+    }
+    __syncthreads();
+    if (keeps) {
+      for (int j = 0; j < kPairTile; ++j) {
+        const A figure = shared[threadIdx.x * kFigurePitch + j];
+        if (!(figure < last)) continue;
+        insert(figures, found, s.k, figure, r0 + j);
+        last = figures[s.k - 1];
+      }
+    } else if (columns && threadIdx.x >= kPairTile && threadIdx.x < 2 * kPairTile) {
+      if constexpr (sizeof(A) == 4) {
+        const int j = threadIdx.x - kPairTile;
+        uint64_t best = kNobody;
+        for (int i = 0; i < kPairTile; ++i) {
+          const A figure = shared[i * kFigurePitch + j];
+          if (isfinite(figure)) best = min(best, column_key(figure, q0 + i));
+        }
+        if (best != kNobody) lower(&columns[b * s.references + r0 + j], best);
+      }
+    }
+    __syncthreads();  // the figures have been read
+  }
+  for (int64_t i = 0; keeps && i < s.k; ++i) {
+    figures[i] = product ? -figures[i] : sqrt(figures[i]);
+  }
+}
+
+// Doubles do not fit into a word with a number: here a warp looks at all queries of a reference.
+template <typename T>
+__device__ bool has_nearer(const T* query, const T* reference, int64_t b, int64_t n, int64_t r,
+                           const NearestShape& s) {
+  using A = Sum<T>;
+  const bool product = s.metric == Metric::dot;
+  const T* target = reference + (b * s.references + r) * s.depth;
+  const auto figure = [&](int64_t q) {
+    const T* from = query + (b * s.queries + q) * s.depth;
+    A sum = 0;
+    for (int64_t c = 0; c < s.depth; ++c) {
+      const A u = widen(from[c]), v = widen(target[c]);
+      sum += product ? -(u * v) : (u - v) * (u - v);
+    }
+    return sum;
+  };
+  const A own = figure(n);
+  bool nearer = false;
+  for (int64_t q = threadIdx.x % 32; q < length_of(s.query_lengths, b, s.queries); q += 32) {
+    if (q == n || (s.mask && !s.mask[(b * s.queries + q) * s.references + r])) continue;
+    const A other = figure(q);
+    nearer |= isfinite(other) && (other < own || (other == own && q < n));
+  }
+  return __any_sync(~0u, nearer);
+}
+
+template <typename T>
+__global__ void mutual_kernel(int64_t first_tile, const T* query, const T* reference,
+                              const int64_t* index, const uint64_t* columns, bool* mutual,
+                              NearestShape s) {
+  const int64_t n = (first_tile + blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
+  if (n >= s.batch * s.queries) return;
+  const int64_t b = n / s.queries, q = n % s.queries, r = index[n * s.k];
+  bool both = r >= 0;
+  if constexpr (sizeof(Sum<T>) == 4) {
+    both = both && static_cast<uint32_t>(columns[b * s.references + r]) == static_cast<uint32_t>(q);
+  } else {
+    both = both && !has_nearer(query, reference, b, q, r, s);
+  }
+  if (threadIdx.x % 32 == 0) mutual[n] = both;
+}
+
+__global__ void clear_kernel(int64_t first_tile, uint64_t* columns, int64_t count) {
+  const int64_t i = (first_tile + blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < count) columns[i] = kNobody;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Bits. A thread has a query; the references of a tile are in shared memory.
+
+constexpr int kBitThreads = 128;
+constexpr int kBitWords = 2048;  // of references in shared memory
+
+__global__ void __launch_bounds__(kBitThreads)
+    hamming_kernel(int64_t first_tile, const uint64_t* __restrict__ query,
+                   const uint64_t* __restrict__ reference, int32_t* distance, int64_t* index,
+                   uint64_t* columns, HammingShape s, int64_t tile_references) {
+  const int64_t tiles = ceil_div(s.queries, kBitThreads), tile = first_tile + blockIdx.x;
+  const int64_t b = tile / tiles, q = tile % tiles * kBitThreads + threadIdx.x;
+  const int64_t queries = length_of(s.query_lengths, b, s.queries);
+  const int64_t references = length_of(s.reference_lengths, b, s.references);
+  const bool counts = q < queries;
+  int32_t* figures = distance + (b * s.queries + q) * s.k;
+  int64_t* found = index + (b * s.queries + q) * s.k;
+  const int32_t far = 0x7fffffff;
+  for (int64_t i = 0; q < s.queries && i < s.k; ++i) {
+    figures[i] = far;
+    found[i] = -1;
+  }
+  int32_t last = far;
+  uint64_t* shared = shared_memory<uint64_t>();
+  const uint64_t* own = query + (b * s.queries + (counts ? q : 0)) * s.words;
+  const bool* mask = s.mask ? s.mask + (b * s.queries + q) * s.references : nullptr;
+  for (int64_t r0 = 0; r0 < references; r0 += tile_references) {
+    const int64_t here = min(tile_references, references - r0);
+    __syncthreads();  // the tile before has been read
+    for (int64_t i = threadIdx.x; i < here * s.words; i += kBitThreads) {
+      shared[i] = reference[(b * s.references + r0) * s.words + i];
+    }
+    __syncthreads();
+    for (int64_t j = 0; j < here; ++j) {
+      int32_t bits = 0;
+      for (int64_t w = 0; counts && w < s.words; ++w) {
+        bits += __popcll(own[w] ^ shared[j * s.words + w]);
+      }
+      const bool pairs = counts && (!mask || mask[r0 + j]);
+      if (pairs && bits < last) {
+        insert(figures, found, s.k, bits, r0 + j);
+        last = figures[s.k - 1];
+      }
+      if (!columns) continue;
+      uint64_t key =
+          pairs ? uint64_t{static_cast<uint32_t>(bits)} << 32 | static_cast<uint32_t>(q) : kNobody;
+      for (int step = 16; step > 0; step /= 2) key = min(key, __shfl_xor_sync(~0u, key, step));
+      if (threadIdx.x % 32 == 0 && key != kNobody) {
+        lower(&columns[b * s.references + r0 + j], key);
+      }
+    }
+  }
+  for (int64_t i = 0; q < s.queries && i < s.k; ++i) {
+    if (found[i] < 0) figures[i] = -1;
+  }
+}
+
+__global__ void hamming_mutual_kernel(int64_t first_tile, const int64_t* index,
+                                      const uint64_t* columns, bool* mutual, HammingShape s) {
+  const int64_t n = (first_tile + blockIdx.x) * blockDim.x + threadIdx.x;
+  if (n >= s.batch * s.queries) return;
+  const int64_t r = index[n * s.k];
+  mutual[n] = r >= 0 && static_cast<uint32_t>(columns[n / s.queries * s.references + r]) ==
+                            static_cast<uint32_t>(n % s.queries);
+}
+
+constexpr int kFlatThreads = 256;
+
+void clear(uint64_t* columns, int64_t count, void* stream) {
+  launch(clear_kernel, ceil_div(count, kFlatThreads), kFlatThreads, 0, stream, columns, count);
+}
+
+}  // namespace
+
+template <typename T, typename A>
+void nearest(const T* query, const T* reference, A* distance, int64_t* index, bool* mutual,
+             uint64_t* columns, const NearestShape& s, void* stream) {
+  if (mutual) clear(columns, s.batch * s.references, stream);
+  constexpr int words = std::max(kPairWords, kPairTile * kFigurePitch);
+  launch(nearest_kernel<T>, s.batch * ceil_div(s.queries, kPairTile), kPairThreads,
+         words * sizeof(A), stream, query, reference, distance, index, mutual ? columns : nullptr,
+         s);
+  if (!mutual) return;
+  constexpr int warps = kFlatThreads / 32;
+  launch(mutual_kernel<T>, ceil_div(s.batch * s.queries, warps), kFlatThreads, 0, stream, query,
+         reference, static_cast<const int64_t*>(index), static_cast<const uint64_t*>(columns),
+         mutual, s);
+}
+
+void nearest_hamming(const uint64_t* query, const uint64_t* reference, int32_t* distance,
+                     int64_t* index, bool* mutual, uint64_t* columns, const HammingShape& s,
+                     void* stream) {
+  if (mutual) clear(columns, s.batch * s.references, stream);
+  const int64_t words = std::max<int64_t>(1, s.words);
+  const int64_t tile = std::max<int64_t>(1, std::min<int64_t>(64, kBitWords / words));
+  launch(hamming_kernel, s.batch * ceil_div(s.queries, kBitThreads), kBitThreads,
+         tile * words * sizeof(uint64_t), stream, query, reference, distance, index,
+         mutual ? columns : nullptr, s, tile);
+  if (!mutual) return;
+  launch(hamming_mutual_kernel, ceil_div(s.batch * s.queries, kFlatThreads), kFlatThreads, 0,
+         stream, static_cast<const int64_t*>(index), static_cast<const uint64_t*>(columns), mutual,
+         s);
+}
+
+#define FLOWMATCH_INSTANTIATE(T)                                                 \
+  template void nearest(const T*, const T*, Sum<T>*, int64_t*, bool*, uint64_t*, \
+                        const NearestShape&, void*);
+FLOWMATCH_INSTANTIATE(float)
+FLOWMATCH_INSTANTIATE(double)
+FLOWMATCH_INSTANTIATE(__half)
+FLOWMATCH_INSTANTIATE(__nv_bfloat16)
+
+}  // namespace flowmatch::cuda

@@ -1,0 +1,57 @@
+// A tile of all pairs of two sets of vectors, by differences or products, on CUDA cores: sums of
+// (a - b)^2 lose no digits to cancellation. A thread keeps 4 x 4 pairs in registers.
+#pragma once
+#include "launch.cuh"
+#include "scalar.cuh"
+
+namespace flowmatch::cuda {
+
+constexpr int kPairTile = 64;      // vectors of each set
+constexpr int kPairThreads = 256;  // 16 x 16, each 4 x 4 pairs
+constexpr int kPairSlice = 16;     // dimensions in shared memory at a time
+constexpr int kPairPitch = kPairTile + 4;
+
+// Words of shared memory that pair_tile takes.
+constexpr int kPairWords = 2 * kPairSlice * kPairPitch;
+
+// `count` vectors from `from` on, dimensions [start, start + kPairSlice): to[c][n], zeros beyond.
+template <typename T>
+__device__ void stage_vectors(const T* from, int64_t count, int64_t depth, int64_t start,
+                              Sum<T>* to) {
+  for (int i = threadIdx.x; i < kPairTile * kPairSlice; i += kPairThreads) {
+    const int n = i / kPairSlice, c = i % kPairSlice;
+    const bool there = n < count && start + c < depth;
+    to[c * kPairPitch + n] = there ? widen(from[n * depth + start + c]) : Sum<T>(0);
+  }
+}
+
+// sum[i][j]: of vectors 4 * (thread / 16) + i of a and 4 * (thread % 16) + j of b.
+template <typename T>
+__device__ void pair_tile(const T* a, int64_t a_count, const T* b, int64_t b_count, int64_t depth,
+                          bool product, Sum<T>* shared, Sum<T> (&sum)[4][4]) {
+  using A = Sum<T>;
+  A* left = shared;
+  A* right = shared + kPairSlice * kPairPitch;
+  const int row = threadIdx.x / 16 * 4, column = threadIdx.x % 16 * 4;
+#pragma unroll
+  for (int n = 0; n < 16; ++n) sum[n / 4][n % 4] = 0;
+  for (int64_t start = 0; start < depth; start += kPairSlice) {
+    __syncthreads();  // the slice before has been used
+    stage_vectors(a, a_count, depth, start, left);
+    stage_vectors(b, b_count, depth, start, right);
+    __syncthreads();
+#pragma unroll 4
+    for (int c = 0; c < kPairSlice; ++c) {
+      const Quad<A> x = quad(left + c * kPairPitch + row);
+      const Quad<A> y = quad(right + c * kPairPitch + column);
+#pragma unroll
+      for (int n = 0; n < 16; ++n) {
+        const A u = x.at[n / 4], v = y.at[n % 4];
+        sum[n / 4][n % 4] += product ? u * v : (u - v) * (u - v);
+      }
+    }
+  }
+  __syncthreads();  // shared memory is free again
+}
+
+}  // namespace flowmatch::cuda

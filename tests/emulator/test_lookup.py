@@ -1,0 +1,86 @@
+"""csrc/cuda/lookup.cu against a float64 reference, tap by tap."""
+
+import numpy as np
+import pytest
+
+from .arrays import TYPES, assert_close, to_device, to_float64
+
+# B, C, (H, W), (H2, W2), radius_y, radius_x
+CASES = [
+    (1, 1, (1, 1), (1, 1), 0, 0),
+    (2, 3, (5, 7), (6, 9), 2, 2),
+    (1, 33, (2, 9), (4, 5), 0, 3),  # a row of stereo, one channel more than lanes
+    (1, 5, (3, 3), (7, 12), 4, 4),  # more taps than lanes
+    (1, 300, (1, 2), (3, 4), 1, 1),  # more channels than a warp owns
+    (1, 2, (1, 3), (50, 6), 20, 17),  # a window in several parts, fewer warps to a block
+]
+SCALE = 0.5
+WILD = [np.nan, np.inf, -1e30, 1e30]
+
+
+def problem(case, dtype):
+    random = np.random.default_rng(0)
+    B, C, size, size2, *_ = case
+    f1, f2 = (to_device(random.standard_normal((B, *s, C)), dtype) for s in (size, size2))
+    coords = random.uniform(-4, 2 * max(size2) + 4, (B, 2, *size))
+    coords = coords.astype(np.float64 if dtype == "float64" else np.float32)
+    flat = coords.reshape(-1)
+    if flat.size > 8:
+        flat[: len(WILD)] = WILD
+        flat[len(WILD)] = 2.0  # a whole pixel
+    g = random.standard_normal((B, (2 * case[4] + 1) * (2 * case[5] + 1), *size))
+    return f1, f2, coords, to_device(g, dtype)
+
+
+def reference(f1, f2, coords, g, radius_y, radius_x):
+    """Results and all gradients, by loops over pixels and displacements."""
+    B, H, W, C = f1.shape
+    H2, W2 = f2.shape[1:3]
+    out = np.zeros(g.shape)
+    grad1, grad2, along = np.zeros(f1.shape), np.zeros(f2.shape), np.zeros(coords.shape)
+    for b, y, x in np.ndindex(B, H, W):
+        u, v = coords[b, :, y, x].astype(np.float64) * SCALE
+        if not (abs(u) < 2**24 and abs(v) < 2**24):
+            continue
+        left, top = int(np.floor(u)), int(np.floor(v))
+        fx, fy = u - left, v - top
+        for d, (dy, dx) in enumerate(np.ndindex(2 * radius_y + 1, 2 * radius_x + 1)):
+            entry = g[b, d, y, x] / np.sqrt(C)
+            for a, k in np.ndindex(2, 2):
+                row, column = top - radius_y + dy + a, left - radius_x + dx + k
+                if not (0 <= row < H2 and 0 <= column < W2):
+                    continue
+                down, right = (fy if a else 1 - fy), (fx if k else 1 - fx)
+                product = f1[b, y, x] @ f2[b, row, column]
+                out[b, d, y, x] += down * right * product / np.sqrt(C)
+                grad1[b, y, x] += down * right * entry * f2[b, row, column]
+                grad2[b, row, column] += down * right * entry * f1[b, y, x]
+                along[b, 0, y, x] += SCALE * entry * product * down * (1 if k else -1)
+                along[b, 1, y, x] += SCALE * entry * product * right * (1 if a else -1)
+    return out, grad1, grad2, along
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_lookup(emulated, case, dtype):
+    f1, f2, coords, g = problem(case, dtype)
+    wide = [to_float64(t) for t in (f1, f2)]
+    expected = reference(*wide, coords, to_float64(g), *case[4:])
+    runs = []
+    for seed, guard in enumerate(["after", "before"]):
+        emulated.set(seed=seed, guard=guard)
+        out, grad1, grad2 = (np.zeros_like(t) for t in (g, f1, f2))
+        along = np.zeros_like(coords)
+        taps = np.zeros((*f1.shape[:3], (2 * case[4] + 2) * (2 * case[5] + 2)), coords.dtype)
+        emulated.correlation_lookup(f1, f2, coords, out, SCALE, *case[4:])
+        emulated.correlation_lookup_grad(
+            g, f1, f2, coords, grad1, grad2, along, taps, SCALE, *case[4:]
+        )
+        runs.append((out, grad1, grad2, along))
+    for found, one in zip(runs[0][:3], expected[:3], strict=True):
+        assert_close(found, one, dtype)
+    scale = max(np.abs(expected[3]).max(), 1e-30)
+    close = 1e-12 if dtype == "float64" else 5e-6
+    np.testing.assert_allclose(runs[0][3] / scale, expected[3] / scale, 0, close)
+    for once, again in zip(*runs, strict=True):
+        np.testing.assert_array_equal(once, again)  # bit for bit, whatever the order of threads

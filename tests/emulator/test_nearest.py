@@ -1,0 +1,131 @@
+"""csrc/cuda/nearest.cu and pairwise.cu against all distances in float64."""
+
+import numpy as np
+import pytest
+
+from .arrays import TYPES, assert_close, to_device, to_float64
+
+CASES = [  # B, N, M, D, k
+    (1, 1, 1, 1, 1),
+    (2, 20, 50, 7, 3),
+    (1, 64, 64, 16, 2),  # one tile, one slice of dimensions, exactly
+    (1, 65, 129, 17, 2),  # one more of each
+    (3, 5, 2, 16, 4),  # fewer references than k
+    (1, 130, 70, 3, 40),
+]
+
+
+def vectors(case, dtype):
+    """Whole numbers, so that figures are exact and there are ties."""
+    random = np.random.default_rng(0)
+    B, N, M, D, _ = case
+    return [to_device(random.integers(-3, 4, (B, n, D)).astype(float), dtype) for n in (N, M)]
+
+
+def options(kind, case):
+    random = np.random.default_rng(1)
+    B, N, M, *_ = case
+    if kind == "lengths":
+        return [random.integers(0, n + 1, B) for n in (N, M)] + [None]
+    return [None, None, random.random((B, N, M)) < 0.6 if kind == "mask" else None]
+
+
+def select(figures, more, k):
+    """The k smallest by figure and index, and who is mutual; figures [B, N, M], inf: none."""
+    B, N, M = figures.shape
+    query_lengths, reference_lengths, mask = more
+    figures = figures.copy()
+    for b in range(B):
+        if query_lengths is not None:
+            figures[b, query_lengths[b] :] = np.inf
+            figures[b, :, reference_lengths[b] :] = np.inf
+    if mask is not None:
+        figures[~mask] = np.inf
+    order = np.argsort(figures, -1, kind="stable")[..., :k]
+    best = np.take_along_axis(figures, order, -1)
+    index = np.full((B, N, k), -1)
+    index[..., : order.shape[-1]] = np.where(np.isinf(best), -1, order)
+    values = np.full((B, N, k), np.inf)
+    values[..., : best.shape[-1]] = best
+    mutual = np.zeros((B, N), bool)
+    for b, n in np.ndindex(B, N):
+        r = index[b, n, 0]
+        mutual[b, n] = r >= 0 and figures[b, :, r].argmin() == n
+    return values, index, mutual
+
+
+def run(emulated, function, case, inputs, more, kinds, **settings):
+    emulated.set(**settings)
+    B, N, M, _, k = case
+    distance = np.zeros((B, N, k), kinds)
+    index, columns = np.zeros((B, N, k), np.int64), np.zeros((B, M), np.uint64)
+    mutual = np.zeros((B, N), bool)
+    function(*inputs, *more, distance, index, mutual, columns)
+    return distance, index, mutual
+
+
+@pytest.mark.parametrize("kind", ["plain", "lengths", "mask"])
+@pytest.mark.parametrize("metric", [0, 1], ids=["l2", "dot"])
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_nearest(emulated, case, dtype, metric, kind):
+    query, reference = vectors(case, dtype)
+    if kind == "plain" and case[1] > 4:
+        query[0, 3] = to_device(np.full(case[3], np.nan), dtype)  # has no neighbours
+        reference[0, 1] = to_device(np.full(case[3], np.inf), dtype)  # and is none
+    q, r = (to_float64(t)[:, :, None] for t in (query, reference))
+    r = r.transpose(0, 2, 1, 3)
+    with np.errstate(invalid="ignore"):
+        figures = -(q * r).sum(-1) if metric else ((q - r) ** 2).sum(-1)
+    figures[~np.isfinite(figures)] = np.inf
+    more = options(kind, case)
+    values, index, mutual = select(figures, more, case[4])
+    expected = -values if metric else np.sqrt(values)
+    wide = np.float64 if dtype == "float64" else np.float32
+    for seed, guard in enumerate(["after", "before"]):
+        found = run(
+            emulated, emulated.nearest, case, (query, reference), [*more, metric], wide,
+            seed=seed, guard=guard,
+        )  # fmt: skip
+        np.testing.assert_allclose(found[0], expected, 1e-6)
+        np.testing.assert_array_equal(found[1], index)
+        np.testing.assert_array_equal(found[2], mutual)
+
+
+@pytest.mark.parametrize("kind", ["plain", "lengths", "mask"])
+@pytest.mark.parametrize("words", [1, 4, 40])
+@pytest.mark.parametrize("case", [*CASES, (1, 129, 70, 0, 2)], ids=str)
+def test_hamming(emulated, case, words, kind):
+    random = np.random.default_rng(0)
+    query, reference = (
+        random.integers(0, 2**64, (case[0], n, words), np.uint64) for n in case[1:3]
+    )
+    query[:, :, 1:] = reference[:, :1, 1:]  # few differing bits, and so ties
+    apart = query[:, :, None] ^ reference[:, None]
+    bits = np.unpackbits(apart.view(np.uint8), axis=-1).sum(-1).astype(float)
+    more = options(kind, case)
+    values, index, mutual = select(bits, more, case[4])
+    for seed, guard in enumerate(["after", "before"]):
+        found = run(
+            emulated, emulated.nearest_hamming, case, (query, reference), more, np.int32,
+            seed=seed, guard=guard,
+        )  # fmt: skip
+        np.testing.assert_array_equal(found[0], np.where(np.isinf(values), -1, values))
+        np.testing.assert_array_equal(found[1], index)
+        np.testing.assert_array_equal(found[2], mutual)
+
+
+@pytest.mark.parametrize("metric", [0, 1], ids=["l2", "dot"])
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("case", CASES[:5], ids=str)
+def test_pairwise(emulated, case, dtype, metric):
+    random = np.random.default_rng(0)
+    B, N, M, D, _ = case
+    x, y = (to_device(random.standard_normal((B, n, D)), dtype) for n in (N, M))
+    a, b = to_float64(x)[:, :, None], to_float64(y)[:, None]
+    expected = (a * b).sum(-1) if metric else np.sqrt(((a - b) ** 2).sum(-1))
+    for seed, guard in enumerate(["after", "before"]):
+        emulated.set(seed=seed, guard=guard)
+        out = np.zeros((B, N, M), x.dtype)
+        emulated.pairwise(x, y, out, metric)
+        assert_close(out, expected, dtype)
