@@ -163,12 +163,15 @@ Kernels<A> kernels(bool halves) {
 // How far apart scores may be from what they stand for, for a query of this norm, of which `rest`
 // is lost in bfloat16. Sums of depth terms, each rounded in turn, are off by (depth + 2) u times
 // the sum of magnitudes: so are the products, and so are the exact figures that decide in the end.
-// |r|^2 / 2 and the difference are rounded once. In bfloat16 what was cut off is missing too.
+// |r|^2 / 2 and the difference are rounded once. In bfloat16 what was cut off is missing too. And
+// no relative bound holds below the smallest normal number: bfloat16 products take every figure
+// there, on the way in or out, for zero.
 template <class A>
 double error_bound(const Search<A>& s, double norm, double rest, const Packed<A>& r) {
   const double u = (s.depth + 4) * static_cast<double>(std::numeric_limits<A>::epsilon());
   const double most = r.most_norm;
   double bound = u * (norm * most + most * most + (norm + most) * (norm + most) / 2);
+  bound += (s.depth + 4) * static_cast<double>(std::numeric_limits<A>::min()) * (4 + norm + most);
   if (s.halves) {
     const double left = most + r.most_rest;
     bound += rest * left + (norm + rest) * r.most_rest + u * (norm + rest) * left;
@@ -294,7 +297,7 @@ bool is_mutual(const Search<A>& s, const Kernels<A>& f, int64_t q, double error,
 }
 
 template <class A>
-void search(const Search<A>& s) {
+void search(const Search<A>& s, std::vector<Lists<A>>* rooms) {
   const Kernels<A> f = kernels<A>(s.halves);
   const auto q = pack(s.query, s.queries, s.depth, f.queries, s.halves);
   const auto r = pack(s.reference, s.references, s.depth, f.panel, s.halves);
@@ -304,32 +307,32 @@ void search(const Search<A>& s) {
                  [&](A half) { return s.product ? half * 0 : half; });
   const double reach = q.most_norm + r.most_norm;
   const bool direct = s.mask || !(reach * reach < 1e-2 * std::numeric_limits<A>::max());
-  const int64_t blocks = (q.groups + kBlock - 1) / kBlock;
-  const int64_t columns = s.mutual && !direct ? r.groups * f.panel : 0;
   const int64_t threads = torch::stable::get_num_threads();
+  const int64_t shares = ((q.groups + kBlock - 1) / kBlock + threads - 1) / threads * threads;
+  const int64_t tiles_of_block = (q.groups + shares - 1) / shares;  // as many for each thread
+  const int64_t blocks = (q.groups + tiles_of_block - 1) / tiles_of_block;
+  const int64_t columns = s.mutual && !direct ? r.groups * f.panel : 0;
   Scratch<A> scratch(f.queries * f.panel + 2 * columns);
   Scratch<A>* own = &scratch;
-  std::vector<Lists<A>> rooms;
-  for (int64_t i = 0; i < (direct ? 0 : threads); ++i) rooms.emplace_back(kBlock * f.queries, s.k);
   std::atomic<int64_t> next_room{0};
   const std::unique_ptr<A[]> lowest(new A[2 * columns]);
   std::fill(lowest.get(), lowest.get() + 2 * columns, kFar<A>);
   std::atomic_flag merging = ATOMIC_FLAG_INIT;
-  const int64_t work = kBlock * f.queries * s.references * s.depth;
+  const int64_t work = tiles_of_block * f.queries * s.references * s.depth;
   parallel_rows(blocks, work, [&](int64_t begin, int64_t end) {
     A* products = own->take();
     A* best = columns ? products + f.queries * f.panel : nullptr;
     std::fill(best, best + 2 * columns, kFar<A>);
-    const int64_t room = direct ? 0 : next_room++ % threads;
+    Lists<A>* room = &(*rooms)[next_room++ % threads];
     for (int64_t block = begin; block < end; ++block) {
-      const int64_t tiles = std::min(kBlock, q.groups - block * kBlock);
+      const int64_t first = block * tiles_of_block;
+      const int64_t tiles = std::min(tiles_of_block, q.groups - first);
       if (direct) {
-        const int64_t from = block * kBlock * f.queries;
+        const int64_t from = first * f.queries;
         const int64_t to = std::min(from + tiles * f.queries, s.queries);
         for (int64_t n = from; n < to; ++n) finish_query<A>(s, f, n, nullptr);
       } else {
-        search_block(s, f, q, r, offsets.get(), block * kBlock, tiles, products, &rooms[room], best,
-                     best + columns);
+        search_block(s, f, q, r, offsets.get(), first, tiles, products, room, best, best + columns);
       }
     }
     while (columns && merging.test_and_set()) {
@@ -364,6 +367,10 @@ template <class T>
 void search_all(const T* query, const T* reference, Accumulator<T>* distance, int64_t* index,
                 bool* mutual, const NearestShape& s) {
   using A = Accumulator<T>;
+  std::vector<Lists<A>> rooms;
+  for (int64_t i = 0; i < torch::stable::get_num_threads(); ++i) {
+    rooms.emplace_back(std::min(kBlock * FLOWMATCH_PICK(kQueries), s.queries), s.k);
+  }
   std::unique_ptr<A[]> wide(new A[std::is_same_v<T, A> ? 0 : (s.queries + s.references) * s.depth]);
   for (int64_t b = 0; b < s.batch; ++b) {
     Search<A> one = {};
@@ -396,7 +403,7 @@ void search_all(const T* query, const T* reference, Accumulator<T>* distance, in
     if (one.references == 0) {
       nothing_found(one, 0, one.queries);
     } else {
-      search(one);
+      search(one, &rooms);
     }
   }
 }

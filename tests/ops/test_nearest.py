@@ -138,15 +138,41 @@ def test_close_pairs_far_from_the_origin(device):
     assert found.accepted.all()
 
 
-@pytest.mark.parametrize("scale", [1e-20, 1e18])
+@pytest.mark.parametrize("scale", [1e-20, 1e-19, 1e18])
 def test_sizes_at_the_ends_of_float32(scale, device):
     query, reference = (scale * torch.randn(1, n, 20, device=device) for n in (40, 70))
-    found = nearest(query, reference, k=3, mutual=True)
-    expected = nearest_reference(query, reference, 3, 0, *NONE, True)
-    if scale > 1:
-        torch.testing.assert_close(found.index, expected[1])
-        torch.testing.assert_close(found.distance, expected[0])
-    assert found.index.min() >= 0
+    for mutual in (False, True):
+        found = ops.nearest(query, reference, 3, 0, *NONE, mutual)
+        expected = nearest_reference(query, reference, 3, 0, *NONE, mutual)
+        assert torch.equal(found[1], expected[1]) and torch.equal(found[2], expected[2])
+        torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=0)
+
+
+SPREADS = {  # of vectors: what the bound on the first pass's errors has to hold for
+    "unit": lambda x: F.normalize(x, dim=-1),
+    "whole numbers": lambda x: (40 * x.abs()).round(),
+    "far from the origin": lambda x: x + 30,
+    "one cluster": lambda x: 1e-3 * x + 1,
+    "one long vector": lambda x: torch.cat([x[:, :-1], 1e4 * x[:, -1:]], 1),
+    "all lengths": lambda x: x * torch.exp(3 * torch.randn_like(x[..., :1])),
+    "squares underflow": lambda x: 1e-22 * x,
+    "products underflow": lambda x: 3e-19 * x,
+    "some dimensions underflow": lambda x: torch.cat([1e-39 * x[..., :9], x[..., 9:]], -1),
+}
+
+
+@pytest.mark.parametrize("spread", SPREADS.values(), ids=SPREADS)
+@pytest.mark.parametrize("metric", [0, 1], ids=["l2", "dot"])
+def test_what_the_first_pass_computes_with_never_shows(metric, spread, device):
+    """Without a mask in bfloat16, for `mutual` in float32, with a mask not at all: equal bits."""
+    allow_all = torch.ones(1, 60, 300, dtype=torch.bool, device=device)
+    for depth in (16, 17, 64, 128):
+        query, reference = (spread(torch.randn(1, n, depth, device=device)) for n in (60, 300))
+        expected = ops.nearest(query, reference, 3, metric, None, None, allow_all, True)
+        found = ops.nearest(query, reference, 3, metric, *NONE, True)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        found = ops.nearest(query, reference, 3, metric, *NONE, False)
+        assert all(torch.equal(a, b) for a, b in zip(found[:2], expected[:2], strict=True))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
