@@ -20,15 +20,16 @@ lint: $(READY)
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*' 'tests/emulator/*.cpp' 'tests/emulator/*.h')
 
 bench: $(READY)
-	$(BIN)/flowmatch bench all
+	$(BIN)/pip install -q -e ".[bench]"
+	$(BIN)/flowmatch bench all --json benchmarks/results/cpu.json --html build/bench.html
 
 # On a machine with a GPU: needs no network and no venv. CUDA_HOME names the toolkit.
 gpu:
 	FLOWMATCH_KERNELS=cuda $(PYTHON) setup.py build_ext --inplace
 	$(PYTHON) -m pytest -q -m gpu tests/ops tests/flow
 	$${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer --error-exitcode 1 $(PYTHON) -m pytest -q -m gpu tests/ops -k "reference"
-	mkdir -p benchmarks/results
-	$(PYTHON) -m flowmatch bench all --device cuda --json benchmarks/results/cuda.json
+	$(PYTHON) -m flowmatch bench all --device cuda --json benchmarks/results/cuda-float32.json
+	$(PYTHON) -m flowmatch bench all --device cuda --dtype bfloat16 --json benchmarks/results/cuda-bfloat16.json
 
 clean:
 	rm -rf .venv build *.egg-info flowmatch/_C*.so demo_out

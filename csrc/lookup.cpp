@@ -17,7 +17,7 @@ namespace flowmatch {
 namespace {
 
 constexpr int64_t kRun = 16;    // pixels whose results are written together
-constexpr int64_t kSlice = 32;  // channels of f2's gradient that belong to one thread
+constexpr int64_t kSlice = 64;  // channels of f2's gradient that belong to one thread
 
 // Where a pixel looks. What is not finite, or beyond all images, is put outside every image.
 template <class A>
@@ -110,7 +110,9 @@ void backward(const T* g, const T* f1, const T* f2, const Accumulator<T>* coords
   const Widened<T, A> second(f2, s.batch * s.pixels2() * s.channels);
   const std::unique_ptr<A[]> taps(new A[s.pixels() * s.taps()]);
   const int64_t size2 = s.pixels2() * s.channels, slices = (s.channels + kSlice - 1) / kSlice;
-  const std::unique_ptr<A[]> sums(std::is_same_v<T, A> ? nullptr : new A[size2]);
+  // A slice of its own: in the image, its pixels would lie a power of two apart, and fall into
+  // the same few sets of the cache.
+  Scratch<A> scratch(s.pixels2() * kSlice);
   for (int64_t b = 0; b < s.batch; ++b) {
     const A* features = first.data() + b * s.pixels() * s.channels;
     const A* at = coords + b * 2 * s.pixels();
@@ -119,24 +121,22 @@ void backward(const T* g, const T* f1, const T* f2, const Accumulator<T>* coords
                          second.data() + b * size2, at, grad1 + b * s.pixels() * s.channels,
                          grad_coords + b * 2 * s.pixels(), taps.get()},
         s);
-    T* to = grad2 + b * size2;
-    A* sum = std::is_same_v<T, A> ? reinterpret_cast<A*>(to) : sums.get();
-    const int64_t work = s.pixels() * s.taps() * kSlice;
-    parallel_rows(slices, work, [&](int64_t begin, int64_t end) {
-      const int64_t from = begin * kSlice, until = std::min(end * kSlice, s.channels);
-      for (int64_t n = 0; n < s.pixels2(); ++n) {
-        std::fill(sum + n * s.channels + from, sum + n * s.channels + until, A(0));
-      }
+    parallel_rows(slices, s.pixels() * s.taps() * kSlice, [&](int64_t begin, int64_t end) {
+      A* sums = scratch.take();
       for (int64_t slice = begin; slice < end; ++slice) {
+        const int64_t from = slice * kSlice, count = std::min(kSlice, s.channels - from);
+        std::fill(sums, sums + s.pixels2() * kSlice, A(0));
         for (int64_t n = 0; n < s.pixels(); ++n) {
-          scatter(taps.get() + n * s.taps(), features + n * s.channels, window(at, s, n), s,
-                  slice * kSlice, std::min((slice + 1) * kSlice, s.channels), sum);
+          scatter(taps.get() + n * s.taps(), features + n * s.channels + from, window(at, s, n), s,
+                  count, kSlice, sums);
+        }
+        for (int64_t n = 0; n < s.pixels2(); ++n) {
+          std::transform(sums + n * kSlice, sums + n * kSlice + count,
+                         grad2 + b * size2 + n * s.channels + from,
+                         [](A v) { return static_cast<T>(v); });
         }
       }
     });
-    if constexpr (!std::is_same_v<T, A>) {
-      std::transform(sum, sum + size2, to, [](A v) { return static_cast<T>(v); });
-    }
   }
 }
 

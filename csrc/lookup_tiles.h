@@ -145,23 +145,35 @@ FLOWMATCH_TARGET void gather_window(const A* taps, const A* f2, const LookupWind
   });
 }
 
-// grad2[window, c] += taps * first[c] for the channels [from, to).
+// sums[window, c] += taps * first[c] for `count` channels; the pixels of `sums` are `pitch` apart.
 template <class A>
 FLOWMATCH_TARGET void scatter_window(const A* taps, const A* first, const LookupWindow<A>& w,
-                                     const LookupShape& s, int64_t from, int64_t to, A* grad2) {
+                                     const LookupShape& s, int64_t count, int64_t pitch, A* sums) {
+  constexpr int lanes = kLanes<A>, most = 4;
   int64_t begin, end;
   inside(w, s, &begin, &end);
-  for (int64_t i = 0; i < s.rows(); ++i) {
-    if (w.y + i < 0 || w.y + i >= s.height2) continue;
-    A* row = grad2 + ((w.y + i) * s.width2 + w.x) * s.channels;
-    for (int64_t j = begin; j < end; ++j) {
-      const A tap = taps[i * s.columns() + j];
-      A* pixel = row + j * s.channels;
-      int64_t c = from;
-      for (; c + kLanes<A> <= to; c += kLanes<A>) {
-        store(pixel + c, load(pixel + c) + tap * load(first + c));
-      }
-      for (; c < to; ++c) pixel[c] += tap * first[c];
+  const auto walk = [&](const auto& visit) FLOWMATCH_TARGET {
+    for (int64_t i = 0; i < s.rows(); ++i) {
+      if (w.y + i < 0 || w.y + i >= s.height2) continue;
+      A* row = sums + ((w.y + i) * s.width2 + w.x) * pitch;
+      for (int64_t j = begin; j < end; ++j) visit(taps[i * s.columns() + j], row + j * pitch);
     }
+  };
+  int64_t c = 0;
+  for (; c + most * lanes <= count; c += most * lanes) {
+    Vector<A> own[most];
+#pragma GCC unroll 4
+    for (int k = 0; k < most; ++k) own[k] = load(first + c + k * lanes);
+    walk([&](A tap, A* pixel) FLOWMATCH_TARGET {
+#pragma GCC unroll 4
+      for (int k = 0; k < most; ++k) {
+        A* at = pixel + c + k * lanes;
+        store(at, load(at) + tap * own[k]);
+      }
+    });
   }
+  if (c == count) return;
+  walk([&](A tap, A* pixel) FLOWMATCH_TARGET {
+    for (int64_t k = c; k < count; ++k) pixel[k] += tap * first[k];
+  });
 }

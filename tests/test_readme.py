@@ -50,6 +50,16 @@ def test_links_lead_somewhere_and_nothing_is_left_to_fill_in():
     assert not re.findall(r"^[A-Z_]{4,}$", README, flags=re.MULTILINE)
 
 
+def test_speeds_are_those_that_were_measured(capsys):
+    """The table is what the command above it prints."""
+    text = re.search(r"`flowmatch (bench --from \S+ --markdown)`:\n\n(.*?)\n\n", README, re.DOTALL)
+    assert text is not None
+    words = text[1].split()
+    words[2] = str(ROOT / words[2])
+    assert main(words) == 0
+    assert capsys.readouterr().out.strip() == text[2].strip()
+
+
 def test_folders_of_the_map_exist():
     for name in re.findall(r"^\| `([a-z/]+)`", README, flags=re.MULTILINE):
         assert (ROOT / name).exists(), name

@@ -37,7 +37,7 @@ def cases(rows: Iterable[Row]) -> list[list[Row]]:
 def markdown(rows: Iterable[Row]) -> str:
     """Return a table with one line a case and pass: our speed beside the ceiling and the peers."""
     lines = [
-        "| op | case | pass | ms | of the matrix product | against the fastest peer |",
+        "| operator | case | pass | time | of the matrix product | against the fastest peer |",
         "|---|---|---|---|---|---|",
     ]
     for group in cases(rows):
@@ -50,7 +50,7 @@ def markdown(rows: Iterable[Row]) -> str:
             f"{best[0].median_ms / ours.median_ms:.1f}× {best[0].implementation}" if best else ""
         )
         lines.append(
-            f"| {ours.op} | {ours.case}, {ours.dtype} | {ours.passes} | {ours.median_ms:.3g} "
+            f"| {ours.op} | {ours.case}, {ours.dtype} | {ours.passes} | {_time(ours.median_ms)} "
             f"| {ceiling} | {ratio} |"
         )
     return "\n".join(lines)
@@ -85,6 +85,10 @@ def html_page(content: dict[str, Any], rows: Sequence[Row]) -> str:
     return "\n".join(parts) + "</html>\n"
 
 
+def _time(ms: float) -> str:
+    return f"{ms:.3g} ms" if ms < 999.5 else f"{1e-3 * ms:.3g} s"
+
+
 class _Scale:
     """Logarithmic, from a power of ten to a power of ten, onto a stretch of the picture."""
 
@@ -117,9 +121,9 @@ def _bars(rows: Sequence[Row]) -> str:
     parts = [_line(f"M{at(power):.1f} 0V{len(rows) * step}") for power in at.powers()]
     for i, row in enumerate(rows):
         mine, end = row.implementation == OURS, at(row.median_ms)
-        label = f"{row.median_ms:.3g} ms"
+        label = _time(row.median_ms)
         if ours and not mine:
-            label += f", {row.median_ms / ours:.1f}×"
+            label += f", {row.median_ms / ours:.1f}× ours"
         if not row.agrees:
             label += ", DISAGREES"
         parts += [
