@@ -19,6 +19,7 @@ __device__ A infinity() {
 
 // Bits whose order as whole numbers is that of the floats, then the query's number.
 __device__ inline uint64_t column_key(float figure, int64_t query) {
+  figure += 0.0f;  // -0 is no less than 0
   uint32_t bits;
   memcpy(&bits, &figure, sizeof bits);
   bits ^= bits >> 31 ? ~0u : 0x80000000u;

@@ -279,6 +279,20 @@ def _check_mask(mask: Tensor | None, query: Tensor, reference: Tensor) -> Tensor
     return (mask if mask.dim() == 3 else mask[None]).contiguous()
 
 
+def _directions(vectors: Tensor, side: int) -> Tensor:
+    """Scale to length 1 whatever the length was; 0 becomes a direction of its own on each side.
+
+    That takes two more dimensions, in which all others are 0.
+    """
+    wide = F.pad(vectors.to(_wide(vectors.dtype)), (0, 2))
+    largest = wide.detach().abs().amax(-1, keepdim=True)  # over it, squares are harmless
+    nothing = largest == 0
+    units = F.normalize(wide / torch.where(nothing, 1, largest), dim=-1)
+    places = torch.arange(wide.shape[-1], device=wide.device)
+    alone = (places == vectors.shape[-1] + side).to(units.dtype)
+    return torch.where(nothing, alone, units)
+
+
 def nearest(
     query: Tensor,
     reference: Tensor,
@@ -342,9 +356,9 @@ def nearest(
     if metric == "hamming":
         distance, index, both = torch.ops.flowmatch.nearest_hamming(q, r, found, *options)
     elif metric == "cosine":
-        q, r = (F.normalize(t.to(_wide(t.dtype)), dim=-1) for t in (q, r))
-        product, index, both = torch.ops.flowmatch.nearest(q, r, found, _DOT, *options)
-        distance = 1 - product
+        q, r = _directions(q, 0), _directions(r, 1)
+        chord, index, both = torch.ops.flowmatch.nearest(q, r, found, _L2, *options)
+        distance = chord.square() / 2  # unlike 1 - product, exactly 0 for equal directions
     else:
         kind = _L2 if metric == "l2" else _DOT
         distance, index, both = torch.ops.flowmatch.nearest(q, r, found, kind, *options)

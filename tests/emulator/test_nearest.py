@@ -12,6 +12,8 @@ CASES = [  # B, N, M, D, k
     (1, 65, 129, 17, 2),  # one more of each
     (3, 5, 2, 16, 4),  # fewer references than k
     (1, 130, 70, 3, 40),
+    (2, 3, 5, 0, 2),  # no dimensions: all are equal
+    (2, 3, 0, 4, 2),  # no references
 ]
 
 
@@ -54,12 +56,12 @@ def select(figures, more, k):
     return values, index, mutual
 
 
-def run(emulated, function, case, inputs, more, kinds, **settings):
+def run(emulated, function, case, inputs, more, kinds, wants_mutual=True, **settings):
     emulated.set(**settings)
     B, N, M, _, k = case
     distance = np.zeros((B, N, k), kinds)
-    index, columns = np.zeros((B, N, k), np.int64), np.zeros((B, M), np.uint64)
-    mutual = np.zeros((B, N), bool)
+    index, columns = np.zeros((B, N, k), np.int64), np.zeros((B, wants_mutual * M), np.uint64)
+    mutual = np.zeros((B, wants_mutual * N), bool)
     function(*inputs, *more, distance, index, mutual, columns)
     return distance, index, mutual
 
@@ -90,6 +92,11 @@ def test_nearest(emulated, case, dtype, metric, kind):
         np.testing.assert_allclose(found[0], expected, 1e-6)
         np.testing.assert_array_equal(found[1], index)
         np.testing.assert_array_equal(found[2], mutual)
+    alone = run(
+        emulated, emulated.nearest, case, (query, reference), [*more, metric], wide, False
+    )  # fmt: skip
+    np.testing.assert_array_equal(alone[0], found[0])
+    np.testing.assert_array_equal(alone[1], index)
 
 
 @pytest.mark.parametrize("kind", ["plain", "lengths", "mask"])
@@ -100,7 +107,7 @@ def test_hamming(emulated, case, words, kind):
     query, reference = (
         random.integers(0, 2**64, (case[0], n, words), np.uint64) for n in case[1:3]
     )
-    query[:, :, 1:] = reference[:, :1, 1:]  # few differing bits, and so ties
+    reference[:, :, 1:] = query[:, :1, 1:]  # few differing bits, and so ties
     apart = query[:, :, None] ^ reference[:, None]
     bits = np.unpackbits(apart.view(np.uint8), axis=-1).sum(-1).astype(float)
     more = options(kind, case)
@@ -113,6 +120,9 @@ def test_hamming(emulated, case, words, kind):
         np.testing.assert_array_equal(found[0], np.where(np.isinf(values), -1, values))
         np.testing.assert_array_equal(found[1], index)
         np.testing.assert_array_equal(found[2], mutual)
+    alone = run(emulated, emulated.nearest_hamming, case, (query, reference), more, np.int32, False)
+    np.testing.assert_array_equal(alone[0], found[0])
+    np.testing.assert_array_equal(alone[1], index)
 
 
 @pytest.mark.parametrize("metric", [0, 1], ids=["l2", "dot"])

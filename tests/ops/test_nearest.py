@@ -93,7 +93,7 @@ def test_known_values(device):
     assert found.accepted is None
     assert nearest(query, reference, metric="dot").index.tolist() == [[0], [1]]  # of equal: first
     cosine = nearest(query, reference, metric="cosine")
-    assert cosine.distance.tolist() == [[1.0], [0.0]] and cosine.index[1].item() == 2
+    assert cosine.distance.tolist() == [[pytest.approx(1)], [0.0]] and cosine.index[1].item() == 2
     bits = torch.tensor([[0b1011], [0b0001]], dtype=torch.uint8, device=device)
     found = nearest(bits, bits.flip(0), k=2, metric="hamming")
     assert found.distance.tolist() == [[0, 2], [0, 2]] and found.index.tolist() == [[1, 0], [0, 1]]
@@ -113,6 +113,40 @@ def test_ratio_and_mutual(device):
     alone = nearest(query, reference[:1], ratio=0.8)
     assert not alone.accepted.any()  # there is no other to compare with
     assert not nearest(reference, reference.repeat(2, 1), ratio=1.0).accepted.any()  # 0 and 0
+
+
+def test_cosine_equals_reference(device, dtype):
+    query, reference = vectors((2, 40, 90, 33, 4), dtype, device)
+    found = nearest(query, reference, 4, "cosine")
+    units = [F.normalize(t.double(), dim=-1) for t in (query, reference)]
+    expected = (1 - units[0] @ units[1].transpose(1, 2)).sort(-1)
+    close = (1e-12, 1e-14) if dtype == torch.float64 else (1e-6, 1e-7)
+    torch.testing.assert_close(
+        found.distance.double(), expected[0][..., :4], rtol=close[0], atol=close[1]
+    )
+    assert (found.index != expected[1][..., :4]).double().mean() < 1e-2
+
+
+def test_cosine_of_any_length(device):
+    query, reference = torch.randn(50, 16, device=device), torch.randn(80, 16, device=device)
+    expected = nearest(query, reference, 2, "cosine", mutual=True)
+    q, r = (
+        t * 2.0 ** torch.randint(-90, 90, (len(t), 1), device=device) for t in (query, reference)
+    )
+    for one, other in zip(nearest(q, r, 2, "cosine", mutual=True), expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_cosine_of_equal_and_of_no_directions(device):
+    query = torch.randn(50, 16, device=device)
+    twice = nearest(query, query.repeat(2, 1), 2, "cosine", ratio=1.0)
+    assert twice.distance.count_nonzero() == 0 and not twice.accepted.any()
+    nothing = torch.zeros(1, 16, device=device)
+    one, other = torch.ones(50, 2, device=device), torch.ones(1, 51, device=device)
+    found = nearest(nothing, torch.cat([query, nothing]), 51, "cosine")
+    torch.testing.assert_close(found.distance, other)
+    found = nearest(query, nothing.repeat(2, 1), 2, "cosine")
+    torch.testing.assert_close(found.distance, one)
 
 
 def test_equal_distances_come_by_index(device):
@@ -221,10 +255,11 @@ def test_no_gradient_at_distance_zero(device):
     assert query.grad.isfinite().all()
 
 
-def test_missing_neighbours_give_no_gradient(device):
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_missing_neighbours_give_no_gradient(metric, device):
     query = torch.randn(3, 4, device=device, requires_grad=True)
     reference = torch.randn(2, 4, device=device, requires_grad=True)
-    distance = nearest(query, reference, k=3).distance
+    distance = nearest(query, reference, 3, metric).distance
     distance[:, :2].sum().backward()
     assert query.grad.isfinite().all() and reference.grad.isfinite().all()
 
@@ -283,7 +318,8 @@ def test_meta_device():
 @pytest.mark.parametrize("sizes", [(0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0)])
 def test_empty(sizes, device):
     B, N, M, D = sizes
-    for dtype, metric in ((torch.float32, "l2"), (torch.uint8, "hamming")):
+    for metric in ("l2", "cosine", "hamming"):
+        dtype = torch.uint8 if metric == "hamming" else torch.float32
         query, reference = (torch.ones(B, n, D, dtype=dtype, device=device) for n in (N, M))
         found = nearest(query, reference, 2, metric, mutual=True)
         assert found.distance.shape == (B, N, 2) and found.accepted.shape == (B, N)
