@@ -215,7 +215,7 @@ class CorrBlock:
         """Look around `coords`, ``[B, 2, H, W]``: ``[B, levels * side^2, H, W]``, dx slowest."""
         found = correlation_lookup(self.first, self.pyramid, coords, self.radius)
         side = 2 * self.radius + 1
-        windows = found.view(-1, len(self.pyramid), side, side, *found.shape[2:])
+        windows = found.view(len(found), len(self.pyramid), side, side, *found.shape[2:])
         return windows.transpose(2, 3).flatten(1, 3)
 
 

@@ -1,5 +1,5 @@
-// The lookup of windows on demand. A warp computes the window of one pixel of f1, a lane a dot
-// product; the pixels of a warp's window lie next to each other, channels together. Backward, the
+// The lookup of windows on demand. A warp computes the window of one pixel of f1, eight lanes a dot
+// product, along channels that lie together. Backward, the
 // gradient of f2 is gathered: a warp owns a pixel of f2 and goes through all windows it lies in, in
 // the order of their pixels. Results are the same bits every time, without atomics.
 #include "../lookup.h"
@@ -11,6 +11,7 @@ namespace {
 
 constexpr int kMostTaps = 1024;  // of a window in shared memory at a time
 constexpr int kSharedBytes = 48 << 10;
+constexpr int kLanes = 8;  // of a warp that share a tap
 constexpr int kOwned = 8;  // channels of a lane in registers
 
 // What is not finite, or beyond all images, is put outside every image.
@@ -25,15 +26,41 @@ __device__ LookupWindow<A> window(const A* coords, const LookupShape& s, int64_t
           x - left};
 }
 
-// A pixel times the pixel of f2 under tap (i, j) of its window; 0 outside.
+// Four channels at once: one access, if addresses allow.
+template <typename T>
+__device__ Quad<Sum<T>> four(const T* p, bool aligned) {
+  Quad<Sum<T>> wide;
+  if (aligned) {
+    const auto packed = *reinterpret_cast<const Packed<T>*>(p);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) wide.at[i] = widen(packed.at[i]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) wide.at[i] = widen(p[i]);
+  }
+  return wide;
+}
+
+// A pixel times the pixel of f2 under tap (i, j) of its window; 0 outside. Eight lanes that share
+// a tap walk along its channels side by side, and all of them get the sum. All lanes of the warp
+// must come here; those without a tap say so by `wanted`.
 template <typename T>
 __device__ Sum<T> dot(const T* first, const T* f2, const LookupWindow<Sum<T>>& w,
-                      const LookupShape& s, int64_t i, int64_t j) {
+                      const LookupShape& s, int64_t i, int64_t j, bool wanted, bool aligned) {
   const int64_t y = w.y + i, x = w.x + j;
   Sum<T> sum = 0;
-  if (y < 0 || y >= s.height2 || x < 0 || x >= s.width2) return sum;
-  const T* second = f2 + (y * s.width2 + x) * s.channels;
-  for (int64_t c = 0; c < s.channels; ++c) sum += widen(first[c]) * widen(second[c]);
+  if (wanted && y >= 0 && y < s.height2 && x >= 0 && x < s.width2) {
+    const T* second = f2 + (y * s.width2 + x) * s.channels;
+    int64_t c = threadIdx.x % kLanes * 4;
+    for (; c + 4 <= s.channels; c += 4 * kLanes) {
+      const auto a = four(first + c, aligned), b = four(second + c, aligned);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) sum += a.at[k] * b.at[k];
+    }
+    for (; c < s.channels && c >= s.channels / 4 * 4; ++c)
+      sum += widen(first[c]) * widen(second[c]);
+  }
+  for (int bits = 1; bits < kLanes; bits *= 2) sum += __shfl_xor_sync(~0u, sum, bits);
   return sum;
 }
 
@@ -41,7 +68,7 @@ __device__ Sum<T> dot(const T* first, const T* f2, const LookupWindow<Sum<T>>& w
 template <typename T>
 __global__ void lookup_kernel(int64_t first_tile, const T* __restrict__ f1,
                               const T* __restrict__ f2, const Sum<T>* __restrict__ coords,
-                              T* __restrict__ out, LookupShape s, int64_t rows) {
+                              T* __restrict__ out, LookupShape s, int64_t rows, bool aligned) {
   using A = Sum<T>;
   const int64_t warps = blockDim.x / 32, lane = threadIdx.x % 32;
   const int64_t n = (first_tile + blockIdx.x) * warps + threadIdx.x / 32;  // of all images
@@ -56,8 +83,11 @@ __global__ void lookup_kernel(int64_t first_tile, const T* __restrict__ f1,
   for (int64_t top = 0; top < s.side_y(); top += rows - 1) {
     const int64_t here = min(rows, s.rows() - top);
     __syncwarp();  // the rows before have been blended
-    for (int64_t t = lane; t < here * s.columns(); t += 32) {
-      dots[t] = scale * dot(f1, f2, w, s, top + t / s.columns(), t % s.columns());
+    const int64_t count = here * s.columns();
+    for (int64_t base = 0; base < count; base += 32 / kLanes) {
+      const int64_t t = base + lane / kLanes;
+      const A sum = dot(f1, f2, w, s, top + t / s.columns(), t % s.columns(), t < count, aligned);
+      if (t < count && lane % kLanes == 0) dots[t] = scale * sum;
     }
     __syncwarp();
     for (int64_t d = lane; d < (here - 1) * s.side_x(); d += 32) {
@@ -76,7 +106,7 @@ __global__ void lookup_grad_kernel(int64_t first_tile, const T* __restrict__ g,
                                    const T* __restrict__ f1, const T* __restrict__ f2,
                                    const Sum<T>* __restrict__ coords, T* __restrict__ grad1,
                                    Sum<T>* __restrict__ grad_coords, Sum<T>* __restrict__ taps,
-                                   LookupShape s) {
+                                   LookupShape s, bool aligned) {
   using A = Sum<T>;
   const int64_t warps = blockDim.x / 32, lane = threadIdx.x % 32;
   const int64_t n = (first_tile + blockIdx.x) * warps + threadIdx.x / 32;
@@ -89,9 +119,12 @@ __global__ void lookup_grad_kernel(int64_t first_tile, const T* __restrict__ g,
   f2 += b * s.pixels2() * s.channels;
   taps += n * s.taps();
   A along_x = 0, along_y = 0;
-  for (int64_t t = lane; t < s.taps(); t += 32) {
+  for (int64_t base = 0; base < s.taps(); base += 32 / kLanes) {
+    const int64_t t = base + lane / kLanes;
     const int64_t i = t / s.columns(), j = t % s.columns();
-    A entry = 0, over_x = 0, over_y = 0;  // of the dot product, and of its weights
+    const A product = dot(f1, f2, w, s, i, j, t < s.taps(), aligned);
+    if (t >= s.taps() || lane % kLanes != 0) continue;  // one of the eight goes on
+    A entry = 0, over_x = 0, over_y = 0;                // of the dot product, and of its weights
     for (int a = 0; a < 2; ++a) {
       for (int k = 0; k < 2; ++k) {
         const int64_t dy = i - a, dx = j - k;
@@ -104,7 +137,6 @@ __global__ void lookup_grad_kernel(int64_t first_tile, const T* __restrict__ g,
       }
     }
     taps[t] = entry;
-    const A product = dot(f1, f2, w, s, i, j);
     along_x += over_x * product;
     along_y += over_y * product;
   }
@@ -174,6 +206,13 @@ __global__ void lookup_gather_kernel(int64_t first_tile, const T* __restrict__ f
 
 constexpr int kWarps = 8;
 
+// Whether each pixel's channels can be read four at once.
+template <typename T>
+bool is_aligned(const T* f1, const T* f2, const LookupShape& s) {
+  const auto at = reinterpret_cast<uintptr_t>(f1) | reinterpret_cast<uintptr_t>(f2);
+  return s.channels % 4 == 0 && at % sizeof(Packed<T>) == 0;
+}
+
 }  // namespace
 
 template <typename T, typename A>
@@ -183,7 +222,7 @@ void correlation_lookup(const T* f1, const T* f2, const A* coords, T* out, const
   const auto bytes = static_cast<int64_t>(rows * s.columns() * sizeof(A));
   const int64_t warps = std::min<int64_t>(kWarps, kSharedBytes / bytes);
   launch(lookup_kernel<T>, ceil_div(s.batch * s.pixels(), warps), static_cast<int>(32 * warps),
-         warps * bytes, stream, f1, f2, coords, out, s, rows);
+         warps * bytes, stream, f1, f2, coords, out, s, rows, is_aligned(f1, f2, s));
 }
 
 template <typename T, typename A>
@@ -191,7 +230,7 @@ void correlation_lookup_grad(const T* g, const T* f1, const T* f2, const A* coor
                              T* grad2, A* grad_coords, A* taps, const LookupShape& s,
                              void* stream) {
   launch(lookup_grad_kernel<T>, ceil_div(s.batch * s.pixels(), kWarps), 32 * kWarps, 0, stream, g,
-         f1, f2, coords, grad1, grad_coords, taps, s);
+         f1, f2, coords, grad1, grad_coords, taps, s, is_aligned(f1, f2, s));
   launch(lookup_gather_kernel<T>, ceil_div(s.batch * s.pixels2(), kWarps), 32 * kWarps, 0, stream,
          f1, coords, static_cast<const A*>(taps), grad2, s);
 }

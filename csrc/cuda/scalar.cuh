@@ -34,6 +34,12 @@ struct alignas(16) Quad {
   A at[4];
 };
 
+// The same for values as they come.
+template <typename T>
+struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) Packed {
+  T at[4];
+};
+
 template <typename A>
 __device__ const Quad<A>& quad(const A* p) {
   return *reinterpret_cast<const Quad<A>*>(p);

@@ -246,8 +246,10 @@ def _check(f1: Tensor, levels: Sequence[Tensor], coords: Tensor, radius: int, ax
 def _lookup(
     f1: Tensor, levels: Sequence[Tensor], coords: Tensor, radii: tuple[int, int], halve_rows: bool
 ) -> Tensor:
-    # In a pixel's channels the kernel walks: channels_last features come for nothing.
-    first, *others = (f.permute(0, 2, 3, 1).contiguous() for f in (f1, *levels))
+    # In a pixel's channels the kernel walks: channels_last features come for nothing. On the CPU
+    # it walks in float32, and what is widened here is widened once for all levels.
+    kind = _wide(f1.dtype) if f1.device.type == "cpu" else f1.dtype
+    first, *others = (f.permute(0, 2, 3, 1).contiguous().to(kind) for f in (f1, *levels))
     where = coords.to(_wide(f1.dtype)).contiguous()
     parts = [
         torch.ops.flowmatch.correlation_lookup(
@@ -255,7 +257,7 @@ def _lookup(
         )
         for level, f2 in enumerate(others)
     ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    return (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).to(f1.dtype)
 
 
 def correlation_lookup(
@@ -269,9 +271,9 @@ def correlation_lookup(
     all its levels, in order; level ``i`` is looked at around ``coords / 2**i``.
 
     The products are those of RAFT, without its volume of all pairs: memory is that of the result.
-    Differentiable twice, to `coords` too; repeatable bit for bit. Fastest on features in
-    ``torch.channels_last``. Half types are summed in float32. Coordinates that are not finite see
-    nothing: 0.
+    Differentiable twice, to `coords` too; repeatable bit for bit, but for second derivatives on a
+    GPU. Fastest on features in ``torch.channels_last``. Half types are summed in float32.
+    Coordinates that are not finite see nothing: 0.
 
     Args:
         f1: Features of the first image, ``[B, C, H, W]``, any float type.

@@ -12,6 +12,7 @@ CASES = [
     (1, 33, (2, 9), (4, 5), 0, 3),  # a row of stereo, one channel more than lanes
     (1, 5, (3, 3), (7, 12), 4, 4),  # more taps than lanes
     (1, 300, (1, 2), (3, 4), 1, 1),  # more channels than a warp owns
+    (1, 64, (2, 3), (5, 6), 2, 2),  # channels that are read four at once, if addresses allow
     (1, 2, (1, 3), (50, 6), 20, 17),  # a window in several parts, fewer warps to a block
 ]
 SCALE = 0.5
