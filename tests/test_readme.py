@@ -61,5 +61,5 @@ def test_speeds_are_those_that_were_measured(capsys):
 
 
 def test_folders_of_the_map_exist():
-    for name in re.findall(r"^\| `([a-z/]+)`", README, flags=re.MULTILINE):
+    for name in re.findall(r"^\| `([a-z/]+/)`", README, flags=re.MULTILINE):
         assert (ROOT / name).exists(), name

@@ -1,10 +1,13 @@
 // The correlation cost volume on CUDA cores: float32 stays float32, and halves are summed in it.
+// Halves forward go to tensor cores where there are any (correlation_mma.cu).
 //
 // Both kernels are matrix products with a band as one operand: a thread keeps a small block of
 // results in registers and feeds it from shared memory, 5 to 10 multiply-adds for each word read.
 // Each result is summed by one thread in one order: the same bits every time, without atomics.
+#include "correlation_mma.cuh"
 #include "correlation_tiles.cuh"
 #include "launch.cuh"
+#include "mma.cuh"
 #include "scalar.cuh"
 
 namespace flowmatch::cuda {
@@ -313,6 +316,9 @@ void forward(const T* f1, const T* f2, T* volume, const CorrelationShape& s, voi
 template <typename T>
 void correlation(const T* f1, const T* f2, T* volume, const CorrelationShape& shape, void* stream) {
   const CorrelationShape s = clamped(shape);
+  if constexpr (sizeof(T) == 2) {
+    if (has_mma()) return correlation_mma(f1, f2, volume, s, stream);
+  }
   if (s.side() <= 9) {  // the usual 4 to each side, without waste
     forward<9>(f1, f2, volume, s, stream);
   } else {

@@ -67,7 +67,9 @@ def _dots(f1: Tensor, f2: Tensor, windows: _Windows) -> list[list[Tensor]]:
         row = []
         for j in range(windows.taps[1]):
             index, inside = windows.tap(i, j)
-            row.append((first * _pixels(second, index)).sum(-1) * inside)
+            product = (first * _pixels(second, index)).sum(-1)
+            # Not a product with `inside`: 0 times what is not finite is NaN.
+            row.append(torch.where(inside, product, 0))
         rows.append(row)
     return rows
 
@@ -110,8 +112,9 @@ def correlation_lookup_grad_reference(
     radius_x: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """State the gradients with respect to f1, f2 and coords."""
-    total = [torch.zeros_like(f, dtype=_wide(f.dtype)) for f in (f1, f2)]
-    along = torch.zeros_like(coords)
+    # New ones, not alike: they are added to through views, which only a contiguous tensor has.
+    total = [torch.zeros(f.shape, dtype=_wide(f.dtype), device=f.device) for f in (f1, f2)]
+    along = coords.new_zeros(coords.shape)
     if f2.numel() == 0 or f1.numel() == 0 or g.numel() == 0:
         return total[0].to(f1.dtype), total[1].to(f2.dtype), along
     windows = _Windows(f2, coords, (scale_y, scale_x), (radius_y, radius_x))
@@ -136,11 +139,10 @@ def correlation_lookup_grad_reference(
                         scale_y * entry * dots[i][j] * (1 if a else -1) * (fx if b else 1 - fx)
                     )
             index, inside = windows.tap(i, j)
-            weighted = (scale * tap * inside)[..., None]
-            flat1 += weighted * _pixels(second, index)
-            flat2.scatter_add_(
-                1, index[..., None].expand(-1, -1, f1.shape[-1]), weighted * first.flatten(1, 2)
-            )
+            weighted, seen = (scale * tap)[..., None], inside[..., None]
+            flat1 += torch.where(seen, weighted * _pixels(second, index), 0)
+            back = torch.where(seen, weighted * first.flatten(1, 2), 0)
+            flat2.scatter_add_(1, index[..., None].expand_as(back), back)
     return total[0].to(f1.dtype), total[1].to(f2.dtype), along
 
 

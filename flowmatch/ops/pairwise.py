@@ -62,6 +62,9 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
     if torch.is_grad_enabled():  # to be derived again
         distance = torch.ops.flowmatch.pairwise(x, y, _L2)
     weight = torch.ops.flowmatch.pairwise_weight(g, distance)
+    # Only differences count: an offset that all vectors share would cancel, and take digits along.
+    middle = y.detach().mean(1, keepdim=True).nan_to_num(0, 0, 0)
+    x, y = x - middle, y - middle
     for_x = x * weight.sum(2)[..., None] - weight @ y
     for_y = y * weight.sum(1)[..., None] - weight.transpose(1, 2) @ x
     return for_x, for_y, None

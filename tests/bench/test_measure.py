@@ -70,7 +70,7 @@ def test_rows_survive_json():
 
 def test_ceilings():
     ceilings = measure_ceilings(torch.device("cpu"), size=64)
-    assert ceilings["gflops"] > 0.1 and ceilings["gbytes"] > 0.1
+    assert ceilings["gflops"] > 0 and ceilings["gbytes"] > 0
 
 
 def test_peak_memory_sees_what_is_freed_again():

@@ -19,6 +19,9 @@ As an error that names the thread:
   placed without regard for alignment, as slices of a tensor may be);
 - a launch with too many threads or too much shared memory.
 
+Tensor cores (``mma.cuh``) are emulated by their documented layout of fragments: a warp that has not
+come together, or a fragment from the wrong lane, shows. ``major=7`` is a device without them.
+
 What is not: races that show only if threads interleave between barriers, which they never do here;
 races between blocks; reads a little outside an array on its unguarded side (they give NaN), or in
 another array altogether; accesses in the wrong place of shared memory; what nvcc or the hardware

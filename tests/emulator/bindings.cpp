@@ -62,15 +62,16 @@ void bind_toys(py::module_ m) {
 PYBIND11_MODULE(emulated, m) {
   m.def(
       "set",
-      [](uint64_t seed, const std::string& guard, int64_t skip) {
+      [](uint64_t seed, const std::string& guard, int64_t skip, int major) {
         settings.seed = seed;
         settings.guard = guard == "none"     ? Guard::kNone
                          : guard == "before" ? Guard::kBefore
                                              : Guard::kAfter;
         settings.skip = skip;
         settings.blocks = 0;
+        settings.major = major;
       },
-      py::arg("seed") = 0, py::arg("guard") = "after", py::arg("skip") = 0);
+      py::arg("seed") = 0, py::arg("guard") = "after", py::arg("skip") = 0, py::arg("major") = 8);
   m.def("blocks", [] { return settings.blocks; });
   emulator::Binding::bind_all(m);
   m.def("half_to_float", [](uint16_t bits) { return __half2float({bits}); });

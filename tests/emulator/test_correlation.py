@@ -25,6 +25,15 @@ CASES = [
     (1, 2, 4, 3, 6, 3),  # displacements that never meet the other image
     (1, 1, 3, 5, 25, 1),  # several blocks in x, several chunks of displacements
     (3, 2, 1, 7, 2, 100),  # a stride longer than the image
+    (
+        1,
+        33,
+        5,
+        34,
+        12,
+        1,
+    ),  # tensor cores: the longest band in one part, and channels beyond a slice
+    (1, 32, 5, 34, 13, 1),  # and one more
 ]
 
 
@@ -59,13 +68,24 @@ def images(case, dtype):
     return [to_device(random.standard_normal(shape), dtype) for shape in shapes]
 
 
+@pytest.mark.parametrize("major", [7, 8], ids=["cores", "tensor-cores"])
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_forward(emulated, case, dtype):
+def test_forward(emulated, case, dtype, major):
     f1, f2, g = images(case, dtype)
     expected = correlation(to_float64(f1), to_float64(f2), *case[4:])
     results = [
-        run(emulated, emulated.correlation, f1, f2, g.shape, *case[4:], seed=seed, guard=guard)
+        run(
+            emulated,
+            emulated.correlation,
+            f1,
+            f2,
+            g.shape,
+            *case[4:],
+            seed=seed,
+            guard=guard,
+            major=major,
+        )
         for seed, guard in enumerate(["after", "before"])
     ]
     assert_close(results[0], expected, dtype)
@@ -106,10 +126,10 @@ def lazy_zeros(shape):
     return np.frombuffer(buffer, np.float16).reshape(shape)
 
 
-def run_last_block(emulated, function, *arguments):
-    emulated.set(guard="none", skip=2**62)
+def run_last_blocks(emulated, count, major, function, *arguments):
+    emulated.set(guard="none", skip=2**62, major=major)
     function(*arguments)
-    emulated.set(guard="none", skip=emulated.blocks() - 1)
+    emulated.set(guard="none", skip=emulated.blocks() - count, major=major)
     function(*arguments)
 
 
@@ -123,13 +143,17 @@ def test_offsets_beyond_32_bits(emulated, case):
     assert max(volume.size, f1.size) > 2**31
     corner = np.s_[:, :, -16:, -48:]
     f1[corner], f2[corner], g = images((*case[:2], 16, 48, *case[4:]), "float16")
-    run_last_block(emulated, emulated.correlation, f1, f2, volume, *case[4:])
-    expected = correlation(to_float64(f1[corner]), to_float64(f2[corner]), *case[4:])
     last = np.s_[:, :, -4:, -32:]
-    assert_close(volume[last], expected[last], "float16")
+    expected = correlation(to_float64(f1[corner]), to_float64(f2[corner]), *case[4:])
+    for major, blocks in ((7, 1), (8, 3)):  # of the last tile; on tensor cores it has three
+        volume[last] = 0
+        arguments = (f1, f2, volume, *case[4:])
+        run_last_blocks(emulated, blocks, major, emulated.correlation, *arguments)
+        assert_close(volume[last], expected[last], "float16")
 
     volume[corner] = g
     for first in [True, False]:
-        run_last_block(emulated, emulated.correlation_grad, volume, f2, grad, *case[4:], first)
+        arguments = (volume, f2, grad, *case[4:], first)
+        run_last_blocks(emulated, 1, 8, emulated.correlation_grad, *arguments)
         expected = gradient(to_float64(g), to_float64(f2[corner]), *case[4:], first)
         assert_close(grad[last], expected[last], "float16")

@@ -159,6 +159,32 @@ def test_what_is_not_finite_sees_nothing(device, dtype):
             assert grad.count_nonzero() == 0
 
 
+@pytest.mark.parametrize("poisoned", [0, 1])
+def test_what_is_not_finite_is_seen_in_its_place_only(poisoned, device):
+    f1, f2, coords = problem(CASES[1], torch.float64, device)
+    (f1, f2)[poisoned][0, 0, 0] = float("inf")
+    g = torch.randn(2, 25, 5, 7, device=device, dtype=torch.float64)
+    inputs, size = (f1, f2, coords), window(CASES[1])
+    found = [ops.correlation_lookup(*inputs, *size)]
+    found += ops.correlation_lookup_grad(g, *inputs, *size)
+    expected = [correlation_lookup_reference(*inputs, *size)]
+    expected += correlation_lookup_grad_reference(g, *inputs, *size)
+    assert not found[0].isfinite().all() and found[0].isfinite().any()
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.isfinite(), other.isfinite())
+
+
+def test_reference_takes_any_strides(device):
+    f1, f2, coords = problem(CASES[1], torch.float64, device)
+    g = torch.randn(2, 25, 5, 7, device=device, dtype=torch.float64)
+    expected = correlation_lookup_grad_reference(g, f1, f2, coords, *window(CASES[1]))
+    strided = [t.transpose(1, 2).contiguous().transpose(1, 2) for t in (f1, f2)]
+    strided.append(coords.transpose(2, 3).contiguous().transpose(2, 3))
+    found = correlation_lookup_grad_reference(g, *strided, *window(CASES[1]))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def differentiable(device):
     """A small problem, away from whole pixels, where the derivative jumps."""
     f1, f2 = torch.randn(2, 1, 2, 2, 3, dtype=torch.float64, device=device)

@@ -209,3 +209,16 @@ def test_refuses(change, message):
 def test_kernel_protects_memory():
     with pytest.raises(RuntimeError, match="of one type and device"):
         ops.pairwise(torch.zeros(1, 4, 4), torch.zeros(1, 4, 5), 0)
+
+
+def test_gradients_of_vectors_that_share_an_offset(device):
+    for dtype, tolerance in ((torch.float32, 1e-6), (torch.float16, 2e-3), (torch.bfloat16, 2e-2)):
+        x, y, g = (torch.randn(1, *s, device=device) for s in ((33, 64), (45, 64), (33, 45)))
+        x, y, g = (x + 1000).to(dtype), (y + 1000).to(dtype), g.to(dtype)
+        x, y = x.requires_grad_(), y.requires_grad_()
+        found = torch.autograd.grad(pairwise_distance(x, y), (x, y), g)
+        a, b = (t.detach().double().requires_grad_() for t in (x, y))
+        distance = (a[:, :, None] - b[:, None]).norm(dim=-1)
+        wanted = torch.autograd.grad(distance, (a, b), g.double())
+        for one, other in zip(found, wanted, strict=True):
+            assert (one.double() - other).norm() < tolerance * other.norm()

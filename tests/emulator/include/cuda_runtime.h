@@ -16,6 +16,18 @@ using std::min;
 using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess };
 
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor };
+
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = emulator::settings.major;
+  return cudaSuccess;
+}
+
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes = 0;

@@ -32,6 +32,7 @@ struct Settings {
   Guard guard = Guard::kAfter;
   int64_t skip = 0;    // blocks that do not run, counted over all launches since the settings
   int64_t blocks = 0;  // seen since then
+  int major = 8;       // of the compute capability
 };
 extern Settings settings;
 

@@ -1,0 +1,71 @@
+// Tensor cores: a warp multiplies 16 x 16 by 16 x 8 halves and adds to 16 x 8 floats. This is all
+// that knows how the matrices lie in registers (PTX ISA, mma.m16n8k16), with g = lane / 4 and
+// t = lane % 4; two halves that lie next to each other along k share a word:
+//   left[0..3]   rows g, g + 8, g, g + 8     k = 2 t, 2 t, 2 t + 8, 2 t + 8
+//   right[0..1]  column g                    k = 2 t, 2 t + 8
+//   sum[0..3]    rows g, g, g + 8, g + 8     columns 2 t, 2 t + 1, 2 t, 2 t + 1
+#pragma once
+#include <cuda_runtime.h>
+
+#include "scalar.cuh"
+#ifndef __CUDACC__
+#include "emulated_mma.h"
+#endif
+
+namespace flowmatch::cuda {
+
+constexpr int kMmaRows = 16, kMmaColumns = 8, kMmaDepth = 16;
+
+// Whether the current device has these: sm_80 and later.
+inline bool has_mma() {
+  int device = 0, major = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  return major >= 8;
+}
+
+template <typename T>  // __half or __nv_bfloat16
+__device__ void mma(const uint32_t (&left)[4], const uint32_t (&right)[2], float (&sum)[4]) {
+#ifndef __CUDACC__
+  emulated_mma<T>(left, right, sum);
+#elif __CUDA_ARCH__ >= 800
+  if constexpr (std::is_same_v<T, __half>) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
+  } else {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
+  }
+#else
+  __trap();  // has_mma() says that this does not run
+#endif
+}
+
+// Fragments from shared memory, rows (or columns) of halves along k, `pitch` halves apart. A pitch
+// of 8 more than a multiple of 16 lets the lanes of a warp fall into different banks.
+template <typename T>
+__device__ void load_left(const T* rows, int pitch, uint32_t (&left)[4]) {
+  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const T* at = rows + (g + i % 2 * 8) * pitch + 2 * t + i / 2 * 8;
+    left[i] = *reinterpret_cast<const uint32_t*>(at);
+  }
+}
+
+template <typename T>
+__device__ void load_right(const T* columns, int pitch, uint32_t (&right)[2]) {
+  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    right[i] = *reinterpret_cast<const uint32_t*>(columns + g * pitch + 2 * t + i * 8);
+  }
+}
+
+}  // namespace flowmatch::cuda
