@@ -18,29 +18,28 @@ namespace flowmatch {
 constexpr int kBlockQueries = 4;
 constexpr int kBlockReferences = 8;
 
-// A reference's nearest query so far.
-struct HammingColumn {
-  int32_t count;
-  int64_t query;
-  bool operator<(const HammingColumn& other) const {
-    return count != other.count ? count < other.count : query < other.query;
-  }
-};
+// A reference's nearest query so far, as a number that is the smaller the nearer: differing bits,
+// then the query, which must fit into what is left.
+constexpr int64_t kMostColumnQueries = (int64_t{1} << 32) - 1;
+constexpr int64_t kNobody = std::numeric_limits<int64_t>::max();
+inline int64_t column_key(int32_t count, int64_t query) {
+  return static_cast<int64_t>(count) << 32 | query;
+}
 
 struct HammingScan {
   const uint64_t* queries;  // [kBlockQueries, words]
-  int64_t words, first_query;
-  HammingColumn* columns;  // or null
+  int64_t words;
+  int64_t* columns;                // or null
+  int64_t numbers[kBlockQueries];  // of the queries; kNobody where there is none
   int32_t limits[kBlockQueries];
   int32_t counts[kBlockQueries][kBlockReferences];
   uint32_t found;  // a bit for each of `counts` that lies below its limit
 
   void lower_columns(int64_t block) {
     for (int i = 0; i < kBlockQueries; ++i) {
-      if (limits[i] < 0) continue;  // not a query
       for (int j = 0; j < kBlockReferences; ++j) {
-        HammingColumn& column = columns[block * kBlockReferences + j];
-        if (counts[i][j] < column.count) column = {counts[i][j], first_query + i};
+        int64_t& column = columns[block * kBlockReferences + j];
+        column = std::min(column, column_key(counts[i][j], numbers[i]));
       }
     }
   }
@@ -90,8 +89,16 @@ scan_vectors(HammingScan& s, const uint64_t* blocks, int64_t from, int64_t to) {
       }
       found[i] = _mm512_cmplt_epi64_mask(counts[i], limits[i]);
     }
-    const bool any = found[0] | found[1] | found[2] | found[3];
-    if (!any && !s.columns) continue;
+    if (s.columns) {
+      __m512i lowest = _mm512_loadu_si512(s.columns + from * kBlockReferences);
+      for (int i = 0; i < kBlockQueries; ++i) {
+        const __m512i key =
+            _mm512_or_si512(_mm512_slli_epi64(counts[i], 32), _mm512_set1_epi64(s.numbers[i]));
+        lowest = _mm512_min_epi64(lowest, key);
+      }
+      _mm512_storeu_si512(s.columns + from * kBlockReferences, lowest);
+    }
+    if (!(found[0] | found[1] | found[2] | found[3])) continue;
     s.found = 0;
     for (int i = 0; i < kBlockQueries; ++i) {
       int64_t wide[kBlockReferences];
@@ -99,8 +106,7 @@ scan_vectors(HammingScan& s, const uint64_t* blocks, int64_t from, int64_t to) {
       std::copy(wide, wide + kBlockReferences, s.counts[i]);
       s.found |= found[i] << (i * kBlockReferences);
     }
-    if (s.columns) s.lower_columns(from);
-    if (any) return from;
+    return from;
   }
   return to;
 }
@@ -150,11 +156,14 @@ void insert(const HammingSearch& s, int64_t q, int32_t count, int64_t r) {
 }
 
 void search_queries(const HammingSearch& s, Scan scan, const uint64_t* queries,
-                    const uint64_t* blocks, int64_t first, HammingColumn* columns) {
+                    const uint64_t* blocks, int64_t first, int64_t* columns) {
   const int64_t count = std::min<int64_t>(kBlockQueries, s.queries - first);
   const int64_t groups = (s.references + kBlockReferences - 1) / kBlockReferences;
-  HammingScan state = {queries + first * s.words, s.words, first, columns, {}, {}, 0};
-  for (int i = 0; i < kBlockQueries; ++i) state.limits[i] = i < count ? kFar : -1;
+  HammingScan state = {queries + first * s.words, s.words, columns, {}, {}, {}, 0};
+  for (int i = 0; i < kBlockQueries; ++i) {
+    state.limits[i] = i < count ? kFar : -1;
+    state.numbers[i] = i < count ? first + i : kNobody;
+  }
   for (int64_t at = 0; (at = scan(state, blocks, at, groups)) < groups; ++at) {
     for (uint32_t found = state.found; found; found &= found - 1) {
       const int bit = __builtin_ctz(found), i = bit / kBlockReferences;
@@ -168,9 +177,11 @@ void search_queries(const HammingSearch& s, Scan scan, const uint64_t* queries,
 }
 
 bool has_nearer(const HammingSearch& s, int64_t q, int64_t r) {
-  const HammingColumn own = {s.count(q, r), q};
+  const int32_t own = s.count(q, r);
   for (int64_t n = 0; n < s.queries; ++n) {
-    if (n != q && s.allowed(n, r) && HammingColumn{s.count(n, r), n} < own) return true;
+    if (n == q || !s.allowed(n, r)) continue;
+    const int32_t other = s.count(n, r);
+    if (other < own || (other == own && n < q)) return true;
   }
   return false;
 }
@@ -188,16 +199,16 @@ void search(const HammingSearch& s) {
     }
   }
   const Scan scan = scan_for(s.words);
-  const int64_t columns = s.mutual && !s.mask ? groups * kBlockReferences : 0;
-  Scratch<HammingColumn> scratch(columns);
-  const std::unique_ptr<HammingColumn[]> nearest(new HammingColumn[columns]);
-  const HammingColumn nobody = {kFar, s.queries};
-  std::fill(nearest.get(), nearest.get() + columns, nobody);
+  const bool by_columns = s.mutual && !s.mask && s.queries <= kMostColumnQueries;
+  const int64_t columns = by_columns ? groups * kBlockReferences : 0;
+  Scratch<int64_t> scratch(columns);
+  const std::unique_ptr<int64_t[]> nearest(new int64_t[columns]);
+  std::fill(nearest.get(), nearest.get() + columns, kNobody);
   std::atomic_flag merging = ATOMIC_FLAG_INIT;
   const int64_t work = kBlockQueries * s.references * s.words;
   parallel_rows(tiles, work, [&](int64_t begin, int64_t end) {
-    HammingColumn* own = columns ? scratch.take() : nullptr;
-    std::fill(own, own + columns, nobody);
+    int64_t* own = columns ? scratch.take() : nullptr;
+    std::fill(own, own + columns, kNobody);
     for (int64_t tile = begin; tile < end; ++tile) {
       search_queries(s, scan, queries.get(), blocks.get(), tile * kBlockQueries, own);
     }
@@ -209,7 +220,8 @@ void search(const HammingSearch& s) {
   });
   for (int64_t q = 0; s.mutual && q < s.queries; ++q) {
     const int64_t r = s.index[q * s.k];
-    s.mutual[q] = r != kNone && (columns ? nearest[r].query == q : !has_nearer(s, q, r));
+    s.mutual[q] =
+        r != kNone && (columns ? static_cast<uint32_t>(nearest[r]) == q : !has_nearer(s, q, r));
   }
 }
 
