@@ -20,8 +20,8 @@ struct PairwiseKernels {
 // What one batch item is computed from.
 template <class A>
 struct Pairs {
-  const A *x, *y;  // [rows, depth], [columns, depth]
-  const A *x_squares, *y_squares;
+  const A *x, *y;                // [rows, depth], [columns, depth]
+  const A *x_halves, *y_halves;  // of squared lengths
 };
 
 // `count` entries of row i from column j on.
@@ -33,16 +33,32 @@ void finish_row(const PairwiseKernels<A>& f, const Pairs<A>& p, const PairwiseSh
     return;
   }
   constexpr A smallest = static_cast<A>(kCancelled);
-  const A square = p.x_squares[i];
-  if (f.finish(products, square, p.y_squares + j, smallest, count, line)) {
+  const A half = p.x_halves[i];
+  if (f.finish(products, half, p.y_halves + j, smallest, count, line)) {
     for (int64_t n = 0; n < count; ++n) {
-      const A lengths = square + p.y_squares[j + n];
+      const A lengths = 2 * (half + p.y_halves[j + n]);
       if (!(lengths - 2 * products[n] >= smallest * lengths)) {
         line[n] = std::sqrt(f.exact(p.x + i * s.depth, p.y + (j + n) * s.depth, s.depth, false));
       }
     }
   }
   std::transform(line, line + count, to, [](A v) { return static_cast<T>(v); });
+}
+
+template <class T, class A>
+void fill_rows(const PairwiseKernels<A>& f, const Pairs<A>& p, const Packed<A>& left,
+               const Packed<A>& right, const PairwiseShape& s, int64_t group, A* products, T* out) {
+  A* line = products + f.rows * f.panel;
+  const int64_t first = group * f.rows, last = std::min(first + f.rows, s.rows);
+  for (int64_t j = 0; j < s.columns; j += f.panel) {
+    f.multiply(left.values.get() + first * s.depth, right.values.get() + j * s.depth, s.depth,
+               products);
+    const int64_t count = std::min(f.panel, s.columns - j);
+    for (int64_t i = first; i < last; ++i) {
+      finish_row(f, p, s, i, j, count, products + (i - first) * f.panel, line,
+                 out + i * s.columns + j);
+    }
+  }
 }
 
 template <class T>
@@ -53,34 +69,37 @@ void forward(const T* x, const T* y, T* out, const PairwiseShape& s) {
                                 FLOWMATCH_PICK(kQueries), FLOWMATCH_PICK(kPanel<A>)};
   const Widened<T, A> wide_x(x, s.batch * s.rows * s.depth);
   const Widened<T, A> wide_y(y, s.batch * s.columns * s.depth);
-  const std::unique_ptr<A[]> squares(new A[s.rows + s.columns]);
-  Scratch<A> scratch(f.rows * f.panel + f.panel);
-  for (int64_t b = 0; b < s.batch; ++b) {
-    const Pairs<A> p = {wide_x.data() + b * s.rows * s.depth,
-                        wide_y.data() + b * s.columns * s.depth, squares.get(),
-                        squares.get() + s.rows};
-    const auto left = pack(p.x, s.rows, s.depth, f.rows, false);
-    const auto right = pack(p.y, s.columns, s.depth, f.panel, false);
-    for (int64_t i = 0; i < s.rows; ++i) squares[i] = 2 * left.half[i];
-    for (int64_t j = 0; j < s.columns; ++j) squares[s.rows + j] = 2 * right.half[j];
-    T* to = out + b * s.rows * s.columns;
-    parallel_rows(left.groups, f.rows * s.columns * s.depth, [&](int64_t begin, int64_t end) {
-      A* products = scratch.take();
-      A* line = products + f.rows * f.panel;
-      for (int64_t g = begin; g < end; ++g) {
-        const int64_t rows = std::min(f.rows, s.rows - g * f.rows);
-        for (int64_t panel = 0; panel < right.groups; ++panel) {
-          f.multiply(left.values.get() + g * f.rows * s.depth,
-                     right.values.get() + panel * f.panel * s.depth, s.depth, products);
-          const int64_t j = panel * f.panel, count = std::min(f.panel, s.columns - j);
-          for (int64_t n = 0; n < rows; ++n) {
-            const int64_t i = g * f.rows + n;
-            finish_row(f, p, s, i, j, count, products + n * f.panel, line, to + i * s.columns + j);
-          }
-        }
-      }
-    });
+  // For each thread that takes a batch item; its scratch, for those that share one item.
+  struct Room {
+    Packed<A> left, right;
+    Scratch<A> scratch;
+  };
+  std::vector<std::unique_ptr<Room>> rooms;
+  for (int64_t i = 0; i < std::min<int64_t>(torch::stable::get_num_threads(), s.batch); ++i) {
+    rooms.emplace_back(new Room{unpacked<A>(s.rows, s.depth, f.rows, false),
+                                unpacked<A>(s.columns, s.depth, f.panel, false),
+                                Scratch<A>(f.rows * f.panel + f.panel)});
   }
+  std::atomic<size_t> next_room{0};
+  const int64_t work = f.rows * s.columns * s.depth;
+  // Threads take items, or, where there is only one item, groups of its rows.
+  parallel_rows(s.batch, s.rows * s.columns * s.depth, [&](int64_t begin, int64_t end) {
+    Room& room = *rooms[next_room++ % rooms.size()];
+    for (int64_t b = begin; b < end; ++b) {
+      const Pairs<A> p = {wide_x.data() + b * s.rows * s.depth,
+                          wide_y.data() + b * s.columns * s.depth, room.left.half.get(),
+                          room.right.half.get()};
+      pack_into(p.x, s.rows, s.depth, false, &room.left);
+      pack_into(p.y, s.columns, s.depth, false, &room.right);
+      T* to = out + b * s.rows * s.columns;
+      parallel_rows(room.left.groups, work, [&](int64_t first, int64_t last) {
+        A* products = room.scratch.take();
+        for (int64_t g = first; g < last; ++g) {
+          fill_rows(f, p, room.left, room.right, s, g, products, to);
+        }
+      });
+    }
+  });
 }
 
 PairwiseShape shape(const Tensor& x, const Tensor& y, int64_t metric) {

@@ -97,15 +97,15 @@ FLOWMATCH_TARGET A exact_pair(const A* a, const A* b, int64_t depth, bool produc
   return total;
 }
 
-// Turns the products of a query with `count` references into distances: sqrt(a + b - 2 product),
-// a and b their squared lengths. Returns whether one of them is so small beside a + b that what
-// was lost to cancellation shows, or is not a number.
+// Turns the products of a query with `count` references into distances: sqrt(2 (a + b - product)),
+// a and b half their squared lengths. Returns whether one of them is so small beside a + b that
+// what was lost to cancellation shows, or is not a number.
 template <class A>
-FLOWMATCH_TARGET bool finish_distances(const A* products, A a, const A* squares, A smallest,
+FLOWMATCH_TARGET bool finish_distances(const A* products, A a, const A* halves, A smallest,
                                        int64_t count, A* to) {
   int doubtful = 0;
   for (int64_t j = 0; j < count; ++j) {
-    const A lengths = a + squares[j], square = lengths - 2 * products[j];
+    const A lengths = 2 * (a + halves[j]), square = lengths - 2 * products[j];
     doubtful |= !(square >= smallest * lengths);
     to[j] = std::sqrt(square > 0 ? square : A(0));
   }

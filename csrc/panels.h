@@ -59,8 +59,9 @@ void pack_group(const A* from, int64_t count, int64_t depth, bool halves, Packed
   }
 }
 
+// Room for `count` vectors.
 template <class A>
-Packed<A> pack(const A* from, int64_t count, int64_t depth, int64_t width, bool halves) {
+Packed<A> unpacked(int64_t count, int64_t depth, int64_t width, bool halves) {
   Packed<A> p;
   p.width = width;
   p.groups = (count + width - 1) / width;
@@ -68,13 +69,25 @@ Packed<A> pack(const A* from, int64_t count, int64_t depth, int64_t width, bool 
   p.half.reset(new A[p.groups * width]);
   p.norm.reset(new double[p.groups * width]);
   p.rest.reset(new double[p.groups * width]);
-  parallel_rows(p.groups, 2 * width * depth, [&](int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) pack_group(from, count, depth, halves, &p, g);
+  return p;
+}
+
+template <class A>
+void pack_into(const A* from, int64_t count, int64_t depth, bool halves, Packed<A>* p) {
+  parallel_rows(p->groups, 2 * p->width * depth, [&](int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; ++g) pack_group(from, count, depth, halves, p, g);
   });
+  p->most_norm = p->most_rest = 0;
   for (int64_t n = 0; n < count; ++n) {
-    p.most_norm = std::max(p.most_norm, p.norm[n]);
-    p.most_rest = std::max(p.most_rest, p.rest[n]);
+    p->most_norm = std::max(p->most_norm, p->norm[n]);
+    p->most_rest = std::max(p->most_rest, p->rest[n]);
   }
+}
+
+template <class A>
+Packed<A> pack(const A* from, int64_t count, int64_t depth, int64_t width, bool halves) {
+  Packed<A> p = unpacked<A>(count, depth, width, halves);
+  pack_into(from, count, depth, halves, &p);
   return p;
 }
 

@@ -103,6 +103,8 @@ _TOLERANCE = {
 }
 # An implementation that has taken this many seconds is not measured again.
 _BUDGET = 20.0
+# Before each measurement: idle threads of the library that ran before spin for a while.
+_PAUSE = 0.05
 
 
 def measure_ceilings(
@@ -158,6 +160,7 @@ def _measure(case: Case, backward: bool, ceiling: float, rounds: int) -> Iterato
             seconds = seen[implementation.name].seconds
             if sum(seconds) > _BUDGET:
                 continue
+            time.sleep(_PAUSE)
             run = lambda i=implementation: _once(i.run, inputs, backward)  # noqa: E731
             seconds += _times(run, device, 1, warm=False)
     flops = case.flops * (3 if backward else 1)

@@ -167,8 +167,9 @@ def test_empty(sizes, device):
     assert x.grad.shape == x.shape
 
 
-def test_threads_do_not_change_the_bits():
-    x, y = vectors((2, 100, 130, 33), torch.float32, "cpu")
+@pytest.mark.parametrize("batch", [1, 2, 40])
+def test_threads_do_not_change_the_bits(batch):
+    x, y = vectors((batch, 100, 130, 33), torch.float32, "cpu")
     threads, found = torch.get_num_threads(), []
     try:
         for count in (1, 2, 3, 3):
@@ -177,6 +178,7 @@ def test_threads_do_not_change_the_bits():
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(found[0], other) for other in found[1:])
+    torch.testing.assert_close(found[0], pairwise_reference(x, y, 0), rtol=1e-5, atol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)
