@@ -1,5 +1,5 @@
 // The correlation cost volume on CUDA cores: float32 stays float32, and halves are summed in it.
-// Halves forward go to tensor cores where there are any (correlation_mma.cu).
+// Halves go to tensor cores where there are any (correlation_mma.cu).
 //
 // Both kernels are matrix products with a band as one operand: a thread keeps a small block of
 // results in registers and feeds it from shared memory, 5 to 10 multiply-adds for each word read.
@@ -7,7 +7,6 @@
 #include "correlation_mma.cuh"
 #include "correlation_tiles.cuh"
 #include "launch.cuh"
-#include "mma.cuh"
 #include "scalar.cuh"
 
 namespace flowmatch::cuda {
@@ -317,7 +316,7 @@ template <typename T>
 void correlation(const T* f1, const T* f2, T* volume, const CorrelationShape& shape, void* stream) {
   const CorrelationShape s = clamped(shape);
   if constexpr (sizeof(T) == 2) {
-    if (has_mma()) return correlation_mma(f1, f2, volume, s, stream);
+    if (correlation_mma(f1, f2, volume, s, stream)) return;
   }
   if (s.side() <= 9) {  // the usual 4 to each side, without waste
     forward<9>(f1, f2, volume, s, stream);
@@ -331,6 +330,9 @@ void correlation_grad(const T* g, const T* other, T* grad, const CorrelationShap
                       bool first, void* stream) {
   using A = Sum<T>;
   const CorrelationShape s = clamped(shape);
+  if constexpr (sizeof(T) == 2) {
+    if (correlation_grad_mma(g, other, grad, s, first, stream)) return;
+  }
   const int64_t groups = ceil_div(s.channels, kChannels);
   BackwardPart p;
   p.first = first;

@@ -1,7 +1,7 @@
 // The correlation cost volume of halves on tensor cores. A warp multiplies 16 pixels of a row of f1
 // by the columns of a row of f2 that they can see, channels being what is summed over: of each
-// product it keeps the band that is wanted. That computes up to twice what is needed, at many times
-// the speed; products of halves are exact, and summed in float as everywhere.
+// product it keeps the band that is wanted. That computes two (FlowNetC) to six times (PWC) what is
+// needed, at many times the speed; products of halves are exact, and the hardware sums in float.
 #include "correlation_mma.cuh"
 #include "correlation_tiles.cuh"
 #include "mma.cuh"
@@ -103,21 +103,119 @@ __global__ void __launch_bounds__(32 * kWarps)
   }
 }
 
+// ---------------------------------------------------------------------------------------------
+// Backward: 16 pixels by the columns of a row of the other image that they meet, times those
+// columns by channels. The first matrix is the gradient's band, with zeros beside it.
+
+constexpr int kChannels = 64;  // of a block
+constexpr int kMet = 48;       // columns of a warp at a time
+constexpr int kMetPitch = kMet + 8;
+constexpr int kOtherWidth = kMet + kTileColumns - kMmaRows;  // of a block
+constexpr int kOtherPitch = kOtherWidth + 8;
+
+// A warp's band against row y2, for columns `shift` to shift + kMet: to[pixel][column]. Seen from
+// f2 every displacement is reversed, and the entry lies at the other pixel.
+template <typename T>
+__device__ void stage_band(const T* g, T* to, int64_t y, int64_t x0, int64_t y2, int64_t dy,
+                           int64_t shift, bool first, const CorrelationShape& s, int64_t side) {
+  const int i = threadIdx.x % kMmaRows;
+  const int64_t plane = s.height * s.width, x = x0 + i * s.stride;
+  const int64_t j = s.radius + (first ? dy : -dy);
+  // Lanes go along pixels of one displacement: entries that lie together.
+  for (int k = threadIdx.x % 32 / kMmaRows - (kMmaRows - 1) + i; k < kMet + i; k += 32 / kMmaRows) {
+    if (k < 0 || k >= kMet) continue;
+    const int64_t dx = shift + k - i - s.radius, x2 = x + dx * s.stride;
+    const int64_t d = s.radius + (first ? dx : -dx);
+    const bool met =
+        y < s.height && x < s.width && inside(x2, s.width) && inside(j, side) && inside(d, side);
+    const int64_t pixel = first ? y * s.width + x : y2 * s.width + x2;
+    to[i * kMetPitch + k] = met ? g[(j * side + d) * plane + pixel] : narrow<T>(0.0f);
+  }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(32 * kWarps)
+    correlation_grad_mma_kernel(int64_t first_tile, const T* __restrict__ g,
+                                const T* __restrict__ other, T* __restrict__ grad,
+                                CorrelationShape s, Tiling t, bool first) {
+  const Place at(first_tile + blockIdx.x, s, t);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int row = warp / kParts, column = warp % kParts * kMmaRows;
+  const int64_t channel = int64_t{at.part} * kChannels, plane = s.height * s.width;
+  g += at.batch * t.side * t.side * plane;
+  other += (at.batch * s.channels + channel) * plane;
+  grad += (at.batch * s.channels + channel) * plane;
+  T* others = shared_memory<T>();
+  T* band = others + kChannels * kOtherPitch + warp * kMmaRows * kMetPitch;
+  const int64_t y = at.y + row * s.stride, seen = kMmaRows - 1 + t.side;  // columns of a warp
+  float sum[kChannels / kMmaColumns][4] = {};
+  for (int64_t dy = -s.radius; dy < s.radius + kTileRows; ++dy) {
+    const int64_t y2 = at.y + dy * s.stride;
+    if (!inside(y2, s.height)) continue;
+    for (int64_t shift = 0; shift < seen; shift += kMet) {
+      __syncthreads();  // the columns before have been used
+      for (int i = threadIdx.x; i < kChannels * kOtherWidth; i += 32 * kWarps) {
+        const int u = i % kOtherWidth, c = i / kOtherWidth;
+        const int64_t x2 = at.x + (shift + u - s.radius) * s.stride;
+        const bool there = inside(x2, s.width) && channel + c < s.channels;
+        others[c * kOtherPitch + u] =
+            there ? other[c * plane + y2 * s.width + x2] : narrow<T>(0.0f);
+      }
+      stage_band(g, band, y, at.x + column * s.stride, y2, dy - row, shift, first, s, t.side);
+      __syncthreads();
+#pragma unroll
+      for (int k = 0; k < kMet; k += kMmaDepth) {
+        uint32_t left[4];
+        load_left(band + k, kMetPitch, left);
+#pragma unroll
+        for (int n = 0; n < kChannels / kMmaColumns; ++n) {
+          uint32_t right[2];
+          load_right(others + n * kMmaColumns * kOtherPitch + column + k, kOtherPitch, right);
+          mma<T>(left, right, sum[n]);
+        }
+      }
+    }
+  }
+  const float scale = 1.0f / static_cast<float>(s.channels);
+#pragma unroll
+  for (int n = 0; n < kChannels / kMmaColumns * 4; ++n) {
+    const int i = column + lane / 4 + n % 4 / 2 * 8;
+    const int64_t c = n / 4 * kMmaColumns + lane % 4 * 2 + n % 2, x = at.x + i * s.stride;
+    if (y < s.height && x < s.width && channel + c < s.channels) {
+      grad[c * plane + y * s.width + x] = narrow<T>(sum[n / 4][n % 4] * scale);
+    }
+  }
+}
+
 }  // namespace
 
 template <typename T>
-void correlation_mma(const T* f1, const T* f2, T* volume, const CorrelationShape& s, void* stream) {
+bool correlation_mma(const T* f1, const T* f2, T* volume, const CorrelationShape& s, void* stream) {
+  if (!can_run_mma(correlation_mma_kernel<T>)) return false;
   const auto chunks = static_cast<int>(ceil_div(kMmaRows - 1 + s.side(), kSeen));
   const Tiling t(s, ceil_div(s.side() - 1 + kTileRows, kRowsOfF2) * chunks);
   constexpr size_t images = (kTileRows * kTileColumns + kRowsOfF2 * kWidth) * kPitch * sizeof(T);
   constexpr size_t results = kWarps * kMmaRows * kBandPitch * sizeof(float);
   launch(correlation_mma_kernel<T>, t.tiles(s.batch), 32 * kWarps, std::max(images, results),
          stream, f1, f2, volume, s, t, chunks);
+  return true;
 }
 
-template void correlation_mma(const __half*, const __half*, __half*, const CorrelationShape&,
-                              void*);
-template void correlation_mma(const __nv_bfloat16*, const __nv_bfloat16*, __nv_bfloat16*,
-                              const CorrelationShape&, void*);
+template <typename T>
+bool correlation_grad_mma(const T* g, const T* other, T* grad, const CorrelationShape& s,
+                          bool first, void* stream) {
+  if (!can_run_mma(correlation_grad_mma_kernel<T>)) return false;
+  const Tiling t(s, ceil_div(s.channels, kChannels));
+  constexpr size_t halves = kChannels * kOtherPitch + kWarps * kMmaRows * kMetPitch;
+  launch(correlation_grad_mma_kernel<T>, t.tiles(s.batch), 32 * kWarps, halves * sizeof(T), stream,
+         g, other, grad, s, t, first);
+  return true;
+}
+
+#define FLOWMATCH_INSTANTIATE(T)                                                         \
+  template bool correlation_mma(const T*, const T*, T*, const CorrelationShape&, void*); \
+  template bool correlation_grad_mma(const T*, const T*, T*, const CorrelationShape&, bool, void*);
+FLOWMATCH_INSTANTIATE(__half)
+FLOWMATCH_INSTANTIATE(__nv_bfloat16)
 
 }  // namespace flowmatch::cuda

@@ -1,10 +1,15 @@
-// The cost volume of halves on tensor cores, for correlation.cu to choose.
+// The cost volume of halves on tensor cores, for correlation.cu to try.
 #pragma once
 #include "../correlation.h"
 
 namespace flowmatch::cuda {
 
-template <typename T>  // __half or __nv_bfloat16; has_mma() must hold
-void correlation_mma(const T* f1, const T* f2, T* volume, const CorrelationShape& s, void* stream);
+// T: __half or __nv_bfloat16. Both return false, and do nothing, where there are no tensor cores.
+template <typename T>
+bool correlation_mma(const T* f1, const T* f2, T* volume, const CorrelationShape& s, void* stream);
+
+template <typename T>
+bool correlation_grad_mma(const T* g, const T* other, T* grad, const CorrelationShape& s,
+                          bool first, void* stream);
 
 }  // namespace flowmatch::cuda

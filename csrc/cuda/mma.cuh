@@ -16,12 +16,13 @@ namespace flowmatch::cuda {
 
 constexpr int kMmaRows = 16, kMmaColumns = 8, kMmaDepth = 16;
 
-// Whether the current device has these: sm_80 and later.
-inline bool has_mma() {
-  int device = 0, major = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  return major >= 8;
+// Whether a kernel that calls mma() can run here: it must have been compiled for sm_80 or later,
+// which a later device with only an older kernel to translate does not show by itself.
+template <typename... Parameters>
+bool can_run_mma(void (*kernel)(Parameters...)) {
+  cudaFuncAttributes attributes = {};
+  const auto* function = reinterpret_cast<const void*>(kernel);
+  return cudaFuncGetAttributes(&attributes, function) == cudaSuccess && attributes.ptxVersion >= 80;
 }
 
 template <typename T>  // __half or __nv_bfloat16
@@ -43,7 +44,7 @@ __device__ void mma(const uint32_t (&left)[4], const uint32_t (&right)[2], float
         : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
   }
 #else
-  __trap();  // has_mma() says that this does not run
+  __trap();  // can_run_mma() says that this does not run
 #endif
 }
 

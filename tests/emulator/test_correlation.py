@@ -34,6 +34,7 @@ CASES = [
         1,
     ),  # tensor cores: the longest band in one part, and channels beyond a slice
     (1, 32, 5, 34, 13, 1),  # and one more
+    (1, 3, 2, 33, 17, 1),  # and a gradient's band in two parts
 ]
 
 
@@ -92,16 +93,17 @@ def test_forward(emulated, case, dtype, major):
     np.testing.assert_array_equal(*results)  # bit for bit, whatever the order of threads
 
 
+@pytest.mark.parametrize("major", [7, 8], ids=["cores", "tensor-cores"])
 @pytest.mark.parametrize("first", [True, False], ids=["f1", "f2"])
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_gradient(emulated, case, dtype, first):
+def test_gradient(emulated, case, dtype, first, major):
     _, other, g = images(case, dtype)
     expected = gradient(to_float64(g), to_float64(other), *case[4:], first)
     arguments = (g, other, other.shape, *case[4:], first)
     results = [
-        run(emulated, emulated.correlation_grad, *arguments, seed=seed, guard=guard)
-        for seed, guard in enumerate(["after", "before"])
+        run(emulated, emulated.correlation_grad, *arguments, major=major, **settings)
+        for settings in ({"seed": 0, "guard": "after"}, {"seed": 1, "guard": "before"})
     ]
     assert_close(results[0], expected, dtype)
     np.testing.assert_array_equal(*results)
@@ -153,7 +155,9 @@ def test_offsets_beyond_32_bits(emulated, case):
 
     volume[corner] = g
     for first in [True, False]:
-        arguments = (volume, f2, grad, *case[4:], first)
-        run_last_blocks(emulated, 1, 8, emulated.correlation_grad, *arguments)
         expected = gradient(to_float64(g), to_float64(f2[corner]), *case[4:], first)
-        assert_close(grad[last], expected[last], "float16")
+        for major, blocks in ((7, 1), (8, 2)):
+            grad[last] = 0
+            arguments = (volume, f2, grad, *case[4:], first)
+            run_last_blocks(emulated, blocks, major, emulated.correlation_grad, *arguments)
+            assert_close(grad[last], expected[last], "float16")

@@ -16,15 +16,12 @@ using std::min;
 using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess };
 
-enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor };
+struct cudaFuncAttributes {
+  int ptxVersion;
+};
 
-inline cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
-  return cudaSuccess;
-}
-
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = emulator::settings.major;
+inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  attributes->ptxVersion = 10 * emulator::settings.major;
   return cudaSuccess;
 }
 
