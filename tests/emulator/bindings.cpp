@@ -52,6 +52,9 @@ void bind_toys(py::module_ m) {
   m.def("warp_sum", [](const py::array& from, py::array to, int missing) {
     toy(toys::warp_sum, from, to, static_cast<int>(from.size()), 0, missing);
   });
+  m.def("multiply", [](const py::array& from, py::array to, int missing) {
+    toy(toys::multiply, from, to, 32, 24 * 24 * sizeof(__half), missing);
+  });
   m.def("count", [](const py::array& from, py::array to, int threads) {
     toy(toys::count, from, to, threads, 0);
   });

@@ -138,6 +138,21 @@ def test_unmet_warp_operation_is_reported(emulated):
         emulated.toys.warp_sum(numbers(32), np.zeros((32, 5), np.float32), 7)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_tensor_cores(emulated, seed):
+    emulated.set(seed=seed)
+    from_ = np.random.default_rng(seed).integers(-8, 9, (24, 16)).astype(np.float32)
+    out = np.zeros((16, 8), np.float32)
+    emulated.toys.multiply(from_, out, -1)
+    np.testing.assert_array_equal(out, from_[:16] @ from_[16:].T)
+
+
+def test_unmet_tensor_cores_are_reported(emulated):
+    emulated.set()
+    with pytest.raises(RuntimeError, match=r"\(warp operation\).*31 of 32 are there"):
+        emulated.toys.multiply(numbers(24 * 16), np.zeros((16, 8), np.float32), 5)
+
+
 def test_atomics(toys):
     out = np.zeros(1, np.float32)
     toys.count(numbers(1), out, 300)

@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include "launch.cuh"
+#include "mma.cuh"
 
 namespace toys {
 
@@ -79,6 +80,27 @@ __global__ void warp_sum(int64_t, const float* from, float* to, int missing) {
   to[5 * threadIdx.x + 2] = before;
   to[5 * threadIdx.x + 3] = static_cast<float>(votes);
   to[5 * threadIdx.x + 4] = static_cast<float>(any + 2 * all);
+}
+
+// One product of halves by tensor cores: 16 x 16 from `from`, by the 8 rows of 16 that follow.
+// Mistake: a lane that does not come.
+__global__ void multiply(int64_t, const float* from, float* to, int missing) {
+  using flowmatch::cuda::narrow;
+  __half* halves = shared_memory<__half>();
+  for (int i = threadIdx.x; i < 24 * 16; i += 32) {
+    halves[i / 16 * 24 + i % 16] = narrow<__half>(from[i]);
+  }
+  __syncwarp();
+  if (static_cast<int>(threadIdx.x) == missing) return;
+  uint32_t left[4], right[2];
+  float sum[4] = {};
+  flowmatch::cuda::load_left(halves, 24, left);
+  flowmatch::cuda::load_right(halves + 16 * 24, 24, right);
+  flowmatch::cuda::mma<__half>(left, right, sum);
+  for (int n = 0; n < 4; ++n) {
+    const int row = threadIdx.x / 4 + n / 2 * 8, column = threadIdx.x % 4 * 2 + n % 2;
+    to[row * 8 + column] = sum[n];
+  }
 }
 
 __global__ void count(int64_t, const float*, float* to) {
