@@ -312,14 +312,13 @@ void search(const Search<A>& s, std::vector<Lists<A>>* rooms) {
   const int64_t blocks = (q.groups + tiles_of_block - 1) / tiles_of_block;
   const int64_t columns = s.mutual && !direct ? r.groups * f.panel : 0;
   Scratch<A> scratch(f.queries * f.panel + 2 * columns);
-  Scratch<A>* own = &scratch;
   std::atomic<int64_t> next_room{0};
   const std::unique_ptr<A[]> lowest(new A[2 * columns]);
   std::fill(lowest.get(), lowest.get() + 2 * columns, kFar<A>);
   std::atomic_flag merging = ATOMIC_FLAG_INIT;
   const int64_t work = tiles_of_block * f.queries * s.references * s.depth;
   parallel_rows(blocks, work, [&](int64_t begin, int64_t end) {
-    A* products = own->take();
+    A* products = scratch.take();
     A* best = columns ? products + f.queries * f.panel : nullptr;
     std::fill(best, best + 2 * columns, kFar<A>);
     Lists<A>* room = &(*rooms)[next_room++ % threads];

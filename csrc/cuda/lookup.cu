@@ -1,7 +1,7 @@
 // The lookup of windows on demand. A warp computes the window of one pixel of f1, eight lanes a dot
-// product, along channels that lie together. Backward, the
-// gradient of f2 is gathered: a warp owns a pixel of f2 and goes through all windows it lies in, in
-// the order of their pixels. Results are the same bits every time, without atomics.
+// product, along channels that lie together. Backward, the gradient of f2 is gathered: a warp owns
+// a pixel of f2 and goes through all windows it lies in, in the order of their pixels. Results are
+// the same bits every time, without atomics.
 #include "../lookup.h"
 #include "launch.cuh"
 #include "scalar.cuh"
@@ -57,8 +57,9 @@ __device__ Sum<T> dot(const T* first, const T* f2, const LookupWindow<Sum<T>>& w
 #pragma unroll
       for (int k = 0; k < 4; ++k) sum += a.at[k] * b.at[k];
     }
-    for (; c < s.channels && c >= s.channels / 4 * 4; ++c)
+    for (; c < s.channels && c >= s.channels / 4 * 4; ++c) {
       sum += widen(first[c]) * widen(second[c]);
+    }
   }
   for (int bits = 1; bits < kLanes; bits *= 2) sum += __shfl_xor_sync(~0u, sum, bits);
   return sum;
