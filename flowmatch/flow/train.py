@@ -45,14 +45,18 @@ class FlowRecipe:
 
 
 # The full resolution, then at each level the corrected flow and the first guess.
-_PYRAMID_LOSS = ("robust", (1.0, *(1.0, 0.5) * 4))
+_LATER, _EARLIER = (1.0, 0.3), (0.5, 0.2)  # passes of a level: the corrected flow, its guess
+_PYRAMID_LOSS = (
+    "robust",
+    (2.0, *_LATER, *_LATER, *_LATER, *_EARLIER * 2, *(*_LATER, *_EARLIER) * 2),
+)
 _FLOWNET_LOSS = ("multiscale-epe", FLOWNET_WEIGHTS)
 _LONG_MOTION = ((0.4, 0.2), (1.0, 0.35), (2.5, 0.25), (5.0, 0.2))
 
 RECIPES: dict[str, FlowRecipe] = {
     # Small frames and motions first: the network learns to match within minutes. The second stage
     # starts from the first's weights (--start), with larger frames and longer motions.
-    "pyramid-small": FlowRecipe("pyramid", Schedule(steps=3000, batch=6), *_PYRAMID_LOSS),
+    "pyramid-small": FlowRecipe("pyramid", Schedule(steps=2200, batch=4), *_PYRAMID_LOSS),
     "pyramid-large": FlowRecipe(
         "pyramid",
         Schedule(steps=4000, batch=4, learning_rate=6e-4),
