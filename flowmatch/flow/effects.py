@@ -74,7 +74,7 @@ def _fog(rng: Generator, first: Light, second: Light) -> tuple[Light, Light]:
 
 
 def _shade(rng: Generator, first: Light, second: Light) -> tuple[Light, Light]:
-    """Change the light from one frame to the next, smoothly over the picture, a fifth of the time."""
+    """Change the light from one frame to the next, smoothly, a fifth of the time."""
     if rng.random() >= 0.2:
         return first, second
     H, W = first.shape[:2]
@@ -119,4 +119,6 @@ def _develop(rng: Generator, first: Light, second: Light) -> tuple[Image, Image]
 def _compress(image: Image, quality: int) -> Image:
     """Store and read as JPEG; the order of channels does not matter to the eye or to a network."""
     _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)[..., ::-1])
+    return np.ascontiguousarray(
+        np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)[..., ::-1]
+    )

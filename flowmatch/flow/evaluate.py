@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flowmatch.flow.datasets import FlowPair, LoadedPair, load_pair
+from flowmatch.flow.datasets import LoadedPair, load_pair
+from flowmatch.flow.layouts import FlowPair
 from flowmatch.flow.metrics import FlowScores, mean_scores, score
 
 # uint8 RGB [H, W, 3] twice in, flow [H, W, 2] in pixels out

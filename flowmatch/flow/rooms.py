@@ -16,7 +16,15 @@ from flowmatch._opencv import cv2
 from flowmatch.flow.scene import Layer, Matrix
 
 Generator = np.random.Generator
-Vector = NDArray[np.float64]
+
+
+Vector = tuple[float, float, float]
+
+
+def vector(values: NDArray[np.float64]) -> Vector:
+    """Return three numbers as a tuple, which can be compared and printed."""
+    x, y, z = values.tolist()
+    return (x, y, z)
 
 
 @dataclass(frozen=True)
@@ -32,8 +40,8 @@ class Drive:
 
     focal: float
     centre: tuple[float, float]
-    velocity: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    turn: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    velocity: Vector = (0.0, 0.0, 0.0)
+    turn: Vector = (0.0, 0.0, 0.0)
 
     @property
     def matrix(self) -> Matrix:
@@ -57,17 +65,16 @@ class PlaneMotion:
     """
 
     camera: Drive
-    normal: tuple[float, float, float]
+    normal: Vector
     offset: float
-    velocity: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    velocity: Vector = (0.0, 0.0, 0.0)
 
     def at(self, time: float) -> Matrix:
         """Return the matrix that takes a point at time 0 to where it is at `time`."""
         turn: Matrix = np.asarray(cv2.Rodrigues(-np.array(self.camera.turn) * time)[0], np.float64)
         shift = (np.array(self.velocity) - np.array(self.camera.velocity)) * time
         in_space = turn @ (np.eye(3) + np.outer(shift, self.normal) / self.offset)
-        matrix = self.camera.matrix @ in_space @ np.linalg.inv(self.camera.matrix)
-        return matrix
+        return np.asarray(self.camera.matrix @ in_space @ np.linalg.inv(self.camera.matrix))
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ class Box:
     down: float
     far: float
 
-    def sides(self) -> list[tuple[tuple[float, float, float], float]]:
+    def sides(self) -> list[tuple[Vector, float]]:
         """Return the planes (normal, offset): far, left, right, up, down."""
         return [
             ((0.0, 0.0, 1.0), self.far),
@@ -148,12 +155,10 @@ def random_drive(rng: Generator, size: tuple[int, int], box: Box, factor: float)
     angle = rng.normal(size=3) * np.array([1, 1, 0.5]) * min(4 * factor, 20) / focal
     if rng.random() < 0.4:
         angle = angle * 0
-    return Drive(focal, centre, tuple(velocity.tolist()), tuple(angle.tolist()))
+    return Drive(focal, centre, vector(velocity), vector(angle))
 
 
-def box_layers(
-    box: Box, camera: Drive, texture: NDArray[np.uint8], place: Matrix
-) -> list[Layer]:
+def box_layers(box: Box, camera: Drive, texture: NDArray[np.uint8], place: Matrix) -> list[Layer]:
     """Paint one picture on the inside of a box.
 
     Args:

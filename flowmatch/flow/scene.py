@@ -23,6 +23,8 @@ class FlowSample(NamedTuple):
     second: NDArray[np.uint8]  # [H, W, 3]
     flow: NDArray[np.float32]  # [H, W, 2], pixels from the first frame to the second
     occluded: NDArray[np.bool_]  # [H, W], True where the second frame does not show the point
+    backward: NDArray[np.float32] | None = None  # [H, W, 2], from the second frame to the first
+    occluded_backward: NDArray[np.bool_] | None = None  # [H, W], of the second frame's pixels
 
 
 class Movement(Protocol):

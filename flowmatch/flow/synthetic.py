@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from flowmatch.flow.rooms import (
     box_layers,
     random_box,
     random_drive,
+    vector,
 )
 from flowmatch.flow.scene import Bend, FlowSample, Layer, Matrix, Motion, Movement, Scene, shift
 from flowmatch.io.image import IMAGE_SUFFIXES, read_image
@@ -69,6 +71,7 @@ class SyntheticFlow:
             1 the camera moves by about 5 pixels and objects by 7 more.
         rooms: Share of the scenes that are planes in space under a moving camera (`rooms`), the
             others being flat layers.
+        backward: Give the flow from the second frame to the first, and its occlusion, as well.
         seed: Another seed, another collection.
         length: The number of items it claims to have.
 
@@ -82,6 +85,7 @@ class SyntheticFlow:
     size: tuple[int, int] = (192, 256)
     motion: tuple[tuple[float, float], ...] = ((0.3, 0.2), (1.0, 0.5), (2.5, 0.3))
     rooms: float = 0.35
+    backward: bool = False
     seed: int = 0
     length: int = 1_000_000
 
@@ -97,7 +101,8 @@ class SyntheticFlow:
         first, second = scene.view(0), scene.view(1)
         flow, occluded = scene.flow(first, 0, 1, seen=second)
         one, two = degrade(rng, *expose_moving(rng, scene, first, second))
-        return flip(rng, FlowSample(one, two, flow, occluded))
+        back = scene.flow(second, 1, 0, seen=first) if self.backward else (None, None)
+        return flip(rng, FlowSample(one, two, flow, occluded, *back))
 
     def _factor(self, rng: Generator) -> float:
         factors, weights = np.array(self.motion, np.float64).T
@@ -164,9 +169,7 @@ def _standing(
         way = np.array([np.cos(heading), np.sin(heading), rng.normal() * 0.5])
         velocity = way * pixels * depth / camera.focal
         velocity[2] = np.clip(velocity[2], -0.3 * depth, 0.3 * depth)
-    return PlaneMotion(
-        camera, tuple(normal.tolist()), float(normal @ point), tuple(velocity.tolist())
-    )
+    return PlaneMotion(camera, vector(normal), float(normal @ point), vector(velocity))
 
 
 def random_spot(rng: Generator, size: tuple[int, int]) -> tuple[tuple[float, float], float]:
@@ -261,22 +264,22 @@ def foreground(
 
 def flip(rng: Generator, sample: FlowSample) -> FlowSample:
     """Mirror a sample, left to right, top to bottom, or not, and shuffle its colours sometimes."""
-    first, second, flow, occluded = sample
-    if rng.random() < 0.5:
-        first, second, occluded = first[:, ::-1], second[:, ::-1], occluded[:, ::-1]
-        flow = flow[:, ::-1] * np.array([-1, 1], np.float32)
-    if rng.random() < 0.5:
-        first, second, occluded = first[::-1], second[::-1], occluded[::-1]
-        flow = flow[::-1] * np.array([1, -1], np.float32)
-    if rng.random() < 0.3:
-        order = rng.permutation(3)
-        first, second = first[..., order], second[..., order]
-    return FlowSample(
-        np.ascontiguousarray(first),
-        np.ascontiguousarray(second),
-        np.ascontiguousarray(flow),
-        np.ascontiguousarray(occluded),
-    )
+    across, down = rng.random() < 0.5, rng.random() < 0.5
+    order = rng.permutation(3) if rng.random() < 0.3 else np.arange(3)
+    place = (slice(None, None, -1 if down else 1), slice(None, None, -1 if across else 1))
+    sign = np.array([-1 if across else 1, -1 if down else 1], np.float32)
+
+    def turned(name: str, part: Any) -> Any:
+        if part is None:
+            return None
+        part = part[place]
+        if name in ("first", "second"):
+            part = part[..., order]
+        if name in ("flow", "backward"):
+            part = part * sign
+        return np.ascontiguousarray(part)
+
+    return FlowSample(**{name: turned(name, part) for name, part in sample._asdict().items()})
 
 
 def _pictures(folder: Path | None) -> tuple[Path, ...]:
