@@ -36,7 +36,7 @@ def robust_flow_loss(
     total = truth.new_zeros(())
     for (error, known), weight in zip(_errors(flows, truth, weights), weights, strict=True):
         robust = (error.abs().sum(dim=1) + 0.01).pow(power)
-        total = total + weight * (robust * known).sum() / known.sum().clamp(min=1)
+        total = total + weight * (robust * known).sum() / known.sum().clamp(min=1e-6)
     return total
 
 
