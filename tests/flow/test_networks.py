@@ -127,7 +127,11 @@ def test_contract(name, size, device):
     model = MODELS[name](**SMALL[name]).to(device)
     pair = torch.rand(2, 2, 3, *size, device=device)
     with torch.no_grad():
-        assert model.eval()(*pair)[0].shape == (2, 2, *(-(-side // STEPS[name][0]) for side in size))
+        assert model.eval()(*pair)[0].shape == (
+            2,
+            2,
+            *(-(-side // STEPS[name][0]) for side in size),
+        )
     flows = model.train()(*pair)
     for flow, step in zip(flows, STEPS[name], strict=True):
         assert flow.shape == (2, 2, -(-size[0] // step), -(-size[1] // step))
