@@ -140,8 +140,8 @@ def read_checkpoint(path: str | Path, *, bgr: bool = False) -> Published:
         _change_unit(state, unit)
     if bgr:
         for key in filter(FIRST.fullmatch, state):
-            weight = state[key].unflatten(1, (-1, 3))
-            state[key] = weight.flip(2).flatten(1, 2)
+            pictures = state[key].chunk(state[key].shape[1] // 3, dim=1)
+            state[key] = torch.cat([picture.flip(1) for picture in pictures], dim=1)
     check_finite(state, path)
     network.load_state_dict(state, assign=True)
     return Published(layout.source, layout.name, layout.arguments, network.eval())
@@ -188,7 +188,8 @@ def _read_saved(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=whole)
     except Exception as error:  # a stranger's file may fail in any way
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        why = next((line for line in lines if "Unsupported" in line), lines[0]).strip()
+        # torch advises to unpickle all, many lines long; one of them is the reason.
+        why = next((line for line in lines if "WeightsUnpickler error" in line), lines[0]).strip()
         raise ValueError(f"{path} is no whole file of nothing but tensors: {why}") from error
 
 
@@ -247,7 +248,7 @@ def _refuse_stacks(roots: set[str], path: Path) -> None:
 
 def _expected(wanted: Mapping[str, Tensor], layout: _Layout) -> Tensors:
     """Return what the publisher's file must hold, in shapes, for a network's `wanted`."""
-    expected = {}
+    expected: Tensors = {}
     for key, tensor in wanted.items():
         if key.endswith(COUNTER) or re.fullmatch(layout.absent, key):
             continue
@@ -292,14 +293,11 @@ def _fold(
 
 
 def _change_unit(state: Tensors, unit: float) -> None:
-    """Make layers that predict pixels / `unit` predict pixels / `UNIT`, and all else as before.
-
-    Only for networks without biases in the upsampling, which those of FlowNetPytorch are.
-    """
+    """Make layers that predict pixels / `unit` predict pixels / `UNIT`, and all else as before."""
     for key, tensor in state.items():
         if key.startswith("predict_flow"):
             tensor *= unit / UNIT
-        elif key.startswith("upsampled_flow"):
+        elif re.fullmatch(r"upsampled_flow\w+\.weight", key):
             tensor *= UNIT / unit
 
 

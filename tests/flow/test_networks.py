@@ -122,7 +122,7 @@ def test_flownetc_keeps_conv2_of_the_first_image():
 def test_contract(name, size, device):
     """Any size of at least 16 px; finest first; sizes halve, rounded up; gradients reach all.
 
-    In training a network gives all of its flows; otherwise those after the first are its own affair.
+    In training a network gives all of its flows; otherwise it may give the first alone.
     """
     model = MODELS[name](**SMALL[name]).to(device)
     pair = torch.rand(2, 2, 3, *size, device=device)

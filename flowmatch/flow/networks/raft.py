@@ -1,4 +1,4 @@
-"""RAFT and its small version, with torchvision's names, on windows computed when they are asked for.
+"""RAFT and its small version, with torchvision's names, on windows computed when asked for.
 
 Reference:
     Teed & Deng, RAFT: Recurrent All-Pairs Field Transforms for Optical Flow, ECCV 2020, sections
@@ -142,7 +142,8 @@ class _MotionEncoder(nn.Module):
         weight, bias = (self.convcorr1.get_parameter(name) for name in ("0.weight", "0.bias"))
         # The published weights count a window column by column, `correlation_lookup` row by row.
         # The weights are turned, not the windows: those are a thousand times as many.
-        turned = weight.unflatten(1, (LEVELS, self.side, self.side)).transpose(2, 3).flatten(1, 3)
+        windows_of = weight.view(-1, LEVELS, self.side, self.side, 1, 1)
+        turned = windows_of.transpose(2, 3).flatten(1, 3)
         seen = self.convcorr2(F.relu(F.conv2d(windows, turned, bias)))
         moved = self.convflow2(self.convflow1(flow))
         return torch.cat([self.conv(torch.cat([seen, moved], dim=1)), flow], dim=1)
@@ -162,11 +163,12 @@ class _RecurrentUnit(nn.Module):
         both = torch.cat([hidden, x], dim=1)
         update, reset = self.convz(both).sigmoid(), self.convr(both).sigmoid()
         new = self.convq(torch.cat([reset * hidden, x], dim=1)).tanh()
-        return (1 - update) * hidden + update * new
+        renewed: Tensor = (1 - update) * hidden + update * new
+        return renewed
 
 
 class _UpdateBlock(nn.Module):
-    """One iteration: look at the windows, renew the hidden state, read a step of the flow off it."""
+    """One iteration: look at the windows, renew the hidden state, read a step off it."""
 
     def __init__(self, sizes: _Sizes) -> None:
         super().__init__()
