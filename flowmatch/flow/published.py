@@ -6,6 +6,7 @@ Reference:
 """
 
 import math
+import pickle
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -187,9 +188,10 @@ def _read_saved(path: Path) -> Any:
         # Mapped, because then only what is used takes memory.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=whole)
     except Exception as error:  # a stranger's file may fail in any way
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        # torch advises to unpickle all, many lines long; one of them is the reason.
-        why = next((line for line in lines if "WeightsUnpickler error" in line), lines[0]).strip()
+        # Around what its unpickler refuses torch puts advice, to unpickle all.
+        refused = isinstance(error, pickle.UnpicklingError) and error.__context__
+        lines = str(refused or error).strip().splitlines()
+        why = lines[0] if lines else type(error).__name__
         raise ValueError(f"{path} is no whole file of nothing but tensors: {why}") from error
 
 
