@@ -134,13 +134,16 @@ def test_carry_along_is_the_nearest_of_all(direction):
             assert (u, v) == (near[2], near[3])
 
 
-def test_carry_along_a_moving_square():
-    """A square that moves by (3, 1) is found there, in the flow of the next frame."""
-    flow = torch.zeros(1, 2, 12, 12)
-    flow[0, 0, 2:6, 2:6], flow[0, 1, 2:6, 2:6] = 3.25, 1.25
+def test_carry_along_a_moving_camera():
+    """All moves by (3, 1), and what moves a little more is found there in the next frame."""
+    flow = torch.tensor([3.0, 1.0]).view(1, 2, 1, 1).repeat(1, 1, 8, 12)
+    flow[0, 0, 2:4, 2:6] = 3.25
     carried = carry_along(flow)
-    assert (carried[0, 0, 4:7, 6:9] == 3.25).all()
-    assert (carried[0, :, 8:] == 0).all()
+    marked = torch.zeros(8, 12, dtype=torch.bool)
+    marked[3:5, 5:9] = True
+    assert torch.equal(carried[0, 0] == 3.25, marked)
+    assert (carried[0, 0][~marked] == 3).all()
+    assert (carried[0, 1] == 1).all()
     assert (carry_along(torch.full((1, 2, 4, 4), 100.0)) == 0).all()  # all left
     assert (carry_along(torch.full((1, 2, 4, 4), torch.nan)) == 0).all()
 
