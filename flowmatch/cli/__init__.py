@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import typer
 
-from flowmatch.cli import bench, eval, flow, info, synth, train
+from flowmatch.cli import bench, eval, flow, info, synth, train, weights
 from flowmatch.cli.options import console
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command("bench")(bench.bench)
 app.add_typer(eval.eval_app, name="eval")
 app.add_typer(train.train_app, name="train")
 app.add_typer(synth.synth_app, name="synth")
+app.add_typer(weights.weights_app, name="weights")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

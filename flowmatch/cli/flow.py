@@ -78,6 +78,12 @@ def flow(
     ] = None,
     precision: Precision = "float32",
     refine: Refine = False,
+    warm_start: Annotated[
+        bool,
+        typer.Option(
+            "--warm-start", help="Begin with the flow of the pair before: RAFT, clips of a camera."
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Compute again what is there already.")
     ] = False,
@@ -100,6 +106,7 @@ def flow(
         precision=precision,
         tile=tile,
         refine=refine,
+        warm_start=warm_start,
     )
     network = load(model, weights=weights, device=choose_device(device))
     report = _compute(network, frames, folder, options, batch, overwrite)

@@ -7,19 +7,23 @@ from flowmatch.flow.estimate import (
     estimate_flow,
     find_occlusion,
 )
-from flowmatch.flow.networks import MODELS, FlowNetC, FlowNetS, PyramidNet
+from flowmatch.flow.networks import MODELS, RAFT, FlowNetC, FlowNetS, PyramidNet, RAFTSmall
+from flowmatch.flow.published import load_checkpoint
 from flowmatch.flow.refine import refine_flow
 
 __all__ = [
     "MODELS",
+    "RAFT",
     "FlowBothWays",
     "FlowNetC",
     "FlowNetS",
     "PyramidNet",
+    "RAFTSmall",
     "estimate_both_ways",
     "estimate_flow",
     "find_occlusion",
     "load",
+    "load_checkpoint",
     "refine_flow",
     "save_weights",
     "shipped",

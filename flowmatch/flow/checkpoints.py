@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,23 +87,31 @@ def fingerprint(name: str = "default", weights: str | Path | None = None) -> str
 
 
 def save_weights(
-    path: str | Path, model: nn.Module, name: str, arguments: dict[str, Any] | None = None
+    path: str | Path,
+    model: nn.Module,
+    name: str,
+    arguments: dict[str, Any] | None = None,
+    dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Write a network's weights as float16 safetensors, with what is needed to rebuild it.
+    """Write a network's weights as safetensors, with what is needed to rebuild it.
 
     Args:
         path: File to write, ``.safetensors``.
         model: The network.
         name: Its name in `MODELS`.
         arguments: Its constructor's.
+        dtype: Of the weights in the file; counters stay whole numbers.
 
     Raises:
-        ValueError: There is no such network, or a weight is not finite in float16.
+        ValueError: There is no such network, or a weight is not finite in `dtype`.
     """
     if name not in MODELS:
         raise ValueError(f"name must be one of {', '.join(MODELS)}, got {name!r}")
-    tensors = {key: t.detach().cpu().half().contiguous() for key, t in model.state_dict().items()}
-    _check_finite(tensors, path)
+    tensors = {
+        key: t.detach().cpu().to(dtype if t.is_floating_point() else t.dtype).contiguous()
+        for key, t in model.state_dict().items()
+    }
+    check_finite(tensors, path)
     metadata = {"model": name, "arguments": json.dumps(arguments or {})}
     with replace_when_done(Path(path)) as beside:
         beside.write_bytes(save(tensors, metadata))
@@ -112,11 +121,11 @@ def _read_weights(path: Path, name: str) -> nn.Module:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         arguments = json.loads(metadata.get("arguments", "{}"))
     except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not a whole .safetensors file: {error}") from error
-    _check_finite(tensors, path)
+    check_finite(tensors, path)
     name = metadata.get("model", name)
     if name not in MODELS:
         raise ValueError(
@@ -125,7 +134,7 @@ def _read_weights(path: Path, name: str) -> nn.Module:
     try:
         # First without memory: a stranger's file may ask for a network that does not fit any.
         with torch.device("meta"):
-            _check_fit(MODELS[name](**arguments), tensors, path)
+            check_fit(MODELS[name](**arguments).state_dict(), tensors, path, MODELS[name].__name__)
     except (TypeError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path}: {name} cannot be built with {arguments}: {error}") from error
     model = MODELS[name](**arguments)
@@ -133,8 +142,13 @@ def _read_weights(path: Path, name: str) -> nn.Module:
     return model
 
 
-def _check_fit(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    expected = model.state_dict()
+def check_fit(
+    expected: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, torch.Tensor],
+    path: str | Path,
+    name: str,
+) -> None:
+    """Refuse `tensors` whose keys and shapes are not those `expected`, naming each difference."""
     wrong = [
         *(f"{key} is missing" for key in expected.keys() - tensors.keys()),
         *(f"{key} is unexpected" for key in tensors.keys() - expected.keys()),
@@ -146,10 +160,11 @@ def _check_fit(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -
     ]
     if wrong:
         shown = "; ".join(sorted(wrong)[:8]) + ("; ..." if len(wrong) > 8 else "")
-        raise ValueError(f"{path} does not fit {type(model).__name__}: {shown}")
+        raise ValueError(f"{path} does not fit {name}: {shown}")
 
 
-def _check_finite(tensors: dict[str, torch.Tensor], path: str | Path) -> None:
+def check_finite(tensors: Mapping[str, torch.Tensor], path: str | Path) -> None:
+    """Refuse weights that are infinite or no numbers."""
     broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         raise ValueError(f"{path}: weights must be finite, these are not: {', '.join(broken[:8])}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowmatch.flow.augment import Augmentation
-from flowmatch.flow.losses import FLOWNET_WEIGHTS
+from flowmatch.flow.losses import FLOWNET_WEIGHTS, sequence_weights
 from flowmatch.training import Schedule
 
 VIDEO = "video"  # as a loss: frames are compared with each other, not with a truth
@@ -73,6 +73,15 @@ _OURS: Mapping[str, FlowRecipe] = {
         _PYRAMID_VIDEO,
         size=(256, 384),
     ),
+    # For a GPU: RAFT-small from synthetic pairs alone.
+    "raft-small-synthetic": FlowRecipe(
+        "raft_small",
+        Schedule(steps=100_000, batch=10, learning_rate=4e-4, warmup=0.05),
+        "sequence",
+        sequence_weights(12),
+        size=(320, 448),
+        motion=_LONG_MOTION,
+    ),
     **{
         f"{model}-thin": FlowRecipe(
             model,
@@ -108,10 +117,58 @@ def _flownet(model: str, fine: bool) -> FlowRecipe:
     )
 
 
+def _raft(
+    size: tuple[int, int],
+    mix: dict[str, float],
+    *,
+    model: str = "raft",
+    batch: int = 6,
+    steps: int = 100_000,
+    rate: float = 1.25e-4,
+    decay: float = 1e-5,
+    gamma: float = 0.85,
+    scale: tuple[float, float],
+) -> FlowRecipe:
+    """Teed & Deng, RAFT, ECCV 2020, section 4 and its released training commands.
+
+    The rate falls along a cosine here, along a line there; the released code freezes batch
+    normalisation after the first stage, which is left to its statistics here.
+    """
+    return FlowRecipe(
+        model,
+        Schedule(steps, batch, rate, decay, warmup=0.05, average=0.0),
+        "sequence",
+        sequence_weights(12, gamma),
+        size=size,
+        mix=tuple(mix.items()),
+        augmentation={"scale": scale},
+    )
+
+
+_RAFT_SINTEL = {"sintel": 0.71, "kitti": 0.135, "hd1k": 0.135, "things": 0.02}
+
 _PAPERS: Mapping[str, FlowRecipe] = {
-    f"{model}-{'fine' if fine else 'long'}": _flownet(model, fine)
-    for model in ("flownets", "flownetc")
-    for fine in (False, True)
+    **{
+        f"{model}-{'fine' if fine else 'long'}": _flownet(model, fine)
+        for model in ("flownets", "flownetc")
+        for fine in (False, True)
+    },
+    **{
+        f"{model.replace('_', '-')}-chairs": _raft(
+            (368, 496),
+            {"chairs": 1.0},
+            model=model,
+            batch=10,
+            rate=4e-4,
+            decay=1e-4,
+            gamma=0.8,
+            scale=(-0.1, 1.0),
+        )
+        for model in ("raft", "raft_small")
+    },
+    "raft-things": _raft((400, 720), {"things": 1.0}, decay=1e-4, gamma=0.8, scale=(-0.4, 0.8)),
+    "raft-sintel": _raft((368, 768), _RAFT_SINTEL, scale=(-0.2, 0.6)),
+    "raft-kitti": _raft((288, 960), {"kitti": 1.0}, steps=50_000, rate=1e-4, scale=(-0.2, 0.4)),
 }
 
 RECIPES: dict[str, FlowRecipe] = {**_OURS, **_PAPERS}

@@ -1,13 +1,11 @@
 """The flow of a whole clip, one file for each pair of frames; stops and resumes at any file."""
 
 import json
-import queue
 import re
-import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,13 +17,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from flowmatch.draw import flow_to_image, side_by_side
-from flowmatch.flow.estimate import (
-    FlowBothWays,
-    Options,
-    check_options,
-    estimate_both_ways,
-    estimate_flow,
-)
+from flowmatch.flow.estimate import Options, check_options, estimate_flow, find_occlusion
+from flowmatch.flow.read_ahead import read_ahead
+from flowmatch.flow.warm_start import StartedWith, check_warm_start
 from flowmatch.io import replace_when_done
 from flowmatch.io.flow import read_flow, write_flow
 from flowmatch.io.image import IMAGE_SUFFIXES, write_image
@@ -51,6 +45,7 @@ class SequenceOptions:
         precision: As in `estimate_flow`.
         tile: As in `estimate_flow`.
         refine: As in `estimate_flow`.
+        warm_start: Begin each pair with the flow written for the pair before, where there is one.
     """
 
     weights: str
@@ -59,6 +54,7 @@ class SequenceOptions:
     precision: str = "float32"
     tile: int | None = None
     refine: bool = False
+    warm_start: bool = False
 
 
 @dataclass
@@ -110,9 +106,11 @@ def write_sequence(
 
     Raises:
         ValueError: The folder holds the flows of another run, or the input, or the clip has no two
-            frames.
+            frames; or a warm start is asked for of a network, a batch or tiles that have none.
     """
     check_options(options.precision, options.tile)
+    if options.warm_start:
+        check_warm_start(model, batch, options.tile)
     begin_run(folder, frames, options, overwrite)
     report = SequenceReport()
     began = time.monotonic()
@@ -126,7 +124,11 @@ def write_sequence(
             ]
             report.kept += len(pairs) - len(waiting)
             if waiting:
-                flows = _estimate(model, [pair for _, pair in waiting], options)
+                if options.warm_start:  # the pair before is on the disk, or it never will be
+                    report.unknown += sum(done.result() for done in writing)
+                    writing = []
+                models = _models(model, folder, waiting[0][0], options)
+                flows = _estimate(models, [pair for _, pair in waiting], options)
                 # Waiting for the batch before raises what went wrong, and bounds the memory.
                 report.unknown += sum(done.result() for done in writing)
                 writing = [
@@ -239,45 +241,6 @@ def common_scale(files: Iterable[Path]) -> float:
     return float(max(1.0, _BINS[1 + int(np.argmax(below))]))
 
 
-def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
-    """Yield `items`, fetched by another thread that stays up to `depth` of them ahead."""
-    fetched: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
-    stop = threading.Event()
-
-    def put(what: str, value: Any) -> None:
-        while not stop.is_set():
-            try:
-                return fetched.put((what, value), timeout=0.1)
-            except queue.Full:
-                continue
-        return None
-
-    def fetch() -> None:
-        try:
-            for item in items:
-                put("item", item)
-                if stop.is_set():
-                    return
-            put("end", None)
-        except BaseException as error:  # noqa: BLE001 - raised again where the items are used
-            put("error", error)
-
-    thread = threading.Thread(target=fetch, daemon=True)
-    thread.start()
-    try:
-        while True:
-            what, value = fetched.get()
-            if what == "end":
-                return
-            if what == "error":
-                raise value
-            yield value
-    finally:
-        stop.set()
-        with suppress(KeyboardInterrupt):  # a second one: the thread is a daemon, let it be
-            thread.join(timeout=5)
-
-
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     batch: list[T] = []
     for item in items:
@@ -297,11 +260,30 @@ def _files(folder: Path, index: int, options: SequenceOptions) -> list[Path]:
     return [folder / f"{index:06d}{end}" for end in ends]
 
 
+def _models(
+    model: nn.Module, folder: Path, index: int, options: SequenceOptions
+) -> tuple[nn.Module, nn.Module]:
+    """Return the networks for the flow there and back of pair `index`.
+
+    A warm start reads what is written, not what was just computed: a run that was interrupted
+    gives the same files as one that was not. Across a frame that was skipped there is no file.
+    """
+    earlier = _files(folder, index - 1, options)
+    if not options.warm_start or not all(file.exists() for file in earlier):
+        return model, model
+    there = StartedWith(model, read_flow(earlier[0]))
+    if not options.bidirectional:
+        return there, model
+    return there, StartedWith(model, read_flow(earlier[1]), direction=-1)
+
+
 def _estimate(
-    model: nn.Module, pairs: Sequence[tuple[Frame, Frame]], options: SequenceOptions
+    models: tuple[nn.Module, nn.Module],
+    pairs: Sequence[tuple[Frame, Frame]],
+    options: SequenceOptions,
 ) -> list[list[NDArray[Any]]]:
     """Return for each pair the contents of its files."""
-    stacked = (
+    first, second = (
         torch.from_numpy(np.stack(side)).permute(0, 3, 1, 2) for side in zip(*pairs, strict=True)
     )
     chosen: Options = {
@@ -309,10 +291,11 @@ def _estimate(
         "tile": options.tile,
         "refine": options.refine,
     }
+    flows = estimate_flow(models[0], first, second, **chosen)
     if not options.bidirectional:
-        flows = estimate_flow(model, *stacked, **chosen)
         return [[flow.permute(1, 2, 0).cpu().numpy()] for flow in flows]
-    both: FlowBothWays = estimate_both_ways(model, *stacked, **chosen)
+    back = estimate_flow(models[1], second, first, **chosen)
+    both = (flows, back, find_occlusion(flows, back), find_occlusion(back, flows))
     return [
         [
             *(flow.permute(1, 2, 0).cpu().numpy() for flow in (forward, backward)),

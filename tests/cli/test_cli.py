@@ -9,8 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from flowmatch.cli import main
+from flowmatch.flow import RAFTSmall
 from flowmatch.io import VideoWriter
 from flowmatch.io.flow import read_flow
 from flowmatch.io.image import read_image, write_image
@@ -130,7 +132,8 @@ def test_bad_usage_is_exit_2(words, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [[], ["flow"], ["eval", "flow"], ["train", "flow"], ["bench"]])
+@pytest.mark.parametrize("words", [[], ["flow"], ["eval", "flow"], ["train", "flow"], ["bench"],
+                                   ["weights"], ["weights", "convert"]])  # fmt: skip
 def test_help(words, capsys):
     assert main([*words, "--help"]) == 0
     assert "Usage" in capsys.readouterr().out
@@ -142,6 +145,32 @@ def test_info(capsys):
     assert "flowmatch 0.1.0" in text
     assert any("correlation" in line and "compiled" in line for line in text.splitlines())
     assert "pyramid (default)" in text
+
+
+def test_weights(tmp_path, photo, capsys):
+    """What ships is listed; a published checkpoint is converted, and starts warm on a clip."""
+    assert main(["weights", "list"]) == 0
+    assert capsys.readouterr().out.startswith("pyramid (default): PyramidNet")
+    torch.save(RAFTSmall(iterations=1).state_dict(), tmp_path / "raft.pth")
+    ours = tmp_path / "raft.safetensors"
+    sizes = []
+    for words in ([], ["--float32"]):
+        assert main(["weights", "convert", str(tmp_path / "raft.pth"), str(ours), *words]) == 0
+        assert "torchvision's raft_small, as raft_small, in " in capsys.readouterr().err
+        sizes.append(ours.stat().st_size)
+    assert sizes[1] - sizes[0] == pytest.approx(2 * 990_162, rel=0.01)  # bytes
+    for i in range(3):
+        write_image(tmp_path / f"{i}.png", np.roll(photo, 2 * i, axis=1)[:64, :96])
+    pictures = [str(tmp_path / f"{i}.png") for i in range(3)]
+    out = tmp_path / "out"
+    words = ["flow", *pictures, str(out), "--weights", str(ours), "--warm-start"]
+    assert main(words) == 0
+    assert read_flow(out / "000001.flo").shape == (64, 96, 2)
+    assert json.loads((out / "run.json").read_text())["warm_start"] is True
+    assert main(["flow", *pictures, str(tmp_path / "no"), "--warm-start"]) == 2
+    assert "such as RAFT, got PyramidNet" in capsys.readouterr().err
+    assert main(["weights", "convert", str(tmp_path / "no.pth"), str(ours)]) == 2
+    assert "there is no checkpoint at" in capsys.readouterr().err
 
 
 def test_synth_sheet(tmp_path):

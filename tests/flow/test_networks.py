@@ -10,8 +10,16 @@ STEPS = {
     "flownets": (4, 8, 16, 32, 64),
     "flownetc": (4, 8, 16, 32, 64),
     "pyramid": (1, 2, 2, 4, 4, *(8,) * 6, *(16,) * 4, *(32,) * 4),
+    "raft": (1, 1),  # one for each iteration
+    "raft_small": (1, 1, 1),
 }
-SMALL = {"flownets": {"width": 1 / 16}, "flownetc": {"width": 1 / 16}, "pyramid": {}}
+SMALL = {
+    "flownets": {"width": 1 / 16},
+    "flownetc": {"width": 1 / 16},
+    "pyramid": {},
+    "raft": {"iterations": 2},
+    "raft_small": {"iterations": 3},
+}
 
 
 def parameters(model):
@@ -112,9 +120,19 @@ def test_flownetc_keeps_conv2_of_the_first_image():
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("size", [(64, 64), (16, 16), (17, 90), (65, 33)], ids=str)
 def test_contract(name, size, device):
-    """Any size of at least 16 px; finest first; sizes halve, rounded up; gradients reach all."""
+    """Any size of at least 16 px; finest first; sizes halve, rounded up; gradients reach all.
+
+    In training a network gives all of its flows; otherwise it may give the first alone.
+    """
     model = MODELS[name](**SMALL[name]).to(device)
-    flows = model(*torch.rand(2, 2, 3, *size, device=device))
+    pair = torch.rand(2, 2, 3, *size, device=device)
+    with torch.no_grad():
+        assert model.eval()(*pair)[0].shape == (
+            2,
+            2,
+            *(-(-side // STEPS[name][0]) for side in size),
+        )
+    flows = model.train()(*pair)
     for flow, step in zip(flows, STEPS[name], strict=True):
         assert flow.shape == (2, 2, -(-size[0] // step), -(-size[1] // step))
         assert flow.isfinite().all()
@@ -183,6 +201,17 @@ def test_blend_up_equal_weights():
     flow = torch.tensor([1.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 3, 4)
     up = blend_up(flow, torch.zeros(1, 9 * 16, 3, 4), 4)
     torch.testing.assert_close(up, 4 * flow[..., :1, :1].expand(1, 2, 12, 16))
+
+
+def test_blend_up_border():
+    """All weight on neighbour 3, the one to the left: the first column shows what lies outside."""
+    flow = torch.arange(1.0, 13.0).view(1, 1, 3, 4).repeat(1, 2, 1, 1)
+    scores = torch.zeros(1, 9, 3, 4)
+    scores[:, 3] = 100
+    torch.testing.assert_close(blend_up(flow, scores, 1)[..., 0], flow[..., 0])
+    zeros = blend_up(flow, scores, 1, border="constant")
+    torch.testing.assert_close(zeros[..., 0], torch.zeros(1, 2, 3))
+    torch.testing.assert_close(zeros[..., 1:], flow[..., :3])
 
 
 def test_blend_up_picks_a_neighbour():

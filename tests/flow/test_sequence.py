@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from flowmatch.flow.read_ahead import read_ahead
 from flowmatch.flow.sequence import (
     RUN,
     SequenceOptions,
     common_scale,
     draw_sequence,
-    read_ahead,
     write_sequence,
 )
 from flowmatch.io.flow import read_flow, write_flow

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from flowmatch.flow.networks.flownet import FlowNetC, FlowNetS
 from flowmatch.flow.networks.pyramid import PyramidNet
+from flowmatch.flow.networks.raft import RAFT, RAFTSmall
 
 
 class FlowNetwork(Protocol):
@@ -20,6 +21,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "pyramid": PyramidNet,
     "flownets": FlowNetS,
     "flownetc": FlowNetC,
+    "raft": RAFT,
+    "raft_small": RAFTSmall,
 }
 
-__all__ = ["MODELS", "FlowNetC", "FlowNetS", "FlowNetwork", "PyramidNet"]
+__all__ = ["MODELS", "RAFT", "FlowNetC", "FlowNetS", "FlowNetwork", "PyramidNet", "RAFTSmall"]

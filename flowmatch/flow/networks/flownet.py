@@ -5,6 +5,9 @@ Reference:
     Ilg et al., FlowNet 2.0, CVPR 2017, section 5.
 """
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,10 +40,15 @@ def _predict(inputs: int) -> nn.Conv2d:
 class _FlowNet(nn.Module):
     """What both share: everything from conv4 on, and the decoder."""
 
-    def __init__(self, width: float, bias_in_upsampling: bool) -> None:
+    def __init__(
+        self, width: float, mean: Sequence[float] | None, bias_in_upsampling: bool
+    ) -> None:
         super().__init__()
         if not width > 0:
             raise ValueError(f"width must be positive, got {width}")
+        if mean is not None and (len(mean) != 3 or not all(map(math.isfinite, mean))):
+            raise ValueError(f"mean must be three numbers, red, green and blue, got {mean}")
+        self.mean = None if mean is None else tuple(mean)
         c1, c2, c3, c4, c6 = (max(1, round(c * width)) for c in (64, 128, 256, 512, 1024))
         self.channels = (c1, c2, c3)
         self.conv4, self.conv4_1 = _conv(c3, c4, 3, 2), _conv(c4, c4)
@@ -78,6 +86,12 @@ class _FlowNet(nn.Module):
             flows[level] = predicted.float() * (UNIT / 2**level)
         return flows
 
+    def _mean(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return what is subtracted from both images, ``[B or 1, 3, 1, 1]``."""
+        if self.mean is None:
+            return torch.stack([first, second]).mean(dim=(0, 3, 4))[..., None, None]
+        return first.new_tensor(self.mean).view(1, 3, 1, 1)
+
     def _encode(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Return the skip connections of levels 2 and 3: conv2 (of the first image) and conv3_1."""
         raise NotImplementedError
@@ -98,7 +112,7 @@ class _FlowNet(nn.Module):
         """
         check_pair(first, second)
         H, W = first.shape[-2:]
-        mean = torch.stack([first, second]).mean(dim=(0, 3, 4))[..., None, None]  # [B, 3, 1, 1]
+        mean = self._mean(first, second)
         first, second = (pad_to_multiple(image, STRIDE) - mean for image in (first, second))
         flows = self._decode(*self._encode(first, second))
         return [crop_to_level(flows[level], H, W, level) for level in sorted(flows)]
@@ -110,6 +124,8 @@ class FlowNetS(_FlowNet):
     Args:
         width: Multiplier of every layer's channels: 1 for the paper's network (38.68 M
             parameters), 3/8 for the thin FlowNet2-s (5.5 M).
+        mean: Red, green and blue to subtract from the images, as some published weights expect;
+            None takes the mean of each pair, as FlowNet 2.0 does.
 
     Example:
         >>> flows = FlowNetS(width=1 / 16)(torch.rand(1, 3, 64, 96), torch.rand(1, 3, 64, 96))
@@ -117,8 +133,8 @@ class FlowNetS(_FlowNet):
         torch.Size([1, 2, 16, 24])
     """
 
-    def __init__(self, *, width: float = 1.0) -> None:
-        super().__init__(width, bias_in_upsampling=False)
+    def __init__(self, *, width: float = 1.0, mean: Sequence[float] | None = None) -> None:
+        super().__init__(width, mean, bias_in_upsampling=False)
         c1, c2, c3 = self.channels
         self.conv1, self.conv2 = _conv(6, c1, 7, 2), _conv(c1, c2, 5, 2)
         self.conv3, self.conv3_1 = _conv(c2, c3, 5, 2), _conv(c3, c3)
@@ -135,6 +151,7 @@ class FlowNetC(_FlowNet):
     Args:
         width: Multiplier of every layer's channels, except the 441 of the correlation: 1 for the
             paper's network (39.18 M parameters), 3/8 for the thin FlowNet2-c (5.8 M).
+        mean: As in `FlowNetS`.
 
     Example:
         >>> flows = FlowNetC(width=1 / 16)(torch.rand(1, 3, 64, 96), torch.rand(1, 3, 64, 96))
@@ -144,8 +161,8 @@ class FlowNetC(_FlowNet):
 
     RADIUS, STEP = 10, 2  # of the correlation: +-20 feature pixels are +-160 image pixels
 
-    def __init__(self, *, width: float = 1.0) -> None:
-        super().__init__(width, bias_in_upsampling=True)
+    def __init__(self, *, width: float = 1.0, mean: Sequence[float] | None = None) -> None:
+        super().__init__(width, mean, bias_in_upsampling=True)
         c1, c2, c3 = self.channels
         redirected = max(1, round(32 * width))
         self.conv1, self.conv2, self.conv3 = (

@@ -189,13 +189,15 @@ def _wide(image: Tensor) -> torch.dtype:
     return torch.promote_types(image.dtype, torch.float32)
 
 
-def blend_up(flow: Tensor, scores: Tensor, factor: int) -> Tensor:
+def blend_up(flow: Tensor, scores: Tensor, factor: int, border: str = "replicate") -> Tensor:
     """Upsample a flow: each new pixel is a convex combination of the nine old ones around it.
 
     Args:
         flow: Flow in pixels of its own resolution, ``[B, 2, h, w]``.
         scores: Unnormalised weights, ``[B, 9 * factor**2, h, w]``, neighbour-major.
         factor: How many times larger the result is, in size and in values.
+        border: What lies around the flow, a mode of `torch.nn.functional.pad`; RAFT's published
+            weights expect zeros, ``"constant"``.
 
     Returns:
         Flow ``[B, 2, h * factor, w * factor]``.
@@ -205,7 +207,7 @@ def blend_up(flow: Tensor, scores: Tensor, factor: int) -> Tensor:
     """
     B, _, h, w = flow.shape
     weights = scores.view(B, 1, 9, factor, factor, h, w).softmax(dim=2)
-    around = F.unfold(F.pad(factor * flow, (1, 1, 1, 1), mode="replicate"), 3)
+    around = F.unfold(F.pad(factor * flow, (1, 1, 1, 1), mode=border), 3)
     around = around.view(B, 2, 9, 1, 1, h, w)
     blended = (weights * around).sum(dim=2)  # [B, 2, factor, factor, h, w]
     return blended.permute(0, 1, 4, 2, 5, 3).reshape(B, 2, h * factor, w * factor)

@@ -1,0 +1,46 @@
+"""``flowmatch weights``: the weights that ship, and those that others published."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from flowmatch.cli.options import console
+from flowmatch.flow.checkpoints import shipped
+from flowmatch.flow.published import convert_checkpoint
+
+weights_app = typer.Typer(no_args_is_help=True, help="List weights, or convert published ones.")
+
+
+@weights_app.command("list")
+def list_weights() -> None:
+    """Print the weights that ship: name, network, what they are."""
+    output = Console(highlight=False, soft_wrap=True, markup=False)
+    for name, entry in shipped().items():
+        default = " (default)" if entry.get("default") else ""
+        output.print(f"{name}{default}: {entry['summary']}")
+
+
+@weights_app.command("convert")
+def convert_weights(
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="Checkpoint, .pth, .tar, ... or .safetensors.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write, .safetensors.")],
+    float32: Annotated[
+        bool, typer.Option("--float32", help="Keep all bits: twice the size of float16.")
+    ] = False,
+    bgr: Annotated[
+        bool, typer.Option("--bgr", help="IN expects blue first, as weights from Caffe do.")
+    ] = False,
+) -> None:
+    """Convert a published checkpoint for ``flowmatch flow --weights``.
+
+    Knows FlowNetS and FlowNetC of FlowNetPytorch, FlowNet2S and FlowNet2C of NVIDIA, and RAFT of
+    Princeton and of torchvision, by their keys. Runs no code that a file may hold.
+    """
+    dtype = torch.float32 if float32 else torch.float16
+    found = convert_checkpoint(source, target, bgr=bgr, dtype=dtype)
+    console.print(f"{found.source}, as {found.name}, in {target}")

@@ -1,0 +1,334 @@
+"""Checkpoints that others published, recognised by their keys and turned into our networks.
+
+Reference:
+    FlowNetPytorch (Pinard), flownet2-pytorch (NVIDIA), RAFT (Princeton) and torchvision: the names
+    of their parameters and what they do to images before the first layer.
+"""
+
+import math
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from flowmatch.devices import choose_device
+from flowmatch.flow.checkpoints import check_finite, check_fit, save_weights
+from flowmatch.flow.networks import MODELS
+from flowmatch.flow.networks.flownet import UNIT
+
+Tensors = dict[str, Tensor]
+_Rule = tuple[str, str | Callable[[re.Match[str]], str]]
+
+PINARD_MEAN = (0.45, 0.432, 0.411)  # RGB, what FlowNetPytorch subtracts
+EPSILON = 1e-5  # of the batch norms of all
+STATISTICS = ("weight", "bias", "running_mean", "running_var")
+COUNTER = "num_batches_tracked"  # says nothing about the flow, and old files lack it
+FIRST = re.compile(r"(conv1|(feature|context)_encoder\.convnormrelu)\.0\.weight")
+# The parts of NVIDIA's stacks, and what each would need that no network of ours has.
+PARTS = {
+    "flownets_1": "12 input channels: the images, the second one warped, the flow and its error",
+    "flownets_2": "12 input channels, as flownets_1",
+    "flownets_d": "FlowNet2SD, for small displacements",
+    "flownetfusion": "the fusion of two flows",
+}
+
+
+class Published(NamedTuple):
+    """What a file held."""
+
+    source: str  # who published such files, and their name of the network
+    name: str  # of ours, in `MODELS`
+    arguments: dict[str, Any]  # its constructor's
+    network: nn.Module  # in eval mode, float32, on the CPU
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a publisher writes the weights of one of our networks."""
+
+    source: str
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    their: Callable[[str], str] = str  # our key -> theirs
+    absent: str = "(?!)"  # our keys that they have not, because they are zero
+    repeated: str = "(?!)"  # their keys that say again what another key says
+    normed: bool = False  # a batch norm stands in the place of each encoder layer's bias
+
+
+def load_checkpoint(
+    path: str | Path, *, device: str | torch.device = "cpu", bgr: bool = False
+) -> nn.Module:
+    """Build a flow network with weights that others published.
+
+    Recognised by their keys: FlowNetPytorch's FlowNetS and FlowNetC, with and without batch norms;
+    the FlowNet2S and FlowNet2C of NVIDIA's flownet2-pytorch; RAFT and its small version, as
+    Princeton and as torchvision write them. Batch norms of the FlowNets are folded into the
+    convolutions, and what the publisher does to the images comes along. Nothing is unpickled but
+    tensors, and shapes are compared before memory is taken.
+
+    Args:
+        path: The file: ``.safetensors``, or what `torch.save` writes (``.pth``, ``.tar``, ...).
+        device: Where to put the network.
+        bgr: The weights expect blue first, as FlowNetPytorch's from Caffe do: nothing in the file
+            says so. The network that comes back takes RGB, as all do.
+
+    Returns:
+        The network, in eval mode, float32.
+
+    Raises:
+        ValueError: The file is none, or damaged, or holds more than tensors; its network is not
+            one of these; keys are missing or left over, or shapes are wrong.
+        FileNotFoundError: There is no such file.
+
+    Example:
+        >>> import tempfile
+        >>> from flowmatch.flow import RAFTSmall
+        >>> path = Path(tempfile.mkdtemp()) / "raft_small.pth"
+        >>> torch.save(RAFTSmall().state_dict(), path)  # torchvision's names are ours
+        >>> type(load_checkpoint(path)).__name__
+        'RAFTSmall'
+    """
+    target = choose_device(device)
+    return read_checkpoint(path, bgr=bgr).network.to(target)
+
+
+def convert_checkpoint(
+    path: str | Path, target: str | Path, *, bgr: bool = False, dtype: torch.dtype = torch.float16
+) -> Published:
+    """Write what `load_checkpoint` reads as our ``.safetensors``, which `load` takes.
+
+    Args:
+        path: As in `load_checkpoint`.
+        target: File to write, ``.safetensors``.
+        bgr: As in `load_checkpoint`.
+        dtype: Of the weights in the file.
+
+    Returns:
+        What `path` held.
+
+    Raises:
+        ValueError: As in `load_checkpoint`; or `target` is called something else.
+    """
+    if Path(target).suffix != ".safetensors":
+        raise ValueError(f"the file to write must be called .safetensors, got {target}")
+    found = read_checkpoint(path, bgr=bgr)
+    save_weights(target, found.network, found.name, found.arguments, dtype)
+    return found
+
+
+def read_checkpoint(path: str | Path, *, bgr: bool = False) -> Published:
+    """Do as `load_checkpoint`, and also say what the file held."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint at {path}")
+    tensors, unit = _read(path)
+    layout = _recognise(tensors.keys(), path)
+    with torch.device("meta"):  # without memory: first it must be known that the file fits
+        network = MODELS[layout.name](**layout.arguments)
+    wanted = network.state_dict()
+    dropped = re.compile(rf".*\.{COUNTER}|{layout.repeated}")
+    tensors = {key: t for key, t in tensors.items() if not dropped.fullmatch(key)}
+    check_fit(_expected(wanted, layout), tensors, path, layout.source)
+    state = _translate(wanted, tensors, layout)
+    if unit != UNIT:
+        _change_unit(state, unit)
+    if bgr:
+        for key in filter(FIRST.fullmatch, state):
+            pictures = state[key].chunk(state[key].shape[1] // 3, dim=1)
+            state[key] = torch.cat([picture.flip(1) for picture in pictures], dim=1)
+    check_finite(state, path)
+    network.load_state_dict(state, assign=True)
+    return Published(layout.source, layout.name, layout.arguments, network.eval())
+
+
+def _read(path: Path) -> tuple[Tensors, float]:
+    """Return the tensors of a file, and what one unit of its flow is in pixels."""
+    found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_saved(path)
+    state = found.get("state_dict", found) if isinstance(found, Mapping) else found
+    if not isinstance(state, Mapping) or not state:
+        raise ValueError(f"{path} must hold weights by name, got {type(state).__name__}")
+    for key, tensor in state.items():
+        plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided
+        if not isinstance(key, str) or not plain or tensor.device.type != "cpu":
+            raise ValueError(f"{path}: {key!r} must be a tensor, got {type(tensor).__name__}")
+        if not tensor.is_floating_point() and not key.endswith(COUNTER):
+            raise ValueError(f"{path}: {key} must be floats, got {tensor.dtype}")
+    if all(key.startswith("module.") for key in state):  # saved from within nn.DataParallel
+        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    unit = found.get("div_flow", UNIT) if state is not found else UNIT
+    if not isinstance(unit, int | float) or not 0 < unit < math.inf:
+        raise ValueError(f"{path}: div_flow must be a positive number, got {unit!r}")
+    return dict(state), float(unit)
+
+
+def _read_safetensors(path: Path) -> Tensors:
+    try:
+        with safe_open(path, framework="pt") as file:
+            if "model" in (file.metadata() or {}):
+                raise ValueError(f"{path} is flowmatch's own: flowmatch.flow.load reads it")
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole .safetensors file: {error}") from error
+
+
+def _read_saved(path: Path) -> Any:
+    try:
+        whole = zipfile.is_zipfile(path)  # older files are a row of pickles
+        if whole:
+            with zipfile.ZipFile(path) as archive:
+                if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                    raise ValueError("it is compressed, which torch.save does not do")
+        # Mapped, because then only what is used takes memory.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=whole)
+    except Exception as error:  # a stranger's file may fail in any way
+        # Around what its unpickler refuses torch puts advice, to unpickle all.
+        refused = isinstance(error, pickle.UnpicklingError) and error.__context__
+        lines = str(refused or error).strip().splitlines()
+        why = lines[0] if lines else type(error).__name__
+        raise ValueError(f"{path} is no whole file of nothing but tensors: {why}") from error
+
+
+def _recognise(keys: Iterable[str], path: Path) -> _Layout:
+    """Find out by whom and of what network a file is."""
+    keys = set(keys)
+    roots = {key.split(".")[0] for key in keys}
+    if "fnet" in roots:
+        large = any(
+            key.startswith(("update_block.mask.", "update_block.gru.convz1")) for key in keys
+        )
+        name = "raft" if large else "raft_small"
+        return _Layout(
+            f"Princeton's {'RAFT' if large else 'RAFT small'}", name,
+            their=_princeton_large if large else _princeton_small,
+            repeated=r"cnet\.layer[23]\.0\.norm3\..*" if large else "(?!)",
+        )  # fmt: skip
+    if "feature_encoder" in roots:
+        large = "mask_predictor" in roots
+        source = f"torchvision's {'raft_large' if large else 'raft_small'}"
+        return _Layout(source, "raft" if large else "raft_small")
+    _refuse_stacks(roots, path)
+    if not {"predict_flow6", "conv1"} <= roots:
+        raise ValueError(
+            f"{path} is none of FlowNetPytorch's FlowNetS and FlowNetC, NVIDIA's FlowNet2S and "
+            "FlowNet2C, and Princeton's and torchvision's RAFT; its keys begin with "
+            f"{', '.join(sorted(roots)[:8])}"
+        )
+    kind = "C" if "conv_redir" in roots else "S"
+    normed = any(key.endswith(".running_var") for key in keys)
+    batch = " with batch norms" if normed else ""
+    if any(key.startswith("predict_flow") and key.endswith(".bias") for key in keys):
+        return _Layout(f"NVIDIA's FlowNet2{kind}{batch}", f"flownet{kind.lower()}", normed=normed)
+    return _Layout(
+        f"FlowNetPytorch's FlowNet{kind}{batch}", f"flownet{kind.lower()}",
+        {"mean": list(PINARD_MEAN)},
+        absent=r"(deconv|predict_flow|upsampled_flow).*\.bias", normed=normed,
+    )  # fmt: skip
+
+
+def _refuse_stacks(roots: set[str], path: Path) -> None:
+    parts = [part for part in PARTS if part in roots]
+    if parts:
+        fused, twice = roots & {"flownets_d", "flownetfusion"}, "flownets_2" in roots
+        stack = "FlowNet2" if fused else "FlowNet2CSS" if twice else "FlowNet2CS"
+        what = "; ".join(f"{part} ({PARTS[part]})" for part in parts)
+    elif any(root.startswith("inter_conv") for root in roots):
+        stack, what = "FlowNet2SD", "conv0 and inter_conv2 to inter_conv5"
+    else:
+        return
+    raise ValueError(
+        f"{path} is NVIDIA's {stack}, which is not supported because of {what}; "
+        "FlowNet2S and FlowNet2C alone are"
+    )
+
+
+def _expected(wanted: Mapping[str, Tensor], layout: _Layout) -> Tensors:
+    """Return what the publisher's file must hold, in shapes, for a network's `wanted`."""
+    expected: Tensors = {}
+    for key, tensor in wanted.items():
+        if key.endswith(COUNTER) or re.fullmatch(layout.absent, key):
+            continue
+        if layout.normed and _is_encoder_bias(key):
+            norm = key.replace(".0.bias", ".1")
+            expected |= {f"{norm}.{part}": tensor for part in STATISTICS}
+        else:
+            expected[layout.their(key)] = tensor
+    return expected
+
+
+def _translate(wanted: Mapping[str, Tensor], tensors: Tensors, layout: _Layout) -> Tensors:
+    """Return a network's `wanted` from a publisher's `tensors`, which are as expected."""
+    state: Tensors = {}
+    for key, tensor in wanted.items():
+        if layout.normed and _is_encoder_bias(key):
+            weight = tensors[key.replace("bias", "weight")]
+            state[key.replace("bias", "weight")], state[key] = _fold(
+                weight, *(tensors[key.replace(".0.bias", f".1.{part}")] for part in STATISTICS)
+            )
+        elif key.endswith(COUNTER) or re.fullmatch(layout.absent, key):
+            state[key] = torch.zeros(tensor.shape, dtype=tensor.dtype)
+        else:  # a copy, which outlives the mapped file
+            given = tensors[layout.their(key)]
+            state[key] = given.to(tensor.dtype, copy=True, memory_format=torch.contiguous_format)
+    return state
+
+
+def _is_encoder_bias(key: str) -> bool:
+    return re.fullmatch(r"conv\w+\.0\.bias", key) is not None
+
+
+def _fold(
+    kernel: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Join a convolution without bias and the batch norm behind it: kernel and bias."""
+    kernel, weight, bias, mean, variance = (
+        t.double() for t in (kernel, weight, bias, mean, variance)
+    )
+    factor = weight / (variance + EPSILON).sqrt()
+    return (kernel * factor[:, None, None, None]).float(), (bias - mean * factor).float()
+
+
+def _change_unit(state: Tensors, unit: float) -> None:
+    """Make layers that predict pixels / `unit` predict pixels / `UNIT`, and all else as before."""
+    for key, tensor in state.items():
+        if key.startswith("predict_flow"):
+            tensor *= unit / UNIT
+        elif re.fullmatch(r"upsampled_flow\w+\.weight", key):
+            tensor *= UNIT / unit
+
+
+def _rename(key: str, rules: Iterable[_Rule]) -> str:
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+_PRINCETON: tuple[_Rule, ...] = (
+    (r"^(feature|context)_encoder\.conv\.", r"\1_encoder.conv2."),
+    (r"\.convnormrelu\.0\.", ".conv1."),
+    (r"\.convnormrelu\.1\.", ".norm1."),
+    (r"\.convnormrelu(\d)\.0\.", r".conv\1."),
+    (r"\.convnormrelu(\d)\.1\.", r".norm\1."),
+    (r"^feature_encoder\.", "fnet."),
+    (r"^context_encoder\.", "cnet."),
+    (r"\.motion_encoder\.conv(corr|flow)(\d)\.0\.", lambda m: f".encoder.conv{m[1][0]}{m[2]}."),
+    (r"\.motion_encoder\.conv\.0\.", ".encoder.conv."),
+    (r"^mask_predictor\.convrelu\.0\.", "update_block.mask.0."),
+    (r"^mask_predictor\.conv\.", "update_block.mask.2."),
+)
+
+
+def _princeton_large(key: str) -> str:
+    return _rename(
+        key, (*_PRINCETON, (r"\.recurrent_block\.convgru(\d)\.conv(.)\.", r".gru.conv\2\1."))
+    )
+
+
+def _princeton_small(key: str) -> str:
+    return _rename(key, (*_PRINCETON, (r"\.recurrent_block\.convgru1\.", ".gru.")))

@@ -1,0 +1,161 @@
+"""Beginning with the flow before: where it is carried to, and what a resumed run gives."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from flowmatch.flow import RAFTSmall
+from flowmatch.flow.sequence import RUN, SequenceOptions, write_sequence
+from flowmatch.flow.warm_start import StartedWith, carry_along
+from flowmatch.io.flow import read_flow
+from flowmatch.io.image import write_image
+from flowmatch.io.video import read_frames
+
+
+class Counting(nn.Module):
+    """Its flow is the mean start plus (1, 0.5): how often in a row it began with a flow."""
+
+    def to_grid(self, flow):
+        return torch.nan_to_num(flow)
+
+    def forward(self, first, second, start=None):
+        flow = torch.tensor([1.0, 0.5]).view(1, 2, 1, 1).expand(1, 2, *first.shape[2:])
+        return [flow if start is None else flow + start.mean(dim=(2, 3), keepdim=True)]
+
+
+@pytest.fixture
+def clip(tmp_path):
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for i in range(6):
+        write_image(folder / f"frame{i}.png", np.full((20, 24, 3), 10 * i, np.uint8))
+    return folder
+
+
+WARM = SequenceOptions(weights="test", warm_start=True)
+
+
+def run(clip, out, options=WARM, model=None, **settings):
+    return write_sequence(model or Counting(), read_frames(clip), out, options, **settings)
+
+
+def starts(out, names=range(5), suffix=".flo"):
+    return [round(float(read_flow(out / f"{i:06d}{suffix}")[..., 0].mean()), 2) for i in names]
+
+
+def test_each_pair_begins_with_the_one_before(clip, tmp_path):
+    report = run(clip, tmp_path / "out")
+    assert report.computed == 5
+    assert starts(tmp_path / "out") == [1, 2, 3, 4, 5]
+    run(clip, tmp_path / "cold", SequenceOptions(weights="test"))
+    assert starts(tmp_path / "cold") == [1] * 5
+
+
+def test_starts_anew_after_a_skipped_frame(clip, tmp_path):
+    (clip / "frame2.png").write_bytes(b"damaged")
+    run(clip, tmp_path / "out")
+    assert starts(tmp_path / "out", (0, 3, 4)) == [1, 1, 2]
+
+
+@pytest.mark.parametrize("suffix", [".flo", ".png"])
+def test_resuming_gives_the_same_files(clip, tmp_path, suffix):
+    """Also in a format that rounds: what is written is what is begun with."""
+    options = SequenceOptions(weights="test", suffix=suffix, bidirectional=True, warm_start=True)
+
+    def interrupt(report):
+        if report.computed == 3:
+            raise KeyboardInterrupt
+
+    frames = tmp_path / "photos"
+    frames.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        write_image(frames / f"{i}.png", rng.integers(0, 256, (40, 56, 3), dtype=np.uint8))
+    model = RAFTSmall(iterations=2).eval()
+    with pytest.raises(KeyboardInterrupt):
+        run(frames, tmp_path / "out", options, model, progress=interrupt)
+    report = run(frames, tmp_path / "out", options, model)
+    assert report.kept > 0
+    run(frames, tmp_path / "whole", options, model)
+    files = sorted(file.name for file in (tmp_path / "whole").iterdir())
+    assert len(files) == 5 * 4 + 1
+    for name in files:
+        whole, resumed = (tmp_path / folder / name for folder in ("whole", "out"))
+        assert whole.read_bytes() == resumed.read_bytes(), name
+    run(frames, tmp_path / "cold", SequenceOptions("test", suffix, bidirectional=True), model)
+    for end in ("", "_backward"):
+        first, later = (f"{i:06d}{end}{suffix}" for i in (0, 1))
+        for name, same in ((first, True), (later, False)):
+            cold, warm = (read_flow(tmp_path / folder / name) for folder in ("cold", "whole"))
+            assert np.array_equal(cold, warm) is same, name
+
+
+def test_warm_and_cold_runs_are_not_mixed(clip, tmp_path):
+    run(clip, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / RUN).read_text())["warm_start"] is True
+    with pytest.raises(ValueError, match=r"another run \(warm_start differ\)"):
+        run(clip, tmp_path / "out", SequenceOptions(weights="test"))
+
+
+@pytest.mark.parametrize(
+    ("model", "tile", "batch", "message"),
+    [
+        (nn.Conv2d(3, 2, 1), None, 1, "such as RAFT, got Conv2d"),
+        (Counting(), None, 2, "batch must be 1, got 2"),
+        (Counting(), 64, 1, "without tiles, got tile 64"),
+    ],
+)
+def test_refuses(clip, tmp_path, model, tile, batch, message):
+    options = SequenceOptions(weights="test", tile=tile, warm_start=True)
+    with pytest.raises(ValueError, match=message):
+        run(clip, tmp_path / "out", options, model, batch=batch)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_carry_along_is_the_nearest_of_all(direction):
+    """Against every distance, on a field where some pixels leave the frame."""
+    flow = 6 * torch.randn(2, 2, 7, 9)
+    flow[0, :, 2, 3] = torch.nan
+    carried = carry_along(flow, direction)
+    y, x = torch.meshgrid(torch.arange(7.0), torch.arange(9.0), indexing="ij")
+    for one, found in zip(flow, carried, strict=True):
+        there = [
+            (px + direction * u, py + direction * v, u, v)
+            for px, py, u, v in zip(x.flatten(), y.flatten(), *one.flatten(1), strict=True)
+        ]
+        inside = [p for p in there if -0.5 < p[0] < 8.5 and -0.5 < p[1] < 6.5]
+        assert 3 < len(inside) < 60
+        for px, py, u, v in zip(x.flatten(), y.flatten(), *found.flatten(1), strict=True):
+            near = min(inside, key=lambda p, x=px, y=py: (p[0] - x) ** 2 + (p[1] - y) ** 2)
+            assert (u, v) == (near[2], near[3])
+
+
+def test_carry_along_a_moving_camera():
+    """All moves by (3, 1), and what moves a little more is found there in the next frame."""
+    flow = torch.tensor([3.0, 1.0]).view(1, 2, 1, 1).repeat(1, 1, 8, 12)
+    flow[0, 0, 2:4, 2:6] = 3.25
+    carried = carry_along(flow)
+    marked = torch.zeros(8, 12, dtype=torch.bool)
+    marked[3:5, 5:9] = True
+    assert torch.equal(carried[0, 0] == 3.25, marked)
+    assert (carried[0, 0][~marked] == 3).all()
+    assert (carried[0, 1] == 1).all()
+    assert (carry_along(torch.full((1, 2, 4, 4), 100.0)) == 0).all()  # all left
+    assert (carry_along(torch.full((1, 2, 4, 4), torch.nan)) == 0).all()
+
+
+def test_started_with_begins_on_the_network_s_grid():
+    """The flow before, (8, 0) all over, is a start of one grid pixel to the right."""
+    model = RAFTSmall(iterations=2).eval()
+    earlier = np.zeros((40, 56, 2), np.float32)
+    earlier[..., 0] = 8
+    pair = torch.rand(2, 1, 3, 40, 56)
+    start = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 16, 16)
+    with torch.no_grad():
+        found = StartedWith(model, earlier)(*pair)[0]
+        torch.testing.assert_close(found, model(*pair, start)[0])
+        assert not torch.allclose(found, model(*pair)[0])
