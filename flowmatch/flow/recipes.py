@@ -58,7 +58,7 @@ _OURS: Mapping[str, FlowRecipe] = {
     "pyramid-small": FlowRecipe("pyramid", Schedule(steps=2200, batch=4), "robust", _PYRAMID),
     "pyramid-large": FlowRecipe(
         "pyramid",
-        Schedule(steps=4000, batch=4, learning_rate=8e-4),
+        Schedule(steps=2300, batch=4, learning_rate=6e-4),
         "robust",
         _PYRAMID,
         size=(256, 384),
