@@ -64,7 +64,8 @@ class _Siamese(nn.Module):
         """Return the similarities ``[N]`` of features ``[N, D]`` with features ``[N, D]``."""
         if self.decision is None:
             apart = F.normalize(first, dim=1) - F.normalize(second, dim=1)
-            return -torch.linalg.vector_norm(apart, dim=1)
+            distance: Tensor = torch.linalg.vector_norm(apart, dim=1)
+            return -distance
         similarity: Tensor = self.decision(torch.cat([first, second], dim=1))
         return similarity[:, 0]
 
