@@ -73,8 +73,8 @@ def detect(image: ArrayLike, detector: str = "sift", *, keypoints: int = 8000) -
 
     Example:
         >>> found = detect(np.zeros((64, 96), np.uint8), "grid", keypoints=6)
-        >>> found.xy[:2].tolist()
-        [[15.5, 15.5], [47.5, 15.5]]
+        >>> found.xy[:3].tolist()
+        [[25.5, 20.5], [47.5, 20.5], [69.5, 20.5]]
 
     Reference:
         Lowe, IJCV 2004; Rublee et al., ORB, ICCV 2011; as OpenCV has them.
@@ -98,15 +98,15 @@ def detect(image: ArrayLike, detector: str = "sift", *, keypoints: int = 8000) -
 
 
 def _grid(H: int, W: int, keypoints: int) -> Keypoints:
-    """Spread patches evenly over an image, as many as are allowed, no closer than 4 pixels."""
-    inner_h, inner_w = (max(0.0, side - 2 * _GRID_RADIUS) for side in (H, W))
+    """Spread patches evenly over an image, as many as are allowed, whole pixels apart."""
+    inner_h, inner_w = (max(0, side - round(2 * _GRID_RADIUS)) for side in (H, W))
 
-    def points(step: float) -> tuple[int, int]:
-        return int(inner_h / step) + 1, int(inner_w / step) + 1
+    def points(step: int) -> tuple[int, int]:
+        return inner_h // step + 1, inner_w // step + 1
 
-    step = 4.0
+    step = 4
     while math.prod(points(step)) > keypoints:
-        step *= 1.02
+        step += 1
     rows, columns = points(step)
     # Centred, so that both margins are alike.
     top = ((H - 1) - (rows - 1) * step) / 2
