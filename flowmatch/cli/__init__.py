@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import typer
 
-from flowmatch.cli import bench, eval, flow, info, synth, train
+from flowmatch.cli import bench, eval, flow, info, match, synth, train
 from flowmatch.cli.options import console
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("flow")(flow.flow)
+app.command("match")(match.match)
 app.command("info")(info.info)
 app.command("bench")(bench.bench)
 app.add_typer(eval.eval_app, name="eval")
