@@ -93,8 +93,8 @@ def average_precision(correct: ArrayLike, possible: int) -> float:
         is possible.
 
     Example:
-        >>> average_precision([True, False, True, False], possible=3)
-        0.5555555555555556
+        >>> average_precision([True, False, True, True], possible=4)
+        0.6041666666666666
 
     Reference:
         Balntas et al., HPatches, CVPR 2017, section 5.2.
