@@ -22,7 +22,7 @@ from flowmatch.patches.pairs import (
     read_pairs,
     write_colmap,
 )
-from flowmatch.patches.published import load_published
+from flowmatch.patches.published import fingerprint, load_published
 
 FAILURES = TextColumn("{task.fields[failed]}")
 
@@ -108,8 +108,9 @@ def match(
         _refuse(bool(images) or camera is not None, "--pairs takes no images and no --camera")
         _refuse(len(output or []) != 1, "--pairs needs one -o FOLDER")
         assert output is not None
-        about = PairOptions(descriptor=descriptor, model=_model(model, "fundamental"), **options)
         network = _network(descriptor, device)
+        name = descriptor if descriptor in CLASSICAL else fingerprint(descriptor)
+        about = PairOptions(descriptor=name, model=_model(model, "fundamental"), **options)
         _match_list(network, pairs, root or pairs.parent, output[0], about, colmap, overwrite)
 
 

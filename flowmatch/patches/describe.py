@@ -88,12 +88,13 @@ def _sift(gray: NDArray[np.uint8], keypoints: Keypoints) -> NDArray[np.float32]:
     # SIFT looks up in which layer of its pyramid a keypoint was found. The scale tells.
     steps = np.rint(_SIFT_LAYERS * np.log2(np.maximum(keypoints.scale, 0.5) / _SIFT_SIGMA))
     octave, layer = np.divmod(steps.astype(np.int64) - 1, _SIFT_LAYERS)
-    octave = np.maximum(octave, -1)  # the image enlarged twice is its finest
+    # From the image enlarged twice to its last level that is not empty.
+    octave = np.clip(octave, -1, max(-1, min(gray.shape).bit_length() - 3))
     packed = (octave & 255) | (layer + 1) << 8
     points = _opencv_keypoints(keypoints, 2 * keypoints.scale, packed)
-    _, descriptors = cv2.SIFT.create().compute(gray, points)
-    if descriptors is None:
+    if not points:
         return np.empty((0, 128), np.float32)
+    _, descriptors = cv2.SIFT.create().compute(gray, points)
     return np.asarray(descriptors, np.float32)
 
 
@@ -104,6 +105,8 @@ def _orb(gray: NDArray[np.uint8], keypoints: Keypoints) -> NDArray[np.uint8]:
     # ORB leaves out what is close to the border; that gets bits of its own.
     result = np.zeros((len(level), 32), np.uint8)
     points = _opencv_keypoints(keypoints, side, level)
+    if not points:
+        return result
     kept, descriptors = cv2.ORB.create(nlevels=_ORB_LEVELS).compute(gray, points)
     if descriptors is not None:
         result[[point.class_id for point in kept]] = descriptors

@@ -17,6 +17,7 @@ DETECTORS = ("sift", "orb", "grid")
 MAGNIFICATION = 6.0
 # Half the side of the patches of a grid, pixels.
 _GRID_RADIUS = 16.0
+_SMALLEST = 12  # side of an image in which a detector may find something
 _MOST_PIXELS = 2**25  # of patches cut at once, 128 MB
 
 
@@ -87,7 +88,8 @@ def detect(image: ArrayLike, detector: str = "sift", *, keypoints: int = 8000) -
     if detector == "grid":
         return _grid(gray.shape[0], gray.shape[1], keypoints)
     make = cv2.SIFT.create if detector == "sift" else cv2.ORB.create
-    found = make(nfeatures=keypoints).detect(gray, None)
+    # OpenCV fails where a level of its pyramid is empty; so close to a border it finds nothing.
+    found = make(nfeatures=keypoints).detect(gray, None) if min(gray.shape) >= _SMALLEST else ()
     # Of equal scores the first in reading order, so that results repeat.
     found = sorted(found, key=lambda k: (-k.response, k.pt[1], k.pt[0], k.size, k.angle))
     rows = [(*k.pt, k.size, k.angle, k.response) for k in found[:keypoints]]

@@ -151,3 +151,21 @@ def test_networks_describe_in_batches(photo):
         assert len(describe(name, photo, nothing)) == 0
     with pytest.raises(ValueError, match="one of rootsift, sift, orb, got 'surf'"):
         describe("surf", photo, points)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (3, 2), (11, 40), (12, 12), (20, 33)])
+def test_tiny_images(shape):
+    noise = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    network = TFeat()
+    for detector in DETECTORS:
+        found = detect(noise, detector, keypoints=20)
+        for name in ("sift", "rootsift", "orb", network):
+            assert len(describe(name, noise, found)) == len(found.xy)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.6, 40.0, 5000.0])
+def test_keypoints_of_any_scale(photo, scale):
+    some = keypoint(100, 100, scale)
+    for name in ("sift", "orb", TFeat()):
+        assert len(describe(name, photo, some)) == 1
+        assert describe(name, photo, some).float().isfinite().all()

@@ -23,7 +23,7 @@ from flowmatch.patches.networks import (
     TwoChannelTwoStream,
     TwoStreamBranch,
 )
-from flowmatch.patches.published import load_published
+from flowmatch.patches.published import fingerprint, load_published
 from flowmatch.patches.torch7 import parse_t7
 
 # ---- Files as the authors' programs write them -------------------------------------------------
@@ -338,3 +338,12 @@ def test_published_tfeat(shared_data, name):
     network = load_published(path)
     patches = torch.rand(4, 1, 32, 32)
     torch.testing.assert_close(network(patches), reference.eval()(patches))
+
+
+def test_fingerprint_changes_with_the_file(tmp_path):
+    path = tmp_path / "weights.bin"
+    path.write_bytes(b"a")
+    first = fingerprint(path)
+    assert first == "weights.bin ca978112ca1bbdca"  # of SHA-256
+    path.write_bytes(b"b")
+    assert fingerprint(path) != first
