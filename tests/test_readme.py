@@ -28,7 +28,9 @@ def test_python_runs(code, tmp_path, monkeypatch, photo):
 def test_commands_exist():
     commands = set(
         re.findall(
-            r"flowmatch (flow|eval flow|train flow|synth flow|weights convert|bench|info)", README
+            r"flowmatch (flow|match|eval flow|eval patches|train flow|synth flow|weights convert|"
+            r"bench|info)",
+            README,
         )
     )
     assert len(commands) >= 5

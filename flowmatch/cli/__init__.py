@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import typer
 
-from flowmatch.cli import bench, eval, flow, info, synth, train, weights
+from flowmatch.cli import bench, eval, eval_patches, flow, info, match, synth, train, weights
 from flowmatch.cli.options import console
 
 app = typer.Typer(
@@ -16,8 +16,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("flow")(flow.flow)
+app.command("match")(match.match)
 app.command("info")(info.info)
 app.command("bench")(bench.bench)
+eval.eval_app.command("patches")(eval_patches.eval_patches)
 app.add_typer(eval.eval_app, name="eval")
 app.add_typer(train.train_app, name="train")
 app.add_typer(synth.synth_app, name="synth")
