@@ -122,7 +122,7 @@ std::tuple<Tensor, Tensor, Tensor> nearest_cuda(const Tensor& query, const Tenso
   Tensor index = new_empty(query, {s.batch, s.queries, k}, ScalarType::Long);
   Tensor both = new_empty(query, {s.batch, mutual ? s.queries : 0}, ScalarType::Bool);
   if (index.numel() == 0) return {distance, index, both};
-  Tensor scratch = new_empty(query, {nearest_scratch(s, mutual)}, ScalarType::Long);
+  Tensor scratch = new_empty(query, {cuda::nearest_scratch(s, mutual)}, ScalarType::Long);
   const Tensor a = torch::stable::contiguous(query), b = torch::stable::contiguous(reference);
   THO_DISPATCH_V2(query.scalar_type(), "nearest", AT_WRAP([&] {
                     cuda::nearest(device(a.const_data_ptr<scalar_t>()),
