@@ -99,7 +99,7 @@ __device__ void multiply(const T* query, int64_t queries, const T* reference, in
     }
     __syncthreads();
 #pragma unroll
-    for (int k = 0; k < kSlice; k += kMmaDepth) {
+    for (int k = 0; k < kSlice; k += kMmaDepth<Half<T>>) {
       uint32_t left[kDown][4];
 #pragma unroll
       for (int m = 0; m < kDown; ++m) {
