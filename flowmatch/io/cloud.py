@@ -111,8 +111,8 @@ def read_depth(path: FilePath, unit: float = 0.001) -> NDArray[np.float32]:
         >>> import tempfile
         >>> path = str(Path(tempfile.mkdtemp()) / "depth.png")
         >>> _ = cv2.imwrite(path, np.array([[1500, 0]], np.uint16))
-        >>> read_depth(path)
-        array([[1.5, nan]], dtype=float32)
+        >>> read_depth(path).tolist()
+        [[1.5, nan]]
     """
     path = existing_file(path)
     if not (math.isfinite(unit) and unit > 0):
