@@ -133,7 +133,7 @@ def read_depth(path: FilePath, unit: float = 0.001) -> NDArray[np.float32]:
         raise ValueError(f"{path}: damaged PNG: {error}") from error
     if raw is None or raw.shape != (height, width) or raw.dtype != np.uint16:
         raise ValueError(f"{path}: damaged PNG, its {width} x {height} pixels cannot be decoded")
-    depth = raw.astype(np.float32) * np.float32(unit)
+    depth = np.asarray(raw * unit, np.float32)
     depth[raw == 0] = np.nan
     return depth
 
