@@ -12,6 +12,8 @@ from flowmatch.geometry import fit_motion, transform
 
 _BATCH = 100_000  # triplets drawn at once
 _CHUNK = 2**22  # distances held at once
+_RANKED = 4096  # best motions that are compared with each other
+_DISTINCT = 6.0  # in thresholds, how far apart two motions take points on average
 _SHORTEST = 4.0  # in thresholds: edges below say little about the rotation
 
 
@@ -85,21 +87,29 @@ def ransac(
         return []
     motions = fit_motion(a[triplets], b[triplets])
     scores = _scores(motions, a, b, threshold)
-    best: list[Hypothesis] = []
-    taken: list[Tensor] = []
-    for k in scores.argsort(descending=True, stable=True)[: 64 * hypotheses].tolist():
-        moved = transform(motions[k], a)
-        if any(_apart(moved, other) < 4 * threshold for other in taken):
-            continue
-        refitted, inliers = _refit(motions[k], a, b, threshold)
-        moved = transform(refitted, a)
-        if inliers.sum() < 3 or any(_apart(moved, other) < 4 * threshold for other in taken):
-            continue
-        taken.append(moved)
-        best.append(Hypothesis(_around(refitted.numpy(), *middle), inliers.numpy()))
-        if len(best) == hypotheses:
-            break
+    best = []
+    for found in _distinct(motions, scores, a, threshold, hypotheses):
+        refitted, inliers = _refit(found, a, b, threshold)
+        if inliers.sum() >= 3:
+            best.append(Hypothesis(_around(refitted.numpy(), *middle), inliers.numpy()))
     return sorted(best, key=lambda found: -int(found.inliers.sum()))
+
+
+def _distinct(
+    motions: Tensor, scores: Tensor, a: Tensor, threshold: float, most: int
+) -> list[Tensor]:
+    """Take the best motion, drop those that move points about the same way, and so on."""
+    order = scores.argsort(descending=True, stable=True)[:_RANKED]
+    probes = a[:: max(1, len(a) // 32)]
+    moved = transform(motions[order], probes)
+    left = torch.ones(len(order), dtype=torch.bool)
+    taken = []
+    while left.any() and len(taken) < most:
+        k = int(left.long().argmax())
+        taken.append(motions[order[k]])
+        apart = torch.linalg.vector_norm(moved - moved[k], dim=-1).mean(-1)
+        left &= apart > _DISTINCT * threshold
+    return taken
 
 
 def _draw(
@@ -145,10 +155,6 @@ def _refit(motion: Tensor, a: Tensor, b: Tensor, threshold: float) -> tuple[Tens
         inliers = now
         motion = fit_motion(a[inliers], b[inliers])
     return motion, torch.linalg.vector_norm(transform(motion, a) - b, dim=-1) < threshold
-
-
-def _apart(moved: Tensor, other: Tensor) -> float:
-    return float(torch.linalg.vector_norm(moved - other, dim=-1).mean())
 
 
 def _around(
