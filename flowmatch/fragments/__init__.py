@@ -7,7 +7,7 @@ from flowmatch.fragments.networks import MODELS, Descriptor3D
 from flowmatch.fragments.normals import estimate_normals, local_frames
 from flowmatch.fragments.ransac import ransac
 from flowmatch.fragments.refine import refine_motion
-from flowmatch.fragments.register import Registration, RegisterOptions, register
+from flowmatch.fragments.register import RegisterOptions, Registration, register
 
 __all__ = [
     "MODELS",

@@ -90,7 +90,9 @@ def _agree(cloud: Points, normals: NDArray[np.float64], index: NDArray[np.int64]
             sign[node] = sign[parent[node]] if agrees else -sign[parent[node]]
     sizes = np.bincount(piece, minlength=pieces)
     middle = np.stack([np.bincount(piece, cloud[:, k], pieces) for k in range(3)], 1)
-    inward = np.einsum("ni,ni->n", normals * sign[:, None], (middle / sizes[:, None])[piece] - cloud)
+    inward = np.einsum(
+        "ni,ni->n", normals * sign[:, None], (middle / sizes[:, None])[piece] - cloud
+    )
     outward = np.bincount(piece, np.sign(inward), pieces) < 0
     return np.asarray(normals * np.where(outward[piece], -sign, sign)[:, None] + 0.0)
 
