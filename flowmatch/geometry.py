@@ -67,7 +67,7 @@ def compose(*motions: Tensor) -> Tensor:
     """
     if not motions:
         raise ValueError("at least one motion is needed")
-    done = motions[0]
+    done: Tensor = motions[0]
     for following in motions[1:]:
         done = done @ following
     return done
@@ -91,8 +91,9 @@ def rotation_about(vectors: Tensor) -> Tensor:
     """
     x, y, z = vectors.unbind(-1)
     zero = torch.zeros_like(x)
-    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
-    return torch.matrix_exp(skew)  # also exact for small angles, where the formula divides 0 by 0
+    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).view(*x.shape, 3, 3)
+    # Also exact for small angles, where the formula divides 0 by 0.
+    return torch.matrix_exp(skew)
 
 
 def rotation_angle(first: Tensor, second: Tensor) -> Tensor:
@@ -129,7 +130,8 @@ def translation_error(first: Tensor, second: Tensor) -> Tensor:
         >>> translation_error(torch.eye(4), motion(torch.eye(3), torch.tensor([3.0, 4.0, 0.0])))
         tensor(5.)
     """
-    return torch.linalg.vector_norm(first[..., :3, 3] - second[..., :3, 3], dim=-1)
+    apart: Tensor = torch.linalg.vector_norm(first[..., :3, 3] - second[..., :3, 3], dim=-1)
+    return apart
 
 
 def fit_motion(source: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -2,8 +2,8 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_array
-from scipy.spatial import cKDTree
+from scipy.sparse import csr_array  # type: ignore[import-untyped]
+from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
 from flowmatch.fragments.keypoints import as_points
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
 Points = NDArray[np.float64]
 
@@ -86,7 +86,8 @@ def covariances(
     """Sum up weighted outer products of neighbours less their centre, ``[K, 3, 3]``."""
     near = points[np.minimum(index, len(points) - 1)] - centres[:, None]
     share = weights / np.maximum(weights.sum(1, keepdims=True), np.finfo(float).tiny)
-    return np.einsum("kn,kni,knj->kij", share, near, near, optimize=True)
+    summed: NDArray[np.float64] = np.einsum("kn,kni,knj->kij", share, near, near, optimize=True)
+    return summed
 
 
 def iss_keypoints(

@@ -103,7 +103,7 @@ def _distinct(
     probes = a[:: max(1, len(a) // 32)]
     moved = transform(motions[order], probes)
     left = torch.ones(len(order), dtype=torch.bool)
-    taken = []
+    taken: list[Tensor] = []
     while left.any() and len(taken) < most:
         k = int(left.long().argmax())
         taken.append(motions[order[k]])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
 from flowmatch.fragments.keypoints import Points, as_points
 from flowmatch.fragments.normals import estimate_normals
@@ -40,6 +40,17 @@ def move(motion: ArrayLike, points: ArrayLike) -> NDArray[np.float64]:
     matrix = np.asarray(motion, np.float64)
     moved: NDArray[np.float64] = np.asarray(points, np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
     return moved
+
+
+def inverse(motion: ArrayLike) -> Matrix:
+    """Return the motion back, ``[4, 4]``.
+
+    Example:
+        >>> inverse([[1, 0, 0, 5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])[0, 3].item()
+        -5.0
+    """
+    matrix: Matrix = np.linalg.inv(np.asarray(motion, np.float64))
+    return matrix
 
 
 class Refiner:

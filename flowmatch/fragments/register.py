@@ -19,7 +19,7 @@ from flowmatch.fragments.keypoints import (
 )
 from flowmatch.fragments.normals import estimate_normals
 from flowmatch.fragments.ransac import Hypothesis, ransac
-from flowmatch.fragments.refine import Matrix, Refiner, move
+from flowmatch.fragments.refine import Matrix, Refiner, inverse, move
 from flowmatch.ops import nearest
 
 # On 24 pairs of frames of an office that overlap by a quarter to three quarters, and on 12 that do
@@ -50,8 +50,8 @@ class Registration(NamedTuple):
     """Root mean square distance of these points along the normals, metres."""
     voxel: float
     """Of the down-sampled clouds, metres."""
-    information: NDArray[np.float64]
-    """``[6, 6]``, see `agreement.Agreement`."""
+    grip: float
+    """How firmly the surfaces hold the motion, see `agreement.Agreement`: 0 where they slide."""
     trusted: bool
     reason: str
     """Why it is trusted, or why not."""
@@ -105,8 +105,8 @@ class Scan(NamedTuple):
     """One a half voxel, for the refinement."""
 
 
-Report = Callable[[str, int, int], None]
-"""Called with what is being done, how many keypoints are, and of how many."""
+Report = Callable[[int, int], None]
+"""Called with how many keypoints of a scan are described, and of how many."""
 
 
 def choose_voxel(*scans: Points) -> float:
@@ -130,7 +130,7 @@ def prepare(
     options: RegisterOptions | None = None,
     *,
     viewpoint: ArrayLike | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Report = lambda done, total: None,
 ) -> Scan:
     """Down-sample a scan, find its normals and keypoints, and describe these.
 
@@ -174,7 +174,7 @@ def register(
     options: RegisterOptions | None = None,
     *,
     viewpoints: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
-    progress: Report = lambda task, done, total: None,
+    progress: Report = lambda done, total: None,
 ) -> Registration:
     """Find the rigid motion that lays one scan on another, from any start.
 
@@ -188,7 +188,7 @@ def register(
         options: How; the defaults suit scans of rooms, buildings and gardens.
         viewpoints: Where each sensor stood, ``[3]`` in its scan's frame, if known: normals are
             then sure of their side, and more descriptors match.
-        progress: Called while keypoints are described.
+        progress: Called while keypoints are described, first of the source.
 
     Returns:
         `Registration`. Look at `trusted` before use: scans that do not overlap give a motion, too.
@@ -211,20 +211,13 @@ def register(
     if min(len(first), len(second)) < 10:
         raise ValueError(f"each scan needs 10 points, got {len(first)} and {len(second)}")
     voxel = options.voxel or choose_voxel(first, second)
-    scans = [
-        prepare(
-            network,
-            points,
-            voxel,
-            options,
-            viewpoint=view,
-            progress=lambda done, total, name=name: progress(name, done, total),  # type: ignore[misc]
-        )
-        for name, points, view in zip(
-            ("source", "target"), (first, second), viewpoints, strict=True
-        )
-    ]
-    return register_scans(*scans, voxel, options)
+    first_view, second_view = viewpoints
+    return register_scans(
+        prepare(network, first, voxel, options, viewpoint=first_view, progress=progress),
+        prepare(network, second, voxel, options, viewpoint=second_view, progress=progress),
+        voxel,
+        options,
+    )
 
 
 def register_scans(
@@ -259,7 +252,7 @@ def register_scans(
         evidence=best.evidence,
         rmse=fit.rmse,
         voxel=voxel,
-        information=fit.information,
+        grip=fit.grip,
         trusted=trusted,
         reason=reason,
     )
@@ -274,7 +267,7 @@ def _nothing(pairs: NDArray[np.float64], voxel: float) -> Registration:
         evidence=0.0,
         rmse=float("nan"),
         voxel=voxel,
-        information=NO_AGREEMENT.information,
+        grip=NO_AGREEMENT.grip,
         trusted=False,
         reason=f"no three of {len(pairs)} correspondences fit a rigid motion",
     )
@@ -320,7 +313,7 @@ def _try(
 def _agreement(source: Scan, target: Scan, motion: Matrix, voxel: float) -> Agreement:
     """Measure on the smaller scan, so that a part of a large one may overlap wholly."""
     if len(source.points) > len(target.points):
-        source, target, motion = target, source, np.linalg.inv(motion)
+        source, target, motion = target, source, inverse(motion)
     return agreement(source.points, source.normals, target.points, target.normals, motion, voxel)
 
 

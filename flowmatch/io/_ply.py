@@ -19,7 +19,7 @@ _LONGEST_HEADER = 2**16
 
 class _Element(NamedTuple):
     name: str
-    count: int
+    rows: int
     fields: list[tuple[str, str]]  # name, NumPy type; a list has the type ""
 
 
@@ -42,16 +42,16 @@ def read_ply(path: Path) -> NDArray[np.float64]:
             raise ValueError(f"{path}: expected each property of a vertex once, got {names}")
         if not order:
             columns = (names.index("x"), names.index("y"), names.index("z"))
-            skip = sum(element.count for element in before)
-            return number_table(path, file, columns, skip=skip, rows=vertex.count)
-        sizes = [_row(path, order, element).itemsize * element.count for element in before]
+            skip = sum(element.rows for element in before)
+            return number_table(path, file, columns, skip=skip, rows=vertex.rows)
+        sizes = [_row(path, order, element).itemsize * element.rows for element in before]
         row = _row(path, order, vertex)
-        if sum(sizes) + row.itemsize * vertex.count > stored:
+        if sum(sizes) + row.itemsize * vertex.rows > stored:
             raise ValueError(
-                f"{path}: expected {sum(sizes) + row.itemsize * vertex.count} bytes for "
-                f"{vertex.count} vertices, got {stored}"
+                f"{path}: expected {sum(sizes) + row.itemsize * vertex.rows} bytes for "
+                f"{vertex.rows} vertices, got {stored}"
             )
-        rows = np.fromfile(path, row, vertex.count, offset=start + sum(sizes))
+        rows = np.fromfile(path, row, vertex.rows, offset=start + sum(sizes))
     return np.stack([rows[axis].astype(np.float64) for axis in "xyz"], axis=1)
 
 
