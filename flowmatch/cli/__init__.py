@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import typer
 
-from flowmatch.cli import bench, eval, flow, info, synth, train
+from flowmatch.cli import bench, eval, flow, info, register, synth, train
 from flowmatch.cli.options import console
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("flow")(flow.flow)
+app.command("register")(register.register_command)
 app.command("info")(info.info)
 app.command("bench")(bench.bench)
 app.add_typer(eval.eval_app, name="eval")
@@ -30,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after ``flowmatch``; None takes those of the process.
 
     Returns:
-        0 when all went well, 2 for bad input, 130 when interrupted.
+        0 when all went well, 1 when ``register`` found nothing to trust, 2 for bad input, 130 when
+        interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:

@@ -12,8 +12,8 @@ from flowmatch.fragments.describe import Network
 from flowmatch.fragments.keypoints import Points, as_points
 from flowmatch.fragments.refine import Matrix, inverse, move
 from flowmatch.fragments.register import (
-    Registration,
     RegisterOptions,
+    Registration,
     choose_voxel,
     prepare,
     register_scans,
@@ -246,9 +246,7 @@ def _groups(count: int, edges: Sequence[Measured]) -> list[int]:
     return group
 
 
-def _spanning_tree(
-    count: int, anchor: int, edges: Sequence[Measured]
-) -> NDArray[np.float64]:
+def _spanning_tree(count: int, anchor: int, edges: Sequence[Measured]) -> NDArray[np.float64]:
     """Place scans by the best edges that reach them, from the anchor on."""
     motions = np.tile(np.eye(4), (count, 1, 1))
     placed = {anchor}

@@ -239,7 +239,7 @@ def register_scans(
         return _nothing(pairs, voxel)
     best = tried[0]
     motion, fit = best.motion, best.fit
-    if options.refine != "none":
+    if options.refine != "none" and best.evidence > _LEAST_EVIDENCE / 2:
         motion = Refiner(source.fine, target.fine, options.refine)(motion, voxel)
         fit = _agreement(source, target, motion, voxel)
     rival = tried[1].evidence / max(best.evidence, 1e-9) if len(tried) > 1 else 0.0
@@ -269,7 +269,7 @@ def _nothing(pairs: NDArray[np.float64], voxel: float) -> Registration:
         voxel=voxel,
         grip=NO_AGREEMENT.grip,
         trusted=False,
-        reason=f"no three of {len(pairs)} correspondences fit a rigid motion",
+        reason=f"of {len(pairs)} correspondences no four fit a rigid motion",
     )
 
 
@@ -296,7 +296,10 @@ def _try(
     """Refine each motion; return those that stay different, the one with most evidence first."""
     refiner = None if method == "none" else Refiner(source.points, target.points, method)
     tried = []
+    least = max(4, 0.2 * max((one.inliers.sum() for one in found), default=0))
     for motion, inliers in found:
+        if inliers.sum() < least:  # far below the best: chance, and slow to refine
+            continue
         refined = motion if refiner is None else refiner(motion, 2 * voxel)
         fit = _agreement(source, target, refined, voxel)
         # What the descriptors say times what the surfaces do: each alone is fooled by planes.
