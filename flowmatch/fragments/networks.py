@@ -20,6 +20,7 @@ class Descriptor3D(nn.Module):
             the cloud's axes, as published.
 
     Example:
+        >>> import torch
         >>> Descriptor3D(4, 8)(torch.zeros(2, 30, 30, 30)).shape
         torch.Size([2, 8])
 

@@ -12,7 +12,7 @@ from flowmatch.geometry import fit_motion, transform
 
 _BATCH = 100_000  # triplets drawn at once
 _CHUNK = 2**22  # distances held at once
-_RANKED = 4096  # best motions that are compared with each other
+_MOST_TRIPLETS = 20_000  # that fit: where there are so many, more say nothing new
 _DISTINCT = 6.0  # in thresholds, how far apart two motions take points on average
 _SHORTEST = 4.0  # in thresholds: edges below say little about the rotation
 
@@ -99,7 +99,7 @@ def _distinct(
     motions: Tensor, scores: Tensor, a: Tensor, threshold: float, most: int
 ) -> list[Tensor]:
     """Take the best motion, drop those that move points about the same way, and so on."""
-    order = scores.argsort(descending=True, stable=True)[:_RANKED]
+    order = scores.argsort(descending=True, stable=True)
     probes = a[:: max(1, len(a) // 32)]
     moved = transform(motions[order], probes)
     left = torch.ones(len(order), dtype=torch.bool)
@@ -131,7 +131,9 @@ def _draw(
             low, high = np.minimum(*edges), np.maximum(*edges)
             triplets = triplets[(low >= edge_ratio * high) & (low >= shortest)]
         kept.append(triplets)
-    return torch.from_numpy(np.concatenate(kept))
+        if sum(map(len, kept)) >= _MOST_TRIPLETS:
+            break
+    return torch.from_numpy(np.concatenate(kept)[:_MOST_TRIPLETS])
 
 
 def _scores(motions: Tensor, a: Tensor, b: Tensor, threshold: float) -> Tensor:

@@ -16,6 +16,7 @@ from flowmatch.geometry import motion as as_motion
 from flowmatch.geometry import rotation_about
 
 Matrix = NDArray[np.float64]
+_MOST_POINTS = 6000  # of the source: more do not make six numbers better
 _METHODS = ("auto", "gicp", "icp")
 
 
@@ -165,6 +166,7 @@ def _gicp(a: Points, b: Points) -> _Step:
 
 def _point_to_plane(a: Points, b: Points) -> _Step:
     tree = cKDTree(b)
+    a = a[:: -(-len(a) // _MOST_POINTS)]
     spacing = float(np.median(tree.query(b[:: max(1, len(b) // 500)], k=[2])[0]))
     normals = estimate_normals(b, 4 * max(spacing, 1e-9))
 

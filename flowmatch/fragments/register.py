@@ -29,7 +29,7 @@ _LEAST_INLIERS = 10
 _LEAST_GRIP = 0.002
 _RIVAL = 0.7
 _HYPOTHESES = 10
-_MOST_POINTS = 20_000
+_MOST_POINTS = 10_000
 
 
 class Registration(NamedTuple):
@@ -199,9 +199,9 @@ def register(
 
     Example:
         >>> scan = np.random.default_rng(0).normal(size=(400, 3))
-        >>> found = register("fpfh", scan, scan + [5, 0, 0], RegisterOptions(voxel=0.2))
+        >>> found = register("fpfh", scan, scan + [5, 6, 7], RegisterOptions(voxel=0.2))
         >>> found.motion[:3, 3].round(2).tolist()
-        [5.0, 0.0, 0.0]
+        [5.0, 6.0, 7.0]
 
     Reference:
         The order of steps: Zeng et al., 3DMatch, CVPR 2017, section 5.2.

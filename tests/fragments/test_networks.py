@@ -86,7 +86,7 @@ def test_weights_are_kept_as_halves(tmp_path):
     [
         ({}, "must say one of 3dmatch, slim"),
         (
-            {"model": "slim", "arguments": '{"channels": 1000000000}'},
+            {"model": "slim", "arguments": '{"channels": 900000000}'},
             "does not fit|cannot be built",
         ),
         ({"model": "slim", "arguments": '{"wings": 2}'}, "cannot be built"),

@@ -15,7 +15,7 @@ def matches(share, seed, count=400, noise=0.005):
     source = rng.uniform(-2, 2, (count, 3)) + 50
     target = source @ motion[:3, :3].T + motion[:3, 3] + noise * rng.normal(size=(count, 3))
     wrong = rng.permutation(count)[round(share * count) :]
-    target[wrong] = target[rng.permutation(wrong)]
+    target[wrong] = target[np.roll(wrong, 1)]
     right = np.ones(count, bool)
     right[wrong] = False
     return source, target, motion, right
