@@ -1,4 +1,4 @@
-"""Fragments with known motions: the 3DMatch benchmark's layout, posed depth frames, single pairs."""
+"""Fragments with known motions: the 3DMatch benchmark, posed depth frames, single pairs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +26,8 @@ class FragmentPair(NamedTuple):
     """``[4, 4]``, source to target; None where the fragments do not overlap."""
     information: NDArray[np.float64] | None
     """``[6, 6]`` of ``gt.info``; None where it must be found from the overlap."""
+    listed: bool
+    """The layout lists overlapping pairs only, so that a truth means an overlap."""
     neighbours: bool
     """One follows the other, which the registration rule leaves out."""
     viewpoints: bool
@@ -37,7 +39,7 @@ class Entry(NamedTuple):
 
     first: int
     second: int
-    count: int
+    total: int
     matrix: NDArray[np.float64]
 
 
@@ -134,7 +136,9 @@ def _find_in(folder: Path) -> list[FragmentPair]:
         if truth.shape != (4, 4):
             raise ValueError(f"{folder / 'gt.npy'}: expected [4, 4], got {list(truth.shape)}")
         source, target = _reader(ends[0]), _reader(ends[1])
-        return [FragmentPair(folder.name, folder.name, source, target, truth, None, False, False)]
+        return [
+            FragmentPair(folder.name, folder.name, source, target, truth, None, True, False, False)
+        ]
     return []
 
 
@@ -147,7 +151,7 @@ def _benchmark(folder: Path, logs: Path) -> list[FragmentPair]:
     if (logs / "gt.info").is_file():
         information = {(e.first, e.second): e.matrix for e in read_log(logs / "gt.info", 6)}
     entries = read_log(logs / "gt.log")
-    count = max((entry.count for entry in entries), default=0)
+    count = max((entry.total for entry in entries), default=0)
     truths = {(entry.first, entry.second): entry.matrix for entry in entries}
     pairs = []
     for i in range(count):
@@ -160,6 +164,7 @@ def _benchmark(folder: Path, logs: Path) -> list[FragmentPair]:
                     _reader(folder / f"cloud_bin_{i}.ply"),
                     truths.get((i, j)),
                     information.get((i, j)),
+                    True,
                     j == i + 1,
                     False,
                 )
@@ -186,6 +191,8 @@ def _frames(folder: Path) -> list[FragmentPair]:
     for (a, pose_a), (b, pose_b) in zip(poses, poses[_FRAMES_APART:], strict=False):
         truth = inverse(pose_b) @ pose_a
         found.append(
-            FragmentPair(f"{a} {b}", folder.name, reader(a), reader(b), truth, None, False, True)
+            FragmentPair(
+                f"{a} {b}", folder.name, reader(a), reader(b), truth, None, False, False, True
+            )
         )
     return found[:: -(-len(found) // _MOST_PAIRS)]

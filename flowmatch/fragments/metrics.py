@@ -63,29 +63,6 @@ def inlier_ratio(correspondences: ArrayLike, truth: ArrayLike, tau1: float = 0.1
     return float((np.linalg.norm(move(truth, pairs[:, 0]) - pairs[:, 1], axis=1) < tau1).mean())
 
 
-def overlap_ratio(
-    source: ArrayLike, target: ArrayLike, motion: ArrayLike, distance: float
-) -> float:
-    """Return the larger share of one cloud that lies within `distance` of the other.
-
-    Args:
-        source: ``[N, 3]``, metres.
-        target: ``[M, 3]``.
-        motion: ``[4, 4]``, source to target.
-        distance: Metres.
-    """
-    from scipy.spatial import cKDTree  # type: ignore[import-untyped]
-
-    a, b = move(motion, as_points(source, "source")), as_points(target, "target")
-    if len(a) == 0 or len(b) == 0:
-        return 0.0
-    near = [
-        float(np.isfinite(cKDTree(there).query(here, distance_upper_bound=distance)[0]).mean())
-        for here, there in ((a, b), (b, a))
-    ]
-    return max(near)
-
-
 def registration_error(motion: ArrayLike, truth: ArrayLike, information: ArrayLike) -> float:
     """Return the mean square error of a motion as the 3DMatch benchmark estimates it.
 
