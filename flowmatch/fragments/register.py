@@ -192,6 +192,7 @@ def register(
 
     Returns:
         `Registration`. Look at `trusted` before use: scans that do not overlap give a motion, too.
+        What looks alike is taken for the same: bare corners of two rooms may be trusted.
 
     Raises:
         ValueError: Wrong shapes, points that are not finite, fewer than 10 of them.

@@ -3,9 +3,19 @@
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+SCALE = 0.6
+
+
+def balls(seed, count=12):
+    """Points on balls that lie about in 1.5 m: nothing that a room has, [N, 3]."""
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(count, 400, 3))
+    points *= rng.uniform(0.1, 0.3, (count, 1, 1)) / np.linalg.norm(points, axis=2, keepdims=True)
+    return (points + rng.uniform(0, 1.5, (count, 1, 3))).reshape(-1, 3)
+
 
 def room(seed=0, density=200):
-    """Points on the walls, floor and furniture of a room of about 4 x 3 x 2.5 m, [N, 3].
+    """Points on the walls, floor and furniture of a room of 2.4 x 1.8 x 1.5 m, [N, 3].
 
     It widens to one end, because a box looks the same from its other end.
     """
@@ -20,7 +30,7 @@ def room(seed=0, density=200):
     parts.append([2, 1.5, 1] + 0.4 * ball / np.linalg.norm(ball, axis=1, keepdims=True))
     points = np.concatenate(parts)
     points[:, 1:] *= 1 + points[:, :1] * rng.uniform(0.05, 0.12, 2)
-    return points
+    return SCALE * points
 
 
 def _box(rng, low, high, density):
@@ -44,9 +54,10 @@ def motion(seed, shift=2.0):
 
 
 def part(points, low, high, seed=0, noise=0.003):
-    """What of a cloud lies between two x, with noise, thinned, [M, 3]."""
+    """What of a room lies between two x of 0 to 4, with noise, thinned, [M, 3]."""
     rng = np.random.default_rng(seed)
-    inside = points[(points[:, 0] >= low) & (points[:, 0] <= high)]
+    x = points[:, 0] / SCALE
+    inside = points[(x >= low) & (x <= high)]
     kept = inside[rng.permutation(len(inside))[: int(0.8 * len(inside))]]
     return kept + noise * rng.normal(size=kept.shape)
 

@@ -19,7 +19,7 @@ from flowmatch.fragments.metrics import (
 )
 from flowmatch.fragments.refine import inverse, move
 from flowmatch.io import write_cloud
-from tests.fragments.scenes import motion, part, room
+from tests.fragments.scenes import balls, motion, part, room
 
 
 def test_fpr95_by_a_plain_sweep():
@@ -65,7 +65,7 @@ def write_log(path, entries, total):
 
 @pytest.fixture(scope="module")
 def benchmark(tmp_path_factory):
-    """A scene of four fragments in the benchmark's layout; the last is of another room."""
+    """A scene of four fragments in the benchmark's layout; the last is of something else."""
     folder = tmp_path_factory.mktemp("bench") / "kitchen"
     logs = folder.with_name("kitchen-evaluation")
     folder.mkdir()
@@ -73,7 +73,7 @@ def benchmark(tmp_path_factory):
     cloud = room()
     ends = [(0, 2.6), (0.7, 3.3), (1.0, 4)]
     parts = [part(cloud, *end, seed) for seed, end in enumerate(ends)]
-    parts.append(part(room(99), 0, 1.5, 5))
+    parts.append(balls(5))
     poses = [motion(seed) for seed in range(4)]
     for k, (pose, points) in enumerate(zip(poses, parts, strict=True)):
         write_cloud(folder / f"cloud_bin_{k}.ply", move(pose, points))
@@ -99,7 +99,7 @@ def test_layout_of_the_benchmark(benchmark):
 
 
 def test_a_room_is_recalled(benchmark):
-    rows = evaluate(find_fragments(benchmark)[:3], {"FPFH": "fpfh"}, RegisterOptions(voxel=0.08))
+    rows = evaluate(find_fragments(benchmark)[:3], {"FPFH": "fpfh"}, RegisterOptions(voxel=0.05))
     assert [row.rotated for row in rows] == [False, True]
     for row in rows:
         assert row.pairs == 2
@@ -114,7 +114,7 @@ def test_command_prints_numbers(benchmark, tmp_path, capsys):
     write_cloud(tmp_path / "src.npy", part(cloud, 0, 2.6))
     write_cloud(tmp_path / "ref.ply", move(truth, part(cloud, 0.8, 4, 1)))
     np.save(tmp_path / "gt.npy", truth)
-    words = ["eval", "fragments", str(tmp_path), "--no-rotated", "--voxel", "0.08"]
+    words = ["eval", "fragments", str(tmp_path), "--no-rotated", "--voxel", "0.05"]
     assert main([*words, "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)["scores"]
     assert [row["method"] for row in scores] == ["FPFH"]

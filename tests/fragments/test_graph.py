@@ -6,18 +6,18 @@ import pytest
 from flowmatch.fragments import RegisterOptions
 from flowmatch.fragments.graph import Measured, register_many, solve_poses
 from flowmatch.fragments.refine import inverse, move
-from tests.fragments.scenes import errors, motion, part, room
+from tests.fragments.scenes import balls, errors, motion, part, room
 
 
 def test_three_parts_of_a_room_and_a_stranger():
     cloud = room()
     truths = [motion(seed) for seed in range(4)]
     parts = [part(cloud, *ends, seed) for seed, ends in enumerate([(0, 2.4), (0.8, 3.2), (1.6, 4)])]
-    parts.append(part(room(99), 0, 1.2, 3))
+    parts.append(balls(3))
     scans = [move(truth, cloud) for truth, cloud in zip(truths, parts, strict=True)]
     seen = []
     found = register_many(
-        "fpfh", scans, RegisterOptions(voxel=0.06), progress=lambda *now: seen.append(now)
+        "fpfh", scans, RegisterOptions(voxel=0.05), progress=lambda *now: seen.append(now)
     )
     assert found.placed.tolist() == [True, True, True, False]
     assert not found.trusted
