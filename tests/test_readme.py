@@ -27,7 +27,10 @@ def test_python_runs(code, tmp_path, monkeypatch, photo):
 
 def test_commands_exist():
     commands = set(
-        re.findall(r"flowmatch (flow|eval flow|train flow|synth flow|bench|info)", README)
+        re.findall(
+            r"flowmatch (flow|register|eval flow|eval fragments|train flow|synth flow|bench|info)",
+            README,
+        )
     )
     assert len(commands) >= 5
     for command in commands:

@@ -12,7 +12,7 @@ from flowmatch.geometry import fit_motion, transform
 
 _BATCH = 100_000  # triplets drawn at once
 _CHUNK = 2**22  # distances held at once
-_MOST_TRIPLETS = 20_000  # that fit: where there are so many, more say nothing new
+_MOST_TRIPLETS = 8_000  # that fit: where there are so many, more say nothing new
 _DISTINCT = 6.0  # in thresholds, how far apart two motions take points on average
 _SHORTEST = 4.0  # in thresholds: edges below say little about the rotation
 

@@ -11,7 +11,7 @@ from flowmatch.fragments.refine import move
 from flowmatch.io import read_cloud, read_image, write_cloud
 from tests.fragments.scenes import errors, motion, part, room
 
-FAST = ["--voxel", "0.05"]
+FAST = ["--voxel", "0.06"]
 
 
 @pytest.fixture(scope="module")
