@@ -21,7 +21,7 @@ def scans():
 def test_halves_of_a_room_from_any_rotation(scans, seed):
     truth = motion(seed)
     found = register(
-        "fpfh", scans[0], move(truth, scans[1]), RegisterOptions(voxel=0.06, seed=seed)
+        "fpfh", scans[0], move(truth, scans[1]), RegisterOptions(voxel=0.05, seed=seed)
     )
     angle, distance = errors(found.motion, truth)
     assert angle < 0.5
@@ -38,14 +38,14 @@ def test_halves_of_a_room_from_any_rotation(scans, seed):
 
 def test_the_same_twice(scans):
     first, second = (
-        register("fpfh", *scans, RegisterOptions(voxel=0.06, refine="icp")) for _ in range(2)
+        register("fpfh", *scans, RegisterOptions(voxel=0.05, refine="icp")) for _ in range(2)
     )
     np.testing.assert_array_equal(first.motion, second.motion)
 
 
 def test_scans_of_different_things_are_not_trusted(scans):
     for seed in range(3):
-        options = RegisterOptions(voxel=0.06, seed=seed)
+        options = RegisterOptions(voxel=0.05, seed=seed)
         found = register("fpfh", scans[0], move(motion(seed), balls(seed)), options)
         assert not found.trusted, found.reason
 
@@ -60,7 +60,7 @@ def test_planes_slide_and_are_not_trusted():
 def test_a_network_serves_as_well(scans):
     network = MODELS["slim"](4, 8)  # random weights keep some of what differs
     done = []
-    options = RegisterOptions(keypoints=60, voxel=0.06)
+    options = RegisterOptions(keypoints=60, voxel=0.05)
     found = register(network, *scans, options, progress=lambda *now: done.append(now))
     assert found.motion.shape == (4, 4)
     assert done == [(60, 60)] * 2
