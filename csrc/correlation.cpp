@@ -235,7 +235,7 @@ CorrelationShape grad_shape(const Tensor& g, const Tensor& other, int64_t radius
   return s;
 }
 
-Tensor correlation_cpu(const Tensor& f1, const Tensor& f2, int64_t radius, int64_t stride) {
+Tensor correlation_cpu(const Tensor& f1, const Tensor& f2, int64_t radius, int64_t stride, bool) {
   const auto s = shape(f1, f2, radius, stride);
   const Tensor a = torch::stable::contiguous(f1), b = torch::stable::contiguous(f2);
   Tensor volume = new_output(f1, {s.batch, s.displacements(), s.height, s.width});
@@ -250,7 +250,7 @@ Tensor correlation_cpu(const Tensor& f1, const Tensor& f2, int64_t radius, int64
 }
 
 Tensor correlation_grad_cpu(const Tensor& g, const Tensor& other, int64_t radius, int64_t stride,
-                            bool first) {
+                            bool first, bool) {
   const auto s = grad_shape(g, other, radius, stride);
   const Tensor a = torch::stable::contiguous(g), b = torch::stable::contiguous(other);
   Tensor grad = new_output(other, {s.batch, s.channels, s.height, s.width});
@@ -275,7 +275,8 @@ STABLE_TORCH_LIBRARY_IMPL(flowmatch, CPU, m) {
 namespace flowmatch {
 namespace {
 
-Tensor correlation_cuda(const Tensor& f1, const Tensor& f2, int64_t radius, int64_t stride) {
+Tensor correlation_cuda(const Tensor& f1, const Tensor& f2, int64_t radius, int64_t stride,
+                        bool tf32) {
   const auto s = shape(f1, f2, radius, stride);
   const torch::stable::accelerator::DeviceGuard guard(f1.get_device_index());
   const Tensor a = torch::stable::contiguous(f1), b = torch::stable::contiguous(f2);
@@ -285,7 +286,7 @@ Tensor correlation_cuda(const Tensor& f1, const Tensor& f2, int64_t radius, int6
   THO_DISPATCH_V2(f1.scalar_type(), "correlation", AT_WRAP([&] {
                     cuda::correlation(
                         device(a.const_data_ptr<scalar_t>()), device(b.const_data_ptr<scalar_t>()),
-                        device(volume.mutable_data_ptr<scalar_t>()), s, current_stream(f1));
+                        device(volume.mutable_data_ptr<scalar_t>()), s, tf32, current_stream(f1));
                   }),
                   FLOWMATCH_FLOATS);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
@@ -293,16 +294,17 @@ Tensor correlation_cuda(const Tensor& f1, const Tensor& f2, int64_t radius, int6
 }
 
 Tensor correlation_grad_cuda(const Tensor& g, const Tensor& other, int64_t radius, int64_t stride,
-                             bool first) {
+                             bool first, bool tf32) {
   const auto s = grad_shape(g, other, radius, stride);
   const torch::stable::accelerator::DeviceGuard guard(g.get_device_index());
   const Tensor a = torch::stable::contiguous(g), b = torch::stable::contiguous(other);
   Tensor grad = torch::stable::new_empty(other, {s.batch, s.channels, s.height, s.width});
   if (grad.numel() == 0) return grad;
   THO_DISPATCH_V2(g.scalar_type(), "correlation_grad", AT_WRAP([&] {
-                    cuda::correlation_grad(
-                        device(a.const_data_ptr<scalar_t>()), device(b.const_data_ptr<scalar_t>()),
-                        device(grad.mutable_data_ptr<scalar_t>()), s, first, current_stream(g));
+                    cuda::correlation_grad(device(a.const_data_ptr<scalar_t>()),
+                                           device(b.const_data_ptr<scalar_t>()),
+                                           device(grad.mutable_data_ptr<scalar_t>()), s, first,
+                                           tf32, current_stream(g));
                   }),
                   FLOWMATCH_FLOATS);
   STD_CUDA_KERNEL_LAUNCH_CHECK();

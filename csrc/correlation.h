@@ -17,13 +17,16 @@ struct CorrelationShape {
 
 namespace cuda {
 
-template <typename T>  // float, double, __half, __nv_bfloat16; halves accumulate in float
-void correlation(const T* f1, const T* f2, T* volume, const CorrelationShape& s, void* stream);
+// T: float, double, __half, __nv_bfloat16; halves accumulate in float. `tf32` lets products of
+// floats be those of tensor cores, with 10 bits behind the point.
+template <typename T>
+void correlation(const T* f1, const T* f2, T* volume, const CorrelationShape& s, bool tf32,
+                 void* stream);
 
 // The gradient with respect to f1 (first; other = f2) or to f2 (other = f1), gathered per pixel.
 template <typename T>
 void correlation_grad(const T* g, const T* other, T* grad, const CorrelationShape& s, bool first,
-                      void* stream);
+                      bool tf32, void* stream);
 
 }  // namespace cuda
 }  // namespace flowmatch

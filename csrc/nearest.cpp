@@ -121,8 +121,8 @@ std::tuple<Tensor, Tensor, Tensor> nearest_cuda(const Tensor& query, const Tenso
       new_empty(query, {s.batch, s.queries, k}, wide ? ScalarType::Double : ScalarType::Float);
   Tensor index = new_empty(query, {s.batch, s.queries, k}, ScalarType::Long);
   Tensor both = new_empty(query, {s.batch, mutual ? s.queries : 0}, ScalarType::Bool);
-  Tensor columns = new_empty(query, {s.batch, mutual ? s.references : 0}, ScalarType::Long);
   if (index.numel() == 0) return {distance, index, both};
+  Tensor scratch = new_empty(query, {cuda::nearest_scratch(s, mutual)}, ScalarType::Long);
   const Tensor a = torch::stable::contiguous(query), b = torch::stable::contiguous(reference);
   THO_DISPATCH_V2(query.scalar_type(), "nearest", AT_WRAP([&] {
                     cuda::nearest(device(a.const_data_ptr<scalar_t>()),
@@ -130,7 +130,7 @@ std::tuple<Tensor, Tensor, Tensor> nearest_cuda(const Tensor& query, const Tenso
                                   distance.mutable_data_ptr<Accumulator<scalar_t>>(),
                                   index.mutable_data_ptr<int64_t>(),
                                   mutual ? both.mutable_data_ptr<bool>() : nullptr,
-                                  reinterpret_cast<uint64_t*>(columns.mutable_data_ptr<int64_t>()),
+                                  reinterpret_cast<uint64_t*>(scratch.mutable_data_ptr<int64_t>()),
                                   s, current_stream(query));
                   }),
                   FLOWMATCH_FLOATS);

@@ -27,11 +27,17 @@ struct HammingShape {
 
 namespace cuda {
 
-// mutual: whether the nearest reference's nearest query is this one; null if not wanted. Then
-// `columns`, [B, M], is scratch.
+// mutual: whether the nearest reference's nearest query is this one; null if not wanted.
+// `scratch` has as many words as nearest_scratch() says.
 template <typename T, typename A>
 void nearest(const T* query, const T* reference, A* distance, int64_t* index, bool* mutual,
-             uint64_t* columns, const NearestShape& s, void* stream);
+             uint64_t* scratch, const NearestShape& s, void* stream);
+inline int64_t nearest_scratch(const NearestShape& s, bool mutual) {
+  const int64_t squares = s.batch * (s.queries + s.references);
+  const int64_t back = mutual ? s.batch * s.references : 0;  // a number and a distance for each
+  return back + (back + squares + 1) / 2;
+}
+// The same for bits; `columns`, [B, M], is scratch, and not needed without `mutual`.
 void nearest_hamming(const uint64_t* query, const uint64_t* reference, int32_t* distance,
                      int64_t* index, bool* mutual, uint64_t* columns, const HammingShape& s,
                      void* stream);

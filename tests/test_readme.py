@@ -28,7 +28,9 @@ def test_python_runs(code, tmp_path, monkeypatch, photo):
 def test_commands_exist():
     commands = set(
         re.findall(
-            r"flowmatch (flow|eval flow|train flow|synth flow|weights convert|bench|info)", README
+            r"flowmatch (flow|match|register|eval flow|eval patches|eval fragments|train flow|"
+            r"synth flow|weights convert|bench|info)",
+            README,
         )
     )
     assert len(commands) >= 5

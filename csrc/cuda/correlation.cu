@@ -1,5 +1,6 @@
 // The correlation cost volume on CUDA cores: float32 stays float32, and halves are summed in it.
-// Halves go to tensor cores where there are any (correlation_mma.cu).
+// Halves, and floats where TF32 is allowed, go to tensor cores if there are any
+// (correlation_mma.cu).
 //
 // Both kernels are matrix products with a band as one operand: a thread keeps a small block of
 // results in registers and feeds it from shared memory, 5 to 10 multiply-adds for each word read.
@@ -313,10 +314,11 @@ void forward(const T* f1, const T* f2, T* volume, const CorrelationShape& s, voi
 }  // namespace
 
 template <typename T>
-void correlation(const T* f1, const T* f2, T* volume, const CorrelationShape& shape, void* stream) {
+void correlation(const T* f1, const T* f2, T* volume, const CorrelationShape& shape, bool tf32,
+                 void* stream) {
   const CorrelationShape s = clamped(shape);
-  if constexpr (sizeof(T) == 2) {
-    if (correlation_mma(f1, f2, volume, s, stream)) return;
+  if constexpr (sizeof(T) <= 4) {
+    if ((sizeof(T) == 2 || tf32) && correlation_mma(f1, f2, volume, s, stream)) return;
   }
   if (s.side() <= 9) {  // the usual 4 to each side, without waste
     forward<9>(f1, f2, volume, s, stream);
@@ -327,11 +329,11 @@ void correlation(const T* f1, const T* f2, T* volume, const CorrelationShape& sh
 
 template <typename T>
 void correlation_grad(const T* g, const T* other, T* grad, const CorrelationShape& shape,
-                      bool first, void* stream) {
+                      bool first, bool tf32, void* stream) {
   using A = Sum<T>;
   const CorrelationShape s = clamped(shape);
-  if constexpr (sizeof(T) == 2) {
-    if (correlation_grad_mma(g, other, grad, s, first, stream)) return;
+  if constexpr (sizeof(T) <= 4) {
+    if ((sizeof(T) == 2 || tf32) && correlation_grad_mma(g, other, grad, s, first, stream)) return;
   }
   const int64_t groups = ceil_div(s.channels, kChannels);
   BackwardPart p;
@@ -345,9 +347,10 @@ void correlation_grad(const T* g, const T* other, T* grad, const CorrelationShap
          other, grad, s, t, p);
 }
 
-#define FLOWMATCH_INSTANTIATE(T)                                                     \
-  template void correlation(const T*, const T*, T*, const CorrelationShape&, void*); \
-  template void correlation_grad(const T*, const T*, T*, const CorrelationShape&, bool, void*);
+#define FLOWMATCH_INSTANTIATE(T)                                                              \
+  template void correlation(const T*, const T*, T*, const CorrelationShape&, bool, void*);    \
+  template void correlation_grad(const T*, const T*, T*, const CorrelationShape&, bool, bool, \
+                                 void*);
 FLOWMATCH_INSTANTIATE(float)
 FLOWMATCH_INSTANTIATE(double)
 FLOWMATCH_INSTANTIATE(__half)

@@ -1,7 +1,8 @@
-// The correlation cost volume of halves on tensor cores. A warp multiplies 16 pixels of a row of f1
-// by the columns of a row of f2 that they can see, channels being what is summed over: of each
-// product it keeps the band that is wanted. That computes two (FlowNetC) to six times (PWC) what is
-// needed, at many times the speed; products of halves are exact, and the hardware sums in float.
+// The correlation cost volume on tensor cores, of halves, or of floats as TF32. A warp multiplies
+// 16 pixels of a row of f1 by the columns of a row of f2 that they can see, channels being what is
+// summed over: of each product it keeps the band that is wanted. That computes two (FlowNetC) to
+// six times (PWC) what is needed, at many times the speed; products of halves are exact, and the
+// hardware sums in float.
 #include "correlation_mma.cuh"
 #include "correlation_tiles.cuh"
 #include "mma.cuh"
@@ -9,8 +10,12 @@
 namespace flowmatch::cuda {
 namespace {
 
-constexpr int kDepth = 32;                       // channels in shared memory at a time
-constexpr int kPitch = kDepth + 8;               // halves from one pixel to the next
+template <typename T>
+constexpr int kDepth = 64 / sizeof(T);  // channels in shared memory at a time
+template <typename T>
+constexpr int kPad = 16 / sizeof(T);
+template <typename T>
+constexpr int kPitch = kDepth<T> + kPad<T>;      // elements from one pixel to the next
 constexpr int kRowsOfF2 = 4;                     // in a block
 constexpr int kParts = kTileColumns / kMmaRows;  // warps side by side in a tile
 constexpr int kWarps = kTileRows * kParts;
@@ -24,12 +29,12 @@ template <typename T>
 __device__ void stage(const T* image, T* to, int rows, int width, int64_t y0, int64_t x0,
                       int64_t channels, const CorrelationShape& s) {
   const int64_t plane = s.height * s.width;
-  for (int i = threadIdx.x; i < rows * kDepth * width; i += 32 * kWarps) {
-    const int u = i % width, c = i / width % kDepth, row = i / width / kDepth;
+  for (int i = threadIdx.x; i < rows * kDepth<T> * width; i += 32 * kWarps) {
+    const int u = i % width, c = i / width % kDepth<T>, row = i / width / kDepth<T>;
     const int64_t y = y0 + row * s.stride, x = x0 + u * s.stride;
     const bool seen = c < channels && inside(y, s.height) && inside(x, s.width);
-    to[(row * width + u) * kPitch + c] =
-        seen ? image[c * plane + y * s.width + x] : narrow<T>(0.0f);
+    to[(row * width + u) * kPitch<T> + c] =
+        seen ? seen_by_mma(image[c * plane + y * s.width + x]) : narrow<T>(0.0f);
   }
 }
 
@@ -44,12 +49,12 @@ __global__ void __launch_bounds__(32 * kWarps)
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int row = warp / kParts, column = warp % kParts * kMmaRows;
   T* first = shared_memory<T>();
-  T* second = first + kTileRows * kTileColumns * kPitch;
+  T* second = first + kTileRows * kTileColumns * kPitch<T>;
   const int64_t plane = s.height * s.width, image = at.batch * s.channels * plane;
   const int64_t y2 = at.y + dy * s.stride;
   const bool sees = y2 < s.height && y2 + (kRowsOfF2 - 1) * s.stride >= 0;
   float sum[kRowsOfF2][kBand][4] = {};
-  for (int64_t c = 0; sees && c < s.channels; c += kDepth) {
+  for (int64_t c = 0; sees && c < s.channels; c += kDepth<T>) {
     __syncthreads();  // the slice before has been used
     const T* from1 = f1 + image + c * plane;
     const T* from2 = f2 + image + c * plane;
@@ -58,15 +63,16 @@ __global__ void __launch_bounds__(32 * kWarps)
           s.channels - c, s);
     __syncthreads();
 #pragma unroll
-    for (int k = 0; k < kDepth; k += kMmaDepth) {
+    for (int k = 0; k < kDepth<T>; k += kMmaDepth<T>) {
       uint32_t left[4];
-      load_left(first + (row * kTileColumns + column) * kPitch + k, kPitch, left);
+      load_left(first + (row * kTileColumns + column) * kPitch<T> + k, kPitch<T>, left);
 #pragma unroll
       for (int v = 0; v < kRowsOfF2; ++v) {
 #pragma unroll
         for (int n = 0; n < kBand; ++n) {
           uint32_t right[2];
-          load_right(second + (v * kWidth + column + n * kMmaColumns) * kPitch + k, kPitch, right);
+          load_right(second + (v * kWidth + column + n * kMmaColumns) * kPitch<T> + k, kPitch<T>,
+                     right);
           mma<T>(left, right, sum[v][n]);
         }
       }
@@ -109,9 +115,11 @@ __global__ void __launch_bounds__(32 * kWarps)
 
 constexpr int kChannels = 64;  // of a block
 constexpr int kMet = 48;       // columns of a warp at a time
-constexpr int kMetPitch = kMet + 8;
+template <typename T>
+constexpr int kMetPitch = kMet + kPad<T>;
 constexpr int kOtherWidth = kMet + kTileColumns - kMmaRows;  // of a block
-constexpr int kOtherPitch = kOtherWidth + 8;
+template <typename T>
+constexpr int kOtherPitch = kOtherWidth + kPad<T>;
 
 // A warp's band against row y2, for columns `shift` to shift + kMet: to[pixel][column]. Seen from
 // f2 every displacement is reversed, and the entry lies at the other pixel.
@@ -129,7 +137,8 @@ __device__ void stage_band(const T* g, T* to, int64_t y, int64_t x0, int64_t y2,
     const bool met =
         y < s.height && x < s.width && inside(x2, s.width) && inside(j, side) && inside(d, side);
     const int64_t pixel = first ? y * s.width + x : y2 * s.width + x2;
-    to[i * kMetPitch + k] = met ? g[(j * side + d) * plane + pixel] : narrow<T>(0.0f);
+    to[i * kMetPitch<T> + k] =
+        met ? seen_by_mma(g[(j * side + d) * plane + pixel]) : narrow<T>(0.0f);
   }
 }
 
@@ -146,7 +155,7 @@ __global__ void __launch_bounds__(32 * kWarps)
   other += (at.batch * s.channels + channel) * plane;
   grad += (at.batch * s.channels + channel) * plane;
   T* others = shared_memory<T>();
-  T* band = others + kChannels * kOtherPitch + warp * kMmaRows * kMetPitch;
+  T* band = others + kChannels * kOtherPitch<T> + warp * kMmaRows * kMetPitch<T>;
   const int64_t y = at.y + row * s.stride, seen = kMmaRows - 1 + t.side;  // columns of a warp
   float sum[kChannels / kMmaColumns][4] = {};
   for (int64_t dy = -s.radius; dy < s.radius + kTileRows; ++dy) {
@@ -158,19 +167,19 @@ __global__ void __launch_bounds__(32 * kWarps)
         const int u = i % kOtherWidth, c = i / kOtherWidth;
         const int64_t x2 = at.x + (shift + u - s.radius) * s.stride;
         const bool there = inside(x2, s.width) && channel + c < s.channels;
-        others[c * kOtherPitch + u] =
-            there ? other[c * plane + y2 * s.width + x2] : narrow<T>(0.0f);
+        others[c * kOtherPitch<T> + u] =
+            there ? seen_by_mma(other[c * plane + y2 * s.width + x2]) : narrow<T>(0.0f);
       }
       stage_band(g, band, y, at.x + column * s.stride, y2, dy - row, shift, first, s, t.side);
       __syncthreads();
 #pragma unroll
-      for (int k = 0; k < kMet; k += kMmaDepth) {
+      for (int k = 0; k < kMet; k += kMmaDepth<T>) {
         uint32_t left[4];
-        load_left(band + k, kMetPitch, left);
+        load_left(band + k, kMetPitch<T>, left);
 #pragma unroll
         for (int n = 0; n < kChannels / kMmaColumns; ++n) {
           uint32_t right[2];
-          load_right(others + n * kMmaColumns * kOtherPitch + column + k, kOtherPitch, right);
+          load_right(others + n * kMmaColumns * kOtherPitch<T> + column + k, kOtherPitch<T>, right);
           mma<T>(left, right, sum[n]);
         }
       }
@@ -194,7 +203,7 @@ bool correlation_mma(const T* f1, const T* f2, T* volume, const CorrelationShape
   if (!can_run_mma(correlation_mma_kernel<T>)) return false;
   const auto chunks = static_cast<int>(ceil_div(kMmaRows - 1 + s.side(), kSeen));
   const Tiling t(s, ceil_div(s.side() - 1 + kTileRows, kRowsOfF2) * chunks);
-  constexpr size_t images = (kTileRows * kTileColumns + kRowsOfF2 * kWidth) * kPitch * sizeof(T);
+  constexpr size_t images = (kTileRows * kTileColumns + kRowsOfF2 * kWidth) * kPitch<T> * sizeof(T);
   constexpr size_t results = kWarps * kMmaRows * kBandPitch * sizeof(float);
   launch(correlation_mma_kernel<T>, t.tiles(s.batch), 32 * kWarps, std::max(images, results),
          stream, f1, f2, volume, s, t, chunks);
@@ -206,15 +215,16 @@ bool correlation_grad_mma(const T* g, const T* other, T* grad, const Correlation
                           bool first, void* stream) {
   if (!can_run_mma(correlation_grad_mma_kernel<T>)) return false;
   const Tiling t(s, ceil_div(s.channels, kChannels));
-  constexpr size_t halves = kChannels * kOtherPitch + kWarps * kMmaRows * kMetPitch;
-  launch(correlation_grad_mma_kernel<T>, t.tiles(s.batch), 32 * kWarps, halves * sizeof(T), stream,
-         g, other, grad, s, t, first);
+  constexpr size_t elements = kChannels * kOtherPitch<T> + kWarps * kMmaRows * kMetPitch<T>;
+  launch(correlation_grad_mma_kernel<T>, t.tiles(s.batch), 32 * kWarps, elements * sizeof(T),
+         stream, g, other, grad, s, t, first);
   return true;
 }
 
 #define FLOWMATCH_INSTANTIATE(T)                                                         \
   template bool correlation_mma(const T*, const T*, T*, const CorrelationShape&, void*); \
   template bool correlation_grad_mma(const T*, const T*, T*, const CorrelationShape&, bool, void*);
+FLOWMATCH_INSTANTIATE(float)
 FLOWMATCH_INSTANTIATE(__half)
 FLOWMATCH_INSTANTIATE(__nv_bfloat16)
 

@@ -1,10 +1,11 @@
-// The cost volume of halves on tensor cores, for correlation.cu to try.
+// The cost volume on tensor cores, for correlation.cu to try.
 #pragma once
 #include "../correlation.h"
 
 namespace flowmatch::cuda {
 
-// T: __half or __nv_bfloat16. Both return false, and do nothing, where there are no tensor cores.
+// T: __half, __nv_bfloat16, or float, as TF32. Both return false, and do nothing, where there are
+// no tensor cores.
 template <typename T>
 bool correlation_mma(const T* f1, const T* f2, T* volume, const CorrelationShape& s, void* stream);
 

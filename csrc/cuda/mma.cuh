@@ -1,8 +1,10 @@
-// Tensor cores: a warp multiplies 16 x 16 by 16 x 8 halves and adds to 16 x 8 floats. This is all
-// that knows how the matrices lie in registers (PTX ISA, mma.m16n8k16), with g = lane / 4 and
-// t = lane % 4; two halves that lie next to each other along k share a word:
-//   left[0..3]   rows g, g + 8, g, g + 8     k = 2 t, 2 t, 2 t + 8, 2 t + 8
-//   right[0..1]  column g                    k = 2 t, 2 t + 8
+// Tensor cores: a warp multiplies 16 x 16 by 16 x 8 halves, or 16 x 8 by 8 x 8 floats of which it
+// sees the first 10 bits behind the point (TF32), and adds to 16 x 8 floats. This is all that knows
+// how the matrices lie in registers (PTX ISA, mma.m16n8k16 and m16n8k8), with g = lane / 4 and
+// t = lane % 4. A word is a float, or two halves that lie next to each other along k; counted in
+// words, both lie alike:
+//   left[0..3]   rows g, g + 8, g, g + 8     words t, t, t + 4, t + 4
+//   right[0..1]  column g                    words t, t + 4
 //   sum[0..3]    rows g, g, g + 8, g + 8     columns 2 t, 2 t + 1, 2 t, 2 t + 1
 #pragma once
 #include <cuda_runtime.h>
@@ -14,7 +16,9 @@
 
 namespace flowmatch::cuda {
 
-constexpr int kMmaRows = 16, kMmaColumns = 8, kMmaDepth = 16;
+constexpr int kMmaRows = 16, kMmaColumns = 8;
+template <typename T>
+constexpr int kMmaDepth = 32 / sizeof(T);
 
 // Whether a kernel that calls mma() can run here: it must have been compiled for sm_80 or later,
 // which a later device with only an older kernel to translate does not show by itself.
@@ -25,7 +29,7 @@ bool can_run_mma(void (*kernel)(Parameters...)) {
   return cudaFuncGetAttributes(&attributes, function) == cudaSuccess && attributes.ptxVersion >= 80;
 }
 
-template <typename T>  // __half or __nv_bfloat16
+template <typename T>  // __half, __nv_bfloat16, or float
 __device__ void mma(const uint32_t (&left)[4], const uint32_t (&right)[2], float (&sum)[4]) {
 #ifndef __CUDACC__
   emulated_mma<T>(left, right, sum);
@@ -33,6 +37,12 @@ __device__ void mma(const uint32_t (&left)[4], const uint32_t (&right)[2], float
   if constexpr (std::is_same_v<T, __half>) {
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
+  } else if constexpr (std::is_same_v<T, float>) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
         : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
@@ -48,15 +58,32 @@ __device__ void mma(const uint32_t (&left)[4], const uint32_t (&right)[2], float
 #endif
 }
 
-// Fragments from shared memory, rows (or columns) of halves along k, `pitch` halves apart. A pitch
-// of 8 more than a multiple of 16 lets the lanes of a warp fall into different banks.
+// What a matrix holds of an element: of floats, the nearest that tensor cores see.
+template <typename T>
+__device__ T seen_by_mma(T v) {
+  if constexpr (std::is_same_v<T, float>) {
+#ifdef __CUDACC__
+#if __CUDA_ARCH__ >= 800
+    uint32_t bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(v));
+    memcpy(&v, &bits, sizeof v);
+#endif
+#else
+    v = emulated_tf32(v);
+#endif
+  }
+  return v;
+}
+
+// Fragments from shared memory, rows (or columns) along k, `pitch` elements apart. A pitch of 16
+// bytes more than a multiple of 32 lets the lanes of a warp fall into different banks.
 template <typename T>
 __device__ void load_left(const T* rows, int pitch, uint32_t (&left)[4]) {
   const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const T* at = rows + (g + i % 2 * 8) * pitch + 2 * t + i / 2 * 8;
-    left[i] = *reinterpret_cast<const uint32_t*>(at);
+    const T* at = rows + (g + i % 2 * 8) * pitch;
+    left[i] = reinterpret_cast<const uint32_t*>(at)[t + i / 2 * 4];
   }
 }
 
@@ -65,7 +92,7 @@ __device__ void load_right(const T* columns, int pitch, uint32_t (&right)[2]) {
   const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    right[i] = *reinterpret_cast<const uint32_t*>(columns + g * pitch + 2 * t + i * 8);
+    right[i] = reinterpret_cast<const uint32_t*>(columns + g * pitch)[t + i * 4];
   }
 }
 

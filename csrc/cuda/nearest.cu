@@ -1,9 +1,11 @@
-// Exact nearest neighbours. A block has 64 queries and walks over the references, a tile of 64 at a
-// time; figures are squared distances by differences, or negative products. A query's list is kept
-// by one thread, in the output itself, and is rarely touched: most figures are above its last.
-// For mutual tests each tile's smallest figure of a reference goes, with the query's number, into
-// one 64-bit word by atomicMin: the order of blocks changes nothing.
+// Exact nearest neighbours on CUDA cores, for doubles and where nearest_mma.cu cannot run. A block
+// has 64 queries and walks over the references, a tile of 64 at a time; figures are squared
+// distances by differences, or negative products. A query's list is kept by one thread, in the
+// output itself, and is rarely touched: most figures are above its last. For mutual tests each
+// tile's smallest figure of a reference goes, with the query's number, into one 64-bit word by
+// atomicMin: the order of blocks changes nothing.
 #include "../nearest.h"
+#include "nearest_mma.cuh"
 #include "pairs.cuh"
 
 namespace flowmatch::cuda {
@@ -233,7 +235,11 @@ void clear(uint64_t* columns, int64_t count, void* stream) {
 
 template <typename T, typename A>
 void nearest(const T* query, const T* reference, A* distance, int64_t* index, bool* mutual,
-             uint64_t* columns, const NearestShape& s, void* stream) {
+             uint64_t* scratch, const NearestShape& s, void* stream) {
+  if constexpr (sizeof(A) == 4) {
+    if (nearest_mma(query, reference, distance, index, mutual, scratch, s, stream)) return;
+  }
+  uint64_t* columns = scratch;
   if (mutual) clear(columns, s.batch * s.references, stream);
   constexpr int words = std::max(kPairWords, kPairTile * kFigurePitch);
   launch(nearest_kernel<T>, s.batch * ceil_div(s.queries, kPairTile), kPairThreads,

@@ -5,7 +5,18 @@ from collections.abc import Sequence
 
 import typer
 
-from flowmatch.cli import bench, eval, flow, info, synth, train, weights
+from flowmatch.cli import (
+    bench,
+    eval,
+    eval_patches,
+    flow,
+    info,
+    match,
+    register,
+    synth,
+    train,
+    weights,
+)
 from flowmatch.cli.options import console
 
 app = typer.Typer(
@@ -16,8 +27,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("flow")(flow.flow)
+app.command("match")(match.match)
+app.command("register")(register.register_command)
 app.command("info")(info.info)
 app.command("bench")(bench.bench)
+eval.eval_app.command("patches")(eval_patches.eval_patches)
 app.add_typer(eval.eval_app, name="eval")
 app.add_typer(train.train_app, name="train")
 app.add_typer(synth.synth_app, name="synth")
@@ -31,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after ``flowmatch``; None takes those of the process.
 
     Returns:
-        0 when all went well, 2 for bad input, 130 when interrupted.
+        0 when all went well, 1 when ``register`` found nothing to trust, 2 for bad input, 130 when
+        interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flowmatch import flow
+from flowmatch.cli.eval_fragments import eval_fragments
 from flowmatch.cli.options import DeviceName, ModelName, Refine, WeightsFile, progress_bar
 from flowmatch.cli.options import console as messages
 from flowmatch.devices import choose_device
@@ -29,6 +30,9 @@ _MOST_SEQUENCES = 40
 @eval_app.callback()
 def _eval() -> None:
     """Measure against a dataset's truth."""
+
+
+eval_app.command("fragments")(eval_fragments)
 
 
 @eval_app.command("flow")

@@ -1,20 +1,34 @@
-"""Files in and out: optical flow, pictures, videos."""
+"""Files in and out: optical flow, pictures, videos, clouds of points."""
 
 from flowmatch.io._files import replace_when_done
+from flowmatch.io.cloud import (
+    CLOUD_SUFFIXES,
+    depth_to_points,
+    read_cloud,
+    read_depth,
+    read_intrinsics,
+    write_cloud,
+)
 from flowmatch.io.flow import read_flow, write_flow
 from flowmatch.io.image import IMAGE_SUFFIXES, read_image, write_image
 from flowmatch.io.video import Frames, SkippedFrame, read_frames
 from flowmatch.io.video_writer import VideoWriter
 
 __all__ = [
+    "CLOUD_SUFFIXES",
     "IMAGE_SUFFIXES",
     "Frames",
     "SkippedFrame",
     "VideoWriter",
+    "depth_to_points",
+    "read_cloud",
+    "read_depth",
     "read_flow",
     "read_frames",
     "read_image",
+    "read_intrinsics",
     "replace_when_done",
+    "write_cloud",
     "write_flow",
     "write_image",
 ]

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +27,7 @@ from flowmatch.io._files import (
     require_plausible,
     require_size,
 )
+from flowmatch.io._npy import read_npy_entry
 
 # Middlebury's rule (flowIO.h): components beyond 1e9 mean unknown, and 1e10 is what is written.
 _LARGEST_KNOWN = 1e9
@@ -223,57 +224,15 @@ def _read_npz(path: Path) -> NDArray[np.float32]:
             names = archive.namelist()
             if "flow.npy" not in names:
                 raise ValueError(f"{path}: expected an array 'flow', got {names}")
-            flow = _read_npy(path, archive, "flow.npy", "f", (None, None, 2))
+            flow = read_npy_entry(path, archive, "flow.npy", "f", (None, None, 2))
             # A float64 beyond float32 becomes infinite here, and read_flow then calls it unknown.
             with np.errstate(over="ignore"):
                 flow = flow.astype(np.float32)
             if "valid.npy" in names:
-                flow[~_read_npy(path, archive, "valid.npy", "b", flow.shape[:2])] = np.nan
+                flow[~read_npy_entry(path, archive, "valid.npy", "b", flow.shape[:2])] = np.nan
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{path}: expected an .npz file: {error}") from error
     return flow
-
-
-def _read_npy(
-    path: Path, archive: zipfile.ZipFile, name: str, kind: str, expected: tuple[int | None, ...]
-) -> NDArray[Any]:
-    """Read one array of an .npz after checking its header: np.load would allocate first."""
-    entry = archive.getinfo(name)
-    require_plausible(path, entry.file_size, min(entry.compress_size, path.stat().st_size))
-    with archive.open(entry) as file:
-        shape, fortran, dtype, header = _read_npy_header(path, file)
-        fits = len(shape) == len(expected) and all(
-            size > 0 and size == (want or size) for size, want in zip(shape, expected, strict=True)
-        )
-        if dtype.kind != kind or not fits:
-            wanted = ", ".join("any" if want is None else str(want) for want in expected)
-            raise ValueError(
-                f"{path}: {name} must be {'floats' if kind == 'f' else 'bool'} [{wanted}], "
-                f"got {dtype} {list(shape)}"
-            )
-        claimed = math.prod(shape) * dtype.itemsize
-        if header + claimed != entry.file_size:
-            raise ValueError(
-                f"{path}: {name} claims {claimed} bytes, got {entry.file_size - header}"
-            )
-        content = file.read(claimed)
-    if len(content) != claimed:
-        raise ValueError(f"{path}: {name} ends after {len(content)} of {claimed} bytes")
-    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
-
-
-def _read_npy_header(
-    path: Path, file: IO[bytes]
-) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    try:
-        version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        else:
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-    except (ValueError, TypeError, SyntaxError) as error:
-        raise ValueError(f"{path}: damaged array header: {error}") from error
-    return shape, fortran, dtype, file.tell()
 
 
 def _write_npz(beside: Path, flow: NDArray[np.float32], path: Path) -> None:

@@ -10,11 +10,12 @@ from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
 
 torch.library.define(
-    "flowmatch::correlation", "(Tensor f1, Tensor f2, int radius, int stride) -> Tensor"
+    "flowmatch::correlation",
+    "(Tensor f1, Tensor f2, int radius, int stride, bool tf32=False) -> Tensor",
 )
 torch.library.define(
     "flowmatch::correlation_grad",
-    "(Tensor g, Tensor other, int radius, int stride, bool first) -> Tensor",
+    "(Tensor g, Tensor other, int radius, int stride, bool first, bool tf32=False) -> Tensor",
 )
 
 
@@ -28,8 +29,13 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def correlation_reference(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:
-    """State what `correlation` computes, in plain PyTorch; half types are summed in float32."""
+def correlation_reference(
+    f1: Tensor, f2: Tensor, radius: int, stride: int, tf32: bool = False
+) -> Tensor:
+    """State what `correlation` computes, in plain PyTorch; half types are summed in float32.
+
+    `tf32` is a permission, of which a kernel may make use.
+    """
     H, W = f1.shape[-2:]
     first = f1.to(_wide(f1.dtype))
     second = F.pad(f2.to(first.dtype), (radius * stride,) * 4)
@@ -41,7 +47,7 @@ def correlation_reference(f1: Tensor, f2: Tensor, radius: int, stride: int) -> T
 
 
 def correlation_grad_reference(
-    g: Tensor, other: Tensor, radius: int, stride: int, first: bool
+    g: Tensor, other: Tensor, radius: int, stride: int, first: bool, tf32: bool = False
 ) -> Tensor:
     """State the gradient of `correlation` with respect to f1 (`other` is f2) or f2 (`other` is f1).
 
@@ -85,43 +91,49 @@ def _check(f1: Tensor, f2: Tensor, radius: int, stride: int, one_type: bool = Tr
 
 
 @torch.library.register_fake("flowmatch::correlation")  # type: ignore[untyped-decorator]
-def _(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:
+def _(f1: Tensor, f2: Tensor, radius: int, stride: int, tf32: bool = False) -> Tensor:
     _check(f1, f2, radius, stride)
     B, _, H, W = f1.shape
     return f1.new_empty(B, (2 * radius + 1) ** 2, H, W)
 
 
 @torch.library.register_fake("flowmatch::correlation_grad")  # type: ignore[untyped-decorator]
-def _(g: Tensor, other: Tensor, radius: int, stride: int, first: bool) -> Tensor:
+def _(
+    g: Tensor, other: Tensor, radius: int, stride: int, first: bool, tf32: bool = False
+) -> Tensor:
     return torch.empty_like(other, memory_format=torch.contiguous_format)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    f1, f2, ctx.radius, ctx.stride = inputs
+    f1, f2, ctx.radius, ctx.stride, ctx.tf32 = inputs
     ctx.save_for_backward(f1, f2)
 
 
-def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
     f1, f2 = ctx.saved_tensors
     op, grid = torch.ops.flowmatch.correlation_grad, (ctx.radius, ctx.stride)
-    g1 = op(g, f2, *grid, True) if ctx.needs_input_grad[0] else None
-    g2 = op(g, f1, *grid, False) if ctx.needs_input_grad[1] else None
-    return g1, g2, None, None
+    g1 = op(g, f2, *grid, True, ctx.tf32) if ctx.needs_input_grad[0] else None
+    g2 = op(g, f1, *grid, False, ctx.tf32) if ctx.needs_input_grad[1] else None
+    return g1, g2, None, None, None
 
 
 def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    g, other, ctx.radius, ctx.stride, ctx.first = inputs
+    g, other, ctx.radius, ctx.stride, ctx.first, ctx.tf32 = inputs
     ctx.save_for_backward(g, other)
 
 
-def _backward_grad(ctx: Any, v: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+def _backward_grad(
+    ctx: Any, v: Tensor
+) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
     """Derive the gradient itself: it is bilinear, so its derivatives are the two ops again."""
     g, other = ctx.saved_tensors
     ops, grid = torch.ops.flowmatch, (ctx.radius, ctx.stride)
     pair = (v, other) if ctx.first else (other, v)
-    g_g = ops.correlation(*pair, *grid) if ctx.needs_input_grad[0] else None
-    g_other = ops.correlation_grad(g, v, *grid, not ctx.first) if ctx.needs_input_grad[1] else None
-    return g_g, g_other, None, None, None
+    g_g = ops.correlation(*pair, *grid, ctx.tf32) if ctx.needs_input_grad[0] else None
+    g_other = None
+    if ctx.needs_input_grad[1]:
+        g_other = ops.correlation_grad(g, v, *grid, not ctx.first, ctx.tf32)
+    return g_g, g_other, None, None, None, None
 
 
 torch.library.register_autograd("flowmatch::correlation", _backward, setup_context=_setup)
@@ -134,6 +146,12 @@ for _device in ("cpu", "cuda"):
     torch.library.register_autocast("flowmatch::correlation", _device, torch.float32)
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _allows_tf32() -> bool:
+    """Return whether torch's own setting lets float32 products be less than exact."""
+    return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
+
+
 def correlation(f1: Tensor, f2: Tensor, radius: int = 10, stride: int = 2) -> Tensor:
     r"""Compare each pixel of `f1` with the pixels of `f2` around the same place.
 
@@ -142,7 +160,8 @@ def correlation(f1: Tensor, f2: Tensor, radius: int = 10, stride: int = 2) -> Te
     0.
 
     Differentiable twice, repeatable bit for bit; half types are summed in float32, and under
-    autocast the op runs in float32.
+    autocast the op runs in float32. On a GPU float32 is exact unless TF32 is allowed for matrix
+    products (``torch.backends.cuda.matmul.fp32_precision = "tf32"``).
 
     Args:
         f1: Features of the first image, ``[B, C, H, W]``, any float type.
@@ -166,7 +185,8 @@ def correlation(f1: Tensor, f2: Tensor, radius: int = 10, stride: int = 2) -> Te
     kind = f1.device.type
     autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     _check(f1, f2, radius, stride, one_type=not autocast)  # autocast makes the types equal
-    volume: Tensor = torch.ops.flowmatch.correlation(f1, f2, radius, stride)
+    tf32 = f1.is_cuda and _allows_tf32()
+    volume: Tensor = torch.ops.flowmatch.correlation(f1, f2, radius, stride, tf32)
     return volume
 
 

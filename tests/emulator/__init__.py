@@ -21,6 +21,7 @@ As an error that names the thread:
 
 Tensor cores (``mma.cuh``) are emulated by their documented layout of fragments: a warp that has not
 come together, or a fragment from the wrong lane, shows. ``major=7`` is a device without them.
+Asynchronous copies (``async.cuh``) arrive when they are waited for, and are NaN until then.
 
 What is not: races that show only if threads interleave between barriers, which they never do here;
 races between blocks; reads a little outside an array on its unguarded side (they give NaN), or in

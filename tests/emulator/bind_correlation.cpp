@@ -12,34 +12,37 @@ flowmatch::CorrelationShape shape(const py::array& image, int64_t radius, int64_
 }
 
 void correlation(const py::array& f1, const py::array& f2, py::array volume, int64_t radius,
-                 int64_t stride) {
+                 int64_t stride, bool tf32) {
   for (const auto& a : {f1, f2, volume}) check(a, f1);
   const Device first("f1", f1), second("f2", f2);
   Device out("volume", volume, true);
   with_type(f1.dtype(), [&](auto t) {
     using T = decltype(t);
     flowmatch::cuda::correlation(first.as<const T>(), second.as<const T>(), out.as<T>(),
-                                 shape(f1, radius, stride), nullptr);
+                                 shape(f1, radius, stride), tf32, nullptr);
   });
   out.finish();
 }
 
 void correlation_grad(const py::array& g, const py::array& other, py::array grad, int64_t radius,
-                      int64_t stride, bool first) {
+                      int64_t stride, bool first, bool tf32) {
   for (const auto& a : {g, other, grad}) check(a, g);
   const Device from("g", g), image("other", other);
   Device out("grad", grad, true);
   with_type(g.dtype(), [&](auto t) {
     using T = decltype(t);
     flowmatch::cuda::correlation_grad(from.as<const T>(), image.as<const T>(), out.as<T>(),
-                                      shape(other, radius, stride), first, nullptr);
+                                      shape(other, radius, stride), first, tf32, nullptr);
   });
   out.finish();
 }
 
 const emulator::Binding binding([](py::module_& m) {
-  m.def("correlation", correlation);
-  m.def("correlation_grad", correlation_grad);
+  using py::arg;
+  m.def("correlation", correlation, arg("f1"), arg("f2"), arg("volume"), arg("radius"),
+        arg("stride"), arg("tf32") = false);
+  m.def("correlation_grad", correlation_grad, arg("g"), arg("other"), arg("grad"), arg("radius"),
+        arg("stride"), arg("first"), arg("tf32") = false);
 });
 
 }  // namespace

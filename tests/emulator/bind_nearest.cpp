@@ -95,7 +95,14 @@ void pairwise(const py::array& x, const py::array& y, py::array out, int metric)
   to.finish();
 }
 
+int64_t nearest_scratch(int64_t batch, int64_t queries, int64_t references, bool mutual) {
+  flowmatch::NearestShape s = {};
+  s.batch = batch, s.queries = queries, s.references = references;
+  return flowmatch::cuda::nearest_scratch(s, mutual);
+}
+
 const emulator::Binding binding([](py::module_& m) {
+  m.def("nearest_scratch", nearest_scratch);
   m.def("nearest", nearest);
   m.def("nearest_hamming", nearest_hamming);
   m.def("pairwise", pairwise);

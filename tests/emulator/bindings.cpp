@@ -55,6 +55,12 @@ void bind_toys(py::module_ m) {
   m.def("multiply", [](const py::array& from, py::array to, int missing) {
     toy(toys::multiply, from, to, 32, 24 * 24 * sizeof(__half), missing);
   });
+  m.def("copy", [](const py::array& from, py::array to, bool all) {
+    toy(toys::copy, from, to, static_cast<int>(from.size()) / 8, from.nbytes(), all);
+  });
+  m.def("vote", [](const py::array& from, py::array to, int elsewhere) {
+    toy(toys::vote, from, to, static_cast<int>(from.size()), 0, elsewhere);
+  });
   m.def("count", [](const py::array& from, py::array to, int threads) {
     toy(toys::count, from, to, threads, 0);
   });

@@ -8,6 +8,8 @@
 #include <numeric>
 #include <random>
 #include <vector>
+
+#include "emulated_async.h"
 #if !defined(__x86_64__) || defined(EMULATOR_UCONTEXT)
 #include <ucontext.h>
 #endif
@@ -76,6 +78,7 @@ struct Fiber {
   int line;
   unsigned mask;
   uint64_t value, all[32];
+  Copies copies;
 };
 
 Context scheduler;
@@ -143,6 +146,7 @@ void start_fibers() {
     fibers[i].index =
         dim3(n % blockDim.x, n / blockDim.x % blockDim.y, n / (blockDim.x * blockDim.y));
     fibers[i].state = State::kReady;
+    fibers[i].copies.clear();
     fibers[i].context.start(stacks + i * kStack, run_fiber);
   }
 }
@@ -277,6 +281,8 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void
 }
 
 void* shared_memory() { return shared->data(); }
+
+Copies& copies() { return fibers[current].copies; }
 
 int lane() { return static_cast<int>(current % 32); }
 

@@ -25,14 +25,7 @@ CASES = [
     (1, 2, 4, 3, 6, 3),  # displacements that never meet the other image
     (1, 1, 3, 5, 25, 1),  # several blocks in x, several chunks of displacements
     (3, 2, 1, 7, 2, 100),  # a stride longer than the image
-    (
-        1,
-        33,
-        5,
-        34,
-        12,
-        1,
-    ),  # tensor cores: the longest band in one part, and channels beyond a slice
+    (1, 33, 5, 34, 12, 1),  # tensor cores: the longest band in one part, and more than a slice
     (1, 32, 5, 34, 13, 1),  # and one more
     (1, 3, 2, 33, 17, 1),  # and a gradient's band in two parts
 ]
@@ -107,6 +100,32 @@ def test_gradient(emulated, case, dtype, first, major):
     ]
     assert_close(results[0], expected, dtype)
     np.testing.assert_array_equal(*results)
+
+
+def to_tf32(x):
+    """To the nearest float with 10 bits behind the point, halves away from zero."""
+    bits = x.astype(np.float32).view(np.uint32)
+    return ((bits + 0x1000) & ~np.uint32(0x1FFF)).view(np.float32)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_tf32(emulated, case):
+    """Where it is allowed, the products are those of rounded inputs, summed in float."""
+    f1, f2, g = images(case, "float32")
+    grid = case[4:]
+    rounded = [to_tf32(x).astype(np.float64) for x in (f1, f2, g)]
+    assert case[1] < 2 or any((a != b).any() for a, b in zip(rounded, (f1, f2, g), strict=True))
+    for seed, guard in enumerate(["after", "before"]):
+        settings = {"seed": seed, "guard": guard, "major": 8}
+        found = run(emulated, emulated.correlation, f1, f2, g.shape, *grid, True, **settings)
+        assert_close(found, correlation(*rounded[:2], *grid), "float32")
+        for first in (True, False):
+            other = 1 if first else 0
+            found = run(
+                emulated, emulated.correlation_grad, g, (f1, f2)[other], f1.shape, *grid, first,
+                True, **settings,
+            )  # fmt: skip
+            assert_close(found, gradient(rounded[2], rounded[other], *grid, first), "float32")
 
 
 def test_gradients_are_adjoint(emulated):

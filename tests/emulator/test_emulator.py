@@ -153,6 +153,30 @@ def test_unmet_tensor_cores_are_reported(emulated):
         emulated.toys.multiply(numbers(24 * 16), np.zeros((16, 8), np.float32), 5)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_asynchronous_copies(emulated, seed):
+    """Thread 0 has nothing to copy: zeros. What is not waited for is not there."""
+    emulated.set(seed=seed)
+    from_, out = numbers(2 * 32 * 4), np.zeros(2 * 32 * 4, np.float32)
+    emulated.toys.copy(from_, out, True)
+    expected = from_.copy().reshape(2, 32, 4)
+    expected[:, 0] = 0
+    np.testing.assert_array_equal(out, expected.ravel())
+    emulated.toys.copy(from_, out, False)
+    np.testing.assert_array_equal(out[:128], expected[0].ravel())
+    assert np.isnan(out[128:]).all()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_votes_of_a_block(emulated, seed):
+    emulated.set(seed=seed)
+    values, out = numbers(70) - 20.5, np.zeros(70, np.float32)
+    emulated.toys.vote(values, out, 70)
+    np.testing.assert_array_equal(out, (values > 0).sum())
+    with pytest.raises(RuntimeError, match=r"\(barrier\)"):
+        emulated.toys.vote(values, out, 3)
+
+
 def test_atomics(toys):
     out = np.zeros(1, np.float32)
     toys.count(numbers(1), out, 300)

@@ -5,7 +5,7 @@ import pytest
 
 from .arrays import TYPES, assert_close, to_device, to_float64
 
-CASES = [  # B, N, M, D, k
+CASES = [  # B, N, M, D, k; tiles of 64 on CUDA cores, of 128 on tensor cores
     (1, 1, 1, 1, 1),
     (2, 20, 50, 7, 3),
     (1, 64, 64, 16, 2),  # one tile, one slice of dimensions, exactly
@@ -15,6 +15,7 @@ CASES = [  # B, N, M, D, k
     (2, 3, 5, 0, 2),  # no dimensions: all are equal
     (2, 3, 0, 4, 2),  # no references
 ]
+LARGER = [(1, 129, 257, 40, 3), (1, 128, 300, 64, 1)]  # several slices, whole and in part
 
 
 def vectors(case, dtype):
@@ -60,17 +61,19 @@ def run(emulated, function, case, inputs, more, kinds, wants_mutual=True, **sett
     emulated.set(**settings)
     B, N, M, _, k = case
     distance = np.zeros((B, N, k), kinds)
-    index, columns = np.zeros((B, N, k), np.int64), np.zeros((B, wants_mutual * M), np.uint64)
+    index = np.zeros((B, N, k), np.int64)
+    scratch = np.zeros(emulated.nearest_scratch(B, N, M, wants_mutual), np.uint64)
     mutual = np.zeros((B, wants_mutual * N), bool)
-    function(*inputs, *more, distance, index, mutual, columns)
+    function(*inputs, *more, distance, index, mutual, scratch)
     return distance, index, mutual
 
 
 @pytest.mark.parametrize("kind", ["plain", "lengths", "mask"])
 @pytest.mark.parametrize("metric", [0, 1], ids=["l2", "dot"])
+@pytest.mark.parametrize("major", [7, 8], ids=["cores", "tensor-cores"])
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_nearest(emulated, case, dtype, metric, kind):
+@pytest.mark.parametrize("case", [*CASES, *LARGER], ids=str)
+def test_nearest(emulated, case, dtype, major, metric, kind):
     query, reference = vectors(case, dtype)
     if kind == "plain" and case[1] > 4:
         query[0, 3] = to_device(np.full(case[3], np.nan), dtype)  # has no neighbours
@@ -87,16 +90,52 @@ def test_nearest(emulated, case, dtype, metric, kind):
     for seed, guard in enumerate(["after", "before"]):
         found = run(
             emulated, emulated.nearest, case, (query, reference), [*more, metric], wide,
-            seed=seed, guard=guard,
+            seed=seed, guard=guard, major=major,
         )  # fmt: skip
         np.testing.assert_allclose(found[0], expected, 1e-6)
         np.testing.assert_array_equal(found[1], index)
         np.testing.assert_array_equal(found[2], mutual)
     alone = run(
-        emulated, emulated.nearest, case, (query, reference), [*more, metric], wide, False
+        emulated, emulated.nearest, case, (query, reference), [*more, metric], wide, False,
+        major=major,
     )  # fmt: skip
     np.testing.assert_array_equal(alone[0], found[0])
     np.testing.assert_array_equal(alone[1], index)
+
+
+def families():
+    """Vectors whose figures in bfloat16 mislead: close together, far out, of every size."""
+    random = np.random.default_rng(2)
+    directions = random.standard_normal((1, 140, 48))
+    near = directions[:, :1] + 1e-3 * random.standard_normal((1, 140, 48))
+    yield "unit", directions / np.linalg.norm(directions, axis=-1, keepdims=True)
+    yield "one point", near
+    yield "far out", near + 300
+    yield "all sizes", directions * 10.0 ** random.integers(-6, 6, (1, 140, 1))
+    yield "equal", np.ones((1, 140, 48))
+    yield "too large for halves of floats", directions * 1e37
+
+
+@pytest.mark.parametrize("metric", [0, 1], ids=["l2", "dot"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "all_vectors"), list(families()), ids=lambda f: f if isinstance(f, str) else ""
+)
+def test_tensor_cores_are_exact(emulated, name, all_vectors, dtype, metric):
+    """Every distance is one that a plain search in float finds at that place; both ways too."""
+    case = (1, 60, 80, 48, 3)
+    query, reference = to_device(all_vectors[:, :60], dtype), to_device(all_vectors[:, 60:], dtype)
+    arguments = (case, (query, reference), [None, None, None, metric], np.float32)
+    exact = run(emulated, emulated.nearest, *arguments, major=7)
+    found = run(emulated, emulated.nearest, *arguments, major=8)
+    q, r = to_float64(query)[0], to_float64(reference)[0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        size = (np.abs(q).max() + np.abs(r).max()) ** 2 * 48
+        tolerance = 1e-6 * size if metric else 1e-6 * np.abs(exact[0]).max()
+        np.testing.assert_allclose(found[0], exact[0], 1e-5, min(tolerance, 1e30))
+    if name in ("unit", "one point", "equal"):
+        np.testing.assert_array_equal(found[1], exact[1])
+        np.testing.assert_array_equal(found[2], exact[2])
 
 
 @pytest.mark.parametrize("kind", ["plain", "lengths", "mask"])

@@ -2,6 +2,7 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include "async.cuh"
 #include "launch.cuh"
 #include "mma.cuh"
 
@@ -101,6 +102,35 @@ __global__ void multiply(int64_t, const float* from, float* to, int missing) {
     const int row = threadIdx.x / 4 + n / 2 * 8, column = threadIdx.x % 4 * 2 + n % 2;
     to[row * 8 + column] = sum[n];
   }
+}
+
+// Copies 4 floats a thread by way of shared memory, in two groups. Mistake: to wait for too few.
+__global__ void copy(int64_t, const float* from, float* to, bool all) {
+  float* shared = shared_memory<float>();
+  const int count = blockDim.x * 4;
+  for (int group = 0; group < 2; ++group) {
+    const int i = group * count + 4 * threadIdx.x;
+    flowmatch::cuda::copy_async(shared + i, from + i, threadIdx.x > 0);
+    flowmatch::cuda::close_copies();
+  }
+  if (all) {
+    flowmatch::cuda::wait_copies<0>();
+  } else {
+    flowmatch::cuda::wait_copies<1>();
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < 2 * count; i += blockDim.x) to[i] = shared[i];
+}
+
+// Mistake: threads that vote at another barrier.
+__global__ void vote(int64_t, const float* from, float* to, int elsewhere) {
+  int votes;
+  if (static_cast<int>(threadIdx.x) < elsewhere) {
+    votes = __syncthreads_count(from[threadIdx.x] > 0);
+  } else {
+    votes = __syncthreads_count(from[threadIdx.x] > 0);
+  }
+  to[threadIdx.x] = static_cast<float>(votes) + 0.5f * __syncthreads_or(from[threadIdx.x] > 1e6f);
 }
 
 __global__ void count(int64_t, const float*, float* to) {

@@ -44,6 +44,21 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
 
 inline void __syncthreads(FLOWMATCH_HERE) { emulator::barrier(file, line); }
 
+// How many threads of the block say yes, when all have met.
+inline int __syncthreads_count(int predicate, FLOWMATCH_HERE) {
+  static int votes = 0;  // one block runs at a time
+  emulator::barrier(file, line);
+  votes = 0;
+  emulator::barrier(file, line);
+  votes += predicate != 0;
+  emulator::barrier(file, line);
+  return votes;
+}
+
+inline int __syncthreads_or(int predicate, FLOWMATCH_HERE) {
+  return __syncthreads_count(predicate, file, line) != 0;
+}
+
 inline void __syncwarp(unsigned mask = ~0u, FLOWMATCH_HERE) {
   emulator::exchange(mask, 0, file, line);
 }
@@ -99,6 +114,7 @@ inline int __all_sync(unsigned mask, int predicate, FLOWMATCH_HERE) {
   return __ballot_sync(mask, !predicate, file, line) == 0;
 }
 
+inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
 inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
 
 // Atomic because only one thread runs at a time.

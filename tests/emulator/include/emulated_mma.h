@@ -7,6 +7,22 @@
 
 inline float emulated_value(__half h) { return __half2float(h); }
 inline float emulated_value(__nv_bfloat16 b) { return __bfloat162float(b); }
+inline float emulated_value(float f) {  // TF32: the last 13 bits are not seen
+  uint32_t bits;
+  std::memcpy(&bits, &f, sizeof bits);
+  bits &= ~0x1fffu;
+  std::memcpy(&f, &bits, sizeof bits);
+  return f;
+}
+
+// To the nearest, halves away from zero, as the conversion instruction does.
+inline float emulated_tf32(float f) {
+  uint32_t bits;
+  std::memcpy(&bits, &f, sizeof bits);
+  if ((bits & 0x7f800000) != 0x7f800000) bits += 0x1000;
+  std::memcpy(&f, &bits, sizeof bits);
+  return emulated_value(f);
+}
 
 template <typename T>
 void emulated_mma(const uint32_t (&left)[4], const uint32_t (&right)[2], float (&sum)[4]) {
@@ -19,18 +35,19 @@ void emulated_mma(const uint32_t (&left)[4], const uint32_t (&right)[2], float (
   const uint64_t* all =
       emulator::exchange(~0u, uint64_t{right[0]} | uint64_t{right[1]} << 32, __FILE__, __LINE__);
   for (int lane = 0; lane < 32; ++lane) std::memcpy(rights[lane], &all[lane], 8);
+  constexpr int in_word = 4 / sizeof(T);
   const auto value = [](uint32_t word, int k) {
-    T half;
-    const auto bits = static_cast<uint16_t>(word >> 16 * (k % 2));
-    std::memcpy(&half, &bits, sizeof half);
-    return emulated_value(half);
+    T element;
+    word >>= 8 * sizeof(T) * (k % in_word) % 32;
+    std::memcpy(&element, &word, sizeof element);
+    return emulated_value(element);
   };
   for (int n = 0; n < 4; ++n) {
     const int row = emulator::lane() / 4 + n / 2 * 8, column = emulator::lane() % 4 * 2 + n % 2;
-    for (int k = 0; k < 16; ++k) {
-      const int t = k % 8 / 2;  // the lane of four that holds k
-      const uint32_t a = lefts[row % 8 * 4 + t][row / 8 + k / 8 * 2];
-      const uint32_t b = rights[column * 4 + t][k / 8];
+    for (int k = 0; k < 8 * in_word; ++k) {
+      const int word = k / in_word, t = word % 4;  // the lane of four that holds k
+      const uint32_t a = lefts[row % 8 * 4 + t][row / 8 + word / 4 * 2];
+      const uint32_t b = rights[column * 4 + t][word / 4];
       sum[n] += value(a, k) * value(b, k);
     }
   }

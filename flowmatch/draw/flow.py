@@ -1,4 +1,4 @@
-"""Pictures of flow: colours, arrows, error maps, grids. Arrays in, a new uint8 RGB picture out."""
+"""Pictures of flow: colours, arrows, error maps, grids."""
 
 import itertools
 import math
@@ -124,7 +124,7 @@ def draw_arrows(
         >>> draw_arrows(np.zeros((64, 96), np.uint8), np.ones((64, 96, 2)), step=16).shape
         (64, 96, 3)
     """
-    picture = _checked_picture(image)
+    picture = checked_picture(image)
     field, valid = _checked_flow(flow)
     if valid.shape != picture.shape[:2]:
         came = f"{list(picture.shape[:2])} and {list(valid.shape)}"
@@ -239,7 +239,7 @@ def side_by_side(
         came = f"{len(pictures)} pictures, {len(texts)} labels and {columns} columns"
         raise ValueError(f"expected pictures, as many labels, and columns, got {came}")
     columns = min(columns, len(pictures))
-    checked = [_checked_picture(picture) for picture in pictures]
+    checked = [checked_picture(picture) for picture in pictures]
     height = max(picture.shape[0] for picture in checked)
     shown = [_with_height(picture, height) for picture in checked]
     widths = [max(picture.shape[1] for picture in shown[k::columns]) for k in range(columns)]
@@ -270,7 +270,7 @@ def _checked_flow(flow: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool
     return np.where(valid[..., None], field, 0), valid
 
 
-def _checked_picture(image: ArrayLike) -> Picture:
+def checked_picture(image: ArrayLike) -> Picture:
     """Return a copy as RGB [H, W, 3]."""
     pixels = np.asarray(image)
     colour = pixels.ndim == 3 and pixels.shape[2] == 3

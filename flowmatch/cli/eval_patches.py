@@ -1,0 +1,144 @@
+"""``flowmatch eval patches``: descriptors beside each other, on images with known homographies."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from flowmatch.cli.options import DeviceName, progress_bar
+from flowmatch.cli.options import console as messages
+from flowmatch.devices import choose_device
+from flowmatch.patches.evaluate import Evaluation, Row, evaluate
+from flowmatch.patches.keypoints import MAGNIFICATION
+from flowmatch.patches.published import load_published
+from flowmatch.patches.sequences import find_image_pairs
+
+BASELINES = {"SIFT": "sift", "RootSIFT": "rootsift", "ORB": "orb"}
+
+# Beyond this many sequences the table shows the means only; JSON has them all.
+_MOST_SEQUENCES = 20
+
+
+def eval_patches(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="HPatches or Oxford sequences: images 1, 2, ... with H_1_2 or H1to2p.",
+            show_default=False,
+        ),
+    ],
+    descriptor: Annotated[
+        list[Path] | None,
+        typer.Option(help="Published weights; may be given several times.", show_default=False),
+    ] = None,
+    magnification: Annotated[
+        float, typer.Option(help="Half a patch's side in scales of its keypoint; for networks.")
+    ] = MAGNIFICATION,
+    detector: Annotated[str, typer.Option(help="sift, orb or grid.")] = "sift",
+    keypoints: Annotated[int, typer.Option(help="At most, in each image.")] = 2000,
+    device: DeviceName = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    baselines: Annotated[bool, typer.Option(help="Also SIFT, RootSIFT and ORB (OpenCV).")] = True,
+) -> None:
+    """Compare descriptors at the same keypoints and number of matches."""
+    pairs = find_image_pairs(folder)
+    where = choose_device(device)
+    methods: dict[str, Any] = {}
+    for path in descriptor or []:
+        network = load_published(path)
+        if not hasattr(network, "dim"):
+            raise ValueError(f"{path} compares patches, it does not describe them")
+        methods[path.stem] = (network.to(where), magnification)
+    methods |= BASELINES if baselines else {}
+    with progress_bar(transient=True) as bar:
+        task = bar.add_task("eval", total=len(pairs))
+        evaluation = evaluate(
+            pairs,
+            methods,
+            detector=detector,
+            keypoints=keypoints,
+            report=lambda done, _: bar.update(task, completed=done),
+        )
+    for name, reason in evaluation.skipped:
+        messages.print(f"skipped {name}: {reason}")
+    if as_json:
+        about = {"folder": str(folder), "keypoints": keypoints, "device": str(where)}
+        typer.echo(json.dumps(about | evaluation.to_json(), indent=2, allow_nan=False))
+        return
+    console = Console(highlight=False, markup=False, emoji=False)
+    # What reads a pipe has no width of its own, and below 100 columns numbers would be cut.
+    console.width = max(console.width, 100) if console.is_terminal else 120
+    console.print(_table(evaluation))
+    console.print()
+    console.print(_legend(evaluation, keypoints, str(where)))
+
+
+_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "matches": lambda row: _number(row.matches, 0),
+    "MMA@3": lambda row: _number(100 * row.accuracy, 1),
+    "recall": lambda row: _number(100 * row.recall, 1),
+    "mAP": lambda row: _number(100 * row.precision, 1),
+    "AUC@3": lambda row: _number(100 * row.auc3, 1),
+    "AUC@5": lambda row: _number(100 * row.auc5, 1),
+    "AUC@10": lambda row: _number(100 * row.auc10, 1),
+    "ms/1k": lambda row: _number(row.milliseconds, 0),
+}
+
+
+def _table(evaluation: Evaluation) -> Table:
+    """One block per sequence, group and mean, one line per method in it."""
+    many = len({row.name for row in evaluation.sequences}) > _MOST_SEQUENCES
+    groups = [row._replace(name=f"{row.name}, mean") for row in evaluation.groups]
+    rows: Sequence[Row] = [
+        *(() if many else evaluation.sequences),
+        *groups,
+        *evaluation.mean,
+    ]
+    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", overflow="fold")
+    for column in _COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, block in groupby(sorted(rows, key=_order(rows)), key=lambda row: row.name):
+        lines = list(block)
+        count = f" ({lines[0].pairs} pairs)" if lines[0].pairs > 1 else ""
+        table.add_row(f"{name}{count}", style="bold")
+        for row in lines:
+            table.add_row(f"  {row.method}", *(text(row) for text in _COLUMNS.values()))
+        table.add_section()
+    return table
+
+
+def _order(rows: Sequence[Row]) -> Callable[[Row], int]:
+    """Return a key that gathers the rows of a name, in the order in which they first appear."""
+    places = {name: k for k, name in enumerate(dict.fromkeys(row.name for row in rows))}
+    return lambda row: places[row.name]
+
+
+def _number(value: float, decimals: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{decimals}f}"
+
+
+def _legend(evaluation: Evaluation, keypoints: int, device: str) -> str:
+    lines = [
+        f"{evaluation.mean[0].pairs} pairs, each weighing the same; at most {keypoints} keypoints "
+        f"an image, the same for all; networks on {device}.",
+        "matches: mutual nearest neighbours with the best ratios, as many for each method.",
+        "MMA@3: percent of them within 3 px. recall: correct ones per keypoint that both images "
+        "have.",
+        "mAP: of all nearest neighbours ranked by distance. AUC: of the corner error of MAGSAC++'s "
+        "homography, px.",
+        "ms/1k: to describe 1000 keypoints, patches included.",
+    ]
+    if evaluation.skipped:
+        lines.append(
+            f"{len(evaluation.skipped)} pairs could not be read and do not count (see stderr)."
+        )
+    return "\n".join(lines)

@@ -1,0 +1,230 @@
+"""``flowmatch match``: matches of two images, or of thousands of pairs."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.progress import TextColumn
+
+from flowmatch.cli.options import DeviceName, console, progress_bar
+from flowmatch.devices import choose_device
+from flowmatch.draw import draw_matches
+from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
+from flowmatch.patches.describe import CLASSICAL
+from flowmatch.patches.files import MATCH_SUFFIXES, write_matches
+from flowmatch.patches.keypoints import MAGNIFICATION
+from flowmatch.patches.match import match_images
+from flowmatch.patches.pairs import (
+    PairOptions,
+    PairReport,
+    match_pairs,
+    read_pairs,
+    write_colmap,
+)
+from flowmatch.patches.published import fingerprint, load_published
+
+FAILURES = TextColumn("{task.fields[failed]}")
+
+
+def match(
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="A B", help="Two images; none with --pairs.", show_default=False),
+    ] = None,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="What to write: a picture (.png, .jpg), matches (.npz, .csv, .json); may be given "
+            "several times. With --pairs a folder.",
+            show_default=False,
+        ),
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="Text file with two names of images a line.", show_default=False),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the names in --pairs; else the list's.", show_default=False),
+    ] = None,
+    colmap: Annotated[
+        bool,
+        typer.Option("--colmap", help="With --pairs: also features and matches to import."),
+    ] = False,
+    descriptor: Annotated[
+        str, typer.Option(help="rootsift, sift, orb, or a file of published weights.")
+    ] = "rootsift",
+    detector: Annotated[str, typer.Option(help="sift, orb or grid.")] = "sift",
+    keypoints: Annotated[int, typer.Option(help="At most, in each image.")] = 8000,
+    ratio: Annotated[float, typer.Option(help="Of the ratio test; 1 accepts all.")] = 0.8,
+    mutual: Annotated[bool, typer.Option(help="Accept mutual nearest neighbours only.")] = True,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="homography, fundamental, essential or none; else homography for two images and "
+            "fundamental for pairs.",
+            show_default=False,
+        ),
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="Error of an inlier, pixels.")] = 3.0,
+    camera: Annotated[
+        str | None,
+        typer.Option(help="fx,fy,cx,cy of both images, for essential.", show_default=False),
+    ] = None,
+    magnification: Annotated[
+        float, typer.Option(help="Half a patch's side in scales of its keypoint; for networks.")
+    ] = MAGNIFICATION,
+    device: DeviceName = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="With --pairs: compute again what is there.")
+    ] = False,
+) -> None:
+    """Match two images, or the pairs of a list.
+
+    A list may be interrupted; the same command goes on where it stopped.
+    """
+    options: dict[str, Any] = {
+        "detector": detector,
+        "keypoints": keypoints,
+        "ratio": ratio,
+        "mutual": mutual,
+        "threshold": threshold,
+        "magnification": magnification,
+    }
+    if pairs is None:
+        _refuse(
+            root is not None or colmap or overwrite, "--root, --colmap, --overwrite need --pairs"
+        )
+        first, second = _two_images(images)
+        targets = _checked_outputs(output)
+        geometry = _model(model, "homography")
+        network = _network(descriptor, device)
+        more = {"intrinsics": _intrinsics(camera)} if camera else {}
+        _match_two(network, first, second, targets, options | {"model": geometry} | more)
+    else:
+        _refuse(bool(images) or camera is not None, "--pairs takes no images and no --camera")
+        _refuse(len(output or []) != 1, "--pairs needs one -o FOLDER")
+        assert output is not None
+        network = _network(descriptor, device)
+        name = descriptor if descriptor in CLASSICAL else fingerprint(descriptor)
+        about = PairOptions(descriptor=name, model=_model(model, "fundamental"), **options)
+        _match_list(network, pairs, root or pairs.parent, output[0], about, colmap, overwrite)
+
+
+def _refuse(wrong: bool, reason: str) -> None:
+    if wrong:
+        raise ValueError(reason)
+
+
+def _two_images(images: list[Path] | None) -> tuple[Path, Path]:
+    _refuse(len(images or []) != 2, f"expected two images, or --pairs, got {len(images or [])}")
+    assert images is not None
+    return images[0], images[1]
+
+
+def _checked_outputs(output: list[Path] | None) -> list[Path]:
+    known = (*IMAGE_SUFFIXES, *MATCH_SUFFIXES)
+    wrong = [str(path) for path in output or [] if path.suffix.lower() not in known]
+    _refuse(bool(wrong), f"-o must end in one of {', '.join(known)}, got {', '.join(wrong)}")
+    return output or []
+
+
+def _model(name: str | None, otherwise: str) -> str | None:
+    if name is None:
+        return otherwise
+    return None if name == "none" else name
+
+
+def _network(descriptor: str, device: str | None) -> Any:
+    if descriptor in CLASSICAL:
+        return descriptor
+    _refuse(
+        not Path(descriptor).suffix,
+        f"--descriptor must be one of {', '.join(CLASSICAL)}, or a file, got {descriptor!r}",
+    )
+    network = load_published(descriptor)
+    _refuse(
+        not hasattr(network, "dim"), f"{descriptor} compares patches, it does not describe them"
+    )
+    return network.to(choose_device(device))
+
+
+def _intrinsics(camera: str) -> Any:
+    try:
+        fx, fy, cx, cy = (float(number) for number in camera.split(","))
+    except ValueError:
+        raise ValueError(f"--camera must be fx,fy,cx,cy in pixels, got {camera!r}") from None
+    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+    return K, K
+
+
+def _match_two(
+    network: Any, first: Path, second: Path, targets: list[Path], options: dict[str, Any]
+) -> None:
+    a, b = read_image(first), read_image(second)
+    matches = match_images(network, a, b, **options)
+    for path in targets:
+        if path.suffix.lower() in MATCH_SUFFIXES:
+            write_matches(path, matches, f"{first} {second}")
+        else:
+            write_image(path, draw_matches(a, b, *matches.points(), matches.inlier))
+    line = (
+        f"{len(matches.pairs)} matches of {len(matches.first.xy)} and {len(matches.second.xy)} "
+        "keypoints"
+    )
+    if matches.model is not None:
+        found = f"{matches.inlier.sum()} inliers of" if matches.matrix is not None else "no"
+        article = "" if matches.matrix is None else "an " if matches.model == "essential" else "a "
+        kind = matches.model if matches.model == "homography" else f"{matches.model} matrix"
+        line += f", {found} {article}{kind}"
+    console.print(line + (f", in {', '.join(map(str, targets))}" if targets else ""))
+
+
+def _match_list(
+    network: Any,
+    source: Path,
+    root: Path,
+    folder: Path,
+    options: PairOptions,
+    colmap: bool,
+    overwrite: bool,
+) -> None:
+    listed = read_pairs(source)
+    latest = PairReport()
+    with progress_bar(FAILURES) as bar:
+        task = bar.add_task("match", total=len(listed), failed="")
+
+        def progress(report: PairReport) -> None:
+            nonlocal latest
+            latest = report
+            done = report.computed + report.kept + len(report.failed)
+            failed = f"{len(report.failed)} failed" if report.failed else ""
+            bar.update(task, completed=done, failed=failed)
+
+        try:
+            match_pairs(
+                network, listed, root, folder, options, overwrite=overwrite, progress=progress
+            )
+        except KeyboardInterrupt:
+            bar.stop()
+            again = "the same command, without --overwrite, goes on"
+            console.print(f"stopped: {_summary(latest, folder)}; {again}")
+            raise typer.Exit(130) from None
+    for pair, reason in latest.failed:
+        console.print(f"failed: {pair.first} {pair.second}: {reason}")
+    if colmap:
+        write_colmap(folder / "colmap", folder, listed)
+    console.print(_summary(latest, folder) + (", with colmap/" if colmap else ""))
+    _refuse(len(latest.failed) == len(listed), f"none of the {len(listed)} pairs can be matched")
+
+
+def _summary(report: PairReport, folder: Path) -> str:
+    line = f"{report.computed} pair{'' if report.computed == 1 else 's'} matched"
+    if report.kept:
+        line += f", {report.kept} were there already"
+    if report.failed:
+        line += f", {len(report.failed)} failed"
+    return f"{line}, in {folder}"

@@ -1,0 +1,236 @@
+"""``flowmatch register``: scans in, the rigid motions between them out."""
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from flowmatch.cli.options import DeviceName, console, progress_bar
+from flowmatch.devices import choose_device
+from flowmatch.fragments.checkpoints import load_weights
+from flowmatch.fragments.describe import Network
+from flowmatch.fragments.draw import colour_of, draw_merged, draw_registration
+from flowmatch.fragments.graph import Merged, register_many
+from flowmatch.fragments.refine import move
+from flowmatch.fragments.register import RegisterOptions, Registration, register
+from flowmatch.io import (
+    CLOUD_SUFFIXES,
+    depth_to_points,
+    read_cloud,
+    read_depth,
+    read_intrinsics,
+    replace_when_done,
+    write_cloud,
+    write_image,
+)
+
+Scans = list[NDArray[np.float64]]
+
+
+def register_command(
+    scans: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SCAN SCAN...",
+            help=f"Clouds ({', '.join(CLOUD_SUFFIXES)}, metres) or depth pictures (.png with "
+            "--intrinsics). Two: the first is laid on the second. More: all are laid together.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Cloud to write: the first scan moved; of more, all."),
+    ] = None,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", help="File for the motions, 4 x 4, and what was found.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Picture of before and after, from three sides.")
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="With two scans, too, write both, in two colours.")
+    ] = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Descriptor network, .safetensors; else FPFH.", show_default=False),
+    ] = None,
+    device: DeviceName = None,
+    intrinsics: Annotated[
+        Path | None, typer.Option(help="Camera matrix of depth pictures, 3 x 3 or fx fy cx cy.")
+    ] = None,
+    depth_unit: Annotated[float, typer.Option(help="Metres that 1 in a depth picture is.")] = 0.001,
+    from_origin: Annotated[
+        bool,
+        typer.Option("--from-origin", help="The sensors stood at the origins: better normals."),
+    ] = False,
+    voxel: Annotated[
+        float | None, typer.Option(help="Down-sampling, metres; else by the scans' size.")
+    ] = None,
+    keypoints: Annotated[int, typer.Option(help="Points of a scan that are described.")] = 5000,
+    sampling: Annotated[str, typer.Option(help="Of keypoints: uniform or iss.")] = "uniform",
+    refine: Annotated[str, typer.Option(help="auto, gicp (small-gicp), icp or none.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of keypoints and RANSAC.")] = 0,
+) -> None:
+    """Find the rigid motion between scans, whatever their position, and say whether to trust it.
+
+    The status is 0 if the result is trusted, and 1 if not; what was asked for is written anyway.
+    """
+    if len(scans) < 2:
+        raise ValueError(f"two or more scans are needed, got {len(scans)}")
+    options = RegisterOptions(
+        voxel=voxel, keypoints=keypoints, sampling=sampling, refine=refine, seed=seed
+    )
+    network: Network = "fpfh" if weights is None else load_weights(weights, choose_device(device))
+    clouds, depth = _read(scans, intrinsics, depth_unit)
+    views = [np.zeros(3) if from_origin or is_depth else None for is_depth in depth]
+    if len(scans) == 2:
+        trusted = _pair(network, scans, clouds, views, options, output, as_json, picture, merge)
+    else:
+        trusted = _many(network, scans, clouds, views, options, output, as_json, picture)
+    raise typer.Exit(0 if trusted else 1)
+
+
+def _read(paths: list[Path], intrinsics: Path | None, unit: float) -> tuple[Scans, list[bool]]:
+    depth = [path.suffix.lower() == ".png" for path in paths]
+    if any(depth) and intrinsics is None:
+        raise ValueError("depth pictures need --intrinsics")
+    camera = read_intrinsics(intrinsics) if intrinsics is not None else np.eye(3)
+    clouds = [
+        depth_to_points(read_depth(path, unit), camera) if is_depth else read_cloud(path)
+        for path, is_depth in zip(paths, depth, strict=True)
+    ]
+    for path, cloud in zip(paths, clouds, strict=True):
+        if len(cloud) < 10:
+            raise ValueError(f"{path}: a scan needs 10 points, got {len(cloud)}")
+    return clouds, depth
+
+
+def _pair(
+    network: Network,
+    paths: list[Path],
+    clouds: Scans,
+    views: list[NDArray[np.float64] | None],
+    options: RegisterOptions,
+    output: Path | None,
+    as_json: Path | None,
+    picture: Path | None,
+    merge: bool,
+) -> bool:
+    with progress_bar(transient=True) as bar:
+        task = bar.add_task("describe", total=None)
+        found = register(
+            network,
+            clouds[0],
+            clouds[1],
+            options,
+            viewpoints=(views[0], views[1]),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if output is not None and merge:
+        _write(output, [move(found.motion, clouds[0]), clouds[1]], coloured=True)
+    elif output is not None:
+        _write(output, [move(found.motion, clouds[0])], coloured=False)
+    if as_json is not None:
+        about = {"source": str(paths[0]), "target": str(paths[1])}
+        _write_json(as_json, about | _in_words(found))
+    if picture is not None:
+        write_image(picture, draw_registration(clouds[0], clouds[1], found))
+    typer.echo("\n".join(" ".join(f"{x: .6f}" for x in row) for row in found.motion.tolist()))
+    console.print(f"{'trust it' if found.trusted else 'DO NOT TRUST IT'}: {found.reason}")
+    return found.trusted
+
+
+def _many(
+    network: Network,
+    paths: list[Path],
+    clouds: Scans,
+    views: list[NDArray[np.float64] | None],
+    options: RegisterOptions,
+    output: Path | None,
+    as_json: Path | None,
+    picture: Path | None,
+) -> bool:
+    with progress_bar(transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def progress(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total)
+            bar.update(tasks[name], completed=done)
+
+        merged = register_many(network, clouds, options, viewpoints=views, progress=progress)
+    kept = np.flatnonzero(merged.placed).tolist()
+    if output is not None:
+        moved = [move(merged.motions[k], clouds[k]) for k in kept]
+        _write(output, moved, coloured=True, colours=kept)
+    if as_json is not None:
+        _write_json(as_json, _graph_in_words(merged, paths))
+    if picture is not None:
+        write_image(picture, draw_merged([clouds[k] for k in kept], merged.motions[kept]))
+    for edge in merged.edges:
+        state = "used" if edge.used else "not used"
+        name = f"{paths[edge.source].name} on {paths[edge.target].name}"
+        console.print(f"{name}: {state}, {edge.registration.reason}")
+    lost = [str(path) for path, placed in zip(paths, merged.placed, strict=True) if not placed]
+    verdict = "trust it" if merged.trusted else "DO NOT TRUST ALL OF IT"
+    said = f"{len(kept)} of {len(paths)} scans laid on {paths[merged.anchor].name}"
+    console.print(f"{verdict}: {said}" + (f"; no place for {', '.join(lost)}" if lost else ""))
+    return merged.trusted
+
+
+def _write(path: Path, clouds: Scans, *, coloured: bool, colours: list[int] | None = None) -> None:
+    points = np.concatenate(clouds)
+    # Below a kilometre float32 is finer than a tenth of a millimetre.
+    if np.abs(points).max() < 1000:
+        points = points.astype(np.float32)
+    paint = None
+    if coloured and path.suffix.lower() == ".ply":
+        shades = [colour_of(k) for k in colours or range(len(clouds))]
+        paint = np.repeat(np.array(shades, np.uint8), [len(cloud) for cloud in clouds], axis=0)
+    write_cloud(path, points, paint)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with replace_when_done(path) as beside:
+        beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _in_words(found: Registration) -> dict[str, Any]:
+    return {
+        "motion": found.motion.tolist(),
+        "trusted": found.trusted,
+        "reason": found.reason,
+        "correspondences": len(found.inliers),
+        "inliers": int(found.inliers.sum()),
+        "overlap": found.overlap,
+        "evidence": found.evidence,
+        "grip": found.grip,
+        "rmse": None if math.isnan(found.rmse) else found.rmse,
+        "voxel": found.voxel,
+    }
+
+
+def _graph_in_words(merged: Merged, paths: list[Path]) -> dict[str, Any]:
+    return {
+        "trusted": merged.trusted,
+        "anchor": str(paths[merged.anchor]),
+        "voxel": merged.voxel,
+        "scans": [
+            {"scan": str(path), "motion": motion.tolist() if placed else None}
+            for path, motion, placed in zip(paths, merged.motions, merged.placed, strict=True)
+        ],
+        "edges": [
+            {
+                "source": str(paths[edge.source]),
+                "target": str(paths[edge.target]),
+                "used": edge.used,
+                "error": None if math.isnan(edge.error) else edge.error,
+                **_in_words(edge.registration),
+            }
+            for edge in merged.edges
+        ],
+    }

@@ -1,0 +1,150 @@
+"""Descriptors of keypoints: by a network from distance fields, or FPFH."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from flowmatch.fragments.fpfh import fpfh
+from flowmatch.fragments.keypoints import Points, as_points, voxel_down
+from flowmatch.fragments.networks import SIZE
+from flowmatch.fragments.normals import local_frames
+from flowmatch.ops import distance_field
+
+Network = nn.Module | str
+"""A network of `MODELS`, or ``"fpfh"``."""
+
+# Beyond a ball inside the grid the frame would see what the grid does not.
+_FRAME_RADIUS = 15.0
+_FPFH_RADIUS = 8.0  # voxels of the cloud that normals are estimated on
+
+
+def field_patches(
+    points: ArrayLike,
+    keypoints: ArrayLike,
+    *,
+    voxel: float = 0.01,
+    truncation: float = 5.0,
+    frames: bool = False,
+    device: str | torch.device = "cpu",
+) -> Tensor:
+    """Measure the distance fields that a network describes.
+
+    Args:
+        points: The cloud ``[N, 3]``, metres; one a `voxel` is enough.
+        keypoints: ``[K, 3]``.
+        voxel: Side of the field's voxels, metres; it has 30 along a side.
+        truncation: Distance that counts as far, in voxels.
+        frames: Turn each field to its keypoint's local reference frame.
+        device: Where to measure.
+
+    Returns:
+        Fields ``[K, 30, 30, 30]``, float32.
+
+    Example:
+        >>> field_patches([[0.0, 0, 0]], [[0.0, 0, 0]])[0, 15, 15, 15].item() > 0.8
+        True
+    """
+    cloud, centres = as_points(points), as_points(keypoints, "keypoints")
+    axes = None
+    if frames:
+        turned = local_frames(cloud, centres, _FRAME_RADIUS * voxel)
+        axes = torch.from_numpy(turned).float().to(device)
+    # In float32, so from the middle: far from the origin a voxel would be lost.
+    middle = centres.mean(0) if len(centres) else np.zeros(3)
+    near, at = (torch.from_numpy(p - middle).float().to(device) for p in (cloud, centres))
+    return distance_field(near, at, size=SIZE, voxel=voxel, truncation=truncation, frames=axes)
+
+
+def describe(
+    network: Network,
+    points: ArrayLike,
+    keypoints: ArrayLike,
+    *,
+    voxel: float = 0.01,
+    batch: int = 64,
+    device: str | torch.device | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Tensor:
+    """Describe keypoints of a cloud by a network.
+
+    Args:
+        network: One of `MODELS`. It knows its truncation and whether fields lie along local
+            reference frames.
+        points: The cloud ``[N, 3]``, metres.
+        keypoints: ``[K, 3]``.
+        voxel: Side of the field's voxels, metres: 0.01 as published. A larger one describes a
+            larger scene at the same size in voxels.
+        batch: Keypoints at once.
+        device: Where to compute; None takes the network's.
+        progress: Called with how many keypoints are done.
+
+    Returns:
+        Descriptors ``[K, D]``, float32, on the CPU.
+
+    Raises:
+        ValueError: Wrong shapes, or `batch` or `voxel` is not positive.
+
+    Example:
+        >>> from flowmatch.fragments.networks import slim
+        >>> cloud = np.random.default_rng(0).uniform(0, 0.3, (500, 3))
+        >>> describe(slim(2, 4), cloud, cloud[:3]).shape
+        torch.Size([3, 4])
+    """
+    if isinstance(network, str):
+        raise ValueError(f"network must be a module here, got {network!r}")
+    if batch < 1:
+        raise ValueError(f"batch must be positive, got {batch}")
+    cloud, centres = voxel_down(points, voxel), as_points(keypoints, "keypoints")
+    where = torch.device(device) if device is not None else next(network.parameters()).device
+    settings: Any = network
+    parts = [torch.zeros(0, settings.dimensions)]
+    with torch.inference_mode():
+        for start in range(0, len(centres), batch):
+            fields = field_patches(
+                cloud,
+                centres[start : start + batch],
+                voxel=voxel,
+                truncation=settings.truncation,
+                frames=settings.frames,
+                device=where,
+            )
+            parts.append(network(fields).float().cpu())
+            progress(min(start + batch, len(centres)))
+    return torch.cat(parts)
+
+
+def describe_points(
+    network: Network,
+    cloud: Points,
+    normals: NDArray[np.float64],
+    chosen: NDArray[np.int64],
+    *,
+    voxel: float,
+    dense: Points,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Tensor:
+    """Describe some points of a cloud that has one a voxel, ``[K, D]``.
+
+    Args:
+        network: A network, or ``"fpfh"``.
+        cloud: ``[N, 3]``, one point a voxel.
+        normals: ``[N, 3]``.
+        chosen: Indices of the points to describe.
+        voxel: The cloud's, metres. The field of a network spans six of them.
+        dense: The cloud as it came, for the network's field.
+        progress: Called with how many points are done.
+
+    Raises:
+        ValueError: `network` is another word.
+    """
+    if isinstance(network, str):
+        if network != "fpfh":
+            raise ValueError(f"network must be a module or 'fpfh', got {network!r}")
+        found = torch.from_numpy(fpfh(cloud, normals, _FPFH_RADIUS * voxel)[chosen])
+        progress(len(chosen))
+        return found
+    return describe(network, dense, cloud[chosen], voxel=voxel / 5, progress=progress)

@@ -1,0 +1,58 @@
+"""NumPy's own arrays, checked before they are read: np.load would allocate first."""
+
+import math
+import warnings
+import zipfile
+from pathlib import Path
+from tokenize import TokenError
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowmatch.io._files import require_plausible
+
+
+def read_npy_entry(
+    path: Path, archive: zipfile.ZipFile, name: str, kind: str, expected: tuple[int | None, ...]
+) -> NDArray[Any]:
+    """Read one array of an .npz after checking its header."""
+    entry = archive.getinfo(name)
+    require_plausible(path, entry.file_size, min(entry.compress_size, path.stat().st_size))
+    with archive.open(entry) as file:
+        shape, fortran, dtype, header = read_npy_header(path, file)
+        fits = len(shape) == len(expected) and all(
+            size > 0 and size == (want or size) for size, want in zip(shape, expected, strict=True)
+        )
+        if dtype.kind != kind or not fits:
+            wanted = ", ".join("any" if want is None else str(want) for want in expected)
+            raise ValueError(
+                f"{path}: {name} must be {'floats' if kind == 'f' else 'bool'} [{wanted}], "
+                f"got {dtype} {list(shape)}"
+            )
+        claimed = math.prod(shape) * dtype.itemsize
+        if header + claimed != entry.file_size:
+            raise ValueError(
+                f"{path}: {name} claims {claimed} bytes, got {entry.file_size - header}"
+            )
+        content = file.read(claimed)
+    if len(content) != claimed:
+        raise ValueError(f"{path}: {name} ends after {len(content)} of {claimed} bytes")
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def read_npy_header(
+    path: Path, file: IO[bytes]
+) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Return shape, whether it is in Fortran order, type, and bytes up to the numbers."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about headers of Python 2
+            version = np.lib.format.read_magic(file)
+            if version == (1, 0):
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            else:
+                shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+    except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{path}: damaged array header: {error}") from error
+    return shape, fortran, dtype, file.tell()

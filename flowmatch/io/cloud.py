@@ -1,0 +1,261 @@
+"""Clouds of points: .ply, .pcd, .npy, .npz, .xyz, and depth pictures.
+
+Files come from strangers, so what a header claims is compared with the size of the file before
+memory is taken.
+"""
+
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowmatch._opencv import cv2
+from flowmatch.io._files import (
+    FilePath,
+    entry_for_suffix,
+    existing_file,
+    replace_when_done,
+    require_dimensions,
+    require_plausible,
+)
+from flowmatch.io._npy import read_npy_entry, read_npy_header
+from flowmatch.io._pcd import read_pcd, write_pcd
+from flowmatch.io._ply import read_ply, write_ply
+from flowmatch.io._text import number_table
+
+
+def read_cloud(path: FilePath) -> NDArray[np.float64]:
+    """Read the points of a cloud; the suffix names the format.
+
+    ``.ply`` and ``.pcd`` (text, binary, ``binary_compressed``; the vertices' x, y, z),
+    ``.npy`` and ``.npz`` (``[N, 3]``, in an ``.npz`` called ``points`` or the only array),
+    ``.xyz`` (three numbers a line, more are passed over, ``#`` starts a comment).
+
+    Args:
+        path: The file.
+
+    Returns:
+        Points ``[N, 3]`` in the file's unit, metres throughout flowmatch. Those that are not
+        finite, as depth cameras leave them, are dropped.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The suffix is unknown, or the file is damaged or not what its suffix says.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "scan.ply"
+        >>> write_cloud(path, np.eye(3))
+        >>> read_cloud(path)[1]
+        array([0., 1., 0.])
+    """
+    path = existing_file(path)
+    points = entry_for_suffix(path, _READERS, "cloud")(path)
+    return points[np.isfinite(points).all(axis=1)]
+
+
+def write_cloud(path: FilePath, points: ArrayLike, colours: ArrayLike | None = None) -> None:
+    """Write a cloud; the suffix names the format, as in `read_cloud`.
+
+    Args:
+        path: The file to write; its folder must exist. It gets its name only when complete.
+        points: ``[N, 3]``, metres; float64 is kept, other types become float32.
+        colours: uint8 ``[N, 3]``, RGB. Only ``.ply`` keeps them.
+
+    Raises:
+        ValueError: A wrong shape, an unknown suffix, or colours for a format without.
+        FileNotFoundError: The folder does not exist.
+
+    Example:
+        >>> import tempfile
+        >>> write_cloud(Path(tempfile.mkdtemp()) / "scan.xyz", [[0, 0, 1.5]])
+    """
+    path = Path(path)
+    write = entry_for_suffix(path, _WRITERS, "cloud")
+    array = np.asarray(points)
+    if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: points must be [N, 3], got {array.dtype} {list(array.shape)}")
+    array = array.astype(np.float64 if array.dtype == np.float64 else np.float32)
+    paint = None if colours is None else np.asarray(colours)
+    if paint is not None and (paint.dtype != np.uint8 or paint.shape != array.shape):
+        raise ValueError(
+            f"{path}: colours must be uint8 {list(array.shape)}, "
+            f"got {paint.dtype} {list(paint.shape)}"
+        )
+    if paint is not None and path.suffix.lower() != ".ply":
+        raise ValueError(f"{path}: only .ply keeps colours")
+    with replace_when_done(path) as beside:
+        write(beside, array, paint)
+
+
+def read_depth(path: FilePath, unit: float = 0.001) -> NDArray[np.float32]:
+    """Read a depth picture of 16 bits, as RGB-D cameras write it.
+
+    Args:
+        path: A PNG of one channel, 16 bits.
+        unit: Metres that 1 stands for: 0.001 for millimetres, 1/5000 in TUM's data.
+
+    Returns:
+        Depth ``[H, W]`` along the optical axis, metres; NaN where the picture has 0, unknown.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged or another kind of picture, or `unit` is not positive.
+
+    Example:
+        >>> import tempfile
+        >>> path = str(Path(tempfile.mkdtemp()) / "depth.png")
+        >>> _ = cv2.imwrite(path, np.array([[1500, 0]], np.uint16))
+        >>> read_depth(path).tolist()
+        [[1.5, nan]]
+    """
+    path = existing_file(path)
+    if not (math.isfinite(unit) and unit > 0):
+        raise ValueError(f"unit must be a positive number of metres, got {unit}")
+    encoded = path.read_bytes()
+    if len(encoded) < 33 or encoded[:8] != b"\x89PNG\r\n\x1a\n" or encoded[12:16] != b"IHDR":
+        raise ValueError(f"{path}: expected a PNG file, got one starting with {encoded[:8]!r}")
+    width, height, bits, colour = struct.unpack(">IIBB", encoded[16:26])
+    if (bits, colour) != (16, 0):
+        raise ValueError(
+            f"{path}: expected depth of 16 bits, gray, got {bits} bits and PNG colour type {colour}"
+        )
+    require_dimensions(path, height, width)
+    require_plausible(path, height * (2 * width + 1), len(encoded))
+    try:
+        raw = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise ValueError(f"{path}: damaged PNG: {error}") from error
+    if raw is None or raw.shape != (height, width) or raw.dtype != np.uint16:
+        raise ValueError(f"{path}: damaged PNG, its {width} x {height} pixels cannot be decoded")
+    depth = np.asarray(raw * unit, np.float32)
+    depth[raw == 0] = np.nan
+    return depth
+
+
+def read_intrinsics(path: FilePath) -> NDArray[np.float64]:
+    """Read a camera's matrix ``[3, 3]``, or ``fx fy cx cy``, from text.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It holds other numbers.
+    """
+    path = existing_file(path)
+    if path.stat().st_size > 4096:
+        raise ValueError(f"{path}: expected a text of 3 x 3 numbers, got {path.stat().st_size} B")
+    try:
+        numbers = np.array(path.read_text("latin1").replace(",", " ").split(), np.float64)
+    except ValueError as error:
+        raise ValueError(f"{path}: expected 3 x 3 numbers: {error}") from error
+    if numbers.size == 4:
+        fx, fy, cx, cy = numbers.tolist()
+        numbers = np.array([fx, 0, cx, 0, fy, cy, 0, 0, 1])
+    if numbers.size != 9 or not np.isfinite(numbers).all() or numbers[0] * numbers[4] == 0:
+        raise ValueError(f"{path}: expected a camera matrix, 3 x 3, or fx fy cx cy")
+    return numbers.reshape(3, 3)
+
+
+def depth_to_points(depth: ArrayLike, intrinsics: ArrayLike) -> NDArray[np.float64]:
+    """Return the points that a depth picture shows, in the camera's frame.
+
+    Args:
+        depth: ``[H, W]`` along the optical axis, metres; pixels that are not positive are unknown.
+        intrinsics: Camera matrix ``[3, 3]``, pixels; pixel centres have whole coordinates.
+
+    Returns:
+        Points ``[N, 3]``: x right, y down, z forward.
+
+    Raises:
+        ValueError: Wrong shapes.
+
+    Example:
+        >>> depth_to_points([[2.0, 0.0]], [[1, 0, 0], [0, 1, 0], [0, 0, 1]])
+        array([[0., 0., 2.]])
+    """
+    z, camera = np.asarray(depth, np.float64), np.asarray(intrinsics, np.float64)
+    if z.ndim != 2 or camera.shape != (3, 3):
+        raise ValueError(
+            f"depth must be [H, W] and intrinsics [3, 3], got {list(z.shape)}, {list(camera.shape)}"
+        )
+    v, u = np.nonzero(z > 0)  # NaN is not
+    rays = np.stack([u, v, np.ones_like(u)], axis=1) @ np.linalg.inv(camera).T
+    points: NDArray[np.float64] = rays * z[v, u, None]
+    return points[np.isfinite(points).all(axis=1)]
+
+
+# ---- NumPy's formats and plain text -------------------------------------------------------------
+
+
+def _read_npy(path: Path) -> NDArray[np.float64]:
+    with path.open("rb") as file:
+        shape, fortran, dtype, header = read_npy_header(path, file)
+    if len(shape) != 2 or shape[1] != 3 or dtype.kind != "f":
+        raise ValueError(f"{path}: expected floats [N, 3], got {dtype} {list(shape)}")
+    claimed = math.prod(shape) * dtype.itemsize
+    if header + claimed != path.stat().st_size:
+        raise ValueError(
+            f"{path}: expected {header + claimed} bytes for {shape[0]} points, "
+            f"got {path.stat().st_size}"
+        )
+    points = np.fromfile(path, dtype, math.prod(shape), offset=header)
+    return points.reshape(shape, order="F" if fortran else "C").astype(np.float64)
+
+
+def _read_npz(path: Path) -> NDArray[np.float64]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            name = "points.npy" if "points.npy" in names or len(names) != 1 else names[0]
+            if name not in names:
+                raise ValueError(f"{path}: expected an array 'points', got {names}")
+            return read_npy_entry(path, archive, name, "f", (None, 3)).astype(np.float64)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"{path}: expected an .npz file: {error}") from error
+
+
+def _read_xyz(path: Path) -> NDArray[np.float64]:
+    with path.open("rb") as file:
+        return number_table(path, file, (0, 1, 2), comments=("#", "//"))
+
+
+_Points = NDArray[np.floating]
+_Paint = NDArray[np.uint8] | None
+
+
+def _write_npy(beside: Path, points: _Points, _: _Paint) -> None:
+    np.save(beside, points)
+
+
+def _write_npz(beside: Path, points: _Points, _: _Paint) -> None:
+    np.savez_compressed(beside, points=points)
+
+
+def _write_pcd(beside: Path, points: _Points, _: _Paint) -> None:
+    write_pcd(beside, points)
+
+
+def _write_xyz(beside: Path, points: _Points, _: _Paint) -> None:
+    np.savetxt(beside, points, fmt="%.9g" if points.dtype == np.float32 else "%.17g")
+
+
+# To add a format: its reader and writer, a line in each table, golden bytes in the tests.
+_READERS: dict[str, Callable[[Path], NDArray[np.float64]]] = {
+    ".ply": read_ply,
+    ".pcd": read_pcd,
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".xyz": _read_xyz,
+}
+_WRITERS: dict[str, Callable[[Path, _Points, _Paint], None]] = {
+    ".ply": write_ply,
+    ".pcd": _write_pcd,
+    ".npy": _write_npy,
+    ".npz": _write_npz,
+    ".xyz": _write_xyz,
+}
+CLOUD_SUFFIXES = tuple(_READERS)

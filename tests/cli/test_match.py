@@ -1,0 +1,102 @@
+"""``flowmatch match``: what it writes, what it says, what it refuses."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from flowmatch.cli import main
+from flowmatch.io import read_image, write_image
+from flowmatch.patches.files import read_matches
+
+
+@pytest.fixture
+def pair(tmp_path, photo):
+    for name, (y, x) in {"a": (0, 0), "b": (10, 20)}.items():
+        crop = np.ascontiguousarray(photo[y : y + 200, x : x + 300])
+        write_image(tmp_path / f"{name}.png", crop)
+    return [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+
+
+def test_two_images(pair, tmp_path, capsys):
+    targets = [tmp_path / f"m{suffix}" for suffix in (".png", ".npz", ".csv", ".json")]
+    words = [word for target in targets for word in ("-o", str(target))]
+    assert main(["match", *pair, *words, "--keypoints", "300"]) == 0
+    said = capsys.readouterr().err
+    count, inliers = map(int, re.search(r"(\d+) matches .* (\d+) inliers of a homo", said).groups())
+    assert 50 < inliers <= count <= 300
+    assert read_image(targets[0]).shape == (200, 300 + 6 + 300, 3)
+    matches = read_matches(targets[1])
+    assert len(matches.pairs) == count
+    np.testing.assert_allclose(matches.matrix, [[1, 0, -20], [0, 1, -10], [0, 0, 1]], atol=0.1)
+    assert len(targets[2].read_text().splitlines()) == count + 1
+    assert len(json.loads(targets[3].read_text())["matches"]) == count
+
+
+def test_models_and_descriptors(pair, capsys):
+    for words, expected in (
+        (["--model", "none", "--descriptor", "sift"], r"keypoints$"),
+        (["--model", "essential", "--camera", "300,300,150,100"], "inliers of an essential matrix"),
+        (["--descriptor", "orb", "--detector", "orb"], "inliers of a homography"),
+    ):
+        assert main(["match", *pair, "--keypoints", "200", *words]) == 0
+        assert re.search(expected, capsys.readouterr().err.strip())
+
+
+def test_published_weights(pair, shared_data, capsys):
+    weights = shared_data / "interop" / "tfeat" / "tfeat-liberty.params"
+    if not weights.is_file():
+        pytest.skip("the published weights of TFeat (../shared/data/interop) are not here")
+    words = ["--descriptor", str(weights), "--keypoints", "200", "--device", "cpu"]
+    assert main(["match", *pair, *words]) == 0
+    assert "inliers of a homography" in capsys.readouterr().err
+
+
+def test_list_with_errors_and_resume(pair, tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("a.png b.png\na.png missing.png\n")
+    out = tmp_path / "out"
+    words = ["match", "--pairs", str(tmp_path / "list.txt"), "-o", str(out), "--keypoints", "200"]
+    assert main([*words, "--colmap"]) == 0
+    said = capsys.readouterr().err
+    assert "failed: a.png missing.png:" in said
+    assert f"1 pair matched, 1 failed, in {out}, with colmap/" in said
+    assert (out / "colmap" / "matches.txt").read_text().startswith("a.png b.png\n")
+    assert (out / "colmap" / "features" / "a.png.txt").is_file()
+    assert main(words) == 0
+    assert "0 pairs matched, 1 were there already, 1 failed" in capsys.readouterr().err
+    assert main([*words, "--overwrite"]) == 0
+    assert "1 pair matched, 1 failed" in capsys.readouterr().err
+    (tmp_path / "list.txt").write_text("a.png missing.png\n")
+    assert main(words) == 2
+    assert "error: none of the 1 pairs can be matched" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "expected two images, or --pairs, got 0"),
+        (["{a}"], "expected two images, or --pairs, got 1"),
+        (["{a}", "missing.png"], "missing.png does not exist"),
+        (["{a}", "{b}", "-o", "m.gif"], "-o must end in one of .png"),
+        (["{a}", "{b}", "-o", "no/folder/m.png"], "there is no folder"),
+        (["{a}", "{b}", "--descriptor", "surf"], "rootsift, sift, orb, or a file, got 'surf'"),
+        (["{a}", "{b}", "--descriptor", "x.pth"], "x.pth does not exist"),
+        (["{a}", "{b}", "--detector", "fast"], "detector must be one of sift, orb, grid"),
+        (["{a}", "{b}", "--model", "affine"], "model must be one of"),
+        (["{a}", "{b}", "--model", "essential"], "needs intrinsics"),
+        (["{a}", "{b}", "--camera", "1,2"], "--camera must be fx,fy,cx,cy in pixels, got '1,2'"),
+        (["{a}", "{b}", "--colmap"], "need --pairs"),
+        (["--pairs", "list.txt"], "--pairs needs one -o FOLDER"),
+        (["--pairs", "list.txt", "-o", "out"], "list.txt does not exist"),
+        (["{a}", "{b}", "--pairs", "list.txt"], "--pairs takes no images"),
+    ],
+)
+def test_refusals(pair, monkeypatch, tmp_path, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    names = dict(zip(("{a}", "{b}"), pair, strict=True))
+    assert main(["match", *(names.get(word, word) for word in words)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert message in said
+    assert said.count("\n") == 1

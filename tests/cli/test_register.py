@@ -1,0 +1,72 @@
+"""``flowmatch register``: what it writes, says, and returns."""
+
+import json
+
+import numpy as np
+import pytest
+
+from flowmatch._opencv import cv2
+from flowmatch.cli import main
+from flowmatch.fragments.refine import move
+from flowmatch.io import read_cloud, read_image, write_cloud
+from tests.fragments.scenes import errors, motion, part, room
+
+FAST = ["--voxel", "0.06"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scans")
+    cloud = room()
+    for k, ends in enumerate([(0, 2.6), (0.7, 3.3), (1.2, 4)]):
+        write_cloud(folder / f"{k}.ply", move(motion(k), part(cloud, *ends, k)))
+    return folder
+
+
+def test_two_scans(folder, tmp_path, capsys):
+    words = ["register", str(folder / "0.ply"), str(folder / "1.ply"), *FAST]
+    words += ["-o", str(tmp_path / "a.ply"), "--json", str(tmp_path / "a.json")]
+    assert main([*words, "--picture", str(tmp_path / "a.png")]) == 0
+    out, err = capsys.readouterr()
+    assert "trust it: " in err
+    printed = np.array([line.split() for line in out.splitlines()], float)
+    found = json.loads((tmp_path / "a.json").read_text())
+    np.testing.assert_allclose(printed, found["motion"], atol=1e-6)
+    truth = motion(1) @ np.linalg.inv(motion(0))
+    assert errors(np.array(found["motion"]) @ motion(0), truth @ motion(0))[1] < 0.05
+    assert found["trusted"] is True
+    assert found["inliers"] <= found["correspondences"]
+    moved = move(found["motion"], read_cloud(folder / "0.ply"))
+    np.testing.assert_allclose(read_cloud(tmp_path / "a.ply"), moved, atol=1e-4)
+    picture = read_image(tmp_path / "a.png")
+    assert picture.shape[1] > 1400
+    for colour in ((230, 110, 0), (0, 114, 178)):
+        assert (np.abs(picture.astype(int) - colour).max(2) < 8).any()
+
+
+def test_three_scans_are_merged(folder, tmp_path, capsys):
+    scans = [str(folder / f"{k}.ply") for k in range(3)]
+    words = ["-o", str(tmp_path / "all.ply"), "--json", str(tmp_path / "all.json"), *FAST]
+    assert main(["register", *scans, *words, "--picture", str(tmp_path / "all.png")]) == 0
+    assert "3 of 3 scans" in capsys.readouterr().err
+    total = sum(len(read_cloud(scan)) for scan in scans)
+    assert len(read_cloud(tmp_path / "all.ply")) == total
+    content = json.loads((tmp_path / "all.json").read_text())
+    assert len(content["scans"]) == len(content["edges"]) == 3
+    assert (tmp_path / "all.png").is_file()
+
+
+def test_what_cannot_be_trusted_has_a_status(folder, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        write_cloud(tmp_path / f"{name}.npy", rng.uniform(0, 2, (3000, 3)) * [1, 1, 0.001])
+    assert main(["register", str(tmp_path / "a.npy"), str(tmp_path / "b.npy")]) == 1
+    assert "DO NOT TRUST IT: " in capsys.readouterr().err
+
+
+def test_depth_pictures_need_a_camera(folder, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "d.png"), np.full((20, 30), 1000, np.uint16))
+    scans = [str(tmp_path / "d.png"), str(folder / "0.ply")]
+    assert main(["register", *scans]) == 2
+    assert "--intrinsics" in capsys.readouterr().err
+    assert main(["register", scans[0]]) == 2

@@ -1,0 +1,70 @@
+"""Scans of a room that is made of boxes and a ball, from known places."""
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+SCALE = 0.6
+
+
+def balls(seed, count=12):
+    """Points on balls that lie about in 1.5 m: nothing that a room has, [N, 3]."""
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(count, 400, 3))
+    points *= rng.uniform(0.1, 0.3, (count, 1, 1)) / np.linalg.norm(points, axis=2, keepdims=True)
+    return (points + rng.uniform(0, 1.5, (count, 1, 3))).reshape(-1, 3)
+
+
+def room(seed=0, density=200):
+    """Points on the walls, floor and furniture of a room of 2.4 x 1.8 x 1.5 m, [N, 3].
+
+    It widens to one end, because a box looks the same from its other end.
+    """
+    rng = np.random.default_rng(seed)
+    boxes = [((0, 0, 0), (4, 3, 2.5))]
+    for _ in range(7):
+        size = rng.uniform(0.3, 1.0, 3)
+        low = rng.uniform([0, 0, 0], [3, 2, 0.4])
+        boxes.append((tuple(low), tuple(low + size)))
+    parts = [_box(rng, np.array(low), np.array(high), density) for low, high in boxes]
+    ball = rng.normal(size=(int(density * 4 * np.pi * 0.16), 3))
+    parts.append([2, 1.5, 1] + 0.4 * ball / np.linalg.norm(ball, axis=1, keepdims=True))
+    points = np.concatenate(parts)
+    points[:, 1:] *= 1 + points[:, :1] * rng.uniform(0.05, 0.12, 2)
+    return SCALE * points
+
+
+def _box(rng, low, high, density):
+    faces = []
+    for axis in range(3):
+        for side in (low, high):
+            extent = high - low
+            area = np.prod(np.delete(extent, axis))
+            points = low + rng.uniform(size=(int(density * area), 3)) * extent
+            points[:, axis] = side[axis]
+            faces.append(points)
+    return np.concatenate(faces)
+
+
+def motion(seed, shift=2.0):
+    """A random rigid motion, [4, 4]."""
+    found = np.eye(4)
+    found[:3, :3] = Rotation.random(random_state=seed).as_matrix()
+    found[:3, 3] = shift * np.random.default_rng(seed).normal(size=3)
+    return found
+
+
+def part(points, low, high, seed=0, noise=0.003):
+    """What of a room lies between two x of 0 to 4, with noise, thinned, [M, 3]."""
+    rng = np.random.default_rng(seed)
+    x = points[:, 0] / SCALE
+    inside = points[(x >= low) & (x <= high)]
+    kept = inside[rng.permutation(len(inside))[: int(0.8 * len(inside))]]
+    return kept + noise * rng.normal(size=kept.shape)
+
+
+def errors(found, truth):
+    """Rotation in degrees, and the largest error in metres within a room."""
+    turn = found[:3, :3].T @ truth[:3, :3]
+    angle = np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1)))
+    corners = np.array([[x, y, z, 1] for x in (0, 4) for y in (0, 3) for z in (0, 2.5)])
+    return angle, np.linalg.norm(corners @ (found - truth)[:3].T, axis=1).max()

@@ -1,0 +1,108 @@
+"""The networks, their fields, and their files."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from scipy.spatial.transform import Rotation
+
+from flowmatch.fragments import MODELS, Descriptor3D, describe, field_patches
+from flowmatch.fragments.checkpoints import load_weights, save_weights
+
+
+def parameters(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+def test_published_network_has_the_published_parameters():
+    with torch.device("meta"):
+        network = MODELS["3dmatch"]()
+    assert parameters(network) == 14_311_488
+    shapes = [tuple(layer.weight.shape[:2]) for layer in network.convolutions]
+    assert shapes == [
+        (64, 1), (64, 64), (128, 64), (128, 128), (256, 128), (256, 256), (512, 256), (512, 512),
+    ]  # fmt: skip
+    assert network(torch.empty(2, 30, 30, 30, device="meta")).shape == (2, 512)
+
+
+def test_slim_network_is_small_and_of_unit_length():
+    network = MODELS["slim"]()
+    assert 2 * parameters(network) < 2**21  # bytes in float16
+    out = network(torch.rand(2, 1, 30, 30, 30))
+    assert out.shape == (2, 32)
+    torch.testing.assert_close(out.norm(dim=1), torch.ones(2))
+
+
+def test_layers_are_applied_in_the_published_order():
+    network = Descriptor3D(2, 4).double()
+    x = torch.rand(1, 1, 30, 30, 30, dtype=torch.float64)
+    expected, sides = x, []
+    for k, layer in enumerate(network.convolutions):
+        expected = torch.relu(layer(expected))
+        if k == 1:
+            expected = torch.nn.functional.max_pool3d(expected, 2, 2)
+        sides.append(expected.shape[-1])
+    assert sides == [28, 13, 11, 9, 7, 5, 3, 1]
+    torch.testing.assert_close(network(x), network.feature(expected).flatten(1))
+
+
+def test_aligned_fields_turn_with_the_cloud():
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-0.3, 0.3, (9000, 3))
+    points[:, 2] = points[:, 0] ** 3 * 9 + points[:, 1] ** 2 + points[:, 0] * 0.3
+    keys = points[:5] * 0.3
+    keys[:, 2] = keys[:, 0] ** 3 * 9 + keys[:, 1] ** 2 + keys[:, 0] * 0.3
+    turn = Rotation.random(random_state=0).as_matrix()
+    pair = [(points, keys), (points @ turn.T + 7, keys @ turn.T + 7)]
+    aligned = [field_patches(p, k, frames=True) for p, k in pair]
+    plain = [field_patches(p, k) for p, k in pair]
+    assert (aligned[0] - aligned[1]).abs().mean() < 1e-3
+    assert (plain[0] - plain[1]).abs().mean() > 0.05
+    assert aligned[0].max() > 0.9
+
+
+def test_describe_in_batches_is_the_same():
+    rng = np.random.default_rng(0)
+    cloud = rng.uniform(0, 0.5, (800, 3))
+    network = MODELS["slim"](2, 4)
+    seen = []
+    some = describe(network, cloud, cloud[:7], batch=3, progress=seen.append)
+    torch.testing.assert_close(some, describe(network, cloud, cloud[:7]))
+    assert seen == [3, 6, 7]
+    assert describe(network, cloud, np.zeros((0, 3))).shape == (0, 4)
+
+
+def test_weights_are_kept_as_halves(tmp_path):
+    network = MODELS["slim"](2, 4)
+    save_weights(tmp_path / "w.safetensors", network, "slim", {"channels": 2, "dimensions": 4})
+    back = load_weights(tmp_path / "w.safetensors")
+    for key, tensor in network.state_dict().items():
+        torch.testing.assert_close(back.state_dict()[key], tensor.half().float())
+    assert not back.training
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({}, "must say one of 3dmatch, slim"),
+        (
+            {"model": "slim", "arguments": '{"channels": 900000000}'},
+            "does not fit|cannot be built",
+        ),
+        ({"model": "slim", "arguments": '{"wings": 2}'}, "cannot be built"),
+        ({"model": "slim", "arguments": "{"}, "not a whole"),
+    ],
+)
+def test_strange_weights_are_refused(metadata, message, tmp_path):
+    save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors", metadata)
+    with pytest.raises(ValueError, match=message):
+        load_weights(tmp_path / "w.safetensors")
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match=r"\[K, 30, 30, 30\], got \(1, 1, 29, 30, 30\)"):
+        MODELS["slim"](1, 1)(torch.zeros(1, 29, 30, 30))
+    with pytest.raises(ValueError, match="channels and dimensions"):
+        Descriptor3D(0)
+    with pytest.raises(ValueError, match="must be a module here, got 'fpfh'"):
+        describe("fpfh", np.zeros((3, 3)), np.zeros((1, 3)))

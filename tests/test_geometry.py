@@ -1,0 +1,87 @@
+"""Rigid motions: against scipy, and against each other."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from flowmatch.geometry import (
+    compose,
+    fit_motion,
+    invert,
+    motion,
+    rotation_about,
+    rotation_angle,
+    transform,
+    translation_error,
+)
+
+
+def random_motions(*shape):
+    vectors = 2 * torch.randn(*shape, 3, dtype=torch.float64)
+    return motion(rotation_about(vectors), torch.randn(*shape, 3, dtype=torch.float64))
+
+
+def test_rotations_are_those_of_scipy():
+    vectors = torch.randn(50, 3, dtype=torch.float64) * torch.tensor([[1e-9], [1]]).repeat(25, 1)
+    expected = Rotation.from_rotvec(vectors.numpy()).as_matrix()
+    np.testing.assert_allclose(rotation_about(vectors).numpy(), expected, atol=1e-14)
+
+
+@pytest.mark.parametrize("angle", [0, 1e-9, 0.3, 3.1, np.pi - 1e-9])
+def test_angle_is_precise_everywhere(angle):
+    axis = torch.tensor([2, -1, 2], dtype=torch.float64) / 3
+    base = random_motions()
+    turned = base[:3, :3] @ rotation_about(angle * axis)
+    assert rotation_angle(base, turned).item() == pytest.approx(angle, rel=1e-6, abs=1e-15)
+
+
+def test_motions_form_a_group():
+    a, b = random_motions(4), random_motions(4)
+    points = torch.randn(4, 7, 3, dtype=torch.float64)
+    close = torch.testing.assert_close
+    close(transform(compose(a, b), points), transform(a, transform(b, points)))
+    close(transform(invert(a), transform(a, points)), points)
+    rotation, shift = a[..., :3, :3], a[..., :3, 3]
+    close(transform(a, points)[2, 3], rotation[2] @ points[2, 3] + shift[2])
+    assert translation_error(a, a).tolist() == [0] * 4
+
+
+@pytest.mark.parametrize("count", [3, 50])
+def test_fit_recovers_motions(count):
+    truth = random_motions(6)
+    source = torch.randn(6, count, 3, dtype=torch.float64)
+    target = transform(truth, source)
+    torch.testing.assert_close(fit_motion(source, target), truth)
+    target[:, 0] += 100  # what has no weight pulls at nothing
+    weights = torch.ones(6, count, dtype=torch.float64)
+    weights[:, 0] = 0
+    if count > 3:
+        torch.testing.assert_close(fit_motion(source, target, weights), truth)
+
+
+def test_fit_is_the_least_squares_solution():
+    source, target = torch.randn(2, 20, 3, dtype=torch.float64)
+    found = fit_motion(source, target)
+    rotation, _ = Rotation.align_vectors(target - target.mean(0), source - source.mean(0))
+    np.testing.assert_allclose(found[:3, :3], rotation.as_matrix(), atol=1e-9)
+    assert torch.linalg.det(found[:3, :3]).item() == pytest.approx(1)
+
+
+def test_fit_never_reflects():
+    source = torch.randn(30, 3, dtype=torch.float64)
+    found = fit_motion(source, source * torch.tensor([1, 1, -1]))
+    assert torch.linalg.det(found[:3, :3]).item() == pytest.approx(1)
+    flat = source * torch.tensor([1, 1, 0])
+    torch.testing.assert_close(transform(fit_motion(flat, -flat), flat), -flat)
+
+
+def test_shapes_are_checked():
+    with pytest.raises(ValueError, match=r"\[\.\.\., N, 3\], got \(4, 3\) and \(5, 3\)"):
+        fit_motion(torch.zeros(4, 3), torch.zeros(5, 3))
+    with pytest.raises(ValueError, match=r"weights must be \(4,\), got \(3,\)"):
+        fit_motion(torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(3))
+    with pytest.raises(ValueError, match="rotation must be"):
+        motion(torch.eye(4), torch.zeros(3))
+    with pytest.raises(ValueError, match="at least one"):
+        compose()
