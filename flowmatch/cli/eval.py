@@ -12,7 +12,7 @@ from rich.table import Table
 
 from flowmatch import flow
 from flowmatch.cli.eval_fragments import eval_fragments
-from flowmatch.cli.options import DeviceName, ModelName, Refine, WeightsFile, progress_bar
+from flowmatch.cli.options import DeviceName, ModelName, Refine, WeightsFile, Zoom, progress_bar
 from flowmatch.cli.options import console as messages
 from flowmatch.devices import choose_device
 from flowmatch.flow.baselines import BASELINES
@@ -50,6 +50,7 @@ def eval_flow(
     weights: WeightsFile = None,
     device: DeviceName = None,
     refine: Refine = False,
+    zoom: Zoom = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     page: Annotated[
         Path | None,
@@ -65,7 +66,7 @@ def eval_flow(
     network = flow.load(model, weights=weights, device=where)
     methods: dict[str, Method] = {
         "flowmatch": lambda first, second: flow.estimate_flow(
-            network, first, second, refine=refine
+            network, first, second, refine=refine, zoom=zoom
         ),
         **(BASELINES if baselines else {}),
     }
@@ -81,7 +82,8 @@ def eval_flow(
         )
     for name, reason in evaluation.skipped:
         messages.print(f"skipped {name}: {reason}")
-    source = str(weights or model) + (", refined," if refine else "")
+    source = str(weights or model) + (f", zoomed by {zoom:g}" if zoom != 1 else "")
+    source += ", refined," if refine else ""
     if page:
         about_page = f"{folder}: flowmatch is {source} on {where}."
         with replace_when_done(page) as beside:

@@ -14,6 +14,7 @@ from flowmatch.cli.options import (
     Precision,
     Refine,
     WeightsFile,
+    Zoom,
     console,
     progress_bar,
 )
@@ -78,6 +79,7 @@ def flow(
     ] = None,
     precision: Precision = "float32",
     refine: Refine = False,
+    zoom: Zoom = 1.0,
     warm_start: Annotated[
         bool,
         typer.Option(
@@ -95,7 +97,7 @@ def flow(
     """
     inputs, folder = _checked_paths(paths)
     _check_choices(format, max_flow)
-    check_options(precision, tile)
+    check_options(precision, tile, zoom=zoom)
     frames = read_frames(_source(inputs), start=start, stop=stop, every=every, scale=scale)
     if (video or pictures) and not frames.files:
         raise ValueError("--video and --pictures read the frames again, which a camera cannot give")
@@ -106,6 +108,7 @@ def flow(
         precision=precision,
         tile=tile,
         refine=refine,
+        zoom=zoom,
         warm_start=warm_start,
     )
     network = load(model, weights=weights, device=choose_device(device))

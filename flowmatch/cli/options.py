@@ -25,6 +25,9 @@ Precision = Annotated[str, typer.Option(help="Of the convolutions: float32, bflo
 Refine = Annotated[
     bool, typer.Option("--refine", help="Refine each flow: slower, better below a pixel.")
 ]
+Zoom = Annotated[
+    float, typer.Option(help="Enlarge what the network sees, at most 4: finds small, fast things.")
+]
 PhotosFolder = Annotated[
     Path | None,
     typer.Option(help="Folder of photographs; else textures are procedural.", show_default=False),

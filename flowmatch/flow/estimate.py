@@ -38,6 +38,7 @@ class Options(TypedDict, total=False):
     tile: int | None
     overlap: int | None
     refine: bool
+    zoom: float
 
 
 @overload
@@ -58,6 +59,7 @@ def estimate_flow(
     tile: int | None = None,
     overlap: int | None = None,
     refine: bool = False,
+    zoom: float = 1.0,
 ) -> Any:
     """Estimate where each pixel of `first` is in `second`.
 
@@ -75,6 +77,8 @@ def estimate_flow(
             to the other. None takes 64, or a quarter of smaller tiles.
         refine: Minimise the classical energy from the network's flow on (`refine_flow`): better
             below a pixel, by far; it runs on the CPU.
+        zoom: Let the network see the pictures this many times as large, 0.25 to 4: what is small
+            and moves fast is found better at 2, for four times the work.
 
     Returns:
         Flow in pixels, (u right, v down): float32 ``[H, W, 2]`` for pictures, and a tensor
@@ -90,9 +94,9 @@ def estimate_flow(
         >>> estimate_flow(PyramidNet(), frame, frame).shape
         (48, 50, 2)
     """
-    check_options(precision, tile, overlap)
+    check_options(precision, tile, overlap, zoom)
     a, b = _to_tensors(first, second, _placed(model, device))
-    flow = _run(model, a, b, PRECISIONS[precision], tile, overlap)
+    flow = _run(model, a, b, PRECISIONS[precision], tile, overlap, zoom)
     if refine:
         flow = _refined(a, b, flow)
     return flow if isinstance(first, Tensor) else flow[0].permute(1, 2, 0).cpu().numpy()
@@ -173,7 +177,9 @@ def find_occlusion(
     return outside | ~(mismatch <= relative * length + absolute)  # NaN agrees with nothing
 
 
-def check_options(precision: str, tile: int | None, overlap: int | None = None) -> None:
+def check_options(
+    precision: str, tile: int | None, overlap: int | None = None, zoom: float = 1.0
+) -> None:
     """Refuse options of `estimate_flow` that are out of range, before anything is computed."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
@@ -181,6 +187,8 @@ def check_options(precision: str, tile: int | None, overlap: int | None = None) 
         raise ValueError(f"tile must be at least {SMALLEST_TILE} pixels, got {tile}")
     if overlap is not None and not 0 <= overlap <= (tile or 2 * overlap) // 2:
         raise ValueError(f"overlap must be 0 to half a tile, got {overlap} of {tile}")
+    if not 0.25 <= zoom <= 4:  # NaN is refused too
+        raise ValueError(f"zoom must be 0.25 to 4, got {zoom}")
 
 
 def _placed(model: nn.Module, device: str | torch.device | None) -> torch.device:
@@ -240,15 +248,35 @@ def _run(
     dtype: torch.dtype | None,
     tile: int | None,
     overlap: int | None,
+    zoom: float,
 ) -> Tensor:
     def whole(a: Tensor, b: Tensor) -> Tensor:
+        shown = [_zoomed(image, zoom) for image in (a, b)]
         with torch.no_grad(), torch.autocast(a.device.type, dtype, enabled=dtype is not None):
-            return to_full_resolution(model(a, b)[0].float(), a.shape[-2], a.shape[-1])
+            flow = to_full_resolution(model(*shown)[0].float(), *shown[0].shape[-2:])
+        return _unzoomed(flow, a.shape[-2], a.shape[-1])
 
     H, W = first.shape[-2:]
     if tile is None or (tile >= H and tile >= W):
         return whole(first, second)
     return _tiled(whole, first, second, tile, min(64, tile // 4) if overlap is None else overlap)
+
+
+def _zoomed(image: Tensor, zoom: float) -> Tensor:
+    """Enlarge or shrink pictures, but to no less than a network takes."""
+    size = [max(SMALLEST, round(side * zoom)) for side in image.shape[-2:]]
+    if size == list(image.shape[-2:]):
+        return image
+    return F.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def _unzoomed(flow: Tensor, height: int, width: int) -> Tensor:
+    """Bring the flow of zoomed pictures back to their size."""
+    h, w = flow.shape[-2:]
+    if (h, w) == (height, width):
+        return flow
+    scale = flow.new_tensor([width / w, height / h]).view(2, 1, 1)
+    return scale * F.interpolate(flow, (height, width), mode="bilinear", antialias=True)
 
 
 def _refined(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:

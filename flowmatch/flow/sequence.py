@@ -45,6 +45,7 @@ class SequenceOptions:
         precision: As in `estimate_flow`.
         tile: As in `estimate_flow`.
         refine: As in `estimate_flow`.
+        zoom: As in `estimate_flow`.
         warm_start: Begin each pair with the flow written for the pair before, where there is one.
     """
 
@@ -54,6 +55,7 @@ class SequenceOptions:
     precision: str = "float32"
     tile: int | None = None
     refine: bool = False
+    zoom: float = 1.0
     warm_start: bool = False
 
 
@@ -108,9 +110,9 @@ def write_sequence(
         ValueError: The folder holds the flows of another run, or the input, or the clip has no two
             frames; or a warm start is asked for of a network, a batch or tiles that have none.
     """
-    check_options(options.precision, options.tile)
+    check_options(options.precision, options.tile, zoom=options.zoom)
     if options.warm_start:
-        check_warm_start(model, batch, options.tile)
+        check_warm_start(model, batch, options.tile, options.zoom)
     begin_run(folder, frames, options, overwrite)
     report = SequenceReport()
     began = time.monotonic()
@@ -290,6 +292,7 @@ def _estimate(
         "precision": options.precision,
         "tile": options.tile,
         "refine": options.refine,
+        "zoom": options.zoom,
     }
     flows = estimate_flow(models[0], first, second, **chosen)
     if not options.bidirectional:

@@ -22,11 +22,11 @@ class WarmStarting(Protocol):
         """Flow ``[B, 2, H, W]``, NaN where unknown -> what forward takes, for the same images."""
 
 
-def check_warm_start(model: nn.Module, batch: int, tile: int | None) -> None:
+def check_warm_start(model: nn.Module, batch: int, tile: int | None, zoom: float = 1.0) -> None:
     """Refuse to begin with earlier flows where that cannot be done.
 
     Raises:
-        ValueError: The network takes no start; or pairs are computed at once, or in tiles.
+        ValueError: The network takes no start; or pairs are computed at once, in tiles or zoomed.
     """
     if not isinstance(model, WarmStarting):
         raise ValueError(
@@ -37,6 +37,8 @@ def check_warm_start(model: nn.Module, batch: int, tile: int | None) -> None:
         raise ValueError(f"a warm start takes pair after pair: batch must be 1, got {batch}")
     if tile is not None:
         raise ValueError(f"a warm start is of whole frames, without tiles, got tile {tile}")
+    if zoom != 1:
+        raise ValueError(f"a warm start is of frames as they are, without zoom, got zoom {zoom}")
 
 
 def carry_along(flow: Tensor, direction: int = 1) -> Tensor:

@@ -212,3 +212,43 @@ def test_dis_is_fair(photo):
     shifted = np.roll(photo, 4, axis=1)
     error = np.linalg.norm(dis(photo, shifted) - [4, 0], axis=-1)[20:-20, 20:-20]
     assert np.median(error) < 0.3
+
+
+class Proportional(torch.nn.Module):
+    """Says that everything moves by a hundredth of the picture's size, whatever that is."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, first, second):
+        H, W = first.shape[-2:]
+        self.seen.append((H, W, first.min().item(), first.max().item()))
+        return [first.new_tensor([W / 100, H / 100]).view(1, 2, 1, 1).expand(len(first), 2, H, W)]
+
+
+@pytest.mark.parametrize("zoom", [0.5, 1.0, 1.37, 2.0])
+@pytest.mark.parametrize("tile", [None, 64])
+def test_zoom_is_seen_by_the_network_alone(zoom, tile, photo):
+    model, picture = Proportional(), photo[:90, :120]
+    flow = estimate_flow(model, picture, picture, zoom=zoom, tile=tile)
+    size = (64, 64) if tile else (90, 120)
+    assert flow.shape == (90, 120, 2)
+    np.testing.assert_allclose(flow[..., 0], size[1] / 100, rtol=1e-5)
+    np.testing.assert_allclose(flow[..., 1], size[0] / 100, rtol=1e-5)
+    for height, width, low, high in model.seen:
+        assert (height, width) == (round(size[0] * zoom), round(size[1] * zoom))
+        assert 0 <= low <= high <= 1
+
+
+def test_zoom_leaves_enough_for_a_network():
+    model, picture = Proportional(), np.zeros((20, 40, 3), np.uint8)
+    assert estimate_flow(model, picture, picture, zoom=0.25).shape == (20, 40, 2)
+    assert model.seen[0][:2] == (16, 16)
+
+
+@pytest.mark.parametrize("zoom", [0.2, 4.5, -1.0, float("nan")])
+def test_zoom_is_bounded(zoom):
+    picture = np.zeros((20, 40, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"zoom must be 0.25 to 4, got"):
+        estimate_flow(Proportional(), picture, picture, zoom=zoom)
