@@ -8,7 +8,8 @@ import typer
 
 from flowmatch.cli.options import CutoutsFolder, PhotosFolder, console
 from flowmatch.draw import flow_to_image, side_by_side
-from flowmatch.flow.synthetic import Sources, SyntheticFlow
+from flowmatch.flow.sources import Sources
+from flowmatch.flow.synthetic import SyntheticFlow
 from flowmatch.io.image import write_image
 
 synth_app = typer.Typer(no_args_is_help=True, help="Make synthetic data.")

@@ -16,7 +16,7 @@ from flowmatch.cli.options import (
 from flowmatch.devices import choose_device
 from flowmatch.flow.checkpoints import load, save_weights
 from flowmatch.flow.recipes import RECIPES
-from flowmatch.flow.synthetic import Sources
+from flowmatch.flow.sources import Sources
 from flowmatch.flow.train import train_flow
 from flowmatch.training import Progress, is_first_process
 

@@ -4,10 +4,7 @@ After the 2-D generators of Dosovitskiy et al. (FlyingChairs, ICCV 2015, section
 (IJCV 2018): a background and a few objects, moved by the camera and on their own.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,38 +23,10 @@ from flowmatch.flow.rooms import (
     vector,
 )
 from flowmatch.flow.scene import Bend, FlowSample, Layer, Matrix, Motion, Movement, Scene, shift
-from flowmatch.io.image import IMAGE_SUFFIXES, read_image
+from flowmatch.flow.sources import Sources, backdrop, cutout, resize, shrink
 
 Generator = np.random.Generator
 Image = NDArray[np.uint8]
-
-SMALLEST_PHOTO = 32
-PROCEDURAL_SIZE = 640
-PROCEDURAL_POOL = 200  # textures drawn once and used again: they cost as much as ten pairs
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where textures come from; with nothing given, everything is procedural.
-
-    Attributes:
-        photos: Photographs, as files or arrays ``[H, W, 3]``.
-        cutouts: Objects with alpha, as PNG files or arrays ``[H, W, 4]``.
-        procedural: Share of backgrounds that are procedural although there are photographs.
-    """
-
-    photos: Sequence[Path | Image] = ()
-    cutouts: Sequence[Path | Image] = ()
-    procedural: float = 0.25
-
-    @classmethod
-    def from_folders(cls, photos: Path | None = None, cutouts: Path | None = None) -> "Sources":
-        """Take every picture of the folders.
-
-        Raises:
-            FileNotFoundError: A folder is missing or holds no picture.
-        """
-        return cls(_pictures(photos), _pictures(cutouts))
 
 
 @dataclass(frozen=True)
@@ -221,7 +190,7 @@ def random_motion(
 def background(rng: Generator, sources: Sources, size: tuple[int, int]) -> Layer:
     """Cut a part out of a photograph or texture and turn it a little."""
     H, W = size
-    picture = _backdrop(rng, sources)
+    picture = backdrop(rng, sources)
     h, w = picture.shape[:2]
     scale = np.exp(rng.uniform(np.log(0.35), np.log(1.6)))  # texture pixels for a frame pixel
     scale = min(scale, (h - 2) / (H + 40), (w - 2) / (W + 40))
@@ -229,7 +198,7 @@ def background(rng: Generator, sources: Sources, size: tuple[int, int]) -> Layer
     # Only what may come into view, plus half a frame on each side, is worth shrinking.
     x0, y0 = max(0, int(x - W * scale / 2)), max(0, int(y - H * scale / 2))
     picture = picture[y0 : int(y + 1.5 * H * scale), x0 : int(x + 1.5 * W * scale)]
-    picture, shrunk = _shrink(picture, scale)
+    picture, shrunk = shrink(picture, scale)
     scale *= shrunk
     place = np.diag([1 / scale, 1 / scale, 1.0]) @ shift((x0 - x) * shrunk, (y0 - y) * shrunk)
     turn = Motion(centre=(W / 2, H / 2), rotation=float(rng.normal() * 0.1)).at(1)
@@ -246,13 +215,13 @@ def foreground(
 ) -> Layer:
     """Take a cut-out, or cut a random shape out of a texture, `pixels` large, at `centre`."""
     if sources.cutouts and rng.random() < 0.6:
-        picture = _load_cutout(_any(rng, sources.cutouts))
+        picture = cutout(rng, sources)
         colours, alpha = picture[..., :3], picture[..., 3]
     else:
-        colours, alpha = _cut(rng, _backdrop(rng, sources), 256)
+        colours, alpha = _cut(rng, backdrop(rng, sources), 256)
     scale = pixels / max(alpha.shape)
-    colours, shrunk = _shrink(colours, 1 / scale)
-    alpha, _ = _shrink(alpha, 1 / scale)
+    colours, shrunk = shrink(colours, 1 / scale)
+    alpha, _ = shrink(alpha, 1 / scale)
     scale /= shrunk
     h, w = alpha.shape
     angle = rng.uniform(-np.pi, np.pi) if rng.random() < 0.5 else rng.normal() * 0.3
@@ -282,83 +251,11 @@ def flip(rng: Generator, sample: FlowSample) -> FlowSample:
     return FlowSample(**{name: turned(name, part) for name, part in sample._asdict().items()})
 
 
-def _pictures(folder: Path | None) -> tuple[Path, ...]:
-    if folder is None:
-        return ()
-    files = sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-    )
-    if not files:
-        raise FileNotFoundError(f"{folder} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return tuple(files)
-
-
-def _any(rng: Generator, things: Sequence[Path | Image]) -> Path | Image:
-    return things[int(rng.integers(len(things)))]
-
-
-def _backdrop(rng: Generator, sources: Sources) -> Image:
-    if sources.photos and rng.random() >= sources.procedural:
-        return _load_photo(_any(rng, sources.photos))
-    return _procedural(int(rng.integers(PROCEDURAL_POOL)))
-
-
 def _cut(rng: Generator, picture: Image, size: int) -> tuple[Image, Image]:
     """Return a random square of `picture`, ``[size, size, 3]``, and a random outline for it."""
     h, w = picture.shape[:2]
     side = min(int(size * np.exp(rng.uniform(np.log(0.4), np.log(1.5)))), h, w)
     y, x = rng.integers(h - side + 1), rng.integers(w - side + 1)
     how = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-    square = _resize(picture[y : y + side, x : x + side], (size, size), how)
+    square = resize(picture[y : y + side, x : x + side], (size, size), how)
     return square, textures.outline(rng, size)
-
-
-def _shrink(picture: Image, scale: float) -> tuple[Image, float]:
-    """Shrink what will be shown smaller, so that it does not alias; return the factor it took."""
-    if scale <= 1.2:
-        return picture, 1.0
-    h, w = picture.shape[:2]
-    size = (max(2, round(w / scale)), max(2, round(h / scale)))
-    return _resize(picture, size), size[0] / w
-
-
-def _resize(picture: Image, size: tuple[int, int], how: int = cv2.INTER_AREA) -> Image:
-    return np.asarray(cv2.resize(picture, size, interpolation=how), np.uint8)
-
-
-@lru_cache(maxsize=PROCEDURAL_POOL)
-def _procedural(index: int) -> Image:
-    return textures.texture(np.random.default_rng([index, 20260101]), PROCEDURAL_SIZE)
-
-
-def _load_photo(photo: Path | Image) -> Image:
-    return _read_photo(photo) if isinstance(photo, Path) else photo
-
-
-@lru_cache(maxsize=256)
-def _read_photo(photo: Path, short_side: int = 720) -> Image:
-    picture = read_image(photo)
-    if min(picture.shape[:2]) < SMALLEST_PHOTO:
-        raise ValueError(f"{photo}: a side of {SMALLEST_PHOTO} pixels is the least of a photograph")
-    return _shrink(picture, min(picture.shape[:2]) / short_side)[0]
-
-
-def _load_cutout(cutout: Path | Image) -> Image:
-    return _read_cutout(cutout) if isinstance(cutout, Path) else cutout
-
-
-@lru_cache(maxsize=1024)
-def _read_cutout(cutout: Path, long_side: int = 256) -> Image:
-    """Read an RGBA picture, at most about `long_side` large; one without alpha is opaque."""
-    data = np.fromfile(cutout, np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    if picture is None:
-        raise ValueError(f"{cutout} is not a readable picture")
-    if picture.dtype == np.uint16:
-        picture = (picture / 257).round()
-    channels = 1 if picture.ndim == 2 else picture.shape[2]
-    to_rgba = {1: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA, 4: cv2.COLOR_BGRA2RGBA}[channels]
-    rgba = cv2.cvtColor(picture.astype(np.uint8), to_rgba)
-    return _shrink(np.asarray(rgba, np.uint8), max(rgba.shape[:2]) / long_side)[0]

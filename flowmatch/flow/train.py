@@ -19,7 +19,8 @@ from flowmatch.flow.losses import LOSSES, Loss
 from flowmatch.flow.networks import MODELS
 from flowmatch.flow.recipes import VIDEO, FlowRecipe
 from flowmatch.flow.scene import FlowSample
-from flowmatch.flow.synthetic import Sources, SyntheticFlow
+from flowmatch.flow.sources import Sources
+from flowmatch.flow.synthetic import SyntheticFlow
 from flowmatch.flow.unsupervised import unsupervised_loss
 from flowmatch.training import Progress
 

@@ -89,3 +89,11 @@ def test_clouds_are_smooth_and_fill_their_range():
 def test_compression_changes_little(photo):
     image = np.ascontiguousarray(photo[:96, :128])
     assert np.abs(effects._compress(image, 90).astype(int) - image).mean() < 5
+
+
+def test_degrade_keeps_what_is_seen(photo):
+    image = np.asarray(photo)[:64, :64].astype(np.float32)
+    one, two = effects.degrade(np.random.default_rng(1), image, image)
+    assert one.dtype == np.uint8
+    for other in (two, image):  # the same picture, in another tone and with noise
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.8

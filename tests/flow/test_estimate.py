@@ -8,7 +8,8 @@ from torch import nn
 from flowmatch.flow import MODELS, estimate_both_ways, estimate_flow, find_occlusion, load
 from flowmatch.flow.baselines import dis
 from flowmatch.flow.estimate import to_full_resolution
-from flowmatch.flow.synthetic import Sources, SyntheticFlow
+from flowmatch.flow.sources import Sources
+from flowmatch.flow.synthetic import SyntheticFlow
 
 
 class Constant(nn.Module):

@@ -6,7 +6,8 @@ import pytest
 
 from flowmatch.flow.rooms import Box, Drive, PlaneMotion, box_layers, random_box, random_drive
 from flowmatch.flow.scene import Scene, shift
-from flowmatch.flow.synthetic import Sources, random_room
+from flowmatch.flow.sources import Sources
+from flowmatch.flow.synthetic import random_room
 
 CAMERA = Drive(100.0, (80.0, 60.0), velocity=(0.1, -0.05, 0.3), turn=(0.02, -0.03, 0.05))
 BOX = Box(left=2.0, right=3.0, up=1.5, down=1.0, far=8.0)

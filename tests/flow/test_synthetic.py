@@ -5,8 +5,8 @@ import pytest
 
 from flowmatch.flow import synthetic, textures
 from flowmatch.flow.scene import FlowSample
-from flowmatch.flow.synthetic import Sources, SyntheticFlow, degrade, flip, random_scene
-from flowmatch.io.image import write_image
+from flowmatch.flow.sources import Sources
+from flowmatch.flow.synthetic import SyntheticFlow, flip, random_scene
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +76,6 @@ def test_flip_keeps_flow_true():
     assert seen == {"as it was", "left-right", "top-bottom", "both"}
 
 
-def test_degrade_keeps_what_is_seen(photo):
-    image = np.asarray(photo)[:64, :64].astype(np.float32)
-    one, two = degrade(np.random.default_rng(1), image, image)
-    assert one.dtype == np.uint8
-    for other in (two, image):  # the same picture, in another tone and with noise
-        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.8
-
-
 @pytest.mark.parametrize("make", textures.TEXTURES, ids=lambda make: make.__name__)
 def test_textures(make):
     image = make(np.random.default_rng(0), 64)
@@ -98,27 +90,6 @@ def test_outlines_have_an_inside_and_an_outside():
     assert min(shares) > 0
     assert max(shares) < 0.9
     assert min(shares) < 0.1 < max(shares)  # thin ones and thick ones
-
-
-def test_from_folders(tmp_path, photo):
-    write_image(tmp_path / "b.png", photo)
-    write_image(tmp_path / "a.jpg", photo)
-    (tmp_path / "notes.txt").write_text("not a picture")
-    assert [f.name for f in Sources.from_folders(tmp_path).photos] == ["a.jpg", "b.png"]
-    sample = SyntheticFlow(Sources.from_folders(tmp_path, tmp_path), (32, 32))[0]
-    assert sample.flow.shape == (32, 32, 2)
-
-
-def test_refuses_an_empty_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no picture"):
-        Sources.from_folders(tmp_path)
-
-
-def test_refuses_a_cutout_that_is_none(tmp_path):
-    (tmp_path / "x.png").write_bytes(b"no picture")
-    pairs = SyntheticFlow(Sources(cutouts=[tmp_path / "x.png"]), (32, 32))
-    with pytest.raises(ValueError, match="x.png is not a readable picture"):
-        [pairs[i] for i in range(5)]
 
 
 def test_index_is_bounded():

@@ -9,7 +9,8 @@ import torch
 from flowmatch.flow.losses import LOSSES
 from flowmatch.flow.networks import MODELS
 from flowmatch.flow.recipes import RECIPES, VIDEO
-from flowmatch.flow.synthetic import Sources, SyntheticFlow
+from flowmatch.flow.sources import Sources
+from flowmatch.flow.synthetic import SyntheticFlow
 from flowmatch.flow.train import collate, find_samples, flow_loss, train_flow
 from flowmatch.io import write_flow, write_image
 from flowmatch.training import Schedule

@@ -1,0 +1,123 @@
+"""Where textures come from: folders of photographs and of objects with alpha, and procedure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowmatch._opencv import cv2
+from flowmatch.flow import textures
+from flowmatch.io.image import IMAGE_SUFFIXES, read_image
+
+Generator = np.random.Generator
+Image = NDArray[np.uint8]
+
+SMALLEST_PHOTO = 32
+PROCEDURAL_SIZE = 640
+PROCEDURAL_POOL = 200  # textures drawn once and used again: they cost as much as ten pairs
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where textures come from; with nothing given, everything is procedural.
+
+    Attributes:
+        photos: Photographs, as files or arrays ``[H, W, 3]``.
+        cutouts: Objects with alpha, as PNG files or arrays ``[H, W, 4]``.
+        procedural: Share of backgrounds that are procedural although there are photographs.
+    """
+
+    photos: Sequence[Path | Image] = ()
+    cutouts: Sequence[Path | Image] = ()
+    procedural: float = 0.25
+
+    @classmethod
+    def from_folders(cls, photos: Path | None = None, cutouts: Path | None = None) -> "Sources":
+        """Take every picture of the folders.
+
+        Raises:
+            FileNotFoundError: A folder is missing or holds no picture.
+        """
+        return cls(_pictures(photos), _pictures(cutouts))
+
+
+def _pictures(folder: Path | None) -> tuple[Path, ...]:
+    if folder is None:
+        return ()
+    files = sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+    )
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return tuple(files)
+
+
+def _any(rng: Generator, things: Sequence[Path | Image]) -> Path | Image:
+    return things[int(rng.integers(len(things)))]
+
+
+def backdrop(rng: Generator, sources: Sources) -> Image:
+    """Return a photograph or a procedural texture, ``[H, W, 3]``."""
+    if sources.photos and rng.random() >= sources.procedural:
+        return _load_photo(_any(rng, sources.photos))
+    return _procedural(int(rng.integers(PROCEDURAL_POOL)))
+
+
+def shrink(picture: Image, scale: float) -> tuple[Image, float]:
+    """Shrink what will be shown smaller, so that it does not alias; return the factor it took."""
+    if scale <= 1.2:
+        return picture, 1.0
+    h, w = picture.shape[:2]
+    size = (max(2, round(w / scale)), max(2, round(h / scale)))
+    return resize(picture, size), size[0] / w
+
+
+def resize(picture: Image, size: tuple[int, int], how: int = cv2.INTER_AREA) -> Image:
+    """Resize to (width, height)."""
+    return np.asarray(cv2.resize(picture, size, interpolation=how), np.uint8)
+
+
+@lru_cache(maxsize=PROCEDURAL_POOL)
+def _procedural(index: int) -> Image:
+    return textures.texture(np.random.default_rng([index, 20260101]), PROCEDURAL_SIZE)
+
+
+def _load_photo(photo: Path | Image) -> Image:
+    return _read_photo(photo) if isinstance(photo, Path) else photo
+
+
+@lru_cache(maxsize=256)
+def _read_photo(photo: Path, short_side: int = 720) -> Image:
+    picture = read_image(photo)
+    if min(picture.shape[:2]) < SMALLEST_PHOTO:
+        raise ValueError(f"{photo}: a side of {SMALLEST_PHOTO} pixels is the least of a photograph")
+    return shrink(picture, min(picture.shape[:2]) / short_side)[0]
+
+
+def cutout(rng: Generator, sources: Sources) -> Image:
+    """Return an object with its opacity, ``[H, W, 4]``."""
+    return _load_cutout(_any(rng, sources.cutouts))
+
+
+def _load_cutout(cutout: Path | Image) -> Image:
+    return _read_cutout(cutout) if isinstance(cutout, Path) else cutout
+
+
+@lru_cache(maxsize=1024)
+def _read_cutout(cutout: Path, long_side: int = 256) -> Image:
+    """Read an RGBA picture, at most about `long_side` large; one without alpha is opaque."""
+    data = np.fromfile(cutout, np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    if picture is None:
+        raise ValueError(f"{cutout} is not a readable picture")
+    if picture.dtype == np.uint16:
+        picture = (picture / 257).round()
+    channels = 1 if picture.ndim == 2 else picture.shape[2]
+    to_rgba = {1: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA, 4: cv2.COLOR_BGRA2RGBA}[channels]
+    rgba = cv2.cvtColor(picture.astype(np.uint8), to_rgba)
+    return shrink(np.asarray(rgba, np.uint8), max(rgba.shape[:2]) / long_side)[0]

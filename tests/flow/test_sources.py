@@ -1,0 +1,28 @@
+"""Pictures from folders, and what is none."""
+
+import pytest
+
+from flowmatch.flow.sources import Sources
+from flowmatch.flow.synthetic import SyntheticFlow
+from flowmatch.io.image import write_image
+
+
+def test_from_folders(tmp_path, photo):
+    write_image(tmp_path / "b.png", photo)
+    write_image(tmp_path / "a.jpg", photo)
+    (tmp_path / "notes.txt").write_text("not a picture")
+    assert [f.name for f in Sources.from_folders(tmp_path).photos] == ["a.jpg", "b.png"]
+    sample = SyntheticFlow(Sources.from_folders(tmp_path, tmp_path), (32, 32))[0]
+    assert sample.flow.shape == (32, 32, 2)
+
+
+def test_refuses_an_empty_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no picture"):
+        Sources.from_folders(tmp_path)
+
+
+def test_refuses_a_cutout_that_is_none(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"no picture")
+    pairs = SyntheticFlow(Sources(cutouts=[tmp_path / "x.png"]), (32, 32))
+    with pytest.raises(ValueError, match="x.png is not a readable picture"):
+        [pairs[i] for i in range(5)]
