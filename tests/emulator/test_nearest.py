@@ -68,12 +68,16 @@ def run(emulated, function, case, inputs, more, kinds, wants_mutual=True, **sett
     return distance, index, mutual
 
 
-@pytest.mark.parametrize("kind", ["plain", "lengths", "mask"])
+ON = [("cores", dtype) for dtype in TYPES]
+ON += [("tensor cores", dtype) for dtype in TYPES if dtype != "float64"]  # which have no doubles
+TRIED = [(case, kind) for case in CASES for kind in ("plain", "lengths", "mask")]
+TRIED += [(case, "plain") for case in LARGER]
+
+
 @pytest.mark.parametrize("metric", [0, 1], ids=["l2", "dot"])
-@pytest.mark.parametrize("major", [7, 8], ids=["cores", "tensor-cores"])
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("case", [*CASES, *LARGER], ids=str)
-def test_nearest(emulated, case, dtype, major, metric, kind):
+@pytest.mark.parametrize(("cores", "dtype"), ON)
+@pytest.mark.parametrize(("case", "kind"), TRIED, ids=str)
+def test_nearest(emulated, case, kind, cores, dtype, metric):
     query, reference = vectors(case, dtype)
     if kind == "plain" and case[1] > 4:
         query[0, 3] = to_device(np.full(case[3], np.nan), dtype)  # has no neighbours
@@ -90,14 +94,14 @@ def test_nearest(emulated, case, dtype, major, metric, kind):
     for seed, guard in enumerate(["after", "before"]):
         found = run(
             emulated, emulated.nearest, case, (query, reference), [*more, metric], wide,
-            seed=seed, guard=guard, major=major,
+            seed=seed, guard=guard, major=8 if cores == "tensor cores" else 7,
         )  # fmt: skip
         np.testing.assert_allclose(found[0], expected, 1e-6)
         np.testing.assert_array_equal(found[1], index)
         np.testing.assert_array_equal(found[2], mutual)
     alone = run(
         emulated, emulated.nearest, case, (query, reference), [*more, metric], wide, False,
-        major=major,
+        major=8 if cores == "tensor cores" else 7,
     )  # fmt: skip
     np.testing.assert_array_equal(alone[0], found[0])
     np.testing.assert_array_equal(alone[1], index)
