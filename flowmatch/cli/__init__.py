@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import typer
 
-from flowmatch.cli import bench, eval, eval_patches, flow, info, match, synth, train
+from flowmatch.cli import bench, eval, eval_patches, flow, info, match, stitch, synth, train
 from flowmatch.cli.options import console
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.command("flow")(flow.flow)
 app.command("match")(match.match)
+app.command("stitch")(stitch.stitch)
 app.command("info")(info.info)
 app.command("bench")(bench.bench)
 eval.eval_app.command("patches")(eval_patches.eval_patches)

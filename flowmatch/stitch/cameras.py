@@ -66,7 +66,9 @@ class Camera(NamedTuple):
                 f"larger or smaller both ways, got {W} x {H}"
             )
         K = self.intrinsics(scale)
-        return self._replace(size=size, focal=float(K[0, 0]), center=(float(K[0, 2]), float(K[1, 2])))
+        return self._replace(
+            size=size, focal=float(K[0, 0]), center=(float(K[0, 2]), float(K[1, 2]))
+        )
 
 
 class Cameras(NamedTuple):
@@ -219,5 +221,6 @@ def assign(cameras: Cameras, names: Sequence[str], sizes: Sequence[Size]) -> lis
             f"got {len(names)} photos"
         )
     by_name = {camera.name: camera for camera in cameras.cameras}
-    chosen = [by_name[n] for n in names] if set(by_name) == set(names) else cameras.cameras
+    named = len(by_name) == len(names) and set(by_name) == set(names)
+    chosen = [by_name[name] for name in names] if named else cameras.cameras
     return [camera.of_size(size) for camera, size in zip(chosen, sizes, strict=True)]

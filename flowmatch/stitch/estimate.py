@@ -85,7 +85,8 @@ def _attempt(name: str, views: Sequence[View], pairs: Sequence[Pair], confidence
     model = "affine" if affine else "rotation"
     failed = _Fit(name, model, [], [], np.inf, None)
     features, matches = _for_opencv(views, sure, centered=not affine)
-    make = cv2.detail.AffineBasedEstimator if affine else cv2.detail.HomographyBasedEstimator
+    # Of any type, because OpenCV's stubs know neither optional arguments nor what comes back.
+    make: Any = cv2.detail.AffineBasedEstimator if affine else cv2.detail.HomographyBasedEstimator
     try:
         done, cameras = make().apply(features, matches, None)
     except cv2.error as error:
@@ -99,14 +100,16 @@ def _attempt(name: str, views: Sequence[View], pairs: Sequence[Pair], confidence
         return failed._replace(failure="bundle adjustment did not converge")
     intrinsics = [np.asarray(camera.K(), np.float64) for camera in cameras]
     matrices = [np.asarray(camera.R, np.float64) for camera in cameras]
-    if affine:
-        intrinsics = [np.eye(3) for _ in cameras]
-    if not all(_sane(K, view, affine) for K, view in zip(intrinsics, views, strict=True)):
-        return failed._replace(failure="focal lengths are out of range")
     if not all(np.isfinite(some).all() for some in matrices):
         return failed._replace(failure="bundle adjustment gave no numbers")
-    error = _error(sure, intrinsics, matrices)
-    return _Fit(name, model, intrinsics, matrices, error, None)
+    if affine:
+        # OpenCV's affine maps lead from the panorama to the photo.
+        matrices = [np.asarray(np.linalg.inv(some), np.float64) for some in matrices]
+        intrinsics = [np.eye(3) for _ in cameras]
+    elif not all(map(_sane, intrinsics, views)):
+        return failed._replace(failure="focal lengths are out of range")
+    missed = _missed(sure, intrinsics, matrices)
+    return _Fit(name, model, intrinsics, matrices, missed, None)
 
 
 def _adjust(name: str, features: Any, matches: Any, cameras: Any, confidence: float) -> Any:
@@ -166,15 +169,13 @@ def _shift(size: tuple[int, int], share: float) -> NDArray[np.float64]:
     return np.array([[1, 0, size[0] * share], [0, 1, size[1] * share], [0, 0, 1]])
 
 
-def _sane(K: NDArray[np.float64], view: View, affine: bool) -> bool:
+def _sane(K: NDArray[np.float64], view: View) -> bool:
     """Tell whether a focal length is one of a lens: from 160 degrees to 2 for the longer side."""
-    if affine:
-        return True
     ratio = K[0, 0] / max(view.size)
     return bool(np.isfinite(K).all() and 0.09 < ratio < 30)
 
 
-def _error(
+def _missed(
     pairs: Sequence[Pair], intrinsics: list[NDArray[Any]], matrices: list[NDArray[Any]]
 ) -> float:
     """Return by how many pixels matched points miss each other: the median of all inliers."""
@@ -206,9 +207,7 @@ def _full_size(fit: _Fit, views: Sequence[View]) -> Cameras:
     scales = [view.size[0] / view.full[0] for view in views]
     panorama = min(scales)  # an affine panorama is as fine as its finest photo
     cameras = []
-    for view, K, matrix, scale in zip(
-        views, fit.intrinsics, fit.matrices, scales, strict=True
-    ):
+    for view, K, matrix, scale in zip(views, fit.intrinsics, fit.matrices, scales, strict=True):
         camera = Camera(view.name, view.full, 1.0, 1.0, (0.0, 0.0), matrix)
         if fit.model == "affine":
             # From the photo to its view, to the panorama of views, to the panorama of photos.
@@ -217,8 +216,7 @@ def _full_size(fit: _Fit, views: Sequence[View]) -> Cameras:
         else:
             x, y = ((c + 0.5) / scale - 0.5 for c in (float(K[0, 2]), float(K[1, 2])))
             focal = float(K[0, 0]) / scale
-            camera = camera._replace(
-                focal=focal, aspect=float(K[1, 1] / K[0, 0]), center=(x, y)
-            )
+            camera = camera._replace(focal=focal, aspect=float(K[1, 1] / K[0, 0]), center=(x, y))
         cameras.append(camera)
-    return Cameras(fit.model, "plane", tuple(cameras), fit.error)
+    projection = "plane" if fit.model == "affine" else "spherical"
+    return Cameras(fit.model, projection, tuple(cameras), fit.error)

@@ -12,7 +12,7 @@ from flowmatch._opencv import cv2
 from flowmatch.patches.describe import describe
 from flowmatch.patches.keypoints import detect
 from flowmatch.patches.match import Features, Matches, fit_geometry, match_features
-from flowmatch.stitch.photos import Image, Photo, Size, scale_for, scaled_size
+from flowmatch.stitch.photos import Image, Photo, Size, scale_for, scaled_size, shrunk
 
 # OpenCV's constants: of what overlaps by chance, 8 + 0.3 n of n matches agree.
 _CHANCE, _CHANCE_SHARE = 8.0, 0.3
@@ -105,8 +105,7 @@ def look_at(
             continue
         full = (image.shape[1], image.shape[0])
         size = scaled_size(full, scale_for(full, megapixels))
-        if size != full:
-            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        image = shrunk(image, size)
         points = detect(image, detector, keypoints=keypoints)
         features = Features(points, describe(network, image, points))
         views.append(View(number, photo.name, full, size, features, _digest(image)))

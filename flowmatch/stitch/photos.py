@@ -27,19 +27,15 @@ class Photo:
         self.name = name
         self._source: Any = source
 
-    def read(self, scale: float = 1.0) -> Image:
-        """Return the photo as RGB ``[H, W, 3]``, its sides multiplied by `scale`.
+    def read(self, size: Size | None = None) -> Image:
+        """Return the photo as RGB ``[H, W, 3]``, reduced to a width and height; None keeps it.
 
         Raises:
             OSError: The file cannot be read.
             ValueError: It is no image.
         """
         image = self._pixels()
-        size = scaled_size((image.shape[1], image.shape[0]), scale)
-        if size == (image.shape[1], image.shape[0]):
-            return image
-        # An average over each new pixel, so that fine texture does not turn into false corners.
-        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        return image if size is None else shrunk(image, size)
 
     def _pixels(self) -> Image:
         if isinstance(self._source, str | os.PathLike):
@@ -91,8 +87,16 @@ def photos_in(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
+def shrunk(image: Image, size: Size) -> Image:
+    """Return an image reduced to a width and height."""
+    if size == (image.shape[1], image.shape[0]):
+        return image
+    # An average over each new pixel, so that fine texture does not turn into false corners.
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def scaled_size(size: Size, scale: float) -> Size:
-    """Return the width and height of a photo after `Photo.read`."""
+    """Return a width and height times `scale`, in whole pixels."""
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
