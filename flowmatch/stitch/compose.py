@@ -1,7 +1,7 @@
 """From cameras to one picture: exposure, seams, blending; one photo in memory at a time."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol
 
@@ -14,12 +14,22 @@ from flowmatch.stitch.matching import Progress
 from flowmatch.stitch.photos import Image, Photo, Size, scale_for, scaled_size, shrunk
 from flowmatch.stitch.project import PROJECTIONS, Box, Projector, middle_focal
 
-_EXPOSURES = {
-    "blocks": cv2.detail.EXPOSURE_COMPENSATOR_GAIN_BLOCKS,
-    "gain": cv2.detail.EXPOSURE_COMPENSATOR_GAIN,
-    "channels": cv2.detail.EXPOSURE_COMPENSATOR_CHANNELS,
-    "channel_blocks": cv2.detail.EXPOSURE_COMPENSATOR_CHANNELS_BLOCKS,
-    "none": cv2.detail.EXPOSURE_COMPENSATOR_NO,
+# OpenCV's gains are drawn towards 1; feeding what is evened out again takes what is left.
+_FEEDS = 3
+_BLOCK = 32  # pixels of a small photo
+# Gains of blocks stay near 1 where photos do not overlap, so each photo as a whole comes first.
+_EXPOSURES: dict[str, Callable[[], list[Any]]] = {
+    "blocks": lambda: [
+        cv2.detail.GainCompensator(_FEEDS),
+        cv2.detail.BlocksGainCompensator(_BLOCK, _BLOCK),
+    ],
+    "gain": lambda: [cv2.detail.GainCompensator(_FEEDS)],
+    "channels": lambda: [cv2.detail.ChannelsCompensator(_FEEDS)],
+    "channel_blocks": lambda: [
+        cv2.detail.ChannelsCompensator(_FEEDS),
+        cv2.detail.BlocksChannelsCompensator(_BLOCK, _BLOCK),
+    ],
+    "none": lambda: [],
 }
 _SEAMS = ("graphcut", "graphcut_grad", "dp", "dp_grad", "voronoi", "none")
 _BLENDS = ("multiband", "feather", "none")
@@ -158,7 +168,7 @@ def compose(
         if progress:
             progress("blending", number, len(photos))
         box, image, mask = final.warp(camera, photo.read(scaled_size(size, scale)))
-        image = np.asarray(gains.apply(number, box.corner, image, mask), np.uint8)
+        image = gains.apply(number, box.corner, image, mask)
         seam = _enlarged(seams[number], mask)
         if witness:
             witness.warped(photo.name, image, mask, seam, box)
@@ -212,7 +222,7 @@ def _order(projector: Projector, stage: _Stage, scale: float) -> list[int]:
 
 def _gains_and_seams(
     projector: Projector, stage: _Stage, small: Sequence[Image], style: Style
-) -> tuple[Any, list[Image]]:
+) -> tuple["_Gains", list[Image]]:
     """Find gains and seams on small photos: the gains first, the seams on what they even out."""
     warped = [
         projector.warp(camera, image) for camera, image in zip(stage.cameras, small, strict=True)
@@ -220,16 +230,38 @@ def _gains_and_seams(
     corners = [box.corner for box, _, _ in warped]
     images = [image for _, image, _ in warped]
     masks = [mask for _, _, mask in warped]
-    gains = cv2.detail.ExposureCompensator.createDefault(_EXPOSURES[style.exposure])
-    unified: Any = cv2.UMat  # the stub does not know that it takes an array
-    gains.feed(corners, [unified(i) for i in images], [unified(m) for m in masks])
-    evened = [
-        np.asarray(gains.apply(k, corner, image.copy(), mask), np.float32)
-        for k, (corner, image, mask) in enumerate(zip(corners, images, masks, strict=True))
-    ]
+    gains = _Gains(style.exposure)
+    images = gains.find(corners, images, masks)
+    evened = [image.astype(np.float32) for image in images]
     found = _seam_finder(style.seams).find(evened, corners, [mask.copy() for mask in masks])
     seams = [np.asarray(m.get() if isinstance(m, cv2.UMat) else m, np.uint8) for m in found]
     return gains, seams
+
+
+class _Gains:
+    """What evens out exposure: OpenCV's compensators, each fed with what the one before left."""
+
+    def __init__(self, name: str) -> None:
+        self._stages = _EXPOSURES[name]()
+
+    def find(
+        self, corners: list[tuple[int, int]], images: list[Image], masks: list[Image]
+    ) -> list[Image]:
+        """Return the small photos evened out."""
+        unified: Any = cv2.UMat  # the stub does not know that it takes an array
+        for stage in self._stages:
+            stage.feed(corners, [unified(i) for i in images], [unified(m) for m in masks])
+            images = [
+                np.asarray(stage.apply(k, *three), np.uint8)
+                for k, three in enumerate(zip(corners, images, masks, strict=True))
+            ]
+        return images
+
+    def apply(self, number: int, corner: tuple[int, int], image: Image, mask: Image) -> Image:
+        """Even out a photo of any size, in place."""
+        for stage in self._stages:
+            image = np.asarray(stage.apply(number, corner, image, mask), np.uint8)
+        return image
 
 
 def _seam_finder(name: str) -> Any:

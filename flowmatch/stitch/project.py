@@ -10,7 +10,8 @@ from flowmatch._opencv import cv2
 from flowmatch.stitch.cameras import Camera
 from flowmatch.stitch.photos import Image, Size
 
-# Names of flowmatch, and of OpenCV.
+# Names of flowmatch, and of OpenCV. Its stereographic and fisheye look down from above: they make
+# little planets.
 PROJECTIONS = {
     "plane": "plane",
     "cylindrical": "cylindrical",

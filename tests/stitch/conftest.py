@@ -39,9 +39,7 @@ def take(picture, R, gain=1.0):
     """Photograph a picture."""
     there = intrinsics(FAR, picture.shape[1::-1])
     matrix = there @ R @ np.linalg.inv(intrinsics(FOCAL, SIZE))
-    photo = cv2.warpPerspective(
-        picture, matrix, SIZE, flags=cv2.INTER_AREA | cv2.WARP_INVERSE_MAP
-    )
+    photo = cv2.warpPerspective(picture, matrix, SIZE, flags=cv2.INTER_AREA | cv2.WARP_INVERSE_MAP)
     return np.clip(photo * gain, 0, 255).astype(np.uint8)
 
 
