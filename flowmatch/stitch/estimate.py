@@ -16,6 +16,7 @@ WAVES = ("auto", "horizontal", "vertical", "none")
 _MOST_MATCHES = 250
 # Pixels at registration: matched points that miss each other by more are seen as ghosts.
 _LARGE_ERROR = 3.0
+_SMALL_ERROR = 1.5
 
 
 class _Fit(NamedTuple):
@@ -56,22 +57,30 @@ def estimate_cameras(
     Raises:
         ValueError: Nothing worked; it says what was tried.
     """
-    names = ["affine"] if model == "affine" else ["ray", "reproj", "affine"]
     best: _Fit | None = None
-    failures = []
-    for name in names:
-        fit = _attempt(name, views, pairs, confidence)
-        if fit.failure:
-            failures.append(f"{name}: {fit.failure}")
-            continue
-        if best is None or fit.error < 0.7 * best.error:  # a freer model has to be much better
-            best = fit
-        if best.error <= _LARGE_ERROR:
+    tried = []
+    for name in ("affine",) if model == "affine" else ("ray", "reproj", "affine"):
+        # Reprojection often ends at the same place, and is quick; an affine map is no camera.
+        if best is not None and best.error <= (_LARGE_ERROR if name == "affine" else _SMALL_ERROR):
             break
-        failures.append(f"{name}: points miss each other by {fit.error:.1f} pixels")
+        fit = _attempt(name, views, pairs, confidence)
+        tried.append(
+            f"{name}: {fit.failure or f'points miss each other by {fit.error:.1f} pixels'}"
+        )
+        if fit.failure is None and (best is None or fit.error < 0.7 * best.error):
+            best = fit
     if best is None:
-        raise ValueError(f"no cameras were found ({'; '.join(failures)})")
-    messages = [f"{best.name} cameras were taken; {'; '.join(failures)}"] if failures else []
+        raise ValueError(f"no cameras were found ({'; '.join(tried)})")
+    messages = []
+    if best.name == "affine" != model:
+        messages.append(
+            f"no turning camera fits, so photos are moved as scans ({'; '.join(tried)})"
+        )
+    elif best.error > _LARGE_ERROR:
+        messages.append(
+            f"matched points miss each other by {best.error:.1f} pixels: the camera moved, or "
+            "something in front of it; expect ghosts"
+        )
     if best.model == "rotation":
         best = best._replace(matrices=_straightened(best.matrices, wave))
     return _full_size(best, views), messages

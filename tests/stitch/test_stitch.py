@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flowmatch.patches.match import match_images
-from flowmatch.stitch import Style, read_cameras, stitch
+from flowmatch.stitch import Style, estimate, read_cameras, stitch
 
 from .conftest import ANGLES, FOCAL, take, turn
 
@@ -190,3 +190,25 @@ def test_cameras_of_a_rig_take_other_photos(panorama, other_scene):
         stitch(others[:2], cameras=panorama.cameras)
     with pytest.raises(ValueError, match="320 x 240 pixels, .* got 200 x 240"):
         stitch([photo[:, :200] for photo in others], cameras=panorama.cameras)
+
+
+def test_when_bundle_adjustment_fails(photos, monkeypatch):
+    """Reprojection is the second try, affine maps the third; it is said when they are taken."""
+    adjust = estimate._adjust
+    broken = {"ray"}
+
+    def breaking(name, features, matches, cameras, confidence):
+        return (False, cameras) if name in broken else adjust(name, features, matches, cameras, 1.0)
+
+    monkeypatch.setattr(estimate, "_adjust", breaking)
+    found = stitch(photos)
+    assert found.cameras.model == "rotation" and found.cameras.error < 0.5
+    assert found.messages == ()
+    broken.add("reproj")
+    found = stitch(photos, style=Style(crop=False))
+    assert found.cameras.model == "affine"
+    (message,) = found.messages
+    assert "photos are moved as scans (ray: bundle adjustment did not converge; reproj:" in message
+    broken.add("affine")
+    with pytest.raises(ValueError, match="photo 1: no cameras were found .ray: bundle"):
+        stitch(photos)
