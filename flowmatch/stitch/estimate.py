@@ -1,31 +1,34 @@
-"""From matches to cameras: OpenCV's estimators, bundle adjustment and straightening."""
+"""From matches to cameras: a first guess, adjustment, straightening."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
+from flowmatch.stitch.adjust import (
+    Array,
+    Matched,
+    Turning,
+    adjust_rotations,
+    adjust_scans,
+)
 from flowmatch.stitch.cameras import Camera, Cameras, resizing
 from flowmatch.stitch.matching import Pair, View, fit_pair
 
 WAVES = ("auto", "horizontal", "vertical", "none")
-# Bundle adjustment differentiates numerically, camera by camera: more matches cost more than
-# they tell.
+# Of a pair; more cost more than they tell.
 _MOST_MATCHES = 250
 # Pixels at registration: matched points that miss each other by more are seen as ghosts.
 _LARGE_ERROR = 3.0
-_SMALL_ERROR = 1.5
 
 
 class _Fit(NamedTuple):
     """What one attempt found: intrinsics and rotations (or maps), or the reason why not."""
 
-    name: str
     model: str
-    intrinsics: list[NDArray[np.float64]]
-    matrices: list[NDArray[np.float64]]
+    intrinsics: list[Array]
+    matrices: list[Array]
     error: float
     failure: str | None
 
@@ -40,8 +43,8 @@ def estimate_cameras(
 ) -> tuple[Cameras, list[str]]:
     """Estimate the cameras of photos that hang together.
 
-    A camera that only turned is adjusted by rays, or, if that fails, by reprojection. If neither
-    explains the matches, affine maps are tried, and the better of both is taken.
+    If no camera that only turned explains the matches, affine maps are tried, and the better of
+    both is taken.
 
     Args:
         views: Of one group.
@@ -59,20 +62,18 @@ def estimate_cameras(
     """
     best: _Fit | None = None
     tried = []
-    for name in ("affine",) if model == "affine" else ("ray", "reproj", "affine"):
-        # Reprojection often ends at the same place, and is quick; an affine map is no camera.
-        if best is not None and best.error <= (_LARGE_ERROR if name == "affine" else _SMALL_ERROR):
+    for kind in ("affine",) if model == "affine" else ("rotation", "affine"):
+        if best is not None and best.error <= _LARGE_ERROR:
             break
-        fit = _attempt(name, views, pairs, confidence)
-        tried.append(
-            f"{name}: {fit.failure or f'points miss each other by {fit.error:.1f} pixels'}"
-        )
+        fit = _attempt(kind, views, pairs, confidence)
+        reason = fit.failure or f"points miss each other by {fit.error:.1f} pixels"
+        tried.append(f"{kind}: {reason}")
         if fit.failure is None and (best is None or fit.error < 0.7 * best.error):
             best = fit
     if best is None:
         raise ValueError(f"no cameras were found ({'; '.join(tried)})")
     messages = []
-    if best.name == "affine" != model:
+    if best.model != model:
         messages.append(
             f"no turning camera fits, so photos are moved as scans ({'; '.join(tried)})"
         )
@@ -86,70 +87,83 @@ def estimate_cameras(
     return _full_size(best, views), messages
 
 
-def _attempt(name: str, views: Sequence[View], pairs: Sequence[Pair], confidence: float) -> _Fit:
-    affine = name == "affine"
-    if affine:  # the pairs may have agreed on homographies
-        pairs = [fit_pair(pair, views, "affine") for pair in pairs]
+def _attempt(model: str, views: Sequence[View], pairs: Sequence[Pair], confidence: float) -> _Fit:
     sure = [pair for pair in pairs if pair.confidence >= confidence]
-    model = "affine" if affine else "rotation"
-    failed = _Fit(name, model, [], [], np.inf, None)
-    features, matches = _for_opencv(views, sure, centered=not affine)
+    try:
+        if model == "affine":
+            # The pairs may have agreed on homographies, of which fewer matches are left then.
+            fitted = [fit_pair(pair, views, "affine") for pair in sure]
+            agreed = [pair for pair in fitted if pair.confidence >= confidence]
+            intrinsics = [np.eye(3) for _ in views]
+            matrices = list(adjust_scans(_matched(agreed), len(views), 0))
+            if min(np.linalg.det(some) for some in matrices) < 0.01:
+                raise ValueError("a scan would shrink to nothing")
+        else:
+            intrinsics, matrices = _rotations(views, sure)
+    except (ValueError, np.linalg.LinAlgError, cv2.error) as error:
+        return _Fit(model, [], [], np.inf, str(error))
+    return _Fit(model, intrinsics, matrices, _missed(sure, intrinsics, matrices), None)
+
+
+def _rotations(views: Sequence[View], pairs: Sequence[Pair]) -> tuple[list[Array], list[Array]]:
+    """Return camera matrices and rotations.
+
+    Raises:
+        ValueError: There are none that make sense.
+    """
     # Of any type, because OpenCV's stubs know neither optional arguments nor what comes back.
-    make: Any = cv2.detail.AffineBasedEstimator if affine else cv2.detail.HomographyBasedEstimator
-    try:
-        done, cameras = make().apply(features, matches, None)
-    except cv2.error as error:
-        return failed._replace(failure=f"first estimate failed ({error.err})")
+    estimator: Any = cv2.detail.HomographyBasedEstimator()
+    done, cameras = estimator.apply(*_for_opencv(views, pairs), None)
     if not done:
-        return failed._replace(failure="first estimate failed: the pairs do not hang together")
-    for camera in cameras:
-        camera.R = np.asarray(camera.R, np.float32)
-    done, cameras = _adjust(name, features, matches, cameras, confidence)
-    if not done:
-        return failed._replace(failure="bundle adjustment did not converge")
-    intrinsics = [np.asarray(camera.K(), np.float64) for camera in cameras]
-    matrices = [np.asarray(camera.R, np.float64) for camera in cameras]
-    if not all(np.isfinite(some).all() for some in matrices):
-        return failed._replace(failure="bundle adjustment gave no numbers")
-    if affine:
-        # OpenCV's affine maps lead from the panorama to the photo.
-        matrices = [np.asarray(np.linalg.inv(some), np.float64) for some in matrices]
-        intrinsics = [np.eye(3) for _ in cameras]
-    elif not all(map(_sane, intrinsics, views)):
-        return failed._replace(failure="focal lengths are out of range")
-    missed = _missed(sure, intrinsics, matrices)
-    return _Fit(name, model, intrinsics, matrices, missed, None)
+        raise ValueError("the pairs do not hang together")
+    focal = np.array([camera.focal for camera in cameras], np.float64)
+    # The guess is a product of homographies: what is nearest to it among rotations is wanted.
+    u, _, v = np.linalg.svd(np.stack([np.asarray(camera.R, np.float64) for camera in cameras]))
+    nearest = u @ v
+    start = Turning(focal, nearest * np.sign(np.linalg.det(nearest))[:, None, None])
+    middles = np.array([view.size for view in views]) / 2 - 0.5
+    matched = _matched(pairs)
+    matched = matched._replace(
+        a=matched.a - middles[matched.first], b=matched.b - middles[matched.second]
+    )
+    found = adjust_rotations(matched, start)
+    for focal_length, view in zip(found.focal, views, strict=True):
+        # From 160 degrees to 2 for the longer side.
+        if not 0.09 < focal_length / max(view.size) < 30:
+            raise ValueError(
+                f"the focal length of {view.name} would be {focal_length:.0f} pixels, "
+                f"at {view.size[0]} x {view.size[1]}"
+            )
+    intrinsics = [
+        np.array([[f, 0, x], [0, f, y], [0, 0, 1]])
+        for f, (x, y) in zip(found.focal, middles, strict=True)
+    ]
+    return intrinsics, list(found.rotation)
 
 
-def _adjust(name: str, features: Any, matches: Any, cameras: Any, confidence: float) -> Any:
-    kinds: dict[str, Callable[[], Any]] = {
-        "ray": cv2.detail.BundleAdjusterRay,
-        "reproj": cv2.detail.BundleAdjusterReproj,
-        "affine": cv2.detail.BundleAdjusterAffinePartial,
-    }
-    adjuster = kinds[name]()
-    adjuster.setConfThresh(confidence)
-    # Of reprojection: focal length, principal point and aspect; photos seldom tell the last three.
-    refine = np.zeros((3, 3), np.uint8)
-    refine[0, 0] = 1
-    adjuster.setRefinementMask(refine)
-    try:
-        return adjuster.apply(features, matches, cameras)
-    except cv2.error:
-        return False, cameras
+def _matched(pairs: Sequence[Pair]) -> Matched:
+    """Return the inliers of all pairs; of many, an even choice."""
+    parts = []
+    for pair in pairs:
+        a, b = (some.astype(np.float64) for some in pair.matches.points(inliers=True))
+        if len(a) > _MOST_MATCHES:
+            kept = np.linspace(0, len(a) - 1, _MOST_MATCHES).astype(np.intp)
+            a, b = a[kept], b[kept]
+        parts.append((np.full(len(a), pair.first), np.full(len(a), pair.second), a, b))
+    if not parts:
+        raise ValueError("no pair agrees")
+    return Matched(*(np.concatenate(some) for some in zip(*parts, strict=True)))
 
 
-def _for_opencv(views: Sequence[View], pairs: Sequence[Pair], *, centered: bool) -> Any:
-    """Return views and pairs as OpenCV's detail pipeline takes them.
+def _for_opencv(views: Sequence[View], pairs: Sequence[Pair]) -> Any:
+    """Return views and pairs as OpenCV's estimator takes them.
 
-    Homographies go between coordinates that start in the middle of the images, affine maps
-    between pixels.
+    Its homographies go between coordinates that start in the middle of the images.
     """
     features = []
     for number, view in enumerate(views):
         item = cv2.detail.ImageFeatures()
         item.img_idx, item.img_size = number, view.size
-        item.keypoints = [cv2.KeyPoint(x, y, 1.0) for x, y in view.features.keypoints.xy.tolist()]
         features.append(item)
     N = len(views)
     matches = [cv2.detail.MatchesInfo() for _ in range(N * N)]
@@ -157,36 +171,21 @@ def _for_opencv(views: Sequence[View], pairs: Sequence[Pair], *, centered: bool)
         i, j = pair.first, pair.second
         matrix = pair.matches.matrix
         assert matrix is not None  # or the pair would not be sure
-        if centered:
-            matrix = _shift(views[j].size, -0.5) @ matrix @ _shift(views[i].size, 0.5)
-        kept = pair.matches.pairs[pair.matches.inlier]
-        if len(kept) > _MOST_MATCHES:
-            kept = kept[np.linspace(0, len(kept) - 1, _MOST_MATCHES).astype(np.intp)]
+        matrix = _shift(views[j].size, -0.5) @ matrix @ _shift(views[i].size, 0.5)
         inverse = np.linalg.inv(matrix)
-        both = ((i, j, matrix, kept), (j, i, inverse / inverse[2, 2], kept[:, ::-1]))
-        for source, target, H, index in both:
+        for source, target, H in ((i, j, matrix), (j, i, inverse)):
             info = matches[source * N + target]
             info.src_img_idx, info.dst_img_idx = source, target
-            info.matches = [cv2.DMatch(a, b, 0.0) for a, b in index.tolist()]
-            info.inliers_mask = np.ones(len(index), np.uint8)
-            info.num_inliers = pair.inliers  # all of them choose the tree that is walked first
-            info.confidence, info.H = pair.confidence, H
+            info.num_inliers = pair.inliers  # the tree that is walked has the largest sum of them
+            info.confidence, info.H = pair.confidence, H / H[2, 2]
     return features, matches
 
 
-def _shift(size: tuple[int, int], share: float) -> NDArray[np.float64]:
+def _shift(size: tuple[int, int], share: float) -> Array:
     return np.array([[1, 0, size[0] * share], [0, 1, size[1] * share], [0, 0, 1]])
 
 
-def _sane(K: NDArray[np.float64], view: View) -> bool:
-    """Tell whether a focal length is one of a lens: from 160 degrees to 2 for the longer side."""
-    ratio = K[0, 0] / max(view.size)
-    return bool(np.isfinite(K).all() and 0.09 < ratio < 30)
-
-
-def _missed(
-    pairs: Sequence[Pair], intrinsics: list[NDArray[Any]], matrices: list[NDArray[Any]]
-) -> float:
+def _missed(pairs: Sequence[Pair], intrinsics: list[Array], matrices: list[Array]) -> float:
     """Return by how many pixels matched points miss each other: the median of all inliers."""
     distances = []
     # Of both kinds of camera: this times a pixel is where it lies in the panorama.
@@ -199,7 +198,7 @@ def _missed(
     return float(np.median(np.concatenate(distances)))
 
 
-def _straightened(rotations: list[NDArray[np.float64]], wave: str) -> list[NDArray[np.float64]]:
+def _straightened(rotations: list[Array], wave: str) -> list[Array]:
     if wave == "none" or len(rotations) < 2:
         return rotations
     kind = {

@@ -192,23 +192,19 @@ def test_cameras_of_a_rig_take_other_photos(panorama, other_scene):
         stitch([photo[:, :200] for photo in others], cameras=panorama.cameras)
 
 
-def test_when_bundle_adjustment_fails(photos, monkeypatch):
-    """Reprojection is the second try, affine maps the third; it is said when they are taken."""
-    adjust = estimate._adjust
-    broken = {"ray"}
+def test_when_no_turning_camera_fits(photos, monkeypatch):
+    """Photos are moved as scans then, and it is said; if that fails too, why they are left out."""
 
-    def breaking(name, features, matches, cameras, confidence):
-        return (False, cameras) if name in broken else adjust(name, features, matches, cameras, 1.0)
+    def failing(*_):
+        raise ValueError("out of luck")
 
-    monkeypatch.setattr(estimate, "_adjust", breaking)
-    found = stitch(photos)
-    assert found.cameras.model == "rotation" and found.cameras.error < 0.5
-    assert found.messages == ()
-    broken.add("reproj")
+    monkeypatch.setattr(estimate, "adjust_rotations", failing)
     found = stitch(photos, style=Style(crop=False))
     assert found.cameras.model == "affine"
     (message,) = found.messages
-    assert "photos are moved as scans (ray: bundle adjustment did not converge; reproj:" in message
-    broken.add("affine")
-    with pytest.raises(ValueError, match="photo 1: no cameras were found .ray: bundle"):
+    assert message.startswith(
+        "no turning camera fits, so photos are moved as scans (rotation: out of luck; affine: "
+    )
+    monkeypatch.setattr(estimate, "adjust_scans", failing)
+    with pytest.raises(ValueError, match="photo 1: no cameras were found .rotation: out of luck"):
         stitch(photos)
