@@ -17,19 +17,17 @@ from flowmatch.stitch.project import PROJECTIONS, Box, Projector, middle_focal
 # OpenCV's gains are drawn towards 1; feeding what is evened out again takes what is left.
 _FEEDS = 3
 _BLOCK = 32  # pixels of a small photo
-# Gains of blocks stay near 1 where photos do not overlap, so each photo as a whole comes first.
-_EXPOSURES: dict[str, Callable[[], list[Any]]] = {
-    "blocks": lambda: [
-        cv2.detail.GainCompensator(_FEEDS),
-        cv2.detail.BlocksGainCompensator(_BLOCK, _BLOCK),
-    ],
-    "gain": lambda: [cv2.detail.GainCompensator(_FEEDS)],
-    "channels": lambda: [cv2.detail.ChannelsCompensator(_FEEDS)],
-    "channel_blocks": lambda: [
-        cv2.detail.ChannelsCompensator(_FEEDS),
-        cv2.detail.BlocksChannelsCompensator(_BLOCK, _BLOCK),
-    ],
-    "none": lambda: [],
+# Gains of blocks even out what is near seams and leave the rest as it was taken, so that a camera's
+# own exposure may still show the sunny and the shady end of a panorama. Those of whole photos
+# keep what is equally bright equal, and let one end be too bright or too dark.
+_EXPOSURES: dict[str, Callable[[], Any]] = {
+    "blocks": lambda: cv2.detail.BlocksGainCompensator(_BLOCK, _BLOCK),
+    "gain": lambda: cv2.detail.GainCompensator(_FEEDS),
+    "channels": lambda: cv2.detail.ChannelsCompensator(_FEEDS),
+    "channel_blocks": lambda: cv2.detail.BlocksChannelsCompensator(_BLOCK, _BLOCK),
+    "none": lambda: cv2.detail.ExposureCompensator.createDefault(
+        cv2.detail.EXPOSURE_COMPENSATOR_NO
+    ),
 }
 _SEAMS = ("graphcut", "graphcut_grad", "dp", "dp_grad", "voronoi", "none")
 _BLENDS = ("multiband", "feather", "none")
@@ -50,8 +48,8 @@ class Style:
         projection: ``"auto"`` (what the cameras were saved with; a sphere, for scans a plane) or
             a name in `PROJECTIONS`.
         exposure: What evens out brightness: ``"blocks"`` (a gain for each block of 32 pixels of
-            the small photo), ``"gain"`` (for each photo), ``"channels"``, ``"channel_blocks"``
-            (also white balance), ``"none"``.
+            the small photo: near seams only), ``"gain"`` (one for each photo), ``"channels"``,
+            ``"channel_blocks"`` (also white balance), ``"none"``.
         seams: Where one photo ends and the next begins: ``"graphcut"`` or ``"dp"`` (dynamic
             programming), by colour or, with ``"_grad"``, also by gradients; ``"voronoi"``,
             ``"none"``.
@@ -168,7 +166,7 @@ def compose(
         if progress:
             progress("blending", number, len(photos))
         box, image, mask = final.warp(camera, photo.read(scaled_size(size, scale)))
-        image = gains.apply(number, box.corner, image, mask)
+        image = np.asarray(gains.apply(number, box.corner, image, mask), np.uint8)
         seam = _enlarged(seams[number], mask)
         if witness:
             witness.warped(photo.name, image, mask, seam, box)
@@ -222,7 +220,7 @@ def _order(projector: Projector, stage: _Stage, scale: float) -> list[int]:
 
 def _gains_and_seams(
     projector: Projector, stage: _Stage, small: Sequence[Image], style: Style
-) -> tuple["_Gains", list[Image]]:
+) -> tuple[Any, list[Image]]:
     """Find gains and seams on small photos: the gains first, the seams on what they even out."""
     warped = [
         projector.warp(camera, image) for camera, image in zip(stage.cameras, small, strict=True)
@@ -230,38 +228,16 @@ def _gains_and_seams(
     corners = [box.corner for box, _, _ in warped]
     images = [image for _, image, _ in warped]
     masks = [mask for _, _, mask in warped]
-    gains = _Gains(style.exposure)
-    images = gains.find(corners, images, masks)
-    evened = [image.astype(np.float32) for image in images]
+    gains = _EXPOSURES[style.exposure]()
+    unified: Any = cv2.UMat  # the stub does not know that it takes an array
+    gains.feed(corners, [unified(i) for i in images], [unified(m) for m in masks])
+    evened = [
+        np.asarray(gains.apply(k, *three), np.float32)
+        for k, three in enumerate(zip(corners, images, masks, strict=True))
+    ]
     found = _seam_finder(style.seams).find(evened, corners, [mask.copy() for mask in masks])
     seams = [np.asarray(m.get() if isinstance(m, cv2.UMat) else m, np.uint8) for m in found]
     return gains, seams
-
-
-class _Gains:
-    """What evens out exposure: OpenCV's compensators, each fed with what the one before left."""
-
-    def __init__(self, name: str) -> None:
-        self._stages = _EXPOSURES[name]()
-
-    def find(
-        self, corners: list[tuple[int, int]], images: list[Image], masks: list[Image]
-    ) -> list[Image]:
-        """Return the small photos evened out."""
-        unified: Any = cv2.UMat  # the stub does not know that it takes an array
-        for stage in self._stages:
-            stage.feed(corners, [unified(i) for i in images], [unified(m) for m in masks])
-            images = [
-                np.asarray(stage.apply(k, *three), np.uint8)
-                for k, three in enumerate(zip(corners, images, masks, strict=True))
-            ]
-        return images
-
-    def apply(self, number: int, corner: tuple[int, int], image: Image, mask: Image) -> Image:
-        """Even out a photo of any size, in place."""
-        for stage in self._stages:
-            image = np.asarray(stage.apply(number, corner, image, mask), np.uint8)
-        return image
 
 
 def _seam_finder(name: str) -> Any:

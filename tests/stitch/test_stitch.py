@@ -104,12 +104,14 @@ def test_exposure_is_evened_out(scene):
         found = match_images("rootsift", truth.astype(np.uint8), image, threshold=1.0)
         fetched = cv2.warpPerspective(truth, found.matrix, image.shape[1::-1])
         shares = (image.sum(axis=2) + 10.0) / (fetched.sum(axis=2) + 10)
-        third = image.shape[1] // 3
-        # How much brighter the left photo is in the panorama than the right one.
-        steps[exposure] = np.median(shares[:, :third]) / np.median(shares[:, -third:])
-    assert steps["none"] > 1.5
-    assert abs(steps["gain"] - 1) < 0.1
-    assert abs(steps["blocks"] - 1) < 0.2
+        W = image.shape[1]
+        middle, far = slice(W // 2 - 60, W // 2), slice(W // 2, W // 2 + 60)
+        # How much brighter the panorama is on the left side of the seam; and at both ends.
+        seam = np.median(shares[:, middle]) / np.median(shares[:, far])
+        steps[exposure] = seam, np.median(shares[:, : W // 4]) / np.median(shares[:, -W // 4 :])
+    assert min(steps["none"]) > 1.5
+    np.testing.assert_allclose(steps["gain"], 1, atol=0.12)
+    assert abs(steps["blocks"][0] - 1) < 0.15
 
 
 def test_affine_scans(other_scene):
