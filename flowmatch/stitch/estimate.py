@@ -95,7 +95,7 @@ def _attempt(model: str, views: Sequence[View], pairs: Sequence[Pair], confidenc
             fitted = [fit_pair(pair, views, "affine") for pair in sure]
             agreed = [pair for pair in fitted if pair.confidence >= confidence]
             intrinsics = [np.eye(3) for _ in views]
-            matrices = list(adjust_scans(_matched(agreed), len(views), 0))
+            matrices = list(adjust_scans(_matched(agreed), len(views), _middle(agreed, len(views))))
             if min(np.linalg.det(some) for some in matrices) < 0.01:
                 raise ValueError("a scan would shrink to nothing")
         else:
@@ -103,6 +103,14 @@ def _attempt(model: str, views: Sequence[View], pairs: Sequence[Pair], confidenc
     except (ValueError, np.linalg.LinAlgError, cv2.error) as error:
         return _Fit(model, [], [], np.inf, str(error))
     return _Fit(model, intrinsics, matrices, _missed(sure, intrinsics, matrices), None)
+
+
+def _middle(pairs: Sequence[Pair], views: int) -> int:
+    """Return the view that agrees most with all others: it stays upright, they are turned to it."""
+    inliers = np.zeros(views, np.int64)
+    for pair in pairs:
+        inliers[[pair.first, pair.second]] += pair.inliers
+    return int(inliers.argmax())
 
 
 def _rotations(views: Sequence[View], pairs: Sequence[Pair]) -> tuple[list[Array], list[Array]]:

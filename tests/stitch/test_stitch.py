@@ -210,3 +210,25 @@ def test_when_no_turning_camera_fits(photos, monkeypatch):
     monkeypatch.setattr(estimate, "adjust_scans", failing)
     with pytest.raises(ValueError, match="photo 1: no cameras were found .rotation: out of luck"):
         stitch(photos)
+
+
+def test_all_around():
+    """Twelve photos close the circle, and the focal length comes out of that."""
+    blots = np.random.default_rng(0).integers(0, 256, (50, 200, 3), np.uint8)
+    texture = cv2.resize(blots, (1200, 300), interpolation=cv2.INTER_CUBIC)
+    radius = texture.shape[1] / (2 * np.pi)
+    u, v = np.meshgrid(np.arange(200) - 99.5, np.arange(150) - 74.5)
+    photos = []
+    for yaw in range(0, 360, 30):
+        x, y, z = np.moveaxis(np.stack([u, v, np.full_like(u, 190)], -1) @ turn(yaw).T, -1, 0)
+        column = (np.arctan2(x, z) * radius) % texture.shape[1]
+        row = y / np.hypot(x, z) * radius + texture.shape[0] / 2
+        sampled = cv2.remap(
+            texture, column.astype(np.float32), row.astype(np.float32), cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_WRAP,
+        )  # fmt: skip
+        photos.append(cv2.resize(sampled, None, fx=2, fy=2))
+    found = stitch(photos, keypoints=1000, style=Style(seams="dp"))
+    assert found.left_out == () and len(found.cameras.cameras) == 12
+    assert [c.focal for c in found.cameras.cameras] == pytest.approx([380] * 12, rel=0.01)
+    assert found.image.shape[1] == pytest.approx(2 * np.pi * 380, rel=0.02)
