@@ -42,7 +42,10 @@ def stitch(
         typer.Option(help="Of each photo in the panorama; else all there are.", show_default=False),
     ] = None,
     medium_megapix: Annotated[float, typer.Option(help="Of a photo for finding keypoints.")] = 0.6,
-    low_megapix: Annotated[float, typer.Option(help="Of a photo for finding seams.")] = 0.1,
+    low_megapix: Annotated[
+        float | None,
+        typer.Option(help="Of a photo for finding seams; else 0.3 or less.", show_default=False),
+    ] = None,
     descriptor: Annotated[
         str, typer.Option(help="rootsift, sift, orb, or a file of published weights.")
     ] = "rootsift",

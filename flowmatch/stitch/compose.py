@@ -16,16 +16,16 @@ from flowmatch.stitch.project import PROJECTIONS, Box, Projector, middle_focal
 
 # OpenCV's gains are drawn towards 1; feeding what is evened out again takes what is left.
 _FEEDS = 3
-_BLOCK = 32  # pixels of a small photo
+_BLOCK_SHARE = 0.1  # of the root of a photo's area: the side of OpenCV's blocks
 # Gains of blocks even out what is near seams and leave the rest as it was taken, so that a camera's
 # own exposure may still show the sunny and the shady end of a panorama. Those of whole photos
 # keep what is equally bright equal, and let one end be too bright or too dark.
-_EXPOSURES: dict[str, Callable[[], Any]] = {
-    "blocks": lambda: cv2.detail.BlocksGainCompensator(_BLOCK, _BLOCK),
-    "gain": lambda: cv2.detail.GainCompensator(_FEEDS),
-    "channels": lambda: cv2.detail.ChannelsCompensator(_FEEDS),
-    "channel_blocks": lambda: cv2.detail.BlocksChannelsCompensator(_BLOCK, _BLOCK),
-    "none": lambda: cv2.detail.ExposureCompensator.createDefault(
+_EXPOSURES: dict[str, Callable[[int], Any]] = {
+    "blocks": lambda side: cv2.detail.BlocksGainCompensator(side, side),
+    "gain": lambda side: cv2.detail.GainCompensator(_FEEDS),
+    "channels": lambda side: cv2.detail.ChannelsCompensator(_FEEDS),
+    "channel_blocks": lambda side: cv2.detail.BlocksChannelsCompensator(side, side),
+    "none": lambda side: cv2.detail.ExposureCompensator.createDefault(
         cv2.detail.EXPOSURE_COMPENSATOR_NO
     ),
 }
@@ -47,8 +47,8 @@ class Style:
     Args:
         projection: ``"auto"`` (what the cameras were saved with; a sphere, for scans a plane) or
             a name in `PROJECTIONS`.
-        exposure: What evens out brightness: ``"blocks"`` (a gain for each block of 32 pixels of
-            the small photo: near seams only), ``"gain"`` (one for each photo), ``"channels"``,
+        exposure: What evens out brightness: ``"blocks"`` (a gain for each block, a tenth of a
+            photo wide: near seams only), ``"gain"`` (one for each photo), ``"channels"``,
             ``"channel_blocks"`` (also white balance), ``"none"``.
         seams: Where one photo ends and the next begins: ``"graphcut"`` or ``"dp"`` (dynamic
             programming), by colour or, with ``"_grad"``, also by gradients; ``"voronoi"``,
@@ -57,7 +57,8 @@ class Style:
         strength: Width of the blended band, percent of the root of the panorama's area.
         crop: Whether to cut out the largest rectangle without a hole.
         megapixels: Of each photo in the panorama; None takes them as they are.
-        seam_megapixels: Of each photo where exposure and seams are found.
+        seam_megapixels: Of each photo where exposure and seams are found; None takes 0.3, less for
+            more than ten photos.
 
     Raises:
         ValueError: There is no such choice, or a number is out of range.
@@ -70,7 +71,7 @@ class Style:
     strength: float = 5.0
     crop: bool = True
     megapixels: float | None = None
-    seam_megapixels: float = 0.1
+    seam_megapixels: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -148,9 +149,10 @@ def compose(
     if projection not in PROJECTIONS:
         known = ", ".join(PROJECTIONS)
         raise ValueError(f"projection must be one of {known}, got {projection!r}")
-    small, stage = _read_small(photos, cameras, style, progress)
+    seam_megapixels = style.seam_megapixels or _seam_megapixels(len(photos))
+    small, stage = _read_small(photos, cameras, seam_megapixels, progress)
     radius = middle_focal(stage.cameras)
-    seam_scale = _scale(stage, style.seam_megapixels)
+    seam_scale = _scale(stage, seam_megapixels)
     scale = _scale(stage, style.megapixels)
     low = Projector(cameras.model, projection, radius, seam_scale)
     final = Projector(cameras.model, projection, radius, scale)
@@ -178,12 +180,17 @@ def compose(
     return Composite(image, inside)
 
 
+def _seam_megapixels(photos: int) -> float:
+    """Return how finely seams are looked for: time grows faster than the number of pixels."""
+    return max(0.1, min(0.3, 3 / photos))
+
+
 def _scale(stage: _Stage, megapixels: float | None) -> float:
     return min(scale_for(size, megapixels) for size in stage.sizes)
 
 
 def _read_small(
-    photos: Sequence[Photo], cameras: Cameras, style: Style, progress: Progress | None
+    photos: Sequence[Photo], cameras: Cameras, megapixels: float, progress: Progress | None
 ) -> tuple[list[Image], _Stage]:
     images, sizes = [], []
     for number, photo in enumerate(photos):
@@ -192,11 +199,11 @@ def _read_small(
         image = photo.read()
         size = (image.shape[1], image.shape[0])
         sizes.append(size)
-        images.append(shrunk(image, scaled_size(size, scale_for(size, style.seam_megapixels))))
+        images.append(shrunk(image, scaled_size(size, scale_for(size, megapixels))))
         del image
     fitting = assign(cameras, [photo.name for photo in photos], sizes)
     stage = _Stage(list(photos), fitting, sizes)
-    common = _scale(stage, style.seam_megapixels)
+    common = _scale(stage, megapixels)
     # Photos of different sizes have to be reduced alike.
     small = [
         shrunk(image, scaled_size(size, common)) for image, size in zip(images, sizes, strict=True)
@@ -228,7 +235,8 @@ def _gains_and_seams(
     corners = [box.corner for box, _, _ in warped]
     images = [image for _, image, _ in warped]
     masks = [mask for _, _, mask in warped]
-    gains = _EXPOSURES[style.exposure]()
+    side = round(_BLOCK_SHARE * math.sqrt(small[0].shape[0] * small[0].shape[1]))
+    gains = _EXPOSURES[style.exposure](max(1, side))
     unified: Any = cv2.UMat  # the stub does not know that it takes an array
     gains.feed(corners, [unified(i) for i in images], [unified(m) for m in masks])
     evened = [
