@@ -28,7 +28,7 @@ def test_python_runs(code, tmp_path, monkeypatch, photo):
 def test_commands_exist():
     commands = set(
         re.findall(
-            r"flowmatch (flow|match|register|eval flow|eval patches|eval fragments|train flow|"
+            r"flowmatch (flow|match|stitch|register|eval flow|eval patches|eval fragments|train flow|"
             r"synth flow|weights convert|bench|info)",
             README,
         )

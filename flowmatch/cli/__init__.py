@@ -13,6 +13,7 @@ from flowmatch.cli import (
     info,
     match,
     register,
+    stitch,
     synth,
     train,
     weights,
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command("flow")(flow.flow)
 app.command("match")(match.match)
 app.command("register")(register.register_command)
+app.command("stitch")(stitch.stitch)
 app.command("info")(info.info)
 app.command("bench")(bench.bench)
 eval.eval_app.command("patches")(eval_patches.eval_patches)

@@ -1,0 +1,157 @@
+"""``flowmatch stitch``: photos that overlap become panoramas."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import TaskID
+
+from flowmatch.cli.options import DeviceName, console, progress_bar
+from flowmatch.devices import choose_device
+from flowmatch.io import IMAGE_SUFFIXES, write_image
+from flowmatch.patches.describe import CLASSICAL
+from flowmatch.patches.published import load_published
+from flowmatch.stitch.cameras import MODELS, read_cameras
+from flowmatch.stitch.compose import CHOICES, Style
+from flowmatch.stitch.estimate import WAVES
+from flowmatch.stitch.photos import open_photos, photos_in
+from flowmatch.stitch.pipeline import Panorama, paint, register, reuse
+from flowmatch.stitch.report import Report
+
+
+def stitch(
+    photos: Annotated[
+        list[Path],
+        typer.Argument(help="Photos in any order, or folders of them.", show_default=False),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="The panorama. Of several, the others are called pano_2.jpg, pano_3.jpg, ...",
+            show_default=False,
+        ),
+    ],
+    affine: Annotated[
+        bool,
+        typer.Option("--affine", help="Scans: shifted, turned and scaled, no perspective."),
+    ] = False,
+    megapix: Annotated[
+        float | None,
+        typer.Option(help="Of each photo in the panorama; else all there are.", show_default=False),
+    ] = None,
+    medium_megapix: Annotated[float, typer.Option(help="Of a photo for finding keypoints.")] = 0.6,
+    low_megapix: Annotated[
+        float | None,
+        typer.Option(help="Of a photo for finding seams; else 0.3 or less.", show_default=False),
+    ] = None,
+    descriptor: Annotated[
+        str, typer.Option(help="rootsift, sift, orb, or a file of published weights.")
+    ] = "rootsift",
+    detector: Annotated[str, typer.Option(help="sift or orb.")] = "sift",
+    keypoints: Annotated[int, typer.Option(help="At most, in each photo.")] = 4000,
+    confidence: Annotated[
+        float, typer.Option(help="A pair overlaps if inliers / (8 + 0.3 matches) is that much.")
+    ] = 1.0,
+    wave: Annotated[str, typer.Option(help=f"Straightens: {', '.join(WAVES)}.")] = "auto",
+    warper: Annotated[str, typer.Option(help=f"{', '.join(CHOICES['projection'])}.")] = "auto",
+    exposure: Annotated[str, typer.Option(help=f"{', '.join(CHOICES['exposure'])}.")] = "blocks",
+    seams: Annotated[str, typer.Option(help=f"{', '.join(CHOICES['seams'])}.")] = "graphcut",
+    blend: Annotated[str, typer.Option(help=f"{', '.join(CHOICES['blend'])}.")] = "multiband",
+    strength: Annotated[float, typer.Option(help="Width of the blended band, percent.")] = 5.0,
+    crop: Annotated[bool, typer.Option(help="Cut out the largest full rectangle.")] = True,
+    cameras: Annotated[
+        Path | None,
+        typer.Option(help="Use cameras saved before: nothing is matched.", show_default=False),
+    ] = None,
+    save_cameras: Annotated[
+        Path | None,
+        typer.Option(help="Write the cameras, JSON, for --cameras.", show_default=False),
+    ] = None,
+    verbose_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for pictures of keypoints, matches, their graph, warped photos and seams, "
+            "and report.json.",
+            show_default=False,
+        ),
+    ] = None,
+    device: DeviceName = None,
+) -> None:
+    """Stitch photos to panoramas.
+
+    Photos that overlap with no other are left out, and it is said why. Photos of several places
+    make several panoramas.
+    """
+    if output.suffix.lower() not in IMAGE_SUFFIXES:
+        raise ValueError(f"-o must end in one of {', '.join(IMAGE_SUFFIXES)}, got {output}")
+    for target in filter(None, (output, save_cameras)):
+        if not target.parent.is_dir():  # known before any work is done
+            raise ValueError(f"{target} cannot be written: there is no folder {target.parent}")
+    style = Style(
+        projection=warper, exposure=exposure, seams=seams, blend=blend, strength=strength,
+        crop=crop, megapixels=megapix, seam_megapixels=low_megapix,
+    )  # fmt: skip
+    opened = open_photos(photos_in(photos))
+    report = Report(verbose_dir) if verbose_dir else None
+    with progress_bar(transient=True) as bar:
+        more: dict[str, Any] = {"progress": _Bar(bar), "report": report}
+        if cameras is not None:
+            panorama = reuse(opened, read_cameras(cameras), style, **more)
+            _tell_left_out(panorama.left_out)
+            _save(panorama, output, save_cameras, 1)
+            return
+        registration = register(
+            opened, _network(descriptor, device), detector=detector, keypoints=keypoints,
+            confidence=confidence, model=MODELS[1] if affine else MODELS[0], wave=wave,
+            megapixels=medium_megapix, **more,
+        )  # fmt: skip
+        _tell_left_out(registration.left_out)
+        for number, panorama in enumerate(paint(opened, registration, style, **more), 1):
+            _save(panorama, output, save_cameras, number)
+
+
+class _Bar:
+    """One line of progress for each stage."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bar.add_task(stage)
+        self._bar.update(self._tasks[stage], completed=done + 1, total=total)
+
+
+def _network(descriptor: str, device: str | None) -> Any:
+    if descriptor in CLASSICAL:
+        return descriptor
+    network = load_published(descriptor)
+    if not hasattr(network, "dim"):
+        raise ValueError(f"{descriptor} compares patches, it does not describe them")
+    return network.to(choose_device(device))
+
+
+def _tell_left_out(photos: Any) -> None:
+    for photo in photos:
+        console.print(f"left out: {photo.name}: {photo.reason}")
+
+
+def _save(panorama: Panorama, output: Path, save_cameras: Path | None, number: int) -> None:
+    target = _numbered(output, number)
+    write_image(target, panorama.image)
+    for message in panorama.messages:
+        console.print(f"note: {message}")
+    if save_cameras is not None:
+        panorama.cameras.write(_numbered(save_cameras, number))
+    H, W = panorama.image.shape[:2]
+    console.print(
+        f"{len(panorama.cameras.cameras)} photos ({', '.join(panorama.cameras.names)}), "
+        f"{W} x {H} pixels, in {target}"
+    )
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path if number == 1 else path.with_name(f"{path.stem}_{number}{path.suffix}")

@@ -1,0 +1,131 @@
+"""``flowmatch stitch``: what it writes, what it says, what it refuses."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from flowmatch.cli import main
+from flowmatch.io import read_image, write_image
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, photo):
+    """Three scans of a cat, two of an astronaut, a cup, and a file that is no photo."""
+    from skimage import data
+
+    folder = tmp_path_factory.mktemp("photos")
+    for name, x in {"cat_b": 90, "cat_a": 0, "cat_c": 180}.items():
+        write_image(folder / f"{name}.png", np.ascontiguousarray(photo[:240, x : x + 240]))
+    for name, x in {"man_a": 60, "man_b": 140}.items():
+        crop = np.ascontiguousarray(data.astronaut()[:240, x : x + 240])
+        write_image(folder / f"{name}.png", crop)
+    write_image(folder / "cup.png", np.ascontiguousarray(data.coffee()[:240, 120:360]))
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no photo")
+    return folder
+
+
+def test_folder_of_everything(folder, tmp_path, capsys, photo):
+    words = ["stitch", str(folder), "-o", str(tmp_path / "pano.png"), "--affine"]
+    words += ["--verbose-dir", str(tmp_path / "look"), "--save-cameras", str(tmp_path / "c.json")]
+    assert main(words) == 0
+    said = capsys.readouterr().err
+    assert "left out: broken.jpg:" in said and "is damaged" in said
+    assert "left out: cup.png: overlaps" in said
+    assert "3 photos (cat_a.png, cat_b.png, cat_c.png), 420 x 240 pixels" in said
+    assert "2 photos (man_a.png, man_b.png), 320 x 240 pixels" in said
+    made = read_image(tmp_path / "pano.png").astype(float)
+    assert np.abs(made - photo[:240, :420]).mean() < 3
+    assert read_image(tmp_path / "pano_2.png").shape == (240, 320, 3)
+    _check_report(tmp_path / "look")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"pano.png", "pano_2.png", "c.json", "c_2.json", "look"}
+    # Cameras are for the photos they name; the rest is left out.
+    again = ["stitch", str(folder), "-o", str(tmp_path / "again.png")]
+    (folder / "broken.jpg").unlink()
+    assert main([*again, "--cameras", str(tmp_path / "c.json")]) == 0
+    assert "left out: cup.png: it has no camera" in capsys.readouterr().err
+    np.testing.assert_array_equal(read_image(tmp_path / "again.png"), made)
+
+
+def _check_report(folder):
+    report = json.loads((folder / "report.json").read_text())
+    assert {photo["name"] for photo in report["left_out"]} == {"broken.jpg", "cup.png"}
+    assert len(report["photos"]) == 6
+    best = report["pairs"][0]
+    assert best["confidence"] >= 1 and best["inliers"] <= best["matches"]
+    first, second = report["panoramas"]
+    assert first["photos"] == ["cat_a.png", "cat_b.png", "cat_c.png"]
+    assert first["size"] == [420, 240] and second["model"] == "affine"
+    dot = (folder / "graph.dot").read_text()
+    assert dot.startswith("graph matches {") and '"cup.png";' in dot and "style=solid" in dot
+    assert read_image(folder / "graph.png").shape[2] == 3
+    assert len(list((folder / "keypoints").iterdir())) == 6
+    assert len(list((folder / "warped").iterdir())) == 5
+    assert len(list((folder / "seams").iterdir())) == 5
+    assert (folder / "matches" / "002_cat_a--003_cat_b.jpg").is_file() or (
+        folder / "matches" / "003_cat_b--002_cat_a.jpg"
+    ).is_file()
+    drawn = read_image(folder / "panorama_1_seams.jpg").astype(int)
+    pink = np.minimum(drawn[..., 0], drawn[..., 2]) - drawn[..., 1] > 40
+    assert pink.any(axis=1).mean() > 0.5  # seams run from top to bottom
+
+
+def test_nothing_is_written_when_nothing_overlaps(folder, tmp_path, capsys):
+    target = tmp_path / "pano.jpg"
+    target.write_bytes(b"old")
+    photos = [str(folder / "cat_a.png"), str(folder / "cup.png")]
+    assert main(["stitch", *photos, "-o", str(target)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: no two of the 2 photos make a panorama: cat_a.png: overlaps")
+    assert "confidence" in said and len(said.strip().splitlines()) == 1
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["pano.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["PHOTO", "-o", "OUT.jpg"], "at least two photos, got 1"),
+        (["PHOTO", "PHOTO", "-o", "OUT.gif"], "-o must end in one of .png"),
+        (["PHOTO", "PHOTO", "-o", "none/OUT.jpg"], "there is no folder"),
+        (["EMPTY", "-o", "OUT.jpg"], "holds no pictures"),
+        (["PHOTO", "missing.jpg", "-o", "OUT.jpg"], "missing.jpg: missing.jpg does not exist"),
+        (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--warper", "x"], "projection must be one of"),
+        (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--wave", "x"], "wave must be one of"),
+        (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--cameras", "PHOTO"], "is no file of cameras"),
+    ],
+)
+def test_refusals(folder, tmp_path, capsys, words, message):
+    (tmp_path / "empty").mkdir()
+    known = {"PHOTO": str(folder / "cat_a.png"), "EMPTY": str(tmp_path / "empty")}
+    words = [
+        known.get(w, w.replace("OUT", str(tmp_path / "out")) if "/" not in w else w) for w in words
+    ]
+    assert main(["stitch", *words]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and message in said
+    assert {path.name for path in tmp_path.iterdir()} == {"empty"}
+
+
+def test_photos_are_never_all_in_memory(folder, tmp_path, monkeypatch):
+    """One photo at full size is alive at any time."""
+    import weakref
+
+    from flowmatch.stitch import photos as module
+
+    alive = []
+
+    def reading(path):
+        assert sum(reference() is not None for reference in alive) <= 1
+        image = read_image(path)
+        alive.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(module, "read_image", reading)
+    photos = [str(folder / f"cat_{letter}.png") for letter in "abc"]
+    assert main(["stitch", *photos, "-o", str(tmp_path / "pano.png"), "--affine",
+                 "--medium-megapix", "0.05", "--low-megapix", "0.03"]) == 0  # fmt: skip
+    assert len(alive) == 9
+    assert cv2.imread(str(tmp_path / "pano.png")) is not None

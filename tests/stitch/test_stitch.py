@@ -1,0 +1,234 @@
+"""Panoramas against the truth, whatever order, exposure or company the photos have."""
+
+from itertools import permutations
+
+import cv2
+import numpy as np
+import pytest
+
+from flowmatch.patches.match import match_images
+from flowmatch.stitch import Style, estimate, read_cameras, stitch
+
+from .conftest import ANGLES, FOCAL, take, turn
+
+PLANE = Style(projection="plane")
+
+
+def error_to_truth(panorama, truth):
+    """Return the mean absolute difference in gray values, after aligning the two."""
+    found = match_images("rootsift", truth, panorama.image, keypoints=3000, threshold=1.0)
+    assert found.inlier.sum() > 150
+    H, W = panorama.image.shape[:2]
+    fetched = cv2.warpPerspective(truth, found.matrix, (W, H))
+    known = cv2.warpPerspective(np.ones(truth.shape[:2], np.uint8), found.matrix, (W, H)) > 0
+    known &= panorama.mask
+    assert known.sum() > 0.85 * panorama.mask.sum()
+    return np.abs(fetched.astype(float) - panorama.image)[known].mean()
+
+
+@pytest.fixture(scope="module")
+def panorama(photos):
+    return stitch(photos, style=PLANE, wave="none")
+
+
+def test_picture_is_the_truth(panorama, scene):
+    assert panorama.image.shape[1] > 500
+    assert panorama.mask.all()
+    # A photo has half the picture's resolution; blurring the picture as much leaves 2 as well.
+    assert error_to_truth(panorama, cv2.blur(scene, (2, 2))) < 4
+
+
+def test_cameras_are_the_truth(panorama):
+    cameras = panorama.cameras.cameras
+    assert panorama.cameras.error < 0.5
+    assert panorama.cameras.names == ["photo 1", "photo 2", "photo 3"]
+    for camera in cameras:
+        assert camera.focal == pytest.approx(FOCAL, rel=0.03)
+        assert camera.size == (320, 240)
+    truth = [turn(*angles) for angles in ANGLES]
+    for k in (0, 2):
+        found = cameras[1].matrix.T @ cameras[k].matrix
+        off = found.T @ truth[1].T @ truth[k]
+        assert np.degrees(np.arccos((np.trace(off) - 1) / 2)) < 0.5
+
+
+def test_order_does_not_matter(photos, panorama):
+    for order in permutations(range(3)):
+        again = stitch([photos[k] for k in order], style=PLANE, wave="none")
+        np.testing.assert_array_equal(again.image, panorama.image)
+        for place, k in enumerate(order):
+            ours, theirs = again.cameras.cameras[place], panorama.cameras.cameras[k]
+            np.testing.assert_array_equal(ours.matrix, theirs.matrix)
+            assert ours.focal == theirs.focal
+
+
+def test_every_projection_and_choice(photos, panorama):
+    for style in (
+        Style(), Style(projection="cylindrical", seams="dp", exposure="gain"),
+        Style(projection="mercator", seams="graphcut_grad", exposure="channels"),
+        Style(projection="panini", seams="dp_grad", exposure="channel_blocks", blend="feather"),
+        Style(projection="stereographic", seams="voronoi", exposure="none", blend="none"),
+        Style(projection="fisheye", seams="none"), Style(projection="rectilinear"),
+    ):  # fmt: skip
+        made = stitch(photos, cameras=panorama.cameras, style=style)
+        H, W = made.image.shape[:2]
+        assert min(H, W) > 180 and 400 < max(H, W) < 1200, style
+        # The colours of the panorama that was compared with the truth.
+        assert abs(made.image.mean() - panorama.image.mean()) < 12, style
+
+
+def test_two_panoramas_and_a_stranger(photos, other_photos):
+    from skimage import data
+
+    stranger = np.ascontiguousarray(data.chelsea()[:240, :320])
+    blank = np.full((240, 320, 3), 128, np.uint8)
+    mixed = [other_photos[0], photos[2], stranger, photos[0], blank, other_photos[1], photos[1]]
+    found = stitch(mixed, style=PLANE)
+    assert found.cameras.names == ["photo 2", "photo 4", "photo 7"]
+    (other,) = found.others
+    assert other.cameras.names == ["photo 1", "photo 6"]
+    reasons = dict(found.left_out)
+    assert list(reasons) == ["photo 3", "photo 5"]
+    assert reasons["photo 5"] == "no keypoints: it is blank, blurred or too small"
+    assert "overlaps" in reasons["photo 3"] and "best with photo" in reasons["photo 3"]
+    assert "inliers" in reasons["photo 3"]
+
+
+def test_exposure_is_evened_out(scene):
+    photos = [take(scene, turn(-6)), take(scene, turn(6), gain=0.6)]
+    truth = cv2.blur(scene, (2, 2)).astype(float)
+    steps = {}
+    for exposure in ("none", "gain", "blocks"):
+        style = Style(projection="plane", exposure=exposure, blend="none", seams="voronoi")
+        image = stitch(photos, style=style, wave="none").image
+        found = match_images("rootsift", truth.astype(np.uint8), image, threshold=1.0)
+        fetched = cv2.warpPerspective(truth, found.matrix, image.shape[1::-1])
+        shares = (image.sum(axis=2) + 10.0) / (fetched.sum(axis=2) + 10)
+        W = image.shape[1]
+        middle, far = slice(W // 2 - 60, W // 2), slice(W // 2, W // 2 + 60)
+        # How much brighter the panorama is on the left side of the seam; and at both ends.
+        seam = np.median(shares[:, middle]) / np.median(shares[:, far])
+        steps[exposure] = seam, np.median(shares[:, : W // 4]) / np.median(shares[:, -W // 4 :])
+    assert min(steps["none"]) > 1.5
+    np.testing.assert_allclose(steps["gain"], 1, atol=0.12)
+    assert abs(steps["blocks"][0] - 1) < 0.15
+
+
+def test_affine_scans(other_scene):
+    turned = cv2.getRotationMatrix2D((0, 0), 8, 1.0)
+    turned[:, 2] += (-430, -60)
+    second = cv2.warpAffine(other_scene, turned, (500, 420))
+    found = stitch([other_scene[100:520, 100:600], second], model="affine", style=Style(crop=False))
+    assert found.cameras.model == "affine"
+    assert error_to_truth(found, other_scene) < 3
+    a, b = (camera.matrix for camera in found.cameras.cameras)
+    first = np.array([[1, 0, -100], [0, 1, -100], [0, 0, 1]])
+    truth = first @ np.linalg.inv(np.vstack([turned, [0, 0, 1]]))
+    np.testing.assert_allclose(np.linalg.inv(a) @ b, truth, atol=0.5)
+
+
+def test_scans_without_the_option_say_what_happened(other_scene):
+    """Pure shifts tell nothing about a focal length: there is a panorama all the same."""
+    scans = [other_scene[100:500, x : x + 500] for x in (100, 350)]
+    found = stitch(scans, style=Style(crop=False))
+    assert error_to_truth(found, other_scene) < 3
+
+
+def test_reduced_photos(photos, panorama):
+    style = Style(projection="plane", megapixels=0.02, crop=False)
+    small = stitch(photos, cameras=panorama.cameras, style=style)
+    full = stitch(photos, cameras=panorama.cameras, style=Style(projection="plane", crop=False))
+    ratio = (0.02e6 / (320 * 240)) ** 0.5
+    assert small.image.shape[1] == pytest.approx(full.image.shape[1] * ratio, abs=3)
+
+
+def test_errors(photos, tmp_path):
+    with pytest.raises(ValueError, match="at least two photos, got 1"):
+        stitch(photos[:1])
+    with pytest.raises(ValueError, match="no two of the 2 photos .* best with .* confidence"):
+        stitch([photos[0], photos[2][:, ::-1]])
+    with pytest.raises(ValueError, match="photo 2 must be uint8 .* got float64"):
+        stitch([photos[0], photos[1] / 255.0])
+    for words, message in (
+        ({"model": "perspective"}, "model must be one of rotation, affine"),
+        ({"wave": "up"}, "wave must be one of auto"),
+        ({"confidence": 0.0}, "confidence must be positive"),
+        ({"megapixels": -1.0}, "megapixels must be positive"),
+        ({"ratio": 2.0}, "ratio"),
+        ({"network": "surf"}, "surf"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            stitch(photos, **words)
+    for words, message in (
+        ({"projection": "cube"}, "projection must be one of auto, plane"),
+        ({"seams": "x"}, "seams must be"), ({"exposure": "x"}, "exposure must be"),
+        ({"blend": "x"}, "blend must be"), ({"strength": 101.0}, "strength must be"),
+        ({"megapixels": 0.0}, "megapixels must be positive"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            Style(**words)
+    assert not any(tmp_path.iterdir())
+
+
+def test_cameras_come_back_from_their_file(photos, panorama, tmp_path):
+    file = tmp_path / "rig.json"
+    panorama.cameras.write(file)
+    again = stitch(photos, cameras=read_cameras(file), style=PLANE)
+    np.testing.assert_array_equal(again.image, panorama.image)
+    # By order where names say nothing, and at another resolution.
+    large = [cv2.resize(photo, None, fx=2, fy=2) for photo in photos]
+    double = stitch(large, cameras=read_cameras(file), style=PLANE)
+    assert double.image.shape[1] == pytest.approx(2 * again.image.shape[1], abs=6)
+    small = cv2.resize(double.image, again.image.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(small.astype(float) - again.image).mean() < 8
+
+
+def test_cameras_of_a_rig_take_other_photos(panorama, other_scene):
+    others = [take(other_scene, turn(*angles)) for angles in ANGLES]
+    found = stitch(others, cameras=panorama.cameras, style=PLANE)
+    assert found.image.shape == panorama.image.shape
+    assert error_to_truth(found, cv2.blur(other_scene, (2, 2))) < 5
+    with pytest.raises(ValueError, match=r"3 cameras \(photo 1, photo 2, photo 3\), got 2 photos"):
+        stitch(others[:2], cameras=panorama.cameras)
+    with pytest.raises(ValueError, match="320 x 240 pixels, .* got 200 x 240"):
+        stitch([photo[:, :200] for photo in others], cameras=panorama.cameras)
+
+
+def test_when_no_turning_camera_fits(photos, monkeypatch):
+    """Photos are moved as scans then, and it is said; if that fails too, why they are left out."""
+
+    def failing(*_):
+        raise ValueError("out of luck")
+
+    monkeypatch.setattr(estimate, "adjust_rotations", failing)
+    found = stitch(photos, style=Style(crop=False))
+    assert found.cameras.model == "affine"
+    (message,) = found.messages
+    assert message.startswith(
+        "no turning camera fits, so photos are moved as scans (rotation: out of luck; affine: "
+    )
+    monkeypatch.setattr(estimate, "adjust_scans", failing)
+    with pytest.raises(ValueError, match="photo 1: no cameras were found .rotation: out of luck"):
+        stitch(photos)
+
+
+def test_all_around():
+    """Twelve photos close the circle, and the focal length comes out of that."""
+    blots = np.random.default_rng(0).integers(0, 256, (50, 200, 3), np.uint8)
+    texture = cv2.resize(blots, (1200, 300), interpolation=cv2.INTER_CUBIC)
+    radius = texture.shape[1] / (2 * np.pi)
+    u, v = np.meshgrid(np.arange(200) - 99.5, np.arange(150) - 74.5)
+    photos = []
+    for yaw in range(0, 360, 30):
+        x, y, z = np.moveaxis(np.stack([u, v, np.full_like(u, 190)], -1) @ turn(yaw).T, -1, 0)
+        column = (np.arctan2(x, z) * radius) % texture.shape[1]
+        row = y / np.hypot(x, z) * radius + texture.shape[0] / 2
+        sampled = cv2.remap(
+            texture, column.astype(np.float32), row.astype(np.float32), cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_WRAP,
+        )  # fmt: skip
+        photos.append(cv2.resize(sampled, None, fx=2, fy=2))
+    found = stitch(photos, keypoints=1000, style=Style(seams="dp"))
+    assert found.left_out == () and len(found.cameras.cameras) == 12
+    assert [c.focal for c in found.cameras.cameras] == pytest.approx([380] * 12, rel=0.01)
+    assert found.image.shape[1] == pytest.approx(2 * np.pi * 380, rel=0.02)
