@@ -1,0 +1,1 @@
+"""Similarity learning, of whatever is embedded."""
