@@ -236,7 +236,7 @@ class NeighbourhoodBatches(Sampler[list[int]]):
         names = torch.tensor(list(self.members))
         places = self.tree.places(names)
         apart = self.tree.distances[places][:, places]
-        order = apart.fill_diagonal_(-1).sort(1, stable=True).indices[:, : self.neighbours]
+        order = apart.fill_diagonal_(-1).sort(dim=1, stable=True).indices[:, : self.neighbours]
         for _ in range(self.batches):
             drawn = torch.randperm(len(names), generator=generator)[: self.anchors]
             chosen = dict.fromkeys(names[order[drawn]].flatten().tolist())

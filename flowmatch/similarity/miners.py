@@ -194,7 +194,7 @@ class BatchHardMiner(Miner):
     Example:
         >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6], [-1.0, 0.0]])
         >>> [part.tolist() for part in BatchHardMiner()(x, torch.tensor([0, 0, 1, 1]))]
-        [[0, 1, 2, 3], [1, 0, 3, 2], [2, 2, 1, 1]]
+        [[0, 1, 2, 3], [1, 0, 3, 2], [2, 2, 0, 1]]
 
     Reference:
         Hermans, Beyer & Leibe, In Defense of the Triplet Loss for Person Re-Identification, 2017,
@@ -226,8 +226,8 @@ class EasyPositiveMiner(Miner):
     Example:
         >>> x = torch.tensor([[1.0, 0.0], [0.8, 0.6], [-1.0, 0.0], [0.0, 1.0]])
         >>> found = EasyPositiveMiner()(x, torch.tensor([0, 0, 0, 1]))
-        >>> [part[:2].tolist() for part in found]
-        [[0, 2], [1, 1], [3, 3]]
+        >>> [part.tolist() for part in found]  # anchor 2 has a positive, but no negative behind it
+        [[0, 1], [1, 0], [3, 3]]
 
     Reference:
         Xuan, Stylianou & Pless, Improved Embeddings with Easy Positive Triplet Mining, WACV 2020.
@@ -267,7 +267,7 @@ class MultiSimilarityMiner(Miner):
     Example:
         >>> x = torch.tensor([[1.0, 0.0], [0.8, 0.6], [-1.0, 0.0], [0.6, 0.8]])
         >>> [part.tolist() for part in MultiSimilarityMiner()(x, torch.tensor([0, 0, 1, 1]))]
-        [[1, 2, 3], [0, 3, 2], [1, 2, 3, 3], [3, 1, 0, 1]]
+        [[1, 3], [0, 2], [1, 3, 3], [3, 0, 1]]
 
     Reference:
         Wang, Han, Huang, Dong & Scott, Multi-Similarity Loss, CVPR 2019, section 4.1.

@@ -153,7 +153,9 @@ class SoftTripleLoss(WrappedLoss):
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
         """Add what lets centres merge; theirs has no finite gradient once two have merged."""
         value = super().compute(embeddings, labels, tuples)
-        centres = F.normalize(self.wrapped.fc.T, dim=1).view(self.classes, self.centres, -1)
+        centres = F.normalize(self.wrapped.fc.T, dim=1).view(
+            self.wrapped.num_classes, self.centres, -1
+        )
         first, second = torch.triu_indices(self.centres, self.centres, 1, device=centres.device)
         square = 2 - 2 * (centres @ centres.transpose(1, 2))[:, first, second]
         gaps = square.clamp(min=torch.finfo(square.dtype).eps).sqrt()
