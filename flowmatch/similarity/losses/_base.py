@@ -16,9 +16,12 @@ class SimilarityLoss(nn.Module):
     Attributes:
         takes_tuples: Whether a miner may choose the pairs or triplets; otherwise the loss looks at
             the whole batch by itself.
+        metric: What its embeddings are to be compared by: ``"cosine"`` where the loss sees
+            directions only, ``"l2"`` where lengths count.
     """
 
     takes_tuples = False
+    metric = "cosine"
 
     def forward(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None = None) -> Tensor:
         """Compute the loss.

@@ -31,6 +31,8 @@ class DeepSpectralLoss(SimilarityLoss):
         Law, Urtasun & Zemel, Deep Spectral Clustering Learning, ICML 2017, equation 9.
     """
 
+    metric = "l2"
+
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
         """Project the class indicators; in float64, as inverses want it."""
         N, D = embeddings.shape
@@ -74,6 +76,8 @@ class FacilityLocationLoss(SimilarityLoss):
     Reference:
         Song, Jegelka, Rathod & Murphy, Deep Metric Learning via Facility Location, CVPR 2017.
     """
+
+    metric = "l2"
 
     def __init__(self, gamma: float = 1.0, refinements: int = 5) -> None:
         super().__init__()

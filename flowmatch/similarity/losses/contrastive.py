@@ -34,6 +34,7 @@ class ContrastiveLoss(WrappedLoss):
     """
 
     takes_tuples = True
+    metric = "l2"
 
     def __init__(self, margin: float = 1.0) -> None:
         at_least(0, margin=margin)
@@ -73,6 +74,7 @@ class HadsellLoss(SimilarityLoss):
     """
 
     takes_tuples = True
+    metric = "l2"
 
     def __init__(self, margin: float = 1.0) -> None:
         super().__init__()
@@ -122,6 +124,7 @@ class SNRLoss(WrappedLoss):
     """
 
     takes_tuples = True
+    metric = "l2"
 
     def __init__(self, margin: float = 1.0, zero_mean: float = 0.005) -> None:
         at_least(0, margin=margin, zero_mean=zero_mean)

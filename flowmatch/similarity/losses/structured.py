@@ -35,6 +35,7 @@ class LiftedStructureLoss(WrappedLoss):
     """
 
     takes_tuples = True
+    metric = "l2"
 
     def __init__(self, margin: float = 1.0) -> None:
         at_least(0, margin=margin)
