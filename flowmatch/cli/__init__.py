@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import typer
 
-from flowmatch.cli import bench, eval, flow, info, synth, train
+from flowmatch.cli import bench, eval, flow, info, similarity, synth, train
 from flowmatch.cli.options import console
 
 app = typer.Typer(
@@ -18,6 +18,8 @@ app = typer.Typer(
 app.command("flow")(flow.flow)
 app.command("info")(info.info)
 app.command("bench")(bench.bench)
+eval.eval_app.command("similarity")(similarity.eval_similarity)
+train.train_app.command("similarity")(similarity.train_similarity)
 app.add_typer(eval.eval_app, name="eval")
 app.add_typer(train.train_app, name="train")
 app.add_typer(synth.synth_app, name="synth")

@@ -46,6 +46,19 @@ class LabelledImages:
         """1 for arrays of gray, else 3."""
         return 1 if isinstance(self.pictures, np.ndarray) and self.pictures.ndim == 3 else 3
 
+    def natural_size(self, trunk: str) -> int:
+        """Give the size of squares that suits: that of arrays, else what the trunk is made for.
+
+        Args:
+            trunk: Name in `flowmatch.similarity.networks.TRUNKS`.
+
+        Returns:
+            Pixels.
+        """
+        if isinstance(self.pictures, np.ndarray):
+            return int(min(self.pictures.shape[1:3]))
+        return 64 if trunk == "small" else 224
+
     def picture(self, index: int) -> NDArray[np.uint8]:
         """Give one picture.
 
@@ -74,16 +87,40 @@ class LabelledImages:
         """
         new = np.full(len(self.classes), -1)
         new[list(chosen)] = np.arange(len(chosen))
-        kept = np.flatnonzero(new[self.labels] >= 0)
+        names = tuple(self.classes[i] for i in chosen)
+        part = self._take(np.flatnonzero(new[self.labels] >= 0))
+        return LabelledImages(part.pictures, new[part.labels], names)
+
+    def _take(self, kept: NDArray[np.int64]) -> "LabelledImages":
         pictures = (
             self.pictures[kept]
             if isinstance(self.pictures, np.ndarray)
             else [self.pictures[i] for i in kept.tolist()]
         )
-        names = tuple(self.classes[i] for i in chosen)
-        return LabelledImages(pictures, new[self.labels[kept]], names)
+        return LabelledImages(pictures, self.labels[kept], self.classes)
 
-    def split(self, train: int | None = None) -> tuple["LabelledImages", "LabelledImages"]:
+    def split_pictures(self, every: int = 2) -> tuple["LabelledImages", "LabelledImages"]:
+        """Split by pictures: the test is on other pictures of the same classes.
+
+        Args:
+            every: Of each class, in their order, the last of so many is for the test.
+
+        Returns:
+            The parts for training and for the test.
+
+        Raises:
+            ValueError: `every` is below 2.
+        """
+        if every < 2:
+            raise ValueError(f"every must be at least 2, got {every}")
+        order = np.argsort(self.labels, kind="stable")
+        first = np.searchsorted(self.labels[order], np.arange(len(self.classes)))
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order)) - first[self.labels[order]]
+        tested = place % every == every - 1
+        return self._take(np.flatnonzero(~tested)), self._take(np.flatnonzero(tested))
+
+    def split_classes(self, train: int | None = None) -> tuple["LabelledImages", "LabelledImages"]:
         """Split by classes: the test is on classes that were never seen.
 
         Args:
@@ -105,10 +142,12 @@ class LabelledImages:
         return self.of_classes(order[:count]), self.of_classes(order[count:])
 
 
-def square(
+def as_square(
     picture: NDArray[np.uint8], size: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Make a square of a picture: its middle, or for training a random crop, or its mirror image.
+    """Make a square of a picture: its middle, or for training a random crop or its mirror image.
+
+    A picture that has the size is taken as it is if nothing is to be random.
 
     Args:
         picture: ``[H, W, C]``.
@@ -119,10 +158,12 @@ def square(
         ``[C, size, size]`` uint8.
 
     Example:
-        >>> square(np.zeros((30, 50, 3), np.uint8), 14).shape
+        >>> as_square(np.zeros((30, 50, 3), np.uint8), 14).shape
         torch.Size([3, 14, 14])
     """
     height, width = picture.shape[:2]
+    if generator is None and (height, width) == (size, size):
+        return torch.from_numpy(picture.transpose(2, 0, 1).copy())
     scale = math.ceil(size * 8 / 7) / min(height, width)
     shape = (max(size, round(width * scale)), max(size, round(height * scale)))
     smaller = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR

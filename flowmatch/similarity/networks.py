@@ -13,6 +13,8 @@ from flowmatch.similarity.losses._base import at_least
 class SmallConvNet(nn.Module):
     """Three 3x3 convolutions with batch-norm, for small pictures; halves twice.
 
+    Where something is counts in a digit: features are means over a 2 x 2 grid, not of all.
+
     Args:
         channels: Of the pictures.
         width: Of the first convolution; the next are twice and four times as wide.
@@ -31,7 +33,7 @@ class SmallConvNet(nn.Module):
             layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after)]
             layers += [nn.ReLU(), *([nn.MaxPool2d(2, ceil_mode=True)] if i < 2 else [])]
         self.layers = nn.Sequential(*layers)
-        self.features = sizes[-1]
+        self.channels, self.grid = sizes[-1], 2
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Compute features.
@@ -113,7 +115,7 @@ class ResNet(nn.Module):
                 made.append(_Block(before, width, 2 if i == 0 and stage else 1, deep))
                 before = 4 * width if deep else width
             self.add_module(f"layer{stage + 1}", nn.Sequential(*made))
-        self.features = before
+        self.channels, self.grid = before, 1
         # Not part of the weights: those of torchvision have no such entries.
         for name, numbers in (
             ("mean", (0.485, 0.456, 0.406)),
@@ -128,7 +130,7 @@ class ResNet(nn.Module):
             pictures: ``[N, 3 or 1, H, W]`` in 0..1.
 
         Returns:
-            ``[N, features, H / 32, W / 32]``, rounded up.
+            ``[N, channels, H / 32, W / 32]``, rounded up.
         """
         x = (pictures - self.mean) / self.deviation
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
@@ -163,7 +165,7 @@ TRUNKS: dict[str, Callable[..., Any]] = {
 
 
 class EmbeddingNet(nn.Module):
-    """A trunk, the mean over positions, and a linear layer.
+    """A trunk, means over its grid of positions, and a linear layer.
 
     Args:
         trunk: Name in `TRUNKS`.
@@ -188,8 +190,8 @@ class EmbeddingNet(nn.Module):
             raise ValueError(f"trunk must be one of {', '.join(TRUNKS)}, got {trunk!r}")
         at_least(1, dimension=dimension)
         self.trunk = TRUNKS[trunk](channels=channels)
-        self.embedding = nn.Linear(self.trunk.features, dimension)
-        self.frozen_norm = frozen_norm
+        self.embedding = nn.Linear(self.trunk.channels * self.trunk.grid**2, dimension)
+        self.trunk_name, self.channels, self.frozen_norm = trunk, channels, frozen_norm
 
     def train(self, mode: bool = True) -> "EmbeddingNet":
         """Go to training mode; frozen batch-norms stay out of it.
@@ -216,5 +218,6 @@ class EmbeddingNet(nn.Module):
         Returns:
             ``[N, dimension]``, of any length.
         """
-        found: Tensor = self.embedding(self.trunk(pictures).mean((2, 3)))
+        means = F.adaptive_avg_pool2d(self.trunk(pictures), self.trunk.grid)
+        found: Tensor = self.embedding(means.flatten(1))
         return found

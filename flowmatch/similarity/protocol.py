@@ -1,222 +1,22 @@
-"""The protocol that compares losses: train on some classes, test on others, several times."""
+"""The protocol that compares losses: train, test on what was not seen, several times."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from flowmatch.similarity.images import LabelledImages, square
-from flowmatch.similarity.losses import LOSSES, SimilarityLoss, make_loss
+from flowmatch.similarity.fit import Recipe, embed, train_embedding, with_loss
+from flowmatch.similarity.images import LabelledImages, as_square
+from flowmatch.similarity.losses import LOSSES
 from flowmatch.similarity.losses._base import at_least
 from flowmatch.similarity.metrics import clustering_scores, retrieval_scores
-from flowmatch.similarity.miners import MINERS
-from flowmatch.similarity.networks import EmbeddingNet
-from flowmatch.similarity.samplers import ClassBatches, generator_of
+from flowmatch.similarity.verification import distances_of_pairs, roc, verify
 
-# What a loss's own paper mines with; the others take the whole batch.
-PAPER_MINERS = {
-    "triplet": "semi-hard",
-    "bias-corrected": "semi-hard",
-    "margin": "distance-weighted",
-    "multi-similarity": "multi-similarity",
-}
 KS = (1, 2, 4, 8)
 COLUMNS = (*(f"R@{k}" for k in KS), "NMI", "AMI", "RP", "MAP@R")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How an embedding is trained; all losses are compared on the same.
-
-    Attributes:
-        loss: Name in `LOSSES`.
-        miner: Name in `MINERS`, ``"none"``, or ``"paper"`` for what `PAPER_MINERS` says.
-        trunk: Name in `flowmatch.similarity.networks.TRUNKS`.
-        dimension: Of the embedding.
-        size: Of the pictures, square; arrays of this size are taken as they are.
-        steps: Of Adam.
-        classes: In a batch; fewer where there are fewer.
-        each: Pictures of a class in a batch.
-        rate: Learning rate of the network.
-        loss_rate: How many times that for what a loss itself learns: proxies start anywhere, and
-            have little time.
-        frozen_norm: Leave batch-norms as they are loaded.
-        augment: Random crops and mirror images; not for digits.
-        options: Of the loss's constructor.
-    """
-
-    loss: str = "triplet"
-    miner: str = "paper"
-    trunk: str = "small"
-    dimension: int = 16
-    size: int = 8
-    steps: int = 200
-    classes: int = 5
-    each: int = 8
-    rate: float = 1e-3
-    loss_rate: float = 10.0
-    frozen_norm: bool = False
-    augment: bool = False
-    options: dict[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
-        if self.miner not in ("paper", "none", *MINERS):
-            names = ", ".join(("paper", "none", *MINERS))
-            raise ValueError(f"miner must be one of {names}, got {self.miner!r}")
-        at_least(1, dimension=self.dimension, size=self.size, classes=self.classes, each=self.each)
-        at_least(0, steps=self.steps, rate=self.rate, loss_rate=self.loss_rate)
-
-
-class _Squares(Dataset[tuple[Tensor, int]]):
-    """Pictures as squares, with the draws of an epoch."""
-
-    def __init__(self, images: LabelledImages, recipe: Recipe, seed: int | None) -> None:
-        self.images, self.recipe, self.seed = images, recipe, seed
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        picture = self.images.picture(index)
-        size = self.recipe.size
-        label = int(self.images.labels[index])
-        if picture.shape[:2] == (size, size) and not self.recipe.augment:
-            return torch.tensor(picture).permute(2, 0, 1), label
-        # Draws come from torch's generator: loaders seed it anew for each epoch and worker.
-        chance = None
-        if self.seed is not None and self.recipe.augment:
-            chance = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
-        return square(picture, size, chance), label
-
-
-def _endless(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-    while True:
-        yield from loader  # which has stacked them
-
-
-def train_embedding(
-    recipe: Recipe,
-    images: LabelledImages,
-    *,
-    seed: int = 0,
-    start: dict[str, Tensor] | None = None,
-    device: str | torch.device = "cpu",
-    workers: int = 0,
-    report: Callable[[int, float], None] = lambda step, loss: None,
-) -> EmbeddingNet:
-    """Train an embedding; the same call gives the same network.
-
-    Args:
-        recipe: How.
-        images: What with.
-        seed: Of first weights, batches and draws.
-        start: Weights of the trunk, with torchvision's names for ResNets.
-        device: Where.
-        workers: Processes that read pictures.
-        report: Called after each step with its number, from 1, and the loss.
-
-    Returns:
-        The network, in eval mode.
-
-    Raises:
-        ImportError: The loss or miner is pytorch-metric-learning's, and that is missing.
-        ValueError: The loss is no longer finite, or names or weights do not fit.
-    """
-    torch.manual_seed(seed)
-    network = EmbeddingNet(recipe.trunk, recipe.dimension, images.channels, recipe.frozen_norm)
-    if start is not None:
-        _load_trunk(network, start)
-    loss = make_loss(
-        recipe.loss, classes=len(images.classes), dimension=recipe.dimension, **recipe.options
-    )
-    miner = _miner(recipe, loss)
-    network.to(device).train()
-    loss.to(device)
-    optimizer = torch.optim.Adam(
-        [
-            {"params": network.parameters(), "lr": recipe.rate},
-            {"params": loss.parameters(), "lr": recipe.rate * recipe.loss_rate},
-        ]
-    )
-    classes = min(recipe.classes, len(set(images.labels.tolist())))
-    batches = ClassBatches(images.labels.tolist(), classes, recipe.each, seed=seed)
-    loader = DataLoader(
-        _Squares(images, recipe, seed),
-        batch_sampler=batches,
-        num_workers=workers,
-        generator=generator_of(seed, 0),
-    )
-    stream = _endless(loader)
-    for step in range(1, recipe.steps + 1):
-        pictures, labels = (part.to(device) for part in next(stream))
-        embeddings = network(pictures.float() / 255)
-        tuples = None if miner is None else miner(embeddings, labels)
-        value = loss(embeddings, labels, tuples)
-        if not value.isfinite():
-            raise ValueError(f"loss {recipe.loss} is {value.item()} at step {step}")
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        report(step, value.item())
-    return network.eval()
-
-
-def _miner(recipe: Recipe, loss: SimilarityLoss) -> torch.nn.Module | None:
-    name = PAPER_MINERS.get(recipe.loss, "none") if recipe.miner == "paper" else recipe.miner
-    if name == "none":
-        return None
-    if not loss.takes_tuples:
-        raise ValueError(f"loss {recipe.loss} compares the whole batch, got miner {name}")
-    return MINERS[name]()
-
-
-def _load_trunk(network: EmbeddingNet, start: dict[str, Tensor]) -> None:
-    wanted = network.trunk.state_dict()
-    wrong = [
-        name
-        for name, tensor in wanted.items()
-        if getattr(start.get(name), "shape", None) != tensor.shape
-    ]
-    if wrong:
-        raise ValueError(
-            f"the weights to start from do not fit the trunk: {', '.join(wrong[:5])}"
-            + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        )
-    network.trunk.load_state_dict({name: start[name] for name in wanted})
-
-
-@torch.no_grad()
-def embed(
-    network: EmbeddingNet,
-    images: LabelledImages,
-    size: int,
-    *,
-    batch: int = 64,
-    workers: int = 0,
-) -> Tensor:
-    """Embed all pictures of a set, the middle of each.
-
-    Args:
-        network: In eval mode.
-        images: ``N`` pictures.
-        size: Of the squares.
-        batch: How many at once.
-        workers: Processes that read pictures.
-
-    Returns:
-        ``[N, dimension]`` float32, on the CPU.
-    """
-    device = next(network.parameters()).device
-    squares = _Squares(images, Recipe(size=size), None)
-    loader = DataLoader(squares, batch_size=batch, num_workers=workers)
-    found = [network(pictures.to(device).float() / 255).cpu() for pictures, _ in loader]
-    return torch.cat(found) if found else torch.empty(0, network.embedding.out_features)
 
 
 def score(embeddings: Tensor, labels: Tensor, metric: str, seed: int = 0) -> dict[str, float]:
@@ -246,6 +46,66 @@ def score(embeddings: Tensor, labels: Tensor, metric: str, seed: int = 0) -> dic
     figures = (*retrieved.recall.values(), clustered.nmi, clustered.ami)
     figures = (*figures, retrieved.r_precision, retrieved.map_at_r)
     return dict(zip(COLUMNS, figures, strict=True))
+
+
+def unseen_parts(images: LabelledImages, unseen: str) -> tuple[LabelledImages, LabelledImages]:
+    """Split into training and test by what the test has not seen.
+
+    Args:
+        images: All.
+        unseen: ``"classes"`` or ``"pictures"``.
+
+    Returns:
+        The parts for training and for the test.
+
+    Raises:
+        ValueError: `unseen` is something else, or there are too few classes.
+    """
+    if unseen not in ("classes", "pictures"):
+        raise ValueError(f"unseen must be classes or pictures, got {unseen!r}")
+    return images.split_classes() if unseen == "classes" else images.split_pictures()
+
+
+def verified(
+    embeddings: Tensor, labels: Tensor, metric: str, false_accepts: float
+) -> dict[str, float]:
+    """Verify by a threshold that is chosen on one half of the items and used on the other.
+
+    Args:
+        embeddings: ``[N, D]``.
+        labels: ``[N]``.
+        metric: ``"cosine"`` or ``"l2"``.
+        false_accepts: The share of different pairs that may be accepted.
+
+    Returns:
+        ``EER`` and ``FPR95`` of the second half, ``threshold``, and its ``false accepts`` and
+        ``false rejects`` there.
+
+    Raises:
+        ValueError: A half has not both kinds of pairs, or something does not fit.
+
+    Example:
+        >>> x, y = torch.eye(2).repeat(4, 1), torch.tensor([0, 1]).repeat(4)
+        >>> verified(x, y, "l2", 0.1)["EER"]
+        0.0
+    """
+    # Every other item of those sorted by class: each half has half of every class.
+    order = torch.argsort(labels, stable=True)
+    halves = order[::2], order[1::2]
+    curves = []
+    for half in halves:
+        distances, same = distances_of_pairs(embeddings[half], labels[half], metric)
+        curves.append((distances, same, roc(distances, same)))
+    threshold = curves[0][2].threshold_for(false_accepts)
+    distances, same, curve = curves[1]
+    judged = verify(distances, same, threshold)
+    return {
+        "EER": curve.equal_error_rate,
+        "FPR95": curve.false_accepts_at(0.95),
+        "threshold": threshold,
+        "false accepts": judged.false_accepts,
+        "false rejects": judged.false_rejects,
+    }
 
 
 def class_folds(count: int, folds: int) -> list[tuple[list[int], list[int]]]:
@@ -280,6 +140,7 @@ def evaluate_recipe(
     seed: int = 0,
     folds: int = 1,
     together: bool = False,
+    start: dict[str, Tensor] | None = None,
     device: str | torch.device = "cpu",
     workers: int = 0,
     report: Callable[[int, float], None] = lambda step, loss: None,
@@ -294,6 +155,7 @@ def evaluate_recipe(
         folds: 1 trains one network with all classes; more train one for each fold, without the
             classes of that fold.
         together: Test the folds' embeddings side by side as one, not each alone (and the mean).
+        start: As in `train_embedding`.
         device: Where.
         workers: Processes that read pictures.
         report: As in `train_embedding`.
@@ -309,7 +171,6 @@ def evaluate_recipe(
         Folds, and both ways to test them: Musgrave, Belongie & Lim, A Metric Learning Reality
         Check, ECCV 2020.
     """
-    metric = getattr(LOSSES[recipe.loss], "metric", "cosine")
     parts = [train]
     if folds > 1:
         parts = [train.of_classes(kept) for kept, _ in class_folds(len(train.classes), folds)]
@@ -319,16 +180,17 @@ def evaluate_recipe(
             recipe,
             part,
             seed=seed * 1009 + number,
+            start=start,
             device=device,
             workers=workers,
             report=report,
         )
         embeddings = embed(network, test, recipe.size, workers=workers)
-        found.append(F.normalize(embeddings, dim=1) if metric == "cosine" else embeddings)
+        found.append(F.normalize(embeddings, dim=1) if recipe.metric == "cosine" else embeddings)
     if together:
         found = [torch.cat(found, 1)]
     labels = torch.from_numpy(test.labels)
-    rows = [score(embeddings, labels, metric, seed) for embeddings in found]
+    rows = [score(embeddings, labels, recipe.metric, seed) for embeddings in found]
     return {name: sum(row[name] for row in rows) / len(rows) for name in COLUMNS}
 
 
@@ -371,32 +233,88 @@ def estimate(figures: Sequence[float]) -> Estimate:
 
 
 @dataclass(frozen=True)
-class Compared:
+class Row:
     """One row of the table.
 
     Attributes:
-        loss: Name in `LOSSES`.
+        name: Name in `LOSSES`, or ``"untrained"`` or ``"pixels"``.
         figures: An estimate for each of `COLUMNS`.
-        seconds: For all seeds.
     """
 
-    loss: str
+    name: str
     figures: dict[str, Estimate]
-    seconds: float
 
 
-def with_loss(recipe: Recipe, loss: str) -> Recipe:
-    """Give the same recipe for another loss, with the defaults of its paper.
+def compare(
+    recipe: Recipe,
+    train: LabelledImages,
+    test: LabelledImages,
+    *,
+    losses: Sequence[str] = tuple(LOSSES),
+    seeds: int = 3,
+    folds: int = 1,
+    together: bool = False,
+    start: dict[str, Tensor] | None = None,
+    device: str | torch.device = "cpu",
+    workers: int = 0,
+) -> Iterator[Row]:
+    """Compare losses on equal terms: the same network, batches and steps for each.
 
     Args:
-        recipe: Any.
-        loss: Name in `LOSSES`.
+        recipe: How to train; its loss, miner and the loss's options are replaced by each loss with
+            the defaults of its paper.
+        train: Pictures to train with.
+        test: Others.
+        losses: Names in `LOSSES`.
+        seeds: Runs of each.
+        folds: As in `evaluate_recipe`.
+        together: As in `evaluate_recipe`.
+        start: As in `train_embedding`.
+        device: Where.
+        workers: Processes that read pictures.
+
+    Yields:
+        A row when it is done: first the pixels themselves and the network untrained, for it is not
+        given that training helps.
 
     Raises:
-        ValueError: There is no such loss.
-
-    Example:
-        >>> with_loss(Recipe(steps=3), "fastap").steps
-        3
+        ImportError: A library of a loss, miner or metrics is missing.
+        ValueError: Training failed, or something does not fit.
     """
-    return replace(recipe, loss=loss, miner="paper", options={})
+    at_least(1, seeds=seeds)
+    for loss in losses:
+        with_loss(recipe, loss)  # names are checked before hours are spent
+    labels = torch.from_numpy(test.labels)
+    pixels = score(raw_pixels(test, recipe.size), labels, "l2")
+    yield Row("pixels", {name: estimate([figure]) for name, figure in pixels.items()})
+    untrained = replace(with_loss(recipe, "hadsell"), steps=0)
+    for name, one in (("untrained", untrained), *((x, with_loss(recipe, x)) for x in losses)):
+        runs = [
+            evaluate_recipe(
+                one,
+                train,
+                test,
+                seed=seed,
+                folds=folds,
+                together=together,
+                start=start,
+                device=device,
+                workers=workers,
+            )
+            for seed in range(seeds)
+        ]
+        yield Row(name, {column: estimate([run[column] for run in runs]) for column in COLUMNS})
+
+
+def raw_pixels(images: LabelledImages, size: int) -> Tensor:
+    """Take the pictures for embeddings of themselves.
+
+    Args:
+        images: ``N`` pictures.
+        size: Of the squares.
+
+    Returns:
+        ``[N, size * size * C]`` in 0..1.
+    """
+    squares = (as_square(images.picture(i), size) for i in range(len(images)))
+    return torch.stack([s.flatten().float() / 255 for s in squares])

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowmatch.ops import pairwise_distance
+from flowmatch.similarity.samplers import generator_of
+from flowmatch.similarity.tuples import check_batch
+
 
 @dataclass(frozen=True)
 class Roc:
@@ -167,3 +171,34 @@ def verify(distances: Tensor, same: Tensor, threshold: float) -> Verification:
         false_accepts=float(accepted[~same].double().mean()),
         false_rejects=float((~accepted[same]).double().mean()),
     )
+
+
+def distances_of_pairs(
+    embeddings: Tensor, labels: Tensor, metric: str = "l2", most: int = 2000, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """List the distances of all pairs, and which are of one class.
+
+    Args:
+        embeddings: ``[N, D]``.
+        labels: ``[N]``.
+        metric: ``"l2"`` or ``"cosine"``.
+        most: Of more items than that, so many at random.
+        seed: Of that choice.
+
+    Returns:
+        Distances and whether they are of one class, each pair once.
+
+    Raises:
+        ValueError: Shapes or types do not fit.
+
+    Example:
+        >>> distances_of_pairs(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0, 0, 1]))
+        (tensor([1., 3., 2.]), tensor([ True, False, False]))
+    """
+    check_batch(embeddings, labels)
+    if len(labels) > most:
+        some = torch.randperm(len(labels), generator=generator_of(seed, 0))[:most]
+        embeddings, labels = (part[some.to(part.device)] for part in (embeddings, labels))
+    first, second = torch.triu_indices(len(labels), len(labels), 1, device=labels.device)
+    distances = pairwise_distance(embeddings, embeddings, metric)
+    return distances[first, second], labels[first] == labels[second]
