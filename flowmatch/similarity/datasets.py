@@ -211,7 +211,8 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
             magic = file.read(4)
             if len(magic) < 4 or magic[:3] != b"\0\0\x08" or not 1 <= magic[3] <= 4:
                 raise ValueError(f"{path} must begin with 00 00 08 and 1 to 4, got {magic.hex()}")
-            shape = np.frombuffer(file.read(4 * magic[3]), ">u4").tolist()
+            sizes = file.read(4 * magic[3])
+            shape = np.frombuffer(sizes[: len(sizes) // 4 * 4], ">u4").tolist()
             size = math.prod(shape)
             if len(shape) < magic[3] or size > _LARGEST_IDX:
                 raise ValueError(f"{path} must hold up to {_LARGEST_IDX} bytes, says {shape}")
