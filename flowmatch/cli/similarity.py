@@ -18,6 +18,7 @@ from flowmatch.similarity.datasets import find_images
 from flowmatch.similarity.fit import Recipe, embed, read_trunk, train_embedding
 from flowmatch.similarity.images import LabelledImages
 from flowmatch.similarity.losses import LOSSES
+from flowmatch.similarity.methods import METHODS
 from flowmatch.similarity.miners import MINERS
 from flowmatch.similarity.networks import TRUNKS
 from flowmatch.similarity.picture import scatter
@@ -124,9 +125,12 @@ def eval_similarity(
     data: Data,
     weights: Annotated[Path | None, typer.Option(help="What train similarity wrote.")] = None,
     compare_losses: Annotated[
-        bool, typer.Option("--compare", help="Train with every loss, and print one table.")
+        bool,
+        typer.Option("--compare", help="Train by every loss and ensemble, and print one table."),
     ] = False,
-    losses: Annotated[str, typer.Option(help="With --compare: some, with commas.")] = "all",
+    losses: Annotated[
+        str, typer.Option(help=f"With --compare: some, with commas; also {', '.join(METHODS)}.")
+    ] = "all",
     seeds: Annotated[int, typer.Option(min=1, help="With --compare: runs of each.")] = 3,
     folds: Annotated[
         int, typer.Option(min=1, help="With --compare: networks, each without some classes.")
@@ -177,7 +181,7 @@ def eval_similarity(
         recipe,
         train,
         test,
-        losses=tuple(LOSSES) if losses == "all" else losses.split(","),
+        losses=(*LOSSES, *METHODS) if losses == "all" else losses.split(","),
         seeds=seeds,
         folds=folds,
         together=together,
@@ -186,7 +190,10 @@ def eval_similarity(
         workers=workers,
     ):
         rows.append(row)
-        console.print(f"{row.name}  MAP@R {100 * row.figures['MAP@R'].mean:.1f}")
+        console.print(
+            f"{row.name}  {row.problem or ''}"
+            + ("" if row.problem else f"MAP@R {100 * row.figures['MAP@R'].mean:.1f}")
+        )
     if as_json:
         typer.echo(json.dumps(_plain(rows), indent=2, allow_nan=False))
         return
@@ -258,7 +265,7 @@ def _plain(rows: list[Row]) -> list[dict[str, object]]:
         return None if math.isnan(value) else value
 
     return [
-        {"name": row.name}
+        {"name": row.name, "problem": row.problem}
         | {
             column: {"mean": number(found.mean), "margin": number(found.margin)}
             for column, found in row.figures.items()

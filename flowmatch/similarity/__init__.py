@@ -5,6 +5,8 @@
   them.
 - `miners` choose the pairs or triplets of a batch, `samplers` and `hierarchy` the batch.
 - `ensembles`: Divide and Conquer, BIER and A-BIER, HDC, ABE.
+- `images`, `datasets`, `networks`, `fit`, `methods`, `protocol`: train any of it on pictures, and
+  compare.
 - `metrics` of retrieval and clustering, `verification` of pairs.
 
 What pytorch-metric-learning has is wrapped, with the arguments that make it the paper's; it and

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from flowmatch.similarity.images import LabelledImages, as_square
@@ -76,8 +76,14 @@ class Recipe:
         at_least(0, steps=self.steps, rate=self.rate, loss_rate=self.loss_rate)
 
 
-class _Squares(Dataset[tuple[Tensor, int]]):
-    """Pictures as squares, with their labels."""
+class Squares(Dataset[tuple[Tensor, int]]):
+    """Pictures as squares, with their labels, for a ``DataLoader``.
+
+    Args:
+        images: The pictures.
+        recipe: Their size, and whether they are augmented.
+        training: Whether they may be.
+    """
 
     def __init__(self, images: LabelledImages, recipe: Recipe, training: bool) -> None:
         self.images, self.recipe, self.training = images, recipe, training
@@ -131,7 +137,7 @@ def train_embedding(
     torch.manual_seed(seed)
     network = EmbeddingNet(recipe.trunk, recipe.dimension, images.channels, recipe.frozen_norm)
     if start is not None:
-        _load_trunk(network, start)
+        load_trunk(network, start)
     loss = make_loss(
         recipe.loss, classes=len(images.classes), dimension=recipe.dimension, **recipe.options
     )
@@ -147,7 +153,7 @@ def train_embedding(
     classes = min(recipe.classes, len(set(images.labels.tolist())))
     batches = ClassBatches(images.labels.tolist(), classes, recipe.each, seed=seed)
     loader = DataLoader(
-        _Squares(images, recipe, training=True),
+        Squares(images, recipe, training=True),
         batch_sampler=batches,
         num_workers=workers,
         generator=generator_of(seed, 0),
@@ -167,7 +173,7 @@ def train_embedding(
     return network.eval()
 
 
-def _miner(recipe: Recipe, loss: SimilarityLoss) -> torch.nn.Module | None:
+def _miner(recipe: Recipe, loss: SimilarityLoss) -> nn.Module | None:
     name = PAPER_MINERS.get(recipe.loss, "none") if recipe.miner == "paper" else recipe.miner
     if name == "none":
         return None
@@ -176,7 +182,16 @@ def _miner(recipe: Recipe, loss: SimilarityLoss) -> torch.nn.Module | None:
     return MINERS[name]()
 
 
-def _load_trunk(network: EmbeddingNet, start: dict[str, Tensor]) -> None:
+def load_trunk(network: EmbeddingNet, start: dict[str, Tensor]) -> None:
+    """Load weights into a network's trunk.
+
+    Args:
+        network: Whose.
+        start: Tensors by the trunk's names; others are left over.
+
+    Raises:
+        ValueError: They do not fit.
+    """
     wanted = network.trunk.state_dict()
     wrong = [
         name
@@ -214,7 +229,7 @@ def read_trunk(path: str | Path) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def embed(
-    network: EmbeddingNet,
+    network: nn.Module,
     images: LabelledImages,
     size: int,
     *,
@@ -234,10 +249,10 @@ def embed(
         ``[N, dimension]`` float32, on the CPU.
     """
     device = next(network.parameters()).device
-    squares = _Squares(images, Recipe(size=size), training=False)
+    squares = Squares(images, Recipe(size=size), training=False)
     loader = DataLoader(squares, batch_size=batch, num_workers=workers)
     found = [network(pictures.to(device).float() / 255).cpu() for pictures, _ in loader]
-    return torch.cat(found) if found else torch.empty(0, network.embedding.out_features)
+    return torch.cat(found) if found else torch.empty(0, 0)
 
 
 def with_loss(recipe: Recipe, loss: str) -> Recipe:

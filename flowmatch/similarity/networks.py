@@ -44,8 +44,28 @@ class SmallConvNet(nn.Module):
         Returns:
             ``[N, 4 width, H / 4, W / 4]``, rounded up.
         """
-        found: Tensor = self.layers(2 * pictures - 1)
+        found: Tensor = self.layers(self.prepare(pictures))
         return found
+
+    def prepare(self, pictures: Tensor) -> Tensor:
+        """Scale to -1..1, as the first layer wants it.
+
+        Args:
+            pictures: In 0..1.
+
+        Returns:
+            The same shape.
+        """
+        return 2 * pictures - 1
+
+    def parts(self) -> tuple[list[nn.Module], list[int]]:
+        """Give three parts that follow each other, for ensembles at several depths.
+
+        Returns:
+            The parts, which share the network's parameters, and their numbers of channels.
+        """
+        widths = [self.channels // 4, self.channels // 2, self.channels]
+        return [self.layers[:4], self.layers[4:8], self.layers[8:]], widths
 
 
 class _Block(nn.Module):
@@ -132,11 +152,31 @@ class ResNet(nn.Module):
         Returns:
             ``[N, channels, H / 32, W / 32]``, rounded up.
         """
-        x = (pictures - self.mean) / self.deviation
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
-        for stage in range(1, 5):
-            x = getattr(self, f"layer{stage}")(x)
+        x = self.prepare(pictures)
+        for part in self.parts()[0]:
+            x = part(x)
         return x
+
+    def prepare(self, pictures: Tensor) -> Tensor:
+        """Normalise colours as published weights expect it.
+
+        Args:
+            pictures: ``[N, 3 or 1, H, W]`` in 0..1.
+
+        Returns:
+            ``[N, 3, H, W]``.
+        """
+        return (pictures - self.mean) / self.deviation
+
+    def parts(self) -> tuple[list[nn.Module], list[int]]:
+        """Give three parts that follow each other, for ensembles at several depths.
+
+        Returns:
+            The parts, which share the network's parameters, and their numbers of channels.
+        """
+        one, two, three, four = (getattr(self, f"layer{stage}") for stage in range(1, 5))
+        first = nn.Sequential(self.conv1, self.bn1, nn.ReLU(), nn.MaxPool2d(3, 2, 1), one, two)
+        return [first, three, four], [self.channels // 4, self.channels // 2, self.channels]
 
 
 def resnet18(channels: int = 3) -> ResNet:
@@ -218,6 +258,16 @@ class EmbeddingNet(nn.Module):
         Returns:
             ``[N, dimension]``, of any length.
         """
-        means = F.adaptive_avg_pool2d(self.trunk(pictures), self.trunk.grid)
-        found: Tensor = self.embedding(means.flatten(1))
+        found: Tensor = self.embedding(self.features(pictures))
         return found
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """Compute what the linear layer sees.
+
+        Args:
+            pictures: ``[N, C, H, W]`` in 0..1.
+
+        Returns:
+            ``[N, channels * grid^2]`` of the trunk.
+        """
+        return F.adaptive_avg_pool2d(self.trunk(pictures), self.trunk.grid).flatten(1)

@@ -3,15 +3,17 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowmatch.similarity.fit import Recipe, embed, train_embedding, with_loss
 from flowmatch.similarity.images import LabelledImages, as_square
 from flowmatch.similarity.losses import LOSSES
 from flowmatch.similarity.losses._base import at_least
+from flowmatch.similarity.methods import METHODS, train_method
 from flowmatch.similarity.metrics import clustering_scores, retrieval_scores
 from flowmatch.similarity.verification import distances_of_pairs, roc, verify
 
@@ -144,6 +146,7 @@ def evaluate_recipe(
     device: str | torch.device = "cpu",
     workers: int = 0,
     report: Callable[[int, float], None] = lambda step, loss: None,
+    method: str | None = None,
 ) -> dict[str, float]:
     """Train and test once: one network, or one for each fold of the training classes.
 
@@ -159,6 +162,7 @@ def evaluate_recipe(
         device: Where.
         workers: Processes that read pictures.
         report: As in `train_embedding`.
+        method: Name in `METHODS`, which trains by losses of its own; None by the recipe's loss.
 
     Returns:
         A figure for each of `COLUMNS`.
@@ -176,7 +180,8 @@ def evaluate_recipe(
         parts = [train.of_classes(kept) for kept, _ in class_folds(len(train.classes), folds)]
     found = []
     for number, part in enumerate(parts):
-        network = train_embedding(
+        train_one = train_embedding if method is None else partial(train_method, method)
+        network: nn.Module = train_one(
             recipe,
             part,
             seed=seed * 1009 + number,
@@ -237,12 +242,14 @@ class Row:
     """One row of the table.
 
     Attributes:
-        name: Name in `LOSSES`, or ``"untrained"`` or ``"pixels"``.
-        figures: An estimate for each of `COLUMNS`.
+        name: Name in `LOSSES` or `METHODS`, or ``"untrained"`` or ``"pixels"``.
+        figures: An estimate for each of `COLUMNS`; NaN where training failed.
+        problem: Why it failed.
     """
 
     name: str
     figures: dict[str, Estimate]
+    problem: str | None = None
 
 
 def compare(
@@ -250,7 +257,7 @@ def compare(
     train: LabelledImages,
     test: LabelledImages,
     *,
-    losses: Sequence[str] = tuple(LOSSES),
+    losses: Sequence[str] = (*LOSSES, *METHODS),
     seeds: int = 3,
     folds: int = 1,
     together: bool = False,
@@ -265,7 +272,7 @@ def compare(
             the defaults of its paper.
         train: Pictures to train with.
         test: Others.
-        losses: Names in `LOSSES`.
+        losses: Names in `LOSSES` or `METHODS`.
         seeds: Runs of each.
         folds: As in `evaluate_recipe`.
         together: As in `evaluate_recipe`.
@@ -279,31 +286,41 @@ def compare(
 
     Raises:
         ImportError: A library of a loss, miner or metrics is missing.
-        ValueError: Training failed, or something does not fit.
+        ValueError: There is no such loss, or something does not fit.
     """
     at_least(1, seeds=seeds)
-    for loss in losses:
-        with_loss(recipe, loss)  # names are checked before hours are spent
+    known = (*LOSSES, *METHODS)
+    for loss in losses:  # names are checked before hours are spent
+        if loss not in known:
+            raise ValueError(f"loss must be one of {', '.join(known)}, got {loss!r}")
     labels = torch.from_numpy(test.labels)
     pixels = score(raw_pixels(test, recipe.size), labels, "l2")
     yield Row("pixels", {name: estimate([figure]) for name, figure in pixels.items()})
-    untrained = replace(with_loss(recipe, "hadsell"), steps=0)
-    for name, one in (("untrained", untrained), *((x, with_loss(recipe, x)) for x in losses)):
-        runs = [
-            evaluate_recipe(
-                one,
-                train,
-                test,
-                seed=seed,
-                folds=folds,
-                together=together,
-                start=start,
-                device=device,
-                workers=workers,
-            )
-            for seed in range(seeds)
-        ]
-        yield Row(name, {column: estimate([run[column] for run in runs]) for column in COLUMNS})
+    plain = with_loss(recipe, "proxynca")  # needs no library, and sees directions, as methods do
+    ways: list[tuple[str, Recipe, str | None]] = [("untrained", replace(plain, steps=0), None)]
+    for loss in losses:
+        own = loss in LOSSES
+        ways.append((loss, with_loss(recipe, loss) if own else plain, None if own else loss))
+    for name, one, method in ways:
+        run = partial(
+            evaluate_recipe,
+            one,
+            train,
+            test,
+            folds=folds,
+            together=together,
+            start=start,
+            device=device,
+            workers=workers,
+            method=method,
+        )
+        try:
+            runs = [run(seed=seed) for seed in range(seeds)]
+        except ValueError as error:  # one loss that does not fit the recipe costs one row
+            unknown = {column: Estimate(math.nan, math.nan) for column in COLUMNS}
+            yield Row(name, unknown, str(error))
+        else:
+            yield Row(name, {c: estimate([one_run[c] for one_run in runs]) for c in COLUMNS})
 
 
 def raw_pixels(images: LabelledImages, size: int) -> Tensor:

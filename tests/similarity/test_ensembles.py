@@ -216,6 +216,8 @@ def test_attention_ensemble():
         masked = x * torch.sigmoid(ensemble.masks[m](branch(x)))
         torch.testing.assert_close(found[:, m], unit(ensemble.embed(trunk(masked).mean(3).mean(2))))
     assert ensemble.combine(found).shape == (3, 10)
+    coarse = e.AttentionEnsemble(nn.Conv2d(3, 4, 3, 2), 4, 3, trunk, 6, learners=2, dimension=10)
+    assert coarse(x).shape == (3, 2, 5)  # masks are scaled
     with pytest.raises(ValueError, match="dimension must be a multiple of 2, got 9"):
         e.AttentionEnsemble(branch, 4, 3, trunk, 6, learners=2, dimension=9)
 

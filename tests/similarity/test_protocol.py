@@ -11,6 +11,7 @@ from flowmatch.io import read_image
 from flowmatch.similarity.datasets import digits
 from flowmatch.similarity.fit import Recipe, embed, read_trunk, train_embedding
 from flowmatch.similarity.images import LabelledImages
+from flowmatch.similarity.methods import METHODS, train_method
 from flowmatch.similarity.networks import EmbeddingNet, ResNet, resnet18, resnet50
 from flowmatch.similarity.picture import scatter, two_dimensions
 from flowmatch.similarity.protocol import (
@@ -99,6 +100,66 @@ def test_every_loss_trains(parts):
     assert [row.name for row in rows] == ["pixels", "untrained", *LOSSES]
     for row in rows:
         assert all(0 <= e.mean <= 1 and math.isnan(e.margin) for e in row.figures.values())
+
+
+def test_every_method_trains(parts):
+    rows = list(compare(Recipe(steps=4, each=2), *parts, losses=tuple(METHODS), seeds=1))
+    assert [row.name for row in rows[2:]] == list(METHODS)
+    assert all(row.problem is None for row in rows)
+
+
+@pytest.mark.parametrize("name", ["htl", "divide-conquer"])
+def test_methods_that_look_at_all_the_data(name, parts):
+    train, test = parts
+    labels = torch.from_numpy(test.labels)
+    recipe = Recipe(loss="proxynca", steps=60)
+    seen = []
+    method = train_method(name, recipe, train, report=lambda step, loss: seen.append(step))
+    assert seen == list(range(1, 61))
+    untrained = embed(train_method(name, Recipe(steps=0), train), test, 8)
+    before, after = (score(x, labels, "cosine") for x in (untrained, embed(method, test, 8)))
+    assert after["MAP@R"] > before["MAP@R"] + 0.1
+    if name == "htl":
+        assert method.hierarchical.tree.merged_at.shape == (10, 10)
+        # Half of a batch's classes are the nearest of the others.
+        batch = next(iter(method.batches))
+        assert len({int(train.labels[i]) for i in batch}) <= 4
+    else:
+        assert method.together and method.clusters.max() == method.learners - 1
+
+
+def test_the_cluster_of_a_batch_decides_its_learner(parts):
+    train, _ = parts
+    torch.manual_seed(0)
+    method = METHODS["divide-conquer"](Recipe(dimension=8), train, 0).train()
+    method.begin(0, 0.0)
+    batch = next(iter(method.batches))
+    cluster = int(method.clusters[batch[0]])
+    pictures = torch.stack([torch.tensor(train.picture(i)).permute(2, 0, 1) for i in batch])
+    labels = torch.from_numpy(train.labels[batch])
+    method.loss(pictures.float() / 255, labels, torch.tensor(batch)).backward()
+    learnt = [head.weight.grad is not None for head in method.divided.heads]
+    assert learnt == [place == cluster for place in range(2)]
+
+
+def test_a_loss_that_does_not_fit_costs_one_row(parts):
+    recipe = Recipe(steps=1, classes=2, each=2, dimension=8)
+    rows = list(compare(recipe, *parts, losses=("deep-spectral", "hadsell"), seeds=1))
+    assert "more embeddings than they have entries" in rows[2].problem
+    assert math.isnan(rows[2].figures["R@1"].mean) and rows[3].problem is None
+    with pytest.raises(ValueError, match="method must be one of htl"):
+        train_method("magic", recipe, parts[0])
+
+
+def test_parts_of_trunks_follow_each_other():
+    for trunk, side in (("small", 8), ("resnet18", 64)):
+        network = EmbeddingNet(trunk, 4).eval().trunk
+        pictures = torch.rand(1, 3, side, side)
+        x, (parts_, widths) = network.prepare(pictures), network.parts()
+        for part, width in zip(parts_, widths, strict=True):
+            x = part(x)
+            assert x.shape[1] == width
+        torch.testing.assert_close(x, network(pictures))
 
 
 def test_folds(parts):

@@ -15,8 +15,8 @@ class AttentionEnsemble(nn.Module):
     B, the trunk G and the linear layer E are shared, only the 1x1 convolutions A_m are not.
 
     Args:
-        branch: B, of ``[N, C, H, W]`` to ``[N, branch_channels, H, W]``; the paper's is a copy of
-            the layers that the trunk begins with.
+        branch: B, of ``[N, C, H, W]`` to ``[N, branch_channels, h, w]``; the paper's is a copy of
+            the layers that the trunk begins with. Masks of another size are scaled.
         branch_channels: Of B.
         channels: Of x.
         trunk: G, to ``[N, trunk_channels, h, w]``.
@@ -67,7 +67,8 @@ class AttentionEnsemble(nn.Module):
         """
         seen = self.branch(x)
         found = [
-            self.embed(self.trunk(x * mask(seen).sigmoid()).mean((2, 3))) for mask in self.masks
+            self.embed(self.trunk(x * _fitted(mask(seen), x).sigmoid()).mean((2, 3)))
+            for mask in self.masks
         ]
         return F.normalize(torch.stack(found, 1), dim=2)
 
@@ -82,6 +83,12 @@ class AttentionEnsemble(nn.Module):
             ``[N, learners * d]``.
         """
         return parts.flatten(1)
+
+
+def _fitted(mask: Tensor, x: Tensor) -> Tensor:
+    if mask.shape[2:] == x.shape[2:]:
+        return mask
+    return F.interpolate(mask, x.shape[2:], mode="bilinear", align_corners=False)
 
 
 class AttentionEnsembleLoss(nn.Module):
