@@ -17,6 +17,7 @@ from flowmatch.io import write_image
 from flowmatch.similarity.datasets import find_images
 from flowmatch.similarity.fit import Recipe, embed, read_trunk, train_embedding
 from flowmatch.similarity.images import LabelledImages
+from flowmatch.similarity.instances import render_instances
 from flowmatch.similarity.losses import LOSSES
 from flowmatch.similarity.methods import METHODS
 from flowmatch.similarity.miners import MINERS
@@ -55,13 +56,25 @@ Unseen = Annotated[
 Start = Annotated[Path | None, typer.Option(help="Weights of the trunk, .safetensors.")]
 FrozenNorm = Annotated[bool, typer.Option("--frozen-norm", help="Leave batch-norms as loaded.")]
 Augment = Annotated[bool, typer.Option("--augment", help="Random crops and mirror images.")]
+Photos = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of photographs: DATA is then a folder of cut-outs, PNG with alpha, each of "
+        "them a class, shown in random views over the photographs.",
+        show_default=False,
+    ),
+]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that read pictures.")]
 
 
-def _read(data: str, unseen: str | None) -> tuple[LabelledImages, LabelledImages]:
-    return unseen_parts(
-        find_images(data), unseen or ("pictures" if data == "digits" else "classes")
-    )
+def _read(
+    data: str, photos: Path | None, unseen: str | None, size: int | None
+) -> tuple[LabelledImages, LabelledImages]:
+    if photos is None:
+        images = find_images(data)
+    else:
+        images = render_instances(data, photos, size=size or 48)
+    return unseen_parts(images, unseen or ("pictures" if data == "digits" else "classes"))
 
 
 def train_similarity(
@@ -78,6 +91,7 @@ def train_similarity(
     classes: Classes = 5,
     each: Each = 8,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    photos: Photos = None,
     unseen: Unseen = None,
     start: Start = None,
     frozen_norm: FrozenNorm = False,
@@ -87,7 +101,7 @@ def train_similarity(
     workers: Workers = 0,
 ) -> None:
     """Train an embedding of pictures on the part of DATA that is for training."""
-    train, _ = _read(data, unseen)
+    train, _ = _read(data, photos, unseen, size)
     recipe = Recipe(
         loss=loss,
         miner=miner,
@@ -144,6 +158,7 @@ def eval_similarity(
     steps: Steps = 100,
     classes: Classes = 5,
     each: Each = 8,
+    photos: Photos = None,
     unseen: Unseen = None,
     start: Start = None,
     frozen_norm: FrozenNorm = False,
@@ -161,7 +176,7 @@ def eval_similarity(
     """Measure an embedding on the part of DATA it has not seen, or compare all losses."""
     if compare_losses == (weights is not None):
         raise ValueError("give either --weights or --compare")
-    train, test = _read(data, unseen)
+    train, test = _read(data, photos, unseen, size)
     where = choose_device(device)
     if weights is not None:
         _one(load_embedding(weights, where), test, far, picture, as_json, workers)
