@@ -13,6 +13,7 @@ from flowmatch.cli import (
     info,
     match,
     register,
+    similarity,
     stitch,
     synth,
     train,
@@ -34,6 +35,8 @@ app.command("stitch")(stitch.stitch)
 app.command("info")(info.info)
 app.command("bench")(bench.bench)
 eval.eval_app.command("patches")(eval_patches.eval_patches)
+eval.eval_app.command("similarity")(similarity.eval_similarity)
+train.train_app.command("similarity")(similarity.train_similarity)
 app.add_typer(eval.eval_app, name="eval")
 app.add_typer(train.train_app, name="train")
 app.add_typer(synth.synth_app, name="synth")

@@ -1,0 +1,74 @@
+"""Similarity learning, of whatever is embedded: patches, fragments, images.
+
+- `losses`: pairs, triplets, ranked lists, proxies, classes, clusterings; ``LOSSES`` by name, each
+  ``loss(embeddings [N, D], labels [N]) -> scalar``. `HordeLoss` and `RelationalDistillation` add to
+  them.
+- `miners` choose the pairs or triplets of a batch, `samplers` and `hierarchy` the batch.
+- `ensembles`: Divide and Conquer, BIER and A-BIER, HDC, ABE.
+- `images`, `datasets`, `networks`, `fit`, `methods`, `protocol`: train any of it on pictures, and
+  compare.
+- `metrics` of retrieval and clustering, `verification` of pairs.
+
+What pytorch-metric-learning has is wrapped, with the arguments that make it the paper's; it and
+scikit-learn come with ``pip install 'flowmatch[train]'``, and are imported when first used.
+
+Not implemented, because no text from which they could be rebuilt faithfully was to be had:
+
+- DAMLRRM (Xu et al., Deep Asymmetric Metric Learning via Rich Relationship Mining, CVPR 2019): two
+  streams of data of unequal length, positives along each class's minimum spanning tree. Its exact
+  loss, and how the streams are formed, are not public outside the paper.
+- DE-DSP (Duan et al., Deep Embedding Learning with Discriminative Sampling Policy, CVPR 2019): a
+  sampler that is learned jointly with the embedding; its network and training are not public
+  either.
+"""
+
+from flowmatch.similarity.hierarchy import (
+    ClassTree,
+    HierarchicalTripletLoss,
+    NeighbourhoodBatches,
+)
+from flowmatch.similarity.losses import (
+    LOSSES,
+    HordeLoss,
+    RelationalDistillation,
+    SimilarityLoss,
+    make_loss,
+)
+from flowmatch.similarity.metrics import (
+    ClusteringScores,
+    RetrievalScores,
+    clustering_scores,
+    compare_clusterings,
+    retrieval_scores,
+)
+from flowmatch.similarity.miners import MINERS, Miner
+from flowmatch.similarity.samplers import ClassBatches
+from flowmatch.similarity.tuples import Pairs, Triplets, all_pairs, all_triplets
+from flowmatch.similarity.verification import Roc, Verification, roc, verify
+
+__all__ = [
+    "LOSSES",
+    "MINERS",
+    "ClassBatches",
+    "ClassTree",
+    "ClusteringScores",
+    "HierarchicalTripletLoss",
+    "HordeLoss",
+    "Miner",
+    "NeighbourhoodBatches",
+    "Pairs",
+    "RelationalDistillation",
+    "RetrievalScores",
+    "Roc",
+    "SimilarityLoss",
+    "Triplets",
+    "Verification",
+    "all_pairs",
+    "all_triplets",
+    "clustering_scores",
+    "compare_clusterings",
+    "make_loss",
+    "retrieval_scores",
+    "roc",
+    "verify",
+]

@@ -1,0 +1,316 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from flowmatch.cli import main
+from flowmatch.io import read_image
+from flowmatch.similarity.datasets import digits
+from flowmatch.similarity.fit import Recipe, embed, read_trunk, train_embedding
+from flowmatch.similarity.images import LabelledImages
+from flowmatch.similarity.methods import METHODS, train_method
+from flowmatch.similarity.networks import EmbeddingNet, ResNet, resnet18, resnet50
+from flowmatch.similarity.picture import scatter, two_dimensions
+from flowmatch.similarity.protocol import (
+    COLUMNS,
+    class_folds,
+    compare,
+    estimate,
+    evaluate_recipe,
+    score,
+    verified,
+)
+from flowmatch.similarity.weights import Embedding, load_embedding, save_embedding
+
+
+@pytest.fixture(scope="module")
+def parts():
+    train, test = digits().split_pictures()
+    few = np.arange(0, len(test), 4)
+    return train, LabelledImages(test.pictures[few], test.labels[few], test.classes)
+
+
+# ---- Networks ----------------------------------------------------------------------------------
+
+
+def test_resnets_have_the_published_parameters():
+    # What torchvision prints for its models, less the classifier's 512 or 2048 times 1000 + 1000.
+    for make, total, features in ((resnet18, 11_689_512, 512), (resnet50, 25_557_032, 2048)):
+        with torch.device("meta"):
+            network = make()
+        count = sum(p.numel() for p in network.parameters())
+        assert count == total - 1000 * (features + 1)
+    names = set(resnet18().state_dict())
+    for name in (
+        "conv1.weight", "bn1.running_var", "layer1.0.conv1.weight", "layer1.1.bn2.bias",
+        "layer2.0.downsample.0.weight", "layer4.0.downsample.1.num_batches_tracked",
+    ):  # fmt: skip
+        assert name in names
+    assert "mean" not in names and "layer1.0.downsample.0.weight" not in names
+    with torch.device("meta"):
+        deep = resnet50().state_dict()
+    assert tuple(deep["layer1.0.downsample.0.weight"].shape) == (256, 64, 1, 1)
+    assert tuple(deep["layer3.5.conv3.weight"].shape) == (1024, 256, 1, 1)
+    with pytest.raises(ValueError, match="channels must be 1 or 3, got 2"):
+        ResNet((1, 1, 1, 1), deep=False, channels=2)
+
+
+def test_resnet_of_gray_is_that_of_three_equal_channels():
+    torch.manual_seed(0)
+    network = resnet18().eval()
+    gray = torch.rand(1, 1, 40, 50)
+    assert network(gray).shape == (1, 512, 2, 2)
+    torch.testing.assert_close(network(gray), network(gray.expand(-1, 3, -1, -1)))
+
+
+def test_frozen_norms_stay():
+    for frozen in (True, False):
+        network = EmbeddingNet("small", 4, channels=1, frozen_norm=frozen).train()
+        before = network.trunk.layers[1].running_mean.clone()
+        network(torch.rand(8, 1, 8, 8))
+        assert torch.equal(before, network.trunk.layers[1].running_mean) == frozen
+    with pytest.raises(ValueError, match="trunk must be one of small, resnet18, resnet50"):
+        EmbeddingNet("vgg", 4)
+
+
+# ---- Training and the table --------------------------------------------------------------------
+
+
+def test_training_helps_and_repeats(parts):
+    train, test = parts
+    recipe = Recipe(loss="multi-similarity", steps=40)
+    networks = [train_embedding(recipe, train, seed=1) for _ in range(2)]
+    for a, b in zip(*(n.state_dict().values() for n in networks), strict=True):
+        assert torch.equal(a, b)
+    labels = torch.from_numpy(test.labels)
+    trained = score(embed(networks[0], test, 8), labels, "cosine")
+    untrained = evaluate_recipe(Recipe(loss="multi-similarity", steps=0), train, test, seed=1)
+    assert trained["MAP@R"] > untrained["MAP@R"] + 0.2
+    assert trained["NMI"] > untrained["NMI"] + 0.1
+    assert list(trained) == list(COLUMNS)
+
+
+def test_every_loss_trains(parts):
+    from flowmatch.similarity.losses import LOSSES
+
+    rows = list(compare(Recipe(steps=2), *parts, losses=tuple(LOSSES), seeds=1))
+    assert [row.name for row in rows] == ["pixels", "untrained", *LOSSES]
+    for row in rows:
+        assert all(0 <= e.mean <= 1 and math.isnan(e.margin) for e in row.figures.values())
+
+
+def test_every_method_trains(parts):
+    rows = list(compare(Recipe(steps=4, each=2), *parts, losses=tuple(METHODS), seeds=1))
+    assert [row.name for row in rows[2:]] == list(METHODS)
+    assert all(row.problem is None for row in rows)
+
+
+@pytest.mark.parametrize("name", ["htl", "divide-conquer"])
+def test_methods_that_look_at_all_the_data(name, parts):
+    train, test = parts
+    labels = torch.from_numpy(test.labels)
+    recipe = Recipe(loss="proxynca", steps=60)
+    seen = []
+    method = train_method(name, recipe, train, report=lambda step, loss: seen.append(step))
+    assert seen == list(range(1, 61))
+    untrained = embed(train_method(name, Recipe(steps=0), train), test, 8)
+    before, after = (score(x, labels, "cosine") for x in (untrained, embed(method, test, 8)))
+    assert after["MAP@R"] > before["MAP@R"] + 0.1
+    if name == "htl":
+        assert method.hierarchical.tree.merged_at.shape == (10, 10)
+        # Half of a batch's classes are the nearest of the others.
+        batch = next(iter(method.batches))
+        assert len({int(train.labels[i]) for i in batch}) <= 4
+    else:
+        assert method.together and method.clusters.max() == method.learners - 1
+
+
+def test_the_cluster_of_a_batch_decides_its_learner(parts):
+    train, _ = parts
+    torch.manual_seed(0)
+    method = METHODS["divide-conquer"](Recipe(dimension=8), train, 0).train()
+    method.begin(0, 0.0)
+    batch = next(iter(method.batches))
+    cluster = int(method.clusters[batch[0]])
+    pictures = torch.stack([torch.tensor(train.picture(i)).permute(2, 0, 1) for i in batch])
+    labels = torch.from_numpy(train.labels[batch])
+    method.loss(pictures.float() / 255, labels, torch.tensor(batch)).backward()
+    learnt = [head.weight.grad is not None for head in method.divided.heads]
+    assert learnt == [place == cluster for place in range(2)]
+
+
+def test_a_loss_that_does_not_fit_costs_one_row(parts):
+    recipe = Recipe(steps=1, classes=2, each=2, dimension=8)
+    rows = list(compare(recipe, *parts, losses=("deep-spectral", "hadsell"), seeds=1))
+    assert "more embeddings than they have entries" in rows[2].problem
+    assert math.isnan(rows[2].figures["R@1"].mean) and rows[3].problem is None
+    with pytest.raises(ValueError, match="method must be one of htl"):
+        train_method("magic", recipe, parts[0])
+
+
+def test_parts_of_trunks_follow_each_other():
+    for trunk, side in (("small", 8), ("resnet18", 64)):
+        network = EmbeddingNet(trunk, 4).eval().trunk
+        pictures = torch.rand(1, 3, side, side)
+        x, (parts_, widths) = network.prepare(pictures), network.parts()
+        for part, width in zip(parts_, widths, strict=True):
+            x = part(x)
+            assert x.shape[1] == width
+        torch.testing.assert_close(x, network(pictures))
+
+
+def test_folds(parts):
+    train, test = parts
+    recipe = Recipe(loss="hadsell", steps=2, dimension=3)
+    alone = evaluate_recipe(recipe, train, test, folds=2)
+    both = evaluate_recipe(recipe, train, test, folds=2, together=True)
+    assert alone != both
+    for kept, left in class_folds(7, 3):
+        assert sorted(kept + left) == list(range(7)) and left
+    with pytest.raises(ValueError, match="classes must be at least 3, got 2"):
+        class_folds(2, 3)
+
+
+def test_estimate():
+    figures = [0.2, 0.4, 0.9]
+    found = estimate(figures)
+    assert found.mean == pytest.approx(0.5)
+    # Student's t with 2 degrees of freedom: 4.302653 at 97.5 %.
+    assert found.margin == pytest.approx(4.302653 * np.std(figures, ddof=1) / math.sqrt(3))
+    assert math.isnan(estimate([0.3]).margin)
+
+
+def test_verification_uses_another_half():
+    y = torch.arange(5).repeat(40)
+    x = torch.nn.functional.one_hot(y).float() + 0.4 * torch.randn(200, 5)
+    found = verified(x, y, "l2", 0.05)
+    assert found["false accepts"] == pytest.approx(0.05, abs=0.02)
+    assert 0 < found["EER"] < 0.3 and found["threshold"] > 0
+    # Shifted copies: the halves are alternating items, so both see every class.
+    assert verified(x, y, "cosine", 1.0)["false rejects"] == pytest.approx(0, abs=0.01)
+
+
+def test_recipes_refuse():
+    for wrong, message in (
+        ({"loss": "magic"}, "loss must be one of"),
+        ({"miner": "magic"}, "miner must be one of paper, none, random"),
+        ({"steps": -1}, "steps must be at least 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Recipe(**wrong)
+    train, _ = digits().split_pictures()
+    with pytest.raises(ValueError, match="fastap compares the whole batch, got miner hard"):
+        train_embedding(Recipe(loss="fastap", miner="hard", steps=1), train)
+
+
+def test_starting_from_weights(tmp_path, parts):
+    torch.manual_seed(9)
+    start = EmbeddingNet("small", 4, channels=1).trunk.state_dict()
+    save_file(start | {"fc.weight": torch.zeros(3)}, tmp_path / "trunk.safetensors")
+    read = read_trunk(tmp_path / "trunk.safetensors")
+    network = train_embedding(Recipe(loss="hadsell", steps=0), parts[0], start=read)
+    assert torch.equal(network.trunk.layers[0].weight, start["layers.0.weight"])
+    with pytest.raises(ValueError, match="do not fit the trunk: layers.0.weight"):
+        train_embedding(Recipe(loss="hadsell", steps=0), parts[0], start={})
+    (tmp_path / "bad.safetensors").write_bytes(b"{}")
+    with pytest.raises(ValueError, match="not a whole"):
+        read_trunk(tmp_path / "bad.safetensors")
+
+
+# ---- Files -------------------------------------------------------------------------------------
+
+
+def test_weights_come_back(tmp_path):
+    network = EmbeddingNet("small", 4, channels=1).eval()
+    path = tmp_path / "e.safetensors"
+    save_embedding(path, Embedding(network, 8, "l2"))
+    found = load_embedding(path)
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.equal(found.network(x), network(x)) and (found.size, found.metric) == (8, "l2")
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        (None, "is no embedding"),
+        ([], "is no embedding"),
+        ({"trunk": "small", "dimension": 10**15, "channels": 1}, "is no embedding|does not fit"),
+        ({"trunk": "small", "dimension": 5, "channels": 1}, "does not fit its network, small"),
+        ({"trunk": "vgg", "dimension": 4, "channels": 1}, "trunk must be one of"),
+        ({"trunk": "small", "dimension": 4, "channels": 1, "metric": "x"}, "cosine or l2"),
+        ({"trunk": "small", "dimension": 4, "channels": 1, "size": 0}, "cosine or l2, got 0"),
+    ],
+)
+def test_weights_of_strangers(tmp_path, about, message):
+    path = tmp_path / "e.safetensors"
+    tensors = EmbeddingNet("small", 4, channels=1).state_dict()
+    if isinstance(about, dict):
+        about = {"size": 8, "metric": "l2"} | about
+    metadata = None if about is None else {"embedding": json.dumps(about)}
+    save_file(tensors, path, metadata)
+    with pytest.raises(ValueError, match=message):
+        load_embedding(path)
+
+
+def test_scatter():
+    x = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 2.0]])
+    picture = scatter(x, torch.tensor([0, 1, 1]), ("a", "b"), side=200)
+    coloured = (picture != 255).any(2)
+    assert coloured[100 + 44, 12] and coloured[100 + 44, 188] and coloured[100 - 44, 12]
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 3
+    line = torch.randn(20, 1) @ torch.randn(1, 5)
+    flat = two_dimensions(line)
+    torch.testing.assert_close(
+        torch.cdist(flat, flat), torch.cdist(line, line).double(), atol=1e-5, rtol=1e-4
+    )
+    assert two_dimensions(torch.ones(3, 1)).tolist() == [[1, 0]] * 3
+    assert scatter(x[:0], torch.empty(0, dtype=torch.int64), ()).min() == 255
+
+
+# ---- Commands ----------------------------------------------------------------------------------
+
+
+def test_train_then_eval(tmp_path, capsys):
+    weights, picture = tmp_path / "w.safetensors", tmp_path / "p.png"
+    words = ["digits", "--loss", "hadsell", "--dimension", "2", "--steps", "3"]
+    assert main(["train", "similarity", *words, "--out", str(weights)]) == 0
+    capsys.readouterr()
+    words = ["digits", "--weights", str(weights), "--picture", str(picture), "--json"]
+    assert main(["eval", "similarity", *words]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(COLUMNS) < set(found) and 0 < found["EER"] < 1
+    assert read_image(picture).shape == (800, 800, 3)
+    assert main(["eval", "similarity", "digits", "--weights", str(weights)]) == 0
+    assert "MAP@R" in capsys.readouterr().out
+
+
+def test_compare(capsys):
+    words = ["digits", "--compare", "--losses", "hadsell,fastap", "--steps", "2", "--seeds", "2"]
+    assert main(["eval", "similarity", *words]) == 0
+    out = capsys.readouterr().out
+    for word in ("pixels", "untrained", "hadsell", "fastap", "R@8", "±", "█", "2 seeds"):
+        assert word in out
+    assert main(["eval", "similarity", *words, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == ["pixels", "untrained", "hadsell", "fastap"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["eval", "similarity", "digits"], "either --weights or --compare"),
+        (["eval", "similarity", "nowhere", "--compare"], "there is no folder nowhere"),
+        (["eval", "similarity", "digits", "--compare", "--losses", "x"], "loss must be one of"),
+        (["eval", "similarity", "digits", "--weights", "none"], "no file of weights at none"),
+        (["train", "similarity", "digits", "--out", "no/where"], "there is no folder for no/where"),
+        (["train", "similarity", "digits", "--out", "x", "--unseen", "y"], "classes or pictures"),
+    ],
+)
+def test_refusals(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
