@@ -28,8 +28,8 @@ def test_python_runs(code, tmp_path, monkeypatch, photo):
 def test_commands_exist():
     commands = set(
         re.findall(
-            r"flowmatch (flow|match|stitch|register|eval flow|eval patches|eval fragments|train flow|"
-            r"synth flow|weights convert|bench|info)",
+            r"flowmatch (flow|match|stitch|register|eval (?:flow|patches|fragments|similarity)|"
+            r"train (?:flow|similarity)|synth flow|weights convert|bench|info)",
             README,
         )
     )
