@@ -69,8 +69,9 @@ def scatter(
         cv2.circle(picture, place, radius, colours[number], -1, cv2.LINE_AA)
     for number in np.unique(numbers).tolist():
         x, y = np.median(places[numbers == number], axis=0).astype(int).tolist()
-        for width, colour in ((6, (255, 255, 255)), (2, colours[number])):
+        # In black, outlined: in their own colour names would drown among the dots.
+        for width, colour in ((7, (255, 255, 255)), (2, (0, 0, 0))):
             font = cv2.FONT_HERSHEY_SIMPLEX
             name = classes[number][:24]
-            cv2.putText(picture, name, (x, y), font, side / 1000, colour, width, cv2.LINE_AA)
+            cv2.putText(picture, name, (x, y), font, side / 800, colour, width, cv2.LINE_AA)
     return picture
