@@ -1,4 +1,8 @@
-"""Which device to compute on."""
+"""Which device to compute on, and how much of its memory that takes."""
+
+import ctypes
+import gc
+from pathlib import Path
 
 import torch
 
@@ -30,3 +34,42 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
             f"{torch.cuda.device_count()} CUDA devices"
         )
     return device
+
+
+class PeakMemory:
+    """The most memory that is held at once from here on, beyond what is held already.
+
+    On the CPU that is resident memory, which Linux counts; elsewhere there is no figure.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        gc.collect()
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self.before = torch.cuda.memory_allocated(device)
+            return
+        try:
+            ctypes.CDLL(None).malloc_trim(0)  # what was freed must not serve unseen
+            Path("/proc/self/clear_refs").write_text("5")  # the peak starts from now
+        except (OSError, AttributeError):
+            self.before = 0
+        else:
+            self.before = _status("VmRSS") - _status("RssFile")
+
+    def megabytes(self) -> float | None:
+        """Return the peak so far in MB, None where it cannot be known."""
+        if self.device.type == "cuda":
+            return 1e-6 * (torch.cuda.max_memory_allocated(self.device) - self.before)
+        if not self.before:
+            return None
+        # Pages of libraries come and go by themselves and are not counted.
+        return 1.024e-3 * max(0, _status("VmHWM") - _status("RssFile") - self.before)
+
+
+def _status(field: str) -> int:
+    """Return a field of this process's status, in units of 1024 bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1])
+    return 0

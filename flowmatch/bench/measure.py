@@ -1,16 +1,15 @@
 """Measure implementations of one thing against each other: interleaved, medians, checked first."""
 
-import ctypes
-import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from flowmatch.devices import PeakMemory
 
 Tensors = tuple[Tensor, ...]
 
@@ -250,42 +249,3 @@ def _times(
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - began)
     return seconds
-
-
-class PeakMemory:
-    """The most memory that is held at once from here on, beyond what is held already.
-
-    On the CPU that is resident memory, which Linux counts; elsewhere there is no figure.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        gc.collect()
-        self.device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-            self.before = torch.cuda.memory_allocated(device)
-            return
-        try:
-            ctypes.CDLL(None).malloc_trim(0)  # what was freed must not serve unseen
-            Path("/proc/self/clear_refs").write_text("5")  # the peak starts from now
-        except (OSError, AttributeError):
-            self.before = 0
-        else:
-            self.before = _status("VmRSS") - _status("RssFile")
-
-    def megabytes(self) -> float | None:
-        """Return the peak so far in MB, None where it cannot be known."""
-        if self.device.type == "cuda":
-            return 1e-6 * (torch.cuda.max_memory_allocated(self.device) - self.before)
-        if not self.before:
-            return None
-        # Pages of libraries come and go by themselves and are not counted.
-        return 1.024e-3 * max(0, _status("VmHWM") - _status("RssFile") - self.before)
-
-
-def _status(field: str) -> int:
-    """Return a field of this process's status, in units of 1024 bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1])
-    return 0

@@ -1,8 +1,7 @@
 """``flowmatch eval``: how far a network is from a dataset's truth, next to classical methods."""
 
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +17,8 @@ from flowmatch.devices import choose_device
 from flowmatch.flow.baselines import BASELINES
 from flowmatch.flow.datasets import find_pairs
 from flowmatch.flow.evaluate import Evaluation, Method, Row, evaluate
-from flowmatch.flow.metrics import FlowScores
+from flowmatch.flow.report import Gallery, known_columns
+from flowmatch.io import replace_when_done
 
 eval_app = typer.Typer(help="Measure against a dataset's truth.", no_args_is_help=True)
 
@@ -47,6 +47,10 @@ def eval_flow(
     device: DeviceName = None,
     refine: Refine = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option("--html", help="Page to write: tables, frames, flows, error maps."),
+    ] = None,
     baselines: Annotated[
         bool, typer.Option(help="Also DIS, DIS refined, Farneback (OpenCV) and zero flow.")
     ] = True,
@@ -63,10 +67,22 @@ def eval_flow(
     }
     with progress_bar(transient=True) as bar:
         task = bar.add_task("eval", total=len(pairs))
-        evaluation = evaluate(pairs, methods, lambda done, _: bar.update(task, completed=done))
+        gallery = Gallery(tuple(name for name in ("flowmatch", "dis") if name in methods))
+        evaluation = evaluate(
+            pairs,
+            methods,
+            lambda done, _: bar.update(task, completed=done),
+            see=gallery.add if page else None,
+            device=where,
+        )
     for name, reason in evaluation.skipped:
         messages.print(f"skipped {name}: {reason}")
     source = str(weights or model) + (", refined," if refine else "")
+    if page:
+        about_page = f"{folder}: flowmatch is {source} on {where}."
+        with replace_when_done(page) as beside:
+            beside.write_text(gallery.page(evaluation, about_page), encoding="utf-8")
+        messages.print(f"page: {page}")
     if as_json:
         about = {"folder": str(folder), "flowmatch": source, "device": str(where)}
         typer.echo(json.dumps(about | evaluation.to_json(), indent=2, allow_nan=False))
@@ -81,36 +97,22 @@ def eval_flow(
 
 # ---- The table ---------------------------------------------------------------------------------
 
-_COLUMNS: dict[str, Callable[[FlowScores], str]] = {
-    "EPE": lambda scores: _number(scores.epe, 3),
-    "Fl-all": lambda scores: _number(scores.fl_all, 1),
-    ">1px": lambda scores: _number(scores.px1, 1),
-    ">3px": lambda scores: _number(scores.px3, 1),
-    ">5px": lambda scores: _number(scores.px5, 1),
-    "s0-10": lambda scores: _number(scores.s0_10, 2),
-    "s10-40": lambda scores: _number(scores.s10_40, 2),
-    "s40+": lambda scores: _number(scores.s40_plus, 2),
-    "match": lambda scores: _number(scores.matched, 2),
-    "unmatch": lambda scores: _number(scores.unmatched, 2),
-}
-
 
 def _table(evaluation: Evaluation) -> Table:
     """One block per sequence, group and mean, one line per method in it."""
     many = len({row.name for row in evaluation.sequences}) > _MOST_SEQUENCES
     groups = [row._replace(name=f"{row.name}, mean") for row in evaluation.groups]
     blocks = _blocks([*(() if many else evaluation.sequences), *groups, *evaluation.mean])
-    columns = {name: text for name, text in _COLUMNS.items() if _is_known(text, evaluation.mean)}
+    columns = known_columns(evaluation)
     table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", overflow="fold")
-    for column in (*columns, "ms"):
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for rows in blocks:
         pairs = f" ({rows[0].pairs} pairs)" if rows[0].pairs > 1 else ""
         table.add_row(f"{rows[0].name}{pairs}", style="bold")
         for row in rows:
-            numbers = (text(row.scores) for text in columns.values())
-            table.add_row(f"  {row.method}", *numbers, _number(row.milliseconds, 1))
+            table.add_row(f"  {row.method}", *(text(row) for text in columns.values()))
         table.add_section()
     return table
 
@@ -123,14 +125,6 @@ def _blocks(rows: Sequence[Row]) -> list[list[Row]]:
     return list(blocks.values())
 
 
-def _is_known(text: Callable[[FlowScores], str], rows: Sequence[Row]) -> bool:
-    return any(text(row.scores) != "-" for row in rows)
-
-
-def _number(value: float, decimals: int) -> str:
-    return "-" if math.isnan(value) else f"{value:.{decimals}f}"
-
-
 def _legend(evaluation: Evaluation, source: str, device: str) -> str:
     pairs = evaluation.mean[0].pairs
     lines = [
@@ -138,10 +132,11 @@ def _legend(evaluation: Evaluation, source: str, device: str) -> str:
         if pairs > 1
         else f"One pair; flowmatch is {source} on {device}.",
         "EPE: mean endpoint error, px. >1px, >3px, >5px: percent of the pixels with a larger one.",
-        "Fl-all: percent above 3 px and 5 % of the true length (KITTI). ms: wall time per pair.",
+        "Fl-all: percent above 3 px and 5 % of the true length (KITTI). ms: wall time per pair; "
+        "MB: most memory.",
         "s0-10, s10-40, s40+: EPE where the true motion is that long, px; over pairs that have it.",
     ]
-    if _is_known(_COLUMNS["match"], evaluation.mean):
+    if "match" in known_columns(evaluation):
         lines.append("match, unmatch: EPE where the second frame shows the point, and where not.")
     if evaluation.skipped:
         lines.append(

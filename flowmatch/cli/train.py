@@ -15,9 +15,10 @@ from flowmatch.cli.options import (
 )
 from flowmatch.devices import choose_device
 from flowmatch.flow.checkpoints import load, save_weights
+from flowmatch.flow.recipes import RECIPES
 from flowmatch.flow.synthetic import Sources
-from flowmatch.flow.train import RECIPES, train_flow
-from flowmatch.training import Progress
+from flowmatch.flow.train import train_flow
+from flowmatch.training import Progress, is_first_process
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a network.")
 
@@ -34,6 +35,13 @@ def train_flow_command(
     photos: PhotosFolder = None,
     cutouts: CutoutsFolder = None,
     start: Annotated[Path | None, typer.Option(help="Weights to begin with, .safetensors.")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="A real dataset, NAME:FOLDER, such as chairs:DIR; as often as you like."),
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="What a recipe without truth learns from.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")
     ] = False,
@@ -41,21 +49,26 @@ def train_flow_command(
     precision: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
     workers: Annotated[int, typer.Option(min=0, help="Processes that render pairs.")] = 1,
 ) -> None:
-    """Train a flow network on synthetic pairs; stop it at any time and --resume."""
+    """Train a flow network on synthetic pairs, datasets or a video; stop it any time, --resume.
+
+    torchrun or accelerate launch start it on several devices and machines:
+    torchrun --nproc-per-node 4 -m flowmatch train flow ...
+    """
     if recipe not in RECIPES:
         raise ValueError(f"--recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
     chosen = RECIPES[recipe]
     checkpoint = out / f"{recipe}.pt"
-    if checkpoint.exists() and not resume:
+    if checkpoint.exists() and not resume and is_first_process():
         raise ValueError(f"{checkpoint} is there already: --resume, or another --out")
     cv2.setNumThreads(1)  # the renderers are processes of their own; threads would fight
-    errors: deque[float] = deque(maxlen=100)
+    recent: deque[float] = deque(maxlen=100)
 
     def report(progress: Progress) -> None:
-        errors.append(progress.metrics["epe"])
+        name = "epe" if "epe" in progress.metrics else "loss"
+        recent.append(progress.metrics[name])
         if progress.step % 100 == 0 or progress.step == progress.steps:
             console.print(
-                f"step {progress.step}/{progress.steps}  epe {sum(errors) / len(errors):.3f}  "
+                f"step {progress.step}/{progress.steps}  {name} {sum(recent) / len(recent):.3f}  "
                 f"loss {progress.metrics['loss']:.3f}  {progress.seconds_per_step:.3f} s/step  "
                 f"{progress.seconds_left / 60:.0f} min left"
             )
@@ -65,16 +78,32 @@ def train_flow_command(
             chosen,
             Sources.from_folders(photos, cutouts),
             checkpoint,
+            data=_folders(data or []),
+            video=video,
             start=load(chosen.model, weights=start).state_dict() if start else None,
             resume=resume,
             device=str(choose_device(device)),
             precision=precision,
             workers=workers,
+            logs=out / "logs" / recipe,
             report=report,
         )
     except KeyboardInterrupt:
         console.print(f"stopped; --resume goes on from {checkpoint}")
         raise typer.Exit(130) from None
+    if not is_first_process():
+        return
     weights = out / f"{recipe}.safetensors"
     save_weights(weights, model, chosen.model, chosen.arguments)
     console.print(f"weights in {weights}")
+
+
+def _folders(data: list[str]) -> dict[str, Path]:
+    """Read NAME:FOLDER options."""
+    folders: dict[str, Path] = {}
+    for entry in data:
+        name, colon, folder = entry.partition(":")
+        if not name or not colon or not folder or name in folders:
+            raise ValueError(f"--data must be NAME:FOLDER, each name once, got {entry!r}")
+        folders[name] = Path(folder)
+    return folders

@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from flowmatch.flow.datasets import FlowPair, LoadedPair, load_pair
+from flowmatch.devices import PeakMemory
+from flowmatch.flow.datasets import LoadedPair, load_pair
+from flowmatch.flow.layouts import FlowPair
 from flowmatch.flow.metrics import FlowScores, mean_scores, score
 
 # uint8 RGB [H, W, 3] twice in, flow [H, W, 2] in pixels out
@@ -24,6 +27,7 @@ class Row(NamedTuple):
     pairs: int
     scores: FlowScores
     milliseconds: float  # per pair, wall time of the call, the mean
+    peak_mb: float  # memory beyond the frames, the most of any pair; NaN where nobody knows
 
 
 class Skipped(NamedTuple):
@@ -63,40 +67,47 @@ def evaluate(
     pairs: Sequence[FlowPair],
     methods: Mapping[str, Method],
     report: Callable[[int, str], None] | None = None,
+    *,
+    see: Callable[[FlowPair, LoadedPair, dict[str, Any]], None] | None = None,
+    device: str | torch.device = "cpu",
 ) -> Evaluation:
     """Run methods on pairs with a known flow, and score them.
 
-    Every method is called once more on the first pair, before the clock counts.
+        Every method is called once more on the first pair, before the clock counts.
 
     Args:
-        pairs: Those of `find_pairs`. One that cannot be read is skipped, and listed with the
-            reason.
-        methods: By name; each takes two frames, uint8 RGB ``[H, W, 3]``, and gives the flow
-            ``[H, W, 2]`` in pixels.
-        report: Called after each pair with how many are done and the name of this one.
+            pairs: Those of `find_pairs`. One that cannot be read is skipped, and listed with the
+                reason.
+            methods: By name; each takes two frames, uint8 RGB ``[H, W, 3]``, and gives the flow
+                ``[H, W, 2]`` in pixels.
+            report: Called after each pair with how many are done and the name of this one.
+            see: Called for each pair with its frames and every method's flow.
+            device: Whose memory is watched.
 
     Returns:
-        Scores per sequence, group and in the mean.
+            Scores per sequence, group and in the mean.
 
     Raises:
-        ValueError: There is no method; no pair can be read; or a method refuses a pair, or
-            answers with a flow of the wrong size or one that is not finite.
+            ValueError: There is no method; no pair can be read; or a method refuses a pair, or
+                answers with a flow of the wrong size or one that is not finite.
 
     Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from flowmatch.flow.datasets import find_pairs
-        >>> from flowmatch.io import write_flow, write_image
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> for name in ("frame1.png", "frame2.png"):
-        ...     write_image(folder / name, np.zeros((4, 6, 3), np.uint8))
-        >>> write_flow(folder / "flow.flo", np.full((4, 6, 2), (3.0, 4.0)))
-        >>> still = lambda first, second: np.zeros((*first.shape[:2], 2), np.float32)
-        >>> evaluate(find_pairs(folder), {"still": still}).mean[0].scores.epe
-        5.0
+            >>> import tempfile
+            >>> from pathlib import Path
+            >>> from flowmatch.devices import PeakMemory
+    from flowmatch.flow.datasets import find_pairs
+            >>> from flowmatch.io import write_flow, write_image
+            >>> folder = Path(tempfile.mkdtemp())
+            >>> for name in ("frame1.png", "frame2.png"):
+            ...     write_image(folder / name, np.zeros((4, 6, 3), np.uint8))
+            >>> write_flow(folder / "flow.flo", np.full((4, 6, 2), (3.0, 4.0)))
+            >>> still = lambda first, second: np.zeros((*first.shape[:2], 2), np.float32)
+            >>> evaluate(find_pairs(folder), {"still": still}).mean[0].scores.epe
+            5.0
     """
     if not methods:
         raise ValueError("at least one method is needed for an evaluation, got none")
+    where = torch.device(device)
     measured: list[_Measurement] = []
     skipped: list[Skipped] = []
     for done, pair in enumerate(pairs, start=1):
@@ -107,8 +118,13 @@ def evaluate(
         else:
             if not measured:
                 for name, method in methods.items():
-                    _measure(pair, loaded, name, method)
-            measured += [_measure(pair, loaded, *entry) for entry in methods.items()]
+                    _measure(pair, loaded, name, method, where)
+            flows = {}
+            for name, method in methods.items():
+                one, flows[name] = _measure(pair, loaded, name, method, where)
+                measured.append(one)
+            if see is not None:
+                see(pair, loaded, flows)
         if report is not None:
             report(done, pair.name)
     if not measured:
@@ -128,17 +144,23 @@ class _Measurement(NamedTuple):
     method: str
     scores: FlowScores
     milliseconds: float
+    peak_mb: float
 
 
-def _measure(pair: FlowPair, loaded: LoadedPair, name: str, method: Method) -> _Measurement:
+def _measure(
+    pair: FlowPair, loaded: LoadedPair, name: str, method: Method, device: torch.device
+) -> tuple[_Measurement, NDArray[np.float32]]:
+    peak = PeakMemory(device)
     start = time.perf_counter()
     try:
         flow = method(loaded.first, loaded.second)
         elapsed = time.perf_counter() - start
+        most = peak.megabytes()
         scores = score(flow, loaded.truth, occluded=loaded.occluded)
     except ValueError as error:
         raise ValueError(f"{name} on {pair.name}: {error}") from error
-    return _Measurement(pair.sequence, name, scores, 1000 * elapsed)
+    megabytes = math.nan if most is None else most
+    return _Measurement(pair.sequence, name, scores, 1000 * elapsed, megabytes), flow
 
 
 def _average(measured: Sequence[_Measurement], name_of: Callable[[str], str]) -> tuple[Row, ...]:
@@ -153,6 +175,7 @@ def _average(measured: Sequence[_Measurement], name_of: Callable[[str], str]) ->
             len(some),
             mean_scores([one.scores for one in some]),
             sum(one.milliseconds for one in some) / len(some),
+            max(one.peak_mb for one in some),
         )
         for (name, method), some in together.items()
     )
@@ -165,6 +188,7 @@ def _plain(row: Row) -> dict[str, Any]:
         "pairs": row.pairs,
         **row.scores._asdict(),
         "milliseconds": row.milliseconds,
+        "peak_mb": row.peak_mb,
     }
     return {
         key: None if isinstance(value, float) and math.isnan(value) else value

@@ -17,7 +17,7 @@ def robust_flow_loss(
 
     Args:
         flows: Flows of a network, ``[B, 2, h_k, w_k]``, in pixels of their own resolution.
-        truth: True flow, ``[B, 2, H, W]``, everywhere known.
+        truth: True flow, ``[B, 2, H, W]``; NaN where it is not known, which does not count.
         weights: One for each flow.
         power: The exponent; 1 is the absolute error.
 
@@ -34,9 +34,49 @@ def robust_flow_loss(
         exponent).
     """
     total = truth.new_zeros(())
-    for error, weight in zip(_errors(flows, truth, weights), weights, strict=True):
-        total = total + weight * (error.abs().sum(dim=1) + 0.01).pow(power).mean()
+    for (error, known), weight in zip(_errors(flows, truth, weights), weights, strict=True):
+        robust = (error.abs().sum(dim=1) + 0.01).pow(power)
+        total = total + weight * (robust * known).sum() / known.sum().clamp(min=1e-6)
     return total
+
+
+FARTHEST = 400  # pixels; RAFT learns nothing from longer motion
+
+
+def sequence_loss(flows: Sequence[Tensor], truth: Tensor, weights: Sequence[float]) -> Tensor:
+    """Compare every iteration's flow with the truth, as RAFT was trained.
+
+    ``sum_k weights[k] * mean(|flow_k - truth|)`` over pixels and both components, where pixels of
+    unknown motion or of one longer than 400 pixels count as 0. RAFT's weights are ``gamma**k``,
+    newest first.
+
+    Args:
+        flows: Flows of a network, ``[B, 2, h_k, w_k]``, in pixels of their own resolution.
+        truth: True flow, ``[B, 2, H, W]``, NaN where it is not known.
+        weights: One for each flow.
+
+    Raises:
+        ValueError: There are not as many weights as flows.
+
+    Example:
+        >>> truth = torch.ones(1, 2, 8, 8)
+        >>> sequence_loss([truth, truth + 1], truth, [1.0, 0.8])
+        tensor(0.8000)
+
+    Reference:
+        Teed & Deng, RAFT, ECCV 2020, equation 7.
+    """
+    far = torch.linalg.vector_norm(truth, dim=1, keepdim=True) >= FARTHEST
+    truth = truth.masked_fill(far, torch.nan)
+    total = truth.new_zeros(())
+    for (error, known), weight in zip(_errors(flows, truth, weights), weights, strict=True):
+        total = total + weight * (error.abs() * known[:, None]).mean()
+    return total
+
+
+def sequence_weights(iterations: int, gamma: float = 0.8) -> tuple[float, ...]:
+    """Return RAFT's weights for `sequence_loss`, newest iteration first."""
+    return tuple(gamma**k for k in range(iterations))
 
 
 # FlowNet's, from the finest level to the coarsest: the coarsest weighs most.
@@ -53,7 +93,7 @@ def multiscale_epe(
 
     Args:
         flows: Flows of a network, finest first, in pixels of their own resolution.
-        truth: True flow, ``[B, 2, H, W]``.
+        truth: True flow, ``[B, 2, H, W]``; NaN where it is not known, which does not count.
         weights: One for each flow, finest first.
 
     Raises:
@@ -68,22 +108,37 @@ def multiscale_epe(
         Dosovitskiy et al., FlowNet, ICCV 2015, section 5.1; weights of the released Caffe models.
     """
     total = truth.new_zeros(())
-    for error, weight in zip(_errors(flows, truth, weights), weights, strict=True):
+    for (error, known), weight in zip(_errors(flows, truth, weights), weights, strict=True):
         lengths = torch.linalg.vector_norm(error / 20, dim=1)
-        total = total + weight * lengths.sum() / len(truth)
+        total = total + weight * (lengths * known).sum() / len(truth)
     return total
 
 
-def _errors(flows: Sequence[Tensor], truth: Tensor, weights: Sequence[float]) -> Iterator[Tensor]:
-    """Yield each flow minus the truth at its size, in pixels of the full resolution."""
+def _errors(
+    flows: Sequence[Tensor], truth: Tensor, weights: Sequence[float]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield each flow minus the truth at its size, and what share of a pixel's truth is known.
+
+    Errors are in pixels of the full resolution, ``[B, 2, h, w]``; the shares are ``[B, h, w]``.
+    """
     if len(flows) != len(weights):
         raise ValueError(f"as many weights as flows are needed, got {len(weights)}, {len(flows)}")
+    known = truth.isfinite().all(dim=1, keepdim=True)
+    both = torch.cat([truth.masked_fill(~known, 0), known.to(truth)], dim=1)
+    targets: dict[torch.Size, Tensor] = {}
     for flow in flows:
-        h, w = flow.shape[-2:]
-        scale = truth.new_tensor([truth.shape[-1] / w, truth.shape[-2] / h]).view(1, 2, 1, 1)
-        yield flow * scale - F.adaptive_avg_pool2d(truth, (h, w))
+        size = flow.shape[-2:]
+        if size not in targets:  # several flows of a network may share a size
+            targets[size] = F.adaptive_avg_pool2d(both, (size[0], size[1]))
+        mean, share = targets[size][:, :2], targets[size][:, 2:]
+        scale = truth.new_tensor([truth.shape[-1] / size[1], truth.shape[-2] / size[0]])
+        yield flow * scale.view(1, 2, 1, 1) - mean / share.clamp(min=1e-6), share[:, 0]
 
 
 Loss = Callable[[Sequence[Tensor], Tensor, Sequence[float]], Tensor]
 
-LOSSES: dict[str, Loss] = {"robust": robust_flow_loss, "multiscale-epe": multiscale_epe}
+LOSSES: dict[str, Loss] = {
+    "robust": robust_flow_loss,
+    "multiscale-epe": multiscale_epe,
+    "sequence": sequence_loss,
+}

@@ -4,8 +4,9 @@ A layer is a texture, perhaps with alpha, and a pose at every time: a 3x3 matrix
 to frame pixels. The flow of a layer between two times is what its poses say, not an estimate.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,15 @@ class FlowSample(NamedTuple):
     second: NDArray[np.uint8]  # [H, W, 3]
     flow: NDArray[np.float32]  # [H, W, 2], pixels from the first frame to the second
     occluded: NDArray[np.bool_]  # [H, W], True where the second frame does not show the point
+    backward: NDArray[np.float32] | None = None  # [H, W, 2], from the second frame to the first
+    occluded_backward: NDArray[np.bool_] | None = None  # [H, W], of the second frame's pixels
+
+
+class Movement(Protocol):
+    """How the picture of something flat moves."""
+
+    def at(self, time: float) -> Matrix:
+        """Return the matrix that takes a point at time 0 to where it is at `time`."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,41 @@ class Motion:
 
 
 @dataclass(frozen=True)
+class Bend:
+    """A smooth displacement that grows with time, on top of a layer's motion: cloth, faces, water.
+
+    A point that the motion takes to p ends at the y with ``y = p + bend(y)``: painting, which asks
+    where a pixel comes from, is then exact, and the flow is found by repeating that equation, which
+    converges because the displacement changes slowly (`pull` well below `reach`).
+
+    Attributes:
+        centres: Where it pulls most, ``[n, 2]``, pixels of the frame.
+        pull: Displacement there in a frame, ``[n, 2]``, pixels.
+        reach: Standard deviation of the pull around each centre, ``[n]``, pixels.
+    """
+
+    centres: NDArray[np.float64]
+    pull: NDArray[np.float64]
+    reach: NDArray[np.float64]
+
+    def at(self, points: NDArray[np.float64], time: float) -> NDArray[np.float64]:
+        """Return the displacement that ended at `points` ``[2, ...]`` at `time`."""
+        total = np.zeros_like(points)
+        for (x, y), pull, reach in zip(self.centres, self.pull, self.reach, strict=True):
+            square = (points[0] - x) ** 2 + (points[1] - y) ** 2
+            weight = np.exp(square / (-2 * reach**2))
+            total += time * pull.reshape(2, *[1] * (points.ndim - 1)) * weight
+        return total
+
+    def follow(self, points: NDArray[np.float64], time: float) -> NDArray[np.float64]:
+        """Return where `points` ``[2, N]``, already moved, end at `time`."""
+        ends = points
+        for _ in range(25):  # each step halves the error, at least
+            ends = points + self.at(ends, time)
+        return ends
+
+
+@dataclass(frozen=True)
 class Layer:
     """One flat thing.
 
@@ -63,12 +108,14 @@ class Layer:
         place: Texture pixels to frame pixels at time 0.
         motion: The layer's own motion, after the camera's.
         alpha: Opacity, ``[h, w]``, 255 opaque; None for a texture that fills the frame, mirrored.
+        bend: What is not rigid in its motion.
     """
 
     texture: NDArray[np.uint8]
     place: Matrix
-    motion: Motion = field(default_factory=Motion)
+    motion: Movement = field(default_factory=Motion)
     alpha: NDArray[np.uint8] | None = None
+    bend: Bend | None = None
 
 
 class View(NamedTuple):
@@ -107,17 +154,13 @@ class Scene:
             x0, y0, x1, y1 = (0, 0, W, H) if layer.alpha is None else _bounds(layer, pose, H, W)
             if x1 <= x0 or y1 <= y0:
                 continue
-            pose, size = shift(-x0, -y0) @ pose, (x1 - x0, y1 - y0)
-            colours = cv2.warpPerspective(
-                layer.texture,
-                pose,
-                size,
-                borderMode=cv2.BORDER_REFLECT if layer.alpha is None else cv2.BORDER_REPLICATE,
-            ).astype(np.float32)
+            paint = _painter(layer, pose, (x0, y0, x1, y1), time)
+            border = cv2.BORDER_REFLECT if layer.alpha is None else cv2.BORDER_REPLICATE
+            colours = paint(layer.texture, border).astype(np.float32)
             if layer.alpha is None:
                 image[:], owner[:] = colours, index
                 continue
-            alpha = cv2.warpPerspective(layer.alpha, pose, size).astype(np.float32) / 255
+            alpha = paint(layer.alpha, cv2.BORDER_CONSTANT).astype(np.float32) / 255
             region = image[y0:y1, x0:x1]
             region += alpha[..., None] * (colours - region)
             owner[y0:y1, x0:x1][alpha > 0.5] = index
@@ -144,20 +187,50 @@ class Scene:
         for index in np.unique(view.owner):
             mask = view.owner == index
             matrix = self.pose(index, stop) @ np.linalg.inv(self.pose(index, start))
-            points = np.stack([x[mask], y[mask], np.ones(mask.sum())])
-            moved = matrix @ points
+            points = np.stack([x[mask], y[mask]]).astype(np.float64)
+            bend = self.layers[index].bend
+            unbent = points - bend.at(points, start) if bend else points
+            moved = matrix @ np.concatenate([unbent, np.ones((1, unbent.shape[1]))])
             behind[mask] = moved[2] <= 1e-3  # of the camera: nothing is there to be seen
-            flow[mask] = (moved[:2] / np.maximum(moved[2], 1e-3) - points[:2]).T
+            ends = moved[:2] / np.maximum(moved[2], 1e-3)
+            flow[mask] = ((bend.follow(ends, stop) if bend else ends) - points).T
         seen = seen or self.view(stop)
-        x2, y2 = np.rint(x + flow[..., 0]), np.rint(y + flow[..., 1])
-        hidden = behind | (x2 < 0) | (x2 >= W) | (y2 < 0) | (y2 >= H)
-        x2, y2 = (np.where(hidden, 0, c).astype(np.intp) for c in (x2, y2))
-        return flow, hidden | (seen.owner[y2, x2] != view.owner)
+        x2, y2 = x + flow[..., 0], y + flow[..., 1]
+        hidden = behind | (x2 < -0.5) | (x2 >= W - 0.5) | (y2 < -0.5) | (y2 >= H - 0.5)
+        x2, y2 = (np.where(hidden, 0, c) for c in (x2, y2))
+        covered = np.ones((H, W), bool)  # a point is seen if one of the four pixels around shows it
+        for xi in (np.floor(x2), np.ceil(x2)):
+            for yi in (np.floor(y2), np.ceil(y2)):
+                at = yi.clip(0, H - 1).astype(np.intp), xi.clip(0, W - 1).astype(np.intp)
+                covered &= seen.owner[at] != view.owner
+        return flow, hidden | covered
 
 
 def shift(x: float, y: float) -> Matrix:
     """Return the matrix that moves a point by (x, y)."""
     return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
+
+
+def _painter(
+    layer: Layer, pose: Matrix, region: tuple[int, int, int, int], time: float
+) -> Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]:
+    """Return what draws a layer's pictures, colours or opacity, into a part of the frame."""
+    x0, y0, x1, y1 = region
+    if layer.bend is None:
+        local, size = shift(-x0, -y0) @ pose, (x1 - x0, y1 - y0)
+        return lambda picture, border: np.asarray(
+            cv2.warpPerspective(picture, local, size, borderMode=border), np.uint8
+        )
+    y, x = np.mgrid[y0:y1, x0:x1].astype(np.float64)
+    points = np.stack([x, y])
+    points -= layer.bend.at(points, time)
+    source = np.tensordot(np.linalg.inv(pose), np.concatenate([points, np.ones((1, *x.shape))]), 1)
+    # Behind the camera there is nothing: look far outside the texture.
+    places = np.where(source[2] > 1e-9, source[:2] / np.maximum(source[2], 1e-9), -1e6)
+    u, v = places.clip(-1e6, 1e6).astype(np.float32)
+    return lambda picture, border: np.asarray(
+        cv2.remap(picture, u, v, cv2.INTER_LINEAR, borderMode=border), np.uint8
+    )
 
 
 def _bounds(layer: Layer, pose: Matrix, H: int, W: int) -> tuple[int, int, int, int]:
@@ -167,6 +240,7 @@ def _bounds(layer: Layer, pose: Matrix, H: int, W: int) -> tuple[int, int, int, 
     if (corners[2] <= 1e-3).any():  # reaches behind the camera: be safe, paint everywhere
         return 0, 0, W, H
     x, y = corners[:2] / corners[2]
-    low, high = np.floor([x.min(), y.min()]), np.ceil([x.max(), y.max()]) + 1
+    most = 0.0 if layer.bend is None else float(np.abs(layer.bend.pull).sum())
+    low, high = np.floor([x.min(), y.min()]) - most, np.ceil([x.max(), y.max()]) + 1 + most
     (x0, y0), (x1, y1) = np.clip(low, 0, [W, H]), np.clip(high, 0, [W, H])
     return int(x0), int(y0), int(x1), int(y1)

@@ -8,13 +8,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.flow import textures
-from flowmatch.flow.scene import FlowSample, Layer, Matrix, Motion, Scene, shift
+from flowmatch.flow.effects import degrade, expose_moving
+from flowmatch.flow.rooms import (
+    Box,
+    Drive,
+    PlaneMotion,
+    box_layers,
+    random_box,
+    random_drive,
+    vector,
+)
+from flowmatch.flow.scene import Bend, FlowSample, Layer, Matrix, Motion, Movement, Scene, shift
 from flowmatch.io.image import IMAGE_SUFFIXES, read_image
 
 Generator = np.random.Generator
@@ -58,6 +69,9 @@ class SyntheticFlow:
         size: Height and width of the frames.
         motion: Factors on all motions and how often each is drawn, ``(factor, weight)``. At factor
             1 the camera moves by about 5 pixels and objects by 7 more.
+        rooms: Share of the scenes that are planes in space under a moving camera (`rooms`), the
+            others being flat layers.
+        backward: Give the flow from the second frame to the first, and its occlusion, as well.
         seed: Another seed, another collection.
         length: The number of items it claims to have.
 
@@ -70,6 +84,8 @@ class SyntheticFlow:
     sources: Sources = field(default_factory=Sources)
     size: tuple[int, int] = (192, 256)
     motion: tuple[tuple[float, float], ...] = ((0.3, 0.2), (1.0, 0.5), (2.5, 0.3))
+    rooms: float = 0.35
+    backward: bool = False
     seed: int = 0
     length: int = 1_000_000
 
@@ -80,11 +96,13 @@ class SyntheticFlow:
         if not 0 <= index < self.length:
             raise IndexError(f"index must be below {self.length}, got {index}")
         rng = np.random.default_rng([self.seed, index])
-        scene = random_scene(rng, self.sources, self.size, self._factor(rng))
+        draw = random_room if rng.random() < self.rooms else random_scene
+        scene = draw(rng, self.sources, self.size, self._factor(rng))
         first, second = scene.view(0), scene.view(1)
         flow, occluded = scene.flow(first, 0, 1, seen=second)
-        one, two = degrade(rng, first.image, second.image)
-        return flip(rng, FlowSample(one, two, flow, occluded))
+        one, two = degrade(rng, *expose_moving(rng, scene, first, second))
+        back = scene.flow(second, 1, 0, seen=first) if self.backward else (None, None)
+        return flip(rng, FlowSample(one, two, flow, occluded, *back))
 
     def _factor(self, rng: Generator) -> float:
         factors, weights = np.array(self.motion, np.float64).T
@@ -94,7 +112,7 @@ class SyntheticFlow:
 def random_scene(
     rng: Generator, sources: Sources, size: tuple[int, int], factor: float = 1.0
 ) -> Scene:
-    """Draw a background, two to eight objects, and how everything moves.
+    """Draw a background, two to twelve objects, and how everything moves.
 
     Args:
         rng: The only source of chance.
@@ -105,14 +123,75 @@ def random_scene(
     H, W = size
     camera = random_motion(rng, (W / 2, H / 2), factor, angle=0.04, zoom=0.04, pixels=5)
     layers = [background(rng, sources, size)]
-    for _ in range(rng.integers(2, 9)):
-        centre = (rng.uniform(-0.1, 1.1) * W, rng.uniform(-0.1, 1.1) * H)
-        pixels = np.exp(rng.uniform(np.log(25), np.log(200)))
+    for _ in range(rng.integers(2, 13)):
+        centre, pixels = random_spot(rng, size)
         motion = Motion()  # a fifth stand still in the world and only follow the camera
         if rng.random() < 0.8:
             motion = random_motion(rng, centre, factor, angle=0.08, zoom=0.06, pixels=7)
-        layers.append(foreground(rng, sources, centre, pixels, motion))
+        layers.append(foreground(rng, sources, centre, pixels, motion, factor))
     return Scene(size, tuple(layers), camera)
+
+
+def random_room(
+    rng: Generator, sources: Sources, size: tuple[int, int], factor: float = 1.0
+) -> Scene:
+    """Draw a box in space, up to eight objects in it, and a camera that moves through it.
+
+    Args:
+        rng: The only source of chance.
+        sources: Where the textures come from.
+        size: Height and width of the frames.
+        factor: Multiplies the motion of the camera and of the objects.
+    """
+    box = random_box(rng)
+    camera = random_drive(rng, size, box, factor)
+    backdrop = background(rng, sources, size)
+    layers = box_layers(box, camera, backdrop.texture, backdrop.place)
+    for _ in range(rng.integers(0, 9)):
+        centre, pixels = random_spot(rng, size)
+        motion = _standing(rng, box, camera, centre, factor)
+        layers.append(foreground(rng, sources, centre, pixels, motion, factor))
+    return Scene(size, tuple(layers))
+
+
+def _standing(
+    rng: Generator, box: Box, camera: Drive, centre: tuple[float, float], factor: float
+) -> PlaneMotion:
+    """Stand a plane in the box, seen at `centre`, turned a little, half of the time moving."""
+    depth = float(box.depth(camera, centre)) * rng.uniform(0.35, 0.95)
+    depth = max(depth, 2 * abs(camera.velocity[2]) + 0.2)
+    point = depth * np.linalg.inv(camera.matrix) @ np.array([*centre, 1.0])
+    normal = np.array([*(rng.normal(size=2) * 0.3), 1.0])
+    velocity = np.zeros(3)
+    if rng.random() < 0.5:
+        pixels = min(rng.exponential(7 * factor), 56 * factor)
+        heading = rng.uniform(0, 2 * np.pi)
+        way = np.array([np.cos(heading), np.sin(heading), rng.normal() * 0.5])
+        velocity = way * pixels * depth / camera.focal
+        velocity[2] = np.clip(velocity[2], -0.3 * depth, 0.3 * depth)
+    return PlaneMotion(camera, vector(normal), float(normal @ point), vector(velocity))
+
+
+def random_spot(rng: Generator, size: tuple[int, int]) -> tuple[tuple[float, float], float]:
+    """Draw where an object is, perhaps half outside the frame, and how large, in pixels."""
+    H, W = size
+    centre = (rng.uniform(-0.1, 1.1) * W, rng.uniform(-0.1, 1.1) * H)
+    return centre, float(np.exp(rng.uniform(np.log(20), np.log(200))))
+
+
+def random_bend(
+    rng: Generator, centre: tuple[float, float], pixels: float, factor: float
+) -> Bend | None:
+    """Let a sixth of the objects bend, by at most a fifth of their size."""
+    if rng.random() >= 1 / 6:
+        return None
+    count = int(rng.integers(1, 4))
+    reach = pixels * rng.uniform(0.15, 0.4, count)
+    pull = rng.normal(size=(count, 2)) * min(3 * factor, 8)
+    # Steeper than this and the object would fold over itself.
+    most = (0.5 * reach / count)[:, None]
+    centres = np.array(centre) + rng.normal(size=(count, 2)) * pixels / 4
+    return Bend(centres, pull.clip(-most, most), reach)
 
 
 def random_motion(
@@ -158,7 +237,12 @@ def background(rng: Generator, sources: Sources, size: tuple[int, int]) -> Layer
 
 
 def foreground(
-    rng: Generator, sources: Sources, centre: tuple[float, float], pixels: float, motion: Motion
+    rng: Generator,
+    sources: Sources,
+    centre: tuple[float, float],
+    pixels: float,
+    motion: Movement,
+    factor: float = 1.0,
 ) -> Layer:
     """Take a cut-out, or cut a random shape out of a texture, `pixels` large, at `centre`."""
     if sources.cutouts and rng.random() < 0.6:
@@ -175,50 +259,27 @@ def foreground(
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     turn: Matrix = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
     place = shift(*centre) @ turn @ shift(-w / 2, -h / 2)
-    return Layer(colours, place, motion, alpha)
-
-
-def degrade(
-    rng: Generator, first: NDArray[np.float32], second: NDArray[np.float32]
-) -> tuple[Image, Image]:
-    """Give both frames one camera's blur, tone and noise, and each a little of its own."""
-    blur = rng.uniform(0.3, 1.2) if rng.random() < 0.3 else 0.0
-    gamma, contrast = np.exp(rng.normal(size=2) * 0.2)
-    brightness, colour = rng.normal() * 15, np.exp(rng.normal(size=3) * 0.1)
-    sigma = np.float32(abs(rng.normal()) * 4)
-
-    def expose(image: NDArray[np.float32]) -> Image:
-        blurred = cv2.GaussianBlur(image, (0, 0), blur) if blur else image
-        own_contrast = contrast * np.exp(rng.normal() * 0.03)
-        own_brightness = brightness + rng.normal() * 3
-        # Tone as a table of 256 entries for each channel: a power for each pixel is slow.
-        levels = (np.arange(256)[:, None] / 255) ** gamma * 255 * colour
-        table = ((levels - 128) * own_contrast + 128 + own_brightness).astype(np.float32)
-        toned = cv2.LUT(np.rint(blurred).clip(0, 255).astype(np.uint8), table[None])
-        noise = sigma * rng.standard_normal(image.shape, dtype=np.float32)
-        return (toned + noise).clip(0, 255).astype(np.uint8)
-
-    return expose(first), expose(second)
+    return Layer(colours, place, motion, alpha, random_bend(rng, centre, pixels, factor))
 
 
 def flip(rng: Generator, sample: FlowSample) -> FlowSample:
     """Mirror a sample, left to right, top to bottom, or not, and shuffle its colours sometimes."""
-    first, second, flow, occluded = sample
-    if rng.random() < 0.5:
-        first, second, occluded = first[:, ::-1], second[:, ::-1], occluded[:, ::-1]
-        flow = flow[:, ::-1] * np.array([-1, 1], np.float32)
-    if rng.random() < 0.5:
-        first, second, occluded = first[::-1], second[::-1], occluded[::-1]
-        flow = flow[::-1] * np.array([1, -1], np.float32)
-    if rng.random() < 0.3:
-        order = rng.permutation(3)
-        first, second = first[..., order], second[..., order]
-    return FlowSample(
-        np.ascontiguousarray(first),
-        np.ascontiguousarray(second),
-        np.ascontiguousarray(flow),
-        np.ascontiguousarray(occluded),
-    )
+    across, down = rng.random() < 0.5, rng.random() < 0.5
+    order = rng.permutation(3) if rng.random() < 0.3 else np.arange(3)
+    place = (slice(None, None, -1 if down else 1), slice(None, None, -1 if across else 1))
+    sign = np.array([-1 if across else 1, -1 if down else 1], np.float32)
+
+    def turned(name: str, part: Any) -> Any:
+        if part is None:
+            return None
+        part = part[place]
+        if name in ("first", "second"):
+            part = part[..., order]
+        if name in ("flow", "backward"):
+            part = part * sign
+        return np.ascontiguousarray(part)
+
+    return FlowSample(**{name: turned(name, part) for name, part in sample._asdict().items()})
 
 
 def _pictures(folder: Path | None) -> tuple[Path, ...]:

@@ -51,14 +51,79 @@ def gradient(rng: Generator, size: int) -> Image:
     return _to_image(start + ramp[..., None] * change + rng.normal(size=(size, size, 1)) * 2)
 
 
+def voronoi(rng: Generator, size: int) -> Image:
+    """Return cells around random points, each of one colour, or with dark seams: stones."""
+    points = (rng.random((int(rng.integers(20, 400)), 2)) * size).astype(np.int64)
+    seeds = np.full((size, size), 255, np.uint8)
+    seeds[points[:, 1], points[:, 0]] = 0
+    distance, label = cv2.distanceTransformWithLabels(
+        seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    colours = rng.uniform(0, 255, 3) + rng.normal(size=(int(label.max()) + 1, 3)) * 50
+    image = colours[label]
+    if rng.random() < 0.5:
+        image *= 1 - np.clip(distance / rng.uniform(5, 60), 0, 0.7)[..., None]
+    return _to_image(image + (noise(rng, size).astype(np.float32) - 128) * rng.uniform(0, 0.3))
+
+
+def stripes(rng: Generator, size: int) -> Image:
+    """Return stripes or a checkerboard: what repeats is easily matched with its neighbour."""
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32)
+    angle, period = rng.uniform(0, np.pi), np.exp(rng.uniform(np.log(6), np.log(80)))
+    across = (x * np.cos(angle) + y * np.sin(angle)) / period
+    wave = np.sin(2 * np.pi * across)
+    if rng.random() < 0.5:
+        along = (y * np.cos(angle) - x * np.sin(angle)) / (period * rng.uniform(0.5, 2))
+        wave = wave * np.sin(2 * np.pi * along)
+    share = np.clip(wave * rng.uniform(1, 8), -1, 1)[..., None] / 2 + 0.5
+    colours = rng.uniform(0, 255, (2, 3))
+    return _to_image(
+        colours[0] * share + colours[1] * (1 - share) + rng.normal(size=(size, size, 1))
+    )
+
+
+def writing(rng: Generator, size: int) -> Image:
+    """Return lines of random letters on a plain ground."""
+    image = np.full((size, size, 3), rng.uniform(0, 255, 3), np.uint8)
+    scale = float(rng.uniform(0.4, 2))
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789  .,"))
+    for y in range(int(25 * scale), size, int(32 * scale)):
+        line = "".join(rng.choice(letters, 120))
+        colour = tuple(rng.uniform(0, 255, 3).tolist())
+        thick = int(rng.integers(1, 4))
+        cv2.putText(
+            image, line, (4, y), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thick, cv2.LINE_AA
+        )
+    return image
+
+
+def plain(rng: Generator, size: int) -> Image:
+    """Return one colour with a little grain: a wall, or the sky."""
+    grain = rng.normal(size=(size, size, 1)) * rng.uniform(0, 2)
+    return _to_image(rng.uniform(0, 255, 3) + grain)
+
+
+TEXTURES = {
+    dead_leaves: 0.45,
+    noise: 0.2,
+    voronoi: 0.1,
+    stripes: 0.05,
+    writing: 0.05,
+    gradient: 0.1,
+    plain: 0.05,
+}
+
+
 def texture(rng: Generator, size: int) -> Image:
     """Return one of the textures of this file, ``[size, size, 3]``."""
-    draw = rng.choice(np.array(["leaves", "noise", "gradient"]), p=[0.6, 0.28, 0.12])
-    return {"leaves": dead_leaves, "noise": noise, "gradient": gradient}[str(draw)](rng, size)
+    chosen = list(TEXTURES)[int(rng.choice(len(TEXTURES), p=list(TEXTURES.values())))]
+    return chosen(rng, size)
 
 
 def outline(rng: Generator, size: int) -> Image:
-    """Return the opacity ``[size, size]`` of a random shape: polygon, blob, bar or ring."""
+    """Return the opacity ``[size, size]`` of a random shape: polygon, blob, bar, ring or fence."""
+    if rng.random() < 0.08:
+        return _fence(rng, size)
     alpha = np.zeros((size, size), np.uint8)
     half = size / 2
     if rng.random() < 0.5:
@@ -78,6 +143,18 @@ def outline(rng: Generator, size: int) -> Image:
         middle = points.mean(axis=0)
         inner = middle + (points - middle) * rng.uniform(0.3, 0.7)
         cv2.fillPoly(alpha, [inner.astype(np.int32)], 0, cv2.LINE_AA)
+    return alpha
+
+
+def _fence(rng: Generator, size: int) -> Image:
+    """Return a grid of thin bars: the thing behind it shows through everywhere."""
+    alpha = np.zeros((size, size), np.uint8)
+    gap, thick = int(rng.integers(size // 12, size // 4)), int(rng.integers(2, max(3, size // 40)))
+    crossed = rng.random() < 0.5
+    for k in range(thick):
+        alpha[:, k::gap] = 255
+        if crossed:
+            alpha[k::gap] = 255
     return alpha
 
 

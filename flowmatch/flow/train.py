@@ -1,7 +1,7 @@
-"""Recipes for flow networks, and the one function that follows them."""
+"""The one function that follows a recipe for a flow network."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,82 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from flowmatch import training
+from flowmatch.flow.augment import AugmentedPairs, Mixture
+from flowmatch.flow.clips import ClipPairs
+from flowmatch.flow.datasets import find_pairs
 from flowmatch.flow.estimate import to_full_resolution
-from flowmatch.flow.losses import FLOWNET_WEIGHTS, LOSSES, Loss
+from flowmatch.flow.losses import LOSSES, Loss
 from flowmatch.flow.networks import MODELS
+from flowmatch.flow.recipes import VIDEO, FlowRecipe
 from flowmatch.flow.scene import FlowSample
 from flowmatch.flow.synthetic import Sources, SyntheticFlow
-from flowmatch.training import Progress, Schedule
-
-
-@dataclass(frozen=True)
-class FlowRecipe:
-    """All that makes one set of weights, except the pictures.
-
-    Attributes:
-        model: Name in `MODELS`.
-        arguments: Of its constructor.
-        loss: Name in `LOSSES`.
-        loss_weights: One for each flow that the network gives.
-        schedule: Steps, batch size, learning rate.
-        size: Height and width of the training frames.
-        motion: As in `SyntheticFlow`.
-        seed: Of the samples and of the network's first weights.
-    """
-
-    model: str
-    schedule: Schedule
-    loss: str
-    loss_weights: tuple[float, ...]
-    arguments: dict[str, Any] = field(default_factory=dict)
-    size: tuple[int, int] = (192, 256)
-    motion: tuple[tuple[float, float], ...] = ((0.3, 0.2), (1.0, 0.5), (2.5, 0.3))
-    seed: int = 0
-
-
-# The full resolution, then at each level the corrected flow and the first guess.
-_PYRAMID_LOSS = ("robust", (1.0, *(1.0, 0.5) * 4))
-_FLOWNET_LOSS = ("multiscale-epe", FLOWNET_WEIGHTS)
-_LONG_MOTION = ((0.4, 0.2), (1.0, 0.35), (2.5, 0.25), (5.0, 0.2))
-
-RECIPES: dict[str, FlowRecipe] = {
-    # Small frames and motions first: the network learns to match within minutes. The second stage
-    # starts from the first's weights (--start), with larger frames and longer motions.
-    "pyramid-small": FlowRecipe("pyramid", Schedule(steps=3000, batch=6), *_PYRAMID_LOSS),
-    "pyramid-large": FlowRecipe(
-        "pyramid",
-        Schedule(steps=4000, batch=4, learning_rate=6e-4),
-        *_PYRAMID_LOSS,
-        size=(256, 384),
-        motion=_LONG_MOTION,
-        seed=1,
-    ),
-    # What is learnt last is kept best: the third stage brings sub-pixel motion back.
-    "pyramid-fine": FlowRecipe(
-        "pyramid",
-        Schedule(steps=2200, batch=4, learning_rate=4e-4),
-        *_PYRAMID_LOSS,
-        size=(256, 384),
-        motion=((0.2, 0.25), (0.6, 0.25), (1.0, 0.25), (2.5, 0.15), (5.0, 0.1)),
-        seed=2,
-    ),
-    "flownets-thin": FlowRecipe(
-        "flownets",
-        Schedule(steps=100_000, batch=8, learning_rate=4e-4, weight_decay=4e-4),
-        *_FLOWNET_LOSS,
-        arguments={"width": 0.375},
-        size=(320, 448),
-        motion=_LONG_MOTION,
-    ),
-    "flownetc-thin": FlowRecipe(
-        "flownetc",
-        Schedule(steps=100_000, batch=8, learning_rate=4e-4, weight_decay=4e-4),
-        *_FLOWNET_LOSS,
-        arguments={"width": 0.375},
-        size=(320, 448),
-        motion=_LONG_MOTION,
-    ),
-}
+from flowmatch.flow.unsupervised import unsupervised_loss
+from flowmatch.training import Progress
 
 
 def train_flow(
@@ -94,24 +29,31 @@ def train_flow(
     sources: Sources,
     checkpoint: Path,
     *,
+    data: Mapping[str, Path] | None = None,
+    video: str | Path | None = None,
     start: dict[str, Tensor] | None = None,
     resume: bool = False,
     device: str = "cpu",
     precision: str = "bfloat16",
     workers: int = 1,
+    logs: Path | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> nn.Module:
-    """Train a flow network on synthetic pairs.
+    """Train a flow network on synthetic pairs, on datasets, or on a video.
 
     Args:
         recipe: What to train, how, on what motions.
-        sources: Pictures that the pairs are made from.
+        sources: Pictures that synthetic pairs are made from.
         checkpoint: File the state is kept in.
+        data: Folders of real datasets by name, such as ``{"chairs": Path("FlyingChairs")}``. Names
+            matter to recipes that mix datasets; for others they are half of the pairs.
+        video: What a recipe without truth learns from.
         start: Weights to begin with, such as an earlier stage's.
         resume: Continue from `checkpoint` if it exists.
         device: Where to train.
         precision: Type of the convolutions, as in `flowmatch.training.train`.
-        workers: Processes that render pairs.
+        workers: Processes that render or read pairs.
+        logs: Folder for TensorBoard; None writes none.
         report: Called after every step.
 
     Returns:
@@ -119,8 +61,10 @@ def train_flow(
 
     Raises:
         TrainingDiverged: The loss is no longer a number.
-        ValueError: `checkpoint` belongs to another run, or `start` to another network.
+        ValueError: `checkpoint` belongs to another run, `start` to another network, or what the
+            recipe learns from is missing.
     """
+    samples = find_samples(recipe, sources, data or {}, video)
     torch.manual_seed(recipe.seed)
     model = MODELS[recipe.model](**recipe.arguments)
     if start is not None:
@@ -128,12 +72,14 @@ def train_flow(
         if shapes[0] != shapes[1]:
             raise ValueError(f"the weights to start from do not fit {recipe.model}")
         model.load_state_dict(start)
-    samples = SyntheticFlow(sources, recipe.size, recipe.motion, recipe.seed)
+    compare: Callable[..., tuple[Tensor, dict[str, float]]] = unsupervised_loss
+    if recipe.loss != VIDEO:
+        compare = partial(flow_loss, loss=LOSSES[recipe.loss])
     return training.train(
         model,
         samples,
         collate,
-        partial(flow_loss, loss=LOSSES[recipe.loss], weights=recipe.loss_weights),
+        partial(compare, weights=recipe.loss_weights),
         recipe.schedule,
         checkpoint=checkpoint,
         run=_plain(asdict(recipe)),
@@ -141,8 +87,44 @@ def train_flow(
         workers=workers,
         device=device,
         precision=precision,
+        logs=logs,
         report=report,
     )
+
+
+def find_samples(
+    recipe: FlowRecipe, sources: Sources, data: Mapping[str, Path], video: str | Path | None
+) -> training.Samples:
+    """Return what a recipe learns from; everything is checked before the first step.
+
+    Raises:
+        ValueError: Something that the recipe needs is missing, or is given and not used.
+        FileNotFoundError: A folder is missing.
+    """
+    if recipe.loss == VIDEO:
+        if video is None or data:
+            raise ValueError("this recipe learns from a video alone: give --video, and no --data")
+        return ClipPairs.from_video(video, recipe.size, recipe.seed)
+    if video is not None:
+        raise ValueError("this recipe learns from true flow: --video is for recipes without")
+    augmentation = recipe.augment()
+    real = {
+        name: AugmentedPairs(find_pairs(folder, train=True), augmentation, recipe.seed)
+        for name, folder in data.items()
+    }
+    if recipe.mix:
+        wanted = dict(recipe.mix)
+        if wanted.keys() != real.keys():
+            raise ValueError(
+                f"this recipe learns from {', '.join(wanted)}: give each as --data NAME:FOLDER, "
+                f"got {', '.join(real) or 'none'}"
+            )
+        return Mixture([(real[name], often) for name, often in recipe.mix], recipe.seed)
+    synthetic = SyntheticFlow(sources, recipe.size, recipe.motion, seed=recipe.seed)
+    if not real:
+        return synthetic
+    shares = [(pairs, 0.5 / len(real)) for pairs in real.values()]
+    return Mixture([(synthetic, 0.5), *shares], recipe.seed)
 
 
 def collate(samples: Sequence[FlowSample]) -> list[Tensor]:
@@ -161,7 +143,7 @@ def flow_loss(
     flows = model(first.float() / 255, second.float() / 255)
     with torch.no_grad():
         error = to_full_resolution(flows[0].float(), *truth.shape[-2:]) - truth
-        epe = torch.linalg.vector_norm(error, dim=1).mean().item()
+        epe = torch.linalg.vector_norm(error, dim=1).nanmean().item()
     return loss(flows, truth, weights), {"epe": epe}
 
 

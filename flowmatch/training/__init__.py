@@ -1,13 +1,16 @@
 """One training loop for every task."""
 
 from flowmatch.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from flowmatch.training.loop import Progress, Schedule, TrainingDiverged, train
+from flowmatch.training.loop import Progress, Samples, TrainingDiverged, is_first_process, train
+from flowmatch.training.schedule import Schedule
 
 __all__ = [
     "Checkpoint",
     "Progress",
+    "Samples",
     "Schedule",
     "TrainingDiverged",
+    "is_first_process",
     "load_checkpoint",
     "save_checkpoint",
     "train",

@@ -14,6 +14,8 @@ class Checkpoint(TypedDict):
     run: dict[str, Any]  # what must be the same when the run goes on: recipe, seed, network
     model: dict[str, Any]
     optimizer: dict[str, Any]
+    average: dict[str, Any]  # the moving average of the model's state; empty without one
+    random: Any  # the state of torch's generator, a tensor
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

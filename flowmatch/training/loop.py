@@ -1,18 +1,25 @@
 """The training loop: a model, samples, a loss, a schedule; stops and resumes without a trace."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from flowmatch.training.average import Average
 from flowmatch.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from flowmatch.training.schedule import Schedule
 
-PRECISIONS = ("bfloat16", "float32")  # float16 would need its loss scaled
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+PRECISIONS = {"bfloat16": "bf16", "float32": "no"}  # float16 would need its loss scaled
+LOG_EVERY = 10  # steps
 
 Batch = Any
 Loss = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, float]]]
@@ -28,27 +35,6 @@ class Samples(Protocol):
 
 class TrainingDiverged(ValueError):
     """The loss is no longer a number."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast.
-
-    Attributes:
-        steps: Optimiser steps in all.
-        batch: Samples in a step.
-        learning_rate: The peak of the one-cycle schedule (Smith & Topin 2018).
-        weight_decay: Of AdamW.
-        warmup: Share of the steps that lead up to the peak.
-        clip: Largest norm of the gradient.
-    """
-
-    steps: int
-    batch: int
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    warmup: float = 0.04
-    clip: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,16 +54,19 @@ class Progress:
 
 @dataclass(frozen=True)
 class _Order:
-    """The indices of the batches from `start` on: what a resumed run has left."""
+    """The indices of one process's share of the batches from `start` on."""
 
     start: int
-    steps: int
-    batch: int
+    schedule: Schedule
     length: int
+    process: int
+    processes: int
 
     def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.start, self.steps):
-            yield [(step * self.batch + k) % self.length for k in range(self.batch)]
+        batch = self.schedule.batch
+        for step in range(self.start, self.schedule.steps):
+            mine = range(self.process, batch, self.processes)
+            yield [(step * batch + k) % self.length for k in mine]
 
 
 def train(
@@ -94,12 +83,15 @@ def train(
     workers: int = 1,
     device: str = "cpu",
     precision: str = "bfloat16",
+    logs: Path | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> nn.Module:
     """Train `model` in place and return it, in eval mode.
 
     Samples come in the order of their indices, so a run that was stopped and resumed ends with the
-    same bits as one that was not (on the same machine and number of threads).
+    same bits as one that was not (on the same machine and number of threads). Started by
+    ``torchrun`` or ``accelerate launch``, every process takes its share of each batch, on a device
+    of its own, and the first one writes and reports.
 
     Args:
         model: What is trained.
@@ -111,87 +103,145 @@ def train(
         run: What identifies the run; a checkpoint of another one is not continued.
         resume: Continue from `checkpoint` if it exists.
         every: Steps between checkpoints.
-        workers: Processes that make samples; 0 makes them in this one.
-        device: Where to train.
+        workers: Processes that make samples, for each that trains; 0 makes them in this one.
+        device: Where to train; with several processes, only ``"cpu"`` or not matters.
         precision: ``"bfloat16"`` or ``"float32"``: the type of the convolutions.
-        report: Called after every step.
+        logs: Folder for TensorBoard's event files; None writes none.
+        report: Called after every step, by the first process.
 
     Raises:
         TrainingDiverged: The loss became NaN or infinite; the batch is saved beside `checkpoint`.
-        ValueError: `checkpoint` belongs to another run, or `precision` is something else.
+        ValueError: `checkpoint` belongs to another run, `precision` is something else, or the
+            batch cannot be split among the processes.
+        ImportError: accelerate (or for `logs`, tensorboard) is not installed.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    checkpoint.parent.mkdir(
-        parents=True, exist_ok=True
-    )  # found out now, not at the first checkpoint
-    model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    accelerator = _accelerator(device, precision)
+    processes = accelerator.num_processes
+    if schedule.batch % processes:
+        raise ValueError(f"a batch of {schedule.batch} cannot be split among {processes} processes")
+    # Found out now, not at the first checkpoint.
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    model.to(accelerator.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    start = _restore(model, optimizer, checkpoint, run) if resume and checkpoint.exists() else 0
-    order = _Order(start, schedule.steps, schedule.batch, len(samples))
+    state = _State(model, optimizer, Average(model, schedule.average), checkpoint, run)
+    start = state.restore() if resume and checkpoint.exists() else 0
+    wrapped, stepper = accelerator.prepare(model, optimizer)
+    order = _Order(start, schedule, len(samples), accelerator.process_index, processes)
     dataset: Dataset[Any] = samples  # type: ignore[assignment]  # it has what DataLoader needs
     loader = DataLoader(dataset, batch_sampler=order, collate_fn=collate, num_workers=workers)
+    writer = _writer(logs, start) if accelerator.is_main_process else None
     began = time.monotonic()
-    for step, batch in enumerate(loader, start):
-        for group in optimizer.param_groups:
-            group["lr"] = _learning_rate(schedule, step)
-        batch = [part.to(device, non_blocking=True) for part in batch]
-        with torch.autocast(
-            torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"
-        ):
-            value, metrics = loss(model, batch)
-        if not torch.isfinite(value):
-            culprit = checkpoint.with_suffix(".batch.pt")
-            torch.save(batch, culprit)
-            raise TrainingDiverged(
-                f"the loss is {value.item()} at step {step}; its batch is in {culprit}"
-            )
-        _descend(model, optimizer, value, schedule.clip)
-        done = step + 1
-        if done % every == 0 or done == schedule.steps:
-            _keep(model, optimizer, checkpoint, run, done)
-        pace = (time.monotonic() - began) / (done - start)
-        report(Progress(done, schedule.steps, {"loss": value.item(), **metrics}, pace))
+    try:
+        for step, batch in enumerate(loader, start):
+            rate = schedule.rate_at(step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            batch = [part.to(accelerator.device, non_blocking=True) for part in batch]
+            value, metrics = loss(wrapped, batch)
+            _check_finite(accelerator, value, step, batch, checkpoint)
+            stepper.zero_grad()
+            accelerator.backward(value)
+            accelerator.clip_grad_norm_(model.parameters(), schedule.clip)
+            stepper.step()
+            state.average.update(model)
+            done = step + 1
+            if accelerator.is_main_process:
+                if done % every == 0 or done == schedule.steps:
+                    state.save(done)
+                metrics = {"loss": value.item(), **metrics}
+                if writer and (done % LOG_EVERY == 0 or done == schedule.steps):
+                    for name, number in {**metrics, "learning_rate": rate}.items():
+                        writer.add_scalar(name, number, done)
+                pace = (time.monotonic() - began) / (done - start)
+                report(Progress(done, schedule.steps, metrics, pace))
+    finally:
+        if writer:
+            writer.close()
+        accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)  # takes the autocast off again
+    if schedule.average:
+        model.load_state_dict(state.average.weights)
     return model.eval()
 
 
-def _descend(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(model.parameters(), clip)
-    optimizer.step()
+def is_first_process() -> bool:
+    """Return whether this process writes files and reports, among those that train together."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
-def _learning_rate(schedule: Schedule, step: int) -> float:
-    """One cycle: up along a cosine during the warm-up, then down along one to nearly nothing."""
-    peak, warm = schedule.learning_rate, schedule.warmup * schedule.steps
-    if step < warm:
-        return peak * (0.04 + 0.96 * _cosine(step / warm))
-    return peak * (1e-4 + (1 - _cosine((step - warm) / max(schedule.steps - warm, 1))))
+def _accelerator(device: str, precision: str) -> "Accelerator":
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    try:
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+    except ImportError as error:
+        raise ImportError(
+            f"training needs accelerate: pip install 'flowmatch[train]' ({error})"
+        ) from error
+    where = torch.device(device)
+    if where.type == "cuda" and where.index is not None:
+        torch.cuda.set_device(where)
+    # A second run in one process may want another device or precision than the first.
+    AcceleratorState._reset_state(reset_partial_state="RANK" not in os.environ)
+    return Accelerator(cpu=where.type == "cpu", mixed_precision=PRECISIONS[precision])
 
 
-def _cosine(share: float) -> float:
-    """Rise smoothly from 0 to 1."""
-    return 0.5 - 0.5 * float(torch.cos(torch.tensor(torch.pi * share)))
+def _writer(logs: Path | None, start: int) -> Any:
+    if logs is None:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError(
+            f"logs need tensorboard: pip install 'flowmatch[train]' ({error})"
+        ) from error
+    # What a stopped run logged after its last checkpoint will be logged again.
+    return SummaryWriter(str(logs), purge_step=start + 1 if start else None)
 
 
-def _keep(
-    model: nn.Module, optimizer: torch.optim.Optimizer, path: Path, run: dict[str, Any], step: int
+def _check_finite(
+    accelerator: "Accelerator", value: Tensor, step: int, batch: Batch, checkpoint: Path
 ) -> None:
-    state = Checkpoint(
-        step=step, run=run, model=model.state_dict(), optimizer=optimizer.state_dict()
-    )
-    save_checkpoint(path, state)
+    """Stop every process if the loss of any is no number; each saves its own share of the batch."""
+    if torch.isfinite(accelerator.reduce(value.detach())).all():
+        return
+    share = f".{accelerator.process_index}" if accelerator.num_processes > 1 else ""
+    culprit = checkpoint.with_suffix(f".batch{share}.pt")
+    torch.save(batch, culprit)
+    raise TrainingDiverged(f"the loss is {value.item()} at step {step}; its batch is in {culprit}")
 
 
-def _restore(
-    model: nn.Module, optimizer: torch.optim.Optimizer, path: Path, run: dict[str, Any]
-) -> int:
-    found = load_checkpoint(path)
-    if found["run"] != run:
-        raise ValueError(f"{path} belongs to another run: {found['run']}, not {run}")
-    model.load_state_dict(found["model"])
-    optimizer.load_state_dict(found["optimizer"])
-    return found["step"]
+@dataclass(frozen=True)
+class _State:
+    """Everything a checkpoint holds."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: Average
+    path: Path
+    run: dict[str, Any]
+
+    def save(self, step: int) -> None:
+        save_checkpoint(
+            self.path,
+            Checkpoint(
+                step=step,
+                run=self.run,
+                model=self.model.state_dict(),
+                optimizer=self.optimizer.state_dict(),
+                average=self.average.weights,
+                random=torch.get_rng_state(),
+            ),
+        )
+
+    def restore(self) -> int:
+        found = load_checkpoint(self.path)
+        if found["run"] != self.run:
+            raise ValueError(f"{self.path} belongs to another run: {found['run']}, not {self.run}")
+        self.model.load_state_dict(found["model"])
+        self.optimizer.load_state_dict(found["optimizer"])
+        self.average.restore(found["average"], found["step"])
+        torch.set_rng_state(found["random"])
+        return found["step"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flowmatch.bench import OPS, Case, Implementation, Row, measure_all, measure_ceilings, shape_of
-from flowmatch.bench.measure import PeakMemory
+from flowmatch.devices import PeakMemory
 
 
 def square_case(**settings):

@@ -183,7 +183,7 @@ def test_synth_sheet(tmp_path):
 
 def test_train_stops_and_resumes(tmp_path, monkeypatch, capsys):
     from flowmatch.flow import load
-    from flowmatch.flow.train import RECIPES
+    from flowmatch.flow.recipes import RECIPES
     from flowmatch.training import Schedule
 
     tiny = replace(RECIPES["pyramid-small"], schedule=Schedule(2, batch=1), size=(64, 64))

@@ -48,18 +48,18 @@ def test_table(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert err == ""
     lines = [line.split() for line in out.splitlines()]
-    assert lines[0] == ["EPE", "Fl-all", ">1px", ">3px", ">5px", "s0-10", "ms"]
+    assert lines[0] == ["EPE", "Fl-all", ">1px", ">3px", ">5px", "s0-10", "ms", "MB"]
     for line in ("a [red]sofa[bold]", "tree", "mean (2 pairs)"):
         assert line in [line.strip() for line in out.splitlines()]
-    ours = [line[1:-1] for line in lines if line[:1] == ["flowmatch"]]
+    ours = [line[1:7] for line in lines if line[:1] == ["flowmatch"]]
     assert ours == [
         ["0.000", "0.0", "0.0", "0.0", "0.0", "0.00"],
         ["4.000", "100.0", "100.0", "100.0", "0.0", "4.00"],
         ["2.000", "50.0", "50.0", "50.0", "0.0", "2.00"],
     ]
-    still = [line[1:-1] for line in lines if line[:1] == ["zero"]]
+    still = [line[1:7] for line in lines if line[:1] == ["zero"]]
     assert still[0] == ["5.000", "100.0", "100.0", "100.0", "0.0", "5.00"]
-    assert [line[0] for line in lines if len(line) == 8][:5] == [
+    assert [line[0] for line in lines if len(line) == 9][:5] == [
         "flowmatch", "dis", "dis+refine", "farneback", "zero",
     ]  # fmt: skip
     assert "2 pairs, each weighing the same in a mean; flowmatch is default on" in out
@@ -151,3 +151,18 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, capsys):
 def test_help(capsys):
     assert main(["eval", "--help"]) == 0
     assert "flow" in capsys.readouterr().out
+
+
+def test_page_has_pictures_and_tables(tmp_path, capsys):
+    pair_in(tmp_path / "data" / "<b>sofa")
+    pair_in(tmp_path / "data" / "tree", (3, 0))
+    page = tmp_path / "page.html"
+    assert main(["eval", "flow", str(tmp_path / "data"), "--html", str(page)]) == 0
+    assert str(page) in capsys.readouterr().err
+    text = page.read_text()
+    assert text.count("<figure>") == 2 * 7  # frames, truth, ours, DIS, an error map for each
+    assert text.count("data:image/jpeg;base64,") == 2 * 7
+    assert "&lt;b&gt;sofa" in text
+    assert "<b>sofa" not in text
+    assert text.count("<table>") == 3  # the mean, and one for each
+    assert "<td><b>0.000</b>" in text

@@ -307,3 +307,41 @@ def test_development_data(shared_data):
     loaded = load_pair(sintel)
     assert loaded.first.shape == (436, 1024, 3)
     assert 0 < loaded.occluded.mean() < 0.5
+
+
+# ---- To train on -------------------------------------------------------------------------------
+
+
+def test_flying_chairs_trains_on_the_other_half(tmp_path):
+    chairs(tmp_path / "data", 1, 2, 3)
+    (tmp_path / "FlyingChairs_train_val.txt").write_text("1\n2\n1\n")
+    assert [pair.name for pair in find_pairs(tmp_path, train=True)] == ["00001", "00003"]
+    assert [pair.name for pair in find_pairs(tmp_path)] == ["00002"]
+
+
+def test_flying_things(tmp_path):
+    scene = "A/0003"
+    for n in (6, 7, 8):
+        picture(tmp_path / f"frames_cleanpass/TRAIN/{scene}/left/{n:04d}.png", n)
+        for way, name in (("into_future", "Future"), ("into_past", "Past")):
+            flow = tmp_path / f"optical_flow/TRAIN/{scene}/{way}/left"
+            field(flow / f"OpticalFlowInto{name}_{n:04d}_L.pfm", n)
+    pairs = {pair.name: pair for pair in find_pairs(tmp_path)}
+    assert sorted(name.split("/", 3)[3] for name in pairs) == [
+        "into_future/left/0006", "into_future/left/0007",
+        "into_past/left/0007", "into_past/left/0008",
+    ]  # fmt: skip
+    past = load_pair(pairs[f"frames_cleanpass/{scene}/into_past/left/0008"])
+    assert (past.first[0, 0, 0], past.second[0, 0, 0], past.truth[0, 0, 0]) == (8, 7, 8)
+
+
+def test_hd1k(tmp_path):
+    for sequence, number in ((0, 0), (0, 1), (0, 2), (1, 7)):
+        name = f"{sequence:06d}_{number:04d}.png"
+        picture(tmp_path / "hd1k_input/image_2" / name, 10 * number)
+        field(tmp_path / "hd1k_flow_gt/flow_occ" / name, number)
+    pairs = find_pairs(tmp_path)
+    assert [pair.name for pair in pairs] == ["000000_0000", "000000_0001"]
+    assert {pair.sequence for pair in pairs} == {"HD1K/000000"}
+    second = load_pair(pairs[1])
+    assert (second.first[0, 0, 0], second.second[0, 0, 0], second.truth[0, 0, 0]) == (10, 20, 1)

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from flowmatch.flow.losses import FLOWNET_WEIGHTS, multiscale_epe, robust_flow_loss
+from flowmatch.flow.losses import (
+    FLOWNET_WEIGHTS,
+    LOSSES,
+    multiscale_epe,
+    robust_flow_loss,
+    sequence_loss,
+    sequence_weights,
+)
 
 
 def two_levels():
@@ -55,8 +62,61 @@ def test_the_coarsest_level_weighs_most():
     assert FLOWNET_WEIGHTS == (0.005, 0.01, 0.02, 0.08, 0.32)
 
 
-@pytest.mark.parametrize("loss", [robust_flow_loss, multiscale_epe])
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_refuses_other_counts(loss):
     flows, truth = two_levels()
     with pytest.raises(ValueError, match="as many weights as flows"):
         loss(flows, truth, [1.0])
+
+
+def test_sequence_loss():
+    torch.manual_seed(0)
+    truth = torch.randn(1, 2, 3, 4, dtype=torch.float64)
+    truth[0, :, 1, 2] = 300.0  # 424 pixels long: too far
+    truth[0, 0, 0, 0] = torch.nan
+    flows = [torch.randn(1, 2, 3, 4, dtype=torch.float64) for _ in range(3)]
+    expected = 0.0
+    for flow, weight in zip(flows, (1.0, 0.8, 0.64), strict=True):
+        for y in range(3):
+            for x in range(4):
+                if (y, x) not in ((1, 2), (0, 0)):
+                    expected += weight * (flow - truth)[0, :, y, x].abs().sum().item() / 24
+    assert sequence_weights(3) == pytest.approx((1.0, 0.8, 0.64))
+    assert sequence_loss(flows, truth, sequence_weights(3)).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_what_is_not_known_does_not_count(loss):
+    """Whatever a flow says where the truth is not known, the loss and its gradient are the same."""
+    flows, truth = two_levels()
+    truth[:, :, :4, :8] = torch.nan  # whole blocks of the coarser level
+    truth[:, 1, 6, 11] = torch.nan
+    losses, gradients = [], []
+    for change in (0.0, 5.0):
+        changed = [flow.clone() for flow in flows]
+        changed[0][:, :, :4, :8] += change
+        changed[1][:, :, :1, :2] += change
+        changed[0].requires_grad_()
+        value = loss(changed, truth, [1.0, 0.5])
+        value.backward()
+        losses.append(value.item())
+        gradients.append(changed[0].grad)
+    assert losses[0] == pytest.approx(losses[1])
+    assert losses[0] > 0
+    assert (gradients[1][:, :, :4, :8] == 0).all()
+    assert (gradients[1][:, :, 6, 11] == 0).all()
+    assert all(g.isfinite().all() for g in gradients)
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_nothing_known_is_no_loss(loss):
+    flows, truth = two_levels()
+    assert loss(flows, truth * torch.nan, [1.0, 0.5]).item() == 0
+
+
+def test_partly_known_blocks_are_averaged_over_what_is_known():
+    truth = torch.ones(1, 2, 4, 4)
+    truth[..., 2:, :] = torch.nan
+    assert robust_flow_loss([torch.full((1, 2, 1, 1), 0.25)], truth, [1.0], 1.0).item() == (
+        pytest.approx(0.01)
+    )

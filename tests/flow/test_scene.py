@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flowmatch.flow.scene import Layer, Motion, Scene, shift
+from flowmatch.flow.scene import Bend, Layer, Motion, Scene, shift
 
 SQUARE = np.full((20, 20, 3), 250, np.uint8)
 OPAQUE = np.full((20, 20), 255, np.uint8)
@@ -113,3 +113,46 @@ def test_a_layer_outside_changes_nothing(photo):
     far = Layer(SQUARE, shift(500, 500), Motion(), OPAQUE)
     more = Scene(scene.size, (*scene.layers, far))
     assert (more.view(0).image == scene.view(0).image).all()
+
+
+BEND = Bend(np.array([[80.0, 60.0], [50.0, 30.0]]), np.array([[6.0, -4.0], [-3.0, 2.0]]),
+            np.array([30.0, 18.0]))  # fmt: skip
+
+
+def test_bend_by_hand():
+    """At its centre a bend pulls in full, one reach away by exp(-1/2)."""
+    one = Bend(np.array([[10.0, 20.0]]), np.array([[4.0, -2.0]]), np.array([5.0]))
+    found = one.at(np.array([[10.0, 15.0], [20.0, 20.0]]), 0.5)
+    np.testing.assert_allclose(found[:, 0], [2, -1])
+    np.testing.assert_allclose(found[:, 1], np.exp(-0.5) * np.array([2, -1]))
+
+
+def test_bend_follows_its_equation():
+    points = np.random.default_rng(0).uniform(0, 160, (2, 50))
+    ends = BEND.follow(points, 1.0)
+    np.testing.assert_allclose(ends, points + BEND.at(ends, 1.0), atol=1e-6)
+    assert np.abs(ends - points).max() > 1
+
+
+def test_flow_of_a_bent_layer_explains_the_second_frame(photo, fetch_back):
+    smooth = np.asarray(photo)[:256, :256].astype(np.float32)
+    for axis in (0, 1):
+        smooth = sum(np.roll(smooth, k, axis) for k in range(-4, 5)) / 9
+    background = Layer(smooth.astype(np.uint8), shift(-48, -68), bend=BEND)
+    scene = Scene((120, 160), (background,), Motion((80, 60), (2, 1), rotation=0.03))
+    first, second = scene.view(0), scene.view(1)
+    flow, hidden = scene.flow(first, 0, 1, seen=second)
+    rigid, _ = Scene(scene.size, (Layer(background.texture, background.place),),
+                     scene.camera).flow(first, 0, 1)  # fmt: skip
+    assert np.abs(flow - rigid).max() > 4
+    difference = np.abs(fetch_back(second.image, flow) - first.image)[~hidden].mean()
+    assert difference < 0.3 * np.abs(fetch_back(second.image, rigid) - first.image)[~hidden].mean()
+
+
+def test_bent_flow_backward_leads_back(photo):
+    scene = Scene((120, 160), (Layer(photo, shift(-20, -20), bend=BEND),))
+    there, _ = scene.flow(scene.view(0), 0, 1)
+    back, _ = scene.flow(scene.view(1), 1, 0)
+    x, y = 80, 60
+    end = np.rint([x + there[y, x, 0], y + there[y, x, 1]]).astype(int)
+    np.testing.assert_allclose(there[y, x], -back[end[1], end[0]], atol=0.3)

@@ -2,21 +2,105 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from flowmatch.flow.losses import LOSSES
 from flowmatch.flow.networks import MODELS
+from flowmatch.flow.recipes import RECIPES, VIDEO
 from flowmatch.flow.synthetic import Sources, SyntheticFlow
-from flowmatch.flow.train import RECIPES, collate, flow_loss, train_flow
+from flowmatch.flow.train import collate, find_samples, flow_loss, train_flow
+from flowmatch.io import write_flow, write_image
 from flowmatch.training import Schedule
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipes_name_networks_that_exist(name):
+def test_recipes_fit_their_networks(name):
+    """A network of each recipe exists, gives as many flows as there are weights, and a loss."""
     recipe = RECIPES[name]
-    with torch.device("meta"):
-        MODELS[recipe.model](**recipe.arguments)
+    assert recipe.loss in (*LOSSES, VIDEO)
+    assert recipe.augment().size == recipe.size
+    model = MODELS[recipe.model](**recipe.arguments)
+    flows = model(*torch.rand(2, 1, 3, 64, 64))
+    assert len(flows) == len(recipe.loss_weights)
+
+
+def test_published_schedules():
+    """Ilg et al.: S_long halves at 400, 600, 800 and 1000 thousand, S_fine follows on Things."""
+    long, fine = RECIPES["flownets-long"], RECIPES["flownets-fine"]
+    assert long.mix == (("chairs", 1.0),)
+    assert fine.mix == (("things", 1.0),)
+    rates = [long.schedule.rate_at(step) for step in (0, 399_999, 400_000, 1_199_999)]
+    assert rates == [1e-4, 1e-4, 5e-5, 1e-4 / 16]
+    warm = RECIPES["flownetc-long"].schedule
+    assert warm.rate_at(0) == pytest.approx(4e-6)
+    assert warm.rate_at(10_000) == 1e-4
+
+
+@pytest.fixture
+def pairs(tmp_path, photo):
+    for name in ("a", "b"):
+        (tmp_path / "real" / name).mkdir(parents=True)
+        for frame in ("frame1.png", "frame2.png"):
+            write_image(tmp_path / "real" / name / frame, photo[:100, :120])
+        write_flow(tmp_path / "real" / name / "flow.flo", np.full((100, 120, 2), 500.0))
+    return tmp_path / "real"
+
+
+def small(name, **changes):
+    return replace(RECIPES[name], schedule=Schedule(2, batch=2), size=(64, 64), **changes)
+
+
+def test_datasets_are_half_of_the_pairs(pairs):
+    """The real ones have a flow that no synthetic pair has."""
+    samples = find_samples(small("pyramid-small"), Sources(), {"mine": pairs}, None)
+    real = [np.abs(samples[i].flow).max() > 250 for i in range(60)]
+    assert 0.3 < np.mean(real) < 0.7
+
+
+def test_mixing_recipes_take_their_datasets_only(pairs):
+    recipe = small("pyramid-small", mix=(("chairs", 1.0), ("things", 3.0)))
+    data = {"chairs": pairs, "things": pairs}
+    samples = find_samples(recipe, Sources(), data, None)
+    assert [weight for _, weight in samples.parts] == [1.0, 3.0]
+    with pytest.raises(ValueError, match="learns from chairs, things: .* got chairs"):
+        find_samples(recipe, Sources(), {"chairs": pairs}, None)
+
+
+def test_learns_from_a_dataset(pairs, tmp_path):
+    recipe = small("pyramid-small", mix=(("mine", 1.0),))
+    seen = []
+    train_flow(
+        recipe, Sources(), tmp_path / "c.pt", data={"mine": pairs}, workers=0, report=seen.append
+    )
+    assert seen[0].metrics["epe"] == pytest.approx(500 * 2**0.5, rel=0.5)
+
+
+def test_learns_from_a_video(tmp_path, photo):
+    (tmp_path / "clip").mkdir()
+    for t in range(3):
+        write_image(tmp_path / f"clip/{t}.png", photo[:80, 2 * t : 2 * t + 96])
+    recipe, seen = small("pyramid-video"), []
+    model = train_flow(
+        recipe, Sources(), tmp_path / "c.pt", video=tmp_path / "clip", workers=0,
+        report=seen.append,
+    )  # fmt: skip
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert [set(p.metrics) for p in seen] == [{"loss", "smoothness", "occluded"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "video", "message"),
+    [
+        ("pyramid-video", {}, None, "from a video alone: give --video"),
+        ("pyramid-small", {}, "clip.mp4", "learns from true flow"),
+        ("flownets-long", {}, None, "learns from chairs: give each as --data NAME:FOLDER, got non"),
+    ],
+)
+def test_what_a_recipe_needs_is_said_before_it_starts(name, data, video, message):
+    with pytest.raises(ValueError, match=message):
+        find_samples(RECIPES[name], Sources(), data, video)
 
 
 def test_collate():

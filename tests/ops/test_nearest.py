@@ -353,7 +353,7 @@ def test_threads_and_repetition_do_not_change_the_bits():
 
 def test_memory_stays_far_below_all_pairs():
     """20 000 x 20 000 distances would be 1.6 GB."""
-    from flowmatch.bench.measure import PeakMemory
+    from flowmatch.devices import PeakMemory
 
     query, reference = torch.randn(20000, 16), torch.randn(20000, 16)
     peak = PeakMemory(torch.device("cpu"))

@@ -1,9 +1,11 @@
 """The training loop: it learns, it resumes to the same bits, and it stops on nonsense."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,7 +38,7 @@ def collate(samples):
 def fit(path, steps=40, **options):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
-    schedule = Schedule(steps, batch=8, learning_rate=0.05, weight_decay=0.0)
+    schedule = Schedule(steps, batch=8, learning_rate=0.05, weight_decay=0.0, average=0.9)
     settings = {"checkpoint": path, "run": {"name": "line"}, "workers": 0, "precision": "float32"}
     return train(model, Line(), collate, squared, schedule, **settings | options)
 
@@ -61,6 +63,7 @@ def test_resumes_to_the_same_bits(tmp_path):
     whole = fit(tmp_path / "whole.pt")
     with pytest.raises(Stop):
         fit(tmp_path / "parts.pt", every=10, report=stop_at_25)
+    torch.manual_seed(99)  # whatever happened in between
     assert load_checkpoint(tmp_path / "parts.pt")["step"] == 20
     resumed = fit(tmp_path / "parts.pt", resume=True)
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
@@ -106,7 +109,8 @@ def test_checkpoint_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         load_checkpoint(tmp_path / "none.pt")
     torch.save({"weights": 1}, tmp_path / "c.pt")
-    with pytest.raises(ValueError, match=r"'model', 'optimizer', 'run', 'step'\] missing"):
+    wanted = r"\['average', 'model', 'optimizer', 'random', 'run', 'step'\] missing"
+    with pytest.raises(ValueError, match=wanted):
         load_checkpoint(tmp_path / "c.pt")
 
 
@@ -118,7 +122,8 @@ step = 0
 while True:
     step += 1
     state = {"x": torch.full((200_000,), float(step))}
-    save_checkpoint(Path(sys.argv[1]), Checkpoint(step=step, run={}, model=state, optimizer={}))
+    parts = {"run": {}, "optimizer": {}, "average": {}, "random": None}
+    save_checkpoint(Path(sys.argv[1]), Checkpoint(step=step, model=state, **parts))
 """
 
 
@@ -137,8 +142,103 @@ def test_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
 
 def test_failed_write_keeps_the_old_checkpoint(tmp_path):
     path = tmp_path / "c.pt"
-    good = {"step": 1, "run": {}, "model": {}, "optimizer": {}}
+    good = {"step": 1, "run": {}, "model": {}, "optimizer": {}, "average": {}, "random": None}
     save_checkpoint(path, good)
     with pytest.raises(AttributeError):
         save_checkpoint(path, {**good, "run": lambda: None})  # cannot be pickled
     assert load_checkpoint(path)["step"] == 1
+
+
+def test_ends_with_the_average(tmp_path):
+    """The same run once more, with the average recomputed from the weights after each step."""
+    seen = []
+    torch.manual_seed(0)
+    model = nn.Linear(1, 1)
+    means = {key: value.clone() for key, value in model.state_dict().items()}
+
+    def follow(progress):
+        keep = min(0.5, (1 + progress.step) / (10 + progress.step))
+        for key, value in model.state_dict().items():
+            means[key] = keep * means[key] + (1 - keep) * value
+        seen.append(model.weight.item())
+
+    train(
+        model, Line(), collate, squared, Schedule(20, 8, learning_rate=0.1, average=0.5),
+        checkpoint=tmp_path / "c.pt", run={}, workers=0, precision="float32", report=follow,
+    )  # fmt: skip
+    torch.testing.assert_close(model.state_dict(), means)
+    assert model.weight.item() != seen[-1]
+    kept = load_checkpoint(tmp_path / "c.pt")
+    assert kept["model"]["weight"].item() == pytest.approx(seen[-1])
+
+
+def test_schedule_that_halves():
+    schedule = Schedule(100, 1, learning_rate=8.0, warmup=0.1, halve=(50, 75))
+    assert [schedule.rate_at(step) for step in (10, 49, 50, 74, 75, 99)] == [8, 8, 4, 4, 2, 2]
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch": 0}, {"average": 1.0}], ids=str)
+def test_schedule_refuses(wrong):
+    with pytest.raises(ValueError, match="steps and batch must be at least 1"):
+        Schedule(**{"steps": 10, "batch": 1, **wrong})
+
+
+def test_model_is_itself_again_after_training(tmp_path):
+    """No autocast is left on it: float32 in, float32 products."""
+    torch.manual_seed(0)
+    model = nn.Linear(64, 64)
+    fit_model = train(
+        model, Line(), lambda _: [torch.randn(4, 64)], lambda m, b: (m(b[0]).square().mean(), {}),
+        Schedule(2, 8), checkpoint=tmp_path / "c.pt", run={}, workers=0, precision="bfloat16",
+    )  # fmt: skip
+    x = torch.randn(8, 64)
+    assert torch.equal(fit_model(x), nn.functional.linear(x, model.weight, model.bias))
+
+
+def test_logs_for_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(tmp_path / "c.pt", 25, logs=tmp_path / "logs")
+    events = EventAccumulator(str(tmp_path / "logs"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [10, 20, 25]
+    assert events.Scalars("learning_rate")[0].value == pytest.approx(
+        Schedule(25, 8, learning_rate=0.05).rate_at(9)
+    )
+
+
+TWO = """
+import sys
+from pathlib import Path
+import torch
+sys.path.insert(0, sys.argv[2])
+from test_loop import fit
+from flowmatch.training import is_first_process
+model = fit(Path(sys.argv[1]) / "c.pt")
+if is_first_process():
+    torch.save(model.state_dict(), Path(sys.argv[1]) / "two.pt")
+"""
+
+
+def test_two_processes_learn_what_one_does(tmp_path):
+    """Each takes half of every batch; the mean of their gradients is the gradient of the whole."""
+    (tmp_path / "two.py").write_text(TWO)
+    here = str(Path(__file__).parent)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [*launch, str(tmp_path / "two.py"), str(tmp_path), here],
+        check=True, env=environment, timeout=120, capture_output=True,
+    )  # fmt: skip
+    two = torch.load(tmp_path / "two.pt", weights_only=True)
+    one = fit(tmp_path / "one.pt").state_dict()
+    torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_that_cannot_be_split(monkeypatch, tmp_path):
+    class Three:
+        num_processes = 3
+
+    monkeypatch.setattr("flowmatch.training.loop._accelerator", lambda *_: Three())
+    with pytest.raises(ValueError, match="a batch of 8 cannot be split among 3 processes"):
+        fit(tmp_path / "c.pt")
