@@ -131,7 +131,10 @@ class SyntheticPatches:
         # With too few points some come twice, which their places tell.
         count = len(every.place)
         chosen = rng.permutation(max(count, self.points))[: self.points] % count
-        pairs = PatchPairs(*(array[chosen] for array in every))
+        first, second, place = every
+        pairs = PatchPairs(first[chosen], second[chosen], place[chosen])
+        if rng.random() < 0.5:  # a mirrored point keeps its direction, which is along the rows
+            pairs = PatchPairs(pairs.first[:, ::-1], pairs.second[:, ::-1], pairs.place)
         # Neither view comes first.
         return pairs if rng.random() < 0.5 else PatchPairs(pairs.second, pairs.first, pairs.place)
 

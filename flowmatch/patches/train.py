@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmatch import training
+from flowmatch.patches.keypoints import magnification_of
 from flowmatch.patches.metrics import false_positive_rate
 from flowmatch.patches.networks import MODELS
 from flowmatch.patches.recipes import PatchRecipe
@@ -66,7 +67,7 @@ def train_patches(
         model.load_state_dict(start)
     return training.train(
         model,
-        samples_of(recipe, photos, int(model.patch_size)),  # type: ignore[arg-type]
+        samples_of(recipe, photos, model),
         collate,
         loss_of(recipe),
         recipe.schedule,
@@ -81,10 +82,16 @@ def train_patches(
     )
 
 
-def samples_of(recipe: PatchRecipe, photos: Sequence[Path], size: int) -> SyntheticPatches:
-    """Return what a recipe learns from, as patches of `size` pixels."""
+def samples_of(recipe: PatchRecipe, photos: Sequence[Path], model: Any) -> SyntheticPatches:
+    """Return what a recipe learns from, as the patches that its network takes."""
     return SyntheticPatches(
-        photos, size, recipe.points, pool=recipe.pool, reuse=recipe.reuse, seed=recipe.seed
+        photos,
+        model.patch_size,
+        recipe.points,
+        magnification_of(model),
+        pool=recipe.pool,
+        reuse=recipe.reuse,
+        seed=recipe.seed,
     )
 
 

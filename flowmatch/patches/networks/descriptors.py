@@ -41,9 +41,10 @@ class HardNet(nn.Module):
     Args:
         dropout: Before the last layer; 0.3 in the later releases, 0.1 in the paper.
         width: Factor on the channels of all layers but the last; the published ones have 1.
+        magnification: Half a patch's side in scales of its keypoint that the weights are for.
 
     Raises:
-        ValueError: `width` is not positive.
+        ValueError: `width` or `magnification` is out of range.
 
     Example:
         >>> HardNet().eval()(torch.rand(3, 1, 32, 32)).shape
@@ -57,10 +58,16 @@ class HardNet(nn.Module):
     patch_size = PATCH_SIZE
     dim = 128
 
-    def __init__(self, *, dropout: float = 0.3, width: float = 1.0) -> None:
+    def __init__(
+        self, *, dropout: float = 0.3, width: float = 1.0, magnification: float = 6.0
+    ) -> None:
         super().__init__()
-        if not 0 < width <= 16:
-            raise ValueError(f"width must be positive and at most 16, got {width}")
+        if not 0 < width <= 16 or not 0 < magnification <= 100:
+            raise ValueError(
+                "expected 0 < width <= 16 and 0 < magnification <= 100, "
+                f"got {width} and {magnification}"
+            )
+        self.magnification = magnification
         self.features = nn.Sequential(*_l2net(dropout, width))
         _initialise(self)
 
