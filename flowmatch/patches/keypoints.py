@@ -42,8 +42,8 @@ class Keypoints(NamedTuple):
     angle: NDArray[np.float32]
     score: NDArray[np.float32]
 
-    def select(self, which: NDArray[Any]) -> "Keypoints":
-        """Return those at some indices, or where a mask is true."""
+    def select(self, which: NDArray[Any] | slice) -> "Keypoints":
+        """Return those at some indices, in a slice, or where a mask is true."""
         return Keypoints(*(array[which] for array in self))
 
 

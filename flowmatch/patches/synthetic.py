@@ -24,12 +24,10 @@ from flowmatch.patches.keypoints import (
     extract_patches,
     gray_image,
 )
-from flowmatch.patches.views import Gray, develop, project_keypoints, random_view, warp
+from flowmatch.patches.views import Gray, develop, find_again, project_keypoints, random_view, warp
 
 Generator = np.random.Generator
 
-# What still is the same point, found again: pixels, factor on the scale, radians.
-_NEAR, _SCALE, _TURN = 3.0, np.log(1.45), np.deg2rad(30)
 # How far a detector is off, for points that are not found again.
 _OFF_PIXELS, _OFF_SCALES, _OFF_ZOOM, _OFF_ANGLE = 0.4, 0.12, 0.12, np.deg2rad(9)
 _PROJECTED = 0.5  # share of such points, for each that is found again
@@ -227,15 +225,8 @@ def _same_points(
     margin = 0.5 * MAGNIFICATION * there.scale[:, None]
     inside = ((there.xy >= margin) & (there.xy <= np.array(size[::-1]) - 1 - margin)).all(axis=1)
     first, there = first.select(inside), there.select(inside)
-    if not len(there.scale) or not len(second.scale):
-        return first.select(np.zeros(len(first.scale), np.bool_)), second.select(slice(0))  # type: ignore[arg-type]
-    distance = np.hypot(*(there.xy[:, None] - second.xy[None]).transpose(2, 0, 1))
-    zoom = np.abs(np.log(there.scale[:, None] / second.scale[None]))
-    turn = np.abs(np.angle(np.exp(1j * (there.angle[:, None] - second.angle[None]))))
-    fits = (distance <= _NEAR) & (zoom <= _SCALE) & (turn <= _TURN)
-    cost = np.where(fits, distance / _NEAR + zoom / _SCALE + turn / _TURN, np.inf)
-    best = cost.argmin(axis=1)
-    again = np.isfinite(cost[np.arange(len(best)), best])
+    best = find_again(there, second)
+    again = best >= 0
     lost = rng.permutation(np.flatnonzero(~again))[: round(_PROJECTED * again.sum())]
     jittered = _jitter(rng, there.select(lost))
     matched = second.select(best[again])

@@ -12,6 +12,10 @@ Matrix = NDArray[np.float64]  # [3, 3]
 
 _STEEPEST = np.deg2rad(62)  # tilt; HPatches and Oxford end at about 60 degrees
 _ZOOM = np.log(2)
+# What still is the same point, found again: pixels, factor on the scale, radians.
+NEAR = 3.0
+_SCALE, _TURN = np.log(1.45), np.deg2rad(30)
+_ROWS = 500  # of a table of distances at once
 _FINEST = 0.7  # below this magnification a warp would skip pixels
 
 
@@ -110,6 +114,29 @@ def project_keypoints(keypoints: Keypoints, matrix: Matrix) -> Keypoints:
         np.arctan2(y, x).astype(np.float32),
         keypoints.score,
     )
+
+
+def find_again(there: Keypoints, found: Keypoints) -> NDArray[np.int64]:
+    """Return which of the keypoints found in a view is where one is expected, ``[N]``, or -1.
+
+    At most 3 pixels off, at most 1.45 times as large or small, at most 30 degrees turned.
+
+    Args:
+        there: N keypoints where they are expected, see `project_keypoints`.
+        found: Those of the view.
+    """
+    best = np.full(len(there.scale), -1)
+    for start in range(0, len(best), _ROWS):
+        some = there.select(slice(start, start + _ROWS))
+        apart = np.hypot(*(some.xy[:, None] - found.xy[None]).transpose(2, 0, 1))
+        i, j = np.nonzero(apart <= NEAR)
+        zoom = np.abs(np.log(some.scale[i] / found.scale[j]))
+        turn = np.abs(np.angle(np.exp(1j * (some.angle[i] - found.angle[j]))))
+        cost = apart[i, j] / NEAR + zoom / _SCALE + turn / _TURN
+        fits = np.flatnonzero((zoom <= _SCALE) & (turn <= _TURN))
+        order = fits[np.argsort(-cost[fits], kind="stable")]
+        best[start + i[order]] = j[order]  # the last that is written is the cheapest
+    return best
 
 
 def develop(rng: Generator, image: Gray) -> Gray:
