@@ -54,7 +54,7 @@ def test_random_views_project_as_cameras_do():
         step = 1e-2 * np.stack([np.cos(some.angle), np.sin(some.angle)], axis=1)
         ahead = project(some.xy + step, matrix) - project(some.xy, matrix)
         assert np.allclose(
-            np.angle(np.exp(1j * (np.arctan2(*ahead.T[::-1]) - there.angle))), 0, atol=1e-3
+            np.angle(np.exp(1j * (np.arctan2(*ahead.T[::-1]) - there.angle))), 0, atol=5e-3
         )
         right, down = (
             project(some.xy + d, matrix) - project(some.xy, matrix) for d in np.eye(2) / 100
@@ -92,6 +92,7 @@ def test_develop(photo):
     assert all(view.shape == gray.shape and view.dtype == np.uint8 for view in seen)
     assert (develop(np.random.default_rng(3), gray) == seen[3]).all()
     assert np.std([view.mean() for view in seen]) > 5
-    for view in seen:
-        assert np.corrcoef(view.ravel(), gray.ravel())[0, 1] > 0.6
+    alike = [np.corrcoef(view.ravel(), gray.ravel())[0, 1] for view in seen]
+    assert np.median(alike) > 0.7
+    assert min(alike) > 0.3
     assert len(detect(seen[0]).xy) > 20
