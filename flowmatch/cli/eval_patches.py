@@ -38,7 +38,7 @@ def eval_patches(
         list[str] | None,
         typer.Option(
             help="Weights that ship, by name, .safetensors of your own, or published weights; may "
-            "be given several times.",
+            "be given several times. Without, those that match uses.",
             show_default=False,
         ),
     ] = None,
@@ -53,7 +53,7 @@ def eval_patches(
     pairs = find_image_pairs(folder)
     where = choose_device(device)
     methods: dict[str, Any] = {}
-    for name in descriptor or []:
+    for name in descriptor or ["default"]:
         methods[Path(name).stem] = (find_descriptor(name, where), magnification)
     methods |= BASELINES if baselines else {}
     with progress_bar(transient=True) as bar:

@@ -60,7 +60,7 @@ def match(
             help="Weights that ship, by name; rootsift, sift, orb; or a file: .safetensors of your "
             "own, or published weights."
         ),
-    ] = "rootsift",
+    ] = "default",
     detector: Annotated[str, typer.Option(help="sift, orb or grid.")] = "sift",
     keypoints: Annotated[int, typer.Option(help="At most, in each image.")] = 8000,
     ratio: Annotated[float, typer.Option(help="Of the ratio test; 1 accepts all.")] = 0.8,
