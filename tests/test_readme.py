@@ -28,8 +28,8 @@ def test_python_runs(code, tmp_path, monkeypatch, photo):
 def test_commands_exist():
     commands = set(
         re.findall(
-            r"flowmatch (flow|match|eval flow|eval patches|train flow|synth flow|weights convert|"
-            r"bench|info)",
+            r"flowmatch (flow|match|eval flow|eval patches|train flow|train patches|synth flow|"
+            r"synth patches|weights convert|bench|info)",
             README,
         )
     )
