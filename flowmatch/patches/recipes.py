@@ -51,7 +51,7 @@ _OURS: Mapping[str, PatchRecipe] = {
     # Half as wide as HardNet: three quarters of an hour on one core.
     "hardnet-half": PatchRecipe(
         "hardnet",
-        Schedule(steps=2500, batch=3, learning_rate=2e-3, clip=10.0),
+        Schedule(steps=2750, batch=3, learning_rate=2e-3, clip=10.0),
         "triplet",
         {"width": 0.5, "dropout": 0.0, "magnification": 12.0},
         {"second_order": 0.5},
@@ -61,7 +61,7 @@ _OURS: Mapping[str, PatchRecipe] = {
     **{
         name: PatchRecipe(
             name,
-            Schedule(steps=600, batch=2, learning_rate=1e-3, weight_decay=5e-4, average=0.99),
+            Schedule(steps=420, batch=2, learning_rate=1e-3, weight_decay=5e-4, average=0.99),
             "hinge",
             points=64,
             pool=64,

@@ -14,7 +14,7 @@ _STEEPEST = np.deg2rad(62)  # tilt; HPatches and Oxford end at about 60 degrees
 _ZOOM = np.log(2)
 # What still is the same point, found again: pixels, factor on the scale, radians.
 NEAR = 3.0
-_SCALE, _TURN = np.log(1.45), np.deg2rad(30)
+_SCALE, _TURN = np.log(1.75), np.deg2rad(35)
 _ROWS = 500  # of a table of distances at once
 _FINEST = 0.7  # below this magnification a warp would skip pixels
 
@@ -99,6 +99,10 @@ def frames_at(
 def project_keypoints(keypoints: Keypoints, matrix: Matrix) -> Keypoints:
     """Return where a homography takes keypoints, with the scale and the direction they get there.
 
+    A keypoint's direction is that of its gray values' gradient. Edges turn with the Jacobian of the
+    homography, what is perpendicular to them with its inverse, transposed; in a steep view the two
+    are far apart.
+
     Example:
         >>> one = Keypoints(*(np.array(a, np.float32) for a in ([[5, 7]], [2], [0], [1])))
         >>> turned = project_keypoints(one, np.array([[0.0, -3, 0], [3, 0, 0], [0, 0, 1]]))
@@ -107,7 +111,7 @@ def project_keypoints(keypoints: Keypoints, matrix: Matrix) -> Keypoints:
     """
     points, factor, jacobian = frames_at(matrix, keypoints.xy)
     direction = np.stack([np.cos(keypoints.angle), np.sin(keypoints.angle)], axis=1)
-    x, y = np.einsum("nij,nj->in", jacobian, direction)
+    x, y = np.einsum("nji,nj->in", np.linalg.inv(jacobian), direction)
     return Keypoints(
         points.astype(np.float32),
         (keypoints.scale * factor).astype(np.float32),
@@ -119,7 +123,7 @@ def project_keypoints(keypoints: Keypoints, matrix: Matrix) -> Keypoints:
 def find_again(there: Keypoints, found: Keypoints) -> NDArray[np.int64]:
     """Return which of the keypoints found in a view is where one is expected, ``[N]``, or -1.
 
-    At most 3 pixels off, at most 1.45 times as large or small, at most 30 degrees turned.
+    At most 3 pixels off, at most 1.75 times as large or small, at most 35 degrees turned.
 
     Args:
         there: N keypoints where they are expected, see `project_keypoints`.

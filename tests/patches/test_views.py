@@ -51,11 +51,14 @@ def test_random_views_project_as_cameras_do():
         assert np.isfinite(corners).all()
         some = keypoints((300, 200, 2, 0.7), (20, 400, 3, -2))
         there = project_keypoints(some, matrix)
-        step = 1e-2 * np.stack([np.cos(some.angle), np.sin(some.angle)], axis=1)
-        ahead = project(some.xy + step, matrix) - project(some.xy, matrix)
-        assert np.allclose(
-            np.angle(np.exp(1j * (np.arctan2(*ahead.T[::-1]) - there.angle))), 0, atol=5e-3
-        )
+        # The edge across the direction stays across it.
+        edge = 0.1 * np.stack([-np.sin(some.angle), np.cos(some.angle)], axis=1)
+        edge = project(some.xy + edge, matrix) - project(some.xy - edge, matrix)
+        edge /= np.linalg.norm(edge, axis=1, keepdims=True)
+        along = edge[:, 0] * np.cos(there.angle) + edge[:, 1] * np.sin(there.angle)
+        assert np.allclose(along, 0, atol=5e-3)
+        side = edge[:, 1] * np.cos(there.angle) - edge[:, 0] * np.sin(there.angle)
+        assert (side > 0).all()
         right, down = (
             project(some.xy + d, matrix) - project(some.xy, matrix) for d in np.eye(2) / 100
         )
@@ -74,7 +77,7 @@ def test_find_again():
     there = keypoints((10, 10, 4, 0), (50, 50, 4, 0), (90, 90, 4, 3.1), (130, 130, 4, 0))
     found = keypoints(
         (12, 10, 4, 0), (11, 10, 4, 0.1),  # the second is closer
-        (50, 50, 7, 0), (50, 51, 4, 1.0),  # too large, and turned
+        (50, 50, 7.5, 0), (50, 51, 4, 1.0),  # too large, and turned
         (90, 92.5, 5, -3.1),  # angles go around
         (130, 133.5, 4, 0),  # too far
     )  # fmt: skip
