@@ -48,7 +48,7 @@ class PatchRecipe:
 _SOSNET = {"second_order": 1.0}
 
 _OURS: Mapping[str, PatchRecipe] = {
-    # Half as wide as HardNet: three quarters of an hour on one core.
+    # Half as wide as HardNet: three quarters of an hour on half a core.
     "hardnet-half": PatchRecipe(
         "hardnet",
         Schedule(steps=2750, batch=3, learning_rate=2e-3, clip=10.0),
@@ -57,7 +57,7 @@ _OURS: Mapping[str, PatchRecipe] = {
         {"second_order": 0.5},
         points=96,
     ),
-    # The paper's networks and loss; ten minutes each.
+    # The networks and the loss of DeepCompare; five minutes each on one core.
     **{
         name: PatchRecipe(
             name,
