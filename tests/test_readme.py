@@ -29,7 +29,7 @@ def test_commands_exist():
     commands = set(
         re.findall(
             r"flowmatch (flow|match|stitch|register|eval (?:flow|patches|fragments|similarity)|"
-            r"train (?:flow|similarity)|synth flow|weights convert|bench|info)",
+            r"train (?:flow|patches|similarity)|synth (?:flow|patches)|weights convert|bench|info)",
             README,
         )
     )

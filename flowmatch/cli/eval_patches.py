@@ -12,12 +12,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from flowmatch.cli.options import DeviceName, progress_bar
+from flowmatch.cli.options import DeviceName, Magnification, progress_bar
 from flowmatch.cli.options import console as messages
 from flowmatch.devices import choose_device
+from flowmatch.patches.describe import find_descriptor
 from flowmatch.patches.evaluate import Evaluation, Row, evaluate
-from flowmatch.patches.keypoints import MAGNIFICATION
-from flowmatch.patches.published import load_published
 from flowmatch.patches.sequences import find_image_pairs
 
 BASELINES = {"SIFT": "sift", "RootSIFT": "rootsift", "ORB": "orb"}
@@ -36,12 +35,14 @@ def eval_patches(
         ),
     ],
     descriptor: Annotated[
-        list[Path] | None,
-        typer.Option(help="Published weights; may be given several times.", show_default=False),
+        list[str] | None,
+        typer.Option(
+            help="Weights that ship, by name, .safetensors of your own, or published weights; may "
+            "be given several times. Without, those that match uses.",
+            show_default=False,
+        ),
     ] = None,
-    magnification: Annotated[
-        float, typer.Option(help="Half a patch's side in scales of its keypoint; for networks.")
-    ] = MAGNIFICATION,
+    magnification: Magnification = None,
     detector: Annotated[str, typer.Option(help="sift, orb or grid.")] = "sift",
     keypoints: Annotated[int, typer.Option(help="At most, in each image.")] = 2000,
     device: DeviceName = None,
@@ -52,11 +53,8 @@ def eval_patches(
     pairs = find_image_pairs(folder)
     where = choose_device(device)
     methods: dict[str, Any] = {}
-    for path in descriptor or []:
-        network = load_published(path)
-        if not hasattr(network, "dim"):
-            raise ValueError(f"{path} compares patches, it does not describe them")
-        methods[path.stem] = (network.to(where), magnification)
+    for name in descriptor or ["default"]:
+        methods[Path(name).stem] = (find_descriptor(name, where), magnification)
     methods |= BASELINES if baselines else {}
     with progress_bar(transient=True) as bar:
         task = bar.add_task("eval", total=len(pairs))
@@ -85,6 +83,7 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "matches": lambda row: _number(row.matches, 0),
     "MMA@3": lambda row: _number(100 * row.accuracy, 1),
     "recall": lambda row: _number(100 * row.recall, 1),
+    "FPR95": lambda row: _number(100 * row.fpr95, 1),
     "mAP": lambda row: _number(100 * row.precision, 1),
     "AUC@3": lambda row: _number(100 * row.auc3, 1),
     "AUC@5": lambda row: _number(100 * row.auc5, 1),
@@ -133,6 +132,7 @@ def _legend(evaluation: Evaluation, keypoints: int, device: str) -> str:
         "matches: mutual nearest neighbours with the best ratios, as many for each method.",
         "MMA@3: percent of them within 3 px. recall: correct ones per keypoint that both images "
         "have.",
+        "FPR95: percent of different patches accepted where 95 % of those of one point are.",
         "mAP: of all nearest neighbours ranked by distance. AUC: of the corner error of MAGSAC++'s "
         "homography, px.",
         "ms/1k: to describe 1000 keypoints, patches included.",

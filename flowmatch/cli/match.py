@@ -7,13 +7,13 @@ import numpy as np
 import typer
 from rich.progress import TextColumn
 
-from flowmatch.cli.options import DeviceName, console, progress_bar
+from flowmatch.cli.options import DeviceName, Magnification, console, progress_bar
 from flowmatch.devices import choose_device
 from flowmatch.draw import draw_matches
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
-from flowmatch.patches.describe import CLASSICAL
+from flowmatch.patches.checkpoints import find_weights
+from flowmatch.patches.describe import CLASSICAL, find_descriptor
 from flowmatch.patches.files import MATCH_SUFFIXES, write_matches
-from flowmatch.patches.keypoints import MAGNIFICATION
 from flowmatch.patches.match import match_images
 from flowmatch.patches.pairs import (
     PairOptions,
@@ -22,7 +22,7 @@ from flowmatch.patches.pairs import (
     read_pairs,
     write_colmap,
 )
-from flowmatch.patches.published import fingerprint, load_published
+from flowmatch.patches.published import fingerprint
 
 FAILURES = TextColumn("{task.fields[failed]}")
 
@@ -55,8 +55,12 @@ def match(
         typer.Option("--colmap", help="With --pairs: also features and matches to import."),
     ] = False,
     descriptor: Annotated[
-        str, typer.Option(help="rootsift, sift, orb, or a file of published weights.")
-    ] = "rootsift",
+        str,
+        typer.Option(
+            help="Weights that ship, by name; rootsift, sift, orb; or a file: .safetensors of your "
+            "own, or published weights."
+        ),
+    ] = "default",
     detector: Annotated[str, typer.Option(help="sift, orb or grid.")] = "sift",
     keypoints: Annotated[int, typer.Option(help="At most, in each image.")] = 8000,
     ratio: Annotated[float, typer.Option(help="Of the ratio test; 1 accepts all.")] = 0.8,
@@ -74,9 +78,7 @@ def match(
         str | None,
         typer.Option(help="fx,fy,cx,cy of both images, for essential.", show_default=False),
     ] = None,
-    magnification: Annotated[
-        float, typer.Option(help="Half a patch's side in scales of its keypoint; for networks.")
-    ] = MAGNIFICATION,
+    magnification: Magnification = None,
     device: DeviceName = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="With --pairs: compute again what is there.")
@@ -109,7 +111,7 @@ def match(
         _refuse(len(output or []) != 1, "--pairs needs one -o FOLDER")
         assert output is not None
         network = _network(descriptor, device)
-        name = descriptor if descriptor in CLASSICAL else fingerprint(descriptor)
+        name = _name(descriptor)
         about = PairOptions(descriptor=name, model=_model(model, "fundamental"), **options)
         _match_list(network, pairs, root or pairs.parent, output[0], about, colmap, overwrite)
 
@@ -139,17 +141,15 @@ def _model(name: str | None, otherwise: str) -> str | None:
 
 
 def _network(descriptor: str, device: str | None) -> Any:
+    return find_descriptor(descriptor, choose_device(device))
+
+
+def _name(descriptor: str) -> str:
+    """Return a word for a descriptor that changes with its weights."""
     if descriptor in CLASSICAL:
         return descriptor
-    _refuse(
-        not Path(descriptor).suffix,
-        f"--descriptor must be one of {', '.join(CLASSICAL)}, or a file, got {descriptor!r}",
-    )
-    network = load_published(descriptor)
-    _refuse(
-        not hasattr(network, "dim"), f"{descriptor} compares patches, it does not describe them"
-    )
-    return network.to(choose_device(device))
+    file = Path(descriptor) if Path(descriptor).suffix else find_weights(descriptor)
+    return fingerprint(file)
 
 
 def _intrinsics(camera: str) -> Any:

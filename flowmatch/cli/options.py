@@ -36,6 +36,14 @@ CutoutsFolder = Annotated[
     Path | None, typer.Option(help="Folder of PNG objects with alpha.", show_default=False)
 ]
 
+Magnification = Annotated[
+    float | None,
+    typer.Option(
+        help="Half a patch's side in scales of its keypoint; else what a network was trained on.",
+        show_default=False,
+    ),
+]
+
 # Messages and progress go to stderr: stdout is for what was asked for.
 console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 

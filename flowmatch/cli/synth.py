@@ -6,18 +6,15 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from flowmatch.cli.options import CutoutsFolder, PhotosFolder, console
+from flowmatch.cli.options import CutoutsFolder, Magnification, PhotosFolder, console
 from flowmatch.draw import flow_to_image, side_by_side
 from flowmatch.flow.sources import Sources
 from flowmatch.flow.synthetic import SyntheticFlow
 from flowmatch.io.image import write_image
+from flowmatch.patches.keypoints import MAGNIFICATION
+from flowmatch.patches.synthetic import SyntheticPatches, photos_in
 
 synth_app = typer.Typer(no_args_is_help=True, help="Make synthetic data.")
-
-
-@synth_app.callback()
-def _choose() -> None:
-    """Keep ``flow`` a word of its own although it is the only kind so far."""
 
 
 @synth_app.command("flow")
@@ -36,3 +33,22 @@ def synth_flow(
         pictures += [sample.first, sample.second, flow_to_image(sample.flow), occluded]
     write_image(sheet, side_by_side(*pictures, columns=4))
     console.print(f"{count} pairs in {sheet}")
+
+
+@synth_app.command("patches")
+def synth_patches(
+    sheet: Annotated[Path, typer.Option(help="Picture to write.")],
+    photos: PhotosFolder = None,
+    count: Annotated[int, typer.Option(min=1, help="Pairs of views on the sheet.")] = 8,
+    points: Annotated[int, typer.Option(min=1, help="Patches of each.")] = 16,
+    size: Annotated[int, typer.Option(min=8, help="Side of the patches, pixels.")] = 64,
+    magnification: Magnification = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the pairs.")] = 0,
+) -> None:
+    """Draw a sheet of patches: two rows for two views, below each patch the same point again."""
+    pairs = SyntheticPatches(
+        photos_in(photos), size, points, magnification or MAGNIFICATION, pool=1, reuse=1, seed=seed
+    )
+    rows = [np.hstack(list(side)) for k in range(count) for side in pairs[k][:2]]
+    write_image(sheet, np.repeat(np.vstack(rows)[..., None], 3, axis=2))
+    console.print(f"{count} pairs of views in {sheet}")

@@ -1,11 +1,13 @@
-"""``flowmatch train``: weights from photographs, cut-outs and procedure."""
+"""``flowmatch train``: weights of flow and of patches, from photographs and procedure."""
 
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from flowmatch import patches
 from flowmatch._opencv import cv2
 from flowmatch.cli.options import (
     CutoutsFolder,
@@ -18,14 +20,12 @@ from flowmatch.flow.checkpoints import load, save_weights
 from flowmatch.flow.recipes import RECIPES
 from flowmatch.flow.sources import Sources
 from flowmatch.flow.train import train_flow
+from flowmatch.patches.recipes import RECIPES as PATCH_RECIPES
+from flowmatch.patches.synthetic import photos_in
+from flowmatch.patches.train import train_patches
 from flowmatch.training import Progress, is_first_process
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a network.")
-
-
-@train_app.callback()
-def _choose() -> None:
-    """Keep ``flow`` a word of its own although it is the only task so far."""
 
 
 @train_app.command("flow")
@@ -57,22 +57,7 @@ def train_flow_command(
     if recipe not in RECIPES:
         raise ValueError(f"--recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
     chosen = RECIPES[recipe]
-    checkpoint = out / f"{recipe}.pt"
-    if checkpoint.exists() and not resume and is_first_process():
-        raise ValueError(f"{checkpoint} is there already: --resume, or another --out")
-    cv2.setNumThreads(1)  # the renderers are processes of their own; threads would fight
-    recent: deque[float] = deque(maxlen=100)
-
-    def report(progress: Progress) -> None:
-        name = "epe" if "epe" in progress.metrics else "loss"
-        recent.append(progress.metrics[name])
-        if progress.step % 100 == 0 or progress.step == progress.steps:
-            console.print(
-                f"step {progress.step}/{progress.steps}  {name} {sum(recent) / len(recent):.3f}  "
-                f"loss {progress.metrics['loss']:.3f}  {progress.seconds_per_step:.3f} s/step  "
-                f"{progress.seconds_left / 60:.0f} min left"
-            )
-
+    checkpoint = _checkpoint(out, recipe, resume)
     try:
         model = train_flow(
             chosen,
@@ -86,7 +71,7 @@ def train_flow_command(
             precision=precision,
             workers=workers,
             logs=out / "logs" / recipe,
-            report=report,
+            report=_reporter(),
         )
     except KeyboardInterrupt:
         console.print(f"stopped; --resume goes on from {checkpoint}")
@@ -96,6 +81,75 @@ def train_flow_command(
     weights = out / f"{recipe}.safetensors"
     save_weights(weights, model, chosen.model, chosen.arguments)
     console.print(f"weights in {weights}")
+
+
+@train_app.command("patches")
+def train_patches_command(
+    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(PATCH_RECIPES)}.")],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint and the weights.")],
+    photos: PhotosFolder = None,
+    start: Annotated[Path | None, typer.Option(help="Weights to begin with, .safetensors.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")
+    ] = False,
+    device: DeviceName = None,
+    precision: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that render views.")] = 1,
+) -> None:
+    """Train a patch network on photographs and random views of them; stop any time, --resume."""
+    if recipe not in PATCH_RECIPES:
+        raise ValueError(f"--recipe must be one of {', '.join(PATCH_RECIPES)}, got {recipe!r}")
+    chosen = PATCH_RECIPES[recipe]
+    checkpoint = _checkpoint(out, recipe, resume)
+    try:
+        model = train_patches(
+            chosen,
+            photos_in(photos),
+            checkpoint,
+            start=patches.load(weights=start).state_dict() if start else None,
+            resume=resume,
+            device=str(choose_device(device)),
+            precision=precision,
+            workers=workers,
+            logs=out / "logs" / recipe,
+            report=_reporter(),
+        )
+    except KeyboardInterrupt:
+        console.print(f"stopped; --resume goes on from {checkpoint}")
+        raise typer.Exit(130) from None
+    if not is_first_process():
+        return
+    weights = out / f"{recipe}.safetensors"
+    patches.save_weights(weights, model, chosen.model, chosen.arguments)
+    console.print(f"weights in {weights}")
+
+
+def _checkpoint(out: Path, recipe: str, resume: bool) -> Path:
+    """Name the checkpoint of a run that may begin."""
+    checkpoint = out / f"{recipe}.pt"
+    if checkpoint.exists() and not resume and is_first_process():
+        raise ValueError(f"{checkpoint} is there already: --resume, or another --out")
+    cv2.setNumThreads(1)  # the renderers are processes of their own; threads would fight
+    return checkpoint
+
+
+def _reporter() -> Callable[[Progress], None]:
+    """Return what prints a line every 100 steps, with means over them."""
+    recent: deque[dict[str, float]] = deque(maxlen=100)
+
+    def report(progress: Progress) -> None:
+        recent.append(progress.metrics)
+        if progress.step % 100 == 0 or progress.step == progress.steps:
+            means = "  ".join(
+                f"{name} {sum(metrics[name] for metrics in recent) / len(recent):.3f}"
+                for name in progress.metrics
+            )
+            console.print(
+                f"step {progress.step}/{progress.steps}  {means}  "
+                f"{progress.seconds_per_step:.3f} s/step  {progress.seconds_left / 60:.0f} min left"
+            )
+
+    return report
 
 
 def _folders(data: list[str]) -> dict[str, Path]:

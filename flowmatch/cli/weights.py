@@ -7,8 +7,8 @@ import torch
 import typer
 from rich.console import Console
 
+from flowmatch import flow, patches
 from flowmatch.cli.options import console
-from flowmatch.flow.checkpoints import shipped
 from flowmatch.flow.published import convert_checkpoint
 
 weights_app = typer.Typer(no_args_is_help=True, help="List weights, or convert published ones.")
@@ -18,7 +18,7 @@ weights_app = typer.Typer(no_args_is_help=True, help="List weights, or convert p
 def list_weights() -> None:
     """Print the weights that ship: name, network, what they are."""
     output = Console(highlight=False, soft_wrap=True, markup=False)
-    for name, entry in shipped().items():
+    for name, entry in (flow.shipped() | patches.shipped()).items():
         default = " (default)" if entry.get("default") else ""
         output.print(f"{name}{default}: {entry['summary']}")
 

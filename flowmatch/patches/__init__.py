@@ -1,5 +1,6 @@
 """Patches of images: networks that describe and compare them, and matching by them."""
 
+from flowmatch.patches.checkpoints import load, save_weights, shipped
 from flowmatch.patches.compare import dense_descriptors, similarity, similarity_of_all
 from flowmatch.patches.describe import describe
 from flowmatch.patches.keypoints import Keypoints, detect, extract_patches
@@ -13,8 +14,11 @@ __all__ = [
     "describe",
     "detect",
     "extract_patches",
+    "load",
     "load_published",
     "match_images",
+    "save_weights",
+    "shipped",
     "similarity",
     "similarity_of_all",
 ]

@@ -1,6 +1,8 @@
 """Descriptors of keypoints: a network's, or OpenCV's own."""
 
-from typing import Any
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -8,9 +10,17 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from flowmatch._opencv import cv2
+from flowmatch.patches.checkpoints import load, shipped
 from flowmatch.patches.compare import evaluating
-from flowmatch.patches.keypoints import MAGNIFICATION, Keypoints, extract_patches, gray_image
-from flowmatch.patches.networks import DescriptorNetwork
+from flowmatch.patches.keypoints import (
+    MAGNIFICATION,
+    Keypoints,
+    extract_patches,
+    gray_image,
+    magnification_of,
+)
+from flowmatch.patches.networks import DESCRIPTORS, DescriptorNetwork
+from flowmatch.patches.published import load_published
 
 CLASSICAL = ("rootsift", "sift", "orb")
 
@@ -24,17 +34,19 @@ def describe(
     image: ArrayLike,
     keypoints: Keypoints,
     *,
-    magnification: float = MAGNIFICATION,
+    magnification: float | None = None,
     batch: int = 512,
 ) -> Tensor:
     """Describe the keypoints of an image.
 
     Args:
-        network: A descriptor network, used in eval mode where its weights are; or ``"rootsift"``,
-            ``"sift"``, ``"orb"``: OpenCV's descriptors, at the same keypoints.
+        network: A descriptor network, used in eval mode where its weights are; ``"default"`` or
+            another name of weights that ship; or ``"rootsift"``, ``"sift"``, ``"orb"``: OpenCV's
+            descriptors, at the same keypoints.
         image: uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
         keypoints: Those of this image, N of them, of any detector.
-        magnification: Half a patch's side in scales of its keypoint; for networks.
+        magnification: Half a patch's side in scales of its keypoint, for networks; None takes what
+            each was trained on.
         batch: How many patches to describe at once.
 
     Returns:
@@ -54,11 +66,9 @@ def describe(
         RootSIFT: Arandjelovic and Zisserman, Three Things Everyone Should Know to Improve Object
         Retrieval, CVPR 2012.
     """
+    if isinstance(network, str) and network not in CLASSICAL:
+        network = _shipped(network)
     if isinstance(network, str):
-        if network not in CLASSICAL:
-            raise ValueError(
-                f"expected a descriptor network or one of {', '.join(CLASSICAL)}, got {network!r}"
-            )
         gray = gray_image(image)
         found = _orb(gray, keypoints) if network == "orb" else _sift(gray, keypoints)
         if network == "rootsift":
@@ -68,6 +78,8 @@ def describe(
     if batch < 1:
         raise ValueError(f"batch must be positive, got {batch}")
     device = device_of(network)
+    if magnification is None:
+        magnification = magnification_of(network)
     patches = extract_patches(
         image, keypoints, network.patch_size, magnification=magnification, device=device
     )
@@ -76,6 +88,48 @@ def describe(
     with evaluating(network):
         parts = [network(patches[k : k + batch]) for k in range(0, len(patches), batch)]
     return torch.cat(parts)
+
+
+def find_descriptor(
+    name: str, device: str | torch.device = "cpu"
+) -> DescriptorNetwork | Literal["rootsift", "sift", "orb"]:
+    """Return what a word on a command line describes patches by.
+
+    Args:
+        name: ``"rootsift"``, ``"sift"``, ``"orb"``; ``"default"`` or another name of weights that
+            ship; a ``.safetensors`` file of one's own, or a file that `load_published` reads.
+        device: Where to put a network.
+
+    Raises:
+        ValueError: There are no such weights, or they do not describe patches.
+        FileNotFoundError: There is no such file.
+    """
+    if name in CLASSICAL:
+        return name  # type: ignore[return-value]
+    suffix = Path(name).suffix
+    if suffix and suffix != ".safetensors":
+        network = load_published(name)
+    else:
+        if not suffix and name != "default" and name not in shipped():
+            known = ", ".join((*CLASSICAL, "default", *descriptors()))
+            raise ValueError(f"a descriptor is one of {known}, or a file, got {name!r}")
+        network = load(weights=name) if suffix else load(name)
+    if not hasattr(network, "dim"):
+        raise ValueError(f"{name} compares patches, it does not describe them")
+    return network.to(device)  # type: ignore[return-value]
+
+
+def descriptors() -> list[str]:
+    """Return the names of the weights that ship and describe patches."""
+    return [name for name, entry in shipped().items() if entry["model"] in DESCRIPTORS]
+
+
+@lru_cache(4)
+def _shipped(name: str) -> DescriptorNetwork:
+    if name != "default" and name not in descriptors():
+        known = ", ".join(("default", *descriptors(), *CLASSICAL))
+        raise ValueError(f"expected a descriptor network or one of {known}, got {name!r}")
+    return load(name)  # type: ignore[return-value]
 
 
 def device_of(network: Any) -> torch.device:

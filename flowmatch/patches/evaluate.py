@@ -12,16 +12,23 @@ from numpy.typing import ArrayLike, NDArray
 from flowmatch.io import read_image
 from flowmatch.ops import nearest
 from flowmatch.patches.describe import describe
-from flowmatch.patches.keypoints import MAGNIFICATION, Keypoints, detect
+from flowmatch.patches.keypoints import Keypoints, detect
 from flowmatch.patches.match import Features, fit_geometry
-from flowmatch.patches.metrics import area_under_recall, average_precision, corner_error, project
+from flowmatch.patches.metrics import (
+    area_under_recall,
+    average_precision,
+    corner_error,
+    false_positive_rate,
+    project,
+)
 from flowmatch.patches.networks import DescriptorNetwork
 from flowmatch.patches.sequences import ImagePair, read_homography
+from flowmatch.patches.views import find_again, project_keypoints
 
 THRESHOLD = 3.0  # pixels, of a correct match
 
 # What describes keypoints: a network or a name, and how far its patches reach, in scales.
-Method = tuple[DescriptorNetwork | str, float]
+Method = tuple[DescriptorNetwork | str, float | None]
 
 
 class PairScores(NamedTuple):
@@ -31,6 +38,7 @@ class PairScores(NamedTuple):
         matches: How many were compared, the same for all methods.
         accuracy: Share of the matches that are correct at 3 pixels.
         recall: Correct matches for each keypoint that the other image repeats at 3 pixels.
+        fpr95: Share of different patches accepted where 95 % of those of one point are.
         precision: Average precision of all nearest neighbours, ranked by distance.
         corner_error: Pixels, of the homography that the matches agree on.
         milliseconds: To describe 1000 keypoints, patches included.
@@ -39,6 +47,7 @@ class PairScores(NamedTuple):
     matches: int
     accuracy: float
     recall: float
+    fpr95: float
     precision: float
     corner_error: float
     milliseconds: float
@@ -54,6 +63,7 @@ class Row(NamedTuple):
         matches: Per pair.
         accuracy: Mean matching accuracy at 3 pixels.
         recall: Correct matches per repeated keypoint.
+        fpr95: False positive rate at a recall of 95 %; less is better.
         precision: Mean average precision.
         auc3: Area under the recall of corner errors up to 3 pixels.
         auc5: To 5 pixels.
@@ -67,6 +77,7 @@ class Row(NamedTuple):
     matches: float
     accuracy: float
     recall: float
+    fpr95: float
     precision: float
     auc3: float
     auc5: float
@@ -138,7 +149,7 @@ def evaluate(
     if not methods:
         raise ValueError("at least one method is needed for an evaluation, got none")
     complete = {
-        name: method if isinstance(method, tuple) else (method, MAGNIFICATION)
+        name: method if isinstance(method, tuple) else (method, None)
         for name, method in methods.items()
     }
     measured: list[tuple[ImagePair, str, PairScores]] = []
@@ -219,6 +230,7 @@ def _score(
     a, b = first.keypoints, second.keypoints
     there = project(a.xy, truth)
     possible = int((_closest(there, b.xy) <= THRESHOLD).sum())
+    alike = find_again(project_keypoints(a, truth), b)
     count = min(len(one.matches) for one in ranked.values())
     scores = {}
     for name, one in ranked.items():
@@ -231,6 +243,7 @@ def _score(
             matches=count,
             accuracy=float(right.mean()) if count else 0.0,
             recall=float(right.sum() / possible) if possible else math.nan,
+            fpr95=false_positive_rate(*_similarities(described[name], alike)),
             precision=average_precision(
                 _is_right(there[order], b.xy[one.nearest[order]]), possible
             ),
@@ -238,6 +251,30 @@ def _score(
             milliseconds=one.milliseconds,
         )
     return scores
+
+
+def _similarities(
+    described: tuple[tuple[Features, float], tuple[Features, float]], alike: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Compare patches of the same points, and each with one of another; more is closer."""
+    (first, _), (second, _) = described
+    known = np.flatnonzero(alike >= 0)
+    other = np.random.default_rng(0).permutation(alike[known])
+    xy = second.keypoints.xy
+    apart = np.hypot(*(xy[alike[known]] - xy[other]).T) > 2 * THRESHOLD
+    pairs = (known, alike[known]), (known[apart], other[apart])
+    same, different = (-_distances(first, second, i, j) for i, j in pairs)
+    return same, different
+
+
+def _distances(
+    first: Features, second: Features, i: NDArray[np.int64], j: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    q, r = first.descriptors.cpu()[i], second.descriptors.cpu()[j]
+    if q.dtype == torch.uint8:
+        bits = np.unpackbits((q ^ r).numpy(), axis=1)
+        return np.asarray(bits.sum(axis=1), np.float32)
+    return np.asarray(torch.linalg.vector_norm(q - r, dim=1).numpy(), np.float32)
 
 
 def _is_right(there: NDArray[np.float64], found: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -274,6 +311,7 @@ def _row(name: str, method: str, scores: Sequence[PairScores]) -> Row:
         mean([score.matches for score in scores]),
         mean([score.accuracy for score in scores]),
         mean([score.recall for score in scores]),
+        mean([score.fpr95 for score in scores]),
         mean([score.precision for score in scores]),
         auc3,
         auc5,

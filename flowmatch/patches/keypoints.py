@@ -21,6 +21,11 @@ _SMALLEST = 12  # side of an image in which a detector may find something
 _MOST_PIXELS = 2**25  # of patches cut at once, 128 MB
 
 
+def magnification_of(network: Any) -> float:
+    """Return how far the patches reach that a network was trained on, in scales of a keypoint."""
+    return float(getattr(network, "magnification", MAGNIFICATION))
+
+
 class Keypoints(NamedTuple):
     """Points of an image with a size and a direction.
 
@@ -37,8 +42,8 @@ class Keypoints(NamedTuple):
     angle: NDArray[np.float32]
     score: NDArray[np.float32]
 
-    def select(self, which: NDArray[Any]) -> "Keypoints":
-        """Return those at some indices, or where a mask is true."""
+    def select(self, which: NDArray[Any] | slice) -> "Keypoints":
+        """Return those at some indices, in a slice, or where a mask is true."""
         return Keypoints(*(array[which] for array in self))
 
 

@@ -11,7 +11,7 @@ from flowmatch._opencv import cv2
 from flowmatch.ops import nearest
 from flowmatch.patches.compare import similarity
 from flowmatch.patches.describe import describe, device_of
-from flowmatch.patches.keypoints import MAGNIFICATION, Keypoints, detect, extract_patches
+from flowmatch.patches.keypoints import Keypoints, detect, extract_patches, magnification_of
 from flowmatch.patches.networks import DescriptorNetwork, SimilarityNetwork
 
 # How many matches each model needs.
@@ -69,14 +69,14 @@ def match_images(
     model: str | None = "homography",
     threshold: float = 3.0,
     intrinsics: Intrinsics | None = None,
-    magnification: float = MAGNIFICATION,
+    magnification: float | None = None,
     batch: int = 512,
 ) -> Matches:
     """Find which points of one image are which points of another.
 
     Args:
-        network: A descriptor network, used where its weights are, or ``"rootsift"``, ``"sift"``,
-            ``"orb"``.
+        network: A descriptor network, used where its weights are; ``"default"``, the one that
+            ships, or another of its kind; or ``"rootsift"``, ``"sift"``, ``"orb"``.
         a: First image, uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
         b: Second image, of any size.
         detector: ``"sift"``, ``"orb"`` or ``"grid"``, see `detect`.
@@ -90,7 +90,8 @@ def match_images(
             turned), ``"fundamental"`` or ``"essential"`` (any rigid scene), or None.
         threshold: Pixels, how far an inlier may be off.
         intrinsics: Camera matrices ``[3, 3]`` of both images, for ``"essential"``.
-        magnification: Half a patch's side in scales of its keypoint; for networks.
+        magnification: Half a patch's side in scales of its keypoint, for networks; None takes what
+            each was trained on.
         batch: How many patches to describe at once.
 
     Returns:
@@ -159,9 +160,11 @@ def _similarities(
     images: tuple[ArrayLike, ArrayLike],
     features: tuple[Features, Features],
     pairs: NDArray[np.int64],
-    magnification: float,
+    magnification: float | None,
 ) -> NDArray[np.float32]:
     device = device_of(network)
+    if magnification is None:
+        magnification = magnification_of(network)
     stacks = (
         extract_patches(
             image,

@@ -105,3 +105,29 @@ def average_precision(correct: ArrayLike, possible: int) -> float:
     precision = np.cumsum(marks) / np.arange(1, len(marks) + 1)
     # Several keypoints may lie within reach of one place.
     return min(1.0, float(precision[marks].sum() / possible))
+
+
+def false_positive_rate(alike: ArrayLike, different: ArrayLike, *, recall: float = 0.95) -> float:
+    """Return which share of different pairs is accepted where 95 % of the true ones are: FPR95.
+
+    Args:
+        alike: Similarities ``[N]`` of patches of one point; more is closer.
+        different: Similarities ``[M]`` of patches of two points.
+        recall: Share of the true pairs that has to be accepted.
+
+    Returns:
+        In [0, 1], less is better; NaN if either is empty.
+
+    Example:
+        >>> false_positive_rate([3, 2, 1], [0, 1, 0.5, 2])
+        0.5
+
+    Reference:
+        Brown, Hua and Winder, Discriminative Learning of Local Image Descriptors, PAMI 2011.
+    """
+    true, false = np.sort(np.asarray(alike, np.float64)), np.asarray(different, np.float64)
+    if not true.size or not false.size:
+        return math.nan
+    # The highest threshold that still accepts enough.
+    threshold = true[true.size - math.ceil(recall * true.size)]
+    return float((false >= threshold).mean())

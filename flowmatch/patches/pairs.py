@@ -17,7 +17,7 @@ from flowmatch.patches.files import (
     write_colmap_matches,
     write_matches,
 )
-from flowmatch.patches.keypoints import MAGNIFICATION, detect
+from flowmatch.patches.keypoints import detect
 from flowmatch.patches.match import (
     Features,
     Matches,
@@ -63,7 +63,7 @@ class PairOptions:
     mutual: bool = True
     model: str | None = "fundamental"
     threshold: float = 3.0
-    magnification: float = MAGNIFICATION
+    magnification: float | None = None
 
 
 @dataclass

@@ -80,7 +80,10 @@ def test_list_with_errors_and_resume(pair, tmp_path, capsys):
         (["{a}", "missing.png"], "missing.png does not exist"),
         (["{a}", "{b}", "-o", "m.gif"], "-o must end in one of .png"),
         (["{a}", "{b}", "-o", "no/folder/m.png"], "there is no folder"),
-        (["{a}", "{b}", "--descriptor", "surf"], "rootsift, sift, orb, or a file, got 'surf'"),
+        (
+            ["{a}", "{b}", "--descriptor", "surf"],
+            "a descriptor is one of rootsift, sift, orb, default",
+        ),
         (["{a}", "{b}", "--descriptor", "x.pth"], "x.pth does not exist"),
         (["{a}", "{b}", "--detector", "fast"], "detector must be one of sift, orb, grid"),
         (["{a}", "{b}", "--model", "affine"], "model must be one of"),

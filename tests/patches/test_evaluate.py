@@ -120,7 +120,17 @@ def test_command(folder, capsys):
     assert main(["eval", "patches", str(folder), "--keypoints", "200"]) == 0
     table = capsys.readouterr().out
     lines = [line.split() for line in table.splitlines()]
-    assert lines[0] == ["matches", "MMA@3", "recall", "mAP", "AUC@3", "AUC@5", "AUC@10", "ms/1k"]
+    assert lines[0] == [
+        "matches",
+        "MMA@3",
+        "recall",
+        "FPR95",
+        "mAP",
+        "AUC@3",
+        "AUC@5",
+        "AUC@10",
+        "ms/1k",
+    ]
     names = [line[0] for line in lines if line and line[0] in ("SIFT", "RootSIFT", "ORB")]
     assert names == ["SIFT", "RootSIFT", "ORB"] * 5
     assert "viewpoint, mean" in table

@@ -14,15 +14,16 @@ PATCH_SIZE = 32
 _LAYERS = ((32, 1), (32, 1), (64, 2), (64, 1), (128, 2), (128, 1))
 
 
-def _l2net(dropout: float) -> Iterator[nn.Module]:
+def _l2net(dropout: float, width: float = 1.0) -> Iterator[nn.Module]:
     inputs = 1
-    for channels, stride in _LAYERS:
+    for full, stride in _LAYERS:
+        channels = max(1, round(width * full))
         yield nn.Conv2d(inputs, channels, 3, stride, 1, bias=False)
         yield nn.BatchNorm2d(channels, affine=False)
         yield nn.ReLU()
         inputs = channels
     yield nn.Dropout(dropout)
-    yield nn.Conv2d(128, 128, 8, bias=False)
+    yield nn.Conv2d(inputs, 128, 8, bias=False)
     yield nn.BatchNorm2d(128, affine=False)
 
 
@@ -39,6 +40,11 @@ class HardNet(nn.Module):
 
     Args:
         dropout: Before the last layer; 0.3 in the later releases, 0.1 in the paper.
+        width: Factor on the channels of all layers but the last; the published ones have 1.
+        magnification: Half a patch's side in scales of its keypoint that the weights are for.
+
+    Raises:
+        ValueError: `width` or `magnification` is out of range.
 
     Example:
         >>> HardNet().eval()(torch.rand(3, 1, 32, 32)).shape
@@ -52,9 +58,17 @@ class HardNet(nn.Module):
     patch_size = PATCH_SIZE
     dim = 128
 
-    def __init__(self, *, dropout: float = 0.3) -> None:
+    def __init__(
+        self, *, dropout: float = 0.3, width: float = 1.0, magnification: float = 6.0
+    ) -> None:
         super().__init__()
-        self.features = nn.Sequential(*_l2net(dropout))
+        if not 0 < width <= 16 or not 0 < magnification <= 100:
+            raise ValueError(
+                "expected 0 < width <= 16 and 0 < magnification <= 100, "
+                f"got {width} and {magnification}"
+            )
+        self.magnification = magnification
+        self.features = nn.Sequential(*_l2net(dropout, width))
         _initialise(self)
 
     def forward(self, patches: Tensor) -> Tensor:

@@ -1,0 +1,74 @@
+"""Weights of patch networks by name: those that ship, and files of one's own."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from flowmatch.devices import choose_device
+from flowmatch.patches.networks import MODELS
+from flowmatch.training.weights import Shelf
+
+_SHELF = Shelf("patches", MODELS)
+
+find_weights = _SHELF.find
+
+
+def shipped() -> dict[str, dict[str, Any]]:
+    """Return the index of the patch weights that ship: name -> file, model, how they were made."""
+    return _SHELF.shipped()
+
+
+def load(
+    name: str = "default",
+    *,
+    weights: str | Path | None = None,
+    device: str | torch.device = "cpu",
+) -> nn.Module:
+    """Build a patch network with trained weights.
+
+    Args:
+        name: ``"default"``, the descriptor that matching uses; the name of weights that ship
+            (`shipped` lists them); or with `weights` any network in
+            `flowmatch.patches.networks.MODELS`.
+        weights: A ``.safetensors`` file, such as `save_weights` writes; it knows its network, and
+            `name` is only needed if it does not.
+        device: Where to put the network.
+
+    Returns:
+        The network, in eval mode, float32.
+
+    Raises:
+        ValueError: There is no such name or device, or the file does not fit the network.
+        FileNotFoundError: There is no such file.
+
+    Example:
+        >>> network = load("default")
+        >>> network(torch.rand(3, 1, 32, 32)).shape
+        torch.Size([3, 128])
+    """
+    target = choose_device(device)
+    return _SHELF.read(find_weights(name, weights), name).to(target).eval()
+
+
+def save_weights(
+    path: str | Path,
+    model: nn.Module,
+    name: str,
+    arguments: dict[str, Any] | None = None,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write a patch network's weights as safetensors, with what is needed to rebuild it.
+
+    Args:
+        path: File to write, ``.safetensors``.
+        model: The network.
+        name: Its name in `MODELS`.
+        arguments: Its constructor's.
+        dtype: Of the weights in the file; counters stay whole numbers.
+
+    Raises:
+        ValueError: There is no such network, or a weight is not finite in `dtype`.
+    """
+    _SHELF.save(path, model, name, arguments, dtype)
