@@ -1,5 +1,6 @@
 """One descriptor a picture: from its local descriptors, or from any network's feature map."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -19,6 +20,8 @@ from flowmatch.retrieval.vocabulary import kmeans, vlad
 from flowmatch.retrieval.whitening import Whitening
 
 SCALES = (1.0, 2**-0.5, 0.5)  # at which Radenovic et al. describe a picture
+_CLASSICAL = ("rootsift", "sift")
+_VLAD = r"vlad (.+) words=(\d{1,9}) keypoints=(\d{1,9}) side=(\d{1,9}) seed=(-?\d{1,18})"
 _MOST_POINTS = 100_000  # local descriptors that a vocabulary is learnt from
 _SMALLEST = 32  # side below which a trunk has nothing left to pool
 
@@ -96,13 +99,39 @@ class VladDescriber:
             raise ValueError(
                 f"words, keypoints and side must be positive, got {words}, {keypoints}, {side}"
             )
-        if isinstance(descriptor, str) and descriptor not in ("rootsift", "sift"):
+        if isinstance(descriptor, str) and descriptor not in _CLASSICAL:
             raise ValueError(f"descriptor must be rootsift, sift or a network, got {descriptor!r}")
         self.descriptor, self.words = descriptor, words
         self.keypoints, self.side, self.seed = keypoints, side, seed
         kind = descriptor if isinstance(descriptor, str) else name or type(descriptor).__name__
         self.about = f"vlad {kind} words={words} keypoints={keypoints} side={side} seed={seed}"
         self.vocabulary: Tensor | None = None
+
+    @classmethod
+    def from_about(
+        cls, about: str, descriptor: DescriptorNetwork | str = "rootsift"
+    ) -> "VladDescriber":
+        """Make the describer that an index was made by.
+
+        Args:
+            about: What the index says.
+            descriptor: The network, if it was one; classical ones are known by name.
+
+        Raises:
+            ValueError: The index was made by something else, or needs a network.
+        """
+        found = re.fullmatch(_VLAD, about)
+        if found is None:
+            raise ValueError(f"expected an index made by VLAD, got {about!r}")
+        kind = found[1]
+        if kind in _CLASSICAL:
+            descriptor = kind
+        elif isinstance(descriptor, str):
+            raise ValueError(f"the index was made with {kind!r}: give that network")
+        words, keypoints, side, seed = map(int, found.groups()[1:])
+        return cls(
+            descriptor, name=kind, words=words, keypoints=keypoints, side=side, seed=seed
+        )  # fmt: skip
 
     def local(self, image: ArrayLike) -> Tensor:
         """Describe the keypoints of a picture, ``[N, D]``."""

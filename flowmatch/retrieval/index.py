@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from flowmatch.io import IMAGE_SUFFIXES, read_image, replace_when_done
@@ -117,7 +117,8 @@ def write_index(path: FilePath, index: Index) -> None:
     tensors = {"descriptors": index.descriptors.to(torch.float16).contiguous()}
     tensors |= {_STATE + name: tensor.contiguous() for name, tensor in index.state.items()}
     with replace_when_done(path) as beside:
-        save_file(tensors, beside, {"flowmatch": _FORMAT, "content": json.dumps(content)})
+        # Not save_file, whose files nobody but their owner may read.
+        beside.write_bytes(save(tensors, {"flowmatch": _FORMAT, "content": json.dumps(content)}))
 
 
 def check_index_name(path: Path) -> None:

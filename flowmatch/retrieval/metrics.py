@@ -124,8 +124,8 @@ def mean_average_precision(
         precision: list[float] = []
         at: dict[int, list[float]] = {1: [], 5: [], 10: []}
         for order, truth in zip(orders, truths, strict=True):
-            positives = [index for part in right for index in truth[part] or ()]
-            junk = [index for part in ignored for index in truth[part] or ()]
+            positives = [index for part in right for index in truth[:3][part]]
+            junk = [index for part in ignored for index in truth[:3][part]]
             if not positives:
                 continue
             places = _places(order, positives, junk)
@@ -151,9 +151,9 @@ def read_protocol(path: FilePath, names: Sequence[str] | None = None) -> Protoco
 
     Args:
         path: A folder of the first Oxford or Paris (``*_query.txt`` with ``_good``, ``_ok``,
-            ``_junk``), or a .json with the lists ``imlist``, ``qimlist`` and ``gnd`` of the revisited
-            ones. Those are published as pickles, which run code when they are read and so are not
-            read here; ``json.dump`` of what a trusted one holds makes the .json.
+            ``_junk``), or a .json with the lists ``imlist``, ``qimlist`` and ``gnd`` of the
+            revisited ones. Those are published as pickles, which run code when they are read and
+            so are not read here; ``json.dump`` of what a trusted one holds makes the .json.
         names: Of the pictures, for a folder, without suffix; None takes those the files name.
 
     Returns:
@@ -197,12 +197,12 @@ def _truth(entry: Any, count: int) -> Truth:
         parts = [entry["easy"], entry["hard"], entry["junk"]]
     else:  # the first protocols in the same clothes
         parts = [entry["ok"], [], entry["junk"]]
-    checked = [tuple(int(index) for index in part) for part in parts]
-    wrong = [index for part in checked for index in part if not 0 <= index < count]
+    easy, hard, junk = (tuple(int(index) for index in part) for part in parts)
+    wrong = [index for index in easy + hard + junk if not 0 <= index < count]
     if wrong:
         raise ValueError(f"picture {wrong[0]} of {count}")
     box = tuple(float(number) for number in entry["bbx"]) if entry.get("bbx") else None
-    return Truth(*checked, box)
+    return Truth(easy, hard, junk, box)
 
 
 def _read_folder(folder: Path, names: Sequence[str] | None) -> Protocol:

@@ -29,7 +29,8 @@ def generalised_mean(features: Tensor, p: Tensor | float) -> Tensor:
         [[2.0]]
 
     Reference:
-        Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation, PAMI 2019, eq. 3.
+        Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation, PAMI 2019,
+        equation 3.
     """
     _check_map(features)
     powers = torch.as_tensor(p, dtype=features.dtype, device=features.device)
