@@ -10,9 +10,11 @@ from flowmatch.cli import (
     eval,
     eval_patches,
     flow,
+    index,
     info,
     match,
     register,
+    search,
     similarity,
     stitch,
     synth,
@@ -32,6 +34,8 @@ app.command("flow")(flow.flow)
 app.command("match")(match.match)
 app.command("register")(register.register_command)
 app.command("stitch")(stitch.stitch)
+app.command("index")(index.index)
+app.command("search")(search.search)
 app.command("info")(info.info)
 app.command("bench")(bench.bench)
 eval.eval_app.command("patches")(eval_patches.eval_patches)

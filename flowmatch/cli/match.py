@@ -103,15 +103,15 @@ def match(
         first, second = _two_images(images)
         targets = _checked_outputs(output)
         geometry = _model(model, "homography")
-        network = _network(descriptor, device)
+        network = descriptor_network(descriptor, device)
         more = {"intrinsics": _intrinsics(camera)} if camera else {}
         _match_two(network, first, second, targets, options | {"model": geometry} | more)
     else:
         _refuse(bool(images) or camera is not None, "--pairs takes no images and no --camera")
         _refuse(len(output or []) != 1, "--pairs needs one -o FOLDER")
         assert output is not None
-        network = _network(descriptor, device)
-        name = _name(descriptor)
+        network = descriptor_network(descriptor, device)
+        name = descriptor_name(descriptor)
         about = PairOptions(descriptor=name, model=_model(model, "fundamental"), **options)
         _match_list(network, pairs, root or pairs.parent, output[0], about, colmap, overwrite)
 
@@ -140,11 +140,12 @@ def _model(name: str | None, otherwise: str) -> str | None:
     return None if name == "none" else name
 
 
-def _network(descriptor: str, device: str | None) -> Any:
+def descriptor_network(descriptor: str, device: str | None) -> Any:
+    """Return a classical descriptor's name, or the network of weights by name or in a file."""
     return find_descriptor(descriptor, choose_device(device))
 
 
-def _name(descriptor: str) -> str:
+def descriptor_name(descriptor: str) -> str:
     """Return a word for a descriptor that changes with its weights."""
     if descriptor in CLASSICAL:
         return descriptor

@@ -1,4 +1,4 @@
-"""Pictures of flow and of matches. Arrays in, a new uint8 RGB picture out."""
+"""Pictures of flow and of matches, contact sheets. Arrays in, a new uint8 RGB picture out."""
 
 from flowmatch.draw.flow import (
     Picture,
@@ -10,9 +10,11 @@ from flowmatch.draw.flow import (
     side_by_side,
 )
 from flowmatch.draw.matches import draw_matches
+from flowmatch.draw.sheet import contact_sheet
 
 __all__ = [
     "Picture",
+    "contact_sheet",
     "draw_arrows",
     "draw_matches",
     "error_legend",

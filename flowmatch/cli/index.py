@@ -1,0 +1,85 @@
+"""``flowmatch index``: describe a folder of pictures, to be searched."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import TextColumn
+
+from flowmatch.cli.match import descriptor_name, descriptor_network
+from flowmatch.cli.options import DeviceName, console, progress_bar
+from flowmatch.retrieval.describe import VladDescriber
+from flowmatch.retrieval.index import Index, IndexReport, update_index
+
+_SHOWN = 20  # unreadable pictures that are listed; the index knows all
+FAILURES = TextColumn("{task.fields[failed]}")
+
+
+def index(
+    folder: Annotated[Path, typer.Argument(help="Of pictures, and folders of pictures.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The index; one that is there is updated.")
+    ] = Path("index.safetensors"),
+    descriptor: Annotated[
+        str, typer.Option(help="rootsift, sift, or a file of published weights.")
+    ] = "rootsift",
+    words: Annotated[int, typer.Option(min=1, help="Visual words, learnt from the folder.")] = 64,
+    keypoints: Annotated[int, typer.Option(min=1, help="At most, in each picture.")] = 1000,
+    side: Annotated[int, typer.Option(min=32, help="Pixels that pictures are shrunk to.")] = 640,
+    seed: Annotated[int, typer.Option(help="Of the visual words.")] = 0,
+    device: DeviceName = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew.")] = False,
+) -> None:
+    """Describe the pictures of a folder, to be found by flowmatch search.
+
+    Pictures that are described already are not described again, unless they have changed. It may
+    be interrupted; the same command goes on.
+    """
+    describer = VladDescriber(
+        descriptor_network(descriptor, device),
+        name=descriptor_name(descriptor),
+        words=words,
+        keypoints=keypoints,
+        side=side,
+        seed=seed,
+    )
+    latest = IndexReport()
+    with progress_bar(FAILURES) as bar:
+        task = bar.add_task("learn words", total=None, failed="")
+
+        def progress(report: IndexReport) -> None:
+            nonlocal latest
+            latest = report
+            done = report.kept + report.described + report.failed
+            failed = f"{report.failed} failed" if report.failed else ""
+            bar.update(task, description="index", total=report.total, completed=done, failed=failed)
+
+        try:
+            made = update_index(folder, output, describer, overwrite=overwrite, progress=progress)
+        except KeyboardInterrupt:
+            bar.stop()
+            again = "the same command, without --overwrite, goes on"
+            console.print(f"stopped: {_summary(latest, output)}; {again}")
+            raise typer.Exit(130) from None
+    _tell_failures(made)
+    console.print(_summary(latest, output))
+    if not made.entries:
+        raise ValueError(f"none of the pictures in {folder} can be read")
+
+
+def _tell_failures(made: Index) -> None:
+    for entry, reason in made.failed[:_SHOWN]:
+        console.print(f"failed: {entry.name}: {reason}")
+    if len(made.failed) > _SHOWN:
+        console.print(f"... and {len(made.failed) - _SHOWN} more")
+
+
+def _summary(report: IndexReport, output: Path) -> str:
+    line = f"{report.described} picture{'' if report.described == 1 else 's'} described"
+    for count, what in (
+        (report.kept, "known already"),
+        (report.removed, "changed or gone"),
+        (report.failed, "failed"),
+    ):
+        line += f", {count} {what}" if count else ""
+    return f"{line}, in {output}"

@@ -1,0 +1,79 @@
+"""``flowmatch search``: pictures of the same thing, from an index."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowmatch.cli.match import descriptor_network
+from flowmatch.cli.options import DeviceName, console
+from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
+from flowmatch.retrieval.describe import VladDescriber
+from flowmatch.retrieval.index import read_index
+from flowmatch.retrieval.search import (
+    RESULT_SUFFIXES,
+    Searcher,
+    results_sheet,
+    verify_results,
+    write_results,
+)
+
+
+def search(
+    picture: Annotated[Path, typer.Argument(help="What to look for.")],
+    index: Annotated[
+        Path, typer.Option("-i", "--index", help="What flowmatch index wrote.")
+    ] = Path("index.safetensors"),
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="What to write: a contact sheet (.png, .jpg), the list (.json, .csv); may be "
+            "given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option("-k", "--count", min=1, help="How many to show.")] = 11,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Match the first 50 with the picture; what agrees comes first."
+        ),
+    ] = False,
+    expand: Annotated[
+        int, typer.Option(min=0, help="Search again with that many of the first added.")
+    ] = 0,
+    augment: Annotated[
+        int, typer.Option(min=0, help="Average what is indexed with that many neighbours.")
+    ] = 0,
+    descriptor: Annotated[
+        str,
+        typer.Option(help="The file of weights, if the index was made with one."),
+    ] = "rootsift",
+    device: DeviceName = None,
+) -> None:
+    """Find pictures that show the same thing: score, points that agree, name."""
+    known = (*IMAGE_SUFFIXES, *RESULT_SUFFIXES)
+    wrong = [str(path) for path in output or [] if path.suffix.lower() not in known]
+    if wrong:
+        raise ValueError(f"-o must end in one of {', '.join(known)}, got {', '.join(wrong)}")
+    query = read_image(picture)
+    content = read_index(index)
+    describer = VladDescriber.from_about(content.about, descriptor_network(descriptor, device))
+    describer.restore(content.state)
+    searcher = Searcher(content, augment=augment)
+    most = 50 if verify else count
+    results = searcher.search(describer(query), max(most, count), expand=expand)
+    if verify:
+        results = verify_results(results, query, content.root, most=most)
+    results = results[:count]
+    for name, score, inliers in results:
+        typer.echo(f"{score:.4f}\t{'' if inliers is None else inliers}\t{name}")
+    for path in output or []:
+        if path.suffix.lower() in RESULT_SUFFIXES:
+            write_results(path, str(picture), results)
+        else:
+            write_image(path, results_sheet(query, results, content.root))
+    if output:
+        console.print(f"{len(results)} found, in {', '.join(map(str, output))}")

@@ -1,0 +1,85 @@
+"""A contact sheet: pictures in a grid, each with a caption below."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from flowmatch._opencv import cv2
+from flowmatch.draw.flow import Picture, _text, _text_width, checked_picture
+
+_GAP, _LINE, _LETTERS = 8, 18, 13.0
+_FRAME = (64, 160, 90)
+
+
+def contact_sheet(
+    pictures: Sequence[ArrayLike],
+    captions: Sequence[str],
+    *,
+    columns: int = 4,
+    side: int = 240,
+    framed: Sequence[bool] | None = None,
+) -> Picture:
+    """Lay pictures out in a grid, each shrunk into a square, with a line of text below.
+
+    Args:
+        pictures: uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``, of any sizes.
+        captions: One each; what is too long is cut in its middle.
+        columns: How many beside each other, at most.
+        side: Of the squares, pixels. Smaller pictures are not enlarged.
+        framed: Which get a green frame.
+
+    Returns:
+        Picture ``[H, W, 3]``.
+
+    Raises:
+        ValueError: There is no picture, or not as many captions, or a size is out of range.
+
+    Example:
+        >>> contact_sheet([np.zeros((40, 60), np.uint8)] * 3, ["a", "b", "c"], side=64).shape
+        (98, 224, 3)
+    """
+    count = len(pictures)
+    marks = [False] * count if framed is None else list(framed)
+    if count == 0 or len(captions) != count or len(marks) != count:
+        raise ValueError(
+            f"expected pictures and as many captions, got {count} and {len(captions)} "
+            f"and {len(marks)} marks"
+        )
+    if columns < 1 or side < 16:
+        raise ValueError(f"columns must be positive and side 16 or more, got {columns}, {side}")
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    width, height = side + _GAP, side + _LINE + _GAP
+    page = np.full((rows * height + _GAP, columns * width + _GAP, 3), 255, np.uint8)
+    for k, (picture, caption, mark) in enumerate(zip(pictures, captions, marks, strict=True)):
+        small = _within(checked_picture(picture), side)
+        h, w = small.shape[:2]
+        corner_y, corner_x = _GAP + k // columns * height, _GAP + k % columns * width
+        top, left = corner_y + (side - h) // 2, corner_x + (side - w) // 2
+        page[top : top + h, left : left + w] = small
+        if mark:
+            corners = (left - 3, top - 3), (left + w + 2, top + h + 2)
+            cv2.rectangle(page, *corners, _FRAME, 3)
+        _text(page, _shortened(caption, side), corner_x, corner_y + side + _LINE - 4, _LETTERS)
+    return page
+
+
+def _within(picture: Picture, side: int) -> Picture:
+    share = side / max(picture.shape[:2])
+    if share >= 1:
+        return picture
+    size = (max(1, round(picture.shape[1] * share)), max(1, round(picture.shape[0] * share)))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _shortened(text: str, width: float) -> str:
+    """Cut letters out of the middle until a text fits; OpenCV draws ASCII only."""
+    text = text.encode("ascii", "replace").decode()
+    kept = text
+    for cut in range(1, len(text)):
+        if _text_width(kept, _LETTERS) <= width:
+            break
+        left = (len(text) - cut) // 2
+        kept = text[:left] + ".." + text[left + cut :]
+    return kept

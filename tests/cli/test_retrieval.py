@@ -1,0 +1,75 @@
+"""``flowmatch index`` and ``flowmatch search``: a changed copy is found among others."""
+
+import json
+
+import numpy as np
+import pytest
+from skimage import data
+
+from flowmatch._opencv import cv2
+from flowmatch.cli import main
+from flowmatch.io import read_image, write_image
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("retrieval")
+    (folder / "all").mkdir()
+    for name in ("chelsea", "astronaut", "coffee", "rocket", "camera", "coins", "page"):
+        write_image(folder / "all" / f"{name}.png", getattr(data, name)())
+    (folder / "all" / "broken.png").write_bytes(b"nothing")
+    words = ["index", str(folder / "all"), "-o", str(folder / "i.safetensors")]
+    assert main([*words, "--words", "16", "--keypoints", "300"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def query(indexed):
+    turn = cv2.getRotationMatrix2D((256, 256), 30, 0.9)
+    picture = cv2.warpAffine(data.astronaut(), turn, (512, 512), borderMode=cv2.BORDER_REFLECT)
+    write_image(indexed / "q.png", np.ascontiguousarray(picture[80:400, 100:420]))
+    return str(indexed / "q.png")
+
+
+def test_the_copy_is_found(indexed, query, capsys):
+    targets = [indexed / name for name in ("sheet.png", "found.json", "found.csv")]
+    words = [word for target in targets for word in ("-o", str(target))]
+    index = ["-i", str(indexed / "i.safetensors")]
+    assert main(["search", query, *index, *words, "--verify", "-k", "5"]) == 0
+    out, err = capsys.readouterr()
+    first, second = (line.split("\t") for line in out.splitlines()[:2])
+    assert first[2] == "astronaut.png"
+    assert float(first[0]) > float(second[0]) + 0.1
+    assert int(first[1]) > 30 and int(second[1]) < 12
+    assert "5 found" in err
+    assert read_image(targets[0]).shape == (2 * 266 + 8, 4 * 248 + 8, 3)
+    assert json.loads(targets[1].read_text())["results"][0]["name"] == "astronaut.png"
+    assert targets[2].read_text().splitlines()[1].startswith("1,astronaut.png,")
+    assert main(["search", query, *index, "-k", "2", "--expand", "1"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("\t\tastronaut.png")
+
+
+def test_update_says_what_it_did(indexed, capsys):
+    words = ["index", str(indexed / "all"), "-o", str(indexed / "i.safetensors")]
+    assert main([*words, "--words", "16", "--keypoints", "300"]) == 0
+    err = capsys.readouterr().err
+    assert "0 pictures described, 8 known already" in err
+    assert "failed: broken.png: " in err
+    assert main(words) == 2
+    assert "was made by 'vlad rootsift words=16" in capsys.readouterr().err
+
+
+def test_refusals_are_one_line(indexed, query, tmp_path, capsys):
+    index = ["-i", str(indexed / "i.safetensors")]
+    write_image(tmp_path / "blank.png", np.zeros((50, 60, 3), np.uint8))
+    for words, expected in (
+        (["search", query, "-i", str(tmp_path / "none.safetensors")], "none.safetensors"),
+        (["search", query, "-i", query], "no index"),
+        (["search", query, *index, "-o", "found.txt"], "-o must end in"),
+        (["search", str(tmp_path / "blank.png"), *index], "nothing in the query"),
+        (["index", str(tmp_path / "none")], "no folder"),
+        (["index", str(tmp_path), "-o", str(tmp_path / "i.npz")], "must end in .safetensors"),
+    ):
+        assert main(words) == 2
+        [line] = capsys.readouterr().err.strip().splitlines()
+        assert line.startswith("error: ") and expected in line
