@@ -7,7 +7,15 @@ from flowmatch.flow.estimate import (
     estimate_flow,
     find_occlusion,
 )
-from flowmatch.flow.networks import MODELS, RAFT, FlowNetC, FlowNetS, PyramidNet, RAFTSmall
+from flowmatch.flow.networks import (
+    MODELS,
+    RAFT,
+    FlowNetC,
+    FlowNetS,
+    PyramidNet,
+    RAFTSmall,
+    RecurrentPyramid,
+)
 from flowmatch.flow.published import load_checkpoint
 from flowmatch.flow.refine import refine_flow
 
@@ -18,6 +26,7 @@ __all__ = [
     "FlowNetC",
     "FlowNetS",
     "PyramidNet",
+    "RecurrentPyramid",
     "RAFTSmall",
     "estimate_both_ways",
     "estimate_flow",

@@ -48,19 +48,42 @@ class FlowRecipe:
 # The full resolution, then for each pass of each level, finest first, the corrected flow and the
 # pass's first guess. Only the last pass of a level counts in full.
 _LATER, _EARLIER = (1.0, 0.3), (0.5, 0.2)
-_PYRAMID = (2.0, *_LATER, *_LATER, *_LATER, *_EARLIER * 2, *(*_LATER, *_EARLIER) * 2)
+_RECURRENT = (2.0, *_LATER, *_LATER, *_LATER, *_EARLIER * 2, *(*_LATER, *_EARLIER) * 2)
+_PYRAMID = (1.0, *(1.0, 0.5) * 4)
 _PYRAMID_VIDEO = (1.0, *(0.0 for _ in _PYRAMID[1:]))
 _LONG_MOTION = ((0.0, 0.03), (0.1, 0.1), (0.4, 0.2), (1.0, 0.3), (2.5, 0.22), (5.0, 0.15))
 
 _OURS: Mapping[str, FlowRecipe] = {
     # Small frames and motions first: the network learns to match within minutes. The second stage
     # starts from the first's weights (--start), with larger frames and longer motions.
-    "pyramid-small": FlowRecipe("pyramid", Schedule(steps=2200, batch=4), "robust", _PYRAMID),
+    "pyramid-small": FlowRecipe("pyramid", Schedule(steps=3000, batch=6), "robust", _PYRAMID),
     "pyramid-large": FlowRecipe(
         "pyramid",
-        Schedule(steps=2300, batch=4, learning_rate=6e-4),
+        Schedule(steps=4000, batch=4, learning_rate=6e-4),
         "robust",
         _PYRAMID,
+        size=(256, 384),
+        motion=_LONG_MOTION,
+        seed=1,
+    ),
+    # What is learnt last is kept best: the third stage brings sub-pixel motion back.
+    "pyramid-fine": FlowRecipe(
+        "pyramid",
+        Schedule(steps=2200, batch=4, learning_rate=4e-4),
+        "robust",
+        _PYRAMID,
+        size=(256, 384),
+        motion=((0.2, 0.25), (0.6, 0.25), (1.0, 0.25), (2.5, 0.15), (5.0, 0.1)),
+        seed=2,
+    ),
+    "recurrent-small": FlowRecipe(
+        "recurrent_pyramid", Schedule(steps=2200, batch=4), "robust", _RECURRENT
+    ),
+    "recurrent-large": FlowRecipe(
+        "recurrent_pyramid",
+        Schedule(steps=2300, batch=4, learning_rate=6e-4),
+        "robust",
+        _RECURRENT,
         size=(256, 384),
         motion=_LONG_MOTION,
         seed=1,

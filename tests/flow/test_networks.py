@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from flowmatch.flow.networks import MODELS, FlowNetC, FlowNetS, PyramidNet
-from flowmatch.flow.networks.pyramid import _Matching, blend_up
+from flowmatch.flow.networks.pyramid import blend_up
+from flowmatch.flow.networks.recurrent import RecurrentPyramid, _Matching
 
 STEPS = {
     "flownets": (4, 8, 16, 32, 64),
     "flownetc": (4, 8, 16, 32, 64),
-    "pyramid": (1, 2, 2, 4, 4, *(8,) * 6, *(16,) * 4, *(32,) * 4),
+    "pyramid": (1, 4, 4, 8, 8, 16, 16, 32, 32),
+    "recurrent_pyramid": (1, 2, 2, 4, 4, *(8,) * 6, *(16,) * 4, *(32,) * 4),
     "raft": (1, 1),  # one for each iteration
     "raft_small": (1, 1, 1),
 }
@@ -17,6 +19,7 @@ SMALL = {
     "flownets": {"width": 1 / 16},
     "flownetc": {"width": 1 / 16},
     "pyramid": {},
+    "recurrent_pyramid": {},
     "raft": {"iterations": 2},
     "raft_small": {"iterations": 3},
 }
@@ -41,7 +44,8 @@ def test_published_size(network, width, expected):
 
 
 def test_compact_size():
-    assert parameters(PyramidNet()) == 1_022_717
+    assert parameters(PyramidNet()) == 708_275
+    assert parameters(RecurrentPyramid()) == 1_022_717
 
 
 def decoder_shapes(upsampling_bias):
@@ -161,6 +165,18 @@ def test_padding_does_not_show(name):
 
 def test_first_guess_finds_where_features_went():
     """Random features that move by (2, -3) pixels: the guess is that, with nothing trained."""
+    model = PyramidNet()
+    f1 = torch.randn(1, 32, 20, 24)
+    f2 = torch.roll(f1, shifts=(-3, 2), dims=(2, 3))
+    guess, corrected, _ = model._refine(f1, f2, torch.zeros(1, 2, 1, 1), model.context[0])
+    inside = (0, slice(None), slice(4, 16), slice(4, 20))
+    expected = torch.tensor([2.0, -3.0]).view(2, 1, 1).expand(2, 12, 16)
+    torch.testing.assert_close(guess[inside], expected, rtol=0, atol=0.1)
+    assert torch.equal(guess, corrected)  # the decoder starts by correcting nothing
+
+
+def test_first_guess_of_a_pass_finds_where_features_went():
+    """Random features that move by (2, -3) pixels: the guess is that, with nothing trained."""
     f1 = torch.randn(1, 32, 20, 24)
     f2 = torch.roll(f1, shifts=(-3, 2), dims=(2, 3))
     matching = _Matching(torch.cat([f1, f2]), torch.tensor(2.7), radius=4)
@@ -173,7 +189,7 @@ def test_first_guess_finds_where_features_went():
 
 
 def test_decoders_start_by_correcting_nothing():
-    flows = PyramidNet()(*torch.rand(2, 1, 3, 64, 64))[1:]
+    flows = RecurrentPyramid()(*torch.rand(2, 1, 3, 64, 64))[1:]
     for corrected, guess in zip(flows[::2], flows[1::2], strict=True):
         assert torch.equal(corrected, guess)
 
@@ -181,7 +197,7 @@ def test_decoders_start_by_correcting_nothing():
 @pytest.mark.parametrize("wrong", [{"channels": (8,)}, {"passes": (1, 1)}, {"radius": 0}], ids=str)
 def test_pyramid_refuses_what_is_no_pyramid(wrong):
     with pytest.raises(ValueError, match="two levels, a pass for each but the finest"):
-        PyramidNet(**wrong)
+        RecurrentPyramid(**wrong)
 
 
 def test_pyramid_in_float64():

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from flowmatch.flow.networks.flownet import FlowNetC, FlowNetS
 from flowmatch.flow.networks.pyramid import PyramidNet
 from flowmatch.flow.networks.raft import RAFT, RAFTSmall
+from flowmatch.flow.networks.recurrent import RecurrentPyramid
 
 
 class FlowNetwork(Protocol):
@@ -19,10 +20,20 @@ class FlowNetwork(Protocol):
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "pyramid": PyramidNet,
+    "recurrent_pyramid": RecurrentPyramid,
     "flownets": FlowNetS,
     "flownetc": FlowNetC,
     "raft": RAFT,
     "raft_small": RAFTSmall,
 }
 
-__all__ = ["MODELS", "RAFT", "FlowNetC", "FlowNetS", "FlowNetwork", "PyramidNet", "RAFTSmall"]
+__all__ = [
+    "MODELS",
+    "RAFT",
+    "FlowNetC",
+    "FlowNetS",
+    "FlowNetwork",
+    "PyramidNet",
+    "RecurrentPyramid",
+    "RAFTSmall",
+]

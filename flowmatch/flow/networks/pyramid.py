@@ -1,7 +1,5 @@
 """A compact pyramid network that learns fast: each level starts from where its features match."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,10 +8,7 @@ from flowmatch.flow.networks.sizes import check_pair, crop_to_level, pad_to_mult
 from flowmatch.ops import correlation, warp
 
 SLOPE = 0.1
-HIDDEN = 64  # what the decoder remembers of a pixel, from pass to pass and from level to level
-CONTEXT = 32
-FINE = 48  # channels of the finest level's decoder
-FINE_RADIUS = 2
+UP = 4  # from the finest level to the full resolution
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -23,76 +18,61 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 class PyramidNet(nn.Module):
-    """Coarse-to-fine flow with 1.0 M parameters.
+    """Coarse-to-fine flow with 0.7 M parameters.
 
-    Both images pass through one encoder; coarse features are added to finer ones, so that what a
-    pixel's features say knows its surroundings. At each level, from 1/32 to 1/2, the second
-    image's features are warped by the flow so far and compared with the first's in a small window.
-    The expected displacement under a softmax of these similarities, whose temperature is learnt,
-    is a first guess: the encoder learns to match from the first step of training on, before any
-    decoder does. A gated decoder, the same at every level and in every pass, corrects the guess
-    and remembers; a lighter one does so at 1/2. The finest flow is brought to full resolution by
-    blending its neighbourhood with learnt weights, which keeps edges sharp.
+    Both images pass through one encoder. At each level, from 1/32 to 1/4, the second image's
+    features are warped by the flow so far and compared with the first's in a 9 x 9 window. The
+    expected displacement under a softmax of these similarities, whose temperature is learnt, is the
+    level's first guess: the encoder learns to match from the first step of training on, before any
+    decoder does. One small decoder, the same at every level, then corrects the guess. The finest
+    flow is brought to full resolution by blending its neighbourhood with learnt weights, which
+    keeps edges sharp.
 
     Args:
-        channels: Features at 1/2, 1/4, ... of the resolution.
-        passes: How often each level but the finest is refined, finer ones first.
-        radius: Displacements to each side that a level compares, in its own pixels; the finest
-            compares 2.
-
-    Raises:
-        ValueError: There are not two levels, or not as many passes as levels but one.
+        channels: Features at 1/2, 1/4, ... of the resolution; flow is estimated from 1/4 on.
+        radius: Displacements to each side that a level compares, in its own pixels.
 
     Reference:
         Warping and cost volume as in Sun et al., PWC-Net, CVPR 2018; the expected displacement
-        ("soft argmax") as in Kendall et al., GC-Net, ICCV 2017, section 3.4; repeated gated
-        updates and the upsampling as in Teed & Deng, RAFT, ECCV 2020, section 3.3.
+        ("soft argmax") as in Kendall et al., GC-Net, ICCV 2017, section 3.4; the upsampling as in
+        Teed & Deng, RAFT, ECCV 2020, section 3.3.
 
     Example:
         >>> flows = PyramidNet()(torch.rand(1, 3, 64, 96), torch.rand(1, 3, 64, 96))
         >>> flows[0].shape, flows[1].shape
-        (torch.Size([1, 2, 64, 96]), torch.Size([1, 2, 32, 48]))
+        (torch.Size([1, 2, 64, 96]), torch.Size([1, 2, 16, 24]))
     """
 
     def __init__(
-        self,
-        *,
-        channels: Sequence[int] = (24, 48, 64, 96, 128),
-        passes: Sequence[int] = (1, 3, 2, 2),
-        radius: int = 4,
+        self, *, channels: tuple[int, ...] = (16, 32, 64, 96, 128), radius: int = 4
     ) -> None:
         super().__init__()
-        if len(channels) < 2 or len(passes) != len(channels) - 1 or min(radius, *passes) < 1:
+        if len(channels) < 2 or radius < 1:
             raise ValueError(
-                "two levels, a pass for each but the finest and a radius of 1 are the least, "
-                f"got channels {tuple(channels)}, passes {tuple(passes)} and radius {radius}"
+                f"two levels and a radius of 1 are the least, got {channels} and {radius}"
             )
-        self.radius, self.passes = radius, tuple(passes)
+        self.radius = radius
         self.encoder = nn.ModuleList(
             nn.Sequential(_conv(inputs, outputs, 2), _conv(outputs, outputs))
             for inputs, outputs in zip((3, *channels), channels, strict=False)
         )
-        self.surroundings = nn.ModuleList(
-            nn.Conv2d(coarse, fine, 1) for fine, coarse in zip(channels, channels[1:], strict=False)
+        self.context = nn.ModuleList(nn.Conv2d(c, 32, 1) for c in channels[1:])
+        side = 2 * radius + 1
+        self.decoder = nn.Sequential(
+            _conv(side**2 + 32 + 4, 96), _conv(96, 64), _conv(64, 64), _conv(64, 48)
         )
-        self.context = nn.ModuleList(nn.Conv2d(c, CONTEXT, 1) for c in channels[1:])
-        # For each level, the logarithm of the softmax's inverse temperature.
-        self.sharpness = nn.Parameter(torch.full((len(channels),), 2.7))
-        compared = (2 * radius + 1) ** 2 + 4  # similarities, the guess, how far it is from before
-        self.decoder = nn.Sequential(_conv(compared + CONTEXT + HIDDEN, 112), _conv(112, 96))
-        self.gates = nn.Conv2d(96, 2 * HIDDEN, 3, 1, 1)
-        self.correct = nn.Sequential(_conv(HIDDEN, HIDDEN), nn.Conv2d(HIDDEN, 2, 3, 1, 1))
-        self.remember = nn.Conv2d(HIDDEN, CONTEXT, 1)
-        compared = (2 * FINE_RADIUS + 1) ** 2 + 4
-        self.fine = nn.Sequential(_conv(compared + channels[0] + CONTEXT, FINE), _conv(FINE, FINE))
-        self.correct_fine = nn.Conv2d(FINE, 2, 3, 1, 1)
-        self.blend = nn.Conv2d(FINE, 9 * 4, 1)
+        self.correct = nn.Conv2d(48, 2, 3, 1, 1)
+        self.blend = nn.Conv2d(48, 9 * UP**2, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, SLOPE)
                 nn.init.zeros_(module.get_parameter("bias"))
-        nn.init.zeros_(self.correct.get_parameter("1.weight"))
-        nn.init.zeros_(self.correct_fine.weight)
+        nn.init.zeros_(self.correct.weight)
+        self.sharpness = nn.Parameter(torch.tensor(2.7))  # log of the softmax's inverse temperature
+        steps = torch.arange(-radius, radius + 1.0)
+        dy, dx = torch.meshgrid(steps, steps, indexing="ij")
+        displacements = torch.stack([dx.flatten(), dy.flatten()])  # [2, side^2], as the volume's
+        self.register_buffer("displacements", displacements, persistent=False)
 
     def forward(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """Estimate the flow from `first` to `second`.
@@ -102,86 +82,50 @@ class PyramidNet(nn.Module):
             second: The later images, same shape.
 
         Returns:
-            The flow at full resolution, then two for each pass of each level, newest first: the
-            corrected one and the pass's first guess, ``[B, 2, ceil(H / s), ceil(W / s)]`` with
-            s = 2 (one pass), 4, 8, 16, 32, each in pixels of its own resolution.
+            The flow at full resolution, then two for each level, finest level first: the corrected
+            one and the level's first guess, ``[B, 2, ceil(H / s), ceil(W / s)]`` for s = 4, 8, 16,
+            32, each in pixels of its own resolution.
 
         Raises:
             ValueError: The images do not fit each other or are too small.
         """
         check_pair(first, second)
         H, W = first.shape[-2:]
-        features = self._encode(torch.cat([first, second]) - 0.5)
-        flow = torch.zeros_like(first[:, :2, :1, :1]).to(_wide(first))
-        hidden = first.new_zeros(len(first), HIDDEN, 1, 1)
-        flows: list[Tensor] = []
-        for level in range(len(features) - 1, 0, -1):
-            flow, hidden = 2 * _resize(flow, features[level]), _resize(hidden, features[level])
-            matching = _Matching(features[level], self.sharpness[level], self.radius)
-            context = self.context[level - 1](features[level][: len(first)])
-            for _ in range(self.passes[level - 1]):
-                guess, similar, moved = matching(flow)
-                x = self.decoder(torch.cat([similar, context, moved, hidden], dim=1))
-                gate, new = self.gates(x).chunk(2, dim=1)
-                hidden = torch.lerp(hidden.to(new), new.tanh(), gate.sigmoid())
-                flow = guess + self.correct(hidden).to(guess)
-                flows += [crop_to_level(f, H, W, level + 1) for f in (guess, flow)]
-        memory = _resize(self.remember(hidden), features[0])
-        matching = _Matching(features[0], self.sharpness[0], FINE_RADIUS)
-        guess, similar, moved = matching(2 * _resize(flow, features[0]))
-        x = self.fine(torch.cat([similar, features[0][: len(first)], moved, memory], dim=1))
-        flow = guess + self.correct_fine(x).to(guess)
-        flows += [crop_to_level(f, H, W, 1) for f in (guess, flow)]
-        full = blend_up(flow, self.blend(x).to(flow), 2)
-        return [full[..., :H, :W], *flows[::-1]]
-
-    def _encode(self, images: Tensor) -> list[Tensor]:
-        x = pad_to_multiple(images, 2 ** len(self.encoder))
+        x = pad_to_multiple(torch.cat([first, second]) - 0.5, 2 ** len(self.encoder))
         features = []
         for stage in self.encoder:
             x = stage(x)
             features.append(x)
-        for level in range(len(features) - 2, -1, -1):
-            around = self.surroundings[level](features[level + 1])
-            features[level] = features[level] + _resize(around, features[level])
-        return features
+        flow = torch.zeros_like(first[:, :2, :1, :1]).to(_wide(first))
+        flows: list[Tensor] = []
+        for level in range(len(features) - 1, 0, -1):
+            f1, f2 = features[level].chunk(2)
+            guess, flow, hidden = self._refine(f1, f2, flow, self.context[level - 1])
+            flows += [crop_to_level(f, H, W, level + 1) for f in (guess, flow)]
+        full = blend_up(flow, self.blend(hidden).to(flow), UP)
+        return [full[..., :H, :W], *flows[::-1]]
 
-
-class _Matching:
-    """The features of one level, ready to be compared again and again.
-
-    Without their mean, features of unlike places are uncorrelated even before training, and the
-    zeros outside the image are neutral. Unit vectors times sqrt(C): the volume's mean over C is
-    then the cosine.
-    """
-
-    def __init__(self, features: Tensor, sharpness: Tensor, radius: int) -> None:
-        f1, f2 = features.to(_wide(features)).chunk(2)
-        mean = (f1 + f2).mean(dim=(2, 3), keepdim=True) / 2
-        self.unit1, self.centred2 = _unit(f1 - mean), f2 - mean
-        self.sharpness, self.radius = sharpness, radius
-        steps = torch.arange(-radius, radius + 1.0, dtype=f1.dtype, device=f1.device)
-        dy, dx = torch.meshgrid(steps, steps, indexing="ij")
-        self.displacements = torch.stack([dx.flatten(), dy.flatten()])  # in the volume's order
-
-    def __call__(self, flow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Match around `flow`: the first guess, the similarities, and both displacements."""
-        warped = _unit(warp(self.centred2, flow))
-        volume = correlation(self.unit1, warped, radius=self.radius, stride=1)
-        probability = (volume * self.sharpness.exp()).softmax(dim=1)
-        step = torch.einsum("bkhw,ck->bchw", probability, self.displacements)
+    def _refine(
+        self, f1: Tensor, f2: Tensor, coarse: Tensor, context: nn.Module
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One level: upsample the coarser flow, match around it, correct the match."""
+        _, C, H, W = f1.shape
+        flow = 2 * F.interpolate(coarse, size=(H, W), mode="bilinear", align_corners=False)
+        f2 = warp(f2, flow)
+        # Without their mean, features of unlike places are uncorrelated even before training, and
+        # the zeros outside the image are neutral. Unit vectors times sqrt(C): the volume's mean
+        # over C is then the cosine.
+        both = torch.stack([f1, f2]).to(_wide(f1))
+        both = both - both.mean(dim=(0, 3, 4), keepdim=True)
+        unit1, unit2 = F.normalize(both, dim=2) * C**0.5
+        volume = correlation(unit1, unit2, radius=self.radius, stride=1)
+        matching = (volume * self.sharpness.exp()).softmax(dim=1)
+        step = torch.einsum("bkhw,ck->bchw", matching, self.displacements.to(matching))
         guess = flow + step
-        # An eighth keeps long motions within the range of the other inputs.
-        return guess, F.leaky_relu(volume, SLOPE), torch.cat([guess / 8, step], dim=1)
-
-
-def _unit(features: Tensor) -> Tensor:
-    unit: Tensor = F.normalize(features, dim=1) * features.shape[1] ** 0.5
-    return unit
-
-
-def _resize(image: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(image, size=like.shape[-2:], mode="bilinear", align_corners=False)
+        hidden = self.decoder(
+            torch.cat([F.leaky_relu(volume, SLOPE), context(f1), guess, step], dim=1)
+        )
+        return guess, guess + self.correct(hidden).to(guess), hidden
 
 
 def _wide(image: Tensor) -> torch.dtype:
