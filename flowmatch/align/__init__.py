@@ -1,0 +1,1 @@
+"""Geometric matching: the affine and thin-plate transform between two pictures."""
