@@ -12,8 +12,8 @@ Image = NDArray[np.uint8]
 def restyle(rng: Generator, image: Image) -> Image:
     """Show a picture as another camera, season, hour or hand would.
 
-    Tone curves that may fall as well as rise (so that gradients turn round), negatives, exchanged colours,
-    drawings of edges, light from one side, blur, noise and compression, each by chance.
+    Tone curves that may fall as well as rise (so that gradients turn round), negatives, exchanged
+    colours, drawings of edges, light from one side, blur, noise and compression, each by chance.
 
     Args:
         rng: The only source of chance.

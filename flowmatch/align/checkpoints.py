@@ -32,8 +32,8 @@ def load(
     """Build an alignment network with trained weights.
 
     Args:
-        name: ``"default"`` or the name of weights that ship (`shipped` lists them); with `weights`, the
-            file's network in `MODELS`, if the file does not say.
+        name: ``"default"`` or the name of weights that ship (`shipped` lists them); with
+            `weights`, the file's network in `MODELS`, if the file does not say.
         weights: A ``.safetensors`` file, such as `save_weights` writes.
         device: Where to put the network.
 

@@ -12,11 +12,11 @@ def grid_loss(
 ) -> Tensor:
     """Return the mean squared distance between grid points that both transforms moved.
 
-    Parameters of different kinds have no common unit; points have. So an affine estimate can be compared
-    with a thin-plate truth.
+    Parameters of different kinds have no common unit; points have. So an affine estimate can be
+    compared with a thin-plate truth.
 
     Args:
-        estimate: One transform ``[B, 6]`` or ``[B, 18]``, or stages as `transforms.move` takes them.
+        estimate: One transform ``[B, 6]`` or ``[B, 18]``, or stages as `move` takes them.
         truth: The same.
         side: Points a side of the grid from edge to edge.
 
@@ -42,8 +42,8 @@ def grid_loss(
 def stages_loss(estimate: Sequence[Tensor], truth: Sequence[Tensor], early: float = 0.5) -> Tensor:
     """Return the `grid_loss` of all stages together, and of each stage on the way by `early`.
 
-    A later stage does not correct an earlier one: its gradient ends there, as if each stage were trained
-    on its own, which is how the paper does it.
+    A later stage does not correct an earlier one: its gradient ends there, as if each stage were
+    trained on its own, which is how the paper does it.
 
     Args:
         estimate: A network's stages, the first one first.

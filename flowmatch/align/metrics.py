@@ -97,7 +97,7 @@ def pck_scnet(moved: Tensor, truth: Tensor, size: tuple[int, int], alpha: float 
 def grid_distance(
     estimate: Tensor | Sequence[Tensor], truth: Tensor | Sequence[Tensor], side: int = 20
 ) -> Tensor:
-    """Return the mean distance between grid points that both transforms moved, ``[B]`` half pictures.
+    """Return how far apart two transforms carry a grid's points: ``[B]``, half pictures, the mean.
 
     Args:
         estimate: As `transforms.move` takes them.

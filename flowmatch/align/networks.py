@@ -15,17 +15,18 @@ _LEAST = sum(_KERNELS) - len(_KERNELS) + 1
 def global_correlation(first: Tensor, second: Tensor) -> Tensor:
     """Return the product of every position of one map with every position of the other.
 
-    This is one matrix product for each pair of maps. `flowmatch.ops.correlation` with a radius that covers
-    the map computes the same numbers, but orders them by displacement, and most displacements leave the map:
-    of 29 x 29 for a map of 15 x 15 a quarter is kept. The regression needs them by absolute position.
+    This is one matrix product for each pair of maps. `flowmatch.ops.correlation` with a radius that
+    covers the map computes the same numbers, but orders them by displacement, and most of those
+    leave the map: of 29 x 29 for a map of 15 x 15, at any position a quarter is kept. The
+    regression needs them by absolute position.
 
     Args:
         first: ``[B, C, h, w]``.
         second: ``[B, C, h2, w2]``.
 
     Returns:
-        ``[B, h2 * w2, h, w]``: channel ``y2 * w2 + x2`` at (y, x) compares (x2, y2) of the second map
-        with (x, y) of the first.
+        ``[B, h2 * w2, h, w]``: channel ``y2 * w2 + x2`` at (y, x) compares (x2, y2) of the second
+        map with (x, y) of the first.
 
     Example:
         >>> first = torch.tensor([1.0, 2.0]).view(1, 1, 1, 2)
@@ -45,8 +46,8 @@ def global_correlation(first: Tensor, second: Tensor) -> Tensor:
 def match_volume(first: Tensor, second: Tensor) -> Tensor:
     """Compare L2-normalised features everywhere; at each position the matches share length 1.
 
-    A position that is like many others gets many small values, one with a single good match one large:
-    the normalisation does what the ratio test does for descriptors.
+    A position that is like many others gets many small values, one with a single good match one
+    large: the normalisation does what the ratio test does for descriptors.
 
     Args:
         first: ``[B, C, h, w]``.
@@ -134,7 +135,7 @@ class Regression(nn.Module):
 
 
 class AlignNet(nn.Module):
-    """Rocco's network: features, all matches, regression; each stage sees what the last one aligned.
+    """Rocco's network: features, all matches, regression; each stage sees what the last aligned.
 
     Pictures of any size are resized to `size` x `size` and their colours normalised inside.
 
@@ -173,7 +174,7 @@ class AlignNet(nn.Module):
         self.size = size
         self.trunk = SmallTrunk(width) if trunk is None else trunk
         with torch.no_grad():
-            # In training mode a look would change the statistics of a trunk that is already trained.
+            # In training mode a look would change the statistics of a trained trunk.
             training = self.trunk.training
             shape = self.trunk.eval()(torch.zeros(1, 3, size, size)).shape
             self.trunk.train(training)

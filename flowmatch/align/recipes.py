@@ -51,8 +51,8 @@ RECIPES: Mapping[str, AlignRecipe] = {
         arguments={"size": 192, "width": 48},
         pairs={"size": 240, **_MIXED},
     ),
-    # One kind of transform each and no change of appearance, with the paper's ranges, batch and rate;
-    # its trunk, VGG-16, was trained on ImageNet, ours starts from nothing.
+    # One kind of transform each and no change of appearance, with the paper's ranges, batch and
+    # rate; its trunk, VGG-16, was trained on ImageNet, ours starts from nothing.
     **{
         f"rocco-{stage}": AlignRecipe(
             "align",

@@ -86,7 +86,7 @@ def _rotation(degrees: float) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class SyntheticPairs:
-    """Pairs made from photographs in an endless, repeatable order: item `i` is the same for one seed.
+    """Pairs from photographs in an endless, repeatable order: item `i` is the same for one seed.
 
     Attributes:
         photos: Files or arrays ``[H, W, 3]`` uint8.

@@ -1,7 +1,7 @@
 """Affine and thin-plate transforms of the plane: parameters, points, grids, composition.
 
-Points are (x, y) in units of half a picture: -1 and 1 are its outer edges, so that a transform does not
-depend on how many pixels there are. The centre of pixel i of n lies at ``(2 i + 1) / n - 1``.
+Points are (x, y) in units of half a picture: -1 and 1 are its outer edges, so that a transform does
+not depend on how many pixels there are. The centre of pixel i of n lies at ``(2 i + 1) / n - 1``.
 """
 
 from collections.abc import Sequence
@@ -79,8 +79,8 @@ def affine_points(theta: Tensor, points: Tensor) -> Tensor:
 def thin_plate_points(theta: Tensor, points: Tensor) -> Tensor:
     r"""Move points as a thin plate bends that is held at nine points.
 
-    ``x' = a_0 + a_1 x + a_2 y + sum_k w_k U(|p - c_k|)`` with ``U(r) = r^2 log r^2``, and the same for y';
-    the weights are those for which ``c_k`` moves to where `theta` says, exactly.
+    ``x' = a_0 + a_1 x + a_2 y + sum_k w_k U(|p - c_k|)`` with ``U(r) = r^2 log r^2``, and the same
+    for y'; the weights are those for which ``c_k`` moves to where `theta` says, exactly.
 
     Args:
         theta: Where the nine `control_points` go: their x, then their y, ``[B, 18]``.
@@ -116,7 +116,7 @@ def _bases(points: Tensor, control: Tensor) -> Tensor:
 def _solution() -> NDArray[np.float64]:
     """Return the matrix from moved control points to weights, ``[12, 9]``.
 
-    An array, because a tensor would remember the mode (inference, meta) that it was first asked for in.
+    An array: a tensor would remember the mode (inference, meta) that it was first asked for in.
     """
     ticks = np.linspace(-1, 1, _SIDE)
     control = np.array([(x, y) for y in ticks for x in ticks])
@@ -133,8 +133,8 @@ def _solution() -> NDArray[np.float64]:
 def move(stages: Tensor | Sequence[Tensor], points: Tensor) -> Tensor:
     """Move points by one transform, or by several, the last of them first.
 
-    With an affine and a thin-plate stage, a point is bent, then moved by the affine transform: the order in
-    which a picture that was warped by the first stage is warped by the second.
+    With an affine and a thin-plate stage, a point is bent, then moved by the affine transform: the
+    order in which a picture that was warped by the first stage is warped by the second.
 
     Args:
         stages: ``[B, 6]`` or ``[B, 18]``, or several of these.

@@ -1,5 +1,6 @@
-"""Pictures of flow and of matches. Arrays in, a new uint8 RGB picture out."""
+"""Pictures of flow, of matches and of alignment. Arrays in, a new uint8 RGB picture out."""
 
+from flowmatch.draw.checkerboard import checkerboard
 from flowmatch.draw.flow import (
     Picture,
     draw_arrows,
@@ -13,6 +14,7 @@ from flowmatch.draw.matches import draw_matches
 
 __all__ = [
     "Picture",
+    "checkerboard",
     "draw_arrows",
     "draw_matches",
     "error_legend",
