@@ -1,6 +1,5 @@
 """All that makes one set of weights, except the photographs."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,13 +35,13 @@ class AlignRecipe:
 
 _MIXED = {"affine": 0.9, "thin_plate": 0.6, "appearance": 0.7}
 
-RECIPES: Mapping[str, AlignRecipe] = {
+RECIPES: dict[str, AlignRecipe] = {
     # Minutes on a CPU: small pictures, thin layers.
     "align-small": AlignRecipe(
         "align",
-        Schedule(steps=1500, batch=16, average=0.99),
-        arguments={"size": 120, "width": 12, "channels": [64, 32]},
-        pairs={"size": 120, **_MIXED},
+        Schedule(steps=2000, batch=16, learning_rate=2e-3, average=0.99),
+        arguments={"size": 96, "width": 12, "channels": [64, 32]},
+        pairs={"size": 96, **_MIXED},
     ),
     # For a GPU.
     "align-large": AlignRecipe(
