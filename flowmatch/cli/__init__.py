@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import typer
 
 from flowmatch.cli import (
+    align,
     bench,
     eval,
+    eval_align,
     eval_patches,
     flow,
     index,
@@ -19,6 +21,7 @@ from flowmatch.cli import (
     stitch,
     synth,
     train,
+    train_align,
     weights,
 )
 from flowmatch.cli.options import console
@@ -41,7 +44,10 @@ app.command("bench")(bench.bench)
 eval.eval_app.command("patches")(eval_patches.eval_patches)
 eval.eval_app.command("similarity")(similarity.eval_similarity)
 train.train_app.command("similarity")(similarity.train_similarity)
+app.command("align")(align.align_command)
+eval.eval_app.command("align")(eval_align.eval_align)
 app.add_typer(eval.eval_app, name="eval")
+train.train_app.command("align")(train_align.train_align_command)
 app.add_typer(train.train_app, name="train")
 app.add_typer(synth.synth_app, name="synth")
 app.add_typer(weights.weights_app, name="weights")
@@ -54,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after ``flowmatch``; None takes those of the process.
 
     Returns:
-        0 when all went well, 1 when ``register`` found nothing to trust, 2 for bad input, 130 when
-        interrupted.
+        0 when all went well, 1 when ``register`` or ``align`` found nothing to trust, 2 for bad
+        input, 130 when interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:

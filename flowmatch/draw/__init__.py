@@ -1,5 +1,6 @@
-"""Pictures of flow and of matches, contact sheets. Arrays in, a new uint8 RGB picture out."""
+"""Pictures of flow, matches, alignment, contact sheets. Arrays in, a new uint8 RGB picture out."""
 
+from flowmatch.draw.checkerboard import checkerboard
 from flowmatch.draw.flow import (
     Picture,
     draw_arrows,
@@ -14,6 +15,7 @@ from flowmatch.draw.sheet import contact_sheet
 
 __all__ = [
     "Picture",
+    "checkerboard",
     "contact_sheet",
     "draw_arrows",
     "draw_matches",

@@ -1,0 +1,223 @@
+"""Networks that see two pictures and give the transform between them."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowmatch.align.transforms import AFFINE, THIN_PLATE, identity, warp_by
+
+_KERNELS = (7, 5)  # of the regression: both without padding, so a map must be 11 wide
+_LEAST = sum(_KERNELS) - len(_KERNELS) + 1
+
+
+def global_correlation(first: Tensor, second: Tensor) -> Tensor:
+    """Return the product of every position of one map with every position of the other.
+
+    This is one matrix product for each pair of maps. `flowmatch.ops.correlation` with a radius that
+    covers the map computes the same numbers, but orders them by displacement, and most of those
+    leave the map: of 29 x 29 for a map of 15 x 15, at any position a quarter is kept. The
+    regression needs them by absolute position.
+
+    Args:
+        first: ``[B, C, h, w]``.
+        second: ``[B, C, h2, w2]``.
+
+    Returns:
+        ``[B, h2 * w2, h, w]``: channel ``y2 * w2 + x2`` at (y, x) compares (x2, y2) of the second
+        map with (x, y) of the first.
+
+    Example:
+        >>> first = torch.tensor([1.0, 2.0]).view(1, 1, 1, 2)
+        >>> global_correlation(first, first).flatten(2)
+        tensor([[[1., 2.],
+                 [2., 4.]]])
+    """
+    if first.dim() != 4 or second.dim() != 4 or first.shape[:2] != second.shape[:2]:
+        raise ValueError(
+            "features must be [B, C, h, w] with the same B and C, "
+            f"got {tuple(first.shape)} and {tuple(second.shape)}"
+        )
+    volume = second.flatten(2).mT @ first.flatten(2)
+    return volume.unflatten(2, first.shape[-2:])
+
+
+def match_volume(first: Tensor, second: Tensor) -> Tensor:
+    """Compare L2-normalised features everywhere; at each position the matches share length 1.
+
+    A position that is like many others gets many small values, one with a single good match one
+    large: the normalisation does what the ratio test does for descriptors.
+
+    Args:
+        first: ``[B, C, h, w]``.
+        second: ``[B, C, h2, w2]``.
+
+    Returns:
+        ``[B, h2 * w2, h, w]``, none below 0.
+
+    Reference:
+        Rocco et al., CVPR 2017, section 3.2.
+    """
+    # The root of what autocast leaves of a small square would be 0.
+    unit = [F.normalize(features.float(), dim=1, eps=1e-6) for features in (first, second)]
+    volume: Tensor = F.normalize(F.relu(global_correlation(*unit)), dim=1, eps=1e-6)
+    return volume
+
+
+class SmallTrunk(nn.Module):
+    """Features of stride 8 from eight convolutions.
+
+    Args:
+        width: Channels of the first; the features have four times as many.
+    """
+
+    stride = 8
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        before = 3
+        for channels, stride in (
+            (width, 2), (width, 1), (2 * width, 2), (2 * width, 1),
+            (4 * width, 2), (4 * width, 1), (4 * width, 1),
+        ):  # fmt: skip
+            layers += [
+                nn.Conv2d(before, channels, 3, stride, 1, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(inplace=True),
+            ]
+            before = channels
+        # Without a ReLU at the end: the sign of a feature tells as much as its size.
+        self.layers = nn.Sequential(*layers, nn.Conv2d(before, 4 * width, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``[B, 3, H, W]`` in any range to ``[B, 4 * width, H / 8, W / 8]``."""
+        features: Tensor = self.layers(image)
+        return features
+
+
+class Regression(nn.Module):
+    """From a volume of matches to the parameters of a transform; at first, to the identity.
+
+    Args:
+        positions: Channels of the volume, h * w.
+        side: Its height and width, at least 11.
+        kind: `AFFINE` or `THIN_PLATE`.
+        channels: Of the two convolutions.
+    """
+
+    def __init__(
+        self, positions: int, side: int, kind: int, channels: tuple[int, int] = (128, 64)
+    ) -> None:
+        super().__init__()
+        if side < _LEAST:
+            raise ValueError(f"maps must be {_LEAST} x {_LEAST} at least, got {side} x {side}")
+        layers: list[nn.Module] = []
+        before = positions
+        for kernel, after in zip(_KERNELS, channels, strict=True):
+            layers += [
+                nn.Conv2d(before, after, kernel),
+                nn.BatchNorm2d(after),
+                nn.ReLU(inplace=True),
+            ]
+            before = after
+        self.layers = nn.Sequential(*layers)
+        self.out = nn.Linear(before * (side - _LEAST + 1) ** 2, kind)
+        nn.init.zeros_(self.out.bias)
+        nn.init.normal_(self.out.weight, std=1e-3)
+        self.register_buffer("still", identity(kind)[0], persistent=False)
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """``[B, positions, side, side]`` to ``[B, kind]``."""
+        theta: Tensor = self.out(self.layers(volume).flatten(1))
+        return self.get_buffer("still") + theta.float()
+
+
+class AlignNet(nn.Module):
+    """Rocco's network: features, all matches, regression; each stage sees what the last aligned.
+
+    Pictures of any size are resized to `size` x `size` and their colours normalised inside.
+
+    Args:
+        stages: Kinds of transforms, such as ``("affine", "thin-plate")``.
+        size: Side of what the trunk sees.
+        width: Of `SmallTrunk`, if there is no other.
+        channels: Of the regression's convolutions.
+        trunk: Any module from ``[B, 3, size, size]`` to square maps ``[B, C, h, h]``; made anew
+            if not given. Files of weights know `SmallTrunk` only.
+
+    Raises:
+        ValueError: A stage is unknown, or the trunk's maps are not square or below 11 x 11.
+
+    Example:
+        >>> network = AlignNet(stages=("affine",), size=96, width=4).eval()
+        >>> [theta.shape for theta in network(*torch.rand(2, 1, 3, 50, 70))]
+        [torch.Size([1, 6])]
+
+    Reference:
+        Rocco et al., Convolutional neural network architecture for geometric matching, CVPR 2017.
+    """
+
+    def __init__(
+        self,
+        stages: tuple[str, ...] = ("affine", "thin-plate"),
+        size: int = 120,
+        width: int = 24,
+        channels: tuple[int, int] = (128, 64),
+        trunk: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        unknown = [stage for stage in stages if stage not in KINDS]
+        if unknown or not stages:
+            raise ValueError(f"stages must be among {', '.join(KINDS)}, got {list(stages)}")
+        self.size = size
+        self.trunk = SmallTrunk(width) if trunk is None else trunk
+        with torch.no_grad():
+            # In training mode a look would change the statistics of a trained trunk.
+            training = self.trunk.training
+            shape = self.trunk.eval()(torch.zeros(1, 3, size, size)).shape
+            self.trunk.train(training)
+        if len(shape) != 4 or shape[2] != shape[3]:
+            raise ValueError(f"the trunk must give maps [B, C, h, h], got {list(shape)}")
+        side = shape[2]
+        self.regressions = nn.ModuleList(
+            Regression(side * side, side, KINDS[stage], tuple(channels)) for stage in stages
+        )
+        # ImageNet's, which trained trunks expect; another one learns to live with it.
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]), persistent=False)
+        self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]), persistent=False)
+
+    def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
+        """Return the transforms from points of the first picture to points of the second.
+
+        Args:
+            first: RGB in [0, 1], ``[B, 3, H, W]``.
+            second: ``[B, 3, H2, W2]``.
+
+        Returns:
+            ``[B, 6]`` or ``[B, 18]`` of each stage, as `transforms.move` takes them.
+        """
+        a, b = self._prepare(first), self._prepare(second)
+        target = self.trunk(a)
+        found: list[Tensor] = []
+        for regress in self.regressions:
+            # Resampled from the picture at each stage: resampling what was resampled would blur it.
+            seen = warp_by([theta.detach() for theta in found], b) if found else b
+            found.append(regress(match_volume(target, self.trunk(seen))))
+        return tuple(found)
+
+    def _prepare(self, image: Tensor) -> Tensor:
+        if image.dim() != 4 or image.shape[1] != 3:
+            raise ValueError(f"pictures must be [B, 3, H, W], got {tuple(image.shape)}")
+        small = image
+        if image.shape[-2:] != (self.size, self.size):
+            size = (self.size, self.size)
+            small = F.interpolate(image, size, mode="bilinear", antialias=True)
+        mean, deviation = (self.get_buffer(k)[:, None, None] for k in ("mean", "deviation"))
+        return (small - mean) / deviation
+
+
+KINDS = {"affine": AFFINE, "thin-plate": THIN_PLATE}
+
+MODELS: Mapping[str, Callable[..., AlignNet]] = {"align": AlignNet}

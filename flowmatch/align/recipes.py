@@ -1,0 +1,64 @@
+"""All that makes one set of weights, except the photographs."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flowmatch.align.synthetic import SyntheticPairs
+from flowmatch.training import Schedule
+
+
+@dataclass(frozen=True)
+class AlignRecipe:
+    """What to train, how, on what.
+
+    Attributes:
+        model: Name in `MODELS`.
+        schedule: Steps, batch size, learning rate.
+        arguments: Of the network's constructor.
+        pairs: Arguments of `SyntheticPairs` but photographs and seed.
+        early: Weight of the loss of every stage but the last.
+        seed: Of the pairs and of the network's first weights.
+    """
+
+    model: str
+    schedule: Schedule
+    arguments: dict[str, Any] = field(default_factory=dict)
+    pairs: dict[str, Any] = field(default_factory=dict)
+    early: float = 0.5
+    seed: int = 0
+
+    def samples(self, photos: tuple[Path, ...]) -> SyntheticPairs:
+        """Return the pairs to learn from."""
+        return SyntheticPairs(photos, seed=self.seed, **self.pairs)
+
+
+_MIXED = {"affine": 0.9, "thin_plate": 0.6, "appearance": 0.7}
+
+RECIPES: dict[str, AlignRecipe] = {
+    # Minutes on a CPU: small pictures, thin layers.
+    "align-small": AlignRecipe(
+        "align",
+        Schedule(steps=2000, batch=16, learning_rate=2e-3, average=0.99),
+        arguments={"size": 96, "width": 12, "channels": [64, 32]},
+        pairs={"size": 96, **_MIXED},
+    ),
+    # For a GPU.
+    "align-large": AlignRecipe(
+        "align",
+        Schedule(steps=50_000, batch=32),
+        arguments={"size": 192, "width": 48},
+        pairs={"size": 240, **_MIXED},
+    ),
+    # One kind of transform each and no change of appearance, with the paper's ranges, batch and
+    # rate; its trunk, VGG-16, was trained on ImageNet, ours starts from nothing.
+    **{
+        f"rocco-{stage}": AlignRecipe(
+            "align",
+            Schedule(steps=25_000, batch=16, weight_decay=0.0, warmup=0.0, average=0.0),
+            arguments={"stages": [stage], "size": 120, "width": 64},
+            pairs={"size": 240, "affine": affine, "thin_plate": 1.0 - affine},
+        )
+        for stage, affine in (("affine", 1.0), ("thin-plate", 0.0))
+    },
+}

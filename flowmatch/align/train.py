@@ -1,0 +1,108 @@
+"""The one function that follows a recipe for an alignment network."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flowmatch import training
+from flowmatch.align.losses import stages_loss
+from flowmatch.align.metrics import grid_distance
+from flowmatch.align.networks import MODELS
+from flowmatch.align.recipes import AlignRecipe
+from flowmatch.align.synthetic import AlignSample
+from flowmatch.training import Progress
+
+
+def train_align(
+    recipe: AlignRecipe,
+    photos: tuple[Path, ...],
+    checkpoint: Path,
+    *,
+    start: dict[str, Tensor] | None = None,
+    resume: bool = False,
+    device: str = "cpu",
+    precision: str = "bfloat16",
+    workers: int = 1,
+    logs: Path | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> nn.Module:
+    """Train an alignment network on pairs made from photographs.
+
+    Args:
+        recipe: What to train, how.
+        photos: What the pairs are made from.
+        checkpoint: File the state is kept in.
+        start: Weights to begin with, such as an earlier run's.
+        resume: Continue from `checkpoint` if it exists.
+        device: Where to train.
+        precision: Type of the convolutions, as in `flowmatch.training.train`.
+        workers: Processes that make pairs.
+        logs: Folder for TensorBoard; None writes none.
+        report: Called after every step.
+
+    Returns:
+        The trained network, in eval mode.
+
+    Raises:
+        TrainingDiverged: The loss is no longer a number.
+        ValueError: `checkpoint` belongs to another run, `start` to another network, or there are no
+            photographs.
+    """
+    samples = recipe.samples(photos)
+    torch.manual_seed(recipe.seed)
+    model: nn.Module = MODELS[recipe.model](**recipe.arguments)
+    if start is not None:
+        shapes = [{key: t.shape for key, t in of.items()} for of in (start, model.state_dict())]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"the weights to start from do not fit {recipe.model}")
+        model.load_state_dict(start)
+    return training.train(
+        model,
+        samples,
+        collate,
+        partial(align_loss, early=recipe.early),
+        recipe.schedule,
+        checkpoint=checkpoint,
+        run=_plain(asdict(recipe)),
+        resume=resume,
+        workers=workers,
+        device=device,
+        precision=precision,
+        logs=logs,
+        report=report,
+    )
+
+
+def collate(samples: Sequence[AlignSample]) -> list[Tensor]:
+    """Make a batch: both pictures ``[B, 3, S, S]`` uint8, ``[B, 6]`` and ``[B, 18]``."""
+    pictures = [
+        torch.from_numpy(np.stack([getattr(sample, part) for sample in samples])).movedim(-1, 1)
+        for part in ("first", "second")
+    ]
+    affine = torch.from_numpy(np.stack([sample.affine for sample in samples]))
+    thin_plate = torch.from_numpy(np.stack([sample.thin_plate for sample in samples]))
+    return [*pictures, affine, thin_plate]
+
+
+def align_loss(
+    model: nn.Module, batch: Sequence[Tensor], *, early: float
+) -> tuple[Tensor, dict[str, float]]:
+    """Run the network on a batch; return its loss and the mean distance of the grid's points."""
+    first, second, *truth = batch
+    stages = [theta.float() for theta in model(first.float() / 255, second.float() / 255)]
+    with torch.no_grad():
+        distance = grid_distance(stages, truth).mean().item()
+    return stages_loss(stages, truth, early), {"distance": distance}
+
+
+def _plain(value: Any) -> Any:
+    """Lists for tuples, as a checkpoint gives them back."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,249 @@
+"""Affine and thin-plate transforms of the plane: parameters, points, grids, composition.
+
+Points are (x, y) in units of half a picture: -1 and 1 are its outer edges, so that a transform does
+not depend on how many pixels there are. The centre of pixel i of n lies at ``(2 i + 1) / n - 1``.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.special import xlogy  # type: ignore[import-untyped]
+from torch import Tensor
+
+AFFINE = 6
+THIN_PLATE = 18
+_SIDE = 3  # control points a side
+
+
+def identity(kind: int, batch: int = 1) -> Tensor:
+    """Return the parameters that move nothing.
+
+    Args:
+        kind: `AFFINE` or `THIN_PLATE`.
+        batch: How many.
+
+    Returns:
+        ``[batch, kind]``.
+
+    Raises:
+        ValueError: There is no such kind.
+
+    Example:
+        >>> identity(AFFINE)
+        tensor([[1., 0., 0., 0., 1., 0.]])
+    """
+    if kind == AFFINE:
+        still = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
+    elif kind == THIN_PLATE:
+        still = control_points().mT.flatten()
+    else:
+        raise ValueError(f"kind must be {AFFINE} or {THIN_PLATE}, got {kind}")
+    return still.expand(batch, kind).clone()
+
+
+def control_points() -> Tensor:
+    """Return where the thin plate is held: ``[9, 2]``, row by row from (-1, -1) to (1, 1).
+
+    Example:
+        >>> control_points()[:3].tolist()
+        [[-1.0, -1.0], [0.0, -1.0], [1.0, -1.0]]
+    """
+    ticks = torch.linspace(-1, 1, _SIDE)
+    y, x = torch.meshgrid(ticks, ticks, indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], -1)
+
+
+def affine_points(theta: Tensor, points: Tensor) -> Tensor:
+    """Move points by ``x' = a x + b y + c, y' = d x + e y + f``.
+
+    Args:
+        theta: (a, b, c, d, e, f), ``[B, 6]``.
+        points: ``[B, N, 2]``.
+
+    Returns:
+        ``[B, N, 2]``.
+
+    Example:
+        >>> theta = torch.tensor([[2.0, 0.0, 0.5, 0.0, 1.0, 0.0]])
+        >>> affine_points(theta, torch.tensor([[[0.25, -1.0]]]))
+        tensor([[[ 1., -1.]]])
+    """
+    matrix = theta.view(-1, 2, 3)
+    return points @ matrix[..., :2].mT + matrix[:, None, :, 2]
+
+
+def thin_plate_points(theta: Tensor, points: Tensor) -> Tensor:
+    r"""Move points as a thin plate bends that is held at nine points.
+
+    ``x' = a_0 + a_1 x + a_2 y + sum_k w_k U(|p - c_k|)`` with ``U(r) = r^2 log r^2``, and the same
+    for y'; the weights are those for which ``c_k`` moves to where `theta` says, exactly.
+
+    Args:
+        theta: Where the nine `control_points` go: their x, then their y, ``[B, 18]``.
+        points: ``[B, N, 2]``.
+
+    Returns:
+        ``[B, N, 2]``.
+
+    Example:
+        >>> theta = identity(THIN_PLATE)
+        >>> theta[:, :9] += 0.25
+        >>> thin_plate_points(theta, torch.zeros(1, 1, 2)).round(decimals=4)
+        tensor([[[0.2500, 0.0000]]])
+
+    Reference:
+        Bookstein, Principal warps, PAMI 1989.
+    """
+    solve = torch.from_numpy(_solution()).to(points)
+    targets = theta.view(-1, 2, _SIDE * _SIDE).mT  # [B, 9, 2]
+    weights = solve @ targets.to(points)  # [B, 12, 2]
+    return _bases(points, control_points().to(points)) @ weights
+
+
+def _bases(points: Tensor, control: Tensor) -> Tensor:
+    """Return U of the distances to the control points, then 1, x, y: ``[..., N, 12]``."""
+    squares = (points[..., None, :] - control).square().sum(-1)
+    # r^2 log r^2 goes to 0 with r; xlogy says so, and its derivative is finite away from 0 only.
+    bent = torch.xlogy(squares, squares.clamp_min(torch.finfo(squares.dtype).tiny))
+    return torch.cat([bent, torch.ones_like(points[..., :1]), points], -1)
+
+
+@lru_cache(maxsize=1)
+def _solution() -> NDArray[np.float64]:
+    """Return the matrix from moved control points to weights, ``[12, 9]``.
+
+    An array: a tensor would remember the mode (inference, meta) that it was first asked for in.
+    """
+    ticks = np.linspace(-1, 1, _SIDE)
+    control = np.array([(x, y) for y in ticks for x in ticks])
+    squares = ((control[:, None] - control) ** 2).sum(-1)
+    K = len(control)
+    system = np.zeros((K + 3, K + 3))
+    system[:K, :K] = xlogy(squares, squares)
+    system[:K, K] = 1
+    system[:K, K + 1 :] = control
+    system[K:, :K] = system[:K, K:].T
+    return np.ascontiguousarray(np.linalg.inv(system)[:, :K])
+
+
+def move(stages: Tensor | Sequence[Tensor], points: Tensor) -> Tensor:
+    """Move points by one transform, or by several, the last of them first.
+
+    With an affine and a thin-plate stage, a point is bent, then moved by the affine transform: the
+    order in which a picture that was warped by the first stage is warped by the second.
+
+    Args:
+        stages: ``[B, 6]`` or ``[B, 18]``, or several of these.
+        points: ``[B, N, 2]``.
+
+    Returns:
+        ``[B, N, 2]``.
+
+    Raises:
+        ValueError: Parameters are of neither kind.
+
+    Example:
+        >>> double = torch.tensor([[2.0, 0, 0, 0, 2, 0]])
+        >>> right = torch.tensor([[1.0, 0, 1, 0, 1, 0]])
+        >>> move([double, right], torch.zeros(1, 1, 2))
+        tensor([[[2., 0.]]])
+    """
+    if isinstance(stages, Tensor):
+        stages = [stages]
+    for theta in reversed(stages):
+        if theta.dim() != 2 or theta.shape[1] not in (AFFINE, THIN_PLATE):
+            raise ValueError(
+                f"parameters must be [B, {AFFINE}] or [B, {THIN_PLATE}], got {tuple(theta.shape)}"
+            )
+        moved = affine_points if theta.shape[1] == AFFINE else thin_plate_points
+        points = moved(theta, points)
+    return points
+
+
+def compose_affine(outer: Tensor, inner: Tensor) -> Tensor:
+    """Return the one affine transform that is `outer` after `inner`, ``[B, 6]``.
+
+    Example:
+        >>> double = torch.tensor([[2.0, 0, 0, 0, 2, 0]])
+        >>> right = torch.tensor([[1.0, 0, 1, 0, 1, 0]])
+        >>> compose_affine(double, right).tolist()
+        [[2.0, 0.0, 2.0, 0.0, 2.0, 0.0]]
+    """
+    A, B = outer.view(-1, 2, 3), inner.view(-1, 2, 3)
+    linear = A[..., :2] @ B[..., :2]
+    shift = A[..., :2] @ B[..., 2:] + A[..., 2:]
+    return torch.cat([linear, shift], -1).flatten(1)
+
+
+def invert_affine(theta: Tensor) -> Tensor:
+    """Return the affine transform back, ``[B, 6]``.
+
+    Raises:
+        RuntimeError: It has none: it flattens the plane.
+
+    Example:
+        >>> invert_affine(torch.tensor([[2.0, 0, 1, 0, 4, 0]])).abs().tolist()
+        [[0.5, 0.0, 0.5, 0.0, 0.25, 0.0]]
+    """
+    matrix = theta.view(-1, 2, 3)
+    linear = torch.linalg.inv(matrix[..., :2])
+    return torch.cat([linear, -linear @ matrix[..., 2:]], -1).flatten(1)
+
+
+def pixel_grid(height: int, width: int) -> Tensor:
+    """Return the centres of a picture's pixels, row by row: ``[height * width, 2]``.
+
+    Example:
+        >>> pixel_grid(1, 2).tolist()
+        [[-0.5, 0.0], [0.5, 0.0]]
+    """
+    x = (2 * torch.arange(width) + 1) / width - 1
+    y = (2 * torch.arange(height) + 1) / height - 1
+    rows, columns = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([columns, rows], -1).view(-1, 2)
+
+
+def corner_grid(side: int = 20) -> Tensor:
+    """Return points from edge to edge, on which transforms are compared: ``[side^2, 2]``.
+
+    Example:
+        >>> corner_grid(2).tolist()
+        [[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]]
+    """
+    ticks = torch.linspace(-1, 1, side)
+    y, x = torch.meshgrid(ticks, ticks, indexing="ij")
+    return torch.stack([x, y], -1).view(-1, 2)
+
+
+def warp_by(
+    stages: Tensor | Sequence[Tensor],
+    image: Tensor,
+    size: tuple[int, int] | None = None,
+    padding: str = "zeros",
+) -> Tensor:
+    """Fetch, for every pixel of a new picture, what lies where the transform moves it, bilinearly.
+
+    Unlike `flowmatch.ops.warp` the new picture may have another size than the old one.
+
+    Args:
+        stages: As for `move`: from points of the new picture to points of `image`.
+        image: ``[B, C, H, W]``.
+        size: Height and width of the new picture; that of `image` if not given.
+        padding: What lies outside: ``"zeros"``, ``"border"`` or ``"reflection"``.
+
+    Returns:
+        ``[B, C, *size]``.
+
+    Example:
+        >>> image = torch.arange(4.0).view(1, 1, 1, 4)
+        >>> warp_by(torch.tensor([[1.0, 0, 0.5, 0, 1, 0]]), image)
+        tensor([[[[1., 2., 3., 0.]]]])
+    """
+    H, W = size or (image.shape[-2], image.shape[-1])
+    points = pixel_grid(H, W).to(image).expand(len(image), -1, -1)
+    where = move(stages, points).view(-1, H, W, 2)
+    return F.grid_sample(image, where, padding_mode=padding, align_corners=False)

@@ -1,0 +1,96 @@
+"""Alignment of pictures: pixels, sizes, baselines; methods beside each other."""
+
+import numpy as np
+import pytest
+import torch
+
+from flowmatch._opencv import cv2
+from flowmatch.align import AlignNet, align_images
+from flowmatch.align.evaluate import evaluate
+from flowmatch.align.synthetic import Ranges, SyntheticPairs
+
+TINY = {"size": 96, "width": 4, "channels": (8, 8)}
+
+
+def test_identity_keeps_pixels_and_scales_sizes(photo):
+    still = align_images("identity", photo, photo)
+    np.testing.assert_array_equal(still.warp(photo), photo)
+    half = align_images("identity", photo[::2, ::2], photo)
+    h, w = half.first_size
+    corner = half.points([(-0.5, -0.5), (w - 0.5, h - 0.5)])
+    np.testing.assert_allclose(corner, [(-0.5, -0.5), (photo.shape[1] - 0.5, photo.shape[0] - 0.5)])
+    assert half.warp(photo).shape == (h, w, 3)
+
+
+def test_sift_finds_a_known_affine_transform(photo):
+    """The second is a larger picture, in which the first is turned and shrunk."""
+    matrix = np.array([[0.9, -0.2, 60.0], [0.25, 0.8, 40.0]])
+    second = cv2.warpAffine(photo, matrix, (520, 400))
+    alignment = align_images("sift-affine", photo, second)
+    assert alignment.found
+    xy = np.array([(20.0, 30.0), (400.0, 50.0), (200.0, 280.0)])
+    np.testing.assert_allclose(alignment.points(xy), xy @ matrix[:, :2].T + matrix[:, 2], atol=0.7)
+    laid = alignment.warp(second)
+    assert laid.shape == photo.shape
+    assert np.abs(laid[20:-20, 20:-20].astype(float) - photo[20:-20, 20:-20]).mean() < 6
+
+
+def test_sift_says_that_it_found_nothing(photo):
+    flat = np.full((60, 80), 128, np.uint8)
+    alignment = align_images("sift-affine", flat, photo)
+    assert not alignment.found
+    np.testing.assert_allclose(alignment.points([(39.5, 29.5)]), [(225, 149.5)])
+
+
+def test_a_network_on_gray_and_colour(photo):
+    network = AlignNet(**TINY)
+    alignment = align_images(network, photo[..., 0], photo[:200])
+    assert (alignment.method, alignment.found) == ("network", True)
+    assert [theta.shape for theta in alignment.stages] == [(1, 6), (1, 18)]
+    assert not any(theta.is_inference() for theta in alignment.stages)
+    assert not network.training
+    # Points and pixels agree: what lies at the centre is what the point says.
+    (x, y) = np.rint(alignment.points([(225, 149)])[0]).astype(int)
+    near = photo[:200][y - 1 : y + 2, x - 1 : x + 2].reshape(-1, 3).astype(int)
+    centre = alignment.warp(photo[:200])[149, 225].astype(int)
+    assert np.all(near.min(0) - 2 <= centre)
+    assert np.all(centre <= near.max(0) + 2)
+
+
+def test_refusals(photo):
+    with pytest.raises(ValueError, match="expected a network or one of identity, sift-affine"):
+        align_images("orb", photo, photo)
+    with pytest.raises(ValueError, match="second must be uint8"):
+        align_images("identity", photo, photo / 255)
+    alignment = align_images("identity", photo, photo)
+    with pytest.raises(ValueError, match=r"points must be \[N, 2\]"):
+        alignment.points([1, 2])
+    with pytest.raises(ValueError, match="expected .* pixels"):
+        alignment.warp(photo[:-1])
+
+
+class Oracle(torch.nn.Module):
+    """Answers the truth of the samples in their order."""
+
+    def __init__(self, samples):
+        super().__init__()
+        self.answers = iter(samples[k] for k in range(len(samples)))
+
+    def forward(self, first, second):
+        sample = next(self.answers)
+        return torch.from_numpy(sample.affine)[None], torch.from_numpy(sample.thin_plate)[None]
+
+
+def test_evaluation(photo):
+    samples = SyntheticPairs([photo], 96, Ranges(0, 0, (1, 1), 0.25), thin_plate=0.0, length=4)
+    seen = []
+    found = evaluate({"still": "identity", "oracle": Oracle(samples)}, samples, 4, seen.append)
+    assert seen == [1, 2, 3, 4]
+    assert found["oracle"][:4] == (1, 1, 0, 0)
+    shifts = np.array([np.hypot(*samples[k].affine[[2, 5]]) for k in range(4)])
+    assert found["still"].distance == pytest.approx(shifts.mean(), rel=1e-4)
+    assert found["still"].median == pytest.approx(np.median(shifts), rel=1e-4)
+    # All points of a pair move alike: half pictures of 2, so a tenth of the side is 0.2.
+    assert found["still"].pck_scnet == np.mean(shifts <= 0.2)
+    with pytest.raises(ValueError, match="at least one pair"):
+        evaluate({}, samples, 0)

@@ -1,0 +1,44 @@
+"""The loss by a plain loop, and what a stage learns from it."""
+
+import pytest
+import torch
+
+from flowmatch.align.losses import grid_loss, stages_loss
+from flowmatch.align.transforms import AFFINE, THIN_PLATE, identity, move
+
+
+def test_grid_loss_by_a_loop():
+    estimate = identity(AFFINE, 2) + 0.2 * torch.randn(2, 6)
+    truth = identity(THIN_PLATE, 2) + 0.2 * torch.randn(2, 18)
+    total = 0.0
+    for b in range(2):
+        for row in range(20):
+            for column in range(20):
+                point = torch.tensor([[[-1 + 2 * column / 19, -1 + 2 * row / 19]]])
+                one, two = (move(theta[b : b + 1], point) for theta in (estimate, truth))
+                total += ((one - two) ** 2).sum().item()
+    assert grid_loss(estimate, truth).item() == pytest.approx(total / (2 * 400), rel=1e-4)
+
+
+def test_what_is_right_costs_nothing():
+    theta = identity(AFFINE) + 0.1
+    assert grid_loss(theta, theta).item() == 0
+
+
+def test_stages():
+    """0.5 for the affine stage alone and 1 for both; the second gives the first no gradient."""
+    affine = (identity(AFFINE) + 0.1).requires_grad_()
+    plate = (identity(THIN_PLATE) + 0.05 * torch.randn(1, 18)).requires_grad_()
+    truth = [identity(AFFINE), identity(THIN_PLATE)]
+    loss = stages_loss([affine, plate], truth)
+    alone, both = grid_loss(affine, truth), grid_loss([affine, plate], truth)
+    assert loss.item() == pytest.approx(0.5 * alone.item() + both.item(), rel=1e-5)
+    loss.backward()
+    (wanted,) = torch.autograd.grad(0.5 * alone, affine)
+    torch.testing.assert_close(affine.grad, wanted)
+    assert plate.grad.abs().sum() > 0
+
+
+def test_one_stage_counts_in_full():
+    affine = identity(AFFINE) + 0.1
+    assert stages_loss([affine], [identity(AFFINE)]) == grid_loss(affine, identity(AFFINE))

@@ -1,0 +1,104 @@
+"""Networks: all matches, shapes, first estimates, trunks of one's own."""
+
+import pytest
+import torch
+from torch import nn
+
+from flowmatch.align.networks import AlignNet, Regression, global_correlation, match_volume
+from flowmatch.align.transforms import AFFINE, THIN_PLATE, identity
+from flowmatch.ops import correlation
+
+TINY = {"size": 96, "width": 4, "channels": (8, 8)}
+
+
+def test_global_correlation_is_the_operator_by_position():
+    """ops.correlation divides by the channels and orders by displacement, row by row."""
+    C, h, w, radius = 5, 3, 4, 3
+    first, second = torch.randn(2, 1, C, h, w)
+    volume = global_correlation(first, second)
+    by_shift = correlation(first, second, radius=radius, stride=1) * C
+    side = 2 * radius + 1
+    assert volume.shape == (1, h * w, h, w)
+    for y in range(h):
+        for x in range(w):
+            for y2 in range(h):
+                for x2 in range(w):
+                    k = (y2 - y + radius) * side + (x2 - x + radius)
+                    one, two = volume[0, y2 * w + x2, y, x], by_shift[0, k, y, x]
+                    assert one.item() == pytest.approx(two.item(), abs=1e-5)
+
+
+def test_maps_of_other_sizes_and_refusals():
+    assert global_correlation(torch.rand(2, 3, 4, 5), torch.rand(2, 3, 6, 7)).shape == (2, 42, 4, 5)
+    with pytest.raises(ValueError, match="same B and C"):
+        global_correlation(torch.rand(2, 3, 4, 5), torch.rand(2, 4, 4, 5))
+
+
+def test_matches_of_a_position_share_length_one():
+    volume = match_volume(torch.randn(2, 8, 5, 5), torch.randn(2, 8, 5, 5))
+    assert volume.min() == 0
+    torch.testing.assert_close(volume.norm(dim=1), torch.ones(2, 5, 5))
+
+
+def test_matches_find_what_was_shifted():
+    features = torch.randn(1, 64, 6, 6)
+    volume = match_volume(features, features.roll((1, 2), (2, 3)))
+    best = volume[0, :, 2, 3].argmax().item()
+    assert divmod(best, 6) == (3, 5)
+
+
+def test_the_paper_has_as_many_weights():
+    """1,626,182 for the affine regression of maps of 15 x 15."""
+    network = Regression(225, 15, AFFINE)
+    assert sum(p.numel() for p in network.parameters()) == 1_626_182
+
+
+def test_estimates_start_near_the_identity():
+    network = AlignNet(**TINY).eval()
+    affine, plate = network(torch.rand(2, 3, 50, 70), torch.rand(2, 3, 96, 96))
+    torch.testing.assert_close(affine, identity(AFFINE, 2), atol=0.1, rtol=0)
+    torch.testing.assert_close(plate, identity(THIN_PLATE, 2), atol=0.1, rtol=0)
+
+
+def test_the_second_stage_sees_what_the_first_aligned():
+    """With a first stage that says the truth, it sees the same as for equal pictures."""
+    network = AlignNet(**TINY).eval()
+    image = torch.rand(1, 3, 96, 96)
+    with torch.no_grad():
+        network.regressions[0].out.weight.zero_()
+        network.regressions[0].out.bias.copy_(torch.tensor([-2.0, 0, 0, 0, 0, 0]))  # mirrors
+        _, mirrored = network(image, image.flip(-1))
+        network.regressions[0].out.bias.zero_()
+        _, same = network(image, image)
+    torch.testing.assert_close(mirrored, same, atol=1e-5, rtol=1e-5)
+
+
+def test_any_trunk_will_do():
+    trunk = nn.Sequential(nn.Conv2d(3, 7, 8, 8), nn.BatchNorm2d(7))
+    before = trunk[1].running_mean.clone()
+    network = AlignNet(("thin-plate",), size=88, channels=(4, 4), trunk=trunk)
+    assert trunk.training
+    assert trunk[1].running_mean.equal(before)
+    assert [theta.shape for theta in network(*torch.rand(2, 2, 3, 40, 40))] == [(2, 18)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"stages": ("affine", "shear")}, "stages must be among affine, thin-plate"),
+        ({"stages": ()}, "stages must be among"),
+        ({"size": 80}, "maps must be 11 x 11 at least, got 10 x 10"),
+        ({"size": 32, "trunk": nn.Flatten()}, "the trunk must give maps"),
+    ],
+)
+def test_refusals(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AlignNet(**{**TINY, **arguments})
+
+
+def test_every_weight_learns():
+    network = AlignNet(**TINY)
+    stages = network(*torch.rand(2, 2, 3, 96, 96))
+    sum(theta.square().sum() for theta in stages).backward()
+    for name, weight in network.named_parameters():
+        assert weight.grad is not None and weight.grad.isfinite().all(), name
