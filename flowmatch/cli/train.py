@@ -1,6 +1,7 @@
 """``flowmatch train``: weights from photographs, cut-outs and procedure."""
 
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,14 +19,12 @@ from flowmatch.flow.checkpoints import load, save_weights
 from flowmatch.flow.recipes import RECIPES
 from flowmatch.flow.synthetic import Sources
 from flowmatch.flow.train import train_flow
+from flowmatch.fragments.checkpoints import save_weights as save_descriptor
+from flowmatch.fragments.recipes import RECIPES as FRAGMENT_RECIPES
+from flowmatch.fragments.train import train_fragments
 from flowmatch.training import Progress, is_first_process
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a network.")
-
-
-@train_app.callback()
-def _choose() -> None:
-    """Keep ``flow`` a word of its own although it is the only task so far."""
 
 
 @train_app.command("flow")
@@ -96,6 +95,65 @@ def train_flow_command(
     weights = out / f"{recipe}.safetensors"
     save_weights(weights, model, chosen.model, chosen.arguments)
     console.print(f"weights in {weights}")
+
+
+@train_app.command("fragments")
+def train_fragments_command(
+    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(FRAGMENT_RECIPES)}.")],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint and the weights.")],
+    rgbd: Annotated[
+        Path | None,
+        typer.Option(help="Real frames too: depth/, poses.txt, intrinsics.txt.", metavar="DIR"),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Another number of steps than the recipe's.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")
+    ] = False,
+    device: DeviceName = None,
+    precision: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make scans.")] = 1,
+) -> None:
+    """Train a descriptor of scans on virtual rooms and posed frames; stop it any time, --resume."""
+    if recipe not in FRAGMENT_RECIPES:
+        raise ValueError(f"--recipe must be one of {', '.join(FRAGMENT_RECIPES)}, got {recipe!r}")
+    chosen = FRAGMENT_RECIPES[recipe]
+    if steps is not None:
+        chosen = replace(chosen, schedule=replace(chosen.schedule, steps=steps))
+    checkpoint = out / f"{recipe}.pt"
+    if checkpoint.exists() and not resume and is_first_process():
+        raise ValueError(f"{checkpoint} is there already: --resume, or another --out")
+    recent: deque[float] = deque(maxlen=50)
+
+    def report(progress: Progress) -> None:
+        recent.append(progress.metrics["first"])
+        if progress.step % 10 == 0 or progress.step == progress.steps:
+            console.print(
+                f"step {progress.step}/{progress.steps}  nearest right "
+                f"{sum(recent) / len(recent):.3f}  loss {progress.metrics['loss']:.3f}  "
+                f"{progress.seconds_per_step:.3f} s/step  {progress.seconds_left / 60:.0f} min left"
+            )
+
+    try:
+        network = train_fragments(
+            chosen,
+            checkpoint,
+            rgbd=rgbd,
+            resume=resume,
+            device=str(choose_device(device)),
+            precision=precision,
+            workers=workers,
+            logs=out / "logs" / recipe,
+            report=report,
+        )
+    except KeyboardInterrupt:
+        console.print(f"stopped; --resume goes on from {checkpoint}")
+        raise typer.Exit(130) from None
+    if is_first_process():
+        weights = out / f"{recipe}.safetensors"
+        save_descriptor(weights, network, chosen.model, chosen.arguments)
+        console.print(f"weights in {weights}")
 
 
 def _folders(data: list[str]) -> dict[str, Path]:

@@ -24,7 +24,7 @@ class FieldPair(NamedTuple):
     fields: Tensor
     """``[2, N, 1, 30, 30, 30]``, float32: of the source, of the target."""
     positions: Tensor
-    """``[N, 3]``, float32: where they are in the target, a hundredth of a voxel each 1e-4, so that
+    """``[N, 3]``, float32: where they are in the target, scaled so that
     a voxel is 0.01 whatever its size."""
 
 

@@ -225,9 +225,7 @@ def _pilasters(rng: np.random.Generator, size: Float) -> Solid:
         if side < 2:
             boxes.append([length * (side - 0.5), width * (along - 0.5), up, deep, wide, high, 0.01])
         else:
-            boxes.append(
-                [length * (along - 0.5), width * (side - 2.5), up, wide, deep, high, 0.01]
-            )
+            boxes.append([length * (along - 0.5), width * (side - 2.5), up, wide, deep, high, 0.01])
     if rng.random() < 0.5:
         cylinders.append([0.06 - length / 2, float(rng.uniform(-0.4, 0.4)) * width, 1, 0.05, 1.5])
     middle = np.array([length / 2, width / 2, 0], np.float32)

@@ -75,7 +75,10 @@ class Sensor:
 
 
 def scan(
-    room: Room, pose: ArrayLike, sensor: Sensor | None = None, rng: np.random.Generator | None = None
+    room: Room,
+    pose: ArrayLike,
+    sensor: Sensor | None = None,
+    rng: np.random.Generator | None = None,
 ) -> Float:
     """Look into a room with a depth camera.
 
@@ -289,7 +292,9 @@ class PosedScans:
     def _pair(self, rng: np.random.Generator) -> ScanPair:
         count = len(self.poses)
         first = int(rng.integers(count))
-        off = int(rng.integers(self.apart[0], self.apart[1] + 1)) * (1 if rng.random() < 0.5 else -1)
+        off = int(rng.integers(self.apart[0], self.apart[1] + 1)) * (
+            1 if rng.random() < 0.5 else -1
+        )
         second = first + off if 0 <= first + off < count else (first + 1) % count
         (a, pose_a), (b, pose_b) = self.poses[first], self.poses[second]
         source, target = (
