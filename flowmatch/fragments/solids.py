@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation  # type: ignore[import-untyped]
 
 Float = NDArray[np.float32]
+_PHASES = np.array([0.3, 1.1, 2.0], np.float32)  # so that no wave has its zero in the middle
 
 _FURNITURE = (5, 9)
 _TRACE = 48  # steps at most; rays that graze a surface would take thousands
@@ -63,9 +64,9 @@ class Solid:
             best = -best
         height, often = self.bumps
         if height > 0:
-            waves = np.sin(2 * np.pi * often * at + np.float32([0.3, 1.1, 2.0])).prod(1)
-            best = (best + height * waves) / np.float32(1 + 2 * np.pi * often * height)
-        return best
+            waves = np.sin(2 * np.pi * often * at + _PHASES).prod(1)
+            best = (best + height * waves) / (1 + 2 * np.pi * often * height)
+        return best.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class Room:
 
     def distance(self, points: Float) -> Float:
         """Return the distance to the nearest surface, ``[N]``, of points ``[N, 3]``, metres."""
-        return np.min([solid.distance(points) for solid in self.solids], axis=0)
+        nearest: Float = np.min([solid.distance(points) for solid in self.solids], axis=0)
+        return nearest
 
     def trace(self, start: Float, directions: Float) -> tuple[Float, Float]:
         """Follow rays from one place to the first surface.
@@ -168,7 +170,7 @@ def make_room(rng: np.random.Generator) -> Room:
         True
     """
     size = rng.uniform([2.5, 2.5, 2.3], [5.0, 4.5, 3.0]).astype(np.float32)
-    half = size / 2
+    half = (size / 2).astype(np.float32)
     walls = Solid(
         middle=half,
         radius=float(np.linalg.norm(half)) * 1.1,
@@ -217,7 +219,8 @@ def _placed(
 def _pilasters(rng: np.random.Generator, size: Float) -> Solid:
     """Return what walls carry: ledges, frames, boards, pipes."""
     length, width, height = (float(side) for side in size)
-    boxes, cylinders = [], []
+    boxes: list[list[float]] = []
+    cylinders: list[list[float]] = []
     for _ in range(int(rng.integers(2, 7))):
         side, along = rng.integers(4), float(rng.uniform(0.1, 0.9))
         deep, wide, high = (float(v) for v in rng.uniform([0.02, 0.1, 0.1], [0.15, 0.7, 0.6]))
@@ -283,7 +286,8 @@ def _shelf(rng: np.random.Generator) -> _Parts:
     half, deep, high = (float(v) for v in rng.uniform([0.3, 0.12, 0.4], [0.6, 0.2, 0.95]))
     boxes = [[0, deep, high, half, 0.01, high, 0.0]]
     boxes += [[side * half, 0, high, 0.012, deep, high, 0.0] for side in (-1, 1)]
-    balls, cylinders = [], []
+    balls: list[list[float]] = []
+    cylinders: list[list[float]] = []
     levels = int(rng.integers(3, 6))
     for level in range(levels):
         up = 2 * high * level / (levels - 1)

@@ -1,5 +1,6 @@
 """The one function that follows a recipe for a descriptor of fragments."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -63,9 +64,8 @@ def train_fragments(
         if shapes[0] != shapes[1]:
             raise ValueError(f"the weights to start from do not fit {recipe.model}")
         network.load_state_dict(start)
-    run = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(recipe).items()}
-    run["schedule"]["halve"] = list(run["schedule"]["halve"])
-    run["real"] = rgbd is not None
+    # Lists for tuples, as a checkpoint gives them back.
+    run = {**json.loads(json.dumps(asdict(recipe))), "real": rgbd is not None}
     trained = training.train(
         network,
         samples,

@@ -41,13 +41,13 @@ def test_a_network_learns_a_batch(loss):
     batch[1][3:] += 5 * torch.arange(3)[:, None]
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
     losses = []
-    for _ in range(25):
+    for _ in range(12):
         value, metrics = descriptor_loss(network, batch, recipe=recipe)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
         losses.append(value.item())
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
     assert 0 <= metrics["first"] <= 1
 
 
