@@ -20,8 +20,10 @@ from flowmatch.cli import (
     similarity,
     stitch,
     synth,
+    synth_fragments,
     train,
     train_align,
+    train_fragments,
     weights,
 )
 from flowmatch.cli.options import console
@@ -46,6 +48,8 @@ eval.eval_app.command("similarity")(similarity.eval_similarity)
 train.train_app.command("similarity")(similarity.train_similarity)
 app.command("align")(align.align_command)
 eval.eval_app.command("align")(eval_align.eval_align)
+train.train_app.command("fragments")(train_fragments.train_fragments_command)
+synth.synth_app.command("fragments")(synth_fragments.synth_fragments)
 app.add_typer(eval.eval_app, name="eval")
 train.train_app.command("align")(train_align.train_align_command)
 app.add_typer(train.train_app, name="train")

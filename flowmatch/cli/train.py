@@ -57,7 +57,7 @@ def train_flow_command(
     if recipe not in RECIPES:
         raise ValueError(f"--recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
     chosen = RECIPES[recipe]
-    checkpoint = _checkpoint(out, recipe, resume)
+    checkpoint = new_checkpoint(out, recipe, resume)
     try:
         model = train_flow(
             chosen,
@@ -71,7 +71,7 @@ def train_flow_command(
             precision=precision,
             workers=workers,
             logs=out / "logs" / recipe,
-            report=_reporter(),
+            report=reporter(),
         )
     except KeyboardInterrupt:
         console.print(f"stopped; --resume goes on from {checkpoint}")
@@ -100,7 +100,7 @@ def train_patches_command(
     if recipe not in PATCH_RECIPES:
         raise ValueError(f"--recipe must be one of {', '.join(PATCH_RECIPES)}, got {recipe!r}")
     chosen = PATCH_RECIPES[recipe]
-    checkpoint = _checkpoint(out, recipe, resume)
+    checkpoint = new_checkpoint(out, recipe, resume)
     try:
         model = train_patches(
             chosen,
@@ -112,7 +112,7 @@ def train_patches_command(
             precision=precision,
             workers=workers,
             logs=out / "logs" / recipe,
-            report=_reporter(),
+            report=reporter(),
         )
     except KeyboardInterrupt:
         console.print(f"stopped; --resume goes on from {checkpoint}")
@@ -124,7 +124,7 @@ def train_patches_command(
     console.print(f"weights in {weights}")
 
 
-def _checkpoint(out: Path, recipe: str, resume: bool) -> Path:
+def new_checkpoint(out: Path, recipe: str, resume: bool) -> Path:
     """Name the checkpoint of a run that may begin."""
     checkpoint = out / f"{recipe}.pt"
     if checkpoint.exists() and not resume and is_first_process():
@@ -133,13 +133,13 @@ def _checkpoint(out: Path, recipe: str, resume: bool) -> Path:
     return checkpoint
 
 
-def _reporter() -> Callable[[Progress], None]:
-    """Return what prints a line every 100 steps, with means over them."""
-    recent: deque[dict[str, float]] = deque(maxlen=100)
+def reporter(every: int = 100) -> Callable[[Progress], None]:
+    """Return what prints a line every so many steps, with means over them."""
+    recent: deque[dict[str, float]] = deque(maxlen=every)
 
     def report(progress: Progress) -> None:
         recent.append(progress.metrics)
-        if progress.step % 100 == 0 or progress.step == progress.steps:
+        if progress.step % every == 0 or progress.step == progress.steps:
             means = "  ".join(
                 f"{name} {sum(metrics[name] for metrics in recent) / len(recent):.3f}"
                 for name in progress.metrics

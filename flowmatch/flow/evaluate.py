@@ -73,37 +73,36 @@ def evaluate(
 ) -> Evaluation:
     """Run methods on pairs with a known flow, and score them.
 
-        Every method is called once more on the first pair, before the clock counts.
+    Every method is called once more on the first pair, before the clock counts.
 
     Args:
-            pairs: Those of `find_pairs`. One that cannot be read is skipped, and listed with the
-                reason.
-            methods: By name; each takes two frames, uint8 RGB ``[H, W, 3]``, and gives the flow
-                ``[H, W, 2]`` in pixels.
-            report: Called after each pair with how many are done and the name of this one.
-            see: Called for each pair with its frames and every method's flow.
-            device: Whose memory is watched.
+        pairs: Those of `find_pairs`. One that cannot be read is skipped, and listed with the
+            reason.
+        methods: By name; each takes two frames, uint8 RGB ``[H, W, 3]``, and gives the flow
+            ``[H, W, 2]`` in pixels.
+        report: Called after each pair with how many are done and the name of this one.
+        see: Called for each pair with its frames and every method's flow.
+        device: Whose memory is watched.
 
     Returns:
-            Scores per sequence, group and in the mean.
+        Scores per sequence, group and in the mean.
 
     Raises:
-            ValueError: There is no method; no pair can be read; or a method refuses a pair, or
-                answers with a flow of the wrong size or one that is not finite.
+        ValueError: There is no method; no pair can be read; or a method refuses a pair, or
+            answers with a flow of the wrong size or one that is not finite.
 
     Example:
-            >>> import tempfile
-            >>> from pathlib import Path
-            >>> from flowmatch.devices import PeakMemory
-    from flowmatch.flow.datasets import find_pairs
-            >>> from flowmatch.io import write_flow, write_image
-            >>> folder = Path(tempfile.mkdtemp())
-            >>> for name in ("frame1.png", "frame2.png"):
-            ...     write_image(folder / name, np.zeros((4, 6, 3), np.uint8))
-            >>> write_flow(folder / "flow.flo", np.full((4, 6, 2), (3.0, 4.0)))
-            >>> still = lambda first, second: np.zeros((*first.shape[:2], 2), np.float32)
-            >>> evaluate(find_pairs(folder), {"still": still}).mean[0].scores.epe
-            5.0
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from flowmatch.flow.datasets import find_pairs
+        >>> from flowmatch.io import write_flow, write_image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("frame1.png", "frame2.png"):
+        ...     write_image(folder / name, np.zeros((4, 6, 3), np.uint8))
+        >>> write_flow(folder / "flow.flo", np.full((4, 6, 2), (3.0, 4.0)))
+        >>> still = lambda first, second: np.zeros((*first.shape[:2], 2), np.float32)
+        >>> evaluate(find_pairs(folder), {"still": still}).mean[0].scores.epe
+        5.0
     """
     if not methods:
         raise ValueError("at least one method is needed for an evaluation, got none")

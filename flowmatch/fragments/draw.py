@@ -10,6 +10,7 @@ from flowmatch.draw import Picture, side_by_side
 from flowmatch.fragments.keypoints import Points, as_points
 from flowmatch.fragments.refine import move
 from flowmatch.fragments.register import Registration
+from flowmatch.fragments.synthetic import ScanPair
 
 # Orange and blue are told apart by everyone; then Okabe and Ito's other colours.
 COLOURS = (
@@ -129,6 +130,29 @@ def draw_merged(scans: Sequence[ArrayLike], motions: ArrayLike) -> Picture:
     labels = [f"{when}, {name}" for when, _ in rows for name, _ in views]
     pictures = [splat(which, axes) for _, which in rows for _, axes in views]
     return side_by_side(*pictures, labels=labels, columns=3)
+
+
+def draw_pair(pair: ScanPair, size: tuple[int, int] = (240, 320)) -> Picture:
+    """Draw two scans whose motion is known: each as its camera saw it, then both, and from above.
+
+    Args:
+        pair: The scans.
+        size: Of each of the four pictures, height and width, pixels.
+
+    Returns:
+        Picture, one row.
+    """
+    moved = move(pair.motion, pair.source)
+    ahead = np.eye(3)
+    above = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+    return side_by_side(
+        splat([pair.source], ahead, size),
+        splat([np.zeros((0, 3)), pair.target], ahead, size),
+        splat([moved, pair.target], ahead, size),
+        splat([moved, pair.target], above, size),
+        labels=["source", "target", "together", "together, from above"],
+        columns=4,
+    )
 
 
 def _thinned(cloud: Points) -> Points:

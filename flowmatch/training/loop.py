@@ -121,7 +121,9 @@ def train(
         raise ValueError(f"a batch of {schedule.batch} cannot be split among {processes} processes")
     # Found out now, not at the first checkpoint.
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    model.to(accelerator.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    volumes = any(parameter.dim() == 5 for parameter in model.parameters())
+    layout = torch.channels_last_3d if volumes else torch.channels_last
+    model.to(accelerator.device, memory_format=layout).train()  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )

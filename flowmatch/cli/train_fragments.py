@@ -1,0 +1,60 @@
+"""``flowmatch train fragments``: a descriptor of scans, from virtual rooms and posed frames."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowmatch.cli.options import DeviceName, console
+from flowmatch.cli.train import new_checkpoint, reporter
+from flowmatch.devices import choose_device
+from flowmatch.fragments.checkpoints import save_weights as save_descriptor
+from flowmatch.fragments.recipes import RECIPES as FRAGMENT_RECIPES
+from flowmatch.fragments.train import train_fragments
+from flowmatch.training import is_first_process
+
+
+def train_fragments_command(
+    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(FRAGMENT_RECIPES)}.")],
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint and the weights.")],
+    rgbd: Annotated[
+        Path | None,
+        typer.Option(help="Real frames too: depth/, poses.txt, intrinsics.txt.", metavar="DIR"),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Another number of steps than the recipe's.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")
+    ] = False,
+    device: DeviceName = None,
+    precision: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make scans.")] = 1,
+) -> None:
+    """Train a descriptor of scans on virtual rooms and posed frames; stop it any time, --resume."""
+    if recipe not in FRAGMENT_RECIPES:
+        raise ValueError(f"--recipe must be one of {', '.join(FRAGMENT_RECIPES)}, got {recipe!r}")
+    chosen = FRAGMENT_RECIPES[recipe]
+    if steps is not None:
+        chosen = replace(chosen, schedule=replace(chosen.schedule, steps=steps))
+    checkpoint = new_checkpoint(out, recipe, resume)
+    try:
+        network = train_fragments(
+            chosen,
+            checkpoint,
+            rgbd=rgbd,
+            resume=resume,
+            device=str(choose_device(device)),
+            precision=precision,
+            workers=workers,
+            logs=out / "logs" / recipe,
+            report=reporter(10),
+        )
+    except KeyboardInterrupt:
+        console.print(f"stopped; --resume goes on from {checkpoint}")
+        raise typer.Exit(130) from None
+    if is_first_process():
+        weights = out / f"{recipe}.safetensors"
+        save_descriptor(weights, network, chosen.model, chosen.arguments)
+        console.print(f"weights in {weights}")

@@ -1,0 +1,329 @@
+"""Rooms of solids, each a signed distance function, and rays that are traced to them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation  # type: ignore[import-untyped]
+
+Float = NDArray[np.float32]
+_PHASES = np.array([0.3, 1.1, 2.0], np.float32)  # so that no wave has its zero in the middle
+
+_FURNITURE = (5, 9)
+_TRACE = 48  # steps at most; rays that graze a surface would take thousands
+_NEAR = 1e-3  # metres from a surface that count as on it
+
+
+@dataclass(frozen=True)
+class Solid:
+    """A union of rounded boxes, balls and cylinders with one bumpy skin.
+
+    Attributes:
+        middle: Of the sphere around it, ``[3]``, metres, in the room.
+        radius: Of that sphere, metres.
+        axes: Rows are its x, y and z in the room, ``[3, 3]``; parts are given along them.
+        boxes: Rows of centre, half size, rounding, ``[B, 7]``, from `middle`.
+        balls: Rows of centre and radius, ``[S, 4]``.
+        cylinders: Rows of centre, radius, half height along z, ``[C, 5]``.
+        bumps: Height of the skin's waves, metres, and their number per metre; 0 for smooth.
+        hollow: It is the space inside that is free: a room's walls.
+    """
+
+    middle: Float
+    radius: float
+    axes: Float
+    boxes: Float
+    balls: Float
+    cylinders: Float
+    bumps: tuple[float, float] = (0.0, 1.0)
+    hollow: bool = False
+
+    def distance(self, points: Float) -> Float:
+        """Return the distance to the skin, negative inside, ``[N]``, of points ``[N, 3]``.
+
+        Where the skin has bumps it is a little less than that, so that rays do not jump through.
+
+        Reference:
+            Hart, Sphere tracing, The Visual Computer 1996; boxes and cylinders after its appendix.
+        """
+        at = (points - self.middle) @ self.axes.T
+        best = np.full(len(at), np.inf, np.float32)
+        for row in self.boxes:
+            off = np.abs(at - row[:3]) - (row[3:6] - row[6])
+            outside = np.sqrt((np.maximum(off, 0) ** 2).sum(1))
+            np.minimum(best, outside + np.minimum(off.max(1), 0) - row[6], out=best)
+        for row in self.balls:
+            np.minimum(best, np.sqrt(((at - row[:3]) ** 2).sum(1)) - row[3], out=best)
+        for row in self.cylinders:
+            near = at - row[:3]
+            side = np.hypot(near[:, 0], near[:, 1]) - row[3]
+            cap = np.abs(near[:, 2]) - row[4]
+            outside = np.hypot(np.maximum(side, 0), np.maximum(cap, 0))
+            np.minimum(best, outside + np.minimum(np.maximum(side, cap), 0), out=best)
+        if self.hollow:
+            best = -best
+        height, often = self.bumps
+        if height > 0:
+            waves = np.sin(2 * np.pi * often * at + _PHASES).prod(1)
+            best = (best + height * waves) / (1 + 2 * np.pi * often * height)
+        return best.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Room:
+    """A room: its walls, and what stands in it.
+
+    Attributes:
+        size: Length, width, height, metres; a corner is the origin and z is up.
+        solids: The walls first.
+    """
+
+    size: Float
+    solids: tuple[Solid, ...]
+
+    def distance(self, points: Float) -> Float:
+        """Return the distance to the nearest surface, ``[N]``, of points ``[N, 3]``, metres."""
+        nearest: Float = np.min([solid.distance(points) for solid in self.solids], axis=0)
+        return nearest
+
+    def trace(self, start: Float, directions: Float) -> tuple[Float, Float]:
+        """Follow rays from one place to the first surface.
+
+        Args:
+            start: ``[3]``, metres.
+            directions: Unit vectors ``[N, 3]``.
+
+        Returns:
+            Lengths ``[N]``, metres, infinite where there is none; and the cosine ``[N]`` between
+            the ray and the surface's normal, 1 where it is met head on.
+        """
+        lengths = np.full(len(directions), np.inf, np.float32)
+        owner = np.zeros(len(directions), np.int64)
+        for number, solid in enumerate(self.solids):
+            chosen, first, last = _in_sphere(solid, start, directions)
+            last = np.minimum(last, lengths[chosen])
+            found = _trace(solid, start, directions[chosen], first, last)
+            nearer = found < lengths[chosen]
+            lengths[chosen[nearer]] = found[nearer]
+            owner[chosen[nearer]] = number
+        return lengths, self._cosines(start, directions, lengths, owner)
+
+    def _cosines(
+        self, start: Float, directions: Float, lengths: Float, owner: NDArray[np.int64]
+    ) -> Float:
+        cosines = np.zeros(len(directions), np.float32)
+        for number, solid in enumerate(self.solids):
+            mine = np.flatnonzero((owner == number) & np.isfinite(lengths))
+            if len(mine) == 0:
+                continue
+            at = start + lengths[mine, None] * directions[mine]
+            here = solid.distance(at)
+            step = np.float32(2e-3)
+            slope = np.stack(
+                [solid.distance(at + step * axis) - here for axis in np.eye(3, dtype=np.float32)], 1
+            )
+            size = np.maximum(np.linalg.norm(slope, axis=1), 1e-9)
+            cosines[mine] = np.abs((slope * directions[mine]).sum(1)) / size
+        return cosines
+
+
+def _in_sphere(
+    solid: Solid, start: Float, directions: Float
+) -> tuple[NDArray[np.int64], Float, Float]:
+    """Return which rays meet the sphere around a solid, and where they enter and leave it."""
+    away = solid.middle - start
+    along = directions @ away
+    inside = solid.radius**2 - (away @ away - along**2)
+    half = np.sqrt(np.maximum(inside, 0))
+    chosen = np.flatnonzero((inside > 0) & (along + half > 0))
+    first = np.maximum(along - half, np.float32(0))[chosen]
+    return chosen, first.astype(np.float32), (along + half)[chosen].astype(np.float32)
+
+
+def _trace(solid: Solid, start: Float, directions: Float, first: Float, last: Float) -> Float:
+    lengths = first.copy()
+    found = np.full(len(first), np.inf, np.float32)
+    live = np.flatnonzero(first < last)
+    for _ in range(_TRACE):
+        if len(live) == 0:
+            break
+        step = solid.distance(start + lengths[live, None] * directions[live])
+        done = step < _NEAR
+        found[live[done]] = lengths[live[done]]
+        lengths[live] += np.maximum(step, _NEAR / 2)
+        live = live[~done & (lengths[live] < last[live])]
+    return found
+
+
+def make_room(rng: np.random.Generator) -> Room:
+    """Build a room with furniture, at random.
+
+    Args:
+        rng: Decides everything.
+
+    Returns:
+        A room of 2.5 to 5 m; what stands in it is at most 2 m high.
+
+    Example:
+        >>> room = make_room(np.random.default_rng(0))
+        >>> bool(room.distance(room.size[None] / 2)[0] < 3)
+        True
+    """
+    size = rng.uniform([2.5, 2.5, 2.3], [5.0, 4.5, 3.0]).astype(np.float32)
+    half = (size / 2).astype(np.float32)
+    walls = Solid(
+        middle=half,
+        radius=float(np.linalg.norm(half)) * 1.1,
+        axes=np.eye(3, dtype=np.float32),
+        boxes=_rows([[0, 0, 0, *half, 0]], 7),
+        balls=_rows([], 4),
+        cylinders=_rows([], 5),
+        hollow=True,
+    )
+    solids = [walls, _pilasters(rng, size)]
+    for _ in range(int(rng.integers(*_FURNITURE))):
+        kind = _KINDS[int(rng.integers(len(_KINDS)))]
+        solids.append(_placed(rng, size, *kind(rng)))
+    return Room(size, tuple(solids))
+
+
+def _rows(rows: list[list[float]], width: int) -> Float:
+    return np.array(rows, np.float32).reshape(-1, width)
+
+
+_Parts = tuple[list[list[float]], list[list[float]], list[list[float]]]
+
+
+def _placed(
+    rng: np.random.Generator, size: Float, boxes: list[list[float]], balls: list[list[float]],
+    cylinders: list[list[float]],
+) -> Solid:  # fmt: skip
+    """Stand parts, given from a point of the floor, somewhere in the room."""
+    turn = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else np.pi / 2 * rng.integers(4)
+    axes = Rotation.from_euler("z", turn).as_matrix().astype(np.float32)
+    reach = [float(np.linalg.norm(np.abs(row[:3]) + row[3:6])) for row in boxes]
+    reach += [float(np.linalg.norm(row[:3]) + row[3]) for row in balls]
+    reach += [float(np.linalg.norm(row[:3]) + row[3] + row[4]) for row in cylinders]
+    middle = np.array([*rng.uniform([0.4, 0.4], size[:2] - 0.4), 0], np.float32)
+    # Some furniture is padded, some things are crumpled; most is smooth.
+    bumps = (0.0, 1.0)
+    if rng.random() < 0.4:
+        often = rng.uniform(2, 8)
+        bumps = (float(rng.uniform(0.02, 0.12) / often), float(often))
+    return Solid(
+        middle, max(reach) + bumps[0], axes, _rows(boxes, 7), _rows(balls, 4),
+        _rows(cylinders, 5), bumps,
+    )  # fmt: skip
+
+
+def _pilasters(rng: np.random.Generator, size: Float) -> Solid:
+    """Return what walls carry: ledges, frames, boards, pipes."""
+    length, width, height = (float(side) for side in size)
+    boxes: list[list[float]] = []
+    cylinders: list[list[float]] = []
+    for _ in range(int(rng.integers(2, 7))):
+        side, along = rng.integers(4), float(rng.uniform(0.1, 0.9))
+        deep, wide, high = (float(v) for v in rng.uniform([0.02, 0.1, 0.1], [0.15, 0.7, 0.6]))
+        up = float(rng.uniform(0.3, height - 0.3))
+        if side < 2:
+            boxes.append([length * (side - 0.5), width * (along - 0.5), up, deep, wide, high, 0.01])
+        else:
+            boxes.append([length * (along - 0.5), width * (side - 2.5), up, wide, deep, high, 0.01])
+    if rng.random() < 0.5:
+        cylinders.append([0.06 - length / 2, float(rng.uniform(-0.4, 0.4)) * width, 1, 0.05, 1.5])
+    middle = np.array([length / 2, width / 2, 0], np.float32)
+    return Solid(
+        middle, float(np.linalg.norm(size)), np.eye(3, dtype=np.float32),
+        _rows(boxes, 7), _rows([], 4), _rows(cylinders, 5),
+    )  # fmt: skip
+
+
+def _clutter(rng: np.random.Generator, half: tuple[float, float], top: float, most: int) -> _Parts:
+    """Return small things that stand on a top."""
+    boxes, balls, cylinders = [], [], []
+    for _ in range(int(rng.integers(1, most + 1))):
+        x, y = (float(v) for v in rng.uniform(-0.85, 0.85, 2) * half)
+        a, b, c = (float(v) for v in rng.uniform(0.03, 0.17, 3))
+        kind = rng.integers(3)
+        if kind == 0:
+            boxes.append([x, y, top + c, a, b, c, 0.3 * min(a, b, c) * float(rng.random())])
+        elif kind == 1:
+            balls.append([x, y, top + 0.8 * a, a])
+        else:
+            cylinders.append([x, y, top + c, 0.6 * a, c])
+    return boxes, balls, cylinders
+
+
+def _table(rng: np.random.Generator) -> _Parts:
+    x, y, top = (float(v) for v in rng.uniform([0.35, 0.25, 0.4], [0.8, 0.5, 0.8]))
+    boxes, balls, cylinders = _clutter(rng, (x, y), top, 6)
+    boxes.append([0, 0, top - 0.02, x, y, 0.02, 0.005])
+    for sx in (-1, 1):
+        for sy in (-1, 1):
+            leg = [sx * (x - 0.05), sy * (y - 0.05), top / 2]
+            boxes.append([*leg, 0.025, 0.025, top / 2, 0.0])
+    if rng.random() < 0.5:  # a screen
+        boxes.append([0, 0, top + 0.28, 0.28, 0.02, 0.17, 0.01])
+        boxes.append([0, 0, top + 0.05, 0.03, 0.03, 0.06, 0.01])
+    return boxes, balls, cylinders
+
+
+def _chair(rng: np.random.Generator) -> _Parts:
+    seat, half = float(rng.uniform(0.4, 0.5)), float(rng.uniform(0.2, 0.26))
+    thick = float(rng.uniform(0.02, 0.05))
+    lean = float(rng.uniform(0.2, 0.3))
+    boxes = [
+        [0, 0, seat, half, half, thick, 0.9 * thick],
+        [0, half, seat + lean + 0.08, half, thick, lean, 0.9 * thick],
+    ]
+    if rng.random() < 0.5:
+        return boxes, [], [[0, 0, seat / 2, 0.03, seat / 2], [0, 0, 0.04, half, 0.03]]
+    legs = [[sx * half * 0.85, sy * half * 0.85] for sx in (-1, 1) for sy in (-1, 1)]
+    return boxes, [], [[*leg, seat / 2, 0.02, seat / 2] for leg in legs]
+
+
+def _shelf(rng: np.random.Generator) -> _Parts:
+    half, deep, high = (float(v) for v in rng.uniform([0.3, 0.12, 0.4], [0.6, 0.2, 0.95]))
+    boxes = [[0, deep, high, half, 0.01, high, 0.0]]
+    boxes += [[side * half, 0, high, 0.012, deep, high, 0.0] for side in (-1, 1)]
+    balls: list[list[float]] = []
+    cylinders: list[list[float]] = []
+    levels = int(rng.integers(3, 6))
+    for level in range(levels):
+        up = 2 * high * level / (levels - 1)
+        boxes.append([0, 0, up, half, deep, 0.012, 0.0])
+        if rng.random() < 0.7:
+            more = _clutter(rng, (half, deep), up, 3)
+            boxes, balls, cylinders = boxes + more[0], balls + more[1], cylinders + more[2]
+    return boxes, balls, cylinders
+
+
+def _sofa(rng: np.random.Generator) -> _Parts:
+    half, deep = (float(v) for v in rng.uniform([0.5, 0.35], [0.9, 0.45]))
+    boxes = [
+        [0, 0, 0.22, half, deep, 0.2, 0.08],
+        [0, deep, 0.5, half, 0.12, 0.3, 0.1],
+        [half, 0, 0.35, 0.1, deep, 0.25, 0.09],
+        [-half, 0, 0.35, 0.1, deep, 0.25, 0.09],
+    ]
+    more = _clutter(rng, (half, deep), 0.42, 3)
+    return boxes + more[0], more[1], more[2]
+
+
+def _heap(rng: np.random.Generator) -> _Parts:
+    """Return a heap of large plain solids: bins, crates, balls."""
+    boxes, balls, cylinders = [], [], []
+    for _ in range(int(rng.integers(2, 6))):
+        x, y = (float(v) for v in rng.uniform(-0.4, 0.4, 2))
+        a, b, c = (float(v) for v in rng.uniform(0.08, 0.35, 3))
+        kind = rng.integers(3)
+        if kind == 0:
+            boxes.append([x, y, c, a, b, c, 0.5 * min(a, b, c) * float(rng.random())])
+        elif kind == 1:
+            balls.append([x, y, c, a])
+        else:
+            cylinders.append([x, y, c, a * 0.7, c])
+    return boxes, balls, cylinders
+
+
+_KINDS = (_table, _table, _chair, _shelf, _sofa, _heap)
