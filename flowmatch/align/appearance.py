@@ -52,7 +52,7 @@ def _recolour(rng: Generator, image: Image) -> Image:
     if rng.random() < 0.5:
         return np.ascontiguousarray(image[..., rng.permutation(3)])
     gray = image @ np.array([0.299, 0.587, 0.114])
-    return (gray[..., None] * rng.uniform(0.6, 1.0, 3)).astype(np.uint8)
+    return np.asarray(gray[..., None] * rng.uniform(0.6, 1.0, 3)).astype(np.uint8)
 
 
 def _draw(image: Image) -> Image:
@@ -87,7 +87,7 @@ def _light(rng: Generator, image: Image) -> Image:
     y, x = np.linspace(-1, 1, H)[:, None], np.linspace(-1, 1, W)[None]
     slope = 1 + rng.uniform(0, 0.5) * (np.cos(angle) * x + np.sin(angle) * y)
     colour = np.exp(rng.normal(size=3) * 0.2) * np.exp(rng.normal() * 0.2)
-    return (image * slope[..., None] * colour).clip(0, 255).astype(np.uint8)
+    return np.asarray(image * slope[..., None] * colour).clip(0, 255).astype(np.uint8)
 
 
 def _compress(image: Image, quality: int) -> Image:

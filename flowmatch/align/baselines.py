@@ -37,7 +37,7 @@ def sift_affine(
     Reference:
         Lowe, IJCV 2004; Fischler & Bolles, CACM 1981.
     """
-    sift = cv2.SIFT_create(_KEYPOINTS)
+    sift = cv2.SIFT.create(_KEYPOINTS)
     found = [
         sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
         for image in (first, second)
@@ -58,7 +58,9 @@ def sift_affine(
     )
     if matrix is None or inlier.sum() < _LEAST_INLIERS:
         return still
-    return _in_half_pictures(matrix, first.shape[:2], second.shape[:2]), True
+    return _in_half_pictures(
+        np.asarray(matrix, np.float64), first.shape[:2], second.shape[:2]
+    ), True
 
 
 def _in_half_pictures(

@@ -37,7 +37,8 @@ def pck(moved: Tensor, truth: Tensor, length: Tensor | float, alpha: float = 0.1
         )
     counts = truth.isfinite().all(-1)
     near = torch.linalg.vector_norm(moved - truth, dim=-1) <= alpha * _column(length, moved)
-    return (near & counts).sum(-1) / counts.sum(-1)
+    share: Tensor = (near & counts).sum(-1) / counts.sum(-1)
+    return share
 
 
 def _column(length: Tensor | float, like: Tensor) -> Tensor:
@@ -113,4 +114,5 @@ def grid_distance(
     """
     first = truth if isinstance(truth, Tensor) else truth[0]
     points = corner_grid(side).to(first).expand(len(first), -1, -1)
-    return torch.linalg.vector_norm(move(estimate, points) - move(truth, points), dim=-1).mean(-1)
+    apart: Tensor = torch.linalg.vector_norm(move(estimate, points) - move(truth, points), dim=-1)
+    return apart.mean(-1)

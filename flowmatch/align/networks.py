@@ -39,8 +39,8 @@ def global_correlation(first: Tensor, second: Tensor) -> Tensor:
             "features must be [B, C, h, w] with the same B and C, "
             f"got {tuple(first.shape)} and {tuple(second.shape)}"
         )
-    volume = second.flatten(2).mT @ first.flatten(2)
-    return volume.unflatten(2, first.shape[-2:])
+    volume: Tensor = second.flatten(2).mT @ first.flatten(2)
+    return volume.reshape(*volume.shape[:2], *first.shape[-2:])
 
 
 def match_volume(first: Tensor, second: Tensor) -> Tensor:
@@ -182,7 +182,8 @@ class AlignNet(nn.Module):
             raise ValueError(f"the trunk must give maps [B, C, h, h], got {list(shape)}")
         side = shape[2]
         self.regressions = nn.ModuleList(
-            Regression(side * side, side, KINDS[stage], tuple(channels)) for stage in stages
+            Regression(side * side, side, KINDS[stage], (channels[0], channels[1]))
+            for stage in stages
         )
         # ImageNet's, which trained trunks expect; another one learns to live with it.
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]), persistent=False)

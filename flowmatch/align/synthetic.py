@@ -186,8 +186,8 @@ def _look(
     """Fetch points of the square, in half squares from its centre, ``[size^2, 2]``."""
     # Pixel centres lie half a pixel from the edges that coordinates are counted from.
     pixels = (points * (size / 2) + np.array(centre) - 0.5).astype(np.float32)
-    maps = pixels.reshape(size, size, 2)
-    fetched = cv2.remap(window, maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    x, y = pixels.reshape(size, size, 2).transpose(2, 0, 1)
+    fetched = cv2.remap(window, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     return np.asarray(fetched, np.uint8)
 
 
