@@ -9,7 +9,13 @@ from rich.progress import TextColumn
 from flowmatch.cli.match import descriptor_name, descriptor_network
 from flowmatch.cli.options import DeviceName, console, progress_bar
 from flowmatch.retrieval.describe import VladDescriber
-from flowmatch.retrieval.index import Index, IndexReport, update_index
+from flowmatch.retrieval.index import (
+    Index,
+    IndexReport,
+    check_index_name,
+    list_pictures,
+    update_index,
+)
 
 _SHOWN = 20  # unreadable pictures that are listed; the index knows all
 FAILURES = TextColumn("{task.fields[failed]}")
@@ -43,6 +49,8 @@ def index(
         side=side,
         seed=seed,
     )
+    check_index_name(output)  # and the folder, before a bar says that work began
+    list_pictures(folder)
     latest = IndexReport()
     with progress_bar(FAILURES) as bar:
         task = bar.add_task("learn words", total=None, failed="")

@@ -21,9 +21,9 @@ def oracle(monkeypatch):
         asked.update(name=name, weights=weights, device=device)
         return "network"
 
-    def estimate_flow(model, first, second, *, refine):
+    def estimate_flow(model, first, second, *, refine, zoom):
         assert model == "network"
-        asked["refine"] = refine
+        asked["refine"], asked["zoom"] = refine, zoom
         return np.full((*first.shape[:2], 2), (3, 4), np.float32)
 
     monkeypatch.setattr(flowmatch.flow, "load", load)
@@ -128,13 +128,24 @@ def test_skipped_pairs_are_told_below_the_table(tmp_path, capsys):
 def test_options_reach_the_network(tmp_path, oracle):
     pair_in(tmp_path / "sofa")
     weights = tmp_path / "mine.safetensors"
-    arguments = ["--model", "large", "--weights", str(weights), "--device", "cpu", "--refine"]
+    arguments = [
+        "--model",
+        "large",
+        "--weights",
+        str(weights),
+        "--device",
+        "cpu",
+        "--refine",
+        "--zoom",
+        "2",
+    ]
     assert main(["eval", "flow", str(tmp_path), *arguments]) == 0
     assert oracle == {
         "name": "large",
         "weights": weights,
         "device": torch.device("cpu"),
         "refine": True,
+        "zoom": 2.0,
     }
 
 
