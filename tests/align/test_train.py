@@ -35,7 +35,7 @@ def test_recipes_fit_their_networks(name, photos):
 def test_a_few_steps_lower_the_loss(photos, tmp_path):
     recipe = AlignRecipe(
         "align",
-        Schedule(60, batch=8, learning_rate=2e-3, average=0.0),
+        Schedule(25, batch=8, learning_rate=2e-3, average=0.0),
         arguments=TINY,
         pairs={"size": 88, "thin_plate": 0.0, "length": 8},
     )
