@@ -106,8 +106,8 @@ def project_keypoints(keypoints: Keypoints, matrix: Matrix) -> Keypoints:
     Example:
         >>> one = Keypoints(*(np.array(a, np.float32) for a in ([[5, 7]], [2], [0], [1])))
         >>> turned = project_keypoints(one, np.array([[0.0, -3, 0], [3, 0, 0], [0, 0, 1]]))
-        >>> [a.round(2).tolist() for a in turned[:3]]
-        [[[-21.0, 15.0]], [6.0], [1.57]]
+        >>> turned.xy.tolist(), round(float(turned.angle[0]), 2)
+        ([[-21.0, 15.0]], 1.57)
     """
     points, factor, jacobian = frames_at(matrix, keypoints.xy)
     direction = np.stack([np.cos(keypoints.angle), np.sin(keypoints.angle)], axis=1)

@@ -45,7 +45,7 @@ def test_learned_makes_differences_of_pairs_white():
     found = learned_whitening(seen, q, p)
     differences = (seen[q] - seen[p]) @ found.projection.T
     torch.testing.assert_close(
-        differences.T @ differences / 300, torch.eye(4, dtype=torch.float64), atol=1e-4, rtol=0
+        differences.T @ differences / 300, torch.eye(4, dtype=torch.float64), atol=5e-3, rtol=0
     )
 
     def right(x):
