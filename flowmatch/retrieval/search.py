@@ -105,7 +105,7 @@ class Searcher:
 
 def _faiss_cells(reference: Tensor) -> Callable[[NDArray[np.float32], int], Any]:
     try:
-        import faiss  # type: ignore[import-untyped, unused-ignore]
+        import faiss
     except ImportError as error:
         raise ImportError("approximate search needs faiss: pip install faiss-cpu") from error
     vectors = reference.numpy()
