@@ -88,6 +88,16 @@ _OURS: Mapping[str, FlowRecipe] = {
         motion=_LONG_MOTION,
         seed=1,
     ),
+    # Starts from the second stage's weights: what the first two were too short for.
+    "recurrent-long": FlowRecipe(
+        "recurrent_pyramid",
+        Schedule(steps=2200, batch=4, learning_rate=5e-4),
+        "robust",
+        _RECURRENT,
+        size=(256, 384),
+        motion=(*_LONG_MOTION, (8.0, 0.05)),
+        seed=2,
+    ),
     # On one's own video, from trained weights (--start): nothing but its frames is needed.
     "pyramid-video": FlowRecipe(
         "pyramid",
