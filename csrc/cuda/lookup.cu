@@ -1,7 +1,7 @@
 // The lookup of windows on demand. A warp computes the window of one pixel of f1, eight lanes a dot
-// product, along channels that lie together. Backward, the gradient of f2 is gathered: a warp owns
-// a pixel of f2 and goes through all windows it lies in, in the order of their pixels. Results are
-// the same bits every time, without atomics.
+// product, along channels that lie together. Backward, the gradient of f2 is gathered: a block
+// owns a tile of f2 and goes through the windows that touch it, in the order of their pixels.
+// Results are the same bits every time, without atomics.
 #include "../lookup.h"
 #include "launch.cuh"
 #include "scalar.cuh"
@@ -13,6 +13,10 @@ constexpr int kMostTaps = 1024;  // of a window in shared memory at a time
 constexpr int kSharedBytes = 48 << 10;
 constexpr int kLanes = 8;  // of a warp that share a tap
 constexpr int kOwned = 8;  // channels of a lane in registers
+constexpr int kWarps = 8;
+constexpr int kTileY = 4, kTileX = 8;  // of f2, for its gradient
+constexpr int kMine = 4;               // of a tile's pixels, a warp's
+static_assert(kTileY * kTileX == kWarps * kMine && kTileX % kMine == 0);
 
 // What is not finite, or beyond all images, is put outside every image.
 template <typename A>
@@ -162,50 +166,80 @@ __global__ void lookup_grad_kernel(int64_t first_tile, const T* __restrict__ g,
   }
 }
 
-// A warp has one pixel of f2 and up to 32 * kOwned of its channels.
+// A block has a tile of f2, a warp some pixels of a row of it and up to 32 * kOwned of their
+// channels. The block as a whole picks the windows that touch its tile, 32 * kWarps at a time: a
+// warp that went through all of them alone would spend its time on windows far away.
 template <typename T>
-__global__ void lookup_gather_kernel(int64_t first_tile, const T* __restrict__ f1,
-                                     const Sum<T>* __restrict__ coords,
-                                     const Sum<T>* __restrict__ taps, T* __restrict__ grad2,
-                                     LookupShape s) {
+__global__ void __launch_bounds__(32 * kWarps)
+    lookup_gather_kernel(int64_t first_tile, const T* __restrict__ f1,
+                         const Sum<T>* __restrict__ coords, const Sum<T>* __restrict__ taps,
+                         T* __restrict__ grad2, LookupShape s) {
   using A = Sum<T>;
-  const int64_t warps = blockDim.x / 32, lane = threadIdx.x % 32;
-  const int64_t n = (first_tile + blockIdx.x) * warps + threadIdx.x / 32;
-  if (n >= s.batch * s.pixels2()) return;
-  const int64_t b = n / s.pixels2(), y = n % s.pixels2() / s.width2, x = n % s.width2;
+  int* touching = shared_memory<int>();  // pixels of f1, counted from `base`
+  int* found = touching + 32 * kWarps;   // by each warp
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int64_t across = ceil_div(s.width2, kTileX), down = ceil_div(s.height2, kTileY);
+  const int64_t tile = first_tile + blockIdx.x, b = tile / (across * down);
+  const int64_t y0 = tile / across % down * kTileY, x0 = tile % across * kTileX;
+  const int64_t y = y0 + warp / (kTileX / kMine), first = x0 + warp % (kTileX / kMine) * kMine;
   coords += b * 2 * s.pixels();
   f1 += b * s.pixels() * s.channels;
   taps += b * s.pixels() * s.taps();
+  grad2 += (b * s.height2 + y) * s.width2 * s.channels;
   for (int64_t start = 0; start < s.channels; start += 32 * kOwned) {
-    A sum[kOwned] = {};
-    for (int64_t base = 0; base < s.pixels(); base += 32) {
-      int64_t tap = -1;  // of the lane's pixel, that this pixel of f2 lies under
-      if (base + lane < s.pixels()) {
-        const auto w = window(coords, s, base + lane);
-        const int64_t i = y - w.y, j = x - w.x;
-        if (i >= 0 && i < s.rows() && j >= 0 && j < s.columns()) tap = i * s.columns() + j;
+    A sum[kMine][kOwned] = {};
+    for (int64_t base = 0; base < s.pixels(); base += 32 * kWarps) {
+      const int64_t pixel = base + threadIdx.x;
+      bool touches = false;
+      if (pixel < s.pixels()) {
+        const auto w = window(coords, s, pixel);
+        touches =
+            w.y < y0 + kTileY && w.y + s.rows() > y0 && w.x < x0 + kTileX && w.x + s.columns() > x0;
       }
-      const A entry = tap >= 0 ? taps[(base + lane) * s.taps() + tap] : A(0);
-      const unsigned seen = __ballot_sync(~0u, tap >= 0);
-      for (int from = 0; from < 32; ++from) {
-        if (!(seen >> from & 1)) continue;
-        const A weight = __shfl_sync(~0u, entry, from);
-        const T* pixel = f1 + (base + from) * s.channels + start + lane;
+      const unsigned seen = __ballot_sync(~0u, touches);
+      if (lane == 0) found[warp] = __popc(seen);
+      __syncthreads();
+      int count = 0, before = 0;
+      for (int other = 0; other < kWarps; ++other) {
+        if (other < warp) before += found[other];
+        count += found[other];
+      }
+      if (touches) touching[before + __popc(seen & ((1u << lane) - 1))] = threadIdx.x;
+      __syncthreads();
+      for (int from = 0; from < count; ++from) {
+        const int64_t window_of = base + touching[from];
+        const auto w = window(coords, s, window_of);
+        const int64_t i = y - w.y;
+        if (i < 0 || i >= s.rows()) continue;
+        A value[kOwned];
 #pragma unroll
         for (int k = 0; k < kOwned; ++k) {
-          if (start + lane + 32 * k < s.channels) sum[k] += weight * widen(pixel[32 * k]);
+          const int64_t c = start + lane + 32 * k;
+          value[k] = c < s.channels ? widen(f1[window_of * s.channels + c]) : A(0);
+        }
+#pragma unroll
+        for (int q = 0; q < kMine; ++q) {
+          const int64_t j = first + q - w.x;
+          if (j < 0 || j >= s.columns()) continue;
+          const A weight = taps[window_of * s.taps() + i * s.columns() + j];
+#pragma unroll
+          for (int k = 0; k < kOwned; ++k) sum[q][k] += weight * value[k];
+        }
+      }
+      __syncthreads();  // the list has been read
+    }
+#pragma unroll
+    for (int q = 0; q < kMine; ++q) {
+#pragma unroll
+      for (int k = 0; k < kOwned; ++k) {
+        const int64_t c = start + lane + 32 * k;
+        if (y < s.height2 && first + q < s.width2 && c < s.channels) {
+          grad2[(first + q) * s.channels + c] = narrow<T>(sum[q][k]);
         }
       }
     }
-#pragma unroll
-    for (int k = 0; k < kOwned; ++k) {
-      const int64_t c = start + lane + 32 * k;
-      if (c < s.channels) grad2[n * s.channels + c] = narrow<T>(sum[k]);
-    }
   }
 }
-
-constexpr int kWarps = 8;
 
 // Whether each pixel's channels can be read four at once.
 template <typename T>
@@ -232,8 +266,9 @@ void correlation_lookup_grad(const T* g, const T* f1, const T* f2, const A* coor
                              void* stream) {
   launch(lookup_grad_kernel<T>, ceil_div(s.batch * s.pixels(), kWarps), 32 * kWarps, 0, stream, g,
          f1, f2, coords, grad1, grad_coords, taps, s, is_aligned(f1, f2, s));
-  launch(lookup_gather_kernel<T>, ceil_div(s.batch * s.pixels2(), kWarps), 32 * kWarps, 0, stream,
-         f1, coords, static_cast<const A*>(taps), grad2, s);
+  const int64_t tiles = s.batch * ceil_div(s.height2, kTileY) * ceil_div(s.width2, kTileX);
+  launch(lookup_gather_kernel<T>, tiles, 32 * kWarps, 33 * kWarps * sizeof(int), stream, f1, coords,
+         static_cast<const A*>(taps), grad2, s);
 }
 
 #define FLOWMATCH_INSTANTIATE(T)                                                              \

@@ -115,6 +115,7 @@ inline int __all_sync(unsigned mask, int predicate, FLOWMATCH_HERE) {
 }
 
 inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
 
 // Atomic because only one thread runs at a time.
