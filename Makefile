@@ -9,8 +9,9 @@ READY := .venv/ready
 demo: $(READY)
 	$(BIN)/python demos/flow_of_a_clip.py
 
+# A process per core, each with one thread: threads that wait for work spin in each other's way.
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/pip install -q -e ".[lint]"
