@@ -12,11 +12,20 @@ from rich.table import Table
 
 from flowmatch import flow
 from flowmatch.cli.eval_fragments import eval_fragments
-from flowmatch.cli.options import DeviceName, ModelName, Refine, WeightsFile, Zoom, progress_bar
+from flowmatch.cli.options import (
+    DeviceName,
+    Fuse,
+    ModelName,
+    Refine,
+    WeightsFile,
+    Zoom,
+    progress_bar,
+)
 from flowmatch.cli.options import console as messages
 from flowmatch.devices import choose_device
 from flowmatch.flow.baselines import BASELINES
 from flowmatch.flow.datasets import find_pairs
+from flowmatch.flow.estimate import BEST, Options
 from flowmatch.flow.evaluate import Evaluation, Method, Row, evaluate
 from flowmatch.flow.report import Gallery, known_columns
 from flowmatch.io import replace_when_done
@@ -51,6 +60,11 @@ def eval_flow(
     device: DeviceName = None,
     refine: Refine = False,
     zoom: Zoom = 1.0,
+    fuse: Fuse = False,
+    best: Annotated[
+        bool,
+        typer.Option("--best", help="Also with --zoom 2 --fuse --refine, about 10 times slower."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     page: Annotated[
         Path | None,
@@ -64,15 +78,24 @@ def eval_flow(
     pairs = find_pairs(folder)
     where = choose_device(device)
     network = flow.load(model, weights=weights, device=where)
+
+    def ours(options: Options) -> Method:
+        return lambda first, second: flow.estimate_flow(network, first, second, **options)
+
     methods: dict[str, Method] = {
-        "flowmatch": lambda first, second: flow.estimate_flow(
-            network, first, second, refine=refine, zoom=zoom
-        ),
+        "flowmatch": ours({"refine": refine, "zoom": zoom, "fuse": fuse}),
+        **({"flowmatch best": ours(BEST)} if best else {}),
         **(BASELINES if baselines else {}),
     }
     with progress_bar(transient=True) as bar:
         task = bar.add_task("eval", total=len(pairs))
-        gallery = Gallery(tuple(name for name in ("flowmatch", "dis") if name in methods))
+        gallery = Gallery(
+            tuple(
+                name
+                for name in ("flowmatch best" if best else "flowmatch", "dis")
+                if name in methods
+            )
+        )
         evaluation = evaluate(
             pairs,
             methods,
@@ -83,6 +106,7 @@ def eval_flow(
     for name, reason in evaluation.skipped:
         messages.print(f"skipped {name}: {reason}")
     source = str(weights or model) + (f", zoomed by {zoom:g}" if zoom != 1 else "")
+    source += ", fused with DIS" if fuse else ""
     source += ", refined," if refine else ""
     if page:
         about_page = f"{folder}: flowmatch is {source} on {where}."

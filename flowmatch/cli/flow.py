@@ -9,7 +9,9 @@ import typer
 from rich.progress import TextColumn
 
 from flowmatch.cli.options import (
+    Best,
     DeviceName,
+    Fuse,
     ModelName,
     Precision,
     Refine,
@@ -21,7 +23,7 @@ from flowmatch.cli.options import (
 from flowmatch.devices import choose_device
 from flowmatch.flow import load
 from flowmatch.flow.checkpoints import fingerprint
-from flowmatch.flow.estimate import check_options
+from flowmatch.flow.estimate import BEST, check_options
 from flowmatch.flow.sequence import (
     SequenceOptions,
     SequenceReport,
@@ -80,6 +82,8 @@ def flow(
     precision: Precision = "float32",
     refine: Refine = False,
     zoom: Zoom = 1.0,
+    fuse: Fuse = False,
+    best: Best = False,
     warm_start: Annotated[
         bool,
         typer.Option(
@@ -101,6 +105,8 @@ def flow(
     frames = read_frames(_source(inputs), start=start, stop=stop, every=every, scale=scale)
     if (video or pictures) and not frames.files:
         raise ValueError("--video and --pictures read the frames again, which a camera cannot give")
+    if best:
+        zoom, fuse, refine = BEST["zoom"], BEST["fuse"], BEST["refine"]
     options = SequenceOptions(
         weights=fingerprint(model, weights),
         suffix=f".{format}",
@@ -109,6 +115,7 @@ def flow(
         tile=tile,
         refine=refine,
         zoom=zoom,
+        fuse=fuse,
         warm_start=warm_start,
     )
     network = load(model, weights=weights, device=choose_device(device))

@@ -28,6 +28,13 @@ Refine = Annotated[
 Zoom = Annotated[
     float, typer.Option(help="Enlarge what the network sees, at most 4: finds small, fast things.")
 ]
+Fuse = Annotated[
+    bool, typer.Option("--fuse", help="Take DIS's flow (OpenCV) where it explains a pixel better.")
+]
+Best = Annotated[
+    bool,
+    typer.Option("--best", help="The same as --zoom 2 --fuse --refine: about 10 times slower."),
+]
 PhotosFolder = Annotated[
     Path | None,
     typer.Option(help="Folder of photographs; else textures are procedural.", show_default=False),

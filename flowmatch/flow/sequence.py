@@ -46,6 +46,7 @@ class SequenceOptions:
         tile: As in `estimate_flow`.
         refine: As in `estimate_flow`.
         zoom: As in `estimate_flow`.
+        fuse: As in `estimate_flow`.
         warm_start: Begin each pair with the flow written for the pair before, where there is one.
     """
 
@@ -56,6 +57,7 @@ class SequenceOptions:
     tile: int | None = None
     refine: bool = False
     zoom: float = 1.0
+    fuse: bool = False
     warm_start: bool = False
 
 
@@ -112,7 +114,7 @@ def write_sequence(
     """
     check_options(options.precision, options.tile, zoom=options.zoom)
     if options.warm_start:
-        check_warm_start(model, batch, options.tile, options.zoom)
+        check_warm_start(model, batch, options.tile, options.zoom, options.fuse)
     begin_run(folder, frames, options, overwrite)
     report = SequenceReport()
     began = time.monotonic()
@@ -293,6 +295,7 @@ def _estimate(
         "tile": options.tile,
         "refine": options.refine,
         "zoom": options.zoom,
+        "fuse": options.fuse,
     }
     flows = estimate_flow(models[0], first, second, **chosen)
     if not options.bidirectional:

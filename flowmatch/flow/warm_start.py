@@ -22,11 +22,14 @@ class WarmStarting(Protocol):
         """Flow ``[B, 2, H, W]``, NaN where unknown -> what forward takes, for the same images."""
 
 
-def check_warm_start(model: nn.Module, batch: int, tile: int | None, zoom: float = 1.0) -> None:
+def check_warm_start(
+    model: nn.Module, batch: int, tile: int | None, zoom: float = 1.0, fuse: bool = False
+) -> None:
     """Refuse to begin with earlier flows where that cannot be done.
 
     Raises:
-        ValueError: The network takes no start; or pairs are computed at once, in tiles or zoomed.
+        ValueError: The network takes no start; or pairs are computed at once, in tiles, zoomed or
+            fused.
     """
     if not isinstance(model, WarmStarting):
         raise ValueError(
@@ -39,6 +42,8 @@ def check_warm_start(model: nn.Module, batch: int, tile: int | None, zoom: float
         raise ValueError(f"a warm start is of whole frames, without tiles, got tile {tile}")
     if zoom != 1:
         raise ValueError(f"a warm start is of frames as they are, without zoom, got zoom {zoom}")
+    if fuse:
+        raise ValueError("a warm start is of one direction, and fusing flows takes both")
 
 
 def carry_along(flow: Tensor, direction: int = 1) -> Tensor:

@@ -36,6 +36,14 @@ def test_two_images(pair, tmp_path, capsys):
     assert "1 pair at" in capsys.readouterr().err
 
 
+def test_best_is_short_for_three_options(pair, tmp_path):
+    for name, options in (("best", ["--best"]), ("long", ["--zoom", "2", "--fuse", "--refine"])):
+        assert main(["flow", *pair, str(tmp_path / name), *options]) == 0
+    flows = [read_flow(tmp_path / name / "000000.flo") for name in ("best", "long")]
+    assert np.array_equal(*flows)
+    assert np.abs(np.median(flows[0], axis=(0, 1)) - [3, 0]).max() < 0.05
+
+
 def test_video_with_options(tmp_path, photo, capsys):
     with VideoWriter(tmp_path / "clip.avi", rate=10) as video:
         for i in range(8):

@@ -21,9 +21,9 @@ def oracle(monkeypatch):
         asked.update(name=name, weights=weights, device=device)
         return "network"
 
-    def estimate_flow(model, first, second, *, refine, zoom):
+    def estimate_flow(model, first, second, *, refine, zoom, fuse):
         assert model == "network"
-        asked["refine"], asked["zoom"] = refine, zoom
+        asked["refine"], asked["zoom"], asked["fuse"] = refine, zoom, fuse
         return np.full((*first.shape[:2], 2), (3, 4), np.float32)
 
     monkeypatch.setattr(flowmatch.flow, "load", load)
@@ -138,6 +138,7 @@ def test_options_reach_the_network(tmp_path, oracle):
         "--refine",
         "--zoom",
         "2",
+        "--fuse",
     ]
     assert main(["eval", "flow", str(tmp_path), *arguments]) == 0
     assert oracle == {
@@ -146,7 +147,16 @@ def test_options_reach_the_network(tmp_path, oracle):
         "device": torch.device("cpu"),
         "refine": True,
         "zoom": 2.0,
+        "fuse": True,
     }
+
+
+def test_best_is_a_method_of_its_own(tmp_path, oracle, capsys):
+    pair_in(tmp_path / "sofa")
+    assert main(["eval", "flow", str(tmp_path), "--best", "--json", "--no-baselines"]) == 0
+    rows = json.loads(capsys.readouterr().out)["mean"]
+    assert [row["method"] for row in rows] == ["flowmatch", "flowmatch best"]
+    assert (oracle["refine"], oracle["zoom"], oracle["fuse"]) == (True, 2.0, True)  # the last call
 
 
 def test_bad_input_is_one_line_and_status_2(tmp_path, capsys):

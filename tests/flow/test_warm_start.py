@@ -115,6 +115,15 @@ def test_refuses(clip, tmp_path, model, tile, batch, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "message"), [({"zoom": 2.0}, "zoom 2"), ({"fuse": True}, "both")]
+)
+def test_refuses_what_shows_the_network_other_pictures(clip, tmp_path, option, message):
+    options = SequenceOptions("w", warm_start=True, **option)
+    with pytest.raises(ValueError, match=message):
+        write_sequence(Counting(), clip, tmp_path, options)
+
+
 @pytest.mark.parametrize("direction", [1, -1])
 def test_carry_along_is_the_nearest_of_all(direction):
     """Against every distance, on a field where some pixels leave the frame."""
