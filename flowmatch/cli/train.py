@@ -88,6 +88,10 @@ def train_patches_command(
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(PATCH_RECIPES)}.")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint and the weights.")],
     photos: PhotosFolder = None,
+    rgbd: Annotated[
+        Path | None,
+        typer.Option(help="Frames of an RGB-D camera (color/, depth/, poses.txt) to mix in."),
+    ] = None,
     start: Annotated[Path | None, typer.Option(help="Weights to begin with, .safetensors.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")
@@ -106,6 +110,7 @@ def train_patches_command(
             chosen,
             photos_in(photos),
             checkpoint,
+            rgbd=rgbd,
             start=patches.load(weights=start).state_dict() if start else None,
             resume=resume,
             device=str(choose_device(device)),
