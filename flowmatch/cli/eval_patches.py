@@ -15,8 +15,10 @@ from rich.table import Table
 from flowmatch.cli.options import DeviceName, Magnification, progress_bar
 from flowmatch.cli.options import console as messages
 from flowmatch.devices import choose_device
+from flowmatch.patches.decide import find_similarity
 from flowmatch.patches.describe import find_descriptor
-from flowmatch.patches.evaluate import Evaluation, Row, evaluate
+from flowmatch.patches.evaluate import evaluate
+from flowmatch.patches.scores import Evaluation, Row
 from flowmatch.patches.sequences import find_image_pairs
 
 BASELINES = {"SIFT": "sift", "RootSIFT": "rootsift", "ORB": "orb"}
@@ -42,6 +44,14 @@ def eval_patches(
             show_default=False,
         ),
     ] = None,
+    decide: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="siam, 2ch, or a file: a network that judges what the first descriptor found; may "
+            "be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     magnification: Magnification = None,
     detector: Annotated[str, typer.Option(help="sift, orb or grid.")] = "sift",
     keypoints: Annotated[int, typer.Option(help="At most, in each image.")] = 2000,
@@ -56,11 +66,13 @@ def eval_patches(
     for name in descriptor or ["default"]:
         methods[Path(name).stem] = (find_descriptor(name, where), magnification)
     methods |= BASELINES if baselines else {}
+    decisions = {Path(name).stem: find_similarity(name, where) for name in decide or []}
     with progress_bar(transient=True) as bar:
         task = bar.add_task("eval", total=len(pairs))
         evaluation = evaluate(
             pairs,
             methods,
+            decisions=decisions,
             detector=detector,
             keypoints=keypoints,
             report=lambda done, _: bar.update(task, completed=done),
@@ -72,8 +84,8 @@ def eval_patches(
         typer.echo(json.dumps(about | evaluation.to_json(), indent=2, allow_nan=False))
         return
     console = Console(highlight=False, markup=False, emoji=False)
-    # What reads a pipe has no width of its own, and below 100 columns numbers would be cut.
-    console.width = max(console.width, 100) if console.is_terminal else 120
+    # What reads a pipe has no width of its own, and below 110 columns numbers would be cut.
+    console.width = max(console.width, 110) if console.is_terminal else 120
     console.print(_table(evaluation))
     console.print()
     console.print(_legend(evaluation, keypoints, str(where)))
@@ -88,7 +100,9 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "AUC@3": lambda row: _number(100 * row.auc3, 1),
     "AUC@5": lambda row: _number(100 * row.auc5, 1),
     "AUC@10": lambda row: _number(100 * row.auc10, 1),
-    "ms/1k": lambda row: _number(row.milliseconds, 0),
+    "kept": lambda row: _number(row.kept, 0),
+    "right": lambda row: _number(100 * row.purity, 1),
+    "s/8k": lambda row: _number(row.seconds, 2),
 }
 
 
@@ -135,7 +149,10 @@ def _legend(evaluation: Evaluation, keypoints: int, device: str) -> str:
         "FPR95: percent of different patches accepted where 95 % of those of one point are.",
         "mAP: of all nearest neighbours ranked by distance. AUC: of the corner error of MAGSAC++'s "
         "homography, px.",
-        "ms/1k: to describe 1000 keypoints, patches included.",
+        "kept: matches that match keeps, by ratio and what a decision leaves; right: percent of "
+        "them within 3 px.",
+        "s/8k: seconds to describe 8000 keypoints, patches included, or to decide about 8000 "
+        "matches.",
     ]
     if evaluation.skipped:
         lines.append(
