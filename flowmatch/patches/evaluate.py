@@ -24,6 +24,7 @@ from flowmatch.patches.metrics import (
 from flowmatch.patches.networks import DescriptorNetwork, SimilarityNetwork
 from flowmatch.patches.scores import Evaluation, PairScores, average
 from flowmatch.patches.sequences import ImagePair, read_homography
+from flowmatch.patches.stacks import descriptor_distances
 from flowmatch.patches.views import find_again, project_keypoints
 
 THRESHOLD = 3.0  # pixels, of a correct match
@@ -148,7 +149,7 @@ def _rank(
     chosen = np.flatnonzero(found.accepted.cpu().numpy() & (index[:, 1] >= 0))
     ratio = distance[chosen, 0] / np.maximum(distance[chosen, 1], 1e-12)
     order = np.argsort(ratio, kind="stable")
-    same, different = (-_distances(first, second, i, j) for i, j in known)
+    same, different = (-descriptor_distances(q.cpu(), r.cpu(), i, j) for i, j in known)
     kept = ratio[order] <= _RATIO
     return _Ranked(index[:, 0], distance[:, 0], chosen[order], kept, same, different, seconds)
 
@@ -226,16 +227,6 @@ def _known_pairs(second: Keypoints, alike: NDArray[np.int64]) -> tuple[_Known, _
     xy = second.xy
     apart = np.hypot(*(xy[alike[known]] - xy[other]).T) > 2 * THRESHOLD
     return (known, alike[known]), (known[apart], other[apart])
-
-
-def _distances(
-    first: Features, second: Features, i: NDArray[np.int64], j: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    q, r = first.descriptors.cpu()[i], second.descriptors.cpu()[j]
-    if q.dtype == torch.uint8:
-        bits = np.unpackbits((q ^ r).numpy(), axis=1)
-        return np.asarray(bits.sum(axis=1), np.float32)
-    return np.asarray(torch.linalg.vector_norm(q - r, dim=1).numpy(), np.float32)
 
 
 def _is_right(there: NDArray[np.float64], found: NDArray[np.float32]) -> NDArray[np.bool_]:
