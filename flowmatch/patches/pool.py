@@ -164,7 +164,7 @@ class Mixture:
         source = self.sources[int(rng.integers(len(self.sources)))]
         pairs = source[index]
         place = pairs.place.copy()
-        place[:, 0] += _APART * self.sources.index(source)
+        place[:, 0] += _APART * min(k for k, one in enumerate(self.sources) if one is source)
         return pairs._replace(place=place)
 
 

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmatch import training
+from flowmatch.patches.brown import BrownSamples
 from flowmatch.patches.keypoints import magnification_of
 from flowmatch.patches.metrics import false_positive_rate
 from flowmatch.patches.networks import MODELS, SiameseNetwork
-from flowmatch.patches.pool import Mixture, PatchPairs
+from flowmatch.patches.pool import Mixture, PatchPairs, PatchSource
 from flowmatch.patches.posed import PosedPatches
 from flowmatch.patches.recipes import PatchRecipe
 from flowmatch.patches.synthetic import SyntheticPatches
@@ -32,6 +33,7 @@ def train_patches(
     checkpoint: Path,
     *,
     rgbd: Path | None = None,
+    brown: Sequence[Path] = (),
     start: dict[str, Tensor] | None = None,
     resume: bool = False,
     device: str = "cpu",
@@ -44,9 +46,10 @@ def train_patches(
 
     Args:
         recipe: What to train, and how.
-        photos: Photographs; with none, textures are procedural.
+        photos: Photographs; with none, and nothing else, textures are procedural.
         checkpoint: File the state is kept in.
-        rgbd: Frames of an RGB-D camera, see `PosedPatches`, for a third of the items.
+        rgbd: Frames of an RGB-D camera, see `PosedPatches`; half as many items as photographs give.
+        brown: Sets of Brown's patches, see `BrownSamples`; each as many as photographs give.
         start: Weights to begin with, such as those of another recipe.
         resume: Continue from `checkpoint` if it exists.
         device: Where to train.
@@ -71,7 +74,7 @@ def train_patches(
         model.load_state_dict(start)
     training.train(
         trained_form(recipe, model),
-        samples_of(recipe, photos, model, rgbd),
+        samples_of(recipe, photos, model, rgbd, brown),
         collate,
         loss_of(recipe),
         recipe.schedule,
@@ -145,21 +148,30 @@ def trained_form(recipe: PatchRecipe, model: nn.Module) -> nn.Module:
 
 
 def samples_of(
-    recipe: PatchRecipe, photos: Sequence[Path], model: Any, rgbd: Path | None = None
+    recipe: PatchRecipe,
+    photos: Sequence[Path],
+    model: Any,
+    rgbd: Path | None = None,
+    brown: Sequence[Path] = (),
 ) -> training.Samples:
     """Return what a recipe learns from, as the patches that its network takes."""
     about: dict[str, Any] = {
-        "size": model.patch_size,
-        "points": recipe.points,
+        "size": model.patch_size, "points": recipe.points, "seed": recipe.seed,
+    }  # fmt: skip
+    views: dict[str, Any] = {
         "magnification": magnification_of(model),
         "pool": recipe.pool,
         "reuse": recipe.reuse,
-        "seed": recipe.seed,
     }
-    views = SyntheticPatches(photos, **about)
-    if rgbd is None:
-        return views
-    return Mixture((views, views, PosedPatches(rgbd, **about)), recipe.seed)
+    sources: list[PatchSource] = []
+    if photos or not (rgbd or brown):
+        sources += 2 * [SyntheticPatches(photos, **about, **views)]
+    for folder in brown:
+        sources += 2 * [BrownSamples(folder=folder, **about)]
+    if rgbd is not None:
+        sources.append(PosedPatches(folder=rgbd, **about, **views))
+    one = all(source is sources[0] for source in sources)
+    return sources[0] if one else Mixture(sources, recipe.seed)
 
 
 def collate(items: Sequence[PatchPairs]) -> list[Tensor]:
