@@ -73,7 +73,7 @@ def match_images(
     threshold: float = 3.0,
     intrinsics: Intrinsics | None = None,
     magnification: float | None = None,
-    batch: int = 512,
+    batch: int | None = None,
 ) -> Matches:
     """Find which points of one image are which points of another.
 
@@ -96,7 +96,7 @@ def match_images(
         intrinsics: Camera matrices ``[3, 3]`` of both images, for ``"essential"``.
         magnification: Half a patch's side in scales of its keypoint, for networks; None takes what
             each was trained on.
-        batch: How many patches to describe at once.
+        batch: How many patches to describe at once; None takes what suits the device.
 
     Returns:
         `Matches`, closest first, or with `decide` most similar first; perhaps none, and then
