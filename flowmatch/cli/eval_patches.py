@@ -12,11 +12,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from flowmatch.cli.eval_stacks import eval_brown, eval_hpatches
 from flowmatch.cli.options import DeviceName, Magnification, progress_bar
 from flowmatch.cli.options import console as messages
 from flowmatch.devices import choose_device
+from flowmatch.patches.decide import find_similarity
 from flowmatch.patches.describe import find_descriptor
-from flowmatch.patches.evaluate import Evaluation, Row, evaluate
+from flowmatch.patches.evaluate import evaluate
+from flowmatch.patches.scores import Evaluation, Row
 from flowmatch.patches.sequences import find_image_pairs
 
 BASELINES = {"SIFT": "sift", "RootSIFT": "rootsift", "ORB": "orb"}
@@ -27,18 +30,49 @@ _MOST_SEQUENCES = 20
 
 def eval_patches(
     folder: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="DIR",
             help="HPatches or Oxford sequences: images 1, 2, ... with H_1_2 or H1to2p.",
             show_default=False,
         ),
-    ],
+    ] = None,
+    hpatches: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of DIR: HPatches' patches (ref.png, e1.png, ...) and its three tasks.",
+            show_default=False,
+        ),
+    ] = None,
+    lists: Annotated[
+        Path | None,
+        typer.Option(help="With --hpatches: the benchmark's tasks/.", show_default=False),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Of --lists: a, b, c, full, illum, view.")] = "full",
+    brown: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of DIR: Brown's patches (patches0000.bmp, info.txt, m50_*.txt).",
+            show_default=False,
+        ),
+    ] = None,
+    pairs_file: Annotated[
+        Path | None,
+        typer.Option("--pairs", help="With --brown: which m50_*.txt.", show_default=False),
+    ] = None,
     descriptor: Annotated[
         list[str] | None,
         typer.Option(
             help="Weights that ship, by name, .safetensors of your own, or published weights; may "
             "be given several times. Without, those that match uses.",
+            show_default=False,
+        ),
+    ] = None,
+    decide: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="siam, 2ch, or a file: a network that judges what the first descriptor found; may "
+            "be given several times.",
             show_default=False,
         ),
     ] = None,
@@ -50,33 +84,49 @@ def eval_patches(
     baselines: Annotated[bool, typer.Option(help="Also SIFT, RootSIFT and ORB (OpenCV).")] = True,
 ) -> None:
     """Compare descriptors at the same keypoints and number of matches."""
-    pairs = find_image_pairs(folder)
+    if sum(given is not None for given in (folder, hpatches, brown)) != 1:
+        raise ValueError("expected one of DIR, --hpatches and --brown")
     where = choose_device(device)
     methods: dict[str, Any] = {}
     for name in descriptor or ["default"]:
         methods[Path(name).stem] = (find_descriptor(name, where), magnification)
     methods |= BASELINES if baselines else {}
+    networks = {name: m[0] if isinstance(m, tuple) else m for name, m in methods.items()}
+    decisions = {Path(name).stem: find_similarity(name, where) for name in decide or []}
+    if hpatches is not None:
+        eval_hpatches(hpatches, lists, split, networks, as_json)
+    elif brown is not None:
+        eval_brown(brown, pairs_file, networks | decisions, as_json)
+    else:
+        assert folder is not None
+        options = {"decisions": decisions, "detector": detector, "keypoints": keypoints}
+        _eval_sequences(folder, methods, options, as_json, str(where))
+
+
+def _eval_sequences(
+    folder: Path, methods: dict[str, Any], options: dict[str, Any], as_json: bool, device: str
+) -> None:
+    pairs = find_image_pairs(folder)
     with progress_bar(transient=True) as bar:
         task = bar.add_task("eval", total=len(pairs))
         evaluation = evaluate(
             pairs,
             methods,
-            detector=detector,
-            keypoints=keypoints,
             report=lambda done, _: bar.update(task, completed=done),
+            **options,
         )
     for name, reason in evaluation.skipped:
         messages.print(f"skipped {name}: {reason}")
     if as_json:
-        about = {"folder": str(folder), "keypoints": keypoints, "device": str(where)}
+        about = {"folder": str(folder), "keypoints": options["keypoints"], "device": device}
         typer.echo(json.dumps(about | evaluation.to_json(), indent=2, allow_nan=False))
         return
     console = Console(highlight=False, markup=False, emoji=False)
-    # What reads a pipe has no width of its own, and below 100 columns numbers would be cut.
-    console.width = max(console.width, 100) if console.is_terminal else 120
+    # What reads a pipe has no width of its own, and below 110 columns numbers would be cut.
+    console.width = max(console.width, 110) if console.is_terminal else 120
     console.print(_table(evaluation))
     console.print()
-    console.print(_legend(evaluation, keypoints, str(where)))
+    console.print(_legend(evaluation, options["keypoints"], device))
 
 
 _COLUMNS: dict[str, Callable[[Row], str]] = {
@@ -88,7 +138,9 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "AUC@3": lambda row: _number(100 * row.auc3, 1),
     "AUC@5": lambda row: _number(100 * row.auc5, 1),
     "AUC@10": lambda row: _number(100 * row.auc10, 1),
-    "ms/1k": lambda row: _number(row.milliseconds, 0),
+    "kept": lambda row: _number(row.kept, 0),
+    "right": lambda row: _number(100 * row.purity, 1),
+    "s/8k": lambda row: _number(row.seconds, 2),
 }
 
 
@@ -135,7 +187,10 @@ def _legend(evaluation: Evaluation, keypoints: int, device: str) -> str:
         "FPR95: percent of different patches accepted where 95 % of those of one point are.",
         "mAP: of all nearest neighbours ranked by distance. AUC: of the corner error of MAGSAC++'s "
         "homography, px.",
-        "ms/1k: to describe 1000 keypoints, patches included.",
+        "kept: matches that match keeps, by ratio and what a decision leaves; right: percent of "
+        "them within 3 px.",
+        "s/8k: seconds to describe 8000 keypoints, patches included, or to decide about 8000 "
+        "matches.",
     ]
     if evaluation.skipped:
         lines.append(

@@ -12,6 +12,7 @@ from flowmatch.devices import choose_device
 from flowmatch.draw import draw_matches
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
 from flowmatch.patches.checkpoints import find_weights
+from flowmatch.patches.decide import find_similarity
 from flowmatch.patches.describe import CLASSICAL, find_descriptor
 from flowmatch.patches.files import MATCH_SUFFIXES, write_matches
 from flowmatch.patches.match import match_images
@@ -65,6 +66,17 @@ def match(
     keypoints: Annotated[int, typer.Option(help="At most, in each image.")] = 8000,
     ratio: Annotated[float, typer.Option(help="Of the ratio test; 1 accepts all.")] = 0.8,
     mutual: Annotated[bool, typer.Option(help="Accept mutual nearest neighbours only.")] = True,
+    decide: Annotated[
+        str | None,
+        typer.Option(
+            help="siam, 2ch, or a file: a network that looks at the patches of each match, rejects "
+            "what is unlike and ranks the rest.",
+            show_default=False,
+        ),
+    ] = None,
+    above: Annotated[
+        float, typer.Option(help="The similarity that --decide asks for; 0 is undecided.")
+    ] = 0.0,
     model: Annotated[
         str | None,
         typer.Option(
@@ -105,15 +117,22 @@ def match(
         geometry = _model(model, "homography")
         network = descriptor_network(descriptor, device)
         more = {"intrinsics": _intrinsics(camera)} if camera else {}
-        _match_two(network, first, second, targets, options | {"model": geometry} | more)
+        more |= {"decide": _decision(decide, device), "above": above, "model": geometry}
+        _match_two(network, first, second, targets, options | more)
     else:
         _refuse(bool(images) or camera is not None, "--pairs takes no images and no --camera")
         _refuse(len(output or []) != 1, "--pairs needs one -o FOLDER")
         assert output is not None
         network = descriptor_network(descriptor, device)
-        name = descriptor_name(descriptor)
-        about = PairOptions(descriptor=name, model=_model(model, "fundamental"), **options)
-        _match_list(network, pairs, root or pairs.parent, output[0], about, colmap, overwrite)
+        about = PairOptions(
+            descriptor=descriptor_name(descriptor),
+            model=_model(model, "fundamental"),
+            decide=descriptor_name(decide) if decide else None,
+            above=above,
+            **options,
+        )
+        networks = network, _decision(decide, device)
+        _match_list(networks, pairs, root or pairs.parent, output[0], about, colmap, overwrite)
 
 
 def _refuse(wrong: bool, reason: str) -> None:
@@ -143,6 +162,10 @@ def _model(name: str | None, otherwise: str) -> str | None:
 def descriptor_network(descriptor: str, device: str | None) -> Any:
     """Return a classical descriptor's name, or the network of weights by name or in a file."""
     return find_descriptor(descriptor, choose_device(device))
+
+
+def _decision(name: str | None, device: str | None) -> Any:
+    return find_similarity(name, choose_device(device)) if name else None
 
 
 def descriptor_name(descriptor: str) -> str:
@@ -185,7 +208,7 @@ def _match_two(
 
 
 def _match_list(
-    network: Any,
+    networks: tuple[Any, Any],
     source: Path,
     root: Path,
     folder: Path,
@@ -207,8 +230,9 @@ def _match_list(
 
         try:
             match_pairs(
-                network, listed, root, folder, options, overwrite=overwrite, progress=progress
-            )
+                networks[0], listed, root, folder, options,
+                decide=networks[1], overwrite=overwrite, progress=progress,
+            )  # fmt: skip
         except KeyboardInterrupt:
             bar.stop()
             again = "the same command, without --overwrite, goes on"

@@ -47,7 +47,13 @@ def synth_patches(
 ) -> None:
     """Draw a sheet of patches: two rows for two views, below each patch the same point again."""
     pairs = SyntheticPatches(
-        photos_in(photos), size, points, magnification or MAGNIFICATION, pool=1, reuse=1, seed=seed
+        photos_in(photos),
+        size=size,
+        points=points,
+        magnification=magnification or MAGNIFICATION,
+        pool=1,
+        reuse=1,
+        seed=seed,
     )
     rows = [np.hstack(list(side)) for k in range(count) for side in pairs[k][:2]]
     write_image(sheet, np.repeat(np.vstack(rows)[..., None], 3, axis=2))

@@ -1,5 +1,6 @@
 """``flowmatch train``: weights of flow and of patches, from photographs and procedure."""
 
+import re
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,14 @@ def train_patches_command(
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(PATCH_RECIPES)}.")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint and the weights.")],
     photos: PhotosFolder = None,
+    rgbd: Annotated[
+        Path | None,
+        typer.Option(help="Frames of an RGB-D camera (color/, depth/, poses.txt) to mix in."),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="brown:FOLDER, a set of Brown's patches; as often as you like."),
+    ] = None,
     start: Annotated[Path | None, typer.Option(help="Weights to begin with, .safetensors.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")
@@ -106,6 +115,8 @@ def train_patches_command(
             chosen,
             photos_in(photos),
             checkpoint,
+            rgbd=rgbd,
+            brown=_brown_sets(data or []),
             start=patches.load(weights=start).state_dict() if start else None,
             resume=resume,
             device=str(choose_device(device)),
@@ -150,6 +161,14 @@ def reporter(every: int = 100) -> Callable[[Progress], None]:
             )
 
     return report
+
+
+def _brown_sets(data: list[str]) -> list[Path]:
+    """Read brown:FOLDER options."""
+    wrong = [entry for entry in data if not re.fullmatch("brown:.+", entry)]
+    if wrong:
+        raise ValueError(f"--data must be brown:FOLDER for patches, got {wrong[0]!r}")
+    return [Path(entry.removeprefix("brown:")) for entry in data]
 
 
 def _folders(data: list[str]) -> dict[str, Path]:

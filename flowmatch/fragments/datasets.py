@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch.fragments.refine import inverse
-from flowmatch.io import CLOUD_SUFFIXES, depth_to_points, read_cloud, read_depth, read_intrinsics
+from flowmatch.io import (
+    CLOUD_SUFFIXES,
+    depth_to_points,
+    read_cloud,
+    read_depth,
+    read_intrinsics,
+    read_poses,
+)
 
 Points = NDArray[np.float64]
 _LONGEST = 2**26
@@ -174,27 +181,6 @@ def _benchmark(folder: Path, logs: Path) -> list[FragmentPair]:
 
 _FRAMES_APART = 2  # of those that are there
 _MOST_PAIRS = 60
-
-
-def read_poses(folder: str | Path) -> list[tuple[str, NDArray[np.float64]]]:
-    """Read the poses of depth frames.
-
-    Args:
-        folder: With ``poses.txt``, a name and a row-major 4 x 4 matrix in each line.
-
-    Returns:
-        Name and camera-to-world matrix ``[4, 4]`` of each frame that has a ``depth/NAME.png``.
-
-    Raises:
-        FileNotFoundError: There is no ``poses.txt``.
-    """
-    folder = Path(folder)
-    poses: list[tuple[str, NDArray[np.float64]]] = []
-    for line in (folder / "poses.txt").read_text().splitlines():
-        words = line.split()
-        if len(words) == 17 and (folder / "depth" / f"{words[0]}.png").is_file():
-            poses.append((words[0], np.array(words[1:], np.float64).reshape(4, 4)))
-    return poses
 
 
 def _frames(folder: Path) -> list[FragmentPair]:

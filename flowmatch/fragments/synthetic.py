@@ -10,11 +10,10 @@ from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
 from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 from scipy.spatial.transform import Rotation  # type: ignore[import-untyped]
 
-from flowmatch.fragments.datasets import read_poses
 from flowmatch.fragments.keypoints import Points, voxel_down
 from flowmatch.fragments.refine import Matrix, inverse, move
 from flowmatch.fragments.solids import Float, Room, make_room
-from flowmatch.io import depth_to_points, read_depth, read_intrinsics
+from flowmatch.io import depth_to_points, read_depth, read_intrinsics, read_poses
 
 _OVERLAP = 0.3  # share of the first scan that the second shows too
 _SHARED = 0.05  # metres within which it does

@@ -11,6 +11,7 @@ from flowmatch.io.cloud import (
 )
 from flowmatch.io.flow import read_flow, write_flow
 from flowmatch.io.image import IMAGE_SUFFIXES, read_image, write_image
+from flowmatch.io.poses import read_poses
 from flowmatch.io.video import Frames, SkippedFrame, read_frames
 from flowmatch.io.video_writer import VideoWriter
 
@@ -27,6 +28,7 @@ __all__ = [
     "read_frames",
     "read_image",
     "read_intrinsics",
+    "read_poses",
     "replace_when_done",
     "write_cloud",
     "write_flow",

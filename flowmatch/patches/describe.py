@@ -24,6 +24,9 @@ from flowmatch.patches.published import load_published
 
 CLASSICAL = ("rootsift", "sift", "orb")
 
+_BATCH = 512
+_CACHED = 64  # patches whose features a core's cache holds
+
 # OpenCV's constants: the blur of SIFT's first layer, the side of ORB's patch and its levels.
 _SIFT_SIGMA, _SIFT_LAYERS = 1.6, 3
 _ORB_SIDE, _ORB_FACTOR, _ORB_LEVELS = 31, 1.2, 8
@@ -35,7 +38,7 @@ def describe(
     keypoints: Keypoints,
     *,
     magnification: float | None = None,
-    batch: int = 512,
+    batch: int | None = None,
 ) -> Tensor:
     """Describe the keypoints of an image.
 
@@ -47,7 +50,7 @@ def describe(
         keypoints: Those of this image, N of them, of any detector.
         magnification: Half a patch's side in scales of its keypoint, for networks; None takes what
             each was trained on.
-        batch: How many patches to describe at once.
+        batch: How many patches to describe at once; None takes what suits the device.
 
     Returns:
         Float32 ``[N, D]``, to be compared by l2; for ``"orb"`` uint8 ``[N, 32]``, to be compared by
@@ -75,9 +78,11 @@ def describe(
             # Lengths of 1 by l1, then roots: l2 between roots is Hellinger's distance.
             found = np.sqrt(found / np.maximum(found.sum(axis=1, keepdims=True), 1e-7))
         return torch.from_numpy(found)
+    device = device_of(network)
+    if batch is None:
+        batch = _CACHED if device.type == "cpu" else _BATCH
     if batch < 1:
         raise ValueError(f"batch must be positive, got {batch}")
-    device = device_of(network)
     if magnification is None:
         magnification = magnification_of(network)
     patches = extract_patches(

@@ -11,114 +11,35 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowmatch.io import read_image
 from flowmatch.ops import nearest
+from flowmatch.patches.decide import similarity_of_matches
 from flowmatch.patches.describe import describe
 from flowmatch.patches.keypoints import Keypoints, detect
 from flowmatch.patches.match import Features, fit_geometry
 from flowmatch.patches.metrics import (
-    area_under_recall,
     average_precision,
     corner_error,
     false_positive_rate,
     project,
 )
-from flowmatch.patches.networks import DescriptorNetwork
+from flowmatch.patches.networks import DescriptorNetwork, SimilarityNetwork
+from flowmatch.patches.scores import Evaluation, PairScores, average
 from flowmatch.patches.sequences import ImagePair, read_homography
+from flowmatch.patches.stacks import descriptor_distances
 from flowmatch.patches.views import find_again, project_keypoints
 
 THRESHOLD = 3.0  # pixels, of a correct match
+_RATIO = 0.8  # that of `match_images`
+_MANY = 8000  # keypoints, that a time is for
 
 # What describes keypoints: a network or a name, and how far its patches reach, in scales.
 Method = tuple[DescriptorNetwork | str, float | None]
-
-
-class PairScores(NamedTuple):
-    """What one method scored on one pair of images.
-
-    Attributes:
-        matches: How many were compared, the same for all methods.
-        accuracy: Share of the matches that are correct at 3 pixels.
-        recall: Correct matches for each keypoint that the other image repeats at 3 pixels.
-        fpr95: Share of different patches accepted where 95 % of those of one point are.
-        precision: Average precision of all nearest neighbours, ranked by distance.
-        corner_error: Pixels, of the homography that the matches agree on.
-        milliseconds: To describe 1000 keypoints, patches included.
-    """
-
-    matches: int
-    accuracy: float
-    recall: float
-    fpr95: float
-    precision: float
-    corner_error: float
-    milliseconds: float
-
-
-class Row(NamedTuple):
-    """Means over pairs, each weighing the same; shares in [0, 1].
-
-    Attributes:
-        name: Of the sequence or group, or "mean".
-        method: Its name.
-        pairs: How many.
-        matches: Per pair.
-        accuracy: Mean matching accuracy at 3 pixels.
-        recall: Correct matches per repeated keypoint.
-        fpr95: False positive rate at a recall of 95 %; less is better.
-        precision: Mean average precision.
-        auc3: Area under the recall of corner errors up to 3 pixels.
-        auc5: To 5 pixels.
-        auc10: To 10 pixels.
-        milliseconds: To describe 1000 keypoints.
-    """
-
-    name: str
-    method: str
-    pairs: int
-    matches: float
-    accuracy: float
-    recall: float
-    fpr95: float
-    precision: float
-    auc3: float
-    auc5: float
-    auc10: float
-    milliseconds: float
-
-
-class Evaluation(NamedTuple):
-    """The tables of one evaluation; in each, the methods in the order they were given.
-
-    Attributes:
-        sequences: One row per sequence and method.
-        groups: One row per group (viewpoint, illumination) and method, where HPatches has them.
-        mean: One row per method, over all pairs.
-        skipped: Pairs that could not be read, and why.
-    """
-
-    sequences: tuple[Row, ...]
-    groups: tuple[Row, ...]
-    mean: tuple[Row, ...]
-    skipped: tuple[tuple[str, str], ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain dicts and lists for `json.dumps`; what is not known (NaN) is None."""
-        tables: dict[str, Any] = {
-            name: [
-                {
-                    key: None if isinstance(value, float) and math.isnan(value) else value
-                    for key, value in row._asdict().items()
-                }
-                for row in getattr(self, name)
-            ]
-            for name in ("sequences", "groups", "mean")
-        }
-        return tables | {"skipped": [list(entry) for entry in self.skipped]}
 
 
 def evaluate(
     pairs: Sequence[ImagePair],
     methods: Mapping[str, DescriptorNetwork | str | Method],
     *,
+    decisions: Mapping[str, SimilarityNetwork] | None = None,
     detector: str = "sift",
     keypoints: int = 2000,
     report: Callable[[int, str], None] | None = None,
@@ -129,9 +50,13 @@ def evaluate(
     the ratio of the nearest to the next distance, and each method is judged by as many of its best
     as the method with the fewest has.
 
+    A decision network judges what the first method found: its nearest neighbours, its matches and
+    its pairs of one point and of two are ranked by the network's similarity instead.
+
     Args:
         pairs: Those of `find_image_pairs`. One that cannot be read is skipped, and listed.
         methods: By name: a network or a name as in `describe`, or such with its magnification.
+        decisions: By name: networks that compare patches, of ``FIRST + NAME`` in the tables.
         detector: As in `detect`.
         keypoints: At most, in each image.
         report: Called after each pair with how many are done and the name of this one.
@@ -170,7 +95,7 @@ def evaluate(
                     known[pair.first, name] = _describe(method, images[0], points[0])
                 second = _describe(method, images[1], points[1])
                 described[name] = known[pair.first, name], second
-            scores = _score(described, truth, images[0].shape[:2])
+            scores = _score(described, decisions or {}, images, truth)
             measured += [(pair, name, score) for name, score in scores.items()]
         if report is not None:
             report(done, pair.name)
@@ -178,103 +103,130 @@ def evaluate(
         reason = f", the first because {skipped[0][1]}" if skipped else ""
         raise ValueError(f"none of the {len(pairs)} pairs can be read{reason}")
     return Evaluation(
-        sequences=_average(measured, lambda pair: pair.sequence),
-        groups=_average([m for m in measured if m[0].group], lambda pair: pair.group),
-        mean=_average(measured, lambda _: "mean"),
+        sequences=average(measured, lambda pair: pair.sequence),
+        groups=average([m for m in measured if m[0].group], lambda pair: pair.group),
+        mean=average(measured, lambda _: "mean"),
         skipped=tuple(skipped),
     )
 
 
 def _describe(method: Method, image: ArrayLike, points: Keypoints) -> tuple[Features, float]:
-    """Return features and the milliseconds that 1000 of them take."""
+    """Return features and the seconds that 8000 of them take."""
     network, magnification = method
     start = time.perf_counter()
     descriptors = describe(network, image, points, magnification=magnification)
     if descriptors.is_cuda:
         torch.cuda.synchronize(descriptors.device)
-    elapsed = 1000 * (time.perf_counter() - start)
-    return Features(points, descriptors), 1000 * elapsed / max(1, len(points.xy))
+    return Features(points, descriptors), _for_many(start, len(points.xy))
+
+
+def _for_many(start: float, count: int) -> float:
+    return _MANY * (time.perf_counter() - start) / max(1, count)
 
 
 class _Ranked(NamedTuple):
-    """One method's nearest neighbours, and its matches with the best first."""
+    """What one method says of two images."""
 
-    nearest: NDArray[np.int64]  # [N], -1 where there is none
-    distance: NDArray[np.float32]
-    matches: NDArray[np.int64]  # [K, 2]
-    milliseconds: float
+    nearest: NDArray[np.int64]  # [N], of each keypoint in the other image; -1 where there is none
+    distance: NDArray[np.float32]  # [N], or anything that is less where it is surer
+    mutual: NDArray[np.int64]  # [K], those that are each other's nearest, the best first
+    kept: NDArray[np.bool_]  # [K], which of them are matches
+    same: NDArray[np.float32]  # similarities of patches of one point
+    different: NDArray[np.float32]  # of two
+    seconds: float
 
 
-def _rank(first: Features, second: Features, milliseconds: float) -> _Ranked:
+_Known = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def _rank(
+    first: Features, second: Features, known: tuple[_Known, _Known], seconds: float
+) -> _Ranked:
     q, r = first.descriptors, second.descriptors
     found = nearest(q, r, 2, "hamming" if q.dtype == torch.uint8 else "l2", mutual=True)
     index, distance = found.index.cpu().numpy(), found.distance.float().cpu().numpy()
     assert found.accepted is not None
     chosen = np.flatnonzero(found.accepted.cpu().numpy() & (index[:, 1] >= 0))
     ratio = distance[chosen, 0] / np.maximum(distance[chosen, 1], 1e-12)
-    chosen = chosen[np.argsort(ratio, kind="stable")]
-    matches = np.stack([chosen, index[chosen, 0]], axis=1)
-    return _Ranked(index[:, 0], distance[:, 0], matches, milliseconds)
+    order = np.argsort(ratio, kind="stable")
+    same, different = (-descriptor_distances(q.cpu(), r.cpu(), i, j) for i, j in known)
+    kept = ratio[order] <= _RATIO
+    return _Ranked(index[:, 0], distance[:, 0], chosen[order], kept, same, different, seconds)
+
+
+def _judge(
+    network: SimilarityNetwork,
+    base: _Ranked,
+    images: tuple[ArrayLike, ArrayLike],
+    keypoints: tuple[Keypoints, Keypoints],
+    known: tuple[_Known, _Known],
+) -> _Ranked:
+    """Rank what a descriptor found by what a network says of its patches."""
+    there = np.flatnonzero(base.nearest >= 0)
+    start = time.perf_counter()
+    similar = np.full(len(base.nearest), -np.inf, np.float32)
+    pairs = np.stack([there, base.nearest[there]], axis=1)
+    similar[there] = similarity_of_matches(network, images, keypoints, pairs)
+    seconds = _for_many(start, len(there))
+    order = np.argsort(-similar[base.mutual], kind="stable")
+    mutual = base.mutual[order]
+    kept = base.kept[order] & (similar[mutual] > 0)
+    same, different = (
+        similarity_of_matches(network, images, keypoints, np.stack(pair, axis=1)) for pair in known
+    )
+    return _Ranked(base.nearest, -similar, mutual, kept, same, different, seconds)
 
 
 def _score(
     described: Mapping[str, tuple[tuple[Features, float], tuple[Features, float]]],
+    decisions: Mapping[str, SimilarityNetwork],
+    images: tuple[NDArray[np.uint8], NDArray[np.uint8]],
     truth: NDArray[np.float64],
-    size: tuple[int, ...],
 ) -> dict[str, PairScores]:
-    ranked = {
-        name: _rank(first, second, (fast + slow) / 2)
-        for name, ((first, fast), (second, slow)) in described.items()
-    }
     (first, _), (second, _) = next(iter(described.values()))
     a, b = first.keypoints, second.keypoints
     there = project(a.xy, truth)
+    known = _known_pairs(b, find_again(project_keypoints(a, truth), b))
+    ranked = {
+        name: _rank(one, other, known, (fast + slow) / 2)
+        for name, ((one, fast), (other, slow)) in described.items()
+    }
+    base = next(iter(ranked))
+    for name, network in decisions.items():
+        ranked[f"{base} + {name}"] = _judge(network, ranked[base], images, (a, b), known)
     possible = int((_closest(there, b.xy) <= THRESHOLD).sum())
-    alike = find_again(project_keypoints(a, truth), b)
-    count = min(len(one.matches) for one in ranked.values())
+    count = min(len(one.mutual) for one in ranked.values())
     scores = {}
     for name, one in ranked.items():
-        best = one.matches[:count]
-        right = _is_right(there[best[:, 0]], b.xy[best[:, 1]])
+        found = one.nearest >= 0
+        right = np.zeros(len(found), np.bool_)
+        right[found] = _is_right(there[found], b.xy[one.nearest[found]])
+        best, kept = one.mutual[:count], right[one.mutual[one.kept]]
         order = np.argsort(one.distance, kind="stable")
         order = order[one.nearest[order] >= 0]
-        fit = fit_geometry(a, b, best, one.distance[best[:, 0]], threshold=THRESHOLD)
+        pairs = np.stack([best, one.nearest[best]], axis=1)
+        fit = fit_geometry(a, b, pairs, one.distance[best], threshold=THRESHOLD)
         scores[name] = PairScores(
             matches=count,
-            accuracy=float(right.mean()) if count else 0.0,
-            recall=float(right.sum() / possible) if possible else math.nan,
-            fpr95=false_positive_rate(*_similarities(described[name], alike)),
-            precision=average_precision(
-                _is_right(there[order], b.xy[one.nearest[order]]), possible
-            ),
-            corner_error=corner_error(fit.matrix, truth, (size[0], size[1])),
-            milliseconds=one.milliseconds,
+            accuracy=float(right[best].mean()) if count else 0.0,
+            recall=float(right[best].sum() / possible) if possible else math.nan,
+            fpr95=false_positive_rate(one.same, one.different),
+            precision=average_precision(right[order], possible),
+            corner_error=corner_error(fit.matrix, truth, images[0].shape[:2]),
+            kept=len(kept),
+            purity=float(kept.mean()) if len(kept) else math.nan,
+            seconds=one.seconds,
         )
     return scores
 
 
-def _similarities(
-    described: tuple[tuple[Features, float], tuple[Features, float]], alike: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Compare patches of the same points, and each with one of another; more is closer."""
-    (first, _), (second, _) = described
+def _known_pairs(second: Keypoints, alike: NDArray[np.int64]) -> tuple[_Known, _Known]:
+    """Return pairs of keypoints of one point, and of each such with another one's."""
     known = np.flatnonzero(alike >= 0)
     other = np.random.default_rng(0).permutation(alike[known])
-    xy = second.keypoints.xy
+    xy = second.xy
     apart = np.hypot(*(xy[alike[known]] - xy[other]).T) > 2 * THRESHOLD
-    pairs = (known, alike[known]), (known[apart], other[apart])
-    same, different = (-_distances(first, second, i, j) for i, j in pairs)
-    return same, different
-
-
-def _distances(
-    first: Features, second: Features, i: NDArray[np.int64], j: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    q, r = first.descriptors.cpu()[i], second.descriptors.cpu()[j]
-    if q.dtype == torch.uint8:
-        bits = np.unpackbits((q ^ r).numpy(), axis=1)
-        return np.asarray(bits.sum(axis=1), np.float32)
-    return np.asarray(torch.linalg.vector_norm(q - r, dim=1).numpy(), np.float32)
+    return (known, alike[known]), (known[apart], other[apart])
 
 
 def _is_right(there: NDArray[np.float64], found: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -286,35 +238,3 @@ def _closest(there: NDArray[np.float64], points: NDArray[np.float32]) -> NDArray
     wanted = torch.from_numpy(there).float()
     distance = nearest(wanted, torch.from_numpy(points), 1).distance[:, 0]
     return distance.double().numpy()
-
-
-def _average(
-    measured: Sequence[tuple[ImagePair, str, PairScores]], name_of: Callable[[ImagePair], str]
-) -> tuple[Row, ...]:
-    together: dict[tuple[str, str], list[PairScores]] = {}
-    for pair, method, scores in measured:
-        together.setdefault((name_of(pair), method), []).append(scores)
-    return tuple(_row(name, method, scores) for (name, method), scores in together.items())
-
-
-def _row(name: str, method: str, scores: Sequence[PairScores]) -> Row:
-    def mean(values: Sequence[float]) -> float:
-        known = [value for value in values if not math.isnan(value)]
-        return sum(known) / len(known) if known else math.nan
-
-    errors = [score.corner_error for score in scores]
-    auc3, auc5, auc10 = (area_under_recall(errors, limit) for limit in (3, 5, 10))
-    return Row(
-        name,
-        method,
-        len(scores),
-        mean([score.matches for score in scores]),
-        mean([score.accuracy for score in scores]),
-        mean([score.recall for score in scores]),
-        mean([score.fpr95 for score in scores]),
-        mean([score.precision for score in scores]),
-        auc3,
-        auc5,
-        auc10,
-        mean([score.milliseconds for score in scores]),
-    )

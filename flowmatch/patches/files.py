@@ -25,6 +25,7 @@ _ARRAYS: dict[str, tuple[str, tuple[int | str, ...]]] = {
     "xy1": ("f4", ("M", 2)), "scale1": ("f4", ("M",)), "angle1": ("f4", ("M",)),
     "score1": ("f4", ("M",)),
 }  # fmt: skip
+_DECIDED = "similarity"
 # Keypoints are at most a few 10,000; this is what no honest file has.
 _LARGEST = 2**28
 
@@ -34,7 +35,8 @@ def write_matches(path: FilePath, matches: Matches, about: str = "") -> None:
 
     Args:
         path: ``.npz``: everything, for `read_matches`; ``.csv``: a line for each match, with
-            ``x0, y0, x1, y1, distance, inlier``; ``.json``: the same, and the matrix.
+            ``x0, y0, x1, y1, distance, inlier`` and, if a network decided, ``similarity``;
+            ``.json``: the same, and the matrix.
         matches: What `match_images` found.
         about: A word on how they were found, kept in ``.npz`` and ``.json``.
 
@@ -66,6 +68,8 @@ def _write_npz(path: Path, matches: Matches, about: str) -> None:
     }
     for side, keypoints in enumerate((matches.first, matches.second)):
         arrays |= {f"{name}{side}": array for name, array in keypoints._asdict().items()}
+    if matches.similarity is not None:
+        arrays["similarity"] = matches.similarity
     arrays |= {"model": np.array(matches.model or ""), "about": np.array(about)}
     np.savez_compressed(path, **arrays)
 
@@ -73,7 +77,7 @@ def _write_npz(path: Path, matches: Matches, about: str) -> None:
 def _write_csv(path: Path, matches: Matches, about: str) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(("x0", "y0", "x1", "y1", "distance", "inlier"))
+        writer.writerow(_columns(matches))
         writer.writerows(_rows(matches))
 
 
@@ -82,18 +86,28 @@ def _write_json(path: Path, matches: Matches, about: str) -> None:
         "about": about,
         "model": matches.model,
         "matrix": None if matches.matrix is None else matches.matrix.tolist(),
-        "columns": ["x0", "y0", "x1", "y1", "distance", "inlier"],
+        "columns": _columns(matches),
         "matches": _rows(matches),
     }
     path.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
 
 
+def _columns(matches: Matches) -> list[str]:
+    more = [] if matches.similarity is None else ["similarity"]
+    return ["x0", "y0", "x1", "y1", "distance", "inlier", *more]
+
+
 def _rows(matches: Matches) -> list[list[float]]:
     # Rounded to what a float32 and a keypoint are worth.
     a, b = (np.round(points.astype(float), 3).tolist() for points in matches.points())
-    distance = [float(f"{d:.6g}") for d in matches.distance.tolist()]
-    marks = matches.inlier.astype(int).tolist()
-    return [[*p, *q, d, mark] for p, q, d, mark in zip(a, b, distance, marks, strict=True)]
+    columns = [_rounded(matches.distance), matches.inlier.astype(int).tolist()]
+    if matches.similarity is not None:
+        columns.append(_rounded(matches.similarity))
+    return [[*p, *q, *more] for p, q, *more in zip(a, b, *columns, strict=True)]
+
+
+def _rounded(numbers: NDArray[np.float32]) -> list[float]:
+    return [float(f"{number:.6g}") for number in numbers.tolist()]
 
 
 _WRITERS: dict[str, Callable[[Path, Matches, str], None]] = {
@@ -122,11 +136,16 @@ def about_matches(path: FilePath) -> str:
 def _read_npz(path: Path) -> tuple[Matches, str]:
     try:
         with zipfile.ZipFile(path) as archive:
-            arrays = {name: _read_member(archive, name) for name in (*_ARRAYS, "model", "about")}
+            names = [*_ARRAYS, "model", "about"]
+            if f"{_DECIDED}.npy" in archive.namelist():
+                names.append(_DECIDED)
+            arrays = {name: _read_member(archive, name) for name in names}
     except Exception as error:  # a damaged archive may fail in any way
         raise ValueError(f"{path} is not a whole file of matches (.npz): {error}") from error
     sizes: dict[str, int] = {}
-    for name, (kind, shape) in _ARRAYS.items():
+    for name, (kind, shape) in (*_ARRAYS.items(), (_DECIDED, ("f4", ("K",)))):
+        if name not in arrays:  # only what a network decided has a similarity
+            continue
         array = arrays[name]
         fits = array.dtype == np.dtype(kind) and array.ndim == len(shape)
         for side, wanted in zip(array.shape, shape, strict=False):
@@ -150,7 +169,7 @@ def _read_npz(path: Path) -> tuple[Matches, str]:
     )
     matrix = arrays["matrix"] if len(arrays["matrix"]) else None
     found = (pairs, arrays["distance"], arrays["inlier"], matrix, model)
-    return Matches(first, second, *found), str(arrays["about"])
+    return Matches(first, second, *found, arrays.get(_DECIDED)), str(arrays["about"])
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from flowmatch._opencv import cv2
 from flowmatch.ops import nearest
-from flowmatch.patches.compare import similarity
-from flowmatch.patches.describe import describe, device_of
-from flowmatch.patches.keypoints import Keypoints, detect, extract_patches, magnification_of
+from flowmatch.patches.decide import decide_matches
+from flowmatch.patches.describe import describe
+from flowmatch.patches.keypoints import Keypoints, detect
 from flowmatch.patches.networks import DescriptorNetwork, SimilarityNetwork
 
 # How many matches each model needs.
@@ -40,6 +40,7 @@ class Matches(NamedTuple):
         matrix: ``[3, 3]`` float64 of the model, from the first image to the second; None if none
             was asked for or found.
         model: Its name, or None.
+        similarity: ``[K]`` float32, what a decision network said of them; None if none was asked.
     """
 
     first: Keypoints
@@ -49,6 +50,7 @@ class Matches(NamedTuple):
     inlier: NDArray[np.bool_]
     matrix: NDArray[np.float64] | None
     model: str | None
+    similarity: NDArray[np.float32] | None = None
 
     def points(self, *, inliers: bool = False) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the matched points of both images, ``[K, 2]`` twice, or only the inliers."""
@@ -65,12 +67,13 @@ def match_images(
     keypoints: int = 8000,
     ratio: float | None = 0.8,
     mutual: bool = True,
-    decide: SimilarityNetwork | None = None,
+    decide: SimilarityNetwork | str | None = None,
+    above: float = 0.0,
     model: str | None = "homography",
     threshold: float = 3.0,
     intrinsics: Intrinsics | None = None,
     magnification: float | None = None,
-    batch: int = 512,
+    batch: int | None = None,
 ) -> Matches:
     """Find which points of one image are which points of another.
 
@@ -84,18 +87,20 @@ def match_images(
         ratio: Accept a match if it is at most that many times as far as the next best; None takes
             all.
         mutual: Accept a match only if each is the other's nearest.
-        decide: A network that is shown the patches of each match, and rejects what is not similar
-            (0 or less).
+        decide: A network that is shown the patches of each match, or the name of one that ships
+            (``"siam"``, ``"2ch"``); what it finds unlike is rejected.
+        above: The similarity that a match must exceed; at 0 both answers are as likely.
         model: What the matches have to agree on: ``"homography"`` (a plane, or a camera that only
             turned), ``"fundamental"`` or ``"essential"`` (any rigid scene), or None.
         threshold: Pixels, how far an inlier may be off.
         intrinsics: Camera matrices ``[3, 3]`` of both images, for ``"essential"``.
         magnification: Half a patch's side in scales of its keypoint, for networks; None takes what
             each was trained on.
-        batch: How many patches to describe at once.
+        batch: How many patches to describe at once; None takes what suits the device.
 
     Returns:
-        `Matches`, closest first; perhaps none, and then without a matrix.
+        `Matches`, closest first, or with `decide` most similar first; perhaps none, and then
+        without a matrix.
 
     Raises:
         ValueError: An argument is out of range, or an image is none.
@@ -118,13 +123,17 @@ def match_images(
         features.append(Features(points, descriptors))
     first, second = features
     pairs, distance = match_features(first, second, ratio=ratio, mutual=mutual)
-    if decide is not None and len(pairs):
-        similar = _similarities(decide, (a, b), (first, second), pairs, magnification)
-        pairs, distance = pairs[similar > 0], distance[similar > 0]
-    return fit_geometry(
+    similar = None
+    if decide is not None:
+        pairs, distance, similar = decide_matches(
+            decide, (a, b), (first.keypoints, second.keypoints), pairs, distance,
+            above=above, magnification=magnification,
+        )  # fmt: skip
+    found = fit_geometry(
         first.keypoints, second.keypoints, pairs, distance,
         model=model, threshold=threshold, intrinsics=intrinsics,
     )  # fmt: skip
+    return found._replace(similarity=similar)
 
 
 def match_features(
@@ -153,29 +162,6 @@ def match_features(
     chosen = chosen[distance[chosen].argsort(stable=True)]
     pairs = torch.stack([chosen, index[chosen]], dim=1)
     return pairs.cpu().numpy(), distance[chosen].cpu().numpy()
-
-
-def _similarities(
-    network: SimilarityNetwork,
-    images: tuple[ArrayLike, ArrayLike],
-    features: tuple[Features, Features],
-    pairs: NDArray[np.int64],
-    magnification: float | None,
-) -> NDArray[np.float32]:
-    device = device_of(network)
-    if magnification is None:
-        magnification = magnification_of(network)
-    stacks = (
-        extract_patches(
-            image,
-            some.keypoints.select(index),
-            network.patch_size,
-            magnification=magnification,
-            device=device,
-        )
-        for image, some, index in zip(images, features, pairs.T, strict=True)
-    )
-    return similarity(network, *stacks).float().cpu().numpy()
 
 
 # ---- Geometry ----------------------------------------------------------------------------------

@@ -107,6 +107,53 @@ def average_precision(correct: ArrayLike, possible: int) -> float:
     return min(1.0, float(precision[marks].sum() / possible))
 
 
+def area_under_precision(correct: ArrayLike, possible: int | None = None) -> float:
+    """Return the area under precision over recall, straight between its points.
+
+    Args:
+        correct: ``[K]`` bool, the most certain first.
+        possible: How many could have been correct; None takes those that are.
+
+    Returns:
+        The area, of a curve that begins with a precision of 1; NaN if none is possible.
+
+    Example:
+        >>> area_under_precision([True, False, True])
+        0.7916666666666666
+
+    Reference:
+        Balntas et al., HPatches, CVPR 2017, as in their benchmark.
+    """
+    marks = np.asarray(correct, np.bool_)
+    count = int(marks.sum()) if possible is None else possible
+    if count == 0:
+        return math.nan
+    true = np.cumsum(marks)
+    precision = np.concatenate([[1.0], true / np.arange(1, len(marks) + 1)])
+    recall = np.concatenate([[0], true]) / count
+    return float((np.diff(recall) * (precision[1:] + precision[:-1])).sum() / 2)
+
+
+def area_under_roc(correct: ArrayLike) -> float:
+    """Return the area under the receiver operating characteristic.
+
+    Args:
+        correct: ``[K]`` bool, the most certain first.
+
+    Returns:
+        The share of pairs of a correct and a wrong one whose order is right; NaN without any.
+
+    Example:
+        >>> area_under_roc([True, False, True, False])
+        0.75
+    """
+    marks = np.asarray(correct, np.bool_)
+    right, wrong = int(marks.sum()), int((~marks).sum())
+    if not right or not wrong:
+        return math.nan
+    return float(np.cumsum(marks)[~marks].sum() / (right * wrong))
+
+
 def false_positive_rate(alike: ArrayLike, different: ArrayLike, *, recall: float = 0.95) -> float:
     """Return which share of different pairs is accepted where 95 % of the true ones are: FPR95.
 

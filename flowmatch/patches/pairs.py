@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from flowmatch.io import read_image
 from flowmatch.io._files import FilePath, existing_file
+from flowmatch.patches.decide import decide_matches
 from flowmatch.patches.describe import describe
 from flowmatch.patches.files import (
     about_matches,
@@ -25,7 +26,7 @@ from flowmatch.patches.match import (
     fit_geometry,
     match_features,
 )
-from flowmatch.patches.networks import DescriptorNetwork
+from flowmatch.patches.networks import DescriptorNetwork, SimilarityNetwork
 
 _LONGEST = 200  # characters of a file's name; file systems allow 255 bytes
 
@@ -51,6 +52,8 @@ class PairOptions:
         keypoints: As there.
         ratio: As there.
         mutual: As there.
+        decide: What the decision network is, for the record; None for none.
+        above: As there.
         model: As there, without ``"essential"``.
         threshold: As there.
         magnification: As there.
@@ -61,6 +64,8 @@ class PairOptions:
     keypoints: int = 8000
     ratio: float | None = 0.8
     mutual: bool = True
+    decide: str | None = None
+    above: float = 0.0
     model: str | None = "fundamental"
     threshold: float = 3.0
     magnification: float | None = None
@@ -153,6 +158,7 @@ def match_pairs(
     folder: FilePath,
     options: PairOptions,
     *,
+    decide: SimilarityNetwork | str | None = None,
     overwrite: bool = False,
     progress: Callable[[PairReport], None] | None = None,
 ) -> PairReport:
@@ -164,6 +170,7 @@ def match_pairs(
         root: The folder that their names start from.
         folder: Where to write to, made if need be. Files are whole or not there.
         options: How to match.
+        decide: As in `match_images`.
         overwrite: Compute again what is there.
         progress: Called after each pair.
 
@@ -187,7 +194,7 @@ def match_pairs(
             report.kept += 1
         else:
             try:
-                matches = _match(descriptions, pair, options)
+                matches = _match(descriptions, pair, options, decide)
             except (ValueError, OSError, MemoryError) as error:
                 report.failed.append((pair, str(error) or type(error).__name__))
             else:
@@ -205,13 +212,26 @@ def _is_there(path: Path, about: str) -> bool:
         return False
 
 
-def _match(descriptions: _Descriptions, pair: Pair, options: PairOptions) -> Matches:
+def _match(
+    descriptions: _Descriptions,
+    pair: Pair,
+    options: PairOptions,
+    decide: SimilarityNetwork | str | None,
+) -> Matches:
     first, second = (descriptions.of(name) for name in pair)
-    found = match_features(first, second, ratio=options.ratio, mutual=options.mutual)
-    return fit_geometry(
-        first.keypoints, second.keypoints, *found,
+    pairs, distance = match_features(first, second, ratio=options.ratio, mutual=options.mutual)
+    similar = None
+    if decide is not None:
+        a, b = (read_image(descriptions.root / name) for name in pair)
+        pairs, distance, similar = decide_matches(
+            decide, (a, b), (first.keypoints, second.keypoints), pairs, distance,
+            above=options.above, magnification=options.magnification,
+        )  # fmt: skip
+    matches = fit_geometry(
+        first.keypoints, second.keypoints, pairs, distance,
         model=options.model, threshold=options.threshold,
     )  # fmt: skip
+    return matches._replace(similarity=similar)
 
 
 def write_colmap(folder: FilePath, matches: FilePath, pairs: Sequence[Pair]) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 
 from flowmatch.training import Schedule
 
-LOSSES = ("triplet", "contrastive", "hinge")
+LOSSES = ("triplet", "contrastive", "hinge", "hinge-hardest")
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class PatchRecipe:
     Attributes:
         model: Name in `MODELS`.
         schedule: Steps, items of a batch, learning rate.
-        loss: ``"triplet"`` or ``"contrastive"`` for descriptors, ``"hinge"`` for similarities.
+        loss: ``"triplet"`` or ``"contrastive"`` for descriptors, ``"hinge"`` for similarities,
+            ``"hinge-hardest"`` for those of Siamese networks.
         arguments: Of the network's constructor.
         loss_arguments: Of the loss.
         points: Of an item; all items of a batch are each other's negatives.
@@ -59,7 +60,7 @@ _OURS: Mapping[str, PatchRecipe] = {
     ),
     # The networks and the loss of DeepCompare; five minutes each on one core.
     **{
-        name: PatchRecipe(
+        f"{name}-start": PatchRecipe(
             name,
             Schedule(steps=420, batch=2, learning_rate=1e-3, weight_decay=5e-4, average=0.99),
             "hinge",
@@ -69,6 +70,25 @@ _OURS: Mapping[str, PatchRecipe] = {
         )
         for name in ("siam", "2ch")
     },
+    # What follows: wider patches, and frames of an RGB-D camera mixed in; 5 and 12 minutes.
+    "siam": PatchRecipe(
+        "siam",
+        Schedule(steps=1000, batch=2, learning_rate=7e-4, weight_decay=5e-4, average=0.998),
+        "hinge-hardest",
+        {"magnification": 12.0},
+        points=48,
+        pool=64,
+        reuse=6,
+    ),
+    "2ch": PatchRecipe(
+        "2ch",
+        Schedule(steps=2600, batch=1, learning_rate=6e-4, weight_decay=5e-4, average=0.998),
+        "hinge",
+        {"magnification": 12.0},
+        points=64,
+        pool=64,
+        reuse=3,
+    ),
 }
 
 # 20 million pairs in batches of 1024, with Adam and a rate that falls to nothing.

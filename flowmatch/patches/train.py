@@ -12,15 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmatch import training
+from flowmatch.patches.brown import BrownSamples
 from flowmatch.patches.keypoints import magnification_of
 from flowmatch.patches.metrics import false_positive_rate
-from flowmatch.patches.networks import MODELS
+from flowmatch.patches.networks import MODELS, SiameseNetwork
+from flowmatch.patches.pool import Mixture, PatchPairs, PatchSource
+from flowmatch.patches.posed import PosedPatches
 from flowmatch.patches.recipes import PatchRecipe
-from flowmatch.patches.synthetic import PatchPairs, SyntheticPatches
+from flowmatch.patches.synthetic import SyntheticPatches
 from flowmatch.similarity.patch_losses import contrastive_loss, hinge_loss, triplet_loss
 from flowmatch.training import Progress
 
-_APART = 3.0  # pixels of a photograph, plus the larger scale: closer points are not negatives
+_APART = 3.0  # pixels or centimetres, plus the larger scale: closer points are not negatives
 _THUMBNAIL = 8
 
 
@@ -29,6 +32,8 @@ def train_patches(
     photos: Sequence[Path],
     checkpoint: Path,
     *,
+    rgbd: Path | None = None,
+    brown: Sequence[Path] = (),
     start: dict[str, Tensor] | None = None,
     resume: bool = False,
     device: str = "cpu",
@@ -41,8 +46,10 @@ def train_patches(
 
     Args:
         recipe: What to train, and how.
-        photos: Photographs; with none, textures are procedural.
+        photos: Photographs; with none, and nothing else, textures are procedural.
         checkpoint: File the state is kept in.
+        rgbd: Frames of an RGB-D camera, see `PosedPatches`; half as many items as photographs give.
+        brown: Sets of Brown's patches, see `BrownSamples`; each as many as photographs give.
         start: Weights to begin with, such as those of another recipe.
         resume: Continue from `checkpoint` if it exists.
         device: Where to train.
@@ -59,15 +66,15 @@ def train_patches(
         ValueError: `checkpoint` belongs to another run, or `start` to another network.
     """
     torch.manual_seed(recipe.seed)
-    model = MODELS[recipe.model](**recipe.arguments)
+    model: Any = MODELS[recipe.model](**recipe.arguments)
     if start is not None:
         shapes = [{key: t.shape for key, t in of.items()} for of in (start, model.state_dict())]
         if shapes[0] != shapes[1]:
             raise ValueError(f"the weights to start from do not fit {recipe.model}")
         model.load_state_dict(start)
-    return training.train(
-        model,
-        samples_of(recipe, photos, model),
+    training.train(
+        trained_form(recipe, model),
+        samples_of(recipe, photos, model, rgbd, brown),
         collate,
         loss_of(recipe),
         recipe.schedule,
@@ -80,23 +87,95 @@ def train_patches(
         logs=logs,
         report=report,
     )
+    return model.eval()  # type: ignore[no-any-return]
 
 
-def samples_of(recipe: PatchRecipe, photos: Sequence[Path], model: Any) -> SyntheticPatches:
+class Mined(nn.Module):
+    """What trains a Siamese network on the hardest pairs of a batch: each patch is looked at once.
+
+    Args:
+        network: Whose weights learn.
+
+    Raises:
+        ValueError: It is not Siamese.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(network, SiameseNetwork):
+            raise ValueError(
+                f"the hardest of all pairs are for Siamese networks, got {type(network).__name__}"
+            )
+        self.network = network
+
+    def forward(self, first: Tensor, second: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare patches ``[N, 1, S, S]`` with others, in this order and the other.
+
+        Args:
+            first: Of N points.
+            second: Of the same points.
+            same: ``[N, N]`` bool, as `same_points` has it.
+
+        Returns:
+            Similarities ``[2, 4, N]``: of each pair; of each first patch and the second one of
+            another point that seems most similar; of each second patch and such a first one; and
+            of each first patch and any other. And ``[N]`` bool: which have another point.
+        """
+        # Branches that are shared need not look twice.
+        roles = (False,) if getattr(self.network, "second", None) is None else (False, True)
+        sides = [
+            [self.network.features(patches, second=later) for later in roles]
+            for patches in (first, second)
+        ]
+        judged = [
+            self._judge(sides[k][0], sides[1 - k][-1], same if k == 0 else same.T) for k in (0, 1)
+        ]
+        return torch.stack(judged), ~same.all(dim=1)
+
+    def _judge(self, first: Tensor, second: Tensor, same: Tensor) -> Tensor:
+        pairs = torch.arange(len(first), device=first.device)
+        with torch.no_grad():
+            others = self.network.decide_all(first, second).float().masked_fill(same, -torch.inf)
+            at_random = torch.rand_like(others).masked_fill(same, -1)
+        i = torch.cat([pairs, pairs, others.argmax(dim=0), pairs])
+        j = torch.cat([pairs, others.argmax(dim=1), pairs, at_random.argmax(dim=1)])
+        return self.network.decide(first[i], second[j]).view(4, -1)
+
+
+def trained_form(recipe: PatchRecipe, model: nn.Module) -> nn.Module:
+    """Return the module that the loss of a recipe calls; its weights are the network's."""
+    return Mined(model) if recipe.loss == "hinge-hardest" else model
+
+
+def samples_of(
+    recipe: PatchRecipe,
+    photos: Sequence[Path],
+    model: Any,
+    rgbd: Path | None = None,
+    brown: Sequence[Path] = (),
+) -> training.Samples:
     """Return what a recipe learns from, as the patches that its network takes."""
-    return SyntheticPatches(
-        photos,
-        model.patch_size,
-        recipe.points,
-        magnification_of(model),
-        pool=recipe.pool,
-        reuse=recipe.reuse,
-        seed=recipe.seed,
-    )
+    about: dict[str, Any] = {
+        "size": model.patch_size, "points": recipe.points, "seed": recipe.seed,
+    }  # fmt: skip
+    views: dict[str, Any] = {
+        "magnification": magnification_of(model),
+        "pool": recipe.pool,
+        "reuse": recipe.reuse,
+    }
+    sources: list[PatchSource] = []
+    if photos or not (rgbd or brown):
+        sources += 2 * [SyntheticPatches(photos, **about, **views)]
+    for folder in brown:
+        sources += 2 * [BrownSamples(folder=folder, **about)]
+    if rgbd is not None:
+        sources.append(PosedPatches(folder=rgbd, **about, **views))
+    one = all(source is sources[0] for source in sources)
+    return sources[0] if one else Mixture(sources, recipe.seed)
 
 
 def collate(items: Sequence[PatchPairs]) -> list[Tensor]:
-    """Make a batch of N pairs: both patches ``[N, 1, S, S]`` uint8, and places ``[N, 4]``."""
+    """Make a batch of N pairs: both patches ``[N, 1, S, S]`` uint8, and places ``[N, 5]``."""
     first, second, place = (
         torch.from_numpy(np.concatenate(parts)) for parts in zip(*items, strict=True)
     )
@@ -107,10 +186,10 @@ def same_points(place: Tensor) -> Tensor:
     """Return which of N points are too close to be told apart, ``[N, N]`` bool.
 
     Args:
-        place: ``[N, 4]``: photograph, x, y, scale.
+        place: ``[N, 5]``, as in `PatchPairs`.
     """
-    photo, xy, scale = place[:, 0], place[:, 1:3], place[:, 3]
-    apart = torch.cdist(xy, xy) > _APART + torch.maximum(scale[:, None], scale[None])
+    photo, where, scale = place[:, 0], place[:, 1:-1], place[:, -1]
+    apart = torch.cdist(where, where) > _APART + torch.maximum(scale[:, None], scale[None])
     return (photo[:, None] == photo[None]) & ~apart
 
 
@@ -121,6 +200,8 @@ def loss_of(recipe: PatchRecipe) -> Loss:
     """Return the loss of a recipe: ``loss(network, batch)`` -> loss, numbers to report."""
     if recipe.loss == "hinge":
         return partial(similarity_loss, **recipe.loss_arguments)
+    if recipe.loss == "hinge-hardest":
+        return partial(mined_loss, **recipe.loss_arguments)
     compare = triplet_loss if recipe.loss == "triplet" else contrastive_loss
     return partial(descriptor_loss, compare=partial(compare, **recipe.loss_arguments))
 
@@ -173,6 +254,33 @@ def similarity_loss(model: nn.Module, batch: Sequence[Tensor]) -> tuple[Tensor, 
     with torch.no_grad():
         rate = false_positive_rate(similarity[:N].cpu().numpy(), similarity[N:].cpu().numpy())
     return hinge_loss(similarity, alike), {"fpr95": rate}
+
+
+def mined_loss(model: nn.Module, batch: Sequence[Tensor]) -> tuple[Tensor, dict[str, float]]:
+    """Ask of each patch that its pair is similar, and the most similar other one, and any, is not.
+
+    Two thirds of what is not one point are the hardest, because a decision is asked about a
+    descriptor's nearest neighbours; the rest keeps easy pairs in their place.
+
+    Args:
+        model: `Mined`.
+        batch: As `collate` makes it.
+    """
+    first, second, place = (part.float() for part in batch)
+    similarity, useful = model(first / 255, second / 255, same_points(place))
+    alike, different = similarity[:, 0].float(), similarity[:, 1:, useful].float()
+    loss = 0.5 * _hinge(alike, True)
+    if useful.any():
+        loss = loss + 0.5 * _hinge(different, False)
+    with torch.no_grad():
+        rate = false_positive_rate(alike.flatten().cpu(), different[:, 2].flatten().cpu())
+        wrong = (different[:, :2].amax(dim=1) >= alike[:, useful]).float().mean().item()
+    return loss, {"wrong": wrong, "fpr95": rate}
+
+
+def _hinge(similarity: Tensor, alike: bool) -> Tensor:
+    values = similarity.flatten()
+    return hinge_loss(values, torch.full_like(values, alike, dtype=torch.bool))
 
 
 def _thumbnails(patches: Tensor) -> Tensor:

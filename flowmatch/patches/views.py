@@ -99,9 +99,7 @@ def frames_at(
 def project_keypoints(keypoints: Keypoints, matrix: Matrix) -> Keypoints:
     """Return where a homography takes keypoints, with the scale and the direction they get there.
 
-    A keypoint's direction is that of its gray values' gradient. Edges turn with the Jacobian of the
-    homography, what is perpendicular to them with its inverse, transposed; in a steep view the two
-    are far apart.
+    As `carry_keypoints`, by the Jacobian of the homography at each.
 
     Example:
         >>> one = Keypoints(*(np.array(a, np.float32) for a in ([[5, 7]], [2], [0], [1])))
@@ -109,9 +107,32 @@ def project_keypoints(keypoints: Keypoints, matrix: Matrix) -> Keypoints:
         >>> turned.xy.tolist(), round(float(turned.angle[0]), 2)
         ([[-21.0, 15.0]], 1.57)
     """
-    points, factor, jacobian = frames_at(matrix, keypoints.xy)
+    points, _, jacobian = frames_at(matrix, keypoints.xy)
+    return carry_keypoints(keypoints, points, jacobian)
+
+
+def carry_keypoints(
+    keypoints: Keypoints, points: NDArray[np.float64], jacobian: NDArray[np.float64]
+) -> Keypoints:
+    """Return keypoints as another view shows them, with their scale and direction there.
+
+    A keypoint's direction is that of its gray values' gradient. Edges turn with the Jacobian of the
+    map between the views, what is perpendicular to them with its inverse, transposed; in a steep
+    view the two are far apart.
+
+    Args:
+        keypoints: N of one view.
+        points: ``[N, 2]``, where they are in the other.
+        jacobian: ``[N, 2, 2]``, of the map from the one to the other, at each.
+
+    Example:
+        >>> one = Keypoints(*(np.array(a, np.float32) for a in ([[5, 7]], [2], [0], [1])))
+        >>> carry_keypoints(one, np.array([[8.0, 9.0]]), 2 * np.eye(2)[None]).scale.tolist()
+        [4.0]
+    """
     direction = np.stack([np.cos(keypoints.angle), np.sin(keypoints.angle)], axis=1)
     x, y = np.einsum("nji,nj->in", np.linalg.inv(jacobian), direction)
+    factor = np.sqrt(np.abs(np.linalg.det(jacobian)))
     return Keypoints(
         points.astype(np.float32),
         (keypoints.scale * factor).astype(np.float32),

@@ -44,6 +44,13 @@ def test_models_and_descriptors(pair, capsys):
         assert re.search(expected, capsys.readouterr().err.strip())
 
 
+def test_decide(pair, tmp_path, capsys):
+    words = ["--keypoints", "100", "--decide", "siam", "-o", str(tmp_path / "m.npz")]
+    assert main(["match", *pair, *words, "--above", "0.2"]) == 0
+    assert "inliers of a homography" in capsys.readouterr().err
+    assert read_matches(tmp_path / "m.npz").similarity.min() > 0.2
+
+
 def test_published_weights(pair, shared_data, capsys):
     weights = shared_data / "interop" / "tfeat" / "tfeat-liberty.params"
     if not weights.is_file():
@@ -85,6 +92,7 @@ def test_list_with_errors_and_resume(pair, tmp_path, capsys):
             "a descriptor is one of rootsift, sift, orb, default",
         ),
         (["{a}", "{b}", "--descriptor", "x.pth"], "x.pth does not exist"),
+        (["{a}", "{b}", "--decide", "hardnet-half"], "a decision is one of siam, 2ch"),
         (["{a}", "{b}", "--detector", "fast"], "detector must be one of sift, orb, grid"),
         (["{a}", "{b}", "--model", "affine"], "model must be one of"),
         (["{a}", "{b}", "--model", "essential"], "needs intrinsics"),

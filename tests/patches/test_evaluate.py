@@ -65,7 +65,9 @@ def test_scores(folder):
         assert row.precision > 0.85
         assert row.auc3 > 0.9
         assert row.auc10 >= row.auc5 >= row.auc3
-        assert row.milliseconds > 0
+        assert row.purity > 0.95
+        assert row.kept > 20
+        assert row.seconds > 0
     assert len({row.matches for row in moved}) == 1  # the same number for all
     mean, (first, second) = result.mean[0], (result.sequences[0], result.sequences[3])
     assert mean.pairs == 2
@@ -87,6 +89,35 @@ def test_all_get_as_many_matches_as_the_worst(folder):
     both = evaluate(pairs, {"rootsift": "rootsift", "constant": _Constant()}, keypoints=200)
     assert both.mean[0].matches == both.mean[1].matches < alone.matches
     assert both.mean[0].precision == alone.precision  # which is of all nearest neighbours
+
+
+class _Difference:
+    """How much less than a tenth the gray values of two patches differ; or the opposite."""
+
+    patch_size = 16
+
+    def __init__(self, sign):
+        self.sign = sign
+
+    def __call__(self, first, second):
+        return self.sign * (0.1 - (first - second).abs().mean(dim=(1, 2, 3)))
+
+
+def test_decisions(folder):
+    pairs = find_image_pairs(folder / "v_moved")
+    methods = {"pixels": (_Pixels(), 2.0), "sift": "sift"}
+    decisions = {"wise": _Difference(1), "foolish": _Difference(-1)}
+    result = evaluate(pairs, methods, decisions=decisions, keypoints=200)
+    rows = {row.method: row for row in result.mean}
+    assert list(rows) == ["pixels", "sift", "pixels + wise", "pixels + foolish"]
+    base, wise, foolish = rows["pixels"], rows["pixels + wise"], rows["pixels + foolish"]
+    assert wise.fpr95 < 0.05 < foolish.fpr95
+    assert wise.precision > 0.8 > foolish.precision
+    # What one keeps the other rejects.
+    assert wise.kept + foolish.kept == base.kept
+    assert wise.kept > foolish.kept
+    assert len({row.matches for row in rows.values()}) == 1
+    assert wise.seconds > 0
 
 
 def test_pairs_that_cannot_be_read(folder):
@@ -129,12 +160,20 @@ def test_command(folder, capsys):
         "AUC@3",
         "AUC@5",
         "AUC@10",
-        "ms/1k",
+        "kept",
+        "right",
+        "s/8k",
     ]
     names = [line[0] for line in lines if line and line[0] in ("SIFT", "RootSIFT", "ORB")]
     assert names == ["SIFT", "RootSIFT", "ORB"] * 5
     assert "viewpoint, mean" in table
     assert "mean (2 pairs)" in table
+
+
+def test_command_with_a_decision(folder, capsys):
+    words = ["--descriptor", "rootsift", "--no-baselines", "--decide", "siam", "--keypoints", "50"]
+    assert main(["eval", "patches", str(folder / "v_moved"), *words]) == 0
+    assert "  rootsift + siam" in capsys.readouterr().out
 
 
 def test_command_json_with_weights(folder, shared_data, capsys):

@@ -1,5 +1,7 @@
 """Lists of pairs: each image once, each pair a file, errors are told, runs resume."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -148,3 +150,22 @@ def test_options_are_checked_first(images, tmp_path):
     with pytest.raises(ValueError, match="has no intrinsics for essential matrices"):
         match_pairs("rootsift", ALL, images, tmp_path / "out", options)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_decision_is_asked_about_pairs_of_a_list(images, tmp_path, photo):
+    def dim(first, second):
+        return 0.5 - first.mean(dim=(1, 2, 3))
+
+    dim.patch_size = 16
+    options = replace(OPTIONS, decide="dim", above=0.05)
+    out = tmp_path / "out"
+    report = match_pairs("rootsift", ALL[:1], images, out, options, decide=dim)
+    assert report.computed == 1
+    found = read_matches(out / ALL[0].file())
+    views = photo[:200, :300], photo[10:210, 20:320]
+    expected = match_images("rootsift", *views, keypoints=200, decide=dim, above=0.05)
+    np.testing.assert_array_equal(found.pairs, expected.pairs)
+    np.testing.assert_array_equal(found.similarity, expected.similarity)
+    # Without it, or with another threshold, they are others: computed again.
+    assert match_pairs("rootsift", ALL[:1], images, out, options, decide=dim).kept == 1
+    assert match_pairs("rootsift", ALL[:1], images, out, OPTIONS).computed == 1

@@ -14,13 +14,16 @@ from flowmatch.patches.networks import DESCRIPTORS, MODELS, SIMILARITIES
 from flowmatch.patches.recipes import RECIPES, PatchRecipe
 from flowmatch.patches.synthetic import SyntheticPatches
 from flowmatch.patches.train import (
+    Mined,
     collate,
     descriptor_loss,
     loss_of,
+    mined_loss,
     same_points,
     samples_of,
     similarity_loss,
     train_patches,
+    trained_form,
 )
 from flowmatch.training import Schedule
 
@@ -42,14 +45,14 @@ def photos(tmp_path_factory, photo):
 def test_recipes_fit_their_networks(name):
     """A loss that the network can have, of patches it can take, with gradients for all of it."""
     recipe = RECIPES[name]
-    kinds = SIMILARITIES if recipe.loss == "hinge" else DESCRIPTORS
+    kinds = SIMILARITIES if recipe.loss.startswith("hinge") else DESCRIPTORS
     assert recipe.model in kinds
     network = MODELS[recipe.model](**recipe.arguments)
     samples = samples_of(recipe, [], network)
     assert (samples.size, samples.points) == (network.patch_size, recipe.points)
     patches = torch.randint(256, (2, 6, 1, samples.size, samples.size), dtype=torch.uint8)
     place = torch.stack([torch.arange(6.0), *torch.zeros(3, 6)], dim=1)
-    loss, numbers = loss_of(recipe)(network, [*patches, place])
+    loss, numbers = loss_of(recipe)(trained_form(recipe, network), [*patches, place])
     loss.backward()
     assert all(p.grad is not None for p in network.parameters())
     assert numbers
@@ -118,6 +121,64 @@ def test_similarities_are_shown_pairs_and_others(photo):
         other = (a[16 + k] * 255 == second.float()).flatten(1).all(1).nonzero()
         assert not same[k, other].any()
     assert 0 <= numbers["fpr95"] <= 1
+
+
+class _Numbers(torch.nn.Module):
+    """A Siamese network whose patches are numbers, and which tells its two sides apart."""
+
+    patch_size, second = 1, "of its own"
+
+    def features(self, patches, *, second=False):
+        return patches.flatten(1) * 255 + (0.25 if second else 0)
+
+    def decide(self, first, second):
+        return 1 - (first - second).abs()[:, 0]
+
+    def decide_all(self, first, second):
+        return 1 - (first - second.T).abs()
+
+
+def test_the_hardest_of_all_pairs_are_decided():
+    first = torch.tensor([10.0, 20, 40, 41])
+    second = torch.tensor([10.0, 23, 39, 80])
+    place = torch.tensor([[0, 0, 0, 0, 1], [0, 50, 0, 0, 1], [0, 90, 0, 0, 1], [0, 91, 0, 0, 1.0]])
+    patches = [part.byte()[:, None, None, None] for part in (first, second)]
+    mined = Mined(_Numbers())
+    seen, useful = mined(*(p.float() / 255 for p in patches), same_points(place))
+    assert useful.all()
+    # In this order the second is a quarter more, in the other the first.
+    for k, (a, b) in enumerate([(first, second + 0.25), (first + 0.25, second)]):
+        expected = 1 - (a[:, None] - b[None]).abs()
+        other = expected.masked_fill(same_points(place), -torch.inf)
+        if k == 0:
+            torch.testing.assert_close(seen[0, 0], expected.diagonal())
+            torch.testing.assert_close(seen[0, 1], other.amax(dim=1))
+            torch.testing.assert_close(seen[0, 2], other.amax(dim=0))
+        else:
+            torch.testing.assert_close(seen[1, 0], expected.diagonal())
+            torch.testing.assert_close(seen[1, 1], other.amax(dim=0))
+            torch.testing.assert_close(seen[1, 2], other.amax(dim=1))
+    loss, numbers = mined_loss(mined, [*patches, place])
+    assert numbers["wrong"] == 0.25  # of the last, 41 is closer to 23 than to 80
+    # No negative is close enough to count.
+    torch.testing.assert_close(loss, (1 - seen[:, 0]).clamp_min(0).mean() / 2)
+    with pytest.raises(ValueError, match="for Siamese networks, got TwoChannel"):
+        Mined(MODELS["2ch"]())
+
+
+def test_mined_loss():
+    """Pairs are 0.75 alike; the others, at -0.25 and 0.25, should be at -1."""
+    patches = torch.tensor([10, 11], dtype=torch.uint8)[:, None, None, None]
+    place = torch.tensor([[0, 0, 0, 0, 1], [1, 0, 0, 0, 1.0]])
+    loss, numbers = mined_loss(Mined(_Numbers()), [patches, patches, place])
+    torch.testing.assert_close(loss, torch.tensor(0.5 * 0.25 + 0.5 * (0.75 + 1.25) / 2))
+    assert numbers == {"wrong": 0.0, "fpr95": 0.0}
+
+
+def test_one_place_has_no_negatives():
+    patches = torch.zeros(2, 1, 1, 1, dtype=torch.uint8)
+    loss, _ = mined_loss(Mined(_Numbers()), [patches, patches, torch.zeros(2, 5)])
+    assert loss == 0.125  # half of what the pairs miss, 0.25
 
 
 def test_command(tmp_path, photos, monkeypatch, capsys):

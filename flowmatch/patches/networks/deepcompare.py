@@ -24,7 +24,12 @@ from flowmatch.patches.networks.branches import (
     convolutions,
     halve,
 )
-from flowmatch.patches.networks.preparation import centre, check_pairs, check_patches
+from flowmatch.patches.networks.preparation import (
+    centre,
+    check_magnification,
+    check_pairs,
+    check_patches,
+)
 
 Branch = SiamBranch | TwoStreamBranch | SPPBranch
 
@@ -113,14 +118,18 @@ class Siam(_Siamese):
     Args:
         hidden: Widths of the decision's hidden layers.
         l2: Compare by distance instead.
+        magnification: Half a patch's side in scales of its keypoint that the weights are for.
 
     Example:
         >>> Siam()(torch.rand(3, 1, 64, 64), torch.rand(3, 1, 64, 64)).shape
         torch.Size([3])
     """
 
-    def __init__(self, *, hidden: Sequence[int] = (512,), l2: bool = False) -> None:
+    def __init__(
+        self, *, hidden: Sequence[int] = (512,), l2: bool = False, magnification: float = 6.0
+    ) -> None:
         super().__init__(SiamBranch(), None, hidden, l2)
+        self.magnification = check_magnification(magnification)
 
 
 class PseudoSiam(_Siamese):
@@ -236,14 +245,16 @@ class TwoChannel(_TwoChannel):
 
     Args:
         hidden: Widths of the decision's hidden layers; the released weights have none.
+        magnification: Half a patch's side in scales of its keypoint that the weights are for.
 
     Example:
         >>> TwoChannel()(torch.rand(3, 1, 64, 64), torch.rand(3, 1, 64, 64)).shape
         torch.Size([3])
     """
 
-    def __init__(self, *, hidden: Sequence[int] = (256,)) -> None:
+    def __init__(self, *, hidden: Sequence[int] = (256,), magnification: float = 6.0) -> None:
         super().__init__()
+        self.magnification = check_magnification(magnification)
         self.layers = convolutions(2, SINGLE)
         self.decision = decision(256, hidden)
 

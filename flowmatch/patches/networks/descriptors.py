@@ -6,7 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowmatch.patches.networks.preparation import check_patches, standardise
+from flowmatch.patches.networks.preparation import (
+    check_magnification,
+    check_patches,
+    standardise,
+)
 
 PATCH_SIZE = 32
 
@@ -62,12 +66,9 @@ class HardNet(nn.Module):
         self, *, dropout: float = 0.3, width: float = 1.0, magnification: float = 6.0
     ) -> None:
         super().__init__()
-        if not 0 < width <= 16 or not 0 < magnification <= 100:
-            raise ValueError(
-                "expected 0 < width <= 16 and 0 < magnification <= 100, "
-                f"got {width} and {magnification}"
-            )
-        self.magnification = magnification
+        if not 0 < width <= 16:
+            raise ValueError(f"expected 0 < width <= 16, got {width}")
+        self.magnification = check_magnification(magnification)
         self.features = nn.Sequential(*_l2net(dropout, width))
         _initialise(self)
 

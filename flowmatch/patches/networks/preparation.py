@@ -43,3 +43,14 @@ def standardise(patches: Tensor, eps: float = 1e-7) -> Tensor:
     # Not torch.std, which warns of stacks of no patches.
     variance = centred.square().sum(dim=(1, 2, 3), keepdim=True) / (patches.shape[1:].numel() - 1)
     return centred / (variance.sqrt() + eps)
+
+
+def check_magnification(magnification: float) -> float:
+    """Return how far patches reach, in scales of their keypoints, or refuse it.
+
+    Raises:
+        ValueError: It is not within (0, 100].
+    """
+    if not 0 < magnification <= 100:
+        raise ValueError(f"expected 0 < magnification <= 100, got {magnification}")
+    return float(magnification)
