@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from scipy.spatial.transform import Rotation
 
 from flowmatch.fragments import MODELS, Descriptor3D, describe, field_patches
-from flowmatch.fragments.checkpoints import load_weights, save_weights
+from flowmatch.fragments.checkpoints import load, save_weights
 
 
 def parameters(network):
@@ -75,7 +75,7 @@ def test_describe_in_batches_is_the_same():
 def test_weights_are_kept_as_halves(tmp_path):
     network = MODELS["slim"](2, 4)
     save_weights(tmp_path / "w.safetensors", network, "slim", {"channels": 2, "dimensions": 4})
-    back = load_weights(tmp_path / "w.safetensors")
+    back = load(weights=tmp_path / "w.safetensors")
     for key, tensor in network.state_dict().items():
         torch.testing.assert_close(back.state_dict()[key], tensor.half().float())
     assert not back.training
@@ -84,7 +84,7 @@ def test_weights_are_kept_as_halves(tmp_path):
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({}, "must say one of 3dmatch, slim"),
+        ({}, "does not say its network; give one of 3dmatch, slim"),
         (
             {"model": "slim", "arguments": '{"channels": 900000000}'},
             "does not fit|cannot be built",
@@ -96,7 +96,7 @@ def test_weights_are_kept_as_halves(tmp_path):
 def test_strange_weights_are_refused(metadata, message, tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors", metadata)
     with pytest.raises(ValueError, match=message):
-        load_weights(tmp_path / "w.safetensors")
+        load(weights=tmp_path / "w.safetensors")
 
 
 def test_refusals():
