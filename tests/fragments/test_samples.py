@@ -50,7 +50,8 @@ def test_fields_are_those_that_describe_measures():
     item = pairs[0]
     assert item.fields.shape == (2, 4, 1, 30, 30, 30) and item.fields.dtype == torch.float32
     target = item.positions.double().numpy() / 0.01 * 0.02
-    again = field_patches(voxel_down(scans[0].target, 0.02), target, voxel=0.02, frames=True)
+    cloud = voxel_down(scans[0].target, 0.02)
+    again = field_patches(cloud, target, voxel=0.02, frames=True, sides=-target)
     # Float32 positions move the grid by less than a thousandth of a voxel.
     torch.testing.assert_close(item.fields[1, :, 0], again, atol=1e-2, rtol=0)
 
