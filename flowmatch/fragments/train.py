@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flowmatch import training
-from flowmatch.fragments.losses import contrastive_loss, hardest_triplet_loss
+from flowmatch.fragments.losses import contrastive_loss, hardest_triplet_loss, softmax_loss
 from flowmatch.fragments.networks import MODELS, Descriptor3D
 from flowmatch.fragments.recipes import FragmentRecipe
 from flowmatch.fragments.samples import FieldPair, FieldPairs, collate
@@ -139,7 +139,9 @@ def descriptor_loss(
     """
     fields, positions = batch
     first, second = model(fields.flatten(0, 1)).float().chunk(2)
-    if recipe.loss == "triplet":
+    if recipe.loss == "softmax":
+        loss = softmax_loss(first, second, positions)
+    elif recipe.loss == "triplet":
         loss = hardest_triplet_loss(first, second, positions, margin=recipe.margin)
     else:
         half = len(first) // 2

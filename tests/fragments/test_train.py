@@ -6,7 +6,7 @@ import torch
 from flowmatch.cli import main
 from flowmatch.fragments.checkpoints import load, save_weights
 from flowmatch.fragments.networks import slim
-from flowmatch.fragments.recipes import RECIPES, FragmentRecipe
+from flowmatch.fragments.recipes import LOSSES, RECIPES, FragmentRecipe
 from flowmatch.fragments.train import descriptor_loss, find_samples, train_fragments
 from flowmatch.training import Schedule
 
@@ -31,7 +31,7 @@ def test_recipes_refuse_nonsense():
         replace(TINY, rgbd=1.5)
 
 
-@pytest.mark.parametrize("loss", ["triplet", "contrastive"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_a_network_learns_a_batch(loss):
     torch.manual_seed(0)
     recipe = replace(TINY, loss=loss)
