@@ -103,12 +103,9 @@ def register_command(
     network: Network = choose_descriptor(descriptor, weights, choose_device(device))
     clouds, depth = _read(scans, intrinsics, depth_unit)
     views = [np.zeros(3) if from_origin or is_depth else None for is_depth in depth]
-    if len(scans) == 2:
-        trusted = _pair(
-            network, scans, clouds, views, options, output, as_json, picture, recording, merge
-        )
-    else:
-        trusted = _many(network, scans, clouds, views, options, output, as_json, picture, recording)
+    wanted = _Wanted(output, as_json, picture, recording, merge)
+    run = _pair if len(scans) == 2 else _many
+    trusted = run(network, scans, clouds, views, options, wanted)
     raise typer.Exit(0 if trusted else 1)
 
 
