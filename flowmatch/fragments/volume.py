@@ -234,7 +234,7 @@ def _slopes(values: Float) -> list[Float]:
         before, after = before[tuple(index)], after[tuple(index)]
         mean = np.where(np.isnan(before), after, np.where(np.isnan(after), before, before + after))
         count = np.where(np.isnan(before) | np.isnan(after), np.float32(1), np.float32(2))
-        slopes.append(mean / count)
+        slopes.append((mean / count).astype(np.float32))
     return slopes
 
 
