@@ -1,8 +1,9 @@
 // Truncated distance fields on the CPU, and the registration of their kernels.
 //
-// A keypoint's points are put into cells of one voxel. How far each cell is from an occupied one is
-// known by integers, which leaves for each voxel a thin shell of cells to look into: a point in a
-// cell at distance d is at d - h to d + h, h half a cell's diagonal.
+// Few points around a keypoint tell the voxels within reach of them how far they are. Many are put
+// into cells of one voxel. How far each cell is from an occupied one is known by integers, which
+// leaves for each voxel a thin shell of cells to look into: a point in a cell at distance d is at
+// d - h to d + h, h half a cell's diagonal.
 #include "distance_field.h"
 
 #include <cmath>
@@ -16,8 +17,16 @@ namespace {
 
 // A cell relative to a voxel's, in order of distance.
 struct Offset {
-  int32_t square, z, y, x;
+  int32_t square;
+  float least;   // that a point in it can be away, squared
+  int64_t step;  // between their numbers
 };
+
+// Half a cell's diagonal: from a voxel's middle to its corner; rounded up.
+constexpr double kHalfDiagonal = 0.8661;
+
+// That points may lower in all; beyond, cells are quicker.
+constexpr double kMostRows = 1e6;
 
 // What all keypoints of a call have in common.
 struct FieldGrid {
@@ -32,12 +41,14 @@ struct FieldGrid {
       for (int32_t y = -r; y <= r; ++y) {
         for (int32_t x = -r; x <= r; ++x) {
           const int32_t square = z * z + y * y + x * x;
-          if (square <= most) offsets.push_back({square, z, y, x});
+          const double gap = std::max(0.0, std::sqrt(square) - kHalfDiagonal);
+          if (square > most) continue;
+          offsets.push_back({square, static_cast<float>(gap * gap), (z * side + y) * side + x});
         }
       }
     }
     std::sort(offsets.begin(), offsets.end(), [](const Offset& a, const Offset& b) {
-      return std::tie(a.square, a.z, a.y, a.x) < std::tie(b.square, b.z, b.y, b.x);
+      return std::tie(a.square, a.step) < std::tie(b.square, b.step);
     });
     for (int32_t square = 0; square <= most + 1; ++square) {
       starts[square] = std::lower_bound(offsets.begin(), offsets.end(), square,
@@ -54,9 +65,11 @@ struct FieldGrid {
 // One keypoint's points and cells; made once for a thread, and reused.
 template <class A>
 struct Neighbourhood {
-  std::vector<A> local, sorted;        // [n, 3] in voxels, voxel (0, 0, 0) at 0
-  std::vector<int32_t> cell, start;    // of each point; of each cell in `sorted`
-  std::vector<int32_t> square, other;  // of cells, the squared distance to an occupied one
+  std::vector<A> local, sorted;         // [n, 3] in voxels, voxel (0, 0, 0) at 0
+  std::vector<int32_t> cell, start;     // of each point; of each cell in `sorted`
+  std::vector<int32_t> next;            // where a cell's next point goes
+  std::vector<int16_t> square, before;  // of cells, the squared distance to an occupied one
+  std::vector<uint64_t> occupied;       // a bit for each cell: the first cache holds them all
 };
 
 template <class A>
@@ -118,32 +131,40 @@ void sort_by_cell(const FieldGrid& grid, Neighbourhood<A>* n) {
   for (const int32_t cell : n->cell) ++n->start[cell + 1];
   for (int64_t c = 0; c < grid.cells; ++c) n->start[c + 1] += n->start[c];
   n->sorted.resize(n->local.size());
-  n->other.assign(n->start.begin(), n->start.end() - 1);
+  n->next.assign(n->start.begin(), n->start.end() - 1);
   for (size_t p = 0; p < n->cell.size(); ++p) {
-    std::memcpy(&n->sorted[3 * n->other[n->cell[p]]++], &n->local[3 * p], 3 * sizeof(A));
+    std::memcpy(&n->sorted[3 * n->next[n->cell[p]]++], &n->local[3 * p], 3 * sizeof(A));
+  }
+}
+
+// to[i] = min(to[i], from[i] + more), eight at a time on any x86-64: 16 bits have a minimum there.
+inline void lower(const int16_t* from, int16_t more, int64_t count, int16_t* to) {
+  for (int64_t i = 0; i < count; ++i) {
+    const auto other = static_cast<int16_t>(from[i] + more);
+    to[i] = other < to[i] ? other : to[i];
   }
 }
 
 // square[c] = the squared distance to the nearest occupied cell, at most `most` + 1; axis by axis.
 template <class A>
 void measure_cells(const FieldGrid& grid, Neighbourhood<A>* n) {
-  const int64_t side = grid.side;
-  const int32_t far = grid.most + 1;
-  n->square.resize(grid.cells);
-  for (int64_t c = 0; c < grid.cells; ++c) {
-    n->square[c] = n->start[c + 1] > n->start[c] ? 0 : far;
+  const int64_t side = grid.side, most = grid.margin + 1;
+  const auto far = static_cast<int16_t>(grid.most + 1);
+  n->square.assign(grid.cells, far);
+  n->occupied.assign(grid.cells / 64 + 1, 0);
+  for (const int32_t c : n->cell) {
+    n->square[c] = 0;
+    n->occupied[c / 64] |= uint64_t{1} << (c % 64);
   }
   for (const int64_t step : {int64_t{1}, side, side * side}) {
-    n->other = n->square;
-    for (int64_t c = 0; c < grid.cells; ++c) {
-      const int64_t at = c / step % side;
-      const int64_t low = std::max(-grid.margin - 1, -at);
-      const int64_t high = std::min(grid.margin + 1, side - 1 - at);
-      int32_t best = far;
-      for (int64_t d = low; d <= high; ++d) {
-        best = std::min(best, n->other[c + d * step] + static_cast<int32_t>(d * d));
+    n->before = n->square;
+    for (int64_t first = 0; first < grid.cells; first += step * side) {
+      for (int64_t d = 1; d <= std::min(most, side - 1); ++d) {
+        const auto more = static_cast<int16_t>(d * d);
+        const int64_t count = (side - d) * step;
+        lower(&n->before[first + d * step], more, count, &n->square[first]);
+        lower(&n->before[first], more, count, &n->square[first + d * step]);
       }
-      n->square[c] = best;
     }
   }
 }
@@ -155,11 +176,10 @@ A nearest_square(const FieldShape& s, const FieldGrid& grid, const Neighbourhood
   const int64_t cell =
       ((z + grid.margin) * grid.side + y + grid.margin) * grid.side + x + grid.margin;
   const int32_t closest = n.square[cell];
-  constexpr A half_diagonal = A(0.8661);
   for (auto o = grid.offsets.begin() + grid.starts[closest]; o != grid.offsets.end(); ++o) {
-    const A gap = std::sqrt(static_cast<A>(o->square)) - half_diagonal;
-    if (gap > 0 && gap * gap >= best) break;
-    const int64_t at = cell + (o->z * grid.side + o->y) * grid.side + o->x;
+    if (o->least >= best) break;
+    const auto at = static_cast<uint64_t>(cell + o->step);
+    if ((n.occupied[at / 64] >> (at % 64) & 1) == 0) continue;
     for (int32_t p = n.start[at]; p < n.start[at + 1]; ++p) {
       const A* point = &n.sorted[3 * p];
       const A dx = point[0] - static_cast<A>(x), dy = point[1] - static_cast<A>(y);
@@ -170,17 +190,68 @@ A nearest_square(const FieldShape& s, const FieldGrid& grid, const Neighbourhood
   return best;
 }
 
+// Lets each point lower the squared distance of the voxels in the cube around it. The cost grows
+// with the points; rows have room at their ends, so that all are equally long and need no rest.
+template <class A>
+void spread(const FieldShape& s, const Neighbourhood<A>& n, std::vector<A>* squares,
+            std::vector<A>* across, A* to) {
+  constexpr int64_t kLanes = 4;
+  const A reach = static_cast<A>(s.truncation), square = reach * reach;
+  const int64_t width = (static_cast<int64_t>(2 * s.truncation) + 1 + kLanes) / kLanes * kLanes;
+  const int64_t stride = s.size + width;
+  squares->assign(s.size * s.size * stride, square);
+  across->resize(width);
+  for (size_t p = 0; p < n.local.size(); p += 3) {
+    int64_t low[3], high[3];
+    for (int axis = 0; axis < 3; ++axis) {
+      const A at = n.local[p + axis];
+      low[axis] = std::max<int64_t>(0, static_cast<int64_t>(std::ceil(at - reach)));
+      high[axis] = std::min<int64_t>(s.size - 1, static_cast<int64_t>(std::floor(at + reach)));
+    }
+    if (low[0] > high[0]) continue;
+    for (int64_t i = 0; i < width; ++i) {
+      const A dx = n.local[p] - static_cast<A>(low[0] + i);
+      (*across)[i] = dx * dx;
+    }
+    for (int64_t z = low[2]; z <= high[2]; ++z) {
+      const A dz = n.local[p + 2] - static_cast<A>(z);
+      for (int64_t y = low[1]; y <= high[1]; ++y) {
+        const A dy = n.local[p + 1] - static_cast<A>(y);
+        if (dy * dy + dz * dz >= square) continue;
+        A* row = squares->data() + (z * s.size + y) * stride + low[0];
+        const A* dx = across->data();
+        for (int64_t i = 0; i < width; i += kLanes) {
+          for (int64_t lane = i; lane < i + kLanes; ++lane) {
+            const A d = dx[lane] + dy * dy + dz * dz;
+            row[lane] = d < row[lane] ? d : row[lane];
+          }
+        }
+      }
+    }
+  }
+  for (int64_t row = 0; row < s.size * s.size; ++row) {
+    const A* from = squares->data() + row * stride;
+    for (int64_t x = 0; x < s.size; ++x) *to++ = 1 - std::sqrt(from[x]) / reach;
+  }
+}
+
 template <class A>
 void field(const FieldInput<A>& in, A* out, const FieldShape& s) {
   const FieldGrid grid(s);
   const A reach = static_cast<A>(s.truncation);
   parallel_rows(s.centres, int64_t{1} << 20, [&](int64_t begin, int64_t end) {
     Neighbourhood<A> n;
+    std::vector<A> squares, across;
     for (int64_t k = begin; k < end; ++k) {
       A* to = out + k * s.voxels();
       collect(in, s, grid, k, &n);
       if (n.cell.empty()) {
         std::fill(to, to + s.voxels(), A(0));
+        continue;
+      }
+      const double rows = 4 * s.truncation * s.truncation;
+      if (rows * static_cast<double>(n.cell.size()) < kMostRows) {
+        spread(s, n, &squares, &across, to);
         continue;
       }
       sort_by_cell(grid, &n);

@@ -12,6 +12,7 @@ from flowmatch.cli import (
     eval_align,
     eval_patches,
     flow,
+    fuse,
     index,
     info,
     match,
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.command("flow")(flow.flow)
 app.command("match")(match.match)
 app.command("register")(register.register_command)
+app.command("fuse")(fuse.fuse_command)
 app.command("stitch")(stitch.stitch)
 app.command("index")(index.index)
 app.command("search")(search.search)

@@ -10,9 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from flowmatch.cli.options import DeviceName, progress_bar
+from flowmatch.cli.options import DeviceName, WeightsFile, progress_bar
 from flowmatch.devices import choose_device
-from flowmatch.fragments.checkpoints import load_weights
+from flowmatch.fragments.checkpoints import load, shipped
 from flowmatch.fragments.datasets import find_fragments
 from flowmatch.fragments.describe import Network
 from flowmatch.fragments.evaluate import FragmentScores, evaluate
@@ -29,10 +29,7 @@ def eval_fragments(
             show_default=False,
         ),
     ],
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="Descriptor network, .safetensors; else FPFH alone.", show_default=False),
-    ] = None,
+    weights: WeightsFile = None,
     device: DeviceName = None,
     voxel: Annotated[
         float | None, typer.Option(help="Down-sampling, metres; else by the scans' size.")
@@ -46,7 +43,9 @@ def eval_fragments(
     pairs = find_fragments(folder)
     methods: dict[str, Network] = {}
     if weights is not None:
-        methods["flowmatch"] = load_weights(weights, choose_device(device))
+        methods["flowmatch"] = load(weights=weights, device=choose_device(device))
+    else:
+        methods |= {name: load(name, device=choose_device(device)) for name in shipped()}
     methods["FPFH"] = "fpfh"
     options = RegisterOptions(voxel=voxel, keypoints=keypoints, seed=seed)
     with progress_bar(transient=True) as bar:

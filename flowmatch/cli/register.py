@@ -3,18 +3,19 @@
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from flowmatch.cli.options import DeviceName, console, progress_bar
+from flowmatch.cli.options import DeviceName, WeightsFile, console, progress_bar
 from flowmatch.devices import choose_device
-from flowmatch.fragments.checkpoints import load_weights
+from flowmatch.fragments.checkpoints import choose_descriptor
 from flowmatch.fragments.describe import Network
 from flowmatch.fragments.draw import colour_of, draw_merged, draw_registration
 from flowmatch.fragments.graph import Merged, register_many
+from flowmatch.fragments.recording import record_merged, record_registration, require_rerun
 from flowmatch.fragments.refine import move
 from flowmatch.fragments.register import RegisterOptions, Registration, register
 from flowmatch.io import (
@@ -29,6 +30,16 @@ from flowmatch.io import (
 )
 
 Scans = list[NDArray[np.float64]]
+
+
+class _Wanted(NamedTuple):
+    """What is to be written, and where."""
+
+    output: Path | None
+    as_json: Path | None
+    picture: Path | None
+    recording: Path | None
+    merge: bool
 
 
 def register_command(
@@ -51,13 +62,16 @@ def register_command(
     picture: Annotated[
         Path | None, typer.Option(help="Picture of before and after, from three sides.")
     ] = None,
+    recording: Annotated[
+        Path | None, typer.Option("--rerun", help="Recording for the rerun viewer, .rrd.")
+    ] = None,
     merge: Annotated[
         bool, typer.Option("--merge", help="With two scans, too, write both, in two colours.")
     ] = False,
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="Descriptor network, .safetensors; else FPFH.", show_default=False),
-    ] = None,
+    descriptor: Annotated[
+        str, typer.Option(help="Weights that ship, by name, or fpfh; default is the best.")
+    ] = "default",
+    weights: WeightsFile = None,
     device: DeviceName = None,
     intrinsics: Annotated[
         Path | None, typer.Option(help="Camera matrix of depth pictures, 3 x 3 or fx fy cx cy.")
@@ -81,16 +95,17 @@ def register_command(
     """
     if len(scans) < 2:
         raise ValueError(f"two or more scans are needed, got {len(scans)}")
+    if recording is not None:
+        require_rerun()
     options = RegisterOptions(
         voxel=voxel, keypoints=keypoints, sampling=sampling, refine=refine, seed=seed
     )
-    network: Network = "fpfh" if weights is None else load_weights(weights, choose_device(device))
+    network: Network = choose_descriptor(descriptor, weights, choose_device(device))
     clouds, depth = _read(scans, intrinsics, depth_unit)
     views = [np.zeros(3) if from_origin or is_depth else None for is_depth in depth]
-    if len(scans) == 2:
-        trusted = _pair(network, scans, clouds, views, options, output, as_json, picture, merge)
-    else:
-        trusted = _many(network, scans, clouds, views, options, output, as_json, picture)
+    wanted = _Wanted(output, as_json, picture, recording, merge)
+    run = _pair if len(scans) == 2 else _many
+    trusted = run(network, scans, clouds, views, options, wanted)
     raise typer.Exit(0 if trusted else 1)
 
 
@@ -115,10 +130,7 @@ def _pair(
     clouds: Scans,
     views: list[NDArray[np.float64] | None],
     options: RegisterOptions,
-    output: Path | None,
-    as_json: Path | None,
-    picture: Path | None,
-    merge: bool,
+    wanted: _Wanted,
 ) -> bool:
     with progress_bar(transient=True) as bar:
         task = bar.add_task("describe", total=None)
@@ -130,15 +142,17 @@ def _pair(
             viewpoints=(views[0], views[1]),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    if output is not None and merge:
-        _write(output, [move(found.motion, clouds[0]), clouds[1]], coloured=True)
-    elif output is not None:
-        _write(output, [move(found.motion, clouds[0])], coloured=False)
-    if as_json is not None:
+    if wanted.output is not None and wanted.merge:
+        _write(wanted.output, [move(found.motion, clouds[0]), clouds[1]], coloured=True)
+    elif wanted.output is not None:
+        _write(wanted.output, [move(found.motion, clouds[0])], coloured=False)
+    if wanted.as_json is not None:
         about = {"source": str(paths[0]), "target": str(paths[1])}
-        _write_json(as_json, about | _in_words(found))
-    if picture is not None:
-        write_image(picture, draw_registration(clouds[0], clouds[1], found))
+        _write_json(wanted.as_json, about | _in_words(found))
+    if wanted.picture is not None:
+        write_image(wanted.picture, draw_registration(clouds[0], clouds[1], found))
+    if wanted.recording is not None:
+        record_registration(wanted.recording, clouds[0], clouds[1], found)
     typer.echo("\n".join(" ".join(f"{x: .6f}" for x in row) for row in found.motion.tolist()))
     console.print(f"{'trust it' if found.trusted else 'DO NOT TRUST IT'}: {found.reason}")
     return found.trusted
@@ -150,9 +164,7 @@ def _many(
     clouds: Scans,
     views: list[NDArray[np.float64] | None],
     options: RegisterOptions,
-    output: Path | None,
-    as_json: Path | None,
-    picture: Path | None,
+    wanted: _Wanted,
 ) -> bool:
     with progress_bar(transient=True) as bar:
         tasks: dict[str, Any] = {}
@@ -164,13 +176,18 @@ def _many(
 
         merged = register_many(network, clouds, options, viewpoints=views, progress=progress)
     kept = np.flatnonzero(merged.placed).tolist()
-    if output is not None:
+    if wanted.output is not None:
         moved = [move(merged.motions[k], clouds[k]) for k in kept]
-        _write(output, moved, coloured=True, colours=kept)
-    if as_json is not None:
-        _write_json(as_json, _graph_in_words(merged, paths))
-    if picture is not None:
-        write_image(picture, draw_merged([clouds[k] for k in kept], merged.motions[kept]))
+        _write(wanted.output, moved, coloured=True, colours=kept)
+    if wanted.as_json is not None:
+        _write_json(wanted.as_json, _graph_in_words(merged, paths))
+    if wanted.picture is not None:
+        write_image(wanted.picture, draw_merged([clouds[k] for k in kept], merged.motions[kept]))
+    if wanted.recording is not None:
+        names = [f"{k} {paths[k].name}" for k in kept]
+        record_merged(
+            wanted.recording, [clouds[k] for k in kept], list(merged.motions[kept]), names
+        )
     for edge in merged.edges:
         state = "used" if edge.used else "not used"
         name = f"{paths[edge.source].name} on {paths[edge.target].name}"

@@ -1,6 +1,6 @@
 """Fragments with known motions: the 3DMatch benchmark, posed depth frames, single pairs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from flowmatch.io import (
     read_depth,
     read_intrinsics,
     read_poses,
+    replace_when_done,
 )
 
 Points = NDArray[np.float64]
@@ -93,6 +94,24 @@ def read_log(path: str | Path, size: int = 4) -> list[Entry]:
     if (rows[:, :3] < 0).any() or (rows[:, :3] % 1 != 0).any():
         raise ValueError(f"{path}: expected two fragments and their number before each matrix")
     return [Entry(int(r[0]), int(r[1]), int(r[2]), r[3:].reshape(size, size).copy()) for r in rows]
+
+
+def write_log(path: str | Path, entries: Sequence[Entry]) -> None:
+    """Write ``gt.log`` or ``gt.info`` as `read_log` reads it.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "gt.log"
+        >>> write_log(path, [Entry(0, 2, 60, np.eye(4))])
+        >>> read_log(path)[0].total
+        60
+    """
+    lines = []
+    for first, second, total, matrix in entries:
+        lines.append(f"{first}\t{second}\t{total}")
+        lines += ["\t".join(f"{value:.10g}" for value in row) for row in matrix.tolist()]
+    with replace_when_done(Path(path)) as beside:
+        beside.write_text("".join(f"{line}\n" for line in lines))
 
 
 def find_fragments(folder: str | Path) -> list[FragmentPair]:

@@ -29,6 +29,7 @@ def field_patches(
     voxel: float = 0.01,
     truncation: float = 5.0,
     frames: bool = False,
+    sides: ArrayLike | None = None,
     device: str | torch.device = "cpu",
 ) -> Tensor:
     """Measure the distance fields that a network describes.
@@ -39,6 +40,8 @@ def field_patches(
         voxel: Side of the field's voxels, metres; it has 30 along a side.
         truncation: Distance that counts as far, in voxels.
         frames: Turn each field to its keypoint's local reference frame.
+        sides: With `frames`, vectors ``[K, 3]`` whose side of the surface z takes: normals, or the
+            way to the sensor.
         device: Where to measure.
 
     Returns:
@@ -51,7 +54,9 @@ def field_patches(
     cloud, centres = as_points(points), as_points(keypoints, "keypoints")
     axes = None
     if frames:
-        turned = local_frames(cloud, centres, _FRAME_RADIUS * voxel)
+        # One point in two voxels: as many as are looked at then lie within the radius.
+        coarse = voxel_down(cloud, 2 * voxel)
+        turned = local_frames(coarse, centres, _FRAME_RADIUS * voxel, sides=sides)
         axes = torch.from_numpy(turned).float().to(device)
     # In float32, so from the middle: far from the origin a voxel would be lost.
     middle = centres.mean(0) if len(centres) else np.zeros(3)
@@ -65,6 +70,7 @@ def describe(
     keypoints: ArrayLike,
     *,
     voxel: float = 0.01,
+    sides: ArrayLike | None = None,
     batch: int = 64,
     device: str | torch.device | None = None,
     progress: Callable[[int], None] = lambda done: None,
@@ -78,6 +84,7 @@ def describe(
         keypoints: ``[K, 3]``.
         voxel: Side of the field's voxels, metres: 0.01 as published. A larger one describes a
             larger scene at the same size in voxels.
+        sides: As in `field_patches`, for a network whose fields lie along local reference frames.
         batch: Keypoints at once.
         device: Where to compute; None takes the network's.
         progress: Called with how many keypoints are done.
@@ -99,6 +106,7 @@ def describe(
     if batch < 1:
         raise ValueError(f"batch must be positive, got {batch}")
     cloud, centres = voxel_down(points, voxel), as_points(keypoints, "keypoints")
+    given = None if sides is None else as_points(sides, "sides")
     where = torch.device(device) if device is not None else next(network.parameters()).device
     settings: Any = network
     parts = [torch.zeros(0, settings.dimensions)]
@@ -110,6 +118,7 @@ def describe(
                 voxel=voxel,
                 truncation=settings.truncation,
                 frames=settings.frames,
+                sides=None if given is None else given[start : start + batch],
                 device=where,
             )
             parts.append(network(fields).float().cpu())
@@ -134,7 +143,7 @@ def describe_points(
         cloud: ``[N, 3]``, one point a voxel.
         normals: ``[N, 3]``.
         chosen: Indices of the points to describe.
-        voxel: The cloud's, metres. The field of a network spans six of them.
+        voxel: The cloud's, metres; how many of them a field spans, the network knows.
         dense: The cloud as it came, for the network's field.
         progress: Called with how many points are done.
 
@@ -147,4 +156,8 @@ def describe_points(
         found = torch.from_numpy(fpfh(cloud, normals, _FPFH_RADIUS * voxel)[chosen])
         progress(len(chosen))
         return found
-    return describe(network, dense, cloud[chosen], voxel=voxel / 5, progress=progress)
+    settings: Any = network
+    side = voxel / settings.detail
+    return describe(
+        network, dense, cloud[chosen], voxel=side, sides=normals[chosen], progress=progress
+    )

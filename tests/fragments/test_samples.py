@@ -28,19 +28,20 @@ class Twice:
 
 def test_points_are_where_both_scans_have_them():
     pair = SyntheticScans(0, SMALL)[0]
-    first, second = shared_points(pair, 40, 0.02, np.random.default_rng(0), reach=1.0)
+    first, second = shared_points(pair, 40, 0.02, 0.1, np.random.default_rng(0), reach=0.2)
     assert first.shape == second.shape == (40, 3)
     assert (np.linalg.norm(move(pair.motion, first) - second, axis=1) < 0.04).all()
-    again = shared_points(pair, 40, 0.02, np.random.default_rng(0), reach=1.0)
+    again = shared_points(pair, 40, 0.02, 0.1, np.random.default_rng(0), reach=0.2)
     assert np.array_equal(first, again[0])
 
 
 def test_scans_that_share_nothing():
     pair = ScanPair(np.zeros((1, 3)), np.full((1, 3), 9.0), np.eye(4))
     with pytest.raises(ValueError, match="share no points"):
-        shared_points(pair, 2, 0.01, np.random.default_rng(0))
+        shared_points(pair, 2, 0.01, 0.05, np.random.default_rng(0))
     with pytest.raises(ValueError, match="empty"):
-        shared_points(pair._replace(target=np.zeros((0, 3))), 2, 0.01, np.random.default_rng(0))
+        empty = pair._replace(target=np.zeros((0, 3)))
+        shared_points(empty, 2, 0.01, 0.05, np.random.default_rng(0))
 
 
 def test_fields_are_those_that_describe_measures():
@@ -49,7 +50,8 @@ def test_fields_are_those_that_describe_measures():
     item = pairs[0]
     assert item.fields.shape == (2, 4, 1, 30, 30, 30) and item.fields.dtype == torch.float32
     target = item.positions.double().numpy() / 0.01 * 0.02
-    again = field_patches(voxel_down(scans[0].target, 0.02), target, voxel=0.02, frames=True)
+    cloud = voxel_down(scans[0].target, 0.02)
+    again = field_patches(cloud, target, voxel=0.02, frames=True, sides=-target)
     # Float32 positions move the grid by less than a thousandth of a voxel.
     torch.testing.assert_close(item.fields[1, :, 0], again, atol=1e-2, rtol=0)
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from flowmatch.cli import main
-from flowmatch.fragments.checkpoints import load_weights, save_weights
+from flowmatch.fragments.checkpoints import load, save_weights
 from flowmatch.fragments.networks import slim
-from flowmatch.fragments.recipes import RECIPES, FragmentRecipe
+from flowmatch.fragments.recipes import LOSSES, RECIPES, FragmentRecipe
 from flowmatch.fragments.train import descriptor_loss, find_samples, train_fragments
 from flowmatch.training import Schedule
 
@@ -31,7 +31,7 @@ def test_recipes_refuse_nonsense():
         replace(TINY, rgbd=1.5)
 
 
-@pytest.mark.parametrize("loss", ["triplet", "contrastive"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_a_network_learns_a_batch(loss):
     torch.manual_seed(0)
     recipe = replace(TINY, loss=loss)
@@ -64,7 +64,7 @@ def test_training_repeats_and_resumes(tmp_path):
     with pytest.raises(ValueError, match="do not fit"):
         train_fragments(TINY, tmp_path / "b.pt", start=slim(2, 4).state_dict(), workers=0)
     save_weights(tmp_path / "w.safetensors", whole, "slim", TINY.arguments)
-    assert load_weights(tmp_path / "w.safetensors").dimensions == 4
+    assert load(weights=tmp_path / "w.safetensors").dimensions == 4
 
 
 def test_the_command_names_what_is_wrong(tmp_path, capsys):

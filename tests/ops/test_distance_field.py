@@ -16,6 +16,7 @@ CASES = [  # points, centres, size, truncation
     (3000, 4, 12, 5.0),
     (3000, 3, 9, 2.5),
     (200, 2, 30, 5.0),  # 3DMatch's
+    (20_000, 2, 7, 8.0),  # so dense that the kernel looks into cells
 ]
 
 

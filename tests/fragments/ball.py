@@ -1,0 +1,42 @@
+"""A ball over a plane, seen by depth cameras around it."""
+
+import numpy as np
+
+SIZE = (90, 120)
+CAMERA = np.array([[110, 0, 59.5], [0, 110, 44.5], [0, 0, 1.0]])
+BALL, RADIUS = np.array([0.1, -0.05, 0.3]), 0.25  # above the plane z = 0
+
+
+def look(eye, aim=(0, 0, 0.15)):
+    ahead = np.subtract(aim, eye) / np.linalg.norm(np.subtract(aim, eye))
+    right = np.cross(ahead, [0, 0, 1.0])
+    right /= np.linalg.norm(right)
+    pose = np.eye(4)
+    pose[:3, :3] = np.stack([right, np.cross(ahead, right), ahead], axis=1)
+    pose[:3, 3] = eye
+    return pose
+
+
+def depth_of(pose):
+    """Depth along the optical axis of the nearer of ball and plane, by their equations."""
+    v, u = np.indices(SIZE)
+    rays = np.stack([u, v, np.ones(SIZE)], -1) @ np.linalg.inv(CAMERA).T @ pose[:3, :3].T
+    eye = pose[:3, 3]
+    plane = np.where(rays[..., 2] < 0, -eye[2] / rays[..., 2], np.inf)
+    a, b = (rays**2).sum(-1), rays @ (eye - BALL)
+    root = b**2 - a * (((eye - BALL) ** 2).sum() - RADIUS**2)
+    ball = np.where(root > 0, (-b - np.sqrt(np.maximum(root, 0))) / a, np.inf)
+    depth = np.minimum(plane, ball)
+    return np.where(depth < 2, depth, np.nan)
+
+
+POSES = [look(1.2 * np.array([np.cos(a), np.sin(a), 0.8])) for a in np.arange(8) * np.pi / 4]
+
+
+def off(points):
+    """How far points are from the nearer of ball and plane, metres; and its normals there."""
+    away = points - BALL
+    distance = np.linalg.norm(away, axis=1)
+    ball = np.abs(distance - RADIUS) < np.abs(points[:, 2])
+    normals = np.where(ball[:, None], away / distance[:, None], [0, 0, 1])
+    return np.where(ball, distance - RADIUS, points[:, 2]), normals

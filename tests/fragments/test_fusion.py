@@ -1,0 +1,52 @@
+"""Fragments of an RGB-D folder that shows a ball over a plane."""
+
+import cv2
+import numpy as np
+import pytest
+
+from flowmatch.cli import main
+from flowmatch.fragments.datasets import find_fragments
+from flowmatch.fragments.fusion import fuse
+from flowmatch.fragments.refine import inverse, move
+from flowmatch.io import read_cloud
+from tests.fragments.ball import CAMERA, POSES, depth_of, off
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Eight frames around the ball, as an RGB-D camera writes them."""
+    place = tmp_path_factory.mktemp("rgbd")
+    (place / "depth").mkdir()
+    lines = []
+    for k, pose in enumerate(POSES):
+        millimetres = np.nan_to_num(1000 * depth_of(pose)).round().astype(np.uint16)
+        cv2.imwrite(str(place / "depth" / f"{k:03}.png"), millimetres)
+        lines.append(f"{k:03} " + " ".join(f"{x:.9f}" for x in pose.ravel()))
+    (place / "poses.txt").write_text("\n".join(lines) + "\n")
+    np.savetxt(place / "intrinsics.txt", CAMERA)
+    return place
+
+
+def test_fragments_lie_in_their_first_camera(folder):
+    seen = []
+    fragments = fuse(folder, frames=4, voxel=0.02, progress=lambda *done: seen.append(done))
+    assert [fragment.frames[0] for fragment in fragments] == ["000", "004"]
+    assert seen[0] == (1, 8) and seen[-1] == (8, 8)
+    for fragment in fragments:
+        error = off(move(fragment.pose, fragment.surface.points))[0]
+        assert np.sqrt((error**2).mean()) < 0.2 * 0.02
+    # Two of seven are less than half of five.
+    assert [len(f.frames) for f in fuse(folder, frames=6, voxel=0.04)] == [6]
+
+
+def test_command_writes_fragments_and_their_motions(folder, tmp_path):
+    out = tmp_path / "one.ply"
+    assert main(["fuse", str(folder), "-o", str(out), "--voxel", "0.04", "--world"]) == 0
+    assert np.abs(off(read_cloud(out))[0]).mean() < 0.2 * 0.04
+    words = ["fuse", str(folder), "-o", str(tmp_path / "scene"), "--frames", "3"]
+    assert main([*words, "--voxel", "0.04"]) == 0
+    pairs = find_fragments(tmp_path / "scene")
+    assert [pair.name for pair in pairs] == ["0 1", "0 2", "1 2"]
+    truth = inverse(POSES[0]) @ POSES[3]
+    np.testing.assert_allclose(pairs[0].truth, truth, atol=1e-6)
+    assert main(["fuse", str(folder), "-o", str(tmp_path / "no" / "x.ply")]) == 2
