@@ -36,8 +36,7 @@ def match_scores(first: Tensor, second: Tensor, sharpness: Tensor | float) -> Te
                  [10.0000]]])
     """
     a, b = (
-        F.normalize(features.float(), dim=1, eps=1e-6).flatten(2)
-        for features in (first, second)
+        F.normalize(features.float(), dim=1, eps=1e-6).flatten(2) for features in (first, second)
     )
     # Autocast would round cosines to three digits.
     with torch.autocast(a.device.type, enabled=False):

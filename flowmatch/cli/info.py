@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from flowmatch import __version__, flow, patches
+from flowmatch import __version__, align, flow, patches
 from flowmatch.ops import OPS, active_kernel, kernels_problem
 
 PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "kornia", "av", "h5py")
@@ -42,6 +42,6 @@ def info() -> None:
     if problem := kernels_problem():
         console.print(f"  {problem}")
     console.print("weights")
-    for name, entry in (flow.shipped() | patches.shipped()).items():
+    for name, entry in (flow.shipped() | patches.shipped() | align.shipped()).items():
         default = " (default)" if entry.get("default") else ""
         console.print(f"  {name}{default}: {entry['summary']}")
