@@ -1,10 +1,11 @@
-"""The loss of geometric matching: how far apart two transforms carry a grid of points."""
+"""Losses of geometric matching: transforms by a grid of points, scores by the true matches."""
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from flowmatch.align.transforms import corner_grid, move
+from flowmatch.align.transforms import corner_grid, move, pixel_grid
 
 
 def grid_loss(
@@ -60,3 +61,44 @@ def stages_loss(estimate: Sequence[Tensor], truth: Sequence[Tensor], early: floa
         for k, theta in enumerate(estimate)
     ]
     return sum(losses[1:], losses[0])
+
+
+def matching_loss(scores: Tensor, truth: Tensor | Sequence[Tensor], side: int) -> Tensor:
+    """Return the cross-entropy of the true matches among all, seen from both pictures.
+
+    A position whose match lies between cells of the other map belongs to the four around it,
+    bilinearly; one whose match lies outside does not count.
+
+    Args:
+        scores: ``[B, side^2, side^2]``: the second picture's position, then the first one's.
+        truth: The transform or its stages, as `transforms.move` takes them.
+        side: Of both maps.
+
+    Returns:
+        A scalar, in nats.
+
+    Example:
+        >>> from flowmatch.align.transforms import AFFINE, identity
+        >>> matching_loss(torch.zeros(1, 16, 16), identity(AFFINE), 4)  # log 16
+        tensor(2.7726)
+
+    Reference:
+        van den Oord et al., Representation learning with contrastive predictive coding, 2018
+        (InfoNCE), with a picture's other positions for negatives.
+    """
+    first = truth if isinstance(truth, Tensor) else truth[0]
+    grid = pixel_grid(side, side).to(first).expand(len(first), -1, -1)
+    share = _bilinear(move(truth, grid), side).mT.to(scores)
+    both = scores.log_softmax(1) + scores.log_softmax(2)
+    return -(share * both).sum() / (2 * share.sum()).clamp_min(1)
+
+
+def _bilinear(points: Tensor, side: int) -> Tensor:
+    """Return the shares of the cells in each point: ``[B, N, 2]`` to ``[B, N, side^2]``."""
+    cells = ((points + 1) * side - 1) / 2
+    inside = (points.abs() <= 1).all(-1)
+    ticks = torch.arange(side).to(cells)
+    # Beyond the centre of the outermost cell there is only that cell.
+    near = (1 - (cells.clamp(0, side - 1)[..., None] - ticks).abs()).clamp_min(0)
+    x, y = near.unbind(-2)
+    return (y[..., :, None] * x[..., None, :]).flatten(-2) * inside[..., None]

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowmatch.align.transforms import AFFINE, THIN_PLATE, identity, warp_by
+from flowmatch.align.fit import best_matches, fit_transform, match_scores
+from flowmatch.align.transforms import AFFINE, THIN_PLATE, identity, pixel_grid, warp_by
+from flowmatch.align.trunks import SmallTrunk
 
 _KERNELS = (7, 5)  # of the regression: both without padding, so a map must be 11 wide
 _LEAST = sum(_KERNELS) - len(_KERNELS) + 1
@@ -65,38 +67,6 @@ def match_volume(first: Tensor, second: Tensor) -> Tensor:
     return volume
 
 
-class SmallTrunk(nn.Module):
-    """Features of stride 8 from eight convolutions.
-
-    Args:
-        width: Channels of the first; the features have four times as many.
-    """
-
-    stride = 8
-
-    def __init__(self, width: int = 24) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        before = 3
-        for channels, stride in (
-            (width, 2), (width, 1), (2 * width, 2), (2 * width, 1),
-            (4 * width, 2), (4 * width, 1), (4 * width, 1),
-        ):  # fmt: skip
-            layers += [
-                nn.Conv2d(before, channels, 3, stride, 1, bias=False),
-                nn.BatchNorm2d(channels),
-                nn.ReLU(inplace=True),
-            ]
-            before = channels
-        # Without a ReLU at the end: the sign of a feature tells as much as its size.
-        self.layers = nn.Sequential(*layers, nn.Conv2d(before, 4 * width, 1))
-
-    def forward(self, image: Tensor) -> Tensor:
-        """``[B, 3, H, W]`` in any range to ``[B, 4 * width, H / 8, W / 8]``."""
-        features: Tensor = self.layers(image)
-        return features
-
-
 class Regression(nn.Module):
     """From a volume of matches to the parameters of a transform; at first, to the identity.
 
@@ -135,7 +105,12 @@ class Regression(nn.Module):
 
 
 class AlignNet(nn.Module):
-    """Rocco's network: features, all matches, regression; each stage sees what the last aligned.
+    """Features, all matches, a transform; each stage sees what the last aligned.
+
+    The head ``"regression"`` is Rocco's, convolutions over the volume of matches. The head
+    ``"fit"`` has nothing to learn: it takes the best match of each position and fits the transform
+    that most agree with, so only the trunk is trained, on where things are, which takes a small
+    part of the time.
 
     Pictures of any size are resized to `size` x `size` and their colours normalised inside.
 
@@ -144,11 +119,14 @@ class AlignNet(nn.Module):
         size: Side of what the trunk sees.
         width: Of `SmallTrunk`, if there is no other.
         channels: Of the regression's convolutions.
+        front: Of `SmallTrunk`.
+        head: One of `HEADS`.
         trunk: Any module from ``[B, 3, size, size]`` to square maps ``[B, C, h, h]``; made anew
             if not given. Files of weights know `SmallTrunk` only.
 
     Raises:
-        ValueError: A stage is unknown, or the trunk's maps are not square or below 11 x 11.
+        ValueError: A stage, the head or the front is unknown, or the trunk's maps are not square
+            or, for the regression, below 11 x 11.
 
     Example:
         >>> network = AlignNet(stages=("affine",), size=96, width=4).eval()
@@ -165,14 +143,20 @@ class AlignNet(nn.Module):
         size: int = 120,
         width: int = 24,
         channels: tuple[int, int] = (128, 64),
+        front: str = "colour",
+        head: str = "regression",
         trunk: nn.Module | None = None,
     ) -> None:
         super().__init__()
         unknown = [stage for stage in stages if stage not in KINDS]
         if unknown or not stages:
             raise ValueError(f"stages must be among {', '.join(KINDS)}, got {list(stages)}")
+        if head not in HEADS:
+            raise ValueError(f"head must be one of {', '.join(HEADS)}, got {head!r}")
         self.size = size
-        self.trunk = SmallTrunk(width) if trunk is None else trunk
+        self.head = head
+        self.kinds = [KINDS[stage] for stage in stages]
+        self.trunk = SmallTrunk(width, front) if trunk is None else trunk
         with torch.no_grad():
             # In training mode a look would change the statistics of a trained trunk.
             training = self.trunk.training
@@ -181,10 +165,13 @@ class AlignNet(nn.Module):
         if len(shape) != 4 or shape[2] != shape[3]:
             raise ValueError(f"the trunk must give maps [B, C, h, h], got {list(shape)}")
         side = shape[2]
-        self.regressions = nn.ModuleList(
-            Regression(side * side, side, KINDS[stage], (channels[0], channels[1]))
-            for stage in stages
-        )
+        if head == "regression":
+            self.regressions = nn.ModuleList(
+                Regression(side * side, side, kind, (channels[0], channels[1]))
+                for kind in self.kinds
+            )
+        else:
+            self.log_sharpness = nn.Parameter(torch.tensor(2.5))
         # ImageNet's, which trained trunks expect; another one learns to live with it.
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]), persistent=False)
         self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]), persistent=False)
@@ -202,11 +189,35 @@ class AlignNet(nn.Module):
         a, b = self._prepare(first), self._prepare(second)
         target = self.trunk(a)
         found: list[Tensor] = []
-        for regress in self.regressions:
+        for stage, kind in enumerate(self.kinds):
             # Resampled from the picture at each stage: resampling what was resampled would blur it.
             seen = warp_by([theta.detach() for theta in found], b) if found else b
-            found.append(regress(match_volume(target, self.trunk(seen))))
+            features = self.trunk(seen)
+            if self.head == "regression":
+                theta = self.regressions[stage](match_volume(target, features))
+            else:
+                theta = self._fit(kind, target, features)
+            found.append(theta)
         return tuple(found)
+
+    def scores(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return how well each position of one picture fits each of the other; for the head "fit".
+
+        Args:
+            first: As for `forward`.
+            second: The same.
+
+        Returns:
+            ``[B, h * h, h * h]``: the second picture's position, then the first one's.
+        """
+        maps = (self.trunk(self._prepare(image)) for image in (first, second))
+        return match_scores(*maps, self.log_sharpness.exp())
+
+    def _fit(self, kind: int, target: Tensor, features: Tensor) -> Tensor:
+        h, w = features.shape[-2:]
+        scores = match_scores(target, features, self.log_sharpness.exp())
+        points, weight = best_matches(scores, (h, w))
+        return fit_transform(kind, pixel_grid(*target.shape[-2:]).to(points), points, weight)
 
     def _prepare(self, image: Tensor) -> Tensor:
         if image.dim() != 4 or image.shape[1] != 3:
@@ -219,6 +230,23 @@ class AlignNet(nn.Module):
         return (small - mean) / deviation
 
 
+class Matches(nn.Module):
+    """The part of a network with the head "fit" that is trained: pictures in, scores out.
+
+    Args:
+        network: Whose trunk is trained.
+    """
+
+    def __init__(self, network: AlignNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """See `AlignNet.scores`."""
+        return self.network.scores(first, second)
+
+
+HEADS = ("regression", "fit")
 KINDS = {"affine": AFFINE, "thin-plate": THIN_PLATE}
 
 MODELS: Mapping[str, Callable[..., AlignNet]] = {"align": AlignNet}

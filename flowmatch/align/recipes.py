@@ -43,6 +43,13 @@ RECIPES: dict[str, AlignRecipe] = {
         arguments={"size": 96, "width": 12, "channels": [64, 32]},
         pairs={"size": 96, **_MIXED},
     ),
+    # Its trunk alone is trained, on matches under the strongest changes of look.
+    "align-fit": AlignRecipe(
+        "align",
+        Schedule(steps=900, batch=8, learning_rate=3e-3, average=0.99),
+        arguments={"size": 128, "width": 20, "front": "structure", "head": "fit"},
+        pairs={"size": 128, "affine": 0.95, "thin_plate": 0.9, "appearance": 0.95},
+    ),
     # For a GPU.
     "align-large": AlignRecipe(
         "align",

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from flowmatch import training
-from flowmatch.align.losses import stages_loss
+from flowmatch.align.losses import matching_loss, stages_loss
 from flowmatch.align.metrics import grid_distance
-from flowmatch.align.networks import MODELS
+from flowmatch.align.networks import MODELS, Matches
 from flowmatch.align.recipes import AlignRecipe
 from flowmatch.align.synthetic import AlignSample
+from flowmatch.align.transforms import move, pixel_grid
 from flowmatch.training import Progress
 
 
@@ -56,27 +57,30 @@ def train_align(
     """
     samples = recipe.samples(photos)
     torch.manual_seed(recipe.seed)
-    model: nn.Module = MODELS[recipe.model](**recipe.arguments)
+    model = MODELS[recipe.model](**recipe.arguments)
     if start is not None:
         shapes = [{key: t.shape for key, t in of.items()} for of in (start, model.state_dict())]
         if shapes[0] != shapes[1]:
             raise ValueError(f"the weights to start from do not fit {recipe.model}")
         model.load_state_dict(start)
-    return training.train(
-        model,
+    fits = model.head == "fit"
+    training.train(
+        Matches(model) if fits else model,
         samples,
         collate,
-        partial(align_loss, early=recipe.early),
+        match_loss if fits else partial(align_loss, early=recipe.early),
         recipe.schedule,
         checkpoint=checkpoint,
         run=_plain(asdict(recipe)),
         resume=resume,
+        every=100,
         workers=workers,
         device=device,
         precision=precision,
         logs=logs,
         report=report,
     )
+    return model
 
 
 def collate(samples: Sequence[AlignSample]) -> list[Tensor]:
@@ -99,6 +103,23 @@ def align_loss(
     with torch.no_grad():
         distance = grid_distance(stages, truth).mean().item()
     return stages_loss(stages, truth, early), {"distance": distance}
+
+
+def match_loss(model: nn.Module, batch: Sequence[Tensor]) -> tuple[Tensor, dict[str, float]]:
+    """Run `Matches` on a batch; return its loss and the share of positions matched to a neighbour.
+
+    A position's best match is right if it is the nearest cell to the true one or one next to it.
+    """
+    first, second, *truth = batch
+    scores = model(first.float() / 255, second.float() / 255)
+    side = round(scores.shape[1] ** 0.5)
+    with torch.no_grad():
+        places = pixel_grid(side, side).to(scores)
+        ends = move(truth, places.expand(len(scores), -1, -1))
+        inside = (ends.abs() <= 1).all(-1)
+        near = (places[scores.argmax(1)] - ends).abs().amax(-1) <= 3 / side
+        matched = ((near & inside).sum() / inside.sum().clamp_min(1)).item()
+    return matching_loss(scores, truth, side), {"matched": matched}
 
 
 def _plain(value: Any) -> Any:

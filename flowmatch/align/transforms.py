@@ -98,10 +98,22 @@ def thin_plate_points(theta: Tensor, points: Tensor) -> Tensor:
     Reference:
         Bookstein, Principal warps, PAMI 1989.
     """
-    solve = torch.from_numpy(_solution()).to(points)
     targets = theta.view(-1, 2, _SIDE * _SIDE).mT  # [B, 9, 2]
-    weights = solve @ targets.to(points)  # [B, 12, 2]
-    return _bases(points, control_points().to(points)) @ weights
+    solve = torch.from_numpy(_solution()).to(points)
+    return _bases(points, control_points().to(points)) @ (solve @ targets.to(points))
+
+
+def thin_plate_basis(points: Tensor) -> Tensor:
+    """Return how much each control point moves each point: ``[..., N, 2]`` to ``[..., N, 9]``.
+
+    A thin plate is linear in where its control points go, so that it can be fitted by least
+    squares.
+
+    Example:
+        >>> thin_plate_basis(control_points()).round(decimals=4).eq(torch.eye(9)).all()
+        tensor(True)
+    """
+    return _bases(points, control_points().to(points)) @ torch.from_numpy(_solution()).to(points)
 
 
 def _bases(points: Tensor, control: Tensor) -> Tensor:

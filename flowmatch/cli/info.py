@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from flowmatch import __version__, flow, patches
+from flowmatch import __version__, align, flow, patches
 from flowmatch.fragments import checkpoints as fragments
 from flowmatch.ops import OPS, active_kernel, kernels_problem
 
@@ -43,6 +43,7 @@ def info() -> None:
     if problem := kernels_problem():
         console.print(f"  {problem}")
     console.print("weights")
-    for name, entry in (flow.shipped() | patches.shipped() | fragments.shipped()).items():
+    shipped = flow.shipped() | patches.shipped() | fragments.shipped() | align.shipped()
+    for name, entry in shipped.items():
         default = " (default)" if entry.get("default") else ""
         console.print(f"  {name}{default}: {entry['summary']}")

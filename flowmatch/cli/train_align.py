@@ -39,10 +39,11 @@ def train_align_command(
     recent: deque[float] = deque(maxlen=100)
 
     def report(progress: Progress) -> None:
-        recent.append(progress.metrics["distance"])
+        name = "distance" if "distance" in progress.metrics else "matched"
+        recent.append(progress.metrics[name])
         if progress.step % 100 == 0 or progress.step == progress.steps:
             console.print(
-                f"step {progress.step}/{progress.steps}  distance {sum(recent) / len(recent):.4f}  "
+                f"step {progress.step}/{progress.steps}  {name} {sum(recent) / len(recent):.4f}  "
                 f"loss {progress.metrics['loss']:.4f}  {progress.seconds_per_step:.3f} s/step  "
                 f"{progress.seconds_left / 60:.0f} min left"
             )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flowmatch.align.losses import grid_loss, stages_loss
+from flowmatch.align.losses import grid_loss, matching_loss, stages_loss
 from flowmatch.align.transforms import AFFINE, THIN_PLATE, identity, move
 
 
@@ -42,3 +42,33 @@ def test_stages():
 def test_one_stage_counts_in_full():
     affine = identity(AFFINE) + 0.1
     assert stages_loss([affine], [identity(AFFINE)]) == grid_loss(affine, identity(AFFINE))
+
+
+def test_matching_loss_by_a_plain_loop():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(2, 9, 9, generator=generator)
+    right = identity(AFFINE, 2)
+    right[1, 2] = 2 / 3 + 1 / 3  # a cell and a half
+    total, count = 0.0, 0.0
+    over_second, over_first = scores.log_softmax(1), scores.log_softmax(2)
+    for b, step in enumerate((0.0, 1.5)):
+        for y in range(3):
+            for x in range(3):
+                place = x + step
+                if 2 * (place + 0.5) / 3 - 1 > 1:
+                    continue
+                place = min(place, 2.0)
+                for cell in range(3):
+                    share = max(0.0, 1 - abs(place - cell))
+                    here = b, 3 * y + cell, 3 * y + x
+                    total -= share * (over_second[here] + over_first[here]).item() / 2
+                    count += share
+    assert matching_loss(scores, right, 3).item() == pytest.approx(total / count, rel=1e-5)
+
+
+def test_matching_loss_of_the_truth_is_nothing():
+    perfect = 50 * torch.eye(16)[None]
+    assert matching_loss(perfect, identity(AFFINE), 4) < 1e-6
+    gone = identity(AFFINE)
+    gone[:, 2] = 5.0  # no match lies inside
+    assert matching_loss(perfect, gone, 4) == 0

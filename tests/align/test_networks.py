@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from flowmatch.align.networks import AlignNet, Regression, global_correlation, match_volume
@@ -82,12 +83,40 @@ def test_any_trunk_will_do():
     assert [theta.shape for theta in network(*torch.rand(2, 2, 3, 40, 40))] == [(2, 18)]
 
 
+class Corners(nn.Module):
+    """Features that are what is in a cell: nothing to learn, everything to tell cells apart."""
+
+    def forward(self, image):
+        return F.pixel_unshuffle(image, 8)
+
+
+def test_the_fit_finds_a_shift_of_cells_and_of_no_learning():
+    noise = torch.rand(1, 3, 144, 144, generator=torch.Generator().manual_seed(0))
+    first, second = noise[..., 8:136, 16:], noise[..., :128, :128]  # 8 px down, 16 px left
+    network = AlignNet(size=128, head="fit", trunk=Corners()).eval()
+    with torch.no_grad():
+        network.log_sharpness.fill_(4.0)
+        affine, plate = network(first, second)
+    expected = torch.tensor([[1, 0, 2 / 8, 0, 1, 1 / 8]])
+    torch.testing.assert_close(affine, expected, atol=2e-3, rtol=0)
+    torch.testing.assert_close(plate, identity(THIN_PLATE), atol=0.02, rtol=0)
+
+
+def test_scores_are_of_the_second_then_the_first():
+    noise = torch.rand(1, 3, 40, 32, generator=torch.Generator().manual_seed(0))
+    network = AlignNet(size=32, head="fit", trunk=Corners()).eval()
+    scores = network.scores(noise[..., 8:, :], noise[..., :32, :])
+    assert scores.shape == (1, 16, 16)
+    assert scores[0].argmax(0)[:12].tolist() == list(range(4, 16))  # a row further down
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"stages": ("affine", "shear")}, "stages must be among affine, thin-plate"),
         ({"stages": ()}, "stages must be among"),
         ({"size": 80}, "maps must be 11 x 11 at least, got 10 x 10"),
+        ({"head": "guess"}, "head must be one of regression, fit, got 'guess'"),
         ({"size": 32, "trunk": nn.Flatten()}, "the trunk must give maps"),
     ],
 )

@@ -27,7 +27,7 @@ def test_recipes_fit_their_networks(name, photos):
     recipe = RECIPES[name]
     with torch.device("meta"):
         network = MODELS[recipe.model](**recipe.arguments)
-    assert len(network.regressions) == len(recipe.arguments.get("stages", "12"))
+    assert len(network.kinds) == len(recipe.arguments.get("stages", "12"))
     sample = recipe.samples(photos)[0]
     assert sample.first.shape == (recipe.pairs["size"], recipe.pairs["size"], 3)
 
@@ -47,6 +47,25 @@ def test_a_few_steps_lower_the_loss(photos, tmp_path):
     assert last["loss"] < first["loss"] / 3
     assert last["distance"] < first["distance"]
     assert not network.training
+
+
+def test_a_trunk_learns_what_matches(photos, tmp_path):
+    recipe = AlignRecipe(
+        "align",
+        Schedule(20, batch=4, learning_rate=3e-3, average=0.0),
+        arguments={"size": 64, "width": 4, "head": "fit", "front": "structure"},
+        pairs={"size": 64, "length": 4},
+    )
+    seen = []
+    network = train_align(
+        recipe, photos, tmp_path / "c.pt", precision="float32", workers=0, report=seen.append
+    )
+    first, last = seen[0].metrics, seen[-1].metrics
+    assert first["loss"] > 3.5  # log of 64 places is 4.2
+    assert last["loss"] < first["loss"] - 0.7
+    assert last["matched"] > first["matched"] + 0.2
+    assert isinstance(network, AlignNet) and not network.training
+    assert network.log_sharpness != 2.5
 
 
 def test_a_run_goes_on_and_ends_with_the_same_bits(photos, tmp_path):
@@ -98,8 +117,8 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
         load(weights=path)
     tensors = {"a": torch.zeros(1)}
     for metadata, message in [
-        (None, "not of a network in align"),
-        ({"model": "align"}, "does not fit align"),
+        (None, "does not say its network; give one of align"),
+        ({"model": "align"}, "does not fit AlignNet: .* is missing"),
         ({"model": "align", "arguments": '{"depth": 3}'}, "cannot be built"),
     ]:
         save_file(tensors, path, metadata)
@@ -114,7 +133,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
 
 
 def test_what_does_not_ship_is_not_loaded():
-    with pytest.raises(ValueError, match="no alignment weights named 'nothing' ship"):
+    with pytest.raises(ValueError, match="no weights named 'nothing' ship"):
         load("nothing")
     for name in shipped():
         assert isinstance(load(name), AlignNet)
