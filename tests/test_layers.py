@@ -14,7 +14,7 @@ FLOORS = {
     "ops": 1, "geometry": 1, "devices": 1,
     "similarity": 2, "training": 2, "compat": 2,
     "flow": 3, "patches": 3, "fragments": 3, "align": 3,
-    "retrieval": 4, "stitch": 4, "bench": 4,
+    "retrieval": 4, "selfsupervised": 4, "stitch": 4, "bench": 4,
     "cli": 5, "__main__": 6,
 }  # fmt: skip
 # Floor 0 may use its own foundations; nothing else on a floor may see its neighbours.

@@ -11,6 +11,7 @@ from flowmatch.cli import (
     eval,
     eval_align,
     eval_patches,
+    eval_similarity,
     flow,
     fuse,
     index,
@@ -25,6 +26,7 @@ from flowmatch.cli import (
     train,
     train_align,
     train_fragments,
+    video,
     weights,
 )
 from flowmatch.cli.options import console
@@ -46,8 +48,10 @@ app.command("search")(search.search)
 app.command("info")(info.info)
 app.command("bench")(bench.bench)
 eval.eval_app.command("patches")(eval_patches.eval_patches)
-eval.eval_app.command("similarity")(similarity.eval_similarity)
+eval.eval_app.command("similarity")(eval_similarity.eval_similarity)
 train.train_app.command("similarity")(similarity.train_similarity)
+train.train_app.command("video")(video.train_video_command)
+eval.eval_app.command("video")(video.eval_video)
 app.command("align")(align.align_command)
 eval.eval_app.command("align")(eval_align.eval_align)
 train.train_app.command("fragments")(train_fragments.train_fragments_command)

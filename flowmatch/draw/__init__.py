@@ -1,5 +1,6 @@
-"""Pictures of flow, matches, alignment, contact sheets. Arrays in, a new uint8 RGB picture out."""
+"""Flow, matches, alignment, contact sheets, bars: arrays in, a new uint8 RGB picture out."""
 
+from flowmatch.draw.bars import bar_chart
 from flowmatch.draw.checkerboard import checkerboard
 from flowmatch.draw.flow import (
     Picture,
@@ -15,6 +16,7 @@ from flowmatch.draw.sheet import contact_sheet
 
 __all__ = [
     "Picture",
+    "bar_chart",
     "checkerboard",
     "contact_sheet",
     "draw_arrows",

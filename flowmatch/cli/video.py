@@ -1,0 +1,194 @@
+"""``flowmatch train video`` and ``flowmatch eval video``: what moves teaches an embedding."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from flowmatch._opencv import cv2
+from flowmatch.cli.options import DeviceName, console, progress_bar
+from flowmatch.cli.train import reporter
+from flowmatch.devices import choose_device
+from flowmatch.flow.baselines import dis_refined
+from flowmatch.flow.checkpoints import fingerprint, load
+from flowmatch.flow.estimate import estimate_flow
+from flowmatch.io import write_image
+from flowmatch.io.video import Frames, read_frames
+from flowmatch.selfsupervised import (
+    BASELINES,
+    RECIPES,
+    TrackedPatches,
+    VideoRecipe,
+    embed_patches,
+    load_patches,
+    mine_patches,
+    save_patches,
+    score_patches,
+    train_video,
+)
+from flowmatch.selfsupervised.evaluate import VideoScores, calibrated, retrieval_sheet
+from flowmatch.selfsupervised.tracks import Image
+from flowmatch.selfsupervised.train import initial_network
+from flowmatch.similarity.fit import read_trunk
+from flowmatch.similarity.weights import Embedding, load_embedding, save_embedding
+from flowmatch.training import is_first_process
+
+Clips = Annotated[
+    list[str], typer.Argument(metavar="CLIP...", help="Videos, or folders of frames.")
+]
+FramesOption = Annotated[
+    str, typer.Option(metavar="FIRST:STOP", help="Of each clip: the first, and the one after.")
+]
+Recipe = Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")]
+Start = Annotated[
+    Path | None,
+    typer.Option(help="Weights of the trunk to begin with, .safetensors.", show_default=False),
+]
+
+
+def train_video_command(
+    clips: Clips,
+    out: Annotated[Path, typer.Option(help="File to write, .safetensors.")],
+    frames: FramesOption = "0:",
+    recipe: Recipe = "video-small",
+    start: Start = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint beside OUT.")
+    ] = False,
+    device: DeviceName = None,
+    precision: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make pairs.")] = 0,
+) -> None:
+    """Train an embedding of what moves in videos, followed by flow; no labels. Stop any time."""
+    chosen = _recipe(recipe)
+    checkpoint, mined = out.with_suffix(".pt"), out.with_suffix(".patches.safetensors")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder for {out}")
+    if checkpoint.exists() and not resume and is_first_process():
+        raise ValueError(f"{checkpoint} is there already: --resume, or another --out")
+    videos = _videos(clips, frames)
+    made_from = " ".join([fingerprint(), *(video.fingerprint() for video in videos)])
+    try:
+        if resume and mined.exists():
+            patches = load_patches(mined, made_from)
+        else:
+            patches = _mine(videos, device, checked=False)
+            save_patches(mined, patches, made_from)
+        console.print(f"{len(patches)} patches of {patches.tracks} tracks")
+        network = train_video(
+            chosen,
+            patches,
+            checkpoint,
+            start=read_trunk(start) if start else None,
+            resume=resume,
+            device=str(choose_device(device)),
+            precision=precision,
+            workers=workers,
+            report=reporter(),
+        )
+    except KeyboardInterrupt:
+        console.print(f"stopped; --resume goes on from {checkpoint}")
+        raise typer.Exit(130) from None
+    if is_first_process():
+        save_embedding(out, Embedding(network, chosen.size, "cosine"))
+        console.print(f"weights in {out}")
+
+
+def eval_video(
+    clips: Clips,
+    weights: Annotated[Path, typer.Option(help="What train video wrote.")],
+    frames: FramesOption = "0:",
+    recipe: Recipe = "video-small",
+    start: Start = None,
+    apart: Annotated[
+        int, typer.Option(min=1, help="Frames between a query and what it should find.")
+    ] = 20,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="File for a picture of what is found.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    device: DeviceName = None,
+) -> None:
+    """Find what moves in other frames of videos, beside the untrained network and baselines.
+
+    What is the same thing is what two trackers agree about, by two kinds of flow: give frames that
+    training has not seen.
+    """
+    chosen, embedding = _recipe(recipe), load_embedding(weights, choose_device(device))
+    patches = _mine(_videos(clips, frames), device, checked=True)
+    initial = calibrated(
+        initial_network(chosen, read_trunk(start) if start else None), patches, chosen.size
+    )
+    found: dict[str, Tensor] = {name: make(patches) for name, make in BASELINES.items()}
+    found["initialisation"] = embed_patches(initial, patches, chosen.size)
+    found["trained"] = embed_patches(embedding.network, patches, embedding.size)
+    rows = {name: score_patches(embedded, patches, apart) for name, embedded in found.items()}
+    if picture is not None:
+        shown = {name: found[name] for name in ("initialisation", "trained")}
+        write_image(picture, retrieval_sheet(shown, patches, apart=apart))
+    if as_json:
+        plain = {n: {"R@1": r.recall_at_1.mean, "mAP": r.map.mean} for n, r in rows.items()}
+        typer.echo(json.dumps(plain, indent=2))
+        return
+    _print(rows, apart)
+
+
+def _recipe(name: str) -> VideoRecipe:
+    if name not in RECIPES:
+        raise ValueError(f"--recipe must be one of {', '.join(RECIPES)}, got {name!r}")
+    return RECIPES[name]
+
+
+def _videos(clips: list[str], frames: str) -> list[Frames]:
+    first, colon, stop = frames.partition(":")
+    if not colon or not all(part.strip().isdigit() for part in (first, stop) if part):
+        raise ValueError(f"--frames must be FIRST:STOP, such as 0:500 or 500:, got {frames!r}")
+    return [
+        read_frames(clip, start=int(first or 0), stop=int(stop) if stop else None) for clip in clips
+    ]
+
+
+def _mine(videos: list[Frames], device: str | None, checked: bool) -> TrackedPatches:
+    model = load(device=choose_device(device))
+
+    def network(first: Image, second: Image) -> NDArray[np.float32]:
+        # Refined, for the shapes: a network's flow alone is no sharper than its last level.
+        return estimate_flow(model, first, second, refine=True, precision="bfloat16")
+
+    cv2.setNumThreads(1)
+    total = sum(video.count or 0 for video in videos)
+    with progress_bar(transient=True) as bar:
+        task = bar.add_task("following what moves", total=total or None)
+        return mine_patches(
+            videos,
+            network,
+            checked_by=dis_refined if checked else None,
+            report=lambda clip, number: bar.advance(task),
+        )
+
+
+def _print(rows: dict[str, VideoScores], apart: int) -> None:
+    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
+    table.add_column("embedding", no_wrap=True)
+    table.add_column("R@1", justify="right", no_wrap=True)
+    table.add_column("mAP", justify="right", no_wrap=True)
+    for name, row in rows.items():
+        cells = (f"{100 * e.mean:.1f} ±{100 * e.margin:.1f}" for e in (row.recall_at_1, row.map))
+        table.add_row(name, *cells)
+    one = next(iter(rows.values()))
+    table.add_row("chance", f"{100 * one.chance:.1f}", "")
+    paper = Console(highlight=False, markup=False, emoji=False)
+    paper.print(table)
+    paper.print(
+        f"{one.queries} patches of {one.tracks} tracks, each searched among those of its track at "
+        f"least {apart} frames away\nand of what is certainly something else; means over tracks "
+        "± half a 95 % interval, percent."
+    )

@@ -1,0 +1,108 @@
+"""Horizontal bars beside each other: what a table says, at a glance."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from flowmatch._opencv import cv2
+from flowmatch.draw.flow import Picture, _text, _text_width
+
+_LETTERS, _BAR, _GAP, _MARGIN = 22.0, 18, 14, 24
+_COLOURS = ((46, 110, 182), (226, 132, 52), (70, 150, 90), (150, 90, 160))
+_GRID, _WHISKER = (225, 225, 225), (60, 60, 60)
+
+Bar = tuple[float, float]  # a value and half its interval; NaN where it is not known
+
+
+def bar_chart(
+    groups: Mapping[str, Sequence[Bar]],
+    names: Sequence[str],
+    *,
+    title: str = "",
+    width: int = 1200,
+) -> Picture:
+    """Draw percentages as bars with intervals, a row for each name, a colour for each group.
+
+    Args:
+        groups: By group, a value and half its interval for each name, shares in 0..1; NaN draws no
+            bar, or no interval.
+        names: Of the rows; ASCII.
+        title: Above.
+        width: Of the picture, pixels.
+
+    Returns:
+        Picture ``[H, W, 3]``; its height is as the rows need it.
+
+    Raises:
+        ValueError: There are no rows or groups, or a group has not one bar for each row, or a share
+            is out of range.
+
+    Example:
+        >>> bar_chart({"digits": [(0.5, 0.1), (0.7, 0.0)]}, ["one", "two"], width=400).shape
+        (156, 400, 3)
+    """
+    if not names or not groups or any(len(bars) != len(names) for bars in groups.values()):
+        raise ValueError(
+            f"expected a bar for each of {len(names)} names, "
+            f"got {[len(bars) for bars in groups.values()]}"
+        )
+    if any(not (math.isnan(v) or 0 <= v <= 1) for bars in groups.values() for v, _ in bars):
+        raise ValueError("values must be shares in 0..1")
+    row = len(groups) * _BAR + _GAP
+    top = round(_MARGIN + (2 * _LETTERS if title else 0) + 1.6 * _LETTERS)
+    left = _MARGIN + max(_text_width(name, _LETTERS) for name in names) + 12
+    # Beyond the longest bar the number has its place.
+    full = width - _MARGIN - _text_width("100.0", _LETTERS) - left
+    if full < 50:
+        raise ValueError(f"width must leave bars 50 pixels beside their names, got {width}")
+    height = round(top + len(names) * row + 1.5 * _LETTERS)
+    page = np.full((height, width, 3), 255, np.uint8)
+    if title:
+        _text(page, title, _MARGIN, _MARGIN + _LETTERS, 1.2 * _LETTERS)
+    _legend(page, list(groups), left, top - 0.8 * _LETTERS)
+    for percent in range(0, 101, 20):
+        x = round(left + full * percent / 100)
+        cv2.line(page, (x, top - 4), (x, height - round(1.4 * _LETTERS)), _GRID, 1)
+        label = f"{percent}"
+        at = x - _text_width(label, 0.8 * _LETTERS) / 2
+        _text(page, label, at, height - 0.5 * _LETTERS, 0.8 * _LETTERS)
+    for i, name in enumerate(names):
+        y = top + i * row
+        middle = y + len(groups) * _BAR / 2
+        start = left - 12 - _text_width(name, _LETTERS)
+        _text(page, name, start, middle + 0.32 * _LETTERS, _LETTERS)
+        for j, bars in enumerate(groups.values()):
+            _bar(page, bars[i], _COLOURS[j % len(_COLOURS)], round(left), y + j * _BAR, full)
+    return page
+
+
+def _bar(
+    page: Picture, bar: Bar, colour: tuple[int, int, int], left: int, top: int, full: float
+) -> None:
+    value, interval = bar
+    bottom, middle = top + _BAR - 3, top + (_BAR - 3) // 2
+    if math.isnan(value):
+        _text(page, "-", left + 6, bottom, 0.8 * _LETTERS)
+        return
+    end = round(left + full * value)
+    if end > left:
+        cv2.rectangle(page, (left, top), (end, bottom), colour, -1)
+    if interval > 0:  # which NaN is not
+        low, high = (
+            round(left + full * min(1.0, max(0.0, value + d))) for d in (-interval, interval)
+        )
+        cv2.line(page, (low, middle), (high, middle), _WHISKER, 1)
+        for x in (low, high):
+            cv2.line(page, (x, middle - 4), (x, middle + 4), _WHISKER, 1)
+        end = max(end, high)
+    _text(page, f"{100 * value:.1f}", end + 8, bottom, 0.8 * _LETTERS)
+
+
+def _legend(page: Picture, groups: list[str], left: float, baseline: float) -> None:
+    for j, group in enumerate(groups):
+        corner = round(left), round(baseline - 13)
+        other = round(left) + 14, round(baseline) + 1
+        cv2.rectangle(page, corner, other, _COLOURS[j % len(_COLOURS)], -1)
+        _text(page, group, left + 22, baseline, _LETTERS)
+        left += 22 + _text_width(group, _LETTERS) + 30

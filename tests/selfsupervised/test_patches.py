@@ -1,0 +1,90 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from flowmatch.selfsupervised.patches import TrackedPatches, load_patches, save_patches
+from flowmatch.selfsupervised.tracks import Track, find_tracks
+
+
+def track(first, last, x, *, y=0, every=5, grey=0):
+    frames = list(range(first, last))
+    boxes = [(float(x), float(y), 10.0, 20.0)] * len(frames)
+    kept = {n: np.full((8, 8, 3), grey, np.uint8) for n in frames if n % every == 0}
+    return Track(frames, boxes, kept)
+
+
+@pytest.fixture
+def patches():
+    # 0 and 1 at once and apart; 2 later; 3 touches 2; 4 in another video; 5 has one patch only.
+    first = [track(0, 20, 0), track(0, 20, 50), track(20, 40, 0), track(20, 40, 9)]
+    return TrackedPatches.of([[*first, track(21, 29, 200)], [track(0, 20, 0)]])
+
+
+def test_what_is_certainly_different(patches):
+    assert patches.tracks == 5 and len(patches) == 20
+    different = patches.different()
+    expected = np.zeros((5, 5), bool)
+    for a, b in ((0, 1), (0, 4), (1, 4), (2, 4), (3, 4)):
+        expected[a, b] = expected[b, a] = True
+    assert (different == expected).all()
+
+
+def test_what_two_trackers_agree_about(patches):
+    # The other one follows 0 a little to the side, loses 1 at once, and takes 2 for 3.
+    others = [
+        [track(0, 20, 2), track(0, 3, 50), track(10, 40, 9)],
+        [track(0, 11, 0, y=3)],
+    ]
+    kept = patches.agreed(others)
+    assert kept.tracks == 3
+    assert [int((kept.track == i).sum()) for i in range(3)] == [4, 4, 3]
+    assert kept.box[kept.track == 1][0, 0] == 9  # that was 3
+    assert kept.clip.tolist() == [0] * 8 + [1] * 3
+    with pytest.raises(ValueError, match="agree about nothing"):
+        patches.agreed([[], []])
+
+
+def test_file_gives_back_what_was_written(patches, tmp_path):
+    path = tmp_path / "mined.safetensors"
+    save_patches(path, patches, "clip 1")
+    found = load_patches(path, "clip 1")
+    for name in ("patches", "track", "clip", "frame", "box"):
+        assert np.array_equal(getattr(found, name), getattr(patches, name))
+    with pytest.raises(ValueError, match="mined from other videos"):
+        load_patches(path, "clip 2")
+    with pytest.raises(FileNotFoundError, match="no file of patches"):
+        load_patches(tmp_path / "none.safetensors", "clip 1")
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match="not a whole file of patches"):
+        load_patches(path, "clip 1")
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("patches", torch.zeros(20, 8, 7, 3, dtype=torch.uint8)),
+        ("patches", torch.zeros(20, 8, 8, 3)),
+        ("track", torch.full((20,), 3)),
+        ("track", torch.zeros(19, dtype=torch.int64)),
+        ("box", torch.zeros(20, 3)),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(patches, tmp_path, name, wrong):
+    path = tmp_path / "mined.safetensors"
+    save_patches(path, patches, "clip")
+    tensors = load_file(path)
+    tensors[name] = wrong
+    save_file(tensors, path, {"tracks": json.dumps("clip")})
+    with pytest.raises(ValueError, match="does not hold patches and as many places"):
+        load_patches(path, "clip")
+
+
+def test_tracks_of_a_clip(moving):
+    frames, flow, _ = moving
+    found = TrackedPatches.of([find_tracks(frames, flow)])
+    assert found.tracks == 2 and found.different().tolist() == [[False, True], [True, False]]
+    with pytest.raises(ValueError, match="nothing that moves was followed"):
+        TrackedPatches.of([[]])
