@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
-from flowmatch.fragments.datasets import Entry, read_poses, write_log
+from flowmatch.fragments.datasets import Entry, write_log
 from flowmatch.fragments.keypoints import voxel_down
 from flowmatch.fragments.metrics import pair_information
 from flowmatch.fragments.refine import Matrix, inverse, move
 from flowmatch.fragments.volume import Surface, Volume
-from flowmatch.io import read_depth, read_intrinsics, write_cloud
+from flowmatch.io import read_depth, read_intrinsics, read_poses, write_cloud
 
 _LEAST_OVERLAP = 0.3  # of the points, within 3 cm: pairs that the benchmark asks for
 _SHARED = 0.03
