@@ -21,8 +21,8 @@ class PatchRecipe:
         arguments: Of the network's constructor.
         loss_arguments: Of the loss.
         points: Of an item; all items of a batch are each other's negatives.
-        pool: As in `SyntheticPatches`.
-        reuse: As in `SyntheticPatches`.
+        pool: As in `PatchPool`.
+        reuse: As in `PatchPool`.
         seed: Of the samples and of the network's first weights.
     """
 

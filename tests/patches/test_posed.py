@@ -7,7 +7,11 @@ from flowmatch._opencv import cv2
 from flowmatch.io import write_image
 from flowmatch.patches.keypoints import detect
 from flowmatch.patches.metrics import project
+from flowmatch.patches.networks import MODELS
 from flowmatch.patches.posed import Frame, PosedPatches, reproject
+from flowmatch.patches.recipes import RECIPES
+from flowmatch.patches.synthetic import SyntheticPatches
+from flowmatch.patches.train import samples_of
 from flowmatch.patches.views import project_keypoints
 
 CAMERA = np.array([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]])
@@ -112,6 +116,19 @@ def test_pairs(folder):
     assert (views.place[:, 0] == 0).all()
     np.testing.assert_allclose(views.place[:, 3], 100 * AWAY, atol=0.2)
     assert all((a == b).all() for a, b in zip(pairs, patches[0], strict=True))
+
+
+def test_what_training_takes(folder, photo):
+    recipe = RECIPES["2ch"]
+    network = MODELS["2ch"](**recipe.arguments)
+    alone = samples_of(recipe, [], network, folder)
+    assert isinstance(alone, PosedPatches)
+    assert (alone.size, alone.points, alone.magnification) == (64, recipe.points, 12)
+    both = samples_of(recipe, [photo], network, folder)
+    kinds = [type(source).__name__ for source in both.sources]
+    assert kinds == ["SyntheticPatches", "SyntheticPatches", "PosedPatches"]
+    nothing = samples_of(recipe, [], network)
+    assert isinstance(nothing, SyntheticPatches)
 
 
 def test_bad_folders(folder):
