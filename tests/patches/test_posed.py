@@ -143,5 +143,7 @@ def test_bad_folders(folder):
         PosedPatches(folder=folder)
     far = pose(0.0, 3.0).ravel().tolist()
     (folder / "poses.txt").write_text(text[0] + "\n" + " ".join(["1", *map(str, far)]))
-    with pytest.raises(ValueError, match="of 0 pairs whose cameras are close"):
+    with pytest.raises(
+        ValueError, match="expected frames that show the same, from cameras that are close"
+    ):
         PosedPatches(folder=folder).views(0)
