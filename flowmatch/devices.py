@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 def choose_device(name: str | torch.device | None = None) -> torch.device:
     """Return the device of that name, or the best there is.
@@ -73,3 +75,33 @@ def _status(field: str) -> int:
         if line.startswith(field):
             return int(line.split()[1])
     return 0
+
+
+def check_precision(precision: str) -> str:
+    """Return a key of `PRECISIONS`, or refuse it.
+
+    Raises:
+        ValueError: There is no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    return precision
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return a context in which convolutions and products are of a type.
+
+    Args:
+        device: Where they are computed.
+        precision: A key of `PRECISIONS`; ``"float32"`` changes nothing.
+
+    Raises:
+        ValueError: There is no such precision.
+
+    Example:
+        >>> with autocast(torch.device("cpu"), "bfloat16"):
+        ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+        torch.bfloat16
+    """
+    dtype = PRECISIONS[check_precision(precision)]
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flowmatch.cli.eval_stacks import eval_brown, eval_hpatches
-from flowmatch.cli.options import DeviceName, Magnification, progress_bar
+from flowmatch.cli.options import DeviceName, Magnification, Precision, progress_bar
 from flowmatch.cli.options import console as messages
 from flowmatch.devices import choose_device
 from flowmatch.patches.decide import find_similarity
@@ -80,6 +80,7 @@ def eval_patches(
     detector: Annotated[str, typer.Option(help="sift, orb or grid.")] = "sift",
     keypoints: Annotated[int, typer.Option(help="At most, in each image.")] = 2000,
     device: DeviceName = None,
+    precision: Precision = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     baselines: Annotated[bool, typer.Option(help="Also SIFT, RootSIFT and ORB (OpenCV).")] = True,
 ) -> None:
@@ -100,6 +101,7 @@ def eval_patches(
     else:
         assert folder is not None
         options = {"decisions": decisions, "detector": detector, "keypoints": keypoints}
+        options |= {"precision": precision}
         _eval_sequences(folder, methods, options, as_json, str(where))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import typer
 from rich.progress import TextColumn
 
-from flowmatch.cli.options import DeviceName, Magnification, console, progress_bar
+from flowmatch.cli.options import DeviceName, Magnification, Precision, console, progress_bar
 from flowmatch.devices import choose_device
 from flowmatch.draw import draw_matches
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
@@ -92,6 +92,7 @@ def match(
     ] = None,
     magnification: Magnification = None,
     device: DeviceName = None,
+    precision: Precision = "float32",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="With --pairs: compute again what is there.")
     ] = False,
@@ -107,6 +108,7 @@ def match(
         "mutual": mutual,
         "threshold": threshold,
         "magnification": magnification,
+        "precision": precision,
     }
     if pairs is None:
         _refuse(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import Unpack  # typing has it from Python 3.11 on; torch needs it too
 
-from flowmatch.devices import choose_device
+from flowmatch.devices import PRECISIONS, check_precision, choose_device
 from flowmatch.flow.baselines import dis
 from flowmatch.flow.fuse import fuse_flows
 from flowmatch.flow.networks.sizes import SMALLEST
@@ -20,7 +20,6 @@ from flowmatch.ops import warp
 Array = NDArray[Any]
 
 SMALLEST_TILE = 64
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class FlowBothWays(NamedTuple):
@@ -195,8 +194,7 @@ def check_options(
     precision: str, tile: int | None, overlap: int | None = None, zoom: float = 1.0
 ) -> None:
     """Refuse options of `estimate_flow` that are out of range, before anything is computed."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    check_precision(precision)
     if tile is not None and tile < SMALLEST_TILE:
         raise ValueError(f"tile must be at least {SMALLEST_TILE} pixels, got {tile}")
     if overlap is not None and not 0 <= overlap <= (tile or 2 * overlap) // 2:

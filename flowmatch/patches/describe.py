@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from flowmatch._opencv import cv2
+from flowmatch.devices import autocast, check_precision
 from flowmatch.patches.checkpoints import load, shipped
 from flowmatch.patches.compare import evaluating
 from flowmatch.patches.keypoints import (
@@ -39,6 +40,7 @@ def describe(
     *,
     magnification: float | None = None,
     batch: int | None = None,
+    precision: str = "float32",
 ) -> Tensor:
     """Describe the keypoints of an image.
 
@@ -51,13 +53,15 @@ def describe(
         magnification: Half a patch's side in scales of its keypoint, for networks; None takes what
             each was trained on.
         batch: How many patches to describe at once; None takes what suits the device.
+        precision: ``"float32"``, or ``"bfloat16"`` or ``"float16"`` for a network's convolutions:
+            about twice as fast where the processor has them, descriptors a hundredth off.
 
     Returns:
         Float32 ``[N, D]``, to be compared by l2; for ``"orb"`` uint8 ``[N, 32]``, to be compared by
         hamming. No gradients.
 
     Raises:
-        ValueError: There is no such descriptor or image.
+        ValueError: There is no such descriptor, image or precision.
 
     Example:
         >>> from flowmatch.patches.keypoints import detect
@@ -69,6 +73,7 @@ def describe(
         RootSIFT: Arandjelovic and Zisserman, Three Things Everyone Should Know to Improve Object
         Retrieval, CVPR 2012.
     """
+    check_precision(precision)
     if isinstance(network, str) and network not in CLASSICAL:
         network = _shipped(network)
     if isinstance(network, str):
@@ -90,9 +95,9 @@ def describe(
     )
     if len(patches) == 0:
         return torch.empty(0, network.dim, device=device)
-    with evaluating(network):
+    with evaluating(network), autocast(device, precision):
         parts = [network(patches[k : k + batch]) for k in range(0, len(patches), batch)]
-    return torch.cat(parts)
+    return torch.cat(parts).float()
 
 
 def find_descriptor(

@@ -42,6 +42,7 @@ def evaluate(
     decisions: Mapping[str, SimilarityNetwork] | None = None,
     detector: str = "sift",
     keypoints: int = 2000,
+    precision: str = "float32",
     report: Callable[[int, str], None] | None = None,
 ) -> Evaluation:
     """Compare descriptors on images with known homographies.
@@ -59,6 +60,7 @@ def evaluate(
         decisions: By name: networks that compare patches, of ``FIRST + NAME`` in the tables.
         detector: As in `detect`.
         keypoints: At most, in each image.
+        precision: Of networks that describe, as in `describe`.
         report: Called after each pair with how many are done and the name of this one.
 
     Returns:
@@ -92,8 +94,8 @@ def evaluate(
             described = {}
             for name, method in complete.items():
                 if (pair.first, name) not in known:
-                    known[pair.first, name] = _describe(method, images[0], points[0])
-                second = _describe(method, images[1], points[1])
+                    known[pair.first, name] = _describe(method, images[0], points[0], precision)
+                second = _describe(method, images[1], points[1], precision)
                 described[name] = known[pair.first, name], second
             scores = _score(described, decisions or {}, images, truth)
             measured += [(pair, name, score) for name, score in scores.items()]
@@ -110,11 +112,13 @@ def evaluate(
     )
 
 
-def _describe(method: Method, image: ArrayLike, points: Keypoints) -> tuple[Features, float]:
+def _describe(
+    method: Method, image: ArrayLike, points: Keypoints, precision: str
+) -> tuple[Features, float]:
     """Return features and the seconds that 8000 of them take."""
     network, magnification = method
     start = time.perf_counter()
-    descriptors = describe(network, image, points, magnification=magnification)
+    descriptors = describe(network, image, points, magnification=magnification, precision=precision)
     if descriptors.is_cuda:
         torch.cuda.synchronize(descriptors.device)
     return Features(points, descriptors), _for_many(start, len(points.xy))

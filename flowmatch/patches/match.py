@@ -74,6 +74,7 @@ def match_images(
     intrinsics: Intrinsics | None = None,
     magnification: float | None = None,
     batch: int | None = None,
+    precision: str = "float32",
 ) -> Matches:
     """Find which points of one image are which points of another.
 
@@ -97,6 +98,7 @@ def match_images(
         magnification: Half a patch's side in scales of its keypoint, for networks; None takes what
             each was trained on.
         batch: How many patches to describe at once; None takes what suits the device.
+        precision: As in `describe`.
 
     Returns:
         `Matches`, closest first, or with `decide` most similar first; perhaps none, and then
@@ -119,7 +121,9 @@ def match_images(
     features = []
     for image in (a, b):
         points = detect(image, detector, keypoints=keypoints)
-        descriptors = describe(network, image, points, magnification=magnification, batch=batch)
+        descriptors = describe(
+            network, image, points, magnification=magnification, batch=batch, precision=precision
+        )
         features.append(Features(points, descriptors))
     first, second = features
     pairs, distance = match_features(first, second, ratio=ratio, mutual=mutual)

@@ -57,6 +57,7 @@ class PairOptions:
         model: As there, without ``"essential"``.
         threshold: As there.
         magnification: As there.
+        precision: As there.
     """
 
     descriptor: str
@@ -69,6 +70,7 @@ class PairOptions:
     model: str | None = "fundamental"
     threshold: float = 3.0
     magnification: float | None = None
+    precision: str = "float32"
 
 
 @dataclass
@@ -144,7 +146,10 @@ class _Descriptions:
         image = read_image(self.root / name)
         options = self.options
         keypoints = detect(image, options.detector, keypoints=options.keypoints)
-        descriptors = describe(self.network, image, keypoints, magnification=options.magnification)
+        descriptors = describe(
+            self.network, image, keypoints,
+            magnification=options.magnification, precision=options.precision,
+        )  # fmt: skip
         self.known[name] = Features(keypoints, descriptors)
         if len(self.known) > self.most:
             self.known.popitem(last=False)

@@ -1,6 +1,6 @@
 """Pairs of patches from an RGB-D camera: depth and poses say which point is which in two frames."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +49,7 @@ class PosedPatches(PatchPool):
     """
 
     folder: Path
+    _poses: list[tuple[str, NDArray[np.float64]]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse a folder without frames, before anything is computed."""
@@ -56,6 +57,7 @@ class PosedPatches(PatchPool):
         poses = read_poses(self.folder)
         if len(poses) < 2:
             raise ValueError(f"{self.folder}: expected frames with poses, got {len(poses)}")
+        object.__setattr__(self, "_poses", poses)
 
     def views(self, number: int) -> Views:
         """Read pair of frames `number`; repeatable, and not kept.
@@ -63,26 +65,28 @@ class PosedPatches(PatchPool):
         Raises:
             ValueError: No two frames have points in common, or a file is damaged.
         """
-        poses, camera = read_poses(self.folder), read_intrinsics(self.folder / "intrinsics.txt")
-        near = _near(np.stack([pose for _, pose in poses]))
-        for attempt in range(_ATTEMPTS if len(near) else 0):
+        camera = read_intrinsics(self.folder / "intrinsics.txt")
+        poses = np.stack([pose for _, pose in self._poses])
+        for attempt in range(_ATTEMPTS):
             rng = np.random.default_rng([self.seed, 3, number, attempt])
-            first, second = (self._frame(*poses[k]) for k in near[rng.integers(len(near))])
-            views = _views(rng, first, second, camera)
-            if len(views.place) >= FEWEST:
-                return views
+            one = int(rng.integers(len(poses)))
+            near = _near(poses, one)
+            if len(near):
+                other = int(rng.choice(near))
+                first, second = (self._frame(*self._poses[k]) for k in (one, other))
+                views = _views(rng, first, second, camera)
+                if len(views.place) >= FEWEST:
+                    return views
         raise ValueError(
-            f"{self.folder}: expected frames that show the same: of {len(near)} pairs whose "
-            f"cameras are close, none of {_ATTEMPTS} had {FEWEST} keypoints in common"
+            f"{self.folder}: expected frames that show the same, from cameras that are close: "
+            f"{_ATTEMPTS} random ones had fewer than {FEWEST} keypoints in common with another"
         )
 
     def _frame(self, name: str, pose: NDArray[np.float64]) -> Frame:
         files = [self.folder / "color" / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES]
         picture = next((file for file in files if file.is_file()), files[0])
-        gray, depth = (
-            gray_image(read_image(picture)),
-            read_depth(self.folder / "depth" / f"{name}.png"),
-        )
+        gray = gray_image(read_image(picture))
+        depth = read_depth(self.folder / "depth" / f"{name}.png")
         if gray.shape != depth.shape:
             raise ValueError(
                 f"{picture}: expected a picture as large as its depth, {depth.shape}, "
@@ -91,11 +95,12 @@ class PosedPatches(PatchPool):
         return Frame(gray, depth, pose)
 
 
-def _near(poses: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the pairs of cameras ``[N, 2]`` that stand and look alike."""
-    apart = np.linalg.norm(poses[:, None, :3, 3] - poses[None, :, :3, 3], axis=2)
-    looks = poses[:, :3, 2] @ poses[:, :3, 2].T
-    return np.argwhere(np.triu((apart <= _MOVED) & (looks >= _TURNED), 1))
+def _near(poses: NDArray[np.float64], one: int) -> NDArray[np.int64]:
+    """Return which other cameras stand and look as one does."""
+    apart = np.linalg.norm(poses[:, :3, 3] - poses[one, :3, 3], axis=1)
+    near = (apart <= _MOVED) & (poses[:, :3, 2] @ poses[one, :3, 2] >= _TURNED)
+    near[one] = False
+    return np.flatnonzero(near)
 
 
 def _views(

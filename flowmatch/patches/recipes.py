@@ -21,8 +21,8 @@ class PatchRecipe:
         arguments: Of the network's constructor.
         loss_arguments: Of the loss.
         points: Of an item; all items of a batch are each other's negatives.
-        pool: As in `SyntheticPatches`.
-        reuse: As in `SyntheticPatches`.
+        pool: As in `PatchPool`.
+        reuse: As in `PatchPool`.
         seed: Of the samples and of the network's first weights.
     """
 
@@ -57,6 +57,18 @@ _OURS: Mapping[str, PatchRecipe] = {
         {"width": 0.5, "dropout": 0.0, "magnification": 12.0},
         {"second_order": 0.5},
         points=96,
+    ),
+    # What may follow it: frames of an RGB-D camera mixed in.
+    "hardnet-half-more": PatchRecipe(
+        "hardnet",
+        Schedule(steps=1200, batch=3, learning_rate=1e-3, clip=10.0),
+        "triplet",
+        {"width": 0.5, "dropout": 0.0, "magnification": 12.0},
+        {"second_order": 0.5},
+        points=96,
+        pool=64,
+        reuse=6,
+        seed=1,
     ),
     # The networks and the loss of DeepCompare; five minutes each on one core.
     **{

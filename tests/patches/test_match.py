@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from flowmatch.patches.describe import describe
 from flowmatch.patches.keypoints import Keypoints, detect
 from flowmatch.patches.match import Features, fit_geometry, match_features, match_images
 from flowmatch.patches.networks import HardNet, SiamBranch
@@ -149,6 +150,17 @@ def test_without_a_model_all_are_inliers(views):
     assert len(matches.pairs) > 30
 
 
+def test_half_precision_describes_nearly_the_same(views):
+    points = detect(views[0], keypoints=40)
+    exact, near = (
+        describe("default", views[0], points, precision=name) for name in ("float32", "bfloat16")
+    )
+    assert near.dtype == torch.float32
+    assert 0 < (exact - near).norm(dim=1).max() < 0.05
+    matches = match_images("default", *views, keypoints=100, precision="bfloat16")
+    assert matches.inlier.sum() > 40
+
+
 def test_too_few_for_a_model():
     points = Keypoints(np.eye(3, 2, dtype=np.float32), *np.ones((3, 3), np.float32))
     pairs = np.stack([np.arange(3)] * 2, axis=1)
@@ -163,6 +175,7 @@ def test_refusals(photo):
         ({"model": "essential"}, r"needs intrinsics, \[3, 3\] for both images, got none"),
         ({"threshold": 0.0}, "threshold must be a positive number of pixels, got 0.0"),
         ({"ratio": 2.0}, "0 < ratio <= 1"),
+        ({"precision": "int8"}, "precision must be one of float32, bfloat16, float16, got 'int8'"),
     ):
         with pytest.raises(ValueError, match=reason):
             match_images("rootsift", photo, photo, keypoints=50, **options)

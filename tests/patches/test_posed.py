@@ -7,7 +7,11 @@ from flowmatch._opencv import cv2
 from flowmatch.io import write_image
 from flowmatch.patches.keypoints import detect
 from flowmatch.patches.metrics import project
+from flowmatch.patches.networks import MODELS
 from flowmatch.patches.posed import Frame, PosedPatches, reproject
+from flowmatch.patches.recipes import RECIPES
+from flowmatch.patches.synthetic import SyntheticPatches
+from flowmatch.patches.train import samples_of
 from flowmatch.patches.views import project_keypoints
 
 CAMERA = np.array([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]])
@@ -114,6 +118,19 @@ def test_pairs(folder):
     assert all((a == b).all() for a, b in zip(pairs, patches[0], strict=True))
 
 
+def test_what_training_takes(folder, photo):
+    recipe = RECIPES["2ch"]
+    network = MODELS["2ch"](**recipe.arguments)
+    alone = samples_of(recipe, [], network, folder)
+    assert isinstance(alone, PosedPatches)
+    assert (alone.size, alone.points, alone.magnification) == (64, recipe.points, 12)
+    both = samples_of(recipe, [photo], network, folder)
+    kinds = [type(source).__name__ for source in both.sources]
+    assert kinds == ["SyntheticPatches", "SyntheticPatches", "PosedPatches"]
+    nothing = samples_of(recipe, [], network)
+    assert isinstance(nothing, SyntheticPatches)
+
+
 def test_bad_folders(folder):
     with pytest.raises(FileNotFoundError, match="poses.txt does not exist"):
         PosedPatches(folder=folder / "color")
@@ -126,5 +143,7 @@ def test_bad_folders(folder):
         PosedPatches(folder=folder)
     far = pose(0.0, 3.0).ravel().tolist()
     (folder / "poses.txt").write_text(text[0] + "\n" + " ".join(["1", *map(str, far)]))
-    with pytest.raises(ValueError, match="of 0 pairs whose cameras are close"):
+    with pytest.raises(
+        ValueError, match="expected frames that show the same, from cameras that are close"
+    ):
         PosedPatches(folder=folder).views(0)
