@@ -84,7 +84,10 @@ def register_command(
     voxel: Annotated[
         float | None, typer.Option(help="Down-sampling, metres; else by the scans' size.")
     ] = None,
-    keypoints: Annotated[int, typer.Option(help="Points of a scan that are described.")] = 5000,
+    keypoints: Annotated[
+        int | None,
+        typer.Option(help="Points of a scan that are described; else 5000, by a network 2500."),
+    ] = None,
     sampling: Annotated[str, typer.Option(help="Of keypoints: uniform or iss.")] = "uniform",
     refine: Annotated[str, typer.Option(help="auto, gicp (small-gicp), icp or none.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of keypoints and RANSAC.")] = 0,

@@ -6,7 +6,10 @@ from scipy.spatial.transform import Rotation
 
 from flowmatch.fragments import MODELS, RegisterOptions, refine_motion, register
 from flowmatch.fragments.agreement import agreement, rarity
+from flowmatch.fragments.keypoints import voxel_down
+from flowmatch.fragments.normals import estimate_normals
 from flowmatch.fragments.refine import Refiner, inverse, move
+from flowmatch.fragments.register import prepare
 from flowmatch.io import read_cloud
 from tests.fragments.scenes import balls, errors, motion, part, room
 
@@ -108,6 +111,18 @@ def test_balance_gives_each_direction_its_share():
     np.testing.assert_allclose(shares, 100)
 
 
+def test_a_network_describes_fewer_points(monkeypatch):
+    # By its dictionary: the module's name in the package is the function's.
+    monkeypatch.setitem(prepare.__globals__, "_KEYPOINTS", 7)
+    cloud = np.random.default_rng(0).uniform(size=(300, 3))
+    network = MODELS["slim"](1, 3)
+    assert prepare(network, cloud, 0.1).descriptors.shape == (7, 3)
+    assert prepare(network, cloud, 0.1, RegisterOptions(keypoints=5)).descriptors.shape == (5, 3)
+    assert prepare("fpfh", cloud, 0.1).descriptors.shape[0] > 200
+    with pytest.raises(ValueError, match="at least 3 keypoints, 1 trial .* got 2, 400000"):
+        RegisterOptions(keypoints=2)
+
+
 def test_refusals():
     cloud = np.random.default_rng(0).normal(size=(50, 3))
     with pytest.raises(ValueError, match="each scan needs 10 points, got 50 and 3"):
@@ -140,3 +155,22 @@ def test_indoor_pair(shared_data):
     # The recorded motion is itself some centimetres from where the surfaces meet best.
     assert distance < 0.12
     assert inverse(found.motion)[3].tolist() == [0, 0, 0, 1]
+
+
+def test_where_the_surfaces_of_the_indoor_pair_meet(shared_data):
+    """Refinement leaves even the recorded motion, for one that fits better from either side."""
+    folder = shared_data / "registration" / "indoor_pair"
+    if not folder.is_dir():
+        pytest.skip("registration/indoor_pair is not here")
+    ends = [voxel_down(read_cloud(folder / f"{name}.npy"), 0.04) for name in ("src", "ref")]
+    normals = [estimate_normals(points, 0.1, viewpoint=[0, 0, 0]) for points in ends]
+    truth = np.load(folder / "gt.npy").astype(float)
+    there = refine_motion(*ends, truth, 0.1, method="icp")
+    back = inverse(refine_motion(*ends[::-1], inverse(truth), 0.1, method="icp"))
+    shared = agreement(ends[0], normals[0], ends[1], normals[1], truth, 0.05)
+    for found in (there, back):
+        fit = agreement(ends[0], normals[0], ends[1], normals[1], found, 0.05)
+        assert fit.rmse < 0.9 * shared.rmse
+        middle = [-0.47, -0.41, 2.22]  # of the overlap
+        apart = np.linalg.norm(move(found, [middle]) - move(truth, [middle]))
+        assert 0.03 < apart < 0.08

@@ -155,6 +155,18 @@ def test_threads_and_the_order_of_points_do_not_change_the_bits():
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_few_and_many_points_give_the_same_bits(dtype, device):
+    """The kernel goes another way where points are many; the same ones again change nothing."""
+    points, centres = cloud((700, 3), dtype, device)
+    frames = rotations(3, dtype, device)
+    few, many = (
+        distance_field(points.repeat(times, 1), centres, size=12, frames=frames)
+        for times in (1, 100)
+    )
+    assert torch.equal(few, many) and few.max() > 0.5
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_any_geometry(data):
