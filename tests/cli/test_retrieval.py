@@ -7,8 +7,10 @@ import pytest
 from skimage import data
 
 from flowmatch._opencv import cv2
-from flowmatch.cli import main
+from flowmatch.cli import eval_retrieval, main
 from flowmatch.io import read_image, write_image
+from flowmatch.retrieval.train import RECIPES, RetrievalRecipe
+from flowmatch.training import Schedule
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +75,48 @@ def test_refusals_are_one_line(indexed, query, tmp_path, capsys):
         assert main(words) == 2
         [line] = capsys.readouterr().err.strip().splitlines()
         assert line.startswith("error: ") and expected in line
+
+
+@pytest.fixture
+def views(tmp_path):
+    """Three photographs, twice each, the second time from another side."""
+    (tmp_path / "pictures").mkdir()
+    turn = cv2.getRotationMatrix2D((150, 150), 10, 1.1)
+    for name in ("chelsea", "astronaut", "coffee"):
+        whole = np.ascontiguousarray(getattr(data, name)()[:300, :300])
+        moved = cv2.warpAffine(whole, turn, (300, 300), borderMode=cv2.BORDER_REFLECT)
+        for side, picture in (("a", whole), ("b", moved)):
+            write_image(tmp_path / "pictures" / f"{name}-{side}.png", picture)
+    return tmp_path
+
+
+def test_learn_index_search(views, capsys, monkeypatch):
+    tiny = RetrievalRecipe(Schedule(2, batch=2), rounds=1, negatives=1, size=32)
+    monkeypatch.setitem(RECIPES, "tiny", tiny)
+    folder, runs, index = views / "pictures", views / "runs", views / "i.safetensors"
+    words = ["train", "retrieval", str(folder), "--out", str(runs), "--recipe", "tiny"]
+    assert main([*words, "--workers", "0"]) == 0
+    err = capsys.readouterr().err
+    assert "3 verified pairs among 6 pictures of 3 things" in err
+    assert "round 1/1  step 2/2" in err
+    assert main(words) == 2
+    assert "holds a run of tiny already: --resume" in capsys.readouterr().err
+    weights = ["--weights", str(runs / "tiny.safetensors")]
+    assert main(["index", str(folder), "-o", str(index), *weights]) == 0
+    query = str(folder / "chelsea-b.png")
+    capsys.readouterr()
+    assert main(["search", query, "-i", str(index), "-k", "2", *weights]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("chelsea-b.png")
+    assert main(["search", query, "-i", str(index)]) == 2
+    assert "give those weights" in capsys.readouterr().err
+    assert main(["train", "retrieval", str(folder), "--out", "o", "--recipe", "no"]) == 2
+
+
+def test_eval(views, capsys, monkeypatch):
+    monkeypatch.setattr(eval_retrieval, "_VLAD", ("rootsift",))
+    words = ["eval", "retrieval", str(views / "pictures"), "--views", "2", "--json"]
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)["methods"]
+    assert set(found) == {"vlad rootsift"}
+    assert 0 < found["vlad rootsift"]["mean_ap"] <= 1
+    assert found["vlad rootsift"]["dim"] == 64 * 128
