@@ -48,6 +48,14 @@ def search(
     augment: Annotated[
         int, typer.Option(min=0, help="Average what is indexed with that many neighbours.")
     ] = 0,
+    approximate: Annotated[
+        bool | None,
+        typer.Option(
+            "--approximate/--exact",
+            help="Search by faiss in the nearest cells only; else above 500,000 pictures.",
+            show_default=False,
+        ),
+    ] = None,
     descriptor: Annotated[
         str,
         typer.Option(help="The file of weights, if the index was made with one."),
@@ -71,7 +79,7 @@ def search(
         find_network(weights, device) if weights else None,
     )
     describer.restore(content.state)
-    searcher = Searcher(content, augment=augment)
+    searcher = Searcher(content, augment=augment, approximate=approximate)
     most = 50 if verify else count
     results = searcher.search(describer(query), max(most, count), expand=expand)
     if verify:

@@ -1,6 +1,8 @@
 """``flowmatch index`` and ``flowmatch search``: a changed copy is found among others."""
 
+import importlib.util
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -47,8 +49,19 @@ def test_the_copy_is_found(indexed, query, capsys):
     assert read_image(targets[0]).shape == (2 * 266 + 8, 4 * 248 + 8, 3)
     assert json.loads(targets[1].read_text())["results"][0]["name"] == "astronaut.png"
     assert targets[2].read_text().splitlines()[1].startswith("1,astronaut.png,")
-    assert main(["search", query, *index, "-k", "2", "--expand", "1"]) == 0
-    assert capsys.readouterr().out.splitlines()[0].endswith("\t\tastronaut.png")
+    for more in (["--expand", "1"], ["--augment", "1"], ["--exact"]):
+        assert main(["search", query, *index, "-k", "2", *more]) == 0
+        assert capsys.readouterr().out.splitlines()[0].endswith("\t\tastronaut.png")
+
+
+def test_approximate_needs_faiss(indexed, query, capsys, monkeypatch):
+    index = ["-i", str(indexed / "i.safetensors"), "-k", "1", "--approximate"]
+    if importlib.util.find_spec("faiss"):
+        assert main(["search", query, *index]) == 0
+        assert capsys.readouterr().out.splitlines()[0].endswith("\t\tastronaut.png")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert main(["search", query, *index]) == 2
+    assert "approximate search needs faiss: pip install faiss-cpu" in capsys.readouterr().err
 
 
 def test_update_says_what_it_did(indexed, capsys):
