@@ -9,12 +9,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from flowmatch.align import load as load_align
 from flowmatch.align.synthetic import find_photos
 from flowmatch.cli.match import descriptor_name, descriptor_network
 from flowmatch.cli.options import DeviceName, WeightsFile, progress_bar
+from flowmatch.devices import choose_device
 from flowmatch.retrieval.describe import Describer, TrunkDescriber, VladDescriber
 from flowmatch.retrieval.evaluate import Scores, evaluate, make_gallery
-from flowmatch.retrieval.network import find_network
+from flowmatch.retrieval.network import RetrievalNet, find_network
 
 _VLAD = ("rootsift", "hardnet-half")
 
@@ -33,6 +35,8 @@ def eval_retrieval(
         f"vlad {name}": VladDescriber(descriptor_network(name, device), name=descriptor_name(name))
         for name in _VLAD
     }
+    begun = RetrievalNet.from_trunk(load_align().get_submodule("trunk")).to(choose_device(device))
+    describers["trunk of align"] = TrunkDescriber.of_network(begun.eval(), "align", whiten=False)
     if weights:
         network, name = find_network(weights, device)
         describers |= {

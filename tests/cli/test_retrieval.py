@@ -130,6 +130,6 @@ def test_eval(views, capsys, monkeypatch):
     words = ["eval", "retrieval", str(views / "pictures"), "--views", "2", "--json"]
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out)["methods"]
-    assert set(found) == {"vlad rootsift"}
+    assert set(found) == {"vlad rootsift", "trunk of align"}
     assert 0 < found["vlad rootsift"]["mean_ap"] <= 1
     assert found["vlad rootsift"]["dim"] == 64 * 128
