@@ -29,8 +29,8 @@ def test_commands_exist():
     commands = set(
         re.findall(
             r"flowmatch (flow|match|stitch|register|fuse|align|index|search|"
-            r"eval (?:flow|patches|fragments|similarity|align)|"
-            r"train (?:flow|patches|similarity|align|fragments)|"
+            r"eval (?:flow|patches|fragments|similarity|align|retrieval|video)|"
+            r"train (?:flow|patches|similarity|align|fragments|retrieval|video)|"
             r"synth (?:flow|patches)|weights convert|bench|info)",
             README,
         )

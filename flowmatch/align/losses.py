@@ -1,4 +1,4 @@
-"""Losses of geometric matching: transforms by a grid of points, scores by the true matches."""
+"""Losses of geometric matching: of transforms by a grid of points, of scores by true matches."""
 
 from collections.abc import Sequence
 

@@ -210,8 +210,8 @@ class AlignNet(nn.Module):
         Returns:
             ``[B, h * h, h * h]``: the second picture's position, then the first one's.
         """
-        one, other = (self.trunk(self._prepare(image)) for image in (first, second))
-        return match_scores(one, other, self.log_sharpness.exp())
+        a, b = (self.trunk(self._prepare(image)) for image in (first, second))
+        return match_scores(a, b, self.log_sharpness.exp())
 
     def _fit(self, kind: int, target: Tensor, features: Tensor) -> Tensor:
         h, w = features.shape[-2:]

@@ -42,7 +42,7 @@ def structure(image: Tensor) -> Tensor:
 
 
 def _mean_around(values: Tensor) -> Tensor:
-    """Return the mean over a square neighbourhood, one axis after the other: 16 times less."""
+    """Return the mean over a square neighbourhood, one axis after the other: 16 times less work."""
     reach = _NEIGHBOURHOOD // 2
     for kernel, padding in (((_NEIGHBOURHOOD, 1), (reach, 0)), ((1, _NEIGHBOURHOOD), (0, reach))):
         values = F.avg_pool2d(values, kernel, 1, padding, count_include_pad=False)
@@ -66,7 +66,7 @@ class SmallTrunk(nn.Module):
         super().__init__()
         if front not in FRONTS:
             raise ValueError(f"front must be one of {', '.join(FRONTS)}, got {front!r}")
-        self.front = front
+        self.width, self.front = width, front
         layers: list[nn.Module] = []
         before = 3
         for channels, stride in (

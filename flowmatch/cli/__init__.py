@@ -11,6 +11,7 @@ from flowmatch.cli import (
     eval,
     eval_align,
     eval_patches,
+    eval_retrieval,
     eval_similarity,
     flow,
     fuse,
@@ -26,6 +27,7 @@ from flowmatch.cli import (
     train,
     train_align,
     train_fragments,
+    train_retrieval,
     video,
     weights,
 )
@@ -56,6 +58,8 @@ app.command("align")(align.align_command)
 eval.eval_app.command("align")(eval_align.eval_align)
 train.train_app.command("fragments")(train_fragments.train_fragments_command)
 synth.synth_app.command("fragments")(synth_fragments.synth_fragments)
+eval.eval_app.command("retrieval")(eval_retrieval.eval_retrieval)
+train.train_app.command("retrieval")(train_retrieval.train_retrieval_command)
 app.add_typer(eval.eval_app, name="eval")
 train.train_app.command("align")(train_align.train_align_command)
 app.add_typer(train.train_app, name="train")

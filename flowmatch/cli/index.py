@@ -8,7 +8,7 @@ from rich.progress import TextColumn
 
 from flowmatch.cli.match import descriptor_name, descriptor_network
 from flowmatch.cli.options import DeviceName, console, progress_bar
-from flowmatch.retrieval.describe import VladDescriber
+from flowmatch.retrieval.describe import Describer, TrunkDescriber, VladDescriber
 from flowmatch.retrieval.index import (
     Index,
     IndexReport,
@@ -16,6 +16,7 @@ from flowmatch.retrieval.index import (
     list_pictures,
     update_index,
 )
+from flowmatch.retrieval.network import find_network
 
 _SHOWN = 20  # unreadable pictures that are listed; the index knows all
 FAILURES = TextColumn("{task.fields[failed]}")
@@ -29,6 +30,10 @@ def index(
     descriptor: Annotated[
         str, typer.Option(help="rootsift, sift, or a file of published weights.")
     ] = "rootsift",
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="What flowmatch train retrieval wrote, instead.", show_default=False),
+    ] = None,
     words: Annotated[int, typer.Option(min=1, help="Visual words, learnt from the folder.")] = 64,
     keypoints: Annotated[int, typer.Option(min=1, help="At most, in each picture.")] = 1000,
     side: Annotated[int, typer.Option(min=32, help="Pixels that pictures are shrunk to.")] = 640,
@@ -41,14 +46,18 @@ def index(
     Pictures that are described already are not described again, unless they have changed. It may
     be interrupted; the same command goes on.
     """
-    describer = VladDescriber(
-        descriptor_network(descriptor, device),
-        name=descriptor_name(descriptor),
-        words=words,
-        keypoints=keypoints,
-        side=side,
-        seed=seed,
-    )
+    describer: Describer
+    if weights:
+        describer = TrunkDescriber.of_network(*find_network(weights, device))
+    else:
+        describer = VladDescriber(
+            descriptor_network(descriptor, device),
+            name=descriptor_name(descriptor),
+            words=words,
+            keypoints=keypoints,
+            side=side,
+            seed=seed,
+        )
     check_index_name(output)  # and the folder, before a bar says that work began
     list_pictures(folder)
     latest = IndexReport()

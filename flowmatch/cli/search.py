@@ -8,8 +8,9 @@ import typer
 from flowmatch.cli.match import descriptor_network
 from flowmatch.cli.options import DeviceName, console
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
-from flowmatch.retrieval.describe import VladDescriber
+from flowmatch.retrieval.describe import describer_of
 from flowmatch.retrieval.index import read_index
+from flowmatch.retrieval.network import find_network
 from flowmatch.retrieval.search import (
     RESULT_SUFFIXES,
     Searcher,
@@ -47,10 +48,22 @@ def search(
     augment: Annotated[
         int, typer.Option(min=0, help="Average what is indexed with that many neighbours.")
     ] = 0,
+    approximate: Annotated[
+        bool | None,
+        typer.Option(
+            "--approximate/--exact",
+            help="Search by faiss in the nearest cells only; else above 500,000 pictures.",
+            show_default=False,
+        ),
+    ] = None,
     descriptor: Annotated[
         str,
         typer.Option(help="The file of weights, if the index was made with one."),
     ] = "rootsift",
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="And that of flowmatch train retrieval.", show_default=False),
+    ] = None,
     device: DeviceName = None,
 ) -> None:
     """Find pictures that show the same thing: score, points that agree, name."""
@@ -60,9 +73,13 @@ def search(
         raise ValueError(f"-o must end in one of {', '.join(known)}, got {', '.join(wrong)}")
     query = read_image(picture)
     content = read_index(index)
-    describer = VladDescriber.from_about(content.about, descriptor_network(descriptor, device))
+    describer = describer_of(
+        content.about,
+        descriptor_network(descriptor, device),
+        find_network(weights, device) if weights else None,
+    )
     describer.restore(content.state)
-    searcher = Searcher(content, augment=augment)
+    searcher = Searcher(content, augment=augment, approximate=approximate)
     most = 50 if verify else count
     results = searcher.search(describer(query), max(most, count), expand=expand)
     if verify:

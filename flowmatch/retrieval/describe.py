@@ -15,6 +15,7 @@ from flowmatch.patches import describe, detect
 from flowmatch.patches.compare import evaluating
 from flowmatch.patches.describe import device_of
 from flowmatch.patches.networks import DescriptorNetwork
+from flowmatch.retrieval.network import RetrievalNet
 from flowmatch.retrieval.pooling import GeM
 from flowmatch.retrieval.vocabulary import kmeans, vlad
 from flowmatch.retrieval.whitening import Whitening
@@ -22,7 +23,9 @@ from flowmatch.retrieval.whitening import Whitening
 SCALES = (1.0, 2**-0.5, 0.5)  # at which Radenovic et al. describe a picture
 _CLASSICAL = ("rootsift", "sift")
 _VLAD = r"vlad (.+) words=(\d{1,9}) keypoints=(\d{1,9}) side=(\d{1,9}) seed=(-?\d{1,18})"
+_TRUNK = "trunk "
 _MOST_POINTS = 100_000  # local descriptors that a vocabulary is learnt from
+_NETWORK_SIDE = 256  # pixels of the longer side, twice what the small recipe learns from
 _SMALLEST = 32  # side below which a trunk has nothing left to pool
 
 
@@ -145,8 +148,21 @@ class VladDescriber:
         Raises:
             ValueError: Fewer keypoints are found than there are to be words.
         """
-        found = [self.local(image) for image in images]
-        points = torch.cat(found) if found else torch.empty(0, 1)
+        self.vocabulary = self.vocabulary_of([self.local(image) for image in images])
+
+    def vocabulary_of(self, found: Sequence[Tensor]) -> Tensor:
+        """Make visual words of the local descriptors of some pictures.
+
+        Args:
+            found: ``[N, D]`` of each.
+
+        Returns:
+            ``[words, D]``.
+
+        Raises:
+            ValueError: There are fewer descriptors than there are to be words.
+        """
+        points = torch.cat(list(found)) if found else torch.empty(0, 1)
         if len(points) < self.words:
             raise ValueError(
                 f"{self.words} words need as many keypoints, got {len(points)} in {len(found)} "
@@ -156,7 +172,7 @@ class VladDescriber:
             generator = torch.Generator().manual_seed(self.seed)
             kept = torch.randperm(len(points), generator=generator)[:_MOST_POINTS]
             points = points[kept.to(points.device)]
-        self.vocabulary = kmeans(points, self.words, seed=self.seed)
+        return kmeans(points, self.words, seed=self.seed)
 
     def state(self) -> dict[str, Tensor]:
         """Return the vocabulary."""
@@ -222,7 +238,27 @@ class TrunkDescriber:
         self.pooling = (GeM() if pooling is None else pooling).to(device_of(trunk))
         self.whitening, self.scales, self.power, self.side = whitening, scales, power, side
         kinds = f"{type(self.pooling).__name__} scales={list(scales)} power={power} side={side}"
-        self.about = f"trunk {name} {kinds} whitening={whitening is not None}"
+        self.about = f"{_TRUNK}{name} {kinds} whitening={whitening is not None}"
+
+    @classmethod
+    def of_network(
+        cls, network: RetrievalNet, name: str, *, whiten: bool = True
+    ) -> "TrunkDescriber":
+        """Describe by a network of ``flowmatch train retrieval``, at three scales.
+
+        Args:
+            network: Such a network.
+            name: What its weights are.
+            whiten: Whether its whitening is applied.
+        """
+        return cls(
+            network.maps,
+            name=name,
+            pooling=network.pooling,
+            whitening=network.whitening if whiten else None,
+            scales=SCALES,
+            side=_NETWORK_SIDE,
+        )
 
     def fit(self, images: Iterable[NDArray[np.uint8]]) -> None:
         """Do nothing: trunk, pooling and whitening come learnt."""
@@ -247,6 +283,31 @@ class TrunkDescriber:
         if self.whitening is not None:
             found = self.whitening.apply(found)
         return found[0].float().cpu()
+
+
+def describer_of(
+    about: str,
+    descriptor: DescriptorNetwork | str = "rootsift",
+    network: tuple[RetrievalNet, str] | None = None,
+) -> Describer:
+    """Make again the describer that an index was made by.
+
+    Args:
+        about: What the index says.
+        descriptor: The local network, if it was one.
+        network: The network of whole pictures and its name, if it was one (`find_network`).
+
+    Raises:
+        ValueError: The index was made by something else, or needs a network.
+    """
+    if network is None:
+        if about.startswith(_TRUNK):
+            raise ValueError(f"the index was made by {about!r}: give those weights")
+        return VladDescriber.from_about(about, descriptor)
+    describer = TrunkDescriber.of_network(*network)
+    if describer.about != about:
+        raise ValueError(f"the index was made by {about!r}, not by {describer.about!r}")
+    return describer
 
 
 def describe_scales(

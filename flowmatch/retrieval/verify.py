@@ -47,33 +47,61 @@ class Verifier:
     ) -> None:
         self.descriptor, self.keypoints = descriptor, keypoints
         self.side, self.threshold = side, threshold
-        self.query = self._features(query)
+        self.query = self.features(query)
 
-    def _features(self, image: ArrayLike) -> Features:
-        small = at_most(image, self.side)
-        points = detect(small, "sift", keypoints=self.keypoints)
-        return Features(points, describe(self.descriptor, small, points))
+    def features(self, image: ArrayLike) -> Features:
+        """Find and describe the points of a picture, as large as it is shrunk to."""
+        return local_features(image, self.descriptor, keypoints=self.keypoints, side=self.side)
 
     def match(self, image: ArrayLike) -> Matches:
         """Match the query to a picture, both as large as they are shrunk to."""
-        other = self._features(image)
-        pairs, distance = match_features(self.query, other)
-        return fit_geometry(
-            self.query.keypoints, other.keypoints, pairs, distance, threshold=self.threshold
-        )
+        return _match(self.query, self.features(image), self.threshold)
 
     def inliers(self, image: ArrayLike) -> int:
-        """Count what agrees on a homography; 0 where that folds or squeezes the picture.
+        """Count what agrees on a homography, see `count_inliers`."""
+        return count_inliers(self.query, self.features(image), self.threshold)
 
-        Some matches agree on a homography between any two pictures: most often one that puts all
-        points in the same place.
-        """
-        found = self.match(image)
-        if found.matrix is None:
-            return 0
-        first, second = found.points(inliers=True)
-        plausible = len(first) > 0 and _plausible(found.matrix, first) and _apart(second)
-        return len(first) if plausible else 0
+
+def local_features(
+    image: ArrayLike,
+    descriptor: DescriptorNetwork | str = "rootsift",
+    *,
+    keypoints: int = 1000,
+    side: int = 640,
+) -> Features:
+    """Find and describe the points of a picture, after shrinking it to `side` pixels.
+
+    Example:
+        >>> local_features(np.zeros((50, 40), np.uint8)).descriptors.shape
+        torch.Size([0, 128])
+    """
+    small = at_most(image, side)
+    points = detect(small, "sift", keypoints=keypoints)
+    return Features(points, describe(descriptor, small, points))
+
+
+def count_inliers(first: Features, second: Features, threshold: float = 5.0) -> int:
+    """Count what agrees on a homography; 0 where that folds or squeezes the picture.
+
+    Some matches agree on a homography between any two pictures: most often one that puts all
+    points in the same place.
+
+    Args:
+        first: Of one picture.
+        second: Of the other.
+        threshold: Pixels that an inlier may be off.
+    """
+    found = _match(first, second, threshold)
+    if found.matrix is None:
+        return 0
+    here, there = found.points(inliers=True)
+    plausible = len(here) > 0 and _plausible(found.matrix, here) and _apart(there)
+    return len(here) if plausible else 0
+
+
+def _match(first: Features, second: Features, threshold: float) -> Matches:
+    pairs, distance = match_features(first, second)
+    return fit_geometry(first.keypoints, second.keypoints, pairs, distance, threshold=threshold)
 
 
 def _plausible(matrix: NDArray[np.float64], points: NDArray[np.float32]) -> bool:

@@ -66,7 +66,9 @@ def pca_whitening(descriptors: Tensor, *, power: float = 1.0) -> Whitening:
     return Whitening(mean.to(descriptors), projection.to(descriptors))
 
 
-def learned_whitening(descriptors: Tensor, queries: Tensor, positives: Tensor) -> Whitening:
+def learned_whitening(
+    descriptors: Tensor, queries: Tensor, positives: Tensor, *, ridge: float = _RIDGE
+) -> Whitening:
     """Learn a whitening from pairs that match: what differs within pairs counts less.
 
     The differences of pairs are whitened, and then the descriptors rotated to their main
@@ -76,6 +78,8 @@ def learned_whitening(descriptors: Tensor, queries: Tensor, positives: Tensor) -
         descriptors: ``[N, D]``.
         queries: ``[P]`` int64, of each pair the one.
         positives: ``[P]`` int64, and the other.
+        ridge: Added to the variances within pairs, in means of them: with fewer pairs than numbers
+            in a descriptor, something like D / P.
 
     Returns:
         The whitening, of D directions. Its mean is that of the queries.
@@ -104,9 +108,9 @@ def learned_whitening(descriptors: Tensor, queries: Tensor, positives: Tensor) -
     mean = samples[queries].mean(0)
     differences = samples[queries] - samples[positives]
     spread = differences.T @ differences / len(differences)
-    ridge = _RIDGE * float(spread.diagonal().mean()) + 1e-12
+    least = ridge * float(spread.diagonal().mean()) + 1e-12
     eye = torch.eye(len(spread), dtype=spread.dtype, device=spread.device)
-    inner = torch.linalg.inv(torch.linalg.cholesky(spread + ridge * eye))
+    inner = torch.linalg.inv(torch.linalg.cholesky(spread + least * eye))
     moved = (samples - mean) @ inner.T
     _, directions = torch.linalg.eigh(moved.T @ moved / len(moved))  # smallest first
     projection = directions.flip(1).T @ inner

@@ -10,6 +10,7 @@ from scipy.interpolate import RBFInterpolator
 from flowmatch.align.transforms import (
     AFFINE,
     THIN_PLATE,
+    _bases,
     compose_affine,
     control_points,
     corner_grid,
@@ -126,3 +127,30 @@ def test_warping_to_another_size():
     assert half[0, 0, 0].tolist() == [0.5 + 2 * k for k in range(8)]
     turned = torch.tensor([[math.cos(math.pi), 0, 0, 0, 1, 0]])
     torch.testing.assert_close(warp_by(turned, image), image.flip(-1))
+
+
+def test_bookstein_1989():
+    """The paper's first example, a square of which two corners go down and two up by a quarter.
+
+    Its coefficients are printed as 0.0902, of alternating signs, with U(r) = r^2 log r^2.
+    """
+    square = torch.tensor([[0.0, 1.0], [-1.0, 0.0], [0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
+    down = torch.tensor([-0.25, 0.25, -0.25, 0.25], dtype=torch.float64)
+    kernel = _bases(square, square)[:, :4]
+    # U(0), U(sqrt 2) = 2 log 2, U(2) = 4 log 4.
+    expected = [0.0, 2 * math.log(2), 4 * math.log(4), 2 * math.log(2)]
+    assert kernel[0].tolist() == pytest.approx(expected)
+    system = torch.zeros(7, 7, dtype=torch.float64)
+    system[:4] = _bases(square, square)
+    system[4:, :4] = system[:4, 4:].T
+    solved = torch.linalg.solve(system, torch.cat([down, torch.zeros(3, dtype=torch.float64)]))
+    assert solved[:4].tolist() == pytest.approx([-0.0902, 0.0902, -0.0902, 0.0902], abs=5e-5)
+    assert solved[4:].abs().max() < 1e-12  # no affine part in the upright coordinate
+
+
+def test_kernel_at_known_places():
+    """U is 0 at 0 and 1, e at sqrt(e), and least, -1/e, at r^2 = 1/e."""
+    r = torch.tensor([0.0, 1.0, math.exp(0.5), math.exp(-0.5)], dtype=torch.float64)
+    points = torch.stack([r, torch.zeros(4)], 1)
+    kernel = _bases(points, torch.zeros(1, 2, dtype=torch.float64))[:, 0]
+    assert kernel.tolist() == pytest.approx([0, 0, math.e, -1 / math.e])

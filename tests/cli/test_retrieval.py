@@ -1,14 +1,18 @@
 """``flowmatch index`` and ``flowmatch search``: a changed copy is found among others."""
 
+import importlib.util
 import json
+import sys
 
 import numpy as np
 import pytest
 from skimage import data
 
 from flowmatch._opencv import cv2
-from flowmatch.cli import main
+from flowmatch.cli import eval_retrieval, main
 from flowmatch.io import read_image, write_image
+from flowmatch.retrieval.train import RECIPES, RetrievalRecipe
+from flowmatch.training import Schedule
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +49,19 @@ def test_the_copy_is_found(indexed, query, capsys):
     assert read_image(targets[0]).shape == (2 * 266 + 8, 4 * 248 + 8, 3)
     assert json.loads(targets[1].read_text())["results"][0]["name"] == "astronaut.png"
     assert targets[2].read_text().splitlines()[1].startswith("1,astronaut.png,")
-    assert main(["search", query, *index, "-k", "2", "--expand", "1"]) == 0
-    assert capsys.readouterr().out.splitlines()[0].endswith("\t\tastronaut.png")
+    for more in (["--expand", "1"], ["--augment", "1"], ["--exact"]):
+        assert main(["search", query, *index, "-k", "2", *more]) == 0
+        assert capsys.readouterr().out.splitlines()[0].endswith("\t\tastronaut.png")
+
+
+def test_approximate_needs_faiss(indexed, query, capsys, monkeypatch):
+    index = ["-i", str(indexed / "i.safetensors"), "-k", "1", "--approximate"]
+    if importlib.util.find_spec("faiss"):
+        assert main(["search", query, *index]) == 0
+        assert capsys.readouterr().out.splitlines()[0].endswith("\t\tastronaut.png")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert main(["search", query, *index]) == 2
+    assert "approximate search needs faiss: pip install faiss-cpu" in capsys.readouterr().err
 
 
 def test_update_says_what_it_did(indexed, capsys):
@@ -73,3 +88,48 @@ def test_refusals_are_one_line(indexed, query, tmp_path, capsys):
         assert main(words) == 2
         [line] = capsys.readouterr().err.strip().splitlines()
         assert line.startswith("error: ") and expected in line
+
+
+@pytest.fixture
+def views(tmp_path):
+    """Three photographs, twice each, the second time from another side."""
+    (tmp_path / "pictures").mkdir()
+    turn = cv2.getRotationMatrix2D((150, 150), 10, 1.1)
+    for name in ("chelsea", "astronaut", "coffee"):
+        whole = np.ascontiguousarray(getattr(data, name)()[:300, :300])
+        moved = cv2.warpAffine(whole, turn, (300, 300), borderMode=cv2.BORDER_REFLECT)
+        for side, picture in (("a", whole), ("b", moved)):
+            write_image(tmp_path / "pictures" / f"{name}-{side}.png", picture)
+    return tmp_path
+
+
+def test_learn_index_search(views, capsys, monkeypatch):
+    tiny = RetrievalRecipe(Schedule(2, batch=2), rounds=1, negatives=1, size=32)
+    monkeypatch.setitem(RECIPES, "tiny", tiny)
+    folder, runs, index = views / "pictures", views / "runs", views / "i.safetensors"
+    words = ["train", "retrieval", str(folder), "--out", str(runs), "--recipe", "tiny"]
+    assert main([*words, "--workers", "0"]) == 0
+    err = capsys.readouterr().err
+    assert "3 verified pairs among 6 pictures of 3 things" in err
+    assert "round 1/1  step 2/2" in err
+    assert main(words) == 2
+    assert "holds a run of tiny already: --resume" in capsys.readouterr().err
+    weights = ["--weights", str(runs / "tiny.safetensors")]
+    assert main(["index", str(folder), "-o", str(index), *weights]) == 0
+    query = str(folder / "chelsea-b.png")
+    capsys.readouterr()
+    assert main(["search", query, "-i", str(index), "-k", "2", *weights]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("chelsea-b.png")
+    assert main(["search", query, "-i", str(index)]) == 2
+    assert "give those weights" in capsys.readouterr().err
+    assert main(["train", "retrieval", str(folder), "--out", "o", "--recipe", "no"]) == 2
+
+
+def test_eval(views, capsys, monkeypatch):
+    monkeypatch.setattr(eval_retrieval, "_VLAD", ("rootsift",))
+    words = ["eval", "retrieval", str(views / "pictures"), "--views", "2", "--json"]
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)["methods"]
+    assert set(found) == {"vlad rootsift", "trunk of align"}
+    assert 0 < found["vlad rootsift"]["mean_ap"] <= 1
+    assert found["vlad rootsift"]["dim"] == 64 * 128

@@ -53,6 +53,37 @@ def test_rmac_squares_lie_inside_and_overlap():
     assert first == [0, 18]  # overlap 12 of 30, the 40 % that are wanted
 
 
+def authors_squares(height, width, levels=3):
+    """Count and side of regions as the authors' program has them: steps 2 to 7, overlap 0.4."""
+    short, long = min(height, width), max(height, width)
+    gaps = [(long - short) / (step - 1) for step in range(2, 8)]
+    overlap = [abs((short**2 - short * gap) / short**2 - 0.4) for gap in gaps]
+    more = overlap.index(min(overlap)) + 1 if long > short else 0
+    return [(2 * short // (level + 1), level * (level + more)) for level in range(1, levels + 1)]
+
+
+def test_rmac_has_the_published_number_of_regions():
+    """Tolias et al.: 1 + 4 + 9 of a square map, 20 of VGG's map of a 1024 x 768 picture."""
+    assert len(rmac_squares(32, 32)) == 14
+    assert len(rmac_squares(48, 64)) == len(rmac_squares(64, 48)) == 20
+    for size in ((48, 64), (32, 32), (21, 63), (40, 47)):
+        squares = rmac_squares(*size)
+        for side, count in authors_squares(*size):
+            assert sum(square.side == side for square in squares) == count
+
+
+def test_gem_between_mean_and_maximum(features):
+    """It rises with p; 1, 2 and 3 are the mean, the root of squares, and the authors' first p."""
+    pooled = [generalised_mean(features, p) for p in (0.5, 1.0, 2.0, 3.0, 10.0, 100.0)]
+    assert all((after > before).all() for before, after in zip(pooled, pooled[1:], strict=False))
+    assert (pooled[-1] < MAC()(features)).all()
+    torch.testing.assert_close(pooled[2], features.square().mean((2, 3)).sqrt())
+    assert GeM().p.tolist() == [3.0]
+    # A map that is the same everywhere is that, whatever the power.
+    flat = torch.full((1, 1, 4, 4), 0.3)
+    assert generalised_mean(flat, 7.0).item() == pytest.approx(0.3)
+
+
 def test_rmac_by_a_plain_loop(features):
     expected = torch.zeros(2, 3)
     for b in range(2):

@@ -1,0 +1,76 @@
+"""``flowmatch eval retrieval``: describers beside each other on views of photographs."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from flowmatch.align import load as load_align
+from flowmatch.align.synthetic import find_photos
+from flowmatch.cli.match import descriptor_name, descriptor_network
+from flowmatch.cli.options import DeviceName, WeightsFile, progress_bar
+from flowmatch.devices import choose_device
+from flowmatch.retrieval.describe import Describer, TrunkDescriber, VladDescriber
+from flowmatch.retrieval.evaluate import Scores, evaluate, make_gallery
+from flowmatch.retrieval.network import RetrievalNet, find_network
+
+_VLAD = ("rootsift", "hardnet-half")
+
+
+def eval_retrieval(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Photographs.", show_default=False)],
+    weights: WeightsFile = None,
+    device: DeviceName = None,
+    views: Annotated[int, typer.Option(min=2, help="Of each; one of them is searched for.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the views.")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Measure how well views of a photograph find each other among views of the others."""
+    photos = find_photos(folder)
+    describers: dict[str, Describer] = {
+        f"vlad {name}": VladDescriber(descriptor_network(name, device), name=descriptor_name(name))
+        for name in _VLAD
+    }
+    begun = RetrievalNet.from_trunk(load_align().get_submodule("trunk")).to(choose_device(device))
+    describers["trunk of align"] = TrunkDescriber.of_network(begun.eval(), "align", whiten=False)
+    if weights:
+        network, name = find_network(weights, device)
+        describers |= {
+            "network": TrunkDescriber.of_network(network, name, whiten=False),
+            "network, whitened": TrunkDescriber.of_network(network, name),
+        }
+    gallery = make_gallery(photos, views, seed)
+    total = len(describers) * (len(gallery.queries) + len(gallery.pictures))
+    with progress_bar(transient=True) as bar:
+        task = bar.add_task("eval", total=total)
+        found = evaluate(
+            describers, gallery, progress=lambda done: bar.update(task, completed=done)
+        )
+    if as_json:
+        about = {"folder": str(folder), "weights": str(weights) if weights else None}
+        scores = {name: row._asdict() for name, row in found.items()}
+        typer.echo(json.dumps({**about, "views": views, "seed": seed, "methods": scores}, indent=2))
+        return
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.width = max(console.width, 100) if console.is_terminal else 120
+    console.print(_table(found))
+    console.print(
+        f"\n{len(gallery.queries)} queries, {len(gallery.pictures)} gray views of 320 x 240 of as "
+        "many photographs. mAP: mean average precision,\npercent (Oxford's trapezoids); P@1: first "
+        "result right; +QE: query expansion by 2, alpha 3; +DBA: and the\ndatabase augmented by 2."
+    )
+
+
+def _table(found: dict[str, Scores]) -> Table:
+    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("")
+    for column in ("numbers", "mAP", "P@1", "mAP +QE", "mAP +QE +DBA"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, row in found.items():
+        shares = (row.mean_ap, row.first, row.expanded, row.augmented)
+        table.add_row(name, str(row.dim), *(f"{100 * share:.1f}" for share in shares))
+    return table

@@ -1,0 +1,42 @@
+"""The weights that ship: they align what they never saw, whatever it looks like."""
+
+import numpy as np
+import pytest
+
+from flowmatch.align import align_images, load, shipped
+from flowmatch.align.evaluate import evaluate
+from flowmatch.align.synthetic import SyntheticPairs
+
+
+@pytest.fixture(scope="module")
+def network():
+    return load()
+
+
+def test_index_says_how_they_were_made():
+    entry = shipped()["align-fit"]
+    assert entry["default"]
+    for key in ("summary", "recipe", "command", "data", "seed", "steps", "precision", "commit"):
+        assert entry[key] is not None
+
+
+def test_better_than_nothing_and_than_sift_under_other_looks(network, photo):
+    samples = SyntheticPairs([photo], appearance=1.0, seed=3)
+    methods = {"ours": network, "identity": "identity", "sift": "sift-affine"}
+    found = evaluate(methods, samples, 5)
+    assert found["ours"].pck_box > 0.75
+    assert found["ours"].pck_box > max(found["identity"].pck_box, found["sift"].pck_box) + 0.1
+
+
+def test_a_negative_lies_where_the_picture_lies(network, photo):
+    found = align_images(network, photo, 255 - photo)
+    corners = np.array([[20.0, 20], [430, 20], [430, 280], [20, 280], [225, 150]])
+    assert np.abs(found.points(corners) - corners).max() < 12  # of 451 x 300
+
+
+def test_sizes_may_differ(network, photo):
+    half = np.ascontiguousarray(photo[::2, ::2])
+    found = align_images(network, photo, half)
+    centre = np.array([[225.0, 150.0]])
+    assert np.abs(found.points(centre) - centre / 2).max() < 6
+    assert found.warp(half).shape == photo.shape
