@@ -47,6 +47,9 @@ FramesOption = Annotated[
     str, typer.Option(metavar="FIRST:STOP", help="Of each clip: the first, and the one after.")
 ]
 Recipe = Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")]
+FlowOption = Annotated[
+    str, typer.Option("--flow", help="Which flow follows: network, or dis, several times faster.")
+]
 Start = Annotated[
     Path | None,
     typer.Option(help="Weights of the trunk to begin with, .safetensors.", show_default=False),
@@ -58,6 +61,7 @@ def train_video_command(
     out: Annotated[Path, typer.Option(help="File to write, .safetensors.")],
     frames: FramesOption = "0:",
     recipe: Recipe = "video-small",
+    flow: FlowOption = "network",
     start: Start = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint beside OUT.")
@@ -74,12 +78,12 @@ def train_video_command(
     if checkpoint.exists() and not resume and is_first_process():
         raise ValueError(f"{checkpoint} is there already: --resume, or another --out")
     videos = _videos(clips, frames)
-    made_from = " ".join([fingerprint(), *(video.fingerprint() for video in videos)])
+    made_from = " ".join([flow, fingerprint(), *(video.fingerprint() for video in videos)])
     try:
         if resume and mined.exists():
             patches = load_patches(mined, made_from)
         else:
-            patches = _mine(videos, device, checked=False)
+            patches = _mine(videos, chosen, flow, device, every=3)
             save_patches(mined, patches, made_from)
         console.print(f"{len(patches)} patches of {patches.tracks} tracks")
         network = train_video(
@@ -106,10 +110,11 @@ def eval_video(
     weights: Annotated[Path, typer.Option(help="What train video wrote.")],
     frames: FramesOption = "0:",
     recipe: Recipe = "video-small",
+    flow: FlowOption = "network",
     start: Start = None,
     apart: Annotated[
         int, typer.Option(min=1, help="Frames between a query and what it should find.")
-    ] = 20,
+    ] = 10,
     picture: Annotated[
         Path | None,
         typer.Option(help="File for a picture of what is found.", show_default=False),
@@ -123,7 +128,7 @@ def eval_video(
     training has not seen.
     """
     chosen, embedding = _recipe(recipe), load_embedding(weights, choose_device(device))
-    patches = _mine(_videos(clips, frames), device, checked=True)
+    patches = _mine(_videos(clips, frames), chosen, flow, device, every=5, checked=True)
     initial = calibrated(
         initial_network(chosen, read_trunk(start) if start else None), patches, chosen.size
     )
@@ -156,7 +161,16 @@ def _videos(clips: list[str], frames: str) -> list[Frames]:
     ]
 
 
-def _mine(videos: list[Frames], device: str | None, checked: bool) -> TrackedPatches:
+def _mine(
+    videos: list[Frames],
+    recipe: VideoRecipe,
+    flow: str,
+    device: str | None,
+    every: int,
+    checked: bool = False,
+) -> TrackedPatches:
+    if flow not in ("network", "dis"):
+        raise ValueError(f"--flow must be network or dis, got {flow!r}")
     model = load(device=choose_device(device))
 
     def network(first: Image, second: Image) -> NDArray[np.float32]:
@@ -169,8 +183,10 @@ def _mine(videos: list[Frames], device: str | None, checked: bool) -> TrackedPat
         task = bar.add_task("following what moves", total=total or None)
         return mine_patches(
             videos,
-            network,
-            checked_by=dis_refined if checked else None,
+            network if flow == "network" else dis_refined,
+            size=recipe.mined,
+            every=every,
+            checked_by=(dis_refined if flow == "network" else network) if checked else None,
             report=lambda clip, number: bar.advance(task),
         )
 

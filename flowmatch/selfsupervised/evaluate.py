@@ -39,7 +39,7 @@ class VideoScores:
     queries: int
 
 
-def score_patches(embeddings: Tensor, patches: TrackedPatches, apart: int = 20) -> VideoScores:
+def score_patches(embeddings: Tensor, patches: TrackedPatches, apart: int = 10) -> VideoScores:
     """Search for each patch among the others, by the cosine.
 
     What is to be found: patches of the same track, at least `apart` frames away, so that equal
@@ -195,7 +195,7 @@ def retrieval_sheet(
     embeddings: dict[str, Tensor],
     patches: TrackedPatches,
     *,
-    apart: int = 20,
+    apart: int = 10,
     queries: int = 5,
     shown: int = 8,
 ) -> NDArray[np.uint8]:
