@@ -29,8 +29,8 @@ def test_commands_exist():
     commands = set(
         re.findall(
             r"flowmatch (flow|match|stitch|register|align|index|search|"
-            r"eval (?:flow|patches|fragments|similarity|align)|"
-            r"train (?:flow|patches|similarity|align|fragments)|"
+            r"eval (?:flow|patches|fragments|similarity|align|video)|"
+            r"train (?:flow|patches|similarity|align|fragments|video)|"
             r"synth (?:flow|patches)|weights convert|bench|info)",
             README,
         )

@@ -77,6 +77,10 @@ def train_similarity(
     miner: Annotated[
         str, typer.Option(help=f"paper (the loss's own), none, {', '.join(MINERS)}.")
     ] = "paper",
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="What the loss takes: temperature=0.1."),
+    ] = None,
     trunk: Trunk = "small",
     dimension: Dimension = 16,
     size: Size = None,
@@ -115,6 +119,7 @@ def train_similarity(
         rate=rate,
         frozen_norm=frozen_norm,
         augment=augment,
+        options=_numbers(options or []),
     )
     try:
         network = train_embedding(
@@ -133,3 +138,15 @@ def train_similarity(
         raise typer.Exit(130) from None
     save_embedding(out, Embedding(network, recipe.size, recipe.metric))
     console.print(f"weights in {out}")
+
+
+def _numbers(options: list[str]) -> dict[str, float]:
+    """Read NAME=VALUE options."""
+    found: dict[str, float] = {}
+    for option in options:
+        name, _, value = option.partition("=")
+        try:
+            found[name] = int(value) if value.isdigit() else float(value)
+        except ValueError:
+            raise ValueError(f"--set must be NAME=VALUE with a number, got {option!r}") from None
+    return found

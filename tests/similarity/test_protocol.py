@@ -324,7 +324,12 @@ def test_scatter():
 def test_train_then_eval(tmp_path, capsys):
     weights, picture = tmp_path / "w.safetensors", tmp_path / "p.png"
     words = ["digits", "--loss", "hadsell", "--dimension", "2", "--steps", "3"]
-    assert main(["train", "similarity", *words, "--out", str(weights)]) == 0
+    words = ["train", "similarity", *words, "--set", "margin=2", "--out", str(weights)]
+    assert main(words) == 0
+    assert "0 min left" in capsys.readouterr().err
+    assert main(words) == 2
+    assert "--resume, or another --out" in capsys.readouterr().err
+    assert main([*words, "--resume"]) == 0
     capsys.readouterr()
     words = ["digits", "--weights", str(weights), "--picture", str(picture), "--json"]
     assert main(["eval", "similarity", *words]) == 0
@@ -355,6 +360,21 @@ def test_compare(capsys):
         (["eval", "similarity", "digits", "--weights", "none"], "no file of weights at none"),
         (["train", "similarity", "digits", "--out", "no/where"], "there is no folder for no/where"),
         (["train", "similarity", "digits", "--out", "x", "--unseen", "y"], "classes or pictures"),
+        (["train", "similarity", "digits", "--out", "x", "--set", "margin"], "--set must be NAME="),
+        (
+            [
+                "train",
+                "similarity",
+                "digits",
+                "--out",
+                "x",
+                "--loss",
+                "triplet",
+                "--set",
+                "scale=2",
+            ],
+            "loss triplet takes margin, got scale",
+        ),
     ],
 )
 def test_refusals(words, message, capsys, tmp_path, monkeypatch):
