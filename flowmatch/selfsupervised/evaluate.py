@@ -62,8 +62,7 @@ def score_patches(embeddings: Tensor, patches: TrackedPatches, apart: int = 10) 
     units = F.normalize(embeddings.double(), dim=1)
     of_track: dict[int, list[tuple[float, float, float]]] = {}
     for query, right, wrong in _questions(patches, apart):
-        order, hits = _ranked(units, query, right, wrong)
-        del order
+        _, hits = _ranked(units, query, right, wrong)
         precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1)
         average = float((precision * hits).sum() / hits.sum())
         row = float(hits[0]), average, len(right) / len(hits)

@@ -151,7 +151,7 @@ def mine_patches(
     size: int,
     every: int = 5,
 ) -> TrackedPatches:
-    """Follow what moves in videos, and keep patches of it.
+    """Follow what moves in videos, and keep patches of it, in memory: 9 kB each at 54 pixels.
 
     Args:
         videos: As `flowmatch.io.read_frames` gives them.

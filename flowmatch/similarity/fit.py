@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,13 +19,7 @@ from flowmatch.similarity.miners import MINERS
 from flowmatch.similarity.networks import EmbeddingNet
 from flowmatch.similarity.samplers import ClassBatches, generator_of
 from flowmatch.similarity.squares import Draws, Squares
-from flowmatch.training import (
-    Checkpoint,
-    Progress,
-    TrainingDiverged,
-    load_checkpoint,
-    save_checkpoint,
-)
+from flowmatch.training import Progress, RunState, TrainingDiverged
 
 # What a loss's own paper mines with; the others take the whole batch.
 PAPER_MINERS = {
@@ -140,8 +133,9 @@ def train_embedding(
         ]
     )
     run = asdict(recipe) | {"seed": seed, "pictures": len(images), "classes": len(images.classes)}
-    kept = None if checkpoint is None else _Kept(checkpoint, run, network, loss, optimizer)
-    first = kept.restore() if kept is not None and resume else 0
+    both = nn.ModuleDict({"network": network, "loss": loss})
+    kept = None if checkpoint is None else RunState(both, optimizer, checkpoint, run)
+    first = kept.restore() if kept and resume and kept.path.exists() else 0
     classes = min(recipe.classes, len(set(images.labels.tolist())))
     batches = ClassBatches(images.labels.tolist(), classes, recipe.each, seed=seed)
     loader = DataLoader(
@@ -161,47 +155,11 @@ def train_embedding(
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-        if kept is not None and (step % every == 0 or step == recipe.steps):
+        if kept and (step % every == 0 or step == recipe.steps):
             kept.save(step)
         pace = (time.monotonic() - began) / (step - first)
         report(Progress(step, recipe.steps, {"loss": value.item()}, pace))
     return network.eval()
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """What a run is made of, in a checkpoint."""
-
-    path: Path
-    run: dict[str, Any]
-    network: nn.Module
-    loss: nn.Module
-    optimizer: torch.optim.Optimizer
-
-    def save(self, step: int) -> None:
-        save_checkpoint(
-            self.path,
-            Checkpoint(
-                step=step,
-                run=self.run,
-                model={"network": self.network.state_dict(), "loss": self.loss.state_dict()},
-                optimizer=self.optimizer.state_dict(),
-                average={},
-                random=torch.get_rng_state(),
-            ),
-        )
-
-    def restore(self) -> int:
-        if not self.path.exists():
-            return 0
-        found = load_checkpoint(self.path)
-        if found["run"] != self.run:
-            raise ValueError(f"{self.path} belongs to another run: {found['run']}, not {self.run}")
-        self.network.load_state_dict(found["model"]["network"])
-        self.loss.load_state_dict(found["model"]["loss"])
-        self.optimizer.load_state_dict(found["optimizer"])
-        torch.set_rng_state(found["random"])
-        return found["step"]
 
 
 def _diverged(
