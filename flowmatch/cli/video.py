@@ -113,8 +113,14 @@ def eval_video(
     flow: FlowOption = "network",
     start: Start = None,
     apart: Annotated[
-        int, typer.Option(min=1, help="Frames between a query and what it should find.")
-    ] = 10,
+        list[int] | None,
+        typer.Option(
+            min=1,
+            help="Frames between a query and what it should find; as often as you like.  "
+            "[default: 10, 20]",
+            show_default=False,
+        ),
+    ] = None,
     picture: Annotated[
         Path | None,
         typer.Option(help="File for a picture of what is found.", show_default=False),
@@ -135,15 +141,22 @@ def eval_video(
     found: dict[str, Tensor] = {name: make(patches) for name, make in BASELINES.items()}
     found["initialisation"] = embed_patches(initial, patches, chosen.size)
     found["trained"] = embed_patches(embedding.network, patches, embedding.size)
-    rows = {name: score_patches(embedded, patches, apart) for name, embedded in found.items()}
+    gaps = apart or [10, 20]
+    rows = {
+        name: {gap: score_patches(embedded, patches, gap) for gap in gaps}
+        for name, embedded in found.items()
+    }
     if picture is not None:
         shown = {name: found[name] for name in ("initialisation", "trained")}
-        write_image(picture, retrieval_sheet(shown, patches, apart=apart))
+        write_image(picture, retrieval_sheet(shown, patches, apart=gaps[-1]))
     if as_json:
-        plain = {n: {"R@1": r.recall_at_1.mean, "mAP": r.map.mean} for n, r in rows.items()}
+        plain = {
+            name: {gap: {"R@1": s.recall_at_1.mean, "mAP": s.map.mean} for gap, s in row.items()}
+            for name, row in rows.items()
+        }
         typer.echo(json.dumps(plain, indent=2))
         return
-    _print(rows, apart)
+    _print(rows, patches)
 
 
 def _recipe(name: str) -> VideoRecipe:
@@ -191,20 +204,25 @@ def _mine(
         )
 
 
-def _print(rows: dict[str, VideoScores], apart: int) -> None:
+def _print(rows: dict[str, dict[int, VideoScores]], patches: TrackedPatches) -> None:
     table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
     table.add_column("embedding", no_wrap=True)
-    table.add_column("R@1", justify="right", no_wrap=True)
-    table.add_column("mAP", justify="right", no_wrap=True)
+    chance, counts = [], []
+    for gap, one in next(iter(rows.values())).items():
+        table.add_column(f"R@1, {gap} apart", justify="right", no_wrap=True)
+        table.add_column(f"mAP, {gap} apart", justify="right", no_wrap=True)
+        chance += [f"{100 * one.chance:.1f}", ""]
+        counts.append(f"{one.queries} of {one.tracks} tracks {gap} apart")
     for name, row in rows.items():
-        cells = (f"{100 * e.mean:.1f} ±{100 * e.margin:.1f}" for e in (row.recall_at_1, row.map))
+        figures = [figure for one in row.values() for figure in (one.recall_at_1, one.map)]
+        cells = (f"{100 * figure.mean:.1f} ±{100 * figure.margin:.1f}" for figure in figures)
         table.add_row(name, *cells)
-    one = next(iter(rows.values()))
-    table.add_row("chance", f"{100 * one.chance:.1f}", "")
+    table.add_row("chance", *chance)
     paper = Console(highlight=False, markup=False, emoji=False)
+    paper.width = max(paper.width, 100)
     paper.print(table)
     paper.print(
-        f"{one.queries} patches of {one.tracks} tracks, each searched among those of its track at "
-        f"least {apart} frames away\nand of what is certainly something else; means over tracks "
-        "± half a 95 % interval, percent."
+        f"{len(patches)} patches of {patches.tracks} tracks. Each is searched among those of its "
+        "track that are frames apart and of what is\ncertainly something else; queries with both: "
+        f"{', '.join(counts)}. Means over tracks ± half a 95 % interval, percent."
     )

@@ -51,7 +51,7 @@ def test_train_then_eval(clip, tmp_path, capsys):
     assert read_image(picture).shape[1] == 8 + 9 * 148
     assert main([*words, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert rows["pixels"]["R@1"] == 1.0 and 0 <= rows["trained"]["mAP"] <= 1
+    assert rows["pixels"]["10"]["R@1"] == 1.0 and 0 <= rows["trained"]["20"]["mAP"] <= 1
 
 
 @pytest.mark.parametrize(
