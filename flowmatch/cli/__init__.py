@@ -13,6 +13,7 @@ from flowmatch.cli import (
     eval_patches,
     eval_similarity,
     flow,
+    identify,
     index,
     info,
     match,
@@ -43,6 +44,7 @@ app.command("register")(register.register_command)
 app.command("stitch")(stitch.stitch)
 app.command("index")(index.index)
 app.command("search")(search.search)
+app.command("identify")(identify.identify)
 app.command("info")(info.info)
 app.command("bench")(bench.bench)
 eval.eval_app.command("patches")(eval_patches.eval_patches)
