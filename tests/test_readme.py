@@ -28,7 +28,7 @@ def test_python_runs(code, tmp_path, monkeypatch, photo):
 def test_commands_exist():
     commands = set(
         re.findall(
-            r"flowmatch (flow|match|stitch|register|fuse|align|index|search|"
+            r"flowmatch (flow|match|stitch|register|fuse|align|index|search|identify|"
             r"eval (?:flow|patches|fragments|similarity|align|retrieval|video)|"
             r"train (?:flow|patches|similarity|align|fragments|retrieval|video)|"
             r"synth (?:flow|patches)|weights convert|bench|info)",

@@ -15,6 +15,7 @@ from flowmatch.cli import (
     eval_similarity,
     flow,
     fuse,
+    identify,
     index,
     info,
     match,
@@ -47,6 +48,7 @@ app.command("fuse")(fuse.fuse_command)
 app.command("stitch")(stitch.stitch)
 app.command("index")(index.index)
 app.command("search")(search.search)
+app.command("identify")(identify.identify)
 app.command("info")(info.info)
 app.command("bench")(bench.bench)
 eval.eval_app.command("patches")(eval_patches.eval_patches)

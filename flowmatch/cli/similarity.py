@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from flowmatch.cli.options import DeviceName, console
+from flowmatch.cli.train import reporter
 from flowmatch.devices import choose_device
 from flowmatch.similarity.datasets import find_images
 from flowmatch.similarity.fit import Recipe, read_trunk, train_embedding
@@ -76,6 +77,10 @@ def train_similarity(
     miner: Annotated[
         str, typer.Option(help=f"paper (the loss's own), none, {', '.join(MINERS)}.")
     ] = "paper",
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="What the loss takes: temperature=0.1."),
+    ] = None,
     trunk: Trunk = "small",
     dimension: Dimension = 16,
     size: Size = None,
@@ -89,10 +94,18 @@ def train_similarity(
     frozen_norm: FrozenNorm = False,
     augment: Augment = False,
     seed: Annotated[int, typer.Option(help="Of weights, batches and draws.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint beside OUT.")
+    ] = False,
     device: DeviceName = None,
     workers: Workers = 0,
 ) -> None:
-    """Train an embedding of pictures on the part of DATA that is for training."""
+    """Train an embedding of pictures on the part of DATA for training; stop it any time."""
+    checkpoint = out.with_suffix(".pt")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder for {out}")
+    if checkpoint.exists() and not resume:
+        raise ValueError(f"{checkpoint} is there already: --resume, or another --out")
     train, _ = read_parts(data, photos, unseen, size)
     recipe = Recipe(
         loss=loss,
@@ -106,22 +119,34 @@ def train_similarity(
         rate=rate,
         frozen_norm=frozen_norm,
         augment=augment,
+        options=_numbers(options or []),
     )
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder for {out}")
-
-    def report(step: int, value: float) -> None:
-        if step % 50 == 0 or step == steps:
-            console.print(f"step {step}/{steps}  loss {value:.4f}")
-
-    network = train_embedding(
-        recipe,
-        train,
-        seed=seed,
-        start=read_trunk(start) if start else None,
-        device=choose_device(device),
-        workers=workers,
-        report=report,
-    )
+    try:
+        network = train_embedding(
+            recipe,
+            train,
+            seed=seed,
+            start=read_trunk(start) if start else None,
+            checkpoint=checkpoint,
+            resume=resume,
+            device=choose_device(device),
+            workers=workers,
+            report=reporter(),
+        )
+    except KeyboardInterrupt:
+        console.print(f"stopped; --resume goes on from {checkpoint}")
+        raise typer.Exit(130) from None
     save_embedding(out, Embedding(network, recipe.size, recipe.metric))
     console.print(f"weights in {out}")
+
+
+def _numbers(options: list[str]) -> dict[str, float]:
+    """Read NAME=VALUE options."""
+    found: dict[str, float] = {}
+    for option in options:
+        name, _, value = option.partition("=")
+        try:
+            found[name] = int(value) if value.isdigit() else float(value)
+        except ValueError:
+            raise ValueError(f"--set must be NAME=VALUE with a number, got {option!r}") from None
+    return found

@@ -47,6 +47,9 @@ FramesOption = Annotated[
     str, typer.Option(metavar="FIRST:STOP", help="Of each clip: the first, and the one after.")
 ]
 Recipe = Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")]
+FlowOption = Annotated[
+    str, typer.Option("--flow", help="Which flow follows: network, or dis, several times faster.")
+]
 Start = Annotated[
     Path | None,
     typer.Option(help="Weights of the trunk to begin with, .safetensors.", show_default=False),
@@ -58,6 +61,7 @@ def train_video_command(
     out: Annotated[Path, typer.Option(help="File to write, .safetensors.")],
     frames: FramesOption = "0:",
     recipe: Recipe = "video-small",
+    flow: FlowOption = "network",
     start: Start = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint beside OUT.")
@@ -74,12 +78,12 @@ def train_video_command(
     if checkpoint.exists() and not resume and is_first_process():
         raise ValueError(f"{checkpoint} is there already: --resume, or another --out")
     videos = _videos(clips, frames)
-    made_from = " ".join([fingerprint(), *(video.fingerprint() for video in videos)])
+    made_from = " ".join([flow, fingerprint(), *(video.fingerprint() for video in videos)])
     try:
         if resume and mined.exists():
             patches = load_patches(mined, made_from)
         else:
-            patches = _mine(videos, device, checked=False)
+            patches = _mine(videos, chosen, flow, device, every=3)
             save_patches(mined, patches, made_from)
         console.print(f"{len(patches)} patches of {patches.tracks} tracks")
         network = train_video(
@@ -106,10 +110,17 @@ def eval_video(
     weights: Annotated[Path, typer.Option(help="What train video wrote.")],
     frames: FramesOption = "0:",
     recipe: Recipe = "video-small",
+    flow: FlowOption = "network",
     start: Start = None,
     apart: Annotated[
-        int, typer.Option(min=1, help="Frames between a query and what it should find.")
-    ] = 20,
+        list[int] | None,
+        typer.Option(
+            min=1,
+            help="Frames between a query and what it should find; as often as you like.  "
+            "[default: 10, 20]",
+            show_default=False,
+        ),
+    ] = None,
     picture: Annotated[
         Path | None,
         typer.Option(help="File for a picture of what is found.", show_default=False),
@@ -123,22 +134,29 @@ def eval_video(
     training has not seen.
     """
     chosen, embedding = _recipe(recipe), load_embedding(weights, choose_device(device))
-    patches = _mine(_videos(clips, frames), device, checked=True)
+    patches = _mine(_videos(clips, frames), chosen, flow, device, every=5, checked=True)
     initial = calibrated(
         initial_network(chosen, read_trunk(start) if start else None), patches, chosen.size
     )
     found: dict[str, Tensor] = {name: make(patches) for name, make in BASELINES.items()}
     found["initialisation"] = embed_patches(initial, patches, chosen.size)
     found["trained"] = embed_patches(embedding.network, patches, embedding.size)
-    rows = {name: score_patches(embedded, patches, apart) for name, embedded in found.items()}
+    gaps = apart or [10, 20]
+    rows = {
+        name: {gap: score_patches(embedded, patches, gap) for gap in gaps}
+        for name, embedded in found.items()
+    }
     if picture is not None:
         shown = {name: found[name] for name in ("initialisation", "trained")}
-        write_image(picture, retrieval_sheet(shown, patches, apart=apart))
+        write_image(picture, retrieval_sheet(shown, patches, apart=gaps[-1]))
     if as_json:
-        plain = {n: {"R@1": r.recall_at_1.mean, "mAP": r.map.mean} for n, r in rows.items()}
+        plain = {
+            name: {gap: {"R@1": s.recall_at_1.mean, "mAP": s.map.mean} for gap, s in row.items()}
+            for name, row in rows.items()
+        }
         typer.echo(json.dumps(plain, indent=2))
         return
-    _print(rows, apart)
+    _print(rows, patches)
 
 
 def _recipe(name: str) -> VideoRecipe:
@@ -156,7 +174,16 @@ def _videos(clips: list[str], frames: str) -> list[Frames]:
     ]
 
 
-def _mine(videos: list[Frames], device: str | None, checked: bool) -> TrackedPatches:
+def _mine(
+    videos: list[Frames],
+    recipe: VideoRecipe,
+    flow: str,
+    device: str | None,
+    every: int,
+    checked: bool = False,
+) -> TrackedPatches:
+    if flow not in ("network", "dis"):
+        raise ValueError(f"--flow must be network or dis, got {flow!r}")
     model = load(device=choose_device(device))
 
     def network(first: Image, second: Image) -> NDArray[np.float32]:
@@ -169,26 +196,33 @@ def _mine(videos: list[Frames], device: str | None, checked: bool) -> TrackedPat
         task = bar.add_task("following what moves", total=total or None)
         return mine_patches(
             videos,
-            network,
-            checked_by=dis_refined if checked else None,
+            network if flow == "network" else dis_refined,
+            size=recipe.mined,
+            every=every,
+            checked_by=(dis_refined if flow == "network" else network) if checked else None,
             report=lambda clip, number: bar.advance(task),
         )
 
 
-def _print(rows: dict[str, VideoScores], apart: int) -> None:
+def _print(rows: dict[str, dict[int, VideoScores]], patches: TrackedPatches) -> None:
     table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
     table.add_column("embedding", no_wrap=True)
-    table.add_column("R@1", justify="right", no_wrap=True)
-    table.add_column("mAP", justify="right", no_wrap=True)
+    chance, counts = [], []
+    for gap, one in next(iter(rows.values())).items():
+        table.add_column(f"R@1, {gap} apart", justify="right", no_wrap=True)
+        table.add_column(f"mAP, {gap} apart", justify="right", no_wrap=True)
+        chance += [f"{100 * one.chance:.1f}", ""]
+        counts.append(f"{one.queries} of {one.tracks} tracks {gap} apart")
     for name, row in rows.items():
-        cells = (f"{100 * e.mean:.1f} ±{100 * e.margin:.1f}" for e in (row.recall_at_1, row.map))
+        figures = [figure for one in row.values() for figure in (one.recall_at_1, one.map)]
+        cells = (f"{100 * figure.mean:.1f} ±{100 * figure.margin:.1f}" for figure in figures)
         table.add_row(name, *cells)
-    one = next(iter(rows.values()))
-    table.add_row("chance", f"{100 * one.chance:.1f}", "")
+    table.add_row("chance", *chance)
     paper = Console(highlight=False, markup=False, emoji=False)
+    paper.width = max(paper.width, 100)
     paper.print(table)
     paper.print(
-        f"{one.queries} patches of {one.tracks} tracks, each searched among those of its track at "
-        f"least {apart} frames away\nand of what is certainly something else; means over tracks "
-        "± half a 95 % interval, percent."
+        f"{len(patches)} patches of {patches.tracks} tracks. Each is searched among those of its "
+        "track that are frames apart and of what is\ncertainly something else; queries with both: "
+        f"{', '.join(counts)}. Means over tracks ± half a 95 % interval, percent."
     )

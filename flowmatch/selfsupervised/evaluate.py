@@ -39,7 +39,7 @@ class VideoScores:
     queries: int
 
 
-def score_patches(embeddings: Tensor, patches: TrackedPatches, apart: int = 20) -> VideoScores:
+def score_patches(embeddings: Tensor, patches: TrackedPatches, apart: int = 10) -> VideoScores:
     """Search for each patch among the others, by the cosine.
 
     What is to be found: patches of the same track, at least `apart` frames away, so that equal
@@ -62,8 +62,7 @@ def score_patches(embeddings: Tensor, patches: TrackedPatches, apart: int = 20) 
     units = F.normalize(embeddings.double(), dim=1)
     of_track: dict[int, list[tuple[float, float, float]]] = {}
     for query, right, wrong in _questions(patches, apart):
-        order, hits = _ranked(units, query, right, wrong)
-        del order
+        _, hits = _ranked(units, query, right, wrong)
         precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1)
         average = float((precision * hits).sum() / hits.sum())
         row = float(hits[0]), average, len(right) / len(hits)
@@ -195,7 +194,7 @@ def retrieval_sheet(
     embeddings: dict[str, Tensor],
     patches: TrackedPatches,
     *,
-    apart: int = 20,
+    apart: int = 10,
     queries: int = 5,
     shown: int = 8,
 ) -> NDArray[np.uint8]:

@@ -26,12 +26,17 @@ class VideoRecipe:
     schedule: Schedule
     trunk: str = "small"
     dimension: int = 64
-    size: int = 64
+    size: int = 48
     apart: int = 10
     hard_after: float = 0.4
     margin: float = 0.5
     negatives: int = 4
     seed: int = 0
+
+    @property
+    def mined(self) -> int:
+        """How large patches are mined: training cuts random parts of the size out of them."""
+        return self.size * 9 // 8
 
     def __post_init__(self) -> None:
         if self.trunk not in TRUNKS:
@@ -43,7 +48,7 @@ class VideoRecipe:
 
 RECIPES: dict[str, VideoRecipe] = {
     # Minutes on one core.
-    "video-small": VideoRecipe(Schedule(steps=800, batch=32, average=0.99)),
+    "video-small": VideoRecipe(Schedule(steps=400, batch=24, average=0.99)),
     # For a GPU and hours of video.
     "video-resnet18": VideoRecipe(
         Schedule(steps=50_000, batch=128), trunk="resnet18", dimension=128, size=96, apart=30

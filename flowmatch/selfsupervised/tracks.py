@@ -11,11 +11,13 @@ from flowmatch.flow.estimate import find_occlusion
 
 Image = NDArray[np.uint8]
 FlowFunction = Callable[[Image, Image], NDArray[np.float32]]
+Box = tuple[float, float, float, float]  # x, y, width, height
 
 FLOW_SIDE = 384  # the longer side of what the flow is estimated on
 SLOWEST = 0.5  # pixels a frame, at that size: slower than this nothing moves
-SMALLEST, LARGEST = 80, 0.2  # area of what is followed: pixels, and share of the picture
-LINKED = 0.6  # of the pixels must come to lie in the next shape, and of those of that one, back
+SMALLEST, LARGEST = 80, 0.1  # area of what is followed: pixels, and share of the picture
+FOUND_AGAIN = 0.5  # overlap of a carried box and that of a shape, to be the same
+RELIABLE = 0.6  # of a box's pixels at least, whose flow there and back agrees
 MARGIN = 0.1  # of a box's sides, added on each: flow ends a little inside of what moves
 NARROWEST = 0.5  # a box's shorter side, in longer ones
 
@@ -31,32 +33,42 @@ class Track:
     """
 
     frames: list[int] = field(default_factory=list)
-    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list)
     patches: dict[int, Image] = field(default_factory=dict)
 
-    def continued(self, later: "Track") -> "Track":
-        """Return the track that this one and a later one make together."""
-        return Track(
-            self.frames + later.frames, self.boxes + later.boxes, self.patches | later.patches
-        )
+    def cut(self, last: int) -> "Track":
+        """Return the track up to a frame."""
+        count = sum(frame <= last for frame in self.frames)
+        kept = {frame: patch for frame, patch in self.patches.items() if frame <= last}
+        return Track(self.frames[:count], self.boxes[:count], kept)
+
+
+@dataclass
+class _Live:
+    """A track that goes on: its box where flow is estimated, and when a shape was last there."""
+
+    track: Track
+    box: Box
+    seen: int
 
 
 def find_tracks(
     frames: Iterable[tuple[int, Image]],
     flow: FlowFunction,
     *,
-    shortest: int = 15,
+    shortest: int = 12,
     every: int = 5,
     size: int = 72,
+    patience: int = 3,
     report: Callable[[int], None] = lambda number: None,
 ) -> list[Track]:
     """Find what moves against its background and follow it.
 
     The camera's motion, a homography, is taken off the flow; what remains are shapes that move. A
-    shape is linked to one of the next frame if the flow carries most of its pixels there, and the
-    flow back carries most of that one's pixels here, pixels not counted whose flow there and back
-    disagree. So a track ends where things meet, part, stop or hide: it is cut off early, rather
-    than continued on something else.
+    box around each is carried on by the median flow of what moves in it, and set right by the shape
+    it then lies on. A track ends where most of its flow there and back disagrees, where it leaves
+    the picture, or when it has not lain on a shape of its size for a while: what was followed
+    since is left out.
 
     Args:
         frames: Numbers and pictures ``[H, W, 3]``, RGB; a number left out ends all tracks.
@@ -64,6 +76,7 @@ def find_tracks(
         shortest: Tracks of fewer frames are left out.
         every: A patch is kept of frames whose number is a multiple of it.
         size: Of patches, square, pixels; boxes are stretched to it.
+        patience: Frames for which a box is carried without a shape.
         report: Called after each frame with its number.
 
     Returns:
@@ -79,59 +92,61 @@ def find_tracks(
 
     Reference:
         After Wang & Gupta, Unsupervised Learning of Visual Representations using Videos, ICCV 2015,
-        section 3, with flow in place of their interest points and correlation filter.
+        section 3, with flow in place of their interest points and correlation filter; carrying a
+        box by a median is Kalal et al.'s, Forward-Backward Error, ICPR 2010.
     """
-    if shortest < 2 or every < 1 or size < 8:
+    if shortest < 2 or every < 1 or size < 8 or patience < 0:
         raise ValueError(
-            f"expected shortest >= 2, every >= 1 and size >= 8, got {shortest}, {every} and {size}"
+            "expected shortest >= 2, every >= 1, size >= 8 and patience >= 0, "
+            f"got {shortest}, {every}, {size} and {patience}"
         )
     done: list[Track] = []
-    alive: dict[int, Track] = {}
-    number, before, shapes = -1, None, None
-    for following, picture in frames:
+    alive: list[_Live] = []
+    last, before = -1, None
+    for number, picture in frames:
         small = _shrunk(picture)
-        if before is None or following != number + 1:
-            done += alive.values()
-            alive, shapes = {}, None
-            number, before, last = following, small, picture
-            continue
-        there, back = flow(before, small), flow(small, before)
-        # The shapes of the last frame by its flow to this one; those of this one by its flow back.
-        if shapes is None:
-            shapes = moving_shapes(there)
-            alive = _seen(shapes, number, last, every, size)
-        next_shapes = moving_shapes(back)
-        links = link_shapes(shapes, next_shapes, there, back)
-        seen = _seen(next_shapes, following, picture, every, size)
-        for i, track in alive.items():
-            if links.get(i) in seen:
-                seen[links[i]] = track.continued(seen[links[i]])
-            else:
-                done.append(track)
-        alive, shapes = seen, next_shapes
-        number, before, last = following, small, picture
-        report(number)
-    done += alive.values()
+        if before is None or number != last + 1:
+            done += [live.track.cut(live.seen) for live in alive]
+            alive = []
+        else:
+            there, back = flow(before, small), flow(small, before)
+            shapes = shape_boxes(moving_shapes(own_speed(back)))
+            reliable, speed = ~find_occlusion(there, back), own_speed(there)
+            carried = [(live, carry(live.box, there, reliable, speed)) for live in alive]
+            done += [live.track.cut(live.seen) for live, box in carried if box is None]
+            kept = [(live, box) for live, box in carried if box is not None]
+            alive = _set_right(kept, shapes, number)
+            done += [live.track.cut(live.seen) for live in alive if number - live.seen > patience]
+            alive = [live for live in alive if number - live.seen <= patience]
+            alive += [
+                _Live(Track(), box, number)
+                for box in shapes
+                if all(overlap(box, live.box) == 0 for live in alive)
+            ]
+            for live in alive:
+                _record(live, number, picture, small.shape, size if number % every == 0 else 0)
+            report(number)
+        last, before = number, small
+    done += [live.track.cut(live.seen) for live in alive]
     return [track for track in done if len(track.frames) >= shortest]
 
 
-def moving_shapes(flow: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Mark what moves against the background.
+def moving_shapes(speed: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Mark what moves.
 
     Args:
-        flow: ``[H, W, 2]`` in pixels.
+        speed: ``[H, W]`` in pixels a frame, against the background.
 
     Returns:
         ``[H, W]``: 0 for the background, else a number for each shape.
 
     Example:
-        >>> flow = np.zeros((60, 80, 2), np.float32)
-        >>> flow[20:40, 30:45] = 3
-        >>> shapes = moving_shapes(flow)
+        >>> speed = np.zeros((60, 80), np.float32)
+        >>> speed[20:40, 30:45] = 3
+        >>> shapes = moving_shapes(speed)
         >>> int(shapes.max()), int((shapes > 0).sum())
         (1, 300)
     """
-    speed = np.linalg.norm(flow - _of_camera(flow), axis=2)
     moves = (speed > SLOWEST).astype(np.uint8)
     moves = np.asarray(cv2.morphologyEx(moves, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)), np.uint8)
     count, shapes, stats, _ = cv2.connectedComponentsWithStats(moves, connectivity=4)
@@ -142,61 +157,113 @@ def moving_shapes(flow: NDArray[np.float32]) -> NDArray[np.int32]:
     return np.asarray(renumbered[shapes], np.int32)
 
 
-def link_shapes(
-    first: NDArray[np.int32],
-    second: NDArray[np.int32],
-    there: NDArray[np.float32],
-    back: NDArray[np.float32],
-) -> dict[int, int]:
-    """Find which shape of one frame is which of the next, by the flow both ways.
+def shape_boxes(shapes: NDArray[np.int32]) -> list[Box]:
+    """Give the box of each shape that the picture shows whole.
 
     Args:
-        first: Numbers of shapes, ``[H, W]``.
-        second: Those of the next frame.
-        there: Flow ``[H, W, 2]`` from the first frame to the second.
-        back: Flow from the second to the first.
-
-    Returns:
-        Numbers in `second` by numbers in `first`; one to one.
+        shapes: Numbers from 1, ``[H, W]``.
 
     Example:
-        >>> shapes = np.zeros((40, 40), np.int32)
-        >>> shapes[10:20, 10:20] = 1
-        >>> flow = np.zeros((40, 40, 2), np.float32)
-        >>> link_shapes(shapes, shapes * 2, flow, flow)
-        {1: 2}
+        >>> shape_boxes(np.pad(np.ones((2, 4), np.int32), 3))
+        [(3.0, 3.0, 4.0, 2.0)]
     """
-    forward = _carried(first, second, there, back)
-    backward = _carried(second, first, back, there)
-    return {i: j for i, j in forward.items() if backward.get(j) == i}
-
-
-def _carried(
-    first: NDArray[np.int32],
-    second: NDArray[np.int32],
-    there: NDArray[np.float32],
-    back: NDArray[np.float32],
-) -> dict[int, int]:
-    """For each shape the one in which most of its pixels end, if they are enough."""
-    occluded = find_occlusion(there, back)
-    y, x = np.nonzero(first)
-    ends = np.rint(there[y, x] + np.stack([x, y], 1)).astype(int)
-    height, width = first.shape
-    inside = (ends >= 0).all(1) & (ends[:, 0] < width) & (ends[:, 1] < height) & ~occluded[y, x]
-    landed = np.zeros(len(y), np.int64)
-    landed[inside] = second[ends[inside, 1], ends[inside, 0]]
-    votes = np.zeros((int(first.max()) + 1, int(second.max()) + 1))
-    np.add.at(votes, (first[y, x], landed), 1)
-    found = {}
-    for i in range(1, len(votes)):
-        j = int(votes[i, 1:].argmax()) + 1 if votes.shape[1] > 1 else 0
-        if j and votes[i, j] >= LINKED * votes[i].sum():
-            found[i] = j
+    height, width = shapes.shape
+    found = []
+    for i in range(1, int(shapes.max()) + 1):
+        y, x = np.nonzero(shapes == i)
+        left, top, right, bottom = x.min(), y.min(), x.max() + 1, y.max() + 1
+        if left > 0 and top > 0 and right < width and bottom < height:  # else it comes or leaves
+            found.append((float(left), float(top), float(right - left), float(bottom - top)))
     return found
 
 
-def _of_camera(flow: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The flow of what does not move itself, by a homography that fits most of the picture."""
+def carry(
+    box: Box,
+    flow: NDArray[np.float32],
+    reliable: NDArray[np.bool_],
+    speed: NDArray[np.float32],
+) -> Box | None:
+    """Move a box as what is in it moves: by the median flow of the faster half of its pixels.
+
+    Args:
+        box: In the first frame.
+        flow: ``[H, W, 2]`` from the first frame to the second.
+        reliable: Where the flow there and back agrees, ``[H, W]``.
+        speed: Against the background, ``[H, W]``.
+
+    Returns:
+        The box in the second frame, or None where it leaves the picture or its flow there and back
+        disagrees in most places.
+
+    Example:
+        >>> flow = np.full((40, 40, 2), 3, np.float32)
+        >>> carry((10, 10, 8, 8), flow, np.ones((40, 40), bool), flow[..., 0])
+        (13.0, 13.0, 8, 8)
+    """
+    x, y, width, height = box
+    # A quarter of each side is left out: the corners of a box show what is behind.
+    columns = slice(round(x + width / 8), max(round(x + 7 * width / 8), round(x + width / 8) + 1))
+    rows = slice(round(y + height / 8), max(round(y + 7 * height / 8), round(y + height / 8) + 1))
+    good = reliable[rows, columns]
+    if good.mean() < RELIABLE:
+        return None
+    moves, fast = flow[rows, columns][good], speed[rows, columns][good]
+    step = np.median(moves[fast >= np.median(fast)], axis=0)
+    x, y = x + float(step[0]), y + float(step[1])
+    H, W = flow.shape[:2]
+    return (x, y, width, height) if 0 <= x <= W - width and 0 <= y <= H - height else None
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Return how much two boxes share: intersection over union.
+
+    Example:
+        >>> overlap((0, 0, 2, 1), (1, 0, 2, 1))
+        0.3333333333333333
+    """
+    w = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    h = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    shared = max(w, 0.0) * max(h, 0.0)
+    return shared / (a[2] * a[3] + b[2] * b[3] - shared)
+
+
+def _set_right(carried: list[tuple[_Live, Box]], shapes: list[Box], number: int) -> list[_Live]:
+    """Give each carried box the shape that it shares most with, if that is enough; one to one."""
+    pairs = sorted(
+        ((overlap(box, shape), i, j) for i, (_, box) in enumerate(carried)
+         for j, shape in enumerate(shapes)),
+        reverse=True,
+    )  # fmt: skip
+    mine: dict[int, int] = {}
+    for share, i, j in pairs:
+        if share >= FOUND_AGAIN and i not in mine and j not in mine.values():
+            mine[i] = j
+    found = []
+    for i, (live, box) in enumerate(carried):
+        if i in mine:  # halfway: shapes flicker
+            shape = shapes[mine[i]]
+            middle = tuple((a + b) / 2 for a, b in zip(box, shape, strict=True))
+            found.append(_Live(live.track, (middle[0], middle[1], middle[2], middle[3]), number))
+        else:
+            found.append(_Live(live.track, box, live.seen))
+    return found
+
+
+def own_speed(flow: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return how fast things move against the background, whose flow is a homography's.
+
+    Args:
+        flow: ``[H, W, 2]`` in pixels.
+
+    Returns:
+        ``[H, W]`` in pixels.
+
+    Example:
+        >>> flow = np.full((40, 50, 2), 2, np.float32)  # the camera's
+        >>> flow[10:20, 10:20] += (3, 4)
+        >>> round(float(own_speed(flow)[15, 15]), 2)
+        5.0
+    """
     height, width = flow.shape[:2]
     step = max(4, min(height, width) // 24)
     grid = np.stack(np.meshgrid(np.arange(0, width, step), np.arange(0, height, step)), -1)
@@ -205,10 +272,10 @@ def _of_camera(flow: NDArray[np.float32]) -> NDArray[np.float32]:
     cv2.setRNGSeed(0)  # so that the same call finds the same
     matrix = cv2.findHomography(points, moved, cv2.RANSAC, 0.5)[0] if len(points) >= 4 else None
     if matrix is None:
-        return np.zeros_like(flow)
+        return np.asarray(np.linalg.norm(flow, axis=2), np.float32)
     every = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
-    found = cv2.perspectiveTransform(every, matrix) - every
-    return np.asarray(found, np.float32)
+    of_camera = cv2.perspectiveTransform(every, matrix) - every
+    return np.asarray(np.linalg.norm(flow - of_camera, axis=2), np.float32)
 
 
 def _shrunk(picture: Image) -> Image:
@@ -219,24 +286,19 @@ def _shrunk(picture: Image) -> Image:
     return np.asarray(cv2.resize(picture, shape, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _seen(
-    shapes: NDArray[np.int32], number: int, picture: Image, every: int, size: int
-) -> dict[int, Track]:
-    """A track of one frame for each shape that the picture shows whole."""
-    scale = np.array(picture.shape[1::-1]) / shapes.shape[1::-1]
-    found = {}
-    for i in range(1, int(shapes.max()) + 1):
-        y, x = np.nonzero(shapes == i)
-        low, high = np.array([x.min(), y.min()]), np.array([x.max(), y.max()]) + 1
-        if low.min() < 1 or (high > np.array(shapes.shape[1::-1]) - 1).any():
-            continue  # it is coming in or leaving
-        extent = (high - low) * (1 + 2 * MARGIN)
-        extent = np.maximum(extent, NARROWEST * extent.max()) * scale
-        corner = (low + high) / 2 * scale - extent / 2
-        box = (*corner.tolist(), *extent.tolist())
-        patches = {number: cut_out(picture, box, size)} if number % every == 0 else {}
-        found[i] = Track([number], [box], patches)
-    return found
+def _record(live: _Live, number: int, picture: Image, shape: tuple[int, ...], size: int) -> None:
+    """Add a frame to a track, and its patch if it is to have a size."""
+    scale = np.array(picture.shape[1::-1]) / shape[1::-1]
+    corner, extent = np.array(live.box[:2]), np.array(live.box[2:])
+    middle = (corner + extent / 2) * scale
+    extent = extent * (1 + 2 * MARGIN)
+    extent = np.maximum(extent, NARROWEST * extent.max()) * scale
+    x, y = (middle - extent / 2).tolist()
+    box = (x, y, float(extent[0]), float(extent[1]))
+    live.track.frames.append(number)
+    live.track.boxes.append(box)
+    if size:
+        live.track.patches[number] = cut_out(picture, box, size)
 
 
 def cut_out(picture: Image, box: tuple[float, float, float, float], size: int) -> Image:

@@ -7,7 +7,8 @@
 - `ensembles`: Divide and Conquer, BIER and A-BIER, HDC, ABE.
 - `images`, `datasets`, `networks`, `fit`, `methods`, `protocol`: train any of it on pictures, and
   compare.
-- `metrics` of retrieval and clustering, `verification` of pairs.
+- `metrics` of retrieval and clustering, `verification` of pairs, `enrolment` of classes that were
+  not trained on.
 
 What pytorch-metric-learning has is wrapped, with the arguments that make it the paper's; it and
 scikit-learn come with ``pip install 'flowmatch[train]'``, and are imported when first used.
@@ -22,6 +23,7 @@ Not implemented, because no text from which they could be rebuilt faithfully was
   either.
 """
 
+from flowmatch.similarity.enrolment import Answer, Enrolment, enrol
 from flowmatch.similarity.hierarchy import (
     ClassTree,
     HierarchicalTripletLoss,
@@ -49,9 +51,11 @@ from flowmatch.similarity.verification import Roc, Verification, roc, verify
 __all__ = [
     "LOSSES",
     "MINERS",
+    "Answer",
     "ClassBatches",
     "ClassTree",
     "ClusteringScores",
+    "Enrolment",
     "HierarchicalTripletLoss",
     "HordeLoss",
     "Miner",
@@ -67,6 +71,7 @@ __all__ = [
     "all_triplets",
     "clustering_scores",
     "compare_clusterings",
+    "enrol",
     "make_loss",
     "retrieval_scores",
     "roc",

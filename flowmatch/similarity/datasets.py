@@ -13,6 +13,7 @@ from flowmatch.similarity.images import LabelledImages
 
 _LARGEST_IDX = 2**32  # bytes; the largest of MNIST's kind (QMNIST, EMNIST) have half a gigabyte
 _LONGEST_LIST = 2**27  # bytes of a text file
+_LARGEST_MAT = 2**24  # bytes; that of CARS-196 has half a million, and what is inside is compressed
 
 
 def find_images(data: str | Path) -> LabelledImages:
@@ -116,6 +117,8 @@ def cars196(folder: str | Path) -> LabelledImages:
 
     folder = Path(folder)
     path = folder / "cars_annos.mat"
+    if path.stat().st_size > _LARGEST_MAT:
+        raise ValueError(f"{path} must have {_LARGEST_MAT} bytes at most")
     try:
         content = loadmat(path, squeeze_me=True, variable_names=("annotations", "class_names"))
         rows = np.atleast_1d(content["annotations"])

@@ -1,21 +1,25 @@
 """Training of an embedding, by a recipe that is the same for all losses."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from flowmatch.similarity.images import LabelledImages, as_square
+from flowmatch.similarity.images import LabelledImages
 from flowmatch.similarity.losses import LOSSES, SimilarityLoss, make_loss
 from flowmatch.similarity.losses._base import at_least
 from flowmatch.similarity.miners import MINERS
 from flowmatch.similarity.networks import EmbeddingNet
 from flowmatch.similarity.samplers import ClassBatches, generator_of
+from flowmatch.similarity.squares import Draws, Squares
+from flowmatch.training import Progress, RunState, TrainingDiverged
 
 # What a loss's own paper mines with; the others take the whole batch.
 PAPER_MINERS = {
@@ -76,63 +80,41 @@ class Recipe:
         at_least(0, steps=self.steps, rate=self.rate, loss_rate=self.loss_rate)
 
 
-class Squares(Dataset[tuple[Tensor, int]]):
-    """Pictures as squares, with their labels, for a ``DataLoader``.
-
-    Args:
-        images: The pictures.
-        recipe: Their size, and whether they are augmented.
-        training: Whether they may be.
-    """
-
-    def __init__(self, images: LabelledImages, recipe: Recipe, training: bool) -> None:
-        self.images, self.recipe, self.training = images, recipe, training
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        picture, size = self.images.picture(index), self.recipe.size
-        label = int(self.images.labels[index])
-        # Draws come from torch's generator: loaders seed it anew for each epoch and worker.
-        chance = None
-        if self.training and self.recipe.augment:
-            chance = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
-        return as_square(picture, size, chance), label
-
-
-def _endless(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-    while True:
-        yield from loader  # which has stacked them
-
-
 def train_embedding(
     recipe: Recipe,
     images: LabelledImages,
     *,
     seed: int = 0,
     start: dict[str, Tensor] | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    every: int = 100,
     device: str | torch.device = "cpu",
     workers: int = 0,
-    report: Callable[[int, float], None] = lambda step, loss: None,
+    report: Callable[[Progress], None] = lambda progress: None,
 ) -> EmbeddingNet:
-    """Train an embedding; the same call gives the same network.
+    """Train an embedding; the same call gives the same network, also one that goes on.
 
     Args:
         recipe: How.
         images: What with.
         seed: Of first weights, batches and draws.
         start: Weights of the trunk, with torchvision's names for ResNets.
+        checkpoint: File that the state is written to every `every` steps and at the end.
+        resume: Continue from `checkpoint` if it exists.
+        every: Steps between checkpoints.
         device: Where.
         workers: Processes that read pictures.
-        report: Called after each step with its number, from 1, and the loss.
+        report: Called after each step.
 
     Returns:
         The network, in eval mode.
 
     Raises:
         ImportError: The loss or miner is pytorch-metric-learning's, and that is missing.
-        ValueError: The loss is no longer finite, or names or weights do not fit.
+        TrainingDiverged: The loss is no longer finite; with `checkpoint`, the batch is saved beside
+            it.
+        ValueError: Names or weights do not fit, or `checkpoint` belongs to another run.
     """
     torch.manual_seed(seed)
     network = EmbeddingNet(recipe.trunk, recipe.dimension, images.channels, recipe.frozen_norm)
@@ -150,27 +132,45 @@ def train_embedding(
             {"params": loss.parameters(), "lr": recipe.rate * recipe.loss_rate},
         ]
     )
+    run = asdict(recipe) | {"seed": seed, "pictures": len(images), "classes": len(images.classes)}
+    both = nn.ModuleDict({"network": network, "loss": loss})
+    kept = None if checkpoint is None else RunState(both, optimizer, checkpoint, run)
+    first = kept.restore() if kept and resume and kept.path.exists() else 0
     classes = min(recipe.classes, len(set(images.labels.tolist())))
     batches = ClassBatches(images.labels.tolist(), classes, recipe.each, seed=seed)
     loader = DataLoader(
-        Squares(images, recipe, training=True),
-        batch_sampler=batches,
+        Squares(images, recipe.size, recipe.augment, seed),
+        batch_sampler=Draws(batches, first),
         num_workers=workers,
         generator=generator_of(seed, 0),
     )
-    stream = _endless(loader)
-    for step in range(1, recipe.steps + 1):
-        pictures, labels = (part.to(device) for part in next(stream))
+    began = time.monotonic()
+    for step, parts in enumerate(itertools.islice(loader, recipe.steps - first), first + 1):
+        pictures, labels = (part.to(device) for part in parts)
         embeddings = network(pictures.float() / 255)
         tuples = None if miner is None else miner(embeddings, labels)
         value = loss(embeddings, labels, tuples)
         if not value.isfinite():
-            raise ValueError(f"loss {recipe.loss} is {value.item()} at step {step}")
+            raise _diverged(recipe.loss, value, step, parts, checkpoint)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-        report(step, value.item())
+        if kept and (step % every == 0 or step == recipe.steps):
+            kept.save(step)
+        pace = (time.monotonic() - began) / (step - first)
+        report(Progress(step, recipe.steps, {"loss": value.item()}, pace))
     return network.eval()
+
+
+def _diverged(
+    name: str, value: Tensor, step: int, batch: list[Tensor], checkpoint: Path | None
+) -> TrainingDiverged:
+    where = ""
+    if checkpoint is not None:
+        culprit = checkpoint.with_suffix(".batch.pt")
+        torch.save(batch, culprit)
+        where = f"; its batch is in {culprit}"
+    return TrainingDiverged(f"loss {name} is {value.item()} at step {step}{where}")
 
 
 def _miner(recipe: Recipe, loss: SimilarityLoss) -> nn.Module | None:
@@ -249,8 +249,7 @@ def embed(
         ``[N, dimension]`` float32, on the CPU.
     """
     device = next(network.parameters()).device
-    squares = Squares(images, Recipe(size=size), training=False)
-    loader = DataLoader(squares, batch_size=batch, num_workers=workers)
+    loader = DataLoader(Squares(images, size), batch_size=batch, num_workers=workers)
     found = [network(pictures.to(device).float() / 255).cpu() for pictures, _ in loader]
     return torch.cat(found) if found else torch.empty(0, 0)
 

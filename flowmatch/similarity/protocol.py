@@ -16,6 +16,7 @@ from flowmatch.similarity.losses._base import at_least
 from flowmatch.similarity.methods import METHODS, train_method
 from flowmatch.similarity.metrics import clustering_scores, retrieval_scores
 from flowmatch.similarity.verification import distances_of_pairs, roc, verify
+from flowmatch.training import Progress
 
 KS = (1, 2, 4, 8)
 COLUMNS = (*(f"R@{k}" for k in KS), "NMI", "AMI", "RP", "MAP@R")
@@ -145,7 +146,7 @@ def evaluate_recipe(
     start: dict[str, Tensor] | None = None,
     device: str | torch.device = "cpu",
     workers: int = 0,
-    report: Callable[[int, float], None] = lambda step, loss: None,
+    report: Callable[[Progress], None] = lambda progress: None,
     method: str | None = None,
 ) -> dict[str, float]:
     """Train and test once: one network, or one for each fold of the training classes.

@@ -1,12 +1,13 @@
 """One training loop for every task."""
 
-from flowmatch.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from flowmatch.training.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
 from flowmatch.training.loop import Progress, Samples, TrainingDiverged, is_first_process, train
 from flowmatch.training.schedule import Schedule
 
 __all__ = [
     "Checkpoint",
     "Progress",
+    "RunState",
     "Samples",
     "Schedule",
     "TrainingDiverged",

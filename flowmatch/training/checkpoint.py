@@ -1,10 +1,14 @@
 """Everything a training run needs to go on where it was stopped, in one file."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
+from torch import nn
+
+from flowmatch.training.average import Average
 
 
 class Checkpoint(TypedDict):
@@ -47,3 +51,52 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{path} is not a checkpoint of flowmatch: {sorted(missing)} missing")
     checkpoint: Checkpoint = found
     return checkpoint
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Everything a checkpoint holds, alive.
+
+    Attributes:
+        model: Everything with parameters.
+        optimizer: What trains it.
+        path: Of the checkpoint.
+        run: What must be the same when the run goes on.
+        average: The moving average of the model's state, where there is one.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    path: Path
+    run: dict[str, Any]
+    average: Average | None = None
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint after so many steps."""
+        save_checkpoint(
+            self.path,
+            Checkpoint(
+                step=step,
+                run=self.run,
+                model=self.model.state_dict(),
+                optimizer=self.optimizer.state_dict(),
+                average={} if self.average is None else self.average.weights,
+                random=torch.get_rng_state(),
+            ),
+        )
+
+    def restore(self) -> int:
+        """Take everything from the checkpoint, and return the steps that are done.
+
+        Raises:
+            ValueError: It belongs to another run.
+        """
+        found = load_checkpoint(self.path)
+        if found["run"] != self.run:
+            raise ValueError(f"{self.path} belongs to another run: {found['run']}, not {self.run}")
+        self.model.load_state_dict(found["model"])
+        self.optimizer.load_state_dict(found["optimizer"])
+        if self.average is not None:
+            self.average.restore(found["average"], found["step"])
+        torch.set_rng_state(found["random"])
+        return found["step"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from flowmatch.training.average import Average
-from flowmatch.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from flowmatch.training.checkpoint import RunState
 from flowmatch.training.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ def train(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    state = _State(model, optimizer, Average(model, schedule.average), checkpoint, run)
+    average = Average(model, schedule.average)
+    state = RunState(model, optimizer, checkpoint, run, average)
     start = state.restore() if resume and checkpoint.exists() else 0
     wrapped, stepper = accelerator.prepare(model, optimizer)
     order = _Order(start, schedule, len(samples), accelerator.process_index, processes)
@@ -147,7 +148,7 @@ def train(
             accelerator.backward(value)
             accelerator.clip_grad_norm_(model.parameters(), schedule.clip)
             stepper.step()
-            state.average.update(model)
+            average.update(model)
             done = step + 1
             if accelerator.is_main_process:
                 if done % every == 0 or done == schedule.steps:
@@ -163,7 +164,7 @@ def train(
             writer.close()
         accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)  # takes the autocast off again
     if schedule.average:
-        model.load_state_dict(state.average.weights)
+        model.load_state_dict(average.weights)
     return model.eval()
 
 
@@ -213,37 +214,3 @@ def _check_finite(
     culprit = checkpoint.with_suffix(f".batch{share}.pt")
     torch.save(batch, culprit)
     raise TrainingDiverged(f"the loss is {value.item()} at step {step}; its batch is in {culprit}")
-
-
-@dataclass(frozen=True)
-class _State:
-    """Everything a checkpoint holds."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    average: Average
-    path: Path
-    run: dict[str, Any]
-
-    def save(self, step: int) -> None:
-        save_checkpoint(
-            self.path,
-            Checkpoint(
-                step=step,
-                run=self.run,
-                model=self.model.state_dict(),
-                optimizer=self.optimizer.state_dict(),
-                average=self.average.weights,
-                random=torch.get_rng_state(),
-            ),
-        )
-
-    def restore(self) -> int:
-        found = load_checkpoint(self.path)
-        if found["run"] != self.run:
-            raise ValueError(f"{self.path} belongs to another run: {found['run']}, not {self.run}")
-        self.model.load_state_dict(found["model"])
-        self.optimizer.load_state_dict(found["optimizer"])
-        self.average.restore(found["average"], found["step"])
-        torch.set_rng_state(found["random"])
-        return found["step"]

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from flowmatch.selfsupervised.tracks import cut_out, find_tracks, link_shapes, moving_shapes
+from flowmatch.selfsupervised.tracks import (
+    carry,
+    cut_out,
+    find_tracks,
+    moving_shapes,
+    overlap,
+    own_speed,
+    shape_boxes,
+)
 
 
 def test_follows_what_moves(moving):
@@ -9,14 +17,14 @@ def test_follows_what_moves(moving):
     tracks = find_tracks(frames, flow)
     assert len(tracks) == 2
     for track in tracks:
-        assert track.frames == list(range(30))
+        assert track.frames == list(range(1, 30))  # it moves from 0 to 1
         which = 0 if track.boxes[0][0] < 60 else 1
         for number, (x, y, width, height) in zip(track.frames, track.boxes, strict=True):
             true_x, true_y = places(number)[which]
             assert abs(x + width / 2 - (true_x + 7)) <= 1
             assert abs(y + height / 2 - (true_y + 10)) <= 1
             assert (width, height) == pytest.approx((14 * 1.2, 20 * 1.2), abs=1)
-        assert sorted(track.patches) == [0, 5, 10, 15, 20, 25]
+        assert sorted(track.patches) == [5, 10, 15, 20, 25]
         middle = track.patches[5][36, 36]
         assert (middle[0] > 150) == (which == 0)
 
@@ -40,48 +48,62 @@ def test_boxes_are_of_the_whole_picture_not_of_the_shrunk_one(moving):
 def test_a_gap_ends_tracks_and_short_ones_are_left_out(moving):
     frames, flow, _ = moving
     cut = [f for f in frames if f[0] != 12]
-    assert {t.frames[0] for t in find_tracks(cut, flow)} == {13}  # 12 frames are too few
-    assert {len(t.frames) for t in find_tracks(cut, flow, shortest=2)} == {12, 17}
+    assert {t.frames[0] for t in find_tracks(cut, flow)} == {14}  # 11 frames are too few
+    assert {len(t.frames) for t in find_tracks(cut, flow, shortest=2)} == {11, 16}
 
 
 def test_what_leaves_the_picture_is_not_followed_out(moving):
     frames, flow, _ = moving
     left = [(n, p[:, :70]) for n, p in frames]  # of the first, whose flow is the same
+    index = {p[:, :70].tobytes(): p for _, p in frames}
 
     def cropped(first, second):
-        index = {p[:, :70].tobytes(): p for _, p in frames}
         return flow(index[first.tobytes()], index[second.tobytes()])[:, :70]
 
     tracks = [t for t in find_tracks(left, cropped) if t.boxes[0][1] < 40]
     assert [t.frames[-1] for t in tracks] == [15]  # at 16 it is cut off
 
 
-def test_links_need_the_flow_back():
-    shapes = np.zeros((40, 60), np.int32)
-    shapes[10:20, 10:20] = 1
-    later = np.zeros_like(shapes)
-    later[10:20, 16:26] = 3
-    there = np.zeros((40, 60, 2), np.float32)
-    there[shapes == 1] = (6, 0)
-    back = np.zeros_like(there)
-    back[later == 3] = (-6, 0)
-    assert link_shapes(shapes, later, there, back) == {1: 3}
-    assert link_shapes(shapes, later, there, np.zeros_like(back)) == {}
-    # Two that become one: neither is continued.
-    shapes[22:32, 10:20] = 2
-    merged = np.zeros_like(shapes)
-    merged[10:32, 16:26] = 1
-    there[shapes > 0] = (6, 0)
-    back[merged > 0] = (-6, 0)
-    assert link_shapes(shapes, merged, there, back) == {}
+def test_what_stops_is_followed_for_a_while_which_does_not_count(moving):
+    frames, flow, _ = moving
+    stops = [(n, frames[min(n, 20)][1]) for n in range(30)]
+    still = np.zeros((96, 160, 2), np.float32)
+
+    def stopping(first, second):
+        return still if np.array_equal(first, second) else flow(first, second)
+
+    for track in find_tracks(stops, stopping):
+        assert track.frames == list(range(1, 21)) and max(track.patches) == 20
+
+
+def test_carry_follows_what_moves_not_what_is_behind():
+    flow = np.zeros((60, 80, 2), np.float32)
+    flow[20:40, 30:40] = (4, 1)
+    speed, sure = np.linalg.norm(flow, axis=2), np.ones((60, 80), bool)
+    box = (27.0, 18.0, 16.0, 24.0)  # somewhat larger than what moves
+    assert carry(box, flow, sure, speed) == (31, 19, 16, 24)
+    sure[20:40] = False
+    assert carry(box, flow, sure, speed) is None
+    assert carry((62.0, 18.0, 16.0, 24.0), flow + (4, 0), ~sure | sure, speed) is None
+
+
+def test_shapes_at_the_border_come_or_leave():
+    shapes = np.zeros((20, 30), np.int32)
+    shapes[0:5, 4:8] = 1
+    shapes[8:12, 10:16] = 2
+    shapes[17:20, 2:4] = 3
+    assert shape_boxes(shapes) == [(10, 8, 6, 4)]
+    assert overlap((0, 0, 2, 2), (2, 0, 2, 2)) == 0
+    assert overlap((0, 0, 4, 2), (1, 0, 2, 2)) == 0.5
 
 
 def test_the_cameras_motion_is_no_motion():
     y, x = np.mgrid[:96, :128].astype(np.float32)
     flow = np.stack([2 + 0.02 * x, -1 + 0.01 * x - 0.01 * y], -1)
-    assert moving_shapes(flow).max() == 0
+    assert own_speed(flow).max() < 0.01
     flow[30:50, 60:80] += (0, 3)
-    shapes = moving_shapes(flow)
+    assert own_speed(flow)[40, 70] == pytest.approx(3, abs=0.01)
+    shapes = moving_shapes(own_speed(flow))
     assert shapes.max() == 1 and shapes[40, 70] == 1
     assert (shapes > 0).sum() == pytest.approx(400, abs=8)
 
@@ -90,5 +112,5 @@ def test_cut_out_repeats_the_border_and_names_numbers():
     picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     found = cut_out(picture, (-2, -2, 4, 4), 8)
     assert (found[:4, :4] == picture[0, 0]).all() and (found[-1, -1] == picture[1, 1]).all()
-    with pytest.raises(ValueError, match="shortest >= 2, every >= 1 and size >= 8, got 1, 5"):
+    with pytest.raises(ValueError, match="expected shortest >= 2, .* got 1, 5, 72 and 3"):
         find_tracks([], lambda a, b: None, shortest=1)

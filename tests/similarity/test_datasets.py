@@ -91,6 +91,10 @@ def test_cars(tmp_path):
     savemat(tmp_path / "cars_annos.mat", {"annotations": rows, "class_names": names})
     with pytest.raises(ValueError, match=r"classes must be in 1\.\.2"):
         find_images(tmp_path)
+    with (tmp_path / "cars_annos.mat").open("wb") as file:
+        file.truncate(2**24 + 1)
+    with pytest.raises(ValueError, match="must have 16777216 bytes at most"):
+        find_images(tmp_path)
     (tmp_path / "cars_annos.mat").write_bytes(b"MATLAB 5.0" * 40)
     with pytest.raises(ValueError, match="not the list of CARS-196"):
         find_images(tmp_path)

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from flowmatch.similarity.protocol import (
     verified,
 )
 from flowmatch.similarity.weights import Embedding, load_embedding, save_embedding
+from flowmatch.training import TrainingDiverged
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,22 @@ def parts():
 # ---- Networks ----------------------------------------------------------------------------------
 
 
+def torchvision_names(blocks, convolutions):
+    """Keys of ``torchvision.models.resnet18().state_dict()`` and so on, in order, but ``fc``."""
+    norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    names = ["conv1.weight", *(f"bn1.{entry}" for entry in norm)]
+    for stage, count in enumerate(blocks, 1):
+        for block in range(count):
+            at = f"layer{stage}.{block}"
+            for i in range(1, convolutions + 1):
+                names += [f"{at}.conv{i}.weight", *(f"{at}.bn{i}.{entry}" for entry in norm)]
+            # Where width or stride change; ResNet-18's first stage changes neither.
+            if block == 0 and (stage > 1 or convolutions == 3):
+                names.append(f"{at}.downsample.0.weight")
+                names += [f"{at}.downsample.1.{entry}" for entry in norm]
+    return names
+
+
 def test_resnets_have_the_published_parameters():
     # What torchvision prints for its models, less the classifier's 512 or 2048 times 1000 + 1000.
     for make, total, features in ((resnet18, 11_689_512, 512), (resnet50, 25_557_032, 2048)):
@@ -43,13 +61,9 @@ def test_resnets_have_the_published_parameters():
             network = make()
         count = sum(p.numel() for p in network.parameters())
         assert count == total - 1000 * (features + 1)
-    names = set(resnet18().state_dict())
-    for name in (
-        "conv1.weight", "bn1.running_var", "layer1.0.conv1.weight", "layer1.1.bn2.bias",
-        "layer2.0.downsample.0.weight", "layer4.0.downsample.1.num_batches_tracked",
-    ):  # fmt: skip
-        assert name in names
-    assert "mean" not in names and "layer1.0.downsample.0.weight" not in names
+    for make, blocks, convolutions in ((resnet18, (2, 2, 2, 2), 2), (resnet50, (3, 4, 6, 3), 3)):
+        with torch.device("meta"):
+            assert list(make().state_dict()) == torchvision_names(blocks, convolutions)
     with torch.device("meta"):
         deep = resnet50().state_dict()
     assert tuple(deep["layer1.0.downsample.0.weight"].shape) == (256, 64, 1, 1)
@@ -93,6 +107,40 @@ def test_training_helps_and_repeats(parts):
     assert list(trained) == list(COLUMNS)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stopped_run_goes_on_to_the_same_bits(parts, tmp_path, workers):
+    train, _ = parts
+    # A miner that draws, proxies of their own rate, random crops: all of it must go on.
+    recipe = Recipe(loss="margin", miner="distance-weighted", steps=5, augment=True, each=2)
+    whole = train_embedding(recipe, train, seed=3, checkpoint=tmp_path / "a.pt")
+
+    def stop(progress):
+        assert progress.steps == 5 and progress.seconds_left >= 0
+        if progress.step == 4:
+            raise KeyboardInterrupt
+
+    kept = {"seed": 3, "checkpoint": tmp_path / "b.pt", "workers": workers}
+    with pytest.raises(KeyboardInterrupt):
+        train_embedding(recipe, train, every=2, report=stop, **kept)
+    steps = []
+    resumed = train_embedding(
+        recipe, train, resume=True, report=lambda p: steps.append(p.step), **kept
+    )
+    assert steps == [5]
+    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(ValueError, match="belongs to another run"):
+        train_embedding(replace(recipe, rate=1e-4), train, resume=True, **kept)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_batch(parts, tmp_path):
+    recipe = Recipe(loss="hadsell", steps=9, rate=1e30, each=2)
+    with pytest.raises(TrainingDiverged, match="loss hadsell is .* at step .*b.batch.pt"):
+        train_embedding(recipe, parts[0], checkpoint=tmp_path / "b.pt")
+    pictures, labels = torch.load(tmp_path / "b.batch.pt", weights_only=True)
+    assert pictures.shape == (10, 1, 8, 8) and labels.shape == (10,)
+
+
 def test_every_loss_trains(parts):
     from flowmatch.similarity.losses import LOSSES
 
@@ -114,7 +162,7 @@ def test_methods_that_look_at_all_the_data(name, parts):
     labels = torch.from_numpy(test.labels)
     recipe = Recipe(loss="proxynca", steps=60)
     seen = []
-    method = train_method(name, recipe, train, report=lambda step, loss: seen.append(step))
+    method = train_method(name, recipe, train, report=lambda p: seen.append(p.step))
     assert seen == list(range(1, 61))
     untrained = embed(train_method(name, Recipe(steps=0), train), test, 8)
     before, after = (score(x, labels, "cosine") for x in (untrained, embed(method, test, 8)))
@@ -276,7 +324,12 @@ def test_scatter():
 def test_train_then_eval(tmp_path, capsys):
     weights, picture = tmp_path / "w.safetensors", tmp_path / "p.png"
     words = ["digits", "--loss", "hadsell", "--dimension", "2", "--steps", "3"]
-    assert main(["train", "similarity", *words, "--out", str(weights)]) == 0
+    words = ["train", "similarity", *words, "--set", "margin=2", "--out", str(weights)]
+    assert main(words) == 0
+    assert "0 min left" in capsys.readouterr().err
+    assert main(words) == 2
+    assert "--resume, or another --out" in capsys.readouterr().err
+    assert main([*words, "--resume"]) == 0
     capsys.readouterr()
     words = ["digits", "--weights", str(weights), "--picture", str(picture), "--json"]
     assert main(["eval", "similarity", *words]) == 0
@@ -295,7 +348,7 @@ def test_compare(capsys):
         assert word in out
     assert main(["eval", "similarity", *words, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows] == ["pixels", "untrained", "hadsell", "fastap"]
+    assert [row["name"] for row in rows["digits"]] == ["pixels", "untrained", "hadsell", "fastap"]
 
 
 @pytest.mark.parametrize(
@@ -307,6 +360,21 @@ def test_compare(capsys):
         (["eval", "similarity", "digits", "--weights", "none"], "no file of weights at none"),
         (["train", "similarity", "digits", "--out", "no/where"], "there is no folder for no/where"),
         (["train", "similarity", "digits", "--out", "x", "--unseen", "y"], "classes or pictures"),
+        (["train", "similarity", "digits", "--out", "x", "--set", "margin"], "--set must be NAME="),
+        (
+            [
+                "train",
+                "similarity",
+                "digits",
+                "--out",
+                "x",
+                "--loss",
+                "triplet",
+                "--set",
+                "scale=2",
+            ],
+            "loss triplet takes margin, got scale",
+        ),
     ],
 )
 def test_refusals(words, message, capsys, tmp_path, monkeypatch):

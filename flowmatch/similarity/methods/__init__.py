@@ -1,12 +1,13 @@
 """Methods that are more than a loss: the class tree and the ensembles, trained by the protocol."""
 
+import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from flowmatch.similarity.fit import Recipe, Squares, load_trunk
+from flowmatch.similarity.fit import Recipe, load_trunk
 from flowmatch.similarity.images import LabelledImages
 from flowmatch.similarity.methods._base import Method, Numbered
 from flowmatch.similarity.methods.clustered import Divided, Hierarchical
@@ -16,6 +17,8 @@ from flowmatch.similarity.methods.ensembles import (
     Boosted,
     Cascaded,
 )
+from flowmatch.similarity.squares import Squares
+from flowmatch.training import Progress, TrainingDiverged
 
 METHODS: dict[str, type[Method]] = {
     "htl": Hierarchical,
@@ -36,7 +39,7 @@ def train_method(
     start: dict[str, Tensor] | None = None,
     device: str | torch.device = "cpu",
     workers: int = 0,
-    report: Callable[[int, float], None] = lambda step, loss: None,
+    report: Callable[[Progress], None] = lambda progress: None,
 ) -> Method:
     """Train by a method that is more than a loss; otherwise as `train_embedding` does.
 
@@ -48,14 +51,15 @@ def train_method(
         start: Weights of the trunk.
         device: Where.
         workers: Processes that read pictures.
-        report: Called after each step with its number, from 1, and the loss.
+        report: Called after each step.
 
     Returns:
         What embeds, in eval mode.
 
     Raises:
         ImportError: A library is missing.
-        ValueError: There is no such method, the loss is no longer finite, or weights do not fit.
+        TrainingDiverged: The loss is no longer finite.
+        ValueError: There is no such method, or weights do not fit.
     """
     if name not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}")
@@ -72,8 +76,8 @@ def train_method(
             {"params": others, "lr": recipe.rate * method.head_rate},
         ]
     )
-    squares = Numbered(Squares(images, recipe, training=True))
-    step, epoch = 0, 0
+    squares = Numbered(Squares(images, recipe.size, recipe.augment))
+    step, epoch, began = 0, 0, time.monotonic()
     while step < recipe.steps:
         method.begin(epoch, step / recipe.steps)
         loader = DataLoader(squares, batch_sampler=method.batches, num_workers=workers)
@@ -82,12 +86,15 @@ def train_method(
         for pictures, labels, items in loader:
             value = method.loss(pictures.to(device).float() / 255, labels.to(device), items)
             if not value.isfinite():
-                raise ValueError(f"method {name}: the loss is {value.item()} at step {step + 1}")
+                raise TrainingDiverged(
+                    f"method {name}: the loss is {value.item()} at step {step + 1}"
+                )
             optimizer.zero_grad()
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             step += 1
-            report(step, value.item())
+            pace = (time.monotonic() - began) / step
+            report(Progress(step, recipe.steps, {"loss": value.item()}, pace))
             if step == recipe.steps:
                 break
         epoch += 1

@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 
-from flowmatch.similarity.fit import Recipe, Squares, embed
+from flowmatch.similarity.fit import Recipe, embed
 from flowmatch.similarity.images import LabelledImages
 from flowmatch.similarity.networks import EmbeddingNet
 from flowmatch.similarity.samplers import ClassBatches
+from flowmatch.similarity.squares import Squares
 
 
 class Method(nn.Module):

@@ -1,0 +1,49 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from flowmatch.cli import main
+from flowmatch.io import write_image
+from flowmatch.similarity.networks import EmbeddingNet
+from flowmatch.similarity.weights import Embedding, save_embedding
+
+
+@pytest.fixture
+def words(tmp_path):
+    """Two classes of three shades of a colour each, and weights of an untrained network."""
+    for name, colour in (("red", (220, 30, 30)), ("blue", (30, 30, 220))):
+        (tmp_path / "known" / name).mkdir(parents=True)
+        for i in range(3):
+            shade = np.array(colour) + 5 * i
+            write_image(
+                tmp_path / "known" / name / f"{i}.png", np.full((20, 20, 3), shade, np.uint8)
+            )
+    torch.manual_seed(0)
+    save_embedding(tmp_path / "w.safetensors", Embedding(EmbeddingNet("small", 8), 16, "l2"))
+    write_image(tmp_path / "a.png", np.full((20, 20, 3), (222, 34, 32), np.uint8))
+    write_image(tmp_path / "b.png", np.full((20, 20, 3), (20, 240, 20), np.uint8))
+    known, weights = str(tmp_path / "known"), str(tmp_path / "w.safetensors")
+    return ["--enrolled", known, "--weights", weights, "--far", "0"]
+
+
+def test_names_what_is_close_and_not_what_is_far(words, tmp_path, capsys):
+    pictures = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert main(["identify", *pictures, *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    first, second = found["pictures"]
+    assert (first["name"], first["distance"] <= found["threshold"]) == ("red", True)
+    assert (second["name"], second["distance"] > found["threshold"]) == (None, True)
+    assert main(["identify", *pictures, *words]) == 0
+    out = capsys.readouterr().out
+    assert "unknown" in out and "red" in out and "accepted up to" in out
+
+
+def test_refusals(words, tmp_path, capsys):
+    assert main(["identify", str(tmp_path / "none.png"), *words]) == 2
+    assert "none.png" in capsys.readouterr().err
+    network = EmbeddingNet("small", 8, channels=1)
+    save_embedding(tmp_path / "w.safetensors", Embedding(network, 16, "l2"))
+    assert main(["identify", str(tmp_path / "a.png"), *words]) == 2
+    assert "for pictures of 1 channels, got 3" in capsys.readouterr().err

@@ -1,0 +1,42 @@
+import math
+
+import numpy as np
+import pytest
+
+from flowmatch.draw import bar_chart
+
+BLUE, ORANGE = (46, 110, 182), (226, 132, 52)
+
+
+def lengths(page, colour):
+    """Widths of bars from top to bottom; the first is the legend's."""
+    mask = (page == colour).all(-1)
+    rows = mask.sum(1)
+    starts = np.flatnonzero((rows > 0) & (np.roll(rows, 1) == 0))
+    return [int(rows[start : start + 16].max()) for start in starts]
+
+
+def test_bars_are_as_long_as_their_values():
+    groups = {"a": [(1.0, 0.0), (0.5, math.nan)], "b": [(0.25, 0.0), (math.nan, math.nan)]}
+    page = bar_chart(groups, ["one", "two"], width=900)
+    _, whole, half = lengths(page, BLUE)
+    _, quarter = lengths(page, ORANGE)  # the other has none
+    assert half == pytest.approx(whole / 2, abs=2) and quarter == pytest.approx(whole / 4, abs=2)
+    assert page.dtype == np.uint8 and page.shape[1] == 900
+
+
+def test_whiskers_reach_as_far_as_the_interval():
+    plain = bar_chart({"a": [(0.5, 0.0)]}, ["one"])
+    wide = bar_chart({"a": [(0.5, 0.25)]}, ["one"])
+    whole = lengths(bar_chart({"a": [(1.0, 0.0)]}, ["one"]), BLUE)[1]
+    dark = (wide == (60, 60, 60)).all(-1).sum(1) - (plain == (60, 60, 60)).all(-1).sum(1)
+    assert dark.max() == pytest.approx(whole / 2, rel=0.03)
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match=r"a bar for each of 2 names, got \[1\]"):
+        bar_chart({"a": [(0.5, 0.0)]}, ["one", "two"])
+    with pytest.raises(ValueError, match=r"shares in 0\.\.1"):
+        bar_chart({"a": [(1.5, 0.0)]}, ["one"])
+    with pytest.raises(ValueError, match="bars 50 pixels beside their names, got 100"):
+        bar_chart({"a": [(0.5, 0.0)]}, ["one"], width=100)
