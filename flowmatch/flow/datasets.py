@@ -16,6 +16,7 @@ from flowmatch.flow.layouts import (
     kitti,
     loose_pairs,
     middlebury,
+    posed_frames,
     sintel,
 )
 from flowmatch.io import read_flow, read_image
@@ -44,6 +45,8 @@ def find_pairs(folder: str | os.PathLike[str], *, train: bool = False) -> list[F
       ``data`` only the validation pairs, those marked 2, or to `train` those marked 1.
     - FlyingThings3D: ``optical_flow/TRAIN`` beside ``frames_cleanpass`` and ``frames_finalpass``.
     - HD1K: ``hd1k_flow_gt/flow_occ`` and ``hd1k_input/image_2``.
+    - RGB-D frames of a still scene: ``color``, ``depth``, ``poses.txt`` and ``intrinsics.txt``, as
+      `flowmatch fuse` reads them; the flow from each frame to the next follows from them.
     - Anything else: sub-folders at any depth that hold ``frame1``, ``frame2`` and ``flow``, with
       any suffix that `flowmatch.io` reads, and optionally ``occ.png`` and ``invalid.png``.
 
@@ -84,6 +87,7 @@ def find_pairs(folder: str | os.PathLike[str], *, train: bool = False) -> list[F
         *flying_chairs(folder, train),
         *flying_things(folder),
         *hd1k(folder),
+        *posed_frames(folder),
     ] or list(loose_pairs(folder))
     if not pairs:
         raise ValueError(
@@ -91,7 +95,7 @@ def find_pairs(folder: str | os.PathLike[str], *, train: bool = False) -> list[F
             "other-gt-flow), Sintel (training/clean or final, training/flow), KITTI (training/"
             "image_2, colored_0 or image_0, training/flow_occ), "
             "FlyingChairs (data/00001_flow.flo), FlyingThings3D (optical_flow/TRAIN), HD1K "
-            "(hd1k_flow_gt/flow_occ) "
+            "(hd1k_flow_gt/flow_occ), RGB-D (depth, poses.txt) "
             f"and folders with frame1.*, frame2.* and flow{'|'.join(FLOW_SUFFIXES)}"
         )
     return pairs
@@ -125,7 +129,8 @@ def load_pair(pair: FlowPair) -> LoadedPair:
     first = read_image(pair.first)
     size = first.shape[:2]
     second = _sized(pair.second, read_image(pair.second), size)
-    truth = _sized(pair.flow, read_flow(pair.flow), size)
+    read = read_flow(pair.flow) if pair.posed is None else pair.posed.flow()
+    truth = _sized(pair.flow, read, size)
     if pair.invalid is not None:
         truth[_read_mask(pair.invalid, size)] = np.nan
     known = np.isfinite(truth[..., 0])

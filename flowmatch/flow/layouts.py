@@ -2,10 +2,14 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from flowmatch.io import IMAGE_SUFFIXES
+import numpy as np
+
+from flowmatch.flow.posed import PosedTruth
+from flowmatch.io import IMAGE_SUFFIXES, read_poses
 
 # A .png beside another flow file is more likely a picture of it, so it comes last.
 FLOW_SUFFIXES = (".flo", ".npz", ".flo5", ".pfm", ".png")
@@ -22,6 +26,7 @@ class FlowPair(NamedTuple):
     occluded: Path | None = None  # picture, white where the second frame does not show the point
     invalid: Path | None = None  # picture, white where the flow shall not count
     flow_noc: Path | None = None  # KITTI: the flow again, without the occluded pixels
+    posed: PosedTruth | None = None  # RGB-D: what the flow is computed from, `flow` being a depth
 
 
 def middlebury(root: Path) -> Iterator[FlowPair]:
@@ -150,6 +155,23 @@ def hd1k(root: Path) -> Iterator[FlowPair]:
         second = frames / f"{sequence}_{int(number) + 1:0{len(number)}d}.png"
         if second.is_file():  # the last frame has no successor
             yield FlowPair(flow.stem, f"HD1K/{sequence}", frames / flow.name, second, flow)
+
+
+def posed_frames(root: Path) -> Iterator[FlowPair]:
+    """RGB-D: ``color``, ``depth``, ``poses.txt``, ``intrinsics.txt``; neighbours make a pair."""
+    if not (root / "poses.txt").is_file() or not (root / "depth").is_dir():
+        return
+    pictures = {
+        path.stem: path
+        for path in (root / "color").glob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    }
+    for (name, pose), (later, second_pose) in pairwise(read_poses(root)):
+        first, second = (pictures.get(n, root / "color" / f"{n}.*") for n in (name, later))
+        depths = [root / "depth" / f"{n}.png" for n in (name, later)]
+        motion = np.linalg.inv(second_pose) @ pose
+        truth = PosedTruth(depths[0], depths[1], root / "intrinsics.txt", motion)
+        yield FlowPair(name, root.resolve().name, first, second, depths[0], posed=truth)
 
 
 def loose_pairs(root: Path) -> Iterator[FlowPair]:
