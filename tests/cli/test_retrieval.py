@@ -125,6 +125,18 @@ def test_learn_index_search(views, capsys, monkeypatch):
     assert main(["train", "retrieval", str(folder), "--out", "o", "--recipe", "no"]) == 2
 
 
+def test_an_index_by_the_network_that_ships(views, capsys):
+    folder, index = views / "pictures", views / "i.safetensors"
+    words = ["--words", "8", "--keypoints", "40", "--descriptor", "default"]
+    assert main(["index", str(folder), "-o", str(index), *words]) == 0
+    query = str(folder / "coffee-b.png")
+    capsys.readouterr()
+    assert main(["search", query, "-i", str(index), "-k", "1"]) == 0
+    assert capsys.readouterr().out.endswith("coffee-b.png\n")
+    assert main(["search", query, "-i", str(index), "--descriptor", "rootsift"]) == 2
+    assert "was made with 'hardnet-half.safetensors " in capsys.readouterr().err
+
+
 def test_eval(views, capsys, monkeypatch):
     monkeypatch.setattr(eval_retrieval, "_VLAD", ("rootsift",))
     words = ["eval", "retrieval", str(views / "pictures"), "--views", "2", "--json"]
