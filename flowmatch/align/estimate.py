@@ -1,5 +1,6 @@
 """From two pictures to the transform between them, and one laid on the other."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from flowmatch.align.baselines import sift_affine
-from flowmatch.align.transforms import AFFINE, identity, move, warp_by
+from flowmatch.align.transforms import AFFINE, corner_grid, identity, move, warp_by
 
 Image = NDArray[np.uint8]
+
+# Median of a round trip, half pictures. Of 24 pairs of training photographs with other looks the
+# worst came back within 0.09; from one photograph to another and back, 2 of 24 came within 0.15.
+_ASTRAY = 0.15
 
 BASELINES = ("identity", "sift-affine")
 
@@ -85,7 +90,8 @@ def align_images(network: nn.Module | str, first: ArrayLike, second: ArrayLike) 
         second: The same, of any size.
 
     Returns:
-        The alignment; its `warp` lays the second picture on the first.
+        The alignment; its `warp` lays the second picture on the first. A network is also asked the
+        other way round: where the two answers contradict each other, nothing was found.
 
     Raises:
         ValueError: A picture is not one, or there is no such method.
@@ -100,9 +106,17 @@ def align_images(network: nn.Module | str, first: ArrayLike, second: ArrayLike) 
     if isinstance(network, nn.Module):
         like: Any = next(network.parameters(), torch.zeros(()))
         with torch.inference_mode():
-            found = network.eval()(*(_tensor(image).to(like) for image in (a, b)))
+            there, back = (
+                network.eval()(*(_tensor(image).to(like) for image in pair))
+                for pair in ((a, b), (b, a))
+            )
         # Clones: what is made in inference mode cannot be derived later.
-        stages = tuple(theta.float().cpu().clone() for theta in found)
+        stages, returned = (
+            tuple(theta.detach().float().cpu().clone() for theta in found)
+            for found in (there, back)
+        )
+        if round_trip(stages, returned) > _ASTRAY:
+            return Alignment((identity(AFFINE),), "network", False, *sizes)
         return Alignment(stages, "network", True, *sizes)
     if network == "identity":
         return Alignment((identity(AFFINE),), network, True, *sizes)
@@ -110,6 +124,30 @@ def align_images(network: nn.Module | str, first: ArrayLike, second: ArrayLike) 
         theta, known = sift_affine(a, b)
         return Alignment((theta,), network, known, *sizes)
     raise ValueError(f"expected a network or one of {', '.join(BASELINES)}, got {network!r}")
+
+
+def round_trip(there: Sequence[Tensor], back: Sequence[Tensor]) -> float:
+    """Return how far from where they began points come back, the median, in half pictures.
+
+    Two pictures of different things give a transform as well, and another one the other way round.
+
+    Args:
+        there: Stages for one pair, from the first picture to the second.
+        back: From the second to the first.
+
+    Returns:
+        Infinity where a sixteenth of the points, or less, fall on the second picture.
+
+    Example:
+        >>> right = torch.tensor([[1.0, 0, 0.5, 0, 1, 0]])
+        >>> round_trip([right], [identity(AFFINE)])
+        0.5
+    """
+    start = corner_grid()[None]
+    second = move(there, start)
+    apart = torch.linalg.vector_norm(move(back, second) - start, dim=-1)
+    seen = apart[(second.abs() <= 1).all(-1)]
+    return seen.median().item() if len(seen) * 16 > start.shape[1] else float("inf")
 
 
 def _checked(image: ArrayLike, name: str) -> Image:

@@ -55,10 +55,10 @@ def align_command(
     about = f"the network in {weights}" if weights else name
     if method == "auto" and name == _FALLBACK:
         about += " (no alignment weights ship or were given)"
-    console.print(f"aligned by {about}, in {output} and {warped}")
     if not alignment.found:
         console.print(f"NOT ALIGNED: {name} found no transform, {second} is where it was")
         raise typer.Exit(1)
+    console.print(f"aligned by {about}, in {output} and {warped}")
 
 
 def _chosen(method: str, weights: Path | None) -> str:

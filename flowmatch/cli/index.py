@@ -28,8 +28,9 @@ def index(
         Path, typer.Option("-o", "--output", help="The index; one that is there is updated.")
     ] = Path("index.safetensors"),
     descriptor: Annotated[
-        str, typer.Option(help="rootsift, sift, or a file of published weights.")
-    ] = "rootsift",
+        str,
+        typer.Option(help="default (a network that ships), rootsift, sift, or a file of weights."),
+    ] = "default",
     weights: Annotated[
         Path | None,
         typer.Option(help="What flowmatch train retrieval wrote, instead.", show_default=False),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flowmatch.cli.match import descriptor_network
+from flowmatch.cli.match import descriptor_name, descriptor_network
 from flowmatch.cli.options import DeviceName, console
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
 from flowmatch.retrieval.describe import describer_of
@@ -59,7 +59,7 @@ def search(
     descriptor: Annotated[
         str,
         typer.Option(help="The file of weights, if the index was made with one."),
-    ] = "rootsift",
+    ] = "default",
     weights: Annotated[
         Path | None,
         typer.Option(help="And that of flowmatch train retrieval.", show_default=False),
@@ -76,6 +76,7 @@ def search(
     describer = describer_of(
         content.about,
         descriptor_network(descriptor, device),
+        descriptor_name(descriptor),
         find_network(weights, device) if weights else None,
     )
     describer.restore(content.state)

@@ -112,13 +112,17 @@ class VladDescriber:
 
     @classmethod
     def from_about(
-        cls, about: str, descriptor: DescriptorNetwork | str = "rootsift"
+        cls,
+        about: str,
+        descriptor: DescriptorNetwork | str = "rootsift",
+        name: str | None = None,
     ) -> "VladDescriber":
         """Make the describer that an index was made by.
 
         Args:
             about: What the index says.
             descriptor: The network, if it was one; classical ones are known by name.
+            name: What the network is, to be compared with what the index says.
 
         Raises:
             ValueError: The index was made by something else, or needs a network.
@@ -131,6 +135,8 @@ class VladDescriber:
             descriptor = kind
         elif isinstance(descriptor, str):
             raise ValueError(f"the index was made with {kind!r}: give that network")
+        elif name is not None and name != kind:
+            raise ValueError(f"the index was made with {kind!r}, not with {name!r}")
         words, keypoints, side, seed = map(int, found.groups()[1:])
         return cls(
             descriptor, name=kind, words=words, keypoints=keypoints, side=side, seed=seed
@@ -288,6 +294,7 @@ class TrunkDescriber:
 def describer_of(
     about: str,
     descriptor: DescriptorNetwork | str = "rootsift",
+    name: str | None = None,
     network: tuple[RetrievalNet, str] | None = None,
 ) -> Describer:
     """Make again the describer that an index was made by.
@@ -295,6 +302,7 @@ def describer_of(
     Args:
         about: What the index says.
         descriptor: The local network, if it was one.
+        name: What that is.
         network: The network of whole pictures and its name, if it was one (`find_network`).
 
     Raises:
@@ -303,7 +311,7 @@ def describer_of(
     if network is None:
         if about.startswith(_TRUNK):
             raise ValueError(f"the index was made by {about!r}: give those weights")
-        return VladDescriber.from_about(about, descriptor)
+        return VladDescriber.from_about(about, descriptor, name)
     describer = TrunkDescriber.of_network(*network)
     if describer.about != about:
         raise ValueError(f"the index was made by {about!r}, not by {describer.about!r}")

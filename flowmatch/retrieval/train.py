@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from flowmatch import training
 from flowmatch._opencv import cv2
 from flowmatch.patches.compare import evaluating
+from flowmatch.retrieval.describe import TrunkDescriber
 from flowmatch.retrieval.mining import Pair, Tuple, clusters, hard_tuples
 from flowmatch.retrieval.network import RetrievalNet
 from flowmatch.retrieval.whitening import learned_whitening
@@ -57,11 +58,11 @@ class RetrievalRecipe:
 RECIPES: dict[str, RetrievalRecipe] = {
     # Minutes on a CPU core.
     "retrieval-small": RetrievalRecipe(
-        Schedule(steps=60, batch=4, learning_rate=3e-4, average=0.9), size=128
+        Schedule(steps=40, batch=4, learning_rate=1e-4, average=0.9), size=128
     ),
     # For a GPU and thousands of pictures.
     "retrieval-large": RetrievalRecipe(
-        Schedule(steps=5000, batch=16, learning_rate=3e-4), rounds=10, size=320
+        Schedule(steps=5000, batch=16, learning_rate=1e-4), rounds=10, size=320
     ),
 }
 
@@ -158,8 +159,10 @@ def train_retrieval(
             precision=precision,
             report=partial(report, done),
         )
-    learn_whitening(network, describe_all(network, pictures, recipe.size), pairs)
-    return network.eval()
+    # As they will be described: not as squares, and at three scales.
+    describer = TrunkDescriber.of_network(network.eval(), "in training", whiten=False)
+    learn_whitening(network, torch.stack([describer(picture) for picture in pictures]), pairs)
+    return network
 
 
 def learn_whitening(network: RetrievalNet, described: Tensor, pairs: Sequence[Pair]) -> None:
@@ -167,7 +170,7 @@ def learn_whitening(network: RetrievalNet, described: Tensor, pairs: Sequence[Pa
 
     Args:
         network: Whose whitening is set.
-        described: By `describe_all`, ``[N, D]``.
+        described: Pictures as the network describes them without a whitening, ``[N, D]``.
         pairs: Between them.
     """
     first, second = (torch.tensor([pair[k] for pair in pairs]) for k in (0, 1))

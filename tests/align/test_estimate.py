@@ -6,8 +6,10 @@ import torch
 
 from flowmatch._opencv import cv2
 from flowmatch.align import AlignNet, align_images
+from flowmatch.align.estimate import round_trip
 from flowmatch.align.evaluate import evaluate
 from flowmatch.align.synthetic import Ranges, SyntheticPairs
+from flowmatch.align.transforms import AFFINE, identity, invert_affine
 
 TINY = {"size": 96, "width": 4, "channels": (8, 8)}
 
@@ -70,15 +72,20 @@ def test_refusals(photo):
 
 
 class Oracle(torch.nn.Module):
-    """Answers the truth of the samples in their order."""
+    """Answers the truth of the samples in their order, there and back; nothing is bent."""
 
     def __init__(self, samples):
         super().__init__()
-        self.answers = iter(samples[k] for k in range(len(samples)))
+        self.answers = self.truths(samples)
+
+    def truths(self, samples):
+        for k in range(len(samples)):
+            affine = torch.from_numpy(samples[k].affine)[None]
+            yield affine, torch.from_numpy(samples[k].thin_plate)[None]
+            yield (invert_affine(affine),)
 
     def forward(self, first, second):
-        sample = next(self.answers)
-        return torch.from_numpy(sample.affine)[None], torch.from_numpy(sample.thin_plate)[None]
+        return next(self.answers)
 
 
 def test_evaluation(photo):
@@ -94,3 +101,31 @@ def test_evaluation(photo):
     assert found["still"].pck_scnet == np.mean(shifts <= 0.2)
     with pytest.raises(ValueError, match="at least one pair"):
         evaluate({}, samples, 0)
+
+
+def test_round_trip():
+    right, left = identity(AFFINE), identity(AFFINE)
+    right[:, 2], left[:, 2] = 0.5, -0.3
+    assert round_trip([right], [left]) == pytest.approx(0.2, abs=1e-6)
+    assert round_trip([left], [right]) == pytest.approx(0.2, abs=1e-6)
+    away = identity(AFFINE)
+    away[:, 2] = 3.0
+    assert round_trip([away], [identity(AFFINE)]) == float("inf")
+
+
+def test_answers_that_contradict_each_other_are_none(photo):
+    class Same(torch.nn.Module):
+        """To the right, whichever picture comes first."""
+
+        def __init__(self, shift):
+            super().__init__()
+            self.shift = torch.nn.Parameter(torch.tensor([[1.0, 0, shift, 0, 1, 0]]))
+
+        def forward(self, first, second):
+            return (self.shift,)
+
+    little = align_images(Same(0.04), photo, photo)
+    assert little.found and little.points([(0, 0)])[0, 0] == pytest.approx(0.02 * 451, abs=0.1)
+    much = align_images(Same(0.2), photo, photo)
+    assert not much.found
+    np.testing.assert_allclose(much.points([(3, 5)]), [[3, 5]])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from skimage import data
 
 from flowmatch.align import align_images, load, shipped
 from flowmatch.align.evaluate import evaluate
@@ -40,3 +41,10 @@ def test_sizes_may_differ(network, photo):
     centre = np.array([[225.0, 150.0]])
     assert np.abs(found.points(centre) - centre / 2).max() < 6
     assert found.warp(half).shape == photo.shape
+
+
+def test_pictures_of_different_things_are_not_aligned(network, photo):
+
+    for other in (data.astronaut(), data.coins()):
+        assert not align_images(network, photo, other).found
+    assert align_images(network, photo, photo).found

@@ -23,6 +23,7 @@ def indexed(tmp_path_factory):
         write_image(folder / "all" / f"{name}.png", getattr(data, name)())
     (folder / "all" / "broken.png").write_bytes(b"nothing")
     words = ["index", str(folder / "all"), "-o", str(folder / "i.safetensors")]
+    words += ["--descriptor", "rootsift"]
     assert main([*words, "--words", "16", "--keypoints", "300"]) == 0
     return folder
 
@@ -66,6 +67,7 @@ def test_approximate_needs_faiss(indexed, query, capsys, monkeypatch):
 
 def test_update_says_what_it_did(indexed, capsys):
     words = ["index", str(indexed / "all"), "-o", str(indexed / "i.safetensors")]
+    words += ["--descriptor", "rootsift"]
     assert main([*words, "--words", "16", "--keypoints", "300"]) == 0
     err = capsys.readouterr().err
     assert "0 pictures described, 8 known already" in err
@@ -123,6 +125,18 @@ def test_learn_index_search(views, capsys, monkeypatch):
     assert main(["search", query, "-i", str(index)]) == 2
     assert "give those weights" in capsys.readouterr().err
     assert main(["train", "retrieval", str(folder), "--out", "o", "--recipe", "no"]) == 2
+
+
+def test_an_index_by_the_network_that_ships(views, capsys):
+    folder, index = views / "pictures", views / "i.safetensors"
+    words = ["--words", "8", "--keypoints", "40"]
+    assert main(["index", str(folder), "-o", str(index), *words]) == 0
+    query = str(folder / "coffee-b.png")
+    capsys.readouterr()
+    assert main(["search", query, "-i", str(index), "-k", "1"]) == 0
+    assert capsys.readouterr().out.endswith("coffee-b.png\n")
+    assert main(["search", query, "-i", str(index), "--descriptor", "rootsift"]) == 2
+    assert "was made with 'hardnet-half.safetensors " in capsys.readouterr().err
 
 
 def test_eval(views, capsys, monkeypatch):

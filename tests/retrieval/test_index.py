@@ -16,7 +16,9 @@ from flowmatch.retrieval import (
     update_index,
     write_index,
 )
+from flowmatch.retrieval.describe import describer_of
 from flowmatch.retrieval.index import Entry, Index
+from flowmatch.retrieval.network import RetrievalNet
 
 
 class Mean:
@@ -226,8 +228,22 @@ def test_describers(photo):
         VladDescriber.from_about("mean colour")
     with pytest.raises(ValueError, match="give that network"):
         VladDescriber.from_about("vlad net.pth 12 words=8 keypoints=9 side=9 seed=0")
+    with pytest.raises(ValueError, match="was made with 'net.pth 12', not with 'net.pth 13'"):
+        VladDescriber.from_about(
+            "vlad net.pth 12 words=8 keypoints=9 side=9 seed=0", torch.nn.Identity(), "net.pth 13"
+        )
     with pytest.raises(ValueError, match="as many keypoints"):
         VladDescriber().fit([np.zeros((50, 60, 3), np.uint8)])
+
+
+def test_the_describer_of_an_index_is_found():
+    network = RetrievalNet(4).eval()
+    made = TrunkDescriber.of_network(network, "w 1")
+    assert describer_of(made.about, network=(network, "w 1")).about == made.about
+    for given, message in (((network, "w 2"), "not by 'trunk w 2 GeM"), (None, "give those")):
+        with pytest.raises(ValueError, match=message):
+            describer_of(made.about, network=given)
+    assert describer_of("vlad sift words=8 keypoints=9 side=9 seed=0").descriptor == "sift"
 
 
 def test_trunk_at_scales(photo):
