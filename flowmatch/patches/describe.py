@@ -54,7 +54,7 @@ def describe(
             each was trained on.
         batch: How many patches to describe at once; None takes what suits the device.
         precision: ``"float32"``, or ``"bfloat16"`` or ``"float16"`` for a network's convolutions:
-            about twice as fast where the processor has them, descriptors a hundredth off.
+            about 1.6 times as fast where the processor has them, descriptors a hundredth off.
 
     Returns:
         Float32 ``[N, D]``, to be compared by l2; for ``"orb"`` uint8 ``[N, 32]``, to be compared by

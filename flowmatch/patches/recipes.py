@@ -58,18 +58,6 @@ _OURS: Mapping[str, PatchRecipe] = {
         {"second_order": 0.5},
         points=96,
     ),
-    # What may follow it: frames of an RGB-D camera mixed in.
-    "hardnet-half-more": PatchRecipe(
-        "hardnet",
-        Schedule(steps=1200, batch=3, learning_rate=1e-3, clip=10.0),
-        "triplet",
-        {"width": 0.5, "dropout": 0.0, "magnification": 12.0},
-        {"second_order": 0.5},
-        points=96,
-        pool=64,
-        reuse=6,
-        seed=1,
-    ),
     # The networks and the loss of DeepCompare; five minutes each on one core.
     **{
         f"{name}-start": PatchRecipe(
@@ -82,10 +70,10 @@ _OURS: Mapping[str, PatchRecipe] = {
         )
         for name in ("siam", "2ch")
     },
-    # What follows: wider patches, and frames of an RGB-D camera mixed in; 5 and 12 minutes.
+    # What follows: wider patches, and frames of an RGB-D camera mixed in; 3 and 12 minutes.
     "siam": PatchRecipe(
         "siam",
-        Schedule(steps=1000, batch=2, learning_rate=7e-4, weight_decay=5e-4, average=0.998),
+        Schedule(steps=500, batch=2, learning_rate=7e-4, weight_decay=5e-4, average=0.998),
         "hinge-hardest",
         {"magnification": 12.0},
         points=48,
