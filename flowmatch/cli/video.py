@@ -78,7 +78,8 @@ def train_video_command(
     if checkpoint.exists() and not resume and is_first_process():
         raise ValueError(f"{checkpoint} is there already: --resume, or another --out")
     videos = _videos(clips, frames)
-    made_from = " ".join([flow, fingerprint(), *(video.fingerprint() for video in videos)])
+    prints = (video.fingerprint() for video in videos)
+    made_from = " ".join([flow, fingerprint(), str(chosen.mined), *prints])
     try:
         if resume and mined.exists():
             patches = load_patches(mined, made_from)

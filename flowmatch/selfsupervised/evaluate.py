@@ -18,6 +18,7 @@ from flowmatch.similarity.protocol import Estimate, estimate
 _BATCH = 128
 _BINS = 8  # of each colour
 _STRIPES = 4  # from head to foot
+_SIDE = 140  # of a patch in the picture, pixels
 
 
 @dataclass(frozen=True)
@@ -234,9 +235,6 @@ def retrieval_sheet(
                     captions.append("")
                     framed.append(False)
     return contact_sheet(pictures, captions, columns=shown + 1, side=_SIDE, framed=framed)
-
-
-_SIDE = 140
 
 
 def _unstretched(patches: TrackedPatches, index: int) -> NDArray[np.uint8]:

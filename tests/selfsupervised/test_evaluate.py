@@ -73,7 +73,7 @@ def test_knowing_the_track_is_best_and_knowing_nothing_worst(crowd):
     assert score_patches(known, crowd).map.mean == 1.0
     # Of equals, what is wrong comes first: a constant must not look good.
     assert score_patches(torch.ones(len(crowd), 2), crowd).recall_at_1.mean == 0.0
-    with pytest.raises(ValueError, match=r"must be \[43, D\]|must be \[42, D\]"):
+    with pytest.raises(ValueError, match=r"must be \[42, D\], got \[3, 4\]"):
         score_patches(known[:3], crowd)
     with pytest.raises(ValueError, match="no track has patches 90 frames apart"):
         score_patches(known, crowd, apart=90)
