@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -108,7 +109,9 @@ def test_a_room_is_recalled(benchmark):
         assert (row.feature_match_recall, row.recall, row.precision) == (1, 1, 1)
 
 
-def test_command_prints_numbers(benchmark, tmp_path, capsys):
+def test_command_prints_numbers(benchmark, tmp_path, capsys, monkeypatch):
+    # Without the weights that ship, whose thousands of fields take their time.
+    monkeypatch.setattr(sys.modules["flowmatch.cli.eval_fragments"], "shipped", dict)
     cloud = room()
     truth = motion(3)
     write_cloud(tmp_path / "src.npy", part(cloud, 0, 2.6))
