@@ -116,7 +116,10 @@ def test_ctrl_c_leaves_whole_files_and_resumes(tmp_path, photo):
     for i in range(60):
         write_image(frames / f"{i}.png", np.ascontiguousarray(np.roll(photo, i, axis=1)))
     out = tmp_path / "out"
-    words = [sys.executable, "-m", "flowmatch", "flow", str(frames), str(out)]
+    # What a shell starts in the background ignores the signal, and hands that down.
+    begin = "import signal as s, flowmatch.cli as c; s.signal(s.SIGINT, s.default_int_handler)"
+    words = [sys.executable, "-c", f"{begin}; raise SystemExit(c.main())"]
+    words += ["flow", str(frames), str(out)]
     running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(out.glob("*.flo")) and time.monotonic() < deadline:
