@@ -88,12 +88,11 @@ def eval_patches(
     if sum(given is not None for given in (folder, hpatches, brown)) != 1:
         raise ValueError("expected one of DIR, --hpatches and --brown")
     where = choose_device(device)
-    methods: dict[str, Any] = {}
-    for name in descriptor or ["default"]:
-        methods[Path(name).stem] = (find_descriptor(name, where), magnification)
+    found = _by_name(descriptor or ["default"], lambda name: find_descriptor(name, where))
+    methods: dict[str, Any] = {name: (network, magnification) for name, network in found.items()}
     methods |= BASELINES if baselines else {}
     networks = {name: m[0] if isinstance(m, tuple) else m for name, m in methods.items()}
-    decisions = {Path(name).stem: find_similarity(name, where) for name in decide or []}
+    decisions = _by_name(decide or [], lambda name: find_similarity(name, where))
     if hpatches is not None:
         eval_hpatches(hpatches, lists, split, networks, as_json)
     elif brown is not None:
@@ -103,6 +102,16 @@ def eval_patches(
         options = {"decisions": decisions, "detector": detector, "keypoints": keypoints}
         options |= {"precision": precision}
         _eval_sequences(folder, methods, options, as_json, str(where))
+
+
+def _by_name(names: Sequence[str], find: Callable[[str], Any]) -> dict[str, Any]:
+    """Call what is found as its file is called; two of one name would be one row."""
+    found: dict[str, Any] = {}
+    for name in names:
+        if Path(name).stem in found:
+            raise ValueError(f"two are called {Path(name).stem}: rename the file {name}")
+        found[Path(name).stem] = find(name)
+    return found
 
 
 def _eval_sequences(

@@ -200,3 +200,9 @@ def test_real_viewpoints(shared_data):
     rows = evaluate(find_image_pairs(folder), {"rootsift": "rootsift", "orb": "orb"}).mean
     assert rows[0].accuracy > 0.6
     assert rows[0].accuracy > rows[1].accuracy + 0.1
+
+
+def test_two_rows_of_one_name_are_refused(tmp_path, capsys):
+    words = ["eval", "patches", str(tmp_path), "--decide", "siam", "--decide", "siam"]
+    assert main(words) == 2
+    assert "two are called siam" in capsys.readouterr().err
