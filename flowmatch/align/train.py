@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from flowmatch.align.recipes import AlignRecipe
 from flowmatch.align.synthetic import AlignSample
 from flowmatch.align.transforms import move, pixel_grid
 from flowmatch.training import Progress
+from flowmatch.training.weights import begin_with
 
 
 def train_align(
@@ -58,11 +58,7 @@ def train_align(
     samples = recipe.samples(photos)
     torch.manual_seed(recipe.seed)
     model = MODELS[recipe.model](**recipe.arguments)
-    if start is not None:
-        shapes = [{key: t.shape for key, t in of.items()} for of in (start, model.state_dict())]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"the weights to start from do not fit {recipe.model}")
-        model.load_state_dict(start)
+    begin_with(model, start, recipe.model)
     fits = model.head == "fit"
     training.train(
         Matches(model) if fits else model,
@@ -71,7 +67,7 @@ def train_align(
         match_loss if fits else partial(align_loss, early=recipe.early),
         recipe.schedule,
         checkpoint=checkpoint,
-        run=_plain(asdict(recipe)),
+        run=asdict(recipe),
         resume=resume,
         every=100,
         workers=workers,
@@ -120,10 +116,3 @@ def match_loss(model: nn.Module, batch: Sequence[Tensor]) -> tuple[Tensor, dict[
         near = (places[scores.argmax(1)] - ends).abs().amax(-1) <= 3 / side
         matched = ((near & inside).sum() / inside.sum().clamp_min(1)).item()
     return matching_loss(scores, truth, side), {"matched": matched}
-
-
-def _plain(value: Any) -> Any:
-    """Lists for tuples, as a checkpoint gives them back."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

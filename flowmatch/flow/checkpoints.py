@@ -2,7 +2,6 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -25,10 +24,7 @@ __all__ = [
 
 _SHELF = Shelf("flow", MODELS)
 
-
-def shipped() -> dict[str, dict[str, Any]]:
-    """Return the index of the flow weights that ship: name -> file, model, how they were made."""
-    return _SHELF.shipped()
+shipped, find_weights, save_weights = _SHELF.shipped, _SHELF.find, _SHELF.save
 
 
 def default_name() -> str:
@@ -67,39 +63,7 @@ def load(
     return _SHELF.read(find_weights(name, weights), name).to(target).eval()
 
 
-def find_weights(name: str = "default", weights: str | Path | None = None) -> Path:
-    """Return the file that `load` reads for these arguments.
-
-    Raises:
-        ValueError: No weights of that name ship.
-        FileNotFoundError: There is no such file.
-    """
-    return _SHELF.find(name, weights)
-
-
 def fingerprint(name: str = "default", weights: str | Path | None = None) -> str:
     """Return a word for the weights that `load` reads: it changes when the file does."""
     path = find_weights(name, weights)
     return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
-
-
-def save_weights(
-    path: str | Path,
-    model: nn.Module,
-    name: str,
-    arguments: dict[str, Any] | None = None,
-    dtype: torch.dtype = torch.float16,
-) -> None:
-    """Write a network's weights as safetensors, with what is needed to rebuild it.
-
-    Args:
-        path: File to write, ``.safetensors``.
-        model: The network.
-        name: Its name in `MODELS`.
-        arguments: Its constructor's.
-        dtype: Of the weights in the file; counters stay whole numbers.
-
-    Raises:
-        ValueError: There is no such network, or a weight is not finite in `dtype`.
-    """
-    _SHELF.save(path, model, name, arguments, dtype)

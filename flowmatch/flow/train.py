@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from flowmatch.flow.sources import Sources
 from flowmatch.flow.synthetic import SyntheticFlow
 from flowmatch.flow.unsupervised import unsupervised_loss
 from flowmatch.training import Progress
+from flowmatch.training.weights import begin_with
 
 
 def train_flow(
@@ -68,11 +68,7 @@ def train_flow(
     samples = find_samples(recipe, sources, data or {}, video)
     torch.manual_seed(recipe.seed)
     model = MODELS[recipe.model](**recipe.arguments)
-    if start is not None:
-        shapes = [{key: t.shape for key, t in of.items()} for of in (start, model.state_dict())]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"the weights to start from do not fit {recipe.model}")
-        model.load_state_dict(start)
+    begin_with(model, start, recipe.model)
     compare: Callable[..., tuple[Tensor, dict[str, float]]] = unsupervised_loss
     if recipe.loss != VIDEO:
         compare = partial(flow_loss, loss=LOSSES[recipe.loss])
@@ -83,7 +79,7 @@ def train_flow(
         partial(compare, weights=recipe.loss_weights),
         recipe.schedule,
         checkpoint=checkpoint,
-        run=_plain(asdict(recipe)),
+        run=asdict(recipe),
         resume=resume,
         workers=workers,
         device=device,
@@ -146,10 +142,3 @@ def flow_loss(
         error = to_full_resolution(flows[0].float(), *truth.shape[-2:]) - truth
         epe = torch.linalg.vector_norm(error, dim=1).nanmean().item()
     return loss(flows, truth, weights), {"epe": epe}
-
-
-def _plain(value: Any) -> Any:
-    """Lists for tuples, as a checkpoint gives them back."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

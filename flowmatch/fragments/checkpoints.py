@@ -1,7 +1,7 @@
 """Weights of descriptors by name: those that ship, and files of one's own."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -11,12 +11,7 @@ from flowmatch.training.weights import Shelf
 
 _SHELF = Shelf("fragments", MODELS)
 
-find_weights = _SHELF.find
-
-
-def shipped() -> dict[str, dict[str, Any]]:
-    """Return the index of the descriptors that ship: name -> file, model, how they were made."""
-    return _SHELF.shipped()
+shipped, find_weights, save_weights = _SHELF.shipped, _SHELF.find, _SHELF.save
 
 
 def load(
@@ -71,25 +66,3 @@ def choose_descriptor(
     if weights is None and (name == "fpfh" or (name == "default" and none_better)):
         return "fpfh"
     return load(name, weights=weights, device=device)
-
-
-def save_weights(
-    path: str | Path,
-    network: Descriptor3D,
-    name: str,
-    arguments: dict[str, Any] | None = None,
-    dtype: torch.dtype = torch.float16,
-) -> None:
-    """Write a descriptor's weights as safetensors, with what is needed to rebuild it.
-
-    Args:
-        path: File to write, ``.safetensors``.
-        network: The network.
-        name: Its name in `MODELS`.
-        arguments: Its constructor's.
-        dtype: Of the weights in the file.
-
-    Raises:
-        ValueError: There is no such network, or a weight is not finite in `dtype`.
-    """
-    _SHELF.save(path, network, name, arguments, dtype)

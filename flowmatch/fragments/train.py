@@ -1,6 +1,5 @@
 """The one function that follows a recipe for a descriptor of fragments."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -18,6 +17,7 @@ from flowmatch.fragments.recipes import FragmentRecipe
 from flowmatch.fragments.samples import FieldPair, FieldPairs, collate
 from flowmatch.fragments.synthetic import PosedScans, SyntheticScans
 from flowmatch.training import Progress
+from flowmatch.training.weights import begin_with
 
 
 def train_fragments(
@@ -59,13 +59,7 @@ def train_fragments(
     torch.manual_seed(recipe.seed)
     network = MODELS[recipe.model](**recipe.arguments)
     samples = find_samples(recipe, network, rgbd)
-    if start is not None:
-        shapes = [{key: t.shape for key, t in of.items()} for of in (start, network.state_dict())]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"the weights to start from do not fit {recipe.model}")
-        network.load_state_dict(start)
-    # Lists for tuples, as a checkpoint gives them back.
-    run = {**json.loads(json.dumps(asdict(recipe))), "real": rgbd is not None}
+    begin_with(network, start, recipe.model)
     trained = training.train(
         network,
         samples,
@@ -73,7 +67,7 @@ def train_fragments(
         partial(descriptor_loss, recipe=recipe),
         recipe.schedule,
         checkpoint=checkpoint,
-        run=run,
+        run={**asdict(recipe), "real": rgbd is not None},
         resume=resume,
         every=50,
         workers=workers,

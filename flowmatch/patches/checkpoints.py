@@ -1,7 +1,6 @@
 """Weights of patch networks by name: those that ship, and files of one's own."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -12,12 +11,7 @@ from flowmatch.training.weights import Shelf
 
 _SHELF = Shelf("patches", MODELS)
 
-find_weights = _SHELF.find
-
-
-def shipped() -> dict[str, dict[str, Any]]:
-    """Return the index of the patch weights that ship: name -> file, model, how they were made."""
-    return _SHELF.shipped()
+shipped, find_weights, save_weights = _SHELF.shipped, _SHELF.find, _SHELF.save
 
 
 def load(
@@ -52,25 +46,3 @@ def load(
     network = _SHELF.read(find_weights(name, weights), name).eval()
     # Convolutions of small patches are faster so, on CPUs and on GPUs.
     return network.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
-def save_weights(
-    path: str | Path,
-    model: nn.Module,
-    name: str,
-    arguments: dict[str, Any] | None = None,
-    dtype: torch.dtype = torch.float16,
-) -> None:
-    """Write a patch network's weights as safetensors, with what is needed to rebuild it.
-
-    Args:
-        path: File to write, ``.safetensors``.
-        model: The network.
-        name: Its name in `MODELS`.
-        arguments: Its constructor's.
-        dtype: Of the weights in the file; counters stay whole numbers.
-
-    Raises:
-        ValueError: There is no such network, or a weight is not finite in `dtype`.
-    """
-    _SHELF.save(path, model, name, arguments, dtype)

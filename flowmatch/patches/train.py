@@ -22,6 +22,7 @@ from flowmatch.patches.recipes import PatchRecipe
 from flowmatch.patches.synthetic import SyntheticPatches
 from flowmatch.similarity.patch_losses import contrastive_loss, hinge_loss, triplet_loss
 from flowmatch.training import Progress
+from flowmatch.training.weights import begin_with
 
 _APART = 3.0  # pixels or centimetres, plus the larger scale: closer points are not negatives
 _THUMBNAIL = 8
@@ -67,11 +68,7 @@ def train_patches(
     """
     torch.manual_seed(recipe.seed)
     model: Any = MODELS[recipe.model](**recipe.arguments)
-    if start is not None:
-        shapes = [{key: t.shape for key, t in of.items()} for of in (start, model.state_dict())]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"the weights to start from do not fit {recipe.model}")
-        model.load_state_dict(start)
+    begin_with(model, start, recipe.model)
     training.train(
         trained_form(recipe, model),
         samples_of(recipe, photos, model, rgbd, brown),
@@ -79,7 +76,7 @@ def train_patches(
         loss_of(recipe),
         recipe.schedule,
         checkpoint=checkpoint,
-        run=asdict(recipe) | {"schedule": _plain(asdict(recipe.schedule))},
+        run=asdict(recipe),
         resume=resume,
         workers=workers,
         device=device,
@@ -286,8 +283,3 @@ def _hinge(similarity: Tensor, alike: bool) -> Tensor:
 def _thumbnails(patches: Tensor) -> Tensor:
     small = F.adaptive_avg_pool2d(patches, _THUMBNAIL).flatten(1)
     return F.normalize(small - small.mean(dim=1, keepdim=True), dim=1)
-
-
-def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    """Lists for tuples, as a checkpoint gives them back."""
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in value.items()}

@@ -1,6 +1,5 @@
 """Learning to describe pictures from a folder that nobody labelled."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -151,8 +150,7 @@ def train_retrieval(
             partial(tuple_loss, margin=recipe.margin),
             recipe.schedule,
             checkpoint=checkpoint.with_name(f"{checkpoint.stem}-{done}{checkpoint.suffix}"),
-            # As a checkpoint gives it back: lists for tuples.
-            run=json.loads(json.dumps({"round": done, **asdict(recipe), **network.arguments})),
+            run={"round": done, **asdict(recipe), **network.arguments},
             resume=resume,
             workers=workers,
             device=device,

@@ -136,7 +136,7 @@ def train_video(
         partial(video_loss, different=torch.from_numpy(patches.different()), recipe=recipe),
         recipe.schedule,
         checkpoint=checkpoint,
-        run=_plain(asdict(recipe)) | {"patches": len(patches), "tracks": patches.tracks},
+        run=asdict(recipe) | {"patches": len(patches), "tracks": patches.tracks},
         resume=resume,
         every=every,
         workers=workers,
@@ -204,16 +204,3 @@ def video_loss(
         one, two, apart, bool(hard), margin=recipe.margin, negatives=recipe.negatives
     )
     return loss, {"wrong": wrong.item()}
-
-
-def _plain(value: object) -> dict[str, object]:
-    """Lists for tuples, as a checkpoint gives them back."""
-    found = value if isinstance(value, dict) else {}
-    return {
-        key: _plain(item)
-        if isinstance(item, dict)
-        else list(item)
-        if isinstance(item, tuple)
-        else item
-        for key, item in found.items()
-    }

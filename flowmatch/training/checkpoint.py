@@ -92,7 +92,7 @@ class RunState:
             ValueError: It belongs to another run.
         """
         found = load_checkpoint(self.path)
-        if found["run"] != self.run:
+        if _plain(found["run"]) != _plain(self.run):
             raise ValueError(f"{self.path} belongs to another run: {found['run']}, not {self.run}")
         self.model.load_state_dict(found["model"])
         self.optimizer.load_state_dict(found["optimizer"])
@@ -100,3 +100,10 @@ class RunState:
             self.average.restore(found["average"], found["step"])
         torch.set_rng_state(found["random"])
         return found["step"]
+
+
+def _plain(value: Any) -> Any:
+    """Return lists for tuples: a recipe is the same whichever it was written down with."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -141,6 +141,20 @@ def check_fit(
         raise ValueError(f"{path} does not fit {name}: {shown}")
 
 
+def begin_with(model: nn.Module, start: Mapping[str, torch.Tensor] | None, name: str) -> None:
+    """Give a network the weights that its training begins with; None leaves it as it is.
+
+    Raises:
+        ValueError: They are another network's than `name`.
+    """
+    if start is None:
+        return
+    shapes = [{key: t.shape for key, t in of.items()} for of in (start, model.state_dict())]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"the weights to start from do not fit {name}")
+    model.load_state_dict(start)
+
+
 def check_finite(tensors: Mapping[str, torch.Tensor], path: str | Path) -> None:
     """Refuse weights that are infinite or no numbers."""
     broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
