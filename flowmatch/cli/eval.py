@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from flowmatch import flow
@@ -19,6 +17,8 @@ from flowmatch.cli.options import (
     Refine,
     WeightsFile,
     Zoom,
+    figures_table,
+    paper,
     progress_bar,
 )
 from flowmatch.cli.options import console as messages
@@ -117,9 +117,7 @@ def eval_flow(
         about = {"folder": str(folder), "flowmatch": source, "device": str(where)}
         typer.echo(json.dumps(about | evaluation.to_json(), indent=2, allow_nan=False))
         return
-    console = Console(highlight=False, markup=False, emoji=False)
-    # What reads a pipe has no width of its own, and below 100 columns numbers would be cut.
-    console.width = max(console.width, 100) if console.is_terminal else 120
+    console = paper()
     console.print(_table(evaluation))
     console.print()
     console.print(_legend(evaluation, source, str(where)))
@@ -134,10 +132,7 @@ def _table(evaluation: Evaluation) -> Table:
     groups = [row._replace(name=f"{row.name}, mean") for row in evaluation.groups]
     blocks = _blocks([*(() if many else evaluation.sequences), *groups, *evaluation.mean])
     columns = known_columns(evaluation)
-    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", overflow="fold")
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
+    table = figures_table(*columns)
     for rows in blocks:
         pairs = f" ({rows[0].pairs} pairs)" if rows[0].pairs > 1 else ""
         table.add_row(f"{rows[0].name}{pairs}", style="bold")

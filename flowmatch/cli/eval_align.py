@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from flowmatch.align import BASELINES, load, shipped
 from flowmatch.align.evaluate import Scores, evaluate
 from flowmatch.align.synthetic import SyntheticPairs, find_photos
-from flowmatch.cli.options import DeviceName, WeightsFile, progress_bar
+from flowmatch.cli.options import DeviceName, WeightsFile, figures_table, paper, progress_bar
 from flowmatch.cli.options import console as messages
 from flowmatch.devices import choose_device
 
@@ -45,8 +43,7 @@ def eval_align(
         scores = {name: row._asdict() for name, row in found.items()}
         typer.echo(json.dumps({**about, **about_pairs, "methods": scores}, indent=2))
         return
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.width = max(console.width, 100) if console.is_terminal else 120
+    console = paper()
     console.print(_table(found))
     console.print(
         f"\n{pairs} pairs of 240 x 240. PCK: percent of 20 x 20 points within 0.1 of the longer "
@@ -57,10 +54,7 @@ def eval_align(
 
 
 def _table(found: dict[str, Scores]) -> Table:
-    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("")
-    for column in ("PCK@0.1 box", "PCK@0.1 scnet", "distance", "median", "found"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = figures_table("PCK@0.1 box", "PCK@0.1 scnet", "distance", "median", "found")
     for name, row in found.items():
         table.add_row(
             name,

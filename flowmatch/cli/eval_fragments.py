@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from flowmatch.cli.options import DeviceName, WeightsFile, progress_bar
+from flowmatch.cli.options import DeviceName, WeightsFile, figures_table, progress_bar
 from flowmatch.devices import choose_device
 from flowmatch.fragments.checkpoints import load, shipped
 from flowmatch.fragments.datasets import find_fragments
@@ -75,10 +74,7 @@ def eval_fragments(
 
 
 def _table(rows: list[FragmentScores]) -> Table:
-    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("")
-    for column in ("pairs", "FPR95", "inliers", "FMR", "recall", "precision", "s/pair"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = figures_table("pairs", "FPR95", "inliers", "FMR", "recall", "precision", "s/pair")
     for row in rows:
         shares = (
             row.fpr95, row.inlier_ratio, row.feature_match_recall, row.recall, row.precision,

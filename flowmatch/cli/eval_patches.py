@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from flowmatch.cli.eval_stacks import eval_brown, eval_hpatches
-from flowmatch.cli.options import DeviceName, Magnification, Precision, progress_bar
+from flowmatch.cli.options import (
+    DeviceName,
+    Magnification,
+    Precision,
+    figures_table,
+    paper,
+    progress_bar,
+)
 from flowmatch.cli.options import console as messages
 from flowmatch.devices import choose_device
 from flowmatch.patches.decide import find_similarity
@@ -132,9 +137,7 @@ def _eval_sequences(
         about = {"folder": str(folder), "keypoints": options["keypoints"], "device": device}
         typer.echo(json.dumps(about | evaluation.to_json(), indent=2, allow_nan=False))
         return
-    console = Console(highlight=False, markup=False, emoji=False)
-    # What reads a pipe has no width of its own, and below 110 columns numbers would be cut.
-    console.width = max(console.width, 110) if console.is_terminal else 120
+    console = paper(110)
     console.print(_table(evaluation))
     console.print()
     console.print(_legend(evaluation, options["keypoints"], device))
@@ -164,10 +167,7 @@ def _table(evaluation: Evaluation) -> Table:
         *groups,
         *evaluation.mean,
     ]
-    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", overflow="fold")
-    for column in _COLUMNS:
-        table.add_column(column, justify="right", no_wrap=True)
+    table = figures_table(*_COLUMNS)
     for name, block in groupby(sorted(rows, key=_order(rows)), key=lambda row: row.name):
         lines = list(block)
         count = f" ({lines[0].pairs} pairs)" if lines[0].pairs > 1 else ""

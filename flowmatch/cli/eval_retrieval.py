@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from flowmatch.align import load as load_align
 from flowmatch.align.synthetic import find_photos
 from flowmatch.cli.match import descriptor_name, descriptor_network
-from flowmatch.cli.options import DeviceName, WeightsFile, progress_bar
+from flowmatch.cli.options import DeviceName, WeightsFile, figures_table, paper, progress_bar
 from flowmatch.devices import choose_device
 from flowmatch.retrieval.describe import Describer, TrunkDescriber, VladDescriber
 from flowmatch.retrieval.evaluate import Scores, evaluate, make_gallery
@@ -55,8 +53,7 @@ def eval_retrieval(
         scores = {name: row._asdict() for name, row in found.items()}
         typer.echo(json.dumps({**about, "views": views, "seed": seed, "methods": scores}, indent=2))
         return
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.width = max(console.width, 100) if console.is_terminal else 120
+    console = paper()
     console.print(_table(found))
     console.print(
         f"\n{len(gallery.queries)} queries, {len(gallery.pictures)} gray views of 320 x 240 of as "
@@ -66,10 +63,7 @@ def eval_retrieval(
 
 
 def _table(found: dict[str, Scores]) -> Table:
-    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("")
-    for column in ("numbers", "mAP", "P@1", "mAP +QE", "mAP +QE +DBA"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = figures_table("numbers", "mAP", "P@1", "mAP +QE", "mAP +QE +DBA")
     for name, row in found.items():
         shares = (row.mean_ap, row.first, row.expanded, row.augmented)
         table.add_row(name, str(row.dim), *(f"{100 * share:.1f}" for share in shares))

@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import typer
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from flowmatch.cli.options import progress_bar
+from flowmatch.cli.options import figures_table, paper, progress_bar
 from flowmatch.patches.brown import BrownPatches, similarities_of_pairs
 from flowmatch.patches.hpatches import draw_tasks, find_patch_sequences, read_tasks
 from flowmatch.patches.metrics import false_positive_rate
@@ -47,7 +45,7 @@ def eval_hpatches(
         tables = {name: one._asdict() for name, one in scores.items()}
         typer.echo(json.dumps(about | {"scores": tables}, indent=2))
         return
-    table = _new_table()
+    table = figures_table()
     for column in ("verification", "AUC", "matching", "easy", "hard", "tough", "retrieval"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, one in scores.items():
@@ -77,7 +75,7 @@ def eval_brown(folder: Path, pairs: Path | None, methods: Mapping[str, Any], as_
         about = {"folder": str(folder), "pairs": len(listed.alike)}
         typer.echo(json.dumps(about | {"fpr95": rates}, indent=2))
         return
-    table = _new_table()
+    table = figures_table()
     table.add_column("FPR95", justify="right", no_wrap=True)
     for name, rate in rates.items():
         table.add_row(name, f"{100 * rate:.2f}")
@@ -88,15 +86,8 @@ def eval_brown(folder: Path, pairs: Path | None, methods: Mapping[str, Any], as_
     )
 
 
-def _new_table() -> Table:
-    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", overflow="fold")
-    return table
-
-
 def _print(table: Table, *legend: str) -> None:
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.width = max(console.width, 100) if console.is_terminal else 120
+    console = paper()
     console.print(table)
     console.print()
     console.print("\n".join(legend))

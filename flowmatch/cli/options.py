@@ -1,9 +1,12 @@
 """What several commands share: options with one meaning, the console, the progress bar."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -12,6 +15,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 ModelName = Annotated[str, typer.Option(help="Weights that ship, by name.")]
 WeightsFile = Annotated[
@@ -43,6 +47,9 @@ CutoutsFolder = Annotated[
     Path | None, typer.Option(help="Folder of PNG objects with alpha.", show_default=False)
 ]
 
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")]
+TrainingPrecision = Annotated[str, typer.Option(help="bfloat16 or float32.")]
+
 Magnification = Annotated[
     float | None,
     typer.Option(
@@ -67,3 +74,30 @@ def progress_bar(*more: TextColumn, transient: bool = False) -> Progress:
         transient=transient,
         disable=transient and not console.is_terminal,
     )
+
+
+def paper(width: int = 100) -> Console:
+    """Return what prints a table on stdout, whole numbers within at least so many columns."""
+    found = Console(highlight=False, markup=False, emoji=False)
+    # What reads a pipe has no width of its own.
+    found.width = max(found.width, width) if found.is_terminal else 120
+    return found
+
+
+def figures_table(*columns: str) -> Table:
+    """Return an empty table of names and, in columns to the right, figures."""
+    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+@contextmanager
+def resumable(checkpoint: Path) -> Iterator[None]:
+    """Say at Ctrl-C how the run goes on, and leave with its status."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(f"stopped; --resume goes on from {checkpoint}")
+        raise typer.Exit(130) from None

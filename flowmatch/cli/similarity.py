@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flowmatch.cli.options import DeviceName, console
+from flowmatch.cli.options import DeviceName, console, resumable
 from flowmatch.cli.train import reporter
 from flowmatch.devices import choose_device
 from flowmatch.similarity.datasets import find_images
@@ -121,7 +121,7 @@ def train_similarity(
         augment=augment,
         options=_numbers(options or []),
     )
-    try:
+    with resumable(checkpoint):
         network = train_embedding(
             recipe,
             train,
@@ -133,9 +133,6 @@ def train_similarity(
             workers=workers,
             report=reporter(),
         )
-    except KeyboardInterrupt:
-        console.print(f"stopped; --resume goes on from {checkpoint}")
-        raise typer.Exit(130) from None
     save_embedding(out, Embedding(network, recipe.size, recipe.metric))
     console.print(f"weights in {out}")
 

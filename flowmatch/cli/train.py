@@ -14,7 +14,10 @@ from flowmatch.cli.options import (
     CutoutsFolder,
     DeviceName,
     PhotosFolder,
+    Resume,
+    TrainingPrecision,
     console,
+    resumable,
 )
 from flowmatch.devices import choose_device
 from flowmatch.flow.checkpoints import load, save_weights
@@ -43,11 +46,9 @@ def train_flow_command(
     video: Annotated[
         Path | None, typer.Option(help="What a recipe without truth learns from.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")
-    ] = False,
+    resume: Resume = False,
     device: DeviceName = None,
-    precision: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    precision: TrainingPrecision = "bfloat16",
     workers: Annotated[int, typer.Option(min=0, help="Processes that render pairs.")] = 1,
 ) -> None:
     """Train a flow network on synthetic pairs, datasets or a video; stop it any time, --resume.
@@ -59,7 +60,7 @@ def train_flow_command(
         raise ValueError(f"--recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
     chosen = RECIPES[recipe]
     checkpoint = new_checkpoint(out, recipe, resume)
-    try:
+    with resumable(checkpoint):
         model = train_flow(
             chosen,
             Sources.from_folders(photos, cutouts),
@@ -74,9 +75,6 @@ def train_flow_command(
             logs=out / "logs" / recipe,
             report=reporter(),
         )
-    except KeyboardInterrupt:
-        console.print(f"stopped; --resume goes on from {checkpoint}")
-        raise typer.Exit(130) from None
     if not is_first_process():
         return
     weights = out / f"{recipe}.safetensors"
@@ -98,11 +96,9 @@ def train_patches_command(
         typer.Option(help="brown:FOLDER, a set of Brown's patches; as often as you like."),
     ] = None,
     start: Annotated[Path | None, typer.Option(help="Weights to begin with, .safetensors.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")
-    ] = False,
+    resume: Resume = False,
     device: DeviceName = None,
-    precision: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    precision: TrainingPrecision = "bfloat16",
     workers: Annotated[int, typer.Option(min=0, help="Processes that render views.")] = 1,
 ) -> None:
     """Train a patch network on photographs and random views of them; stop any time, --resume."""
@@ -110,7 +106,7 @@ def train_patches_command(
         raise ValueError(f"--recipe must be one of {', '.join(PATCH_RECIPES)}, got {recipe!r}")
     chosen = PATCH_RECIPES[recipe]
     checkpoint = new_checkpoint(out, recipe, resume)
-    try:
+    with resumable(checkpoint):
         model = train_patches(
             chosen,
             photos_in(photos),
@@ -125,9 +121,6 @@ def train_patches_command(
             logs=out / "logs" / recipe,
             report=reporter(),
         )
-    except KeyboardInterrupt:
-        console.print(f"stopped; --resume goes on from {checkpoint}")
-        raise typer.Exit(130) from None
     if not is_first_process():
         return
     weights = out / f"{recipe}.safetensors"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flowmatch.cli.options import DeviceName, console
+from flowmatch.cli.options import DeviceName, Resume, TrainingPrecision, console, resumable
 from flowmatch.cli.train import new_checkpoint, reporter
 from flowmatch.devices import choose_device
 from flowmatch.fragments.checkpoints import save_weights as save_descriptor
@@ -25,11 +25,9 @@ def train_fragments_command(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Another number of steps than the recipe's.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")
-    ] = False,
+    resume: Resume = False,
     device: DeviceName = None,
-    precision: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    precision: TrainingPrecision = "bfloat16",
     workers: Annotated[int, typer.Option(min=0, help="Processes that make scans.")] = 1,
 ) -> None:
     """Train a descriptor of scans on virtual rooms and posed frames; stop it any time, --resume."""
@@ -39,7 +37,7 @@ def train_fragments_command(
     if steps is not None:
         chosen = replace(chosen, schedule=replace(chosen.schedule, steps=steps))
     checkpoint = new_checkpoint(out, recipe, resume)
-    try:
+    with resumable(checkpoint):
         network = train_fragments(
             chosen,
             checkpoint,
@@ -51,9 +49,6 @@ def train_fragments_command(
             logs=out / "logs" / recipe,
             report=reporter(10),
         )
-    except KeyboardInterrupt:
-        console.print(f"stopped; --resume goes on from {checkpoint}")
-        raise typer.Exit(130) from None
     if is_first_process():
         weights = out / f"{recipe}.safetensors"
         save_descriptor(weights, network, chosen.model, chosen.arguments)

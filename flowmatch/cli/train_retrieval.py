@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flowmatch.align import load as load_align
-from flowmatch.cli.options import DeviceName, console, progress_bar
+from flowmatch.cli.options import DeviceName, TrainingPrecision, console, progress_bar, resumable
 from flowmatch.devices import choose_device
 from flowmatch.io import read_image
 from flowmatch.retrieval.describe import at_most
@@ -28,7 +28,7 @@ def train_retrieval_command(
         bool, typer.Option("--resume", help="Go on from the checkpoints in OUT.")
     ] = False,
     device: DeviceName = None,
-    precision: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    precision: TrainingPrecision = "bfloat16",
     workers: Annotated[int, typer.Option(min=0, help="Processes that make samples.")] = 1,
 ) -> None:
     """Find pictures of the same thing by matching their points, and learn to describe them alike.
@@ -65,7 +65,7 @@ def train_retrieval_command(
                 f"  loss {progress.metrics['loss']:.4f}  first {progress.metrics['first']:.2f}"
             )
 
-    try:
+    with resumable(checkpoint):
         network = train_retrieval(
             RECIPES[recipe],
             RetrievalNet.from_trunk(load_align().get_submodule("trunk")),
@@ -78,9 +78,6 @@ def train_retrieval_command(
             workers=workers,
             report=report,
         )
-    except KeyboardInterrupt:
-        console.print(f"stopped; --resume goes on from {checkpoint}")
-        raise typer.Exit(130) from None
     weights = out / f"{recipe}.safetensors"
     SHELF.save(weights, network, "retrieval", network.arguments)
     console.print(f"weights in {weights}")

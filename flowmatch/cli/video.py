@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from flowmatch._opencv import cv2
-from flowmatch.cli.options import DeviceName, console, progress_bar
+from flowmatch.cli.options import DeviceName, TrainingPrecision, console, progress_bar, resumable
 from flowmatch.cli.train import reporter
 from flowmatch.devices import choose_device
 from flowmatch.flow.baselines import dis_refined
@@ -67,7 +67,7 @@ def train_video_command(
         bool, typer.Option("--resume", help="Go on from the checkpoint beside OUT.")
     ] = False,
     device: DeviceName = None,
-    precision: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    precision: TrainingPrecision = "bfloat16",
     workers: Annotated[int, typer.Option(min=0, help="Processes that make pairs.")] = 0,
 ) -> None:
     """Train an embedding of what moves in videos, followed by flow; no labels. Stop any time."""
@@ -80,7 +80,7 @@ def train_video_command(
     videos = _videos(clips, frames)
     prints = (video.fingerprint() for video in videos)
     made_from = " ".join([flow, fingerprint(), str(chosen.mined), *prints])
-    try:
+    with resumable(checkpoint):
         if resume and mined.exists():
             patches = load_patches(mined, made_from)
         else:
@@ -98,9 +98,6 @@ def train_video_command(
             workers=workers,
             report=reporter(),
         )
-    except KeyboardInterrupt:
-        console.print(f"stopped; --resume goes on from {checkpoint}")
-        raise typer.Exit(130) from None
     if is_first_process():
         save_embedding(out, Embedding(network, chosen.size, "cosine"))
         console.print(f"weights in {out}")
