@@ -107,11 +107,14 @@ def estimate_flow(
     a, b = _to_tensors(first, second, _placed(model, device))
     settings = (PRECISIONS[precision], tile, overlap, zoom)
     flow = _run(model, a, b, *settings)
+    if fuse or refine:
+        shown, later = _pictures(a), _pictures(b)
     if fuse:
         both = (flow, _run(model, b, a, *settings))
-        flow = fuse_flows(a, b, [both, (_classical(a, b), _classical(b, a))])
+        classical = (_classical(shown, later, flow), _classical(later, shown, flow))
+        flow = fuse_flows(a, b, [both, classical])
     if refine:
-        flow = _refined(a, b, flow)
+        flow = _refined(shown, later, flow)
     return flow if isinstance(first, Tensor) else flow[0].permute(1, 2, 0).cpu().numpy()
 
 
@@ -293,14 +296,12 @@ def _unzoomed(flow: Tensor, height: int, width: int) -> Tensor:
     return scale * F.interpolate(flow, (height, width), mode="bilinear", antialias=True)
 
 
-def _classical(first: Tensor, second: Tensor) -> Tensor:
-    flows = [dis(a, b) for a, b in zip(_pictures(first), _pictures(second), strict=True)]
-    return _stacked(flows, first)
+def _classical(first: Array, second: Array, like: Tensor) -> Tensor:
+    return _stacked([dis(a, b) for a, b in zip(first, second, strict=True)], like)
 
 
-def _refined(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
-    flows = flow.permute(0, 2, 3, 1).cpu().numpy()
-    triples = zip(_pictures(first), _pictures(second), flows, strict=True)
+def _refined(first: Array, second: Array, flow: Tensor) -> Tensor:
+    triples = zip(first, second, flow.permute(0, 2, 3, 1).cpu().numpy(), strict=True)
     return _stacked([refine_flow(a, b, f) for a, b, f in triples], flow)
 
 

@@ -56,14 +56,14 @@ def fuse_flows(first: Tensor, second: Tensor, flows: Sequence[tuple[Tensor, Tens
             f"{tuple(second.shape)}, flows {shapes}"
         )
     gray = first.mean(dim=1, keepdim=True)
-    costs = [_smooth(gray, _cost(first, second, *both)) for both in flows]
-    costs[1:] = [cost + PREFERRED for cost in costs[1:]]
-    chosen = torch.stack(costs).argmin(dim=0, keepdim=True).expand(-1, -1, 2, -1, -1)
-    return torch.stack([forward for forward, _ in flows]).gather(0, chosen)[0]
+    costs = _smooth(gray, torch.stack([_cost(first, second, *both) for both in flows], dim=1))
+    costs[:, 1:] += PREFERRED
+    chosen = costs.argmin(dim=1)[:, None, None].expand(-1, -1, 2, -1, -1)
+    return torch.stack([forward for forward, _ in flows], dim=1).gather(1, chosen)[:, 0]
 
 
 def _cost(first: Tensor, second: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
-    """Return how badly a flow explains each pixel, ``[B, 1, H, W]``."""
+    """Return how badly a flow explains each pixel, ``[B, H, W]``."""
     fetched = warp(second, forward)
     colour = ((first - fetched).abs().mean(dim=1) / COLOUR).clamp(max=1)
     differs = (_census(first, fetched) + colour / 2).clamp(max=UNMATCHED)
@@ -74,7 +74,7 @@ def _cost(first: Tensor, second: Tensor, forward: Tensor, backward: Tensor) -> T
     x = torch.arange(W, device=forward.device) + forward[:, 0]
     y = torch.arange(H, device=forward.device)[:, None] + forward[:, 1]
     inside = (x >= 0) & (x <= W - 1) & (y >= 0) & (y <= H - 1)
-    return torch.where(inside, differs + lost * (UNMATCHED - differs), UNMATCHED).unsqueeze(1)
+    return torch.where(inside, differs + lost * (UNMATCHED - differs), UNMATCHED)
 
 
 def _census(first: Tensor, second: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def _census(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _smooth(guide: Tensor, cost: Tensor) -> Tensor:
-    """Average within windows, but not across the guide's edges.
+    """Average ``[B, n, H, W]`` within windows, but not across the edges of ``[B, 1, H, W]``.
 
     Reference:
         He et al., Guided Image Filtering, ECCV 2010, equations 4 to 6.
