@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from flowmatch._opencv import cv2
 from flowmatch.align.appearance import restyle
 from flowmatch.align.transforms import control_points, move, pixel_grid
-from flowmatch.io import IMAGE_SUFFIXES, read_image
+from flowmatch.io import read_image
 
 Generator = np.random.Generator
 Image = NDArray[np.uint8]
@@ -189,24 +189,6 @@ def _look(
     x, y = pixels.reshape(size, size, 2).transpose(2, 0, 1)
     fetched = cv2.remap(window, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     return np.asarray(fetched, np.uint8)
-
-
-def find_photos(folder: Path) -> tuple[Path, ...]:
-    """Return the pictures of a folder, by name.
-
-    Raises:
-        FileNotFoundError: The folder is missing or holds no picture.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
-    files = sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-    )
-    if not files:
-        raise FileNotFoundError(f"{folder} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return tuple(files)
 
 
 def load_photo(photo: Path | Image) -> Image:

@@ -10,10 +10,11 @@ from torch import nn
 
 from flowmatch.align import BASELINES, load, shipped
 from flowmatch.align.evaluate import Scores, evaluate
-from flowmatch.align.synthetic import SyntheticPairs, find_photos
+from flowmatch.align.synthetic import SyntheticPairs
 from flowmatch.cli.options import DeviceName, WeightsFile, figures_table, paper, progress_bar
 from flowmatch.cli.options import console as messages
 from flowmatch.devices import choose_device
+from flowmatch.io import list_images
 
 
 def eval_align(
@@ -28,7 +29,7 @@ def eval_align(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Measure alignment on pairs made from photographs, by default with strong change of look."""
-    samples = SyntheticPairs(find_photos(folder), appearance=appearance, seed=seed)
+    samples = SyntheticPairs(list_images(folder), appearance=appearance, seed=seed)
     methods: dict[str, nn.Module | str] = {name: name for name in BASELINES}
     if weights or shipped():
         methods = {"flowmatch": load(weights=weights, device=choose_device(device)), **methods}

@@ -8,10 +8,10 @@ import typer
 from rich.table import Table
 
 from flowmatch.align import load as load_align
-from flowmatch.align.synthetic import find_photos
 from flowmatch.cli.match import descriptor_name, descriptor_network
 from flowmatch.cli.options import DeviceName, WeightsFile, figures_table, paper, progress_bar
 from flowmatch.devices import choose_device
+from flowmatch.io import list_images
 from flowmatch.retrieval.describe import Describer, TrunkDescriber, VladDescriber
 from flowmatch.retrieval.evaluate import Scores, evaluate, make_gallery
 from flowmatch.retrieval.network import RetrievalNet, find_network
@@ -28,7 +28,7 @@ def eval_retrieval(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Measure how well views of a photograph find each other among views of the others."""
-    photos = find_photos(folder)
+    photos = list_images(folder)
     describers: dict[str, Describer] = {
         f"vlad {name}": VladDescriber(descriptor_network(name, device), name=descriptor_name(name))
         for name in _VLAD

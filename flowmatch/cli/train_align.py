@@ -7,11 +7,11 @@ import typer
 
 from flowmatch.align.checkpoints import load, save_weights
 from flowmatch.align.recipes import RECIPES
-from flowmatch.align.synthetic import find_photos
 from flowmatch.align.train import train_align
 from flowmatch.cli.options import DeviceName, Resume, TrainingPrecision, console, resumable
 from flowmatch.cli.train import new_checkpoint, reporter
 from flowmatch.devices import choose_device
+from flowmatch.io import list_images
 from flowmatch.training import is_first_process
 
 
@@ -28,7 +28,7 @@ def train_align_command(
     """Train an alignment network on warped photographs; stop it any time, --resume."""
     if recipe not in RECIPES:
         raise ValueError(f"--recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
-    chosen, pictures = RECIPES[recipe], find_photos(photos)
+    chosen, pictures = RECIPES[recipe], list_images(photos)
     checkpoint = new_checkpoint(out, recipe, resume)
     with resumable(checkpoint):
         model = train_align(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.flow import textures
-from flowmatch.io.image import IMAGE_SUFFIXES, read_image
+from flowmatch.io.image import list_images, read_image
 
 Generator = np.random.Generator
 Image = NDArray[np.uint8]
@@ -41,20 +41,8 @@ class Sources:
         Raises:
             FileNotFoundError: A folder is missing or holds no picture.
         """
-        return cls(_pictures(photos), _pictures(cutouts))
-
-
-def _pictures(folder: Path | None) -> tuple[Path, ...]:
-    if folder is None:
-        return ()
-    files = sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-    )
-    if not files:
-        raise FileNotFoundError(f"{folder} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return tuple(files)
+        found = [() if folder is None else list_images(folder) for folder in (photos, cutouts)]
+        return cls(found[0], found[1])
 
 
 def _any(rng: Generator, things: Sequence[Path | Image]) -> Path | Image:

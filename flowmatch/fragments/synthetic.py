@@ -1,5 +1,6 @@
 """Pairs of scans with known motions: rooms under a virtual depth camera, posed RGB-D frames."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -161,16 +162,7 @@ class SyntheticScans:
         if not 0 <= index < self.length:
             raise IndexError(f"index must be below {self.length}, got {index}")
         rng = np.random.default_rng([self.seed, index, 3])
-        best: tuple[float, ScanPair] | None = None
-        for _ in range(_TRIES):
-            pair = self._pair(rng)
-            share = overlap(pair)
-            if best is None or share > best[0]:
-                best = share, pair
-            if share >= _OVERLAP:
-                break
-        assert best is not None
-        return best[1]
+        return _overlapping(lambda: self._pair(rng))
 
     def _pair(self, rng: np.random.Generator) -> ScanPair:
         room = make_room(rng)
@@ -190,6 +182,20 @@ class SyntheticScans:
             depth = scan(room, pose, sensor, rng)
             clouds.append(depth_to_points(depth, sensor.intrinsics))
         return ScanPair(clouds[0], clouds[1], inverse(poses[1]) @ poses[0])
+
+
+def _overlapping(draw: Callable[[], ScanPair]) -> ScanPair:
+    """Draw until a pair overlaps; return it, or of all the one that does most."""
+    best: tuple[float, ScanPair] | None = None
+    for _ in range(_TRIES):
+        pair = draw()
+        share = overlap(pair)
+        if best is None or share > best[0]:
+            best = share, pair
+        if share >= _OVERLAP:
+            break
+    assert best is not None
+    return best[1]
 
 
 def _two_poses(room: Room, rng: np.random.Generator) -> tuple[Matrix, Matrix]:
@@ -277,16 +283,7 @@ class PosedScans:
         if not 0 <= index < self.length:
             raise IndexError(f"index must be below {self.length}, got {index}")
         rng = np.random.default_rng([self.seed, index, 4])
-        best: tuple[float, ScanPair] | None = None
-        for _ in range(_TRIES):
-            pair = self._pair(rng)
-            share = overlap(pair)
-            if best is None or share > best[0]:
-                best = share, pair
-            if share >= _OVERLAP:
-                break
-        assert best is not None
-        return best[1]
+        return _overlapping(lambda: self._pair(rng))
 
     def _pair(self, rng: np.random.Generator) -> ScanPair:
         count = len(self.poses)

@@ -13,6 +13,25 @@ IMAGE_SUFFIXES = (
 )  # fmt: skip
 
 
+def list_images(folder: FilePath) -> tuple[Path, ...]:
+    """Return the pictures of a folder, by name; hidden ones are left out.
+
+    Raises:
+        FileNotFoundError: The folder is missing or holds no picture.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    files = sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+    )
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return tuple(files)
+
+
 def read_image(path: FilePath) -> NDArray[np.uint8]:
     """Read a picture, whatever it is, as 8-bit RGB.
 

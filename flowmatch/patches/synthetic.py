@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
-from flowmatch.io import IMAGE_SUFFIXES, read_image
+from flowmatch.io import list_images, read_image
 from flowmatch.patches.keypoints import MAGNIFICATION, detect, gray_image
 from flowmatch.patches.pool import FEWEST, Generator, PatchPool, Views, shared_points
 from flowmatch.patches.views import Gray, develop, project_keypoints, random_view, warp
@@ -63,14 +63,7 @@ def photos_in(folder: Path | None) -> tuple[Path, ...]:
     Raises:
         FileNotFoundError: The folder is missing or holds no picture.
     """
-    if folder is None:
-        return ()
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
-    found = tuple(sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES))
-    if not found:
-        raise FileNotFoundError(f"{folder} holds no picture ({', '.join(IMAGE_SUFFIXES)})")
-    return found
+    return () if folder is None else list_images(folder)
 
 
 # ---- One pair of views -------------------------------------------------------------------------

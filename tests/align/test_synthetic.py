@@ -8,12 +8,11 @@ from flowmatch.align.appearance import restyle
 from flowmatch.align.synthetic import (
     Ranges,
     SyntheticPairs,
-    find_photos,
     random_affine,
     random_thin_plate,
 )
 from flowmatch.align.transforms import control_points, move, pixel_grid, warp_by
-from flowmatch.io import write_image
+from flowmatch.io import list_images, write_image
 
 
 def stages(sample):
@@ -95,13 +94,13 @@ def test_restyling_changes_much_and_moves_nothing(photo):
 
 def test_photos(tmp_path, photo):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
-        find_photos(tmp_path / "none")
+        list_images(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="holds no picture"):
-        find_photos(tmp_path)
+        list_images(tmp_path)
     for name in ("b.png", "a.jpg", ".hidden.png"):
         write_image(tmp_path / name, photo)
-    assert [path.name for path in find_photos(tmp_path)] == ["a.jpg", "b.png"]
-    assert SyntheticPairs(find_photos(tmp_path), 32)[0].first.shape == (32, 32, 3)
+    assert [path.name for path in list_images(tmp_path)] == ["a.jpg", "b.png"]
+    assert SyntheticPairs(list_images(tmp_path), 32)[0].first.shape == (32, 32, 3)
     with pytest.raises(ValueError, match="there are none"):
         SyntheticPairs([])
     write_image(tmp_path / "a.jpg", photo[:20])
