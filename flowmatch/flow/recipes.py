@@ -98,6 +98,16 @@ _OURS: Mapping[str, FlowRecipe] = {
         motion=(*_LONG_MOTION, (8.0, 0.05)),
         seed=2,
     ),
+    # Motion this long is still learnt when that stage ends: another, half as long again.
+    "recurrent-longer": FlowRecipe(
+        "recurrent_pyramid",
+        Schedule(steps=3300, batch=4, learning_rate=5e-4),
+        "robust",
+        _RECURRENT,
+        size=(256, 384),
+        motion=(*_LONG_MOTION, (8.0, 0.05)),
+        seed=3,
+    ),
     # On one's own video, from trained weights (--start): nothing but its frames is needed.
     "pyramid-video": FlowRecipe(
         "pyramid",
