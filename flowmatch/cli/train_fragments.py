@@ -9,6 +9,7 @@ import typer
 from flowmatch.cli.options import DeviceName, Resume, TrainingPrecision, console, resumable
 from flowmatch.cli.train import new_checkpoint, reporter
 from flowmatch.devices import choose_device
+from flowmatch.fragments.checkpoints import load
 from flowmatch.fragments.checkpoints import save_weights as save_descriptor
 from flowmatch.fragments.recipes import RECIPES as FRAGMENT_RECIPES
 from flowmatch.fragments.train import train_fragments
@@ -25,6 +26,7 @@ def train_fragments_command(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Another number of steps than the recipe's.")
     ] = None,
+    start: Annotated[Path | None, typer.Option(help="Weights to begin with, .safetensors.")] = None,
     resume: Resume = False,
     device: DeviceName = None,
     precision: TrainingPrecision = "bfloat16",
@@ -42,6 +44,7 @@ def train_fragments_command(
             chosen,
             checkpoint,
             rgbd=rgbd,
+            start=load(weights=start).state_dict() if start else None,
             resume=resume,
             device=str(choose_device(device)),
             precision=precision,

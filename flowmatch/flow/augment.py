@@ -1,4 +1,4 @@
-"""Pairs of real datasets, each time seen differently: scaled, cropped, mirrored, in other light."""
+"""Pairs, each time seen differently: scaled, cropped, mirrored, in other light."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from torch import Tensor
 from flowmatch.flow.datasets import load_pair
 from flowmatch.flow.layouts import FlowPair
 from flowmatch.flow.scene import FlowSample
+from flowmatch.training import Samples
 
 Generator = np.random.Generator
 
@@ -126,14 +127,61 @@ class AugmentedPairs:
     def __getitem__(self, index: int) -> FlowSample:
         rng = np.random.default_rng([self.seed, index])
         loaded = load_pair(self.pairs[int(rng.integers(len(self.pairs)))])
-        first, second, flow = (
-            torch.from_numpy(part).permute(2, 0, 1)
-            for part in (loaded.first, loaded.second, loaded.truth)
-        )
-        first, second, flow = self.augmentation(rng, first / 255, second / 255, flow)
-        a, b = ((255 * image).round().clamp(0, 255).byte() for image in (first, second))
-        unknown = np.zeros(flow.shape[1:], bool)  # occlusion does not survive resizing
-        return FlowSample(_to_array(a), _to_array(b), _to_array(flow), unknown)
+        return _vary(self.augmentation, rng, loaded.first, loaded.second, loaded.truth)
+
+
+class ReusedPairs:
+    """Every pair of a collection several times, each time varied: for pairs that are slow to make.
+
+    Pairs come in blocks: all of a block, then all of it again. One process keeps one block, so that
+    of several, each of which makes whole batches, every one still makes few pairs twice.
+
+    Args:
+        pairs: The collection; item `i` is the same every time.
+        augmentation: How a pair is varied from its second use on.
+        uses: Of each pair.
+        block: Pairs before the first comes again.
+        seed: Of the variations.
+
+    Raises:
+        ValueError: `uses` or `block` is below 1.
+    """
+
+    def __init__(
+        self,
+        pairs: Samples,
+        augmentation: Augmentation,
+        uses: int,
+        *,
+        block: int = 64,
+        seed: int = 0,
+    ) -> None:
+        if uses < 1 or block < 1:
+            raise ValueError(f"uses and block must be positive, got {uses} and {block}")
+        self.pairs, self.augmentation, self.seed = pairs, augmentation, seed
+        self.uses, self.block = uses, block
+        self._made: dict[int, FlowSample] = {}
+
+    def __len__(self) -> int:
+        """Return how many items there are."""
+        return self.uses * len(self.pairs)
+
+    def __getitem__(self, index: int) -> FlowSample:
+        """Return item `index`: the pair as it is, or varied."""
+        number, within = divmod(index, self.uses * self.block)
+        use, place = divmod(within, self.block)
+        sample = self._make(number * self.block + place)
+        if use == 0:
+            return sample
+        rng = np.random.default_rng([self.seed, index, 2])
+        return _vary(self.augmentation, rng, sample.first, sample.second, sample.flow)
+
+    def _make(self, index: int) -> FlowSample:
+        if index not in self._made:
+            if len(self._made) == self.block:
+                self._made.pop(next(iter(self._made)))  # the oldest
+            self._made[index] = self.pairs[index]
+        return self._made[index]
 
 
 @dataclass(frozen=True)
@@ -157,6 +205,15 @@ class Mixture:
         chosen = int(rng.choice(len(weights), p=weights / weights.sum()))
         sample: FlowSample = self.parts[chosen][0][index]
         return sample
+
+
+def _vary(augmentation: Augmentation, rng: Generator, *pair: Any) -> FlowSample:
+    """Vary two 8-bit pictures and their flow, ``[H, W, C]`` each."""
+    first, second, flow = (torch.from_numpy(part).permute(2, 0, 1) for part in pair)
+    first, second, flow = augmentation(rng, first / 255, second / 255, flow)
+    a, b = ((255 * image).round().clamp(0, 255).byte() for image in (first, second))
+    unknown = np.zeros(flow.shape[1:], bool)  # occlusion does not survive resizing
+    return FlowSample(_to_array(a), _to_array(b), _to_array(flow), unknown)
 
 
 def _light(rng: Generator, most: float) -> tuple[float, float, float, float]:

@@ -26,6 +26,7 @@ class FlowRecipe:
         mix: Real datasets that the paper mixed, by name, and how often each is drawn; with none,
             pairs are synthetic, and half of them come from whatever datasets are given.
         augmentation: Arguments of `Augmentation` for the real datasets.
+        reuse: How often each synthetic pair is used, varied after the first time.
         seed: Of the samples and of the network's first weights.
     """
 
@@ -38,6 +39,7 @@ class FlowRecipe:
     motion: tuple[tuple[float, float], ...] = ((0.3, 0.2), (1.0, 0.5), (2.5, 0.3))
     mix: tuple[tuple[str, float], ...] = ()
     augmentation: dict[str, Any] = field(default_factory=dict)
+    reuse: int = 1
     seed: int = 0
 
     def augment(self) -> Augmentation:
@@ -50,6 +52,7 @@ class FlowRecipe:
 _LATER, _EARLIER = (1.0, 0.3), (0.5, 0.2)
 _RECURRENT = (2.0, *_LATER, *_LATER, *_LATER, *_EARLIER * 2, *(*_LATER, *_EARLIER) * 2)
 _PYRAMID = (1.0, *(1.0, 0.5) * 4)
+_FLOWNET = (1.0, 0.5, 0.25, 0.25, 0.25)
 _PYRAMID_VIDEO = (1.0, *(0.0 for _ in _PYRAMID[1:]))
 _LONG_MOTION = ((0.0, 0.03), (0.1, 0.1), (0.4, 0.2), (1.0, 0.3), (2.5, 0.22), (5.0, 0.15))
 
@@ -106,6 +109,7 @@ _OURS: Mapping[str, FlowRecipe] = {
         _RECURRENT,
         size=(256, 384),
         motion=(*_LONG_MOTION, (8.0, 0.05)),
+        reuse=3,
         seed=3,
     ),
     # On one's own video, from trained weights (--start): nothing but its frames is needed.
@@ -134,6 +138,18 @@ _OURS: Mapping[str, FlowRecipe] = {
             arguments={"width": 0.375},
             size=(320, 448),
             motion=_LONG_MOTION,
+        )
+        for model in ("flownets", "flownetc")
+    },
+    # For one CPU core, where rendering takes longer than learning: every pair four times.
+    **{
+        f"{model}-thin-small": FlowRecipe(
+            model,
+            Schedule(steps=4000, batch=8),
+            "robust",
+            _FLOWNET,
+            arguments={"width": 0.375},
+            reuse=4,
         )
         for model in ("flownets", "flownetc")
     },

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flowmatch import training
-from flowmatch.flow.augment import AugmentedPairs, Mixture
+from flowmatch.flow.augment import AugmentedPairs, Augmentation, Mixture, ReusedPairs
 from flowmatch.flow.clips import ClipPairs
 from flowmatch.flow.datasets import find_pairs
 from flowmatch.flow.estimate import to_full_resolution
@@ -117,11 +117,20 @@ def find_samples(
                 f"got {', '.join(real) or 'none'}"
             )
         return Mixture([(real[name], often) for name, often in recipe.mix], recipe.seed)
-    synthetic = SyntheticFlow(sources, recipe.size, recipe.motion, seed=recipe.seed)
+    synthetic = _synthetic(recipe, sources)
     if not real:
         return synthetic
     shares = [(pairs, 0.5 / len(real)) for pairs in real.values()]
     return Mixture([(synthetic, 0.5), *shares], recipe.seed)
+
+
+def _synthetic(recipe: FlowRecipe, sources: Sources) -> training.Samples:
+    rendered = SyntheticFlow(sources, recipe.size, recipe.motion, seed=recipe.seed)
+    if recipe.reuse == 1:
+        return rendered
+    # Any way up, and no boxes: rendered pairs are occluded already. Flow keeps its range.
+    varied = Augmentation(recipe.size, scale=(0.0, 0.4), mirror=(0.5, 0.5), light=0.2, erase=0.0)
+    return ReusedPairs(rendered, varied, recipe.reuse, seed=recipe.seed)
 
 
 def collate(samples: Sequence[FlowSample]) -> list[Tensor]:

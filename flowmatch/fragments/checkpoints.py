@@ -6,7 +6,7 @@ from typing import cast
 import torch
 
 from flowmatch.devices import choose_device
-from flowmatch.fragments.networks import MODELS, Descriptor3D
+from flowmatch.fragments.networks import MODELS, FieldDescriptor
 from flowmatch.training.weights import Shelf
 
 _SHELF = Shelf("fragments", MODELS)
@@ -19,7 +19,7 @@ def load(
     *,
     weights: str | Path | None = None,
     device: str | torch.device = "cpu",
-) -> Descriptor3D:
+) -> FieldDescriptor:
     """Build a descriptor with trained weights.
 
     Args:
@@ -38,14 +38,14 @@ def load(
     """
     target = choose_device(device)
     network = _SHELF.read(find_weights(name, weights), name)
-    return cast(Descriptor3D, network.to(target).eval())
+    return cast(FieldDescriptor, network.to(target).eval())
 
 
 def choose_descriptor(
     name: str = "default",
     weights: str | Path | None = None,
     device: str | torch.device = "cpu",
-) -> Descriptor3D | str:
+) -> FieldDescriptor | str:
     """Return what describes scans: a trained network, or ``"fpfh"``.
 
     Args:

@@ -17,8 +17,6 @@ from flowmatch.ops import distance_field
 Network = nn.Module | str
 """A network of `MODELS`, or ``"fpfh"``."""
 
-# Beyond a ball inside the grid the frame would see what the grid does not.
-_FRAME_RADIUS = 15.0
 _FPFH_RADIUS = 8.0  # voxels of the cloud that normals are estimated on
 
 
@@ -29,6 +27,7 @@ def field_patches(
     voxel: float = 0.01,
     truncation: float = 5.0,
     frames: bool = False,
+    frame_radius: float = 15.0,
     sides: ArrayLike | None = None,
     device: str | torch.device = "cpu",
 ) -> Tensor:
@@ -40,6 +39,8 @@ def field_patches(
         voxel: Side of the field's voxels, metres; it has 30 along a side.
         truncation: Distance that counts as far, in voxels.
         frames: Turn each field to its keypoint's local reference frame.
+        frame_radius: Of the neighbourhood that the frame is found in, in voxels; beyond a ball
+            inside the grid the frame would see what the grid does not.
         sides: With `frames`, vectors ``[K, 3]`` whose side of the surface z takes: normals, or the
             way to the sensor.
         device: Where to measure.
@@ -56,7 +57,7 @@ def field_patches(
     if frames:
         # One point in two voxels: as many as are looked at then lie within the radius.
         coarse = voxel_down(cloud, 2 * voxel)
-        turned = local_frames(coarse, centres, _FRAME_RADIUS * voxel, sides=sides)
+        turned = local_frames(coarse, centres, frame_radius * voxel, sides=sides)
         axes = torch.from_numpy(turned).float().to(device)
     # In float32, so from the middle: far from the origin a voxel would be lost.
     middle = centres.mean(0) if len(centres) else np.zeros(3)
@@ -118,6 +119,7 @@ def describe(
                 voxel=voxel,
                 truncation=settings.truncation,
                 frames=settings.frames,
+                frame_radius=settings.frame_radius,
                 sides=None if given is None else given[start : start + batch],
                 device=where,
             )

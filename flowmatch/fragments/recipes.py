@@ -58,6 +58,12 @@ RECIPES: Mapping[str, FragmentRecipe] = {
         loss="softmax",
         voxel=(0.012, 0.028),
     ),
+    "spin": FragmentRecipe(
+        "spin",
+        Schedule(steps=4000, batch=2, average=0.998),
+        loss="softmax",
+        voxel=(0.024, 0.056),
+    ),
     # Half of its channels, for one CPU core: about 0.6 s a step, two thirds in the convolutions.
     "slim-half": FragmentRecipe(
         "slim",

@@ -34,6 +34,7 @@ class FieldPairs:
         count: Points of an item.
         frames: Fields lie along local reference frames, else along each camera's axes.
         truncation: Distance that counts as far, in voxels.
+        frame_radius: As in `field_patches`.
         voxel: Least and largest side of the fields' voxels, metres.
         detail: Voxels between keypoints, as the network has it.
         reach: Most that the second point may be off the first, as a share of the distance between
@@ -58,6 +59,7 @@ class FieldPairs:
         *,
         frames: bool = True,
         truncation: float = 5.0,
+        frame_radius: float = 15.0,
         voxel: tuple[float, float] = (0.009, 0.016),
         detail: float = 5.0,
         reach: float = 0.5,
@@ -70,7 +72,8 @@ class FieldPairs:
                 f"got {len(scans)}, {count}, {reuse} and {voxel}"
             )
         self.scans = list(scans)
-        self.count, self.frames, self.truncation = count, frames, truncation
+        self.count, self.frames = count, frames
+        self.truncation, self.frame_radius = truncation, frame_radius
         self.voxel, self.detail, self.reach = voxel, detail, reach
         self.reuse, self.seed = reuse, seed
         self._open = lru_cache(maxsize=4)(self._read)
@@ -100,6 +103,7 @@ class FieldPairs:
                 voxel=voxel,
                 truncation=self.truncation,
                 frames=self.frames,
+                frame_radius=self.frame_radius,
                 sides=-points,  # the sensor is at the origin
             )[:, None]
             for cloud, points in ((pair.source, first), (pair.target, second))

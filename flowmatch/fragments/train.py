@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from flowmatch import training
 from flowmatch.fragments.losses import contrastive_loss, hardest_triplet_loss, softmax_loss
-from flowmatch.fragments.networks import MODELS, Descriptor3D
+from flowmatch.fragments.networks import MODELS, FieldDescriptor
 from flowmatch.fragments.recipes import FragmentRecipe
 from flowmatch.fragments.samples import FieldPair, FieldPairs, collate
 from flowmatch.fragments.synthetic import PosedScans, SyntheticScans
@@ -32,7 +32,7 @@ def train_fragments(
     workers: int = 1,
     logs: Path | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
-) -> Descriptor3D:
+) -> FieldDescriptor:
     """Train a descriptor on rooms under a virtual depth camera, and on posed frames.
 
     Args:
@@ -76,7 +76,7 @@ def train_fragments(
         logs=logs,
         report=report,
     )
-    return cast(Descriptor3D, trained)
+    return cast(FieldDescriptor, trained)
 
 
 class _Mixed:
@@ -96,7 +96,7 @@ class _Mixed:
 
 
 def find_samples(
-    recipe: FragmentRecipe, network: Descriptor3D, rgbd: str | Path | None = None
+    recipe: FragmentRecipe, network: FieldDescriptor, rgbd: str | Path | None = None
 ) -> training.Samples:
     """Return what a recipe learns from; folders are checked before the first step.
 
@@ -109,6 +109,7 @@ def find_samples(
         count=recipe.points,
         frames=network.frames,
         truncation=network.truncation,
+        frame_radius=network.frame_radius,
         voxel=recipe.voxel,
         detail=network.detail,
         reach=recipe.reach,
