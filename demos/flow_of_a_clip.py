@@ -43,14 +43,15 @@ for name, (first, second, truth) in pairs.items():
     write_image(OUT / f"truth/{name}/frame1.png", first)
     write_image(OUT / f"truth/{name}/frame2.png", second)
     write_flow(OUT / f"truth/{name}/flow.flo", truth)
-    ours, top = flow.estimate_flow(model, first, second, refine=True), np.nanmax(np.hypot(*truth.T))
+    ours = flow.estimate_flow(model, first, second, fuse=True, refine=True)
+    top = np.nanmax(np.hypot(*truth.T))
     errors = [error_map(field, truth, top / 4) for field in (ours, dis(first, second))]
     rows += [first, flow_to_image(truth, top), flow_to_image(ours, top), *errors]
 (OUT / "clip").mkdir(exist_ok=True)
 for t, frame in enumerate(frames):
     write_image(OUT / f"clip/{t:02d}.png", frame)
-for command in (f"flow {OUT}/clip {OUT}/flow --video --refine --overwrite",
-                f"eval flow {OUT}/truth --refine"):  # fmt: skip
+for command in (f"flow {OUT}/clip {OUT}/flow --video --fuse --refine --overwrite",
+                f"eval flow {OUT}/truth --fuse --refine"):  # fmt: skip
     print(f"\n$ flowmatch {command}", flush=True)
     if flowmatch(command.split()) != 0:
         raise SystemExit("the demo failed")

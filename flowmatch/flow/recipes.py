@@ -101,10 +101,10 @@ _OURS: Mapping[str, FlowRecipe] = {
         motion=(*_LONG_MOTION, (8.0, 0.05)),
         seed=2,
     ),
-    # Motion this long is still learnt when that stage ends: another, half as long again.
+    # Motion this long is still learnt when that stage ends: another, each pair three times.
     "recurrent-longer": FlowRecipe(
         "recurrent_pyramid",
-        Schedule(steps=3300, batch=4, learning_rate=5e-4),
+        Schedule(steps=2800, batch=4, learning_rate=5e-4),
         "robust",
         _RECURRENT,
         size=(256, 384),
@@ -148,7 +148,8 @@ _OURS: Mapping[str, FlowRecipe] = {
             Schedule(steps=4000, batch=8),
             "robust",
             _FLOWNET,
-            arguments={"width": 0.375},
+            arguments={"width": 0.375, "norm": True},
+            motion=((0.2, 0.2), (0.5, 0.4), (1.0, 0.3), (2.5, 0.1)),
             reuse=4,
         )
         for model in ("flownets", "flownetc")

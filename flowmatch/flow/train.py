@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flowmatch import training
-from flowmatch.flow.augment import AugmentedPairs, Augmentation, Mixture, ReusedPairs
+from flowmatch.flow.augment import Augmentation, AugmentedPairs, Mixture, ReusedPairs
 from flowmatch.flow.clips import ClipPairs
 from flowmatch.flow.datasets import find_pairs
 from flowmatch.flow.estimate import to_full_resolution

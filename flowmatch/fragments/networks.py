@@ -107,7 +107,8 @@ class Descriptor3D(FieldDescriptor):
             x = F.relu(layer(x))
             if k == 1:
                 x = F.max_pool3d(x, 2)
-        return self.feature(x).flatten(1)
+        described: Tensor = self.feature(x)
+        return described.flatten(1)
 
 
 class SpinDescriptor(FieldDescriptor):
@@ -132,10 +133,9 @@ class SpinDescriptor(FieldDescriptor):
     """
 
     frame_radius = 7.5
+    places: Tensor
 
-    def __init__(
-        self, channels: int = 64, dimensions: int = 32, *, detail: float = 1.25
-    ) -> None:
+    def __init__(self, channels: int = 64, dimensions: int = 32, *, detail: float = 1.25) -> None:
         super().__init__(dimensions, unit=True, frames=True, detail=detail)
         if channels < 1:
             raise ValueError(f"channels must be positive, got {channels}")
@@ -152,10 +152,11 @@ class SpinDescriptor(FieldDescriptor):
         self.register_buffer("places", _polar_places(), persistent=False)
 
     def _describe(self, fields: Tensor) -> Tensor:
-        places = self.places.expand(len(fields), -1, -1, -1)  # type: ignore[operator]
+        places = self.places.expand(len(fields), -1, -1, -1)
         # Heights lie along z already: a plane's interpolation is enough.
         unrolled = F.grid_sample(fields[:, 0], places, align_corners=False)
-        return self.feature(self.levels(unrolled).amax(dim=(2, 3)))
+        described: Tensor = self.feature(self.levels(unrolled).amax(dim=(2, 3)))
+        return described
 
 
 class _Ring(nn.Module):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from flowmatch.flow.augment import Augmentation, AugmentedPairs, Mixture
+from flowmatch.flow.augment import Augmentation, AugmentedPairs, Mixture, ReusedPairs
 from flowmatch.flow.datasets import find_pairs
+from flowmatch.flow.scene import FlowSample
 from flowmatch.io import write_flow, write_image
 from flowmatch.ops import warp
 
@@ -109,3 +110,42 @@ def test_mixture_draws_by_weight(dataset):
     drawn = [mixture[i] for i in range(1000)]
     assert drawn == [mixture[i] for i in range(1000)]
     assert drawn.count("often") == pytest.approx(750, abs=45)
+
+
+class Counted:
+    """Ten pictures, each moved by its number; says how often it made one."""
+
+    def __init__(self, photo):
+        self.photo, self.made = photo[:96, :96], []
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        self.made.append(index)
+        flow = np.full((96, 96, 2), float(index), np.float32)
+        return FlowSample(self.photo, self.photo, flow, np.zeros((96, 96), bool))
+
+
+def test_pairs_are_made_once_used_first_as_they_are_then_varied(photo):
+    pairs = Counted(photo)
+    vary = Augmentation((96, 96), scale=(0.5, 0.5), stretch=0.0, mirror=(0, 0), **QUIET)
+    reused = ReusedPairs(pairs, vary, uses=3, block=4, seed=1)
+    assert len(reused) == 30
+    samples = [reused[i] for i in range(24)]
+    assert pairs.made == [0, 1, 2, 3, 4, 5, 6, 7]
+    order = [0, 1, 2, 3] * 3 + [4, 5, 6, 7] * 3
+    zooms = [float(sample.flow.max()) / max(n, 1) for sample, n in zip(samples, order, strict=True)]
+    assert zooms[1:4] + zooms[12:16] == [1] * 7
+    assert {round(z, 2) for z in zooms[4:12] if z} <= {1.0, 1.42}  # 136 of 96 pixels
+    assert any(z > 1.4 for z in zooms)
+    assert np.array_equal(samples[0].first, photo[:96, :96])
+    # A process that is asked for the middle gives the same.
+    again = ReusedPairs(Counted(photo), vary, uses=3, block=4, seed=1)
+    for index in (17, 5):
+        assert np.array_equal(again[index].first, samples[index].first)
+
+
+def test_uses_and_blocks_are_positive(photo):
+    with pytest.raises(ValueError, match="must be positive, got 0 and 64"):
+        ReusedPairs(Counted(photo), Augmentation((8, 8)), uses=0)

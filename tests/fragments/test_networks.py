@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from scipy.spatial.transform import Rotation
 
-from flowmatch.fragments import MODELS, Descriptor3D, describe, field_patches
+from flowmatch.fragments import MODELS, Descriptor3D, SpinDescriptor, describe, field_patches
 from flowmatch.fragments.checkpoints import load, save_weights
 
 
@@ -62,6 +62,48 @@ def test_aligned_fields_turn_with_the_cloud():
     assert aligned[0].max() > 0.9
 
 
+def test_spin_is_small_and_of_unit_length():
+    network = MODELS["spin"]()
+    assert parameters(network) == 427_936
+    out = network.eval()(torch.rand(2, 1, 30, 30, 30))
+    torch.testing.assert_close(out.norm(dim=1), torch.ones(2))
+
+
+def test_unrolled_fields_are_read_around_the_normal():
+    """Height is a channel, the radius and the angle are where they should be."""
+    network = SpinDescriptor(2, 4)
+    z, y, x = torch.meshgrid(*[torch.arange(30.0) - 14.5] * 3, indexing="ij")
+    seen = []
+    network.levels.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    for field in (z, torch.hypot(x, y), x):
+        network.eval()(field[None])
+    heights, radii, along = (part[0] for part in seen)
+    torch.testing.assert_close(heights[:, 3, 5], torch.arange(30.0) - 14.5)
+    circles = torch.arange(14) + 0.5
+    torch.testing.assert_close(radii[7, 3:].mean(1), circles[3:], atol=0.03, rtol=0)
+    torch.testing.assert_close(along[0, :, 0], circles)  # the first direction is x
+    torch.testing.assert_close(along[0, :, 18], -circles)
+
+
+def test_spin_does_not_mind_how_a_field_is_turned_around_its_normal():
+    torch.manual_seed(0)
+    lumps = torch.rand(6, 1, 5, 5, 5)
+    fields = torch.nn.functional.interpolate(lumps, (30, 30, 30), mode="trilinear")[:, 0]
+    network = SpinDescriptor(8, 16)
+    with torch.no_grad():
+        for _ in range(20):
+            network(fields)  # statistics for its norms
+        out = network.eval()(fields)
+        half, quarter, tilted = (
+            network(fields.rot90(times, axes))
+            for times, axes in ((2, (-2, -1)), (1, (-2, -1)), (1, (-3, -1)))
+        )
+    apart = (out[:, None] - out[None]).norm(dim=2)[~torch.eye(6, dtype=torch.bool)].mean()
+    assert (out - half).norm(dim=1).max() < 0.01 * apart
+    assert (out - quarter).norm(dim=1).mean() < 0.3 * apart  # pooling steps are of 20 degrees
+    assert (out - tilted).norm(dim=1).mean() > 0.7 * apart
+
+
 def test_describe_in_batches_is_the_same():
     rng = np.random.default_rng(0)
     cloud = rng.uniform(0, 0.5, (800, 3))
@@ -85,7 +127,7 @@ def test_weights_are_kept_as_halves(tmp_path):
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({}, "does not say its network; give one of 3dmatch, slim"),
+        ({}, "does not say its network; give one of 3dmatch, slim, spin"),
         (
             {"model": "slim", "arguments": '{"channels": 900000000}'},
             "does not fit|cannot be built",
@@ -103,7 +145,10 @@ def test_strange_weights_are_refused(metadata, message, tmp_path):
 def test_refusals():
     with pytest.raises(ValueError, match=r"\[K, 30, 30, 30\], got \(1, 1, 29, 30, 30\)"):
         MODELS["slim"](1, 1)(torch.zeros(1, 29, 30, 30))
-    with pytest.raises(ValueError, match="dimensions and detail must be positive, got 0, 512"):
-        Descriptor3D(0)
+    with pytest.raises(ValueError, match="dimensions and detail must be positive, got 0 and 5.0"):
+        Descriptor3D(2, 0)
+    for network in (Descriptor3D, SpinDescriptor):
+        with pytest.raises(ValueError, match="channels must be positive, got 0"):
+            network(0)
     with pytest.raises(ValueError, match="must be a module here, got 'fpfh'"):
         describe("fpfh", np.zeros((3, 3)), np.zeros((1, 3)))
