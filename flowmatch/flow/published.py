@@ -303,9 +303,9 @@ def _swap_red_and_blue(state: Tensors) -> None:
     for key in filter(FIRST.fullmatch, state):
         if "conv1" in key and key.replace("conv1", "conv0") in state:
             continue  # the second layer
-        colours = 3 * PICTURES[state[key].shape[1]]
-        pictures = state[key][:, :colours].split(3, dim=1)
-        others = state[key][:, colours:]
+        count = PICTURES[state[key].shape[1]]
+        pictures = state[key][:, : 3 * count].chunk(count, dim=1)
+        others = state[key][:, 3 * count :]
         state[key] = torch.cat([*(picture.flip(1) for picture in pictures), others], dim=1)
 
 
