@@ -38,8 +38,9 @@ def convert_weights(
 ) -> None:
     """Convert a published checkpoint for ``flowmatch flow --weights``.
 
-    Knows FlowNetS and FlowNetC of FlowNetPytorch, FlowNet2S and FlowNet2C of NVIDIA, and RAFT of
-    Princeton and of torchvision, by their keys. Runs no code that a file may hold.
+    Knows FlowNetS and FlowNetC of FlowNetPytorch, FlowNet2 and its parts (C, S, SD, CS, CSS) of
+    NVIDIA, and RAFT of Princeton and of torchvision, by their keys. Runs no code that a file may
+    hold.
     """
     dtype = torch.float32 if float32 else torch.float16
     found = convert_checkpoint(source, target, bgr=bgr, dtype=dtype)

@@ -1,8 +1,9 @@
 """Checkpoints that others published, recognised by their keys and turned into our networks.
 
 Reference:
-    FlowNetPytorch (Pinard), flownet2-pytorch (NVIDIA), RAFT (Princeton) and torchvision: the names
-    of their parameters and what they do to images before the first layer.
+    FlowNetPytorch (Pinard), flownet2-pytorch (NVIDIA: all of FlowNet 2.0, single and stacked), RAFT
+    (Princeton) and torchvision: the names of their parameters, what they do to images before the
+    first layer, and in which unit they predict.
 """
 
 import math
@@ -30,14 +31,10 @@ PINARD_MEAN = (0.45, 0.432, 0.411)  # RGB, what FlowNetPytorch subtracts
 EPSILON = 1e-5  # of the batch norms of all
 STATISTICS = ("weight", "bias", "running_mean", "running_var")
 COUNTER = "num_batches_tracked"  # says nothing about the flow, and old files lack it
-FIRST = re.compile(r"(conv1|(feature|context)_encoder\.convnormrelu)\.0\.weight")
-# The parts of NVIDIA's stacks, and what each would need that no network of ours has.
-PARTS = {
-    "flownets_1": "12 input channels: the images, the second one warped, the flow and its error",
-    "flownets_2": "12 input channels, as flownets_1",
-    "flownets_d": "FlowNet2SD, for small displacements",
-    "flownetfusion": "the fusion of two flows",
-}
+FIRST = re.compile(
+    r"(flownet\w+\.)?conv[01]\.0\.weight|(feature|context)_encoder\.convnormrelu\.0\.weight"
+)
+PICTURES = {3: 1, 6: 2, 12: 3, 11: 1}  # input channels of a first layer -> how many it begins with
 
 
 class Published(NamedTuple):
@@ -68,10 +65,12 @@ def load_checkpoint(
     """Build a flow network with weights that others published.
 
     Recognised by their keys: FlowNetPytorch's FlowNetS and FlowNetC, with and without batch norms;
-    the FlowNet2S and FlowNet2C of NVIDIA's flownet2-pytorch; RAFT and its small version, as
-    Princeton and as torchvision write them. Batch norms of the FlowNets are folded into the
-    convolutions, and what the publisher does to the images comes along. Nothing is unpickled but
-    tensors, and shapes are compared before memory is taken.
+    FlowNet2, FlowNet2C, S, SD, CS and CSS (also CSS-ft-sd) of NVIDIA's flownet2-pytorch; RAFT and
+    its small version, as Princeton and as torchvision write them. Batch norms of FlowNetS and
+    FlowNetC are folded into the convolutions, and what the publisher does to the images comes
+    along. FlowNet2SD's flow is in pixels, as inside FlowNet2: NVIDIA's code for that file alone
+    makes it 400 times as long. Nothing is unpickled but tensors, and shapes are compared before
+    memory is taken.
 
     Args:
         path: The file: ``.safetensors``, or what `torch.save` writes (``.pth``, ``.tar``, ...).
@@ -130,6 +129,8 @@ def read_checkpoint(path: str | Path, *, bgr: bool = False) -> Published:
         raise FileNotFoundError(f"there is no checkpoint at {path}")
     tensors, unit = _read(path)
     layout = _recognise(tensors.keys(), path)
+    if unit != UNIT and layout.name not in ("flownets", "flownetc"):
+        raise ValueError(f"{path}: {layout.source} has no div_flow but {UNIT:g}, got {unit:g}")
     with torch.device("meta"):  # without memory: first it must be known that the file fits
         network = MODELS[layout.name](**layout.arguments)
     wanted = network.state_dict()
@@ -140,9 +141,7 @@ def read_checkpoint(path: str | Path, *, bgr: bool = False) -> Published:
     if unit != UNIT:
         _change_unit(state, unit)
     if bgr:
-        for key in filter(FIRST.fullmatch, state):
-            pictures = state[key].chunk(state[key].shape[1] // 3, dim=1)
-            state[key] = torch.cat([picture.flip(1) for picture in pictures], dim=1)
+        _swap_red_and_blue(state)
     check_finite(state, path)
     network.load_state_dict(state, assign=True)
     return Published(layout.source, layout.name, layout.arguments, network.eval())
@@ -213,11 +212,12 @@ def _recognise(keys: Iterable[str], path: Path) -> _Layout:
         large = "mask_predictor" in roots
         source = f"torchvision's {'raft_large' if large else 'raft_small'}"
         return _Layout(source, "raft" if large else "raft_small")
-    _refuse_stacks(roots, path)
+    if stack := _stack(roots):
+        return _Layout(f"NVIDIA's {stack}", stack.lower())
     if not {"predict_flow6", "conv1"} <= roots:
         raise ValueError(
-            f"{path} is none of FlowNetPytorch's FlowNetS and FlowNetC, NVIDIA's FlowNet2S and "
-            "FlowNet2C, and Princeton's and torchvision's RAFT; its keys begin with "
+            f"{path} is none of FlowNetPytorch's FlowNetS and FlowNetC, NVIDIA's FlowNet2 and its "
+            "parts, and Princeton's and torchvision's RAFT; its keys begin with "
             f"{', '.join(sorted(roots)[:8])}"
         )
     kind = "C" if "conv_redir" in roots else "S"
@@ -232,20 +232,15 @@ def _recognise(keys: Iterable[str], path: Path) -> _Layout:
     )  # fmt: skip
 
 
-def _refuse_stacks(roots: set[str], path: Path) -> None:
-    parts = [part for part in PARTS if part in roots]
-    if parts:
-        fused, twice = roots & {"flownets_d", "flownetfusion"}, "flownets_2" in roots
-        stack = "FlowNet2" if fused else "FlowNet2CSS" if twice else "FlowNet2CS"
-        what = "; ".join(f"{part} ({PARTS[part]})" for part in parts)
-    elif any(root.startswith("inter_conv") for root in roots):
-        stack, what = "FlowNet2SD", "conv0 and inter_conv2 to inter_conv5"
-    else:
-        return
-    raise ValueError(
-        f"{path} is NVIDIA's {stack}, which is not supported because of {what}; "
-        "FlowNet2S and FlowNet2C alone are"
-    )
+def _stack(roots: set[str]) -> str | None:
+    """Return NVIDIA's name of the network, if it is FlowNet2SD or a stack."""
+    if roots & {"flownets_d", "flownetfusion"}:
+        return "FlowNet2"
+    if "flownets_2" in roots:
+        return "FlowNet2CSS"
+    if "flownets_1" in roots:
+        return "FlowNet2CS"
+    return "FlowNet2SD" if any(root.startswith("inter_conv") for root in roots) else None
 
 
 def _expected(wanted: Mapping[str, Tensor], layout: _Layout) -> Tensors:
@@ -301,6 +296,17 @@ def _change_unit(state: Tensors, unit: float) -> None:
             tensor *= unit / UNIT
         elif re.fullmatch(r"upsampled_flow\w+\.weight", key):
             tensor *= UNIT / unit
+
+
+def _swap_red_and_blue(state: Tensors) -> None:
+    """Let the layers that see pictures take red first, where they took blue first."""
+    for key in filter(FIRST.fullmatch, state):
+        if "conv1" in key and key.replace("conv1", "conv0") in state:
+            continue  # the second layer
+        count = PICTURES[state[key].shape[1]]
+        pictures = state[key][:, : 3 * count].chunk(count, dim=1)
+        others = state[key][:, 3 * count :]
+        state[key] = torch.cat([*(picture.flip(1) for picture in pictures), others], dim=1)
 
 
 def _rename(key: str, rules: Iterable[_Rule]) -> str:

@@ -5,22 +5,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def warp(image: Tensor, flow: Tensor) -> Tensor:
+def warp(image: Tensor, flow: Tensor, padding_mode: str = "zeros") -> Tensor:
     r"""Fetch, for every pixel, the value of `image` where `flow` points, bilinearly.
 
     ``warped[b, :, y, x] = image[b, :, y + v, x + u]`` with ``(u, v) = flow[b, :, y, x]``. Warping
     the *second* frame by the flow from first to second gives the first frame back, except where
-    something is hidden. Outside the image the value is 0. Coordinates are float32 at least.
+    something is hidden. Coordinates are float32 at least.
 
     Args:
         image: What to sample, ``[B, C, H, W]``, any float type.
         flow: Displacements in pixels, ``[B, 2, H, W]``, (u right, v down).
+        padding_mode: What is outside the image: ``"zeros"``, or the nearest pixel of its
+            ``"border"``, as FlowNet 2.0 warps.
 
     Returns:
         The warped image, ``[B, C, H, W]`` of the type of `image`.
 
     Raises:
-        ValueError: The shapes do not fit each other.
+        ValueError: The shapes do not fit each other, or there is no such `padding_mode`.
 
     Example:
         >>> image = torch.arange(4.0).reshape(1, 1, 1, 4)
@@ -36,6 +38,8 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
             "image [B, C, H, W] and flow [B, 2, H, W] must fit, "
             f"got {tuple(image.shape)} and {tuple(flow.shape)}"
         )
+    if padding_mode not in ("zeros", "border"):
+        raise ValueError(f"padding_mode must be 'zeros' or 'border', got {padding_mode!r}")
     if image.numel() == 0:
         return image.clone()
     H, W = image.shape[-2:]
@@ -47,5 +51,5 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
         [(2 * (x + flow[:, 0]) + 1) / W - 1, (2 * (y + flow[:, 1]) + 1) / H - 1],
         dim=-1,
     )
-    sampled = F.grid_sample(image.to(dtype), grid, padding_mode="zeros", align_corners=False)
+    sampled = F.grid_sample(image.to(dtype), grid, padding_mode=padding_mode, align_corners=False)
     return sampled.to(image.dtype)

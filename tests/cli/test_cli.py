@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from flowmatch.cli import main
-from flowmatch.flow import RAFTSmall
+from flowmatch.flow import MODELS, FlowNet2, RAFTSmall
 from flowmatch.io import VideoWriter
 from flowmatch.io.flow import read_flow
 from flowmatch.io.image import read_image, write_image
@@ -182,6 +183,21 @@ def test_weights(tmp_path, photo, capsys):
     assert "such as RAFT, got PyramidNet" in capsys.readouterr().err
     assert main(["weights", "convert", str(tmp_path / "no.pth"), str(ours)]) == 2
     assert "there is no checkpoint at" in capsys.readouterr().err
+
+
+def test_weights_of_a_stack(tmp_path, photo, monkeypatch, capsys):
+    """A published FlowNet2 is converted, and used. A thin one: a whole one takes long."""
+    monkeypatch.setitem(MODELS, "flownet2", partial(FlowNet2, width=1 / 16))
+    torch.save({"state_dict": FlowNet2(width=1 / 16).state_dict()}, tmp_path / "c.pth.tar")
+    ours = tmp_path / "flownet2.safetensors"
+    assert main(["weights", "convert", str(tmp_path / "c.pth.tar"), str(ours)]) == 0
+    assert "NVIDIA's FlowNet2, as flownet2, in " in capsys.readouterr().err
+    pictures = [tmp_path / f"{i}.png" for i in range(2)]
+    for i, path in enumerate(pictures):
+        write_image(path, np.roll(photo, 2 * i, axis=1)[:64, :90])
+    out = tmp_path / "out"
+    assert main(["flow", *map(str, pictures), str(out), "--weights", str(ours)]) == 0
+    assert read_flow(out / "000000.flo").shape == (64, 90, 2)
 
 
 def test_synth_sheet(tmp_path):

@@ -3,13 +3,26 @@
 import pytest
 import torch
 
-from flowmatch.flow.networks import MODELS, FlowNetC, FlowNetS, PyramidNet
+from flowmatch.flow.networks import (
+    MODELS,
+    FlowNet2,
+    FlowNet2CS,
+    FlowNet2CSS,
+    FlowNet2SD,
+    FlowNetC,
+    FlowNetS,
+    PyramidNet,
+)
 from flowmatch.flow.networks.pyramid import blend_up
 from flowmatch.flow.networks.recurrent import RecurrentPyramid, _Matching
 
 STEPS = {
     "flownets": (4, 8, 16, 32, 64),
     "flownetc": (4, 8, 16, 32, 64),
+    "flownet2sd": (4, 8, 16, 32, 64),
+    "flownet2cs": (4, 8, 16, 32, 64),
+    "flownet2css": (4, 8, 16, 32, 64),
+    "flownet2": (1, 2, 4),
     "pyramid": (1, 4, 4, 8, 8, 16, 16, 32, 32),
     "recurrent_pyramid": (1, 2, 2, 4, 4, *(8,) * 6, *(16,) * 4, *(32,) * 4),
     "raft": (1, 1),  # one for each iteration
@@ -18,6 +31,10 @@ STEPS = {
 SMALL = {
     "flownets": {"width": 1 / 16},
     "flownetc": {"width": 1 / 16},
+    "flownet2sd": {"width": 1 / 16},
+    "flownet2cs": {"width": 1 / 16},
+    "flownet2css": {"width": 1 / 16},
+    "flownet2": {"width": 1 / 16},
     "pyramid": {},
     "recurrent_pyramid": {},
     "raft": {"iterations": 2},
@@ -34,6 +51,10 @@ def parameters(model):
     [
         (FlowNetS, 1, 38_676_506),  # the released FlowNet2-S
         (FlowNetC, 1, 39_175_298),  # the released FlowNet2-C
+        (FlowNet2SD, 1, 45_371_666),
+        (FlowNet2CS, 1, 77_870_620),
+        (FlowNet2CSS, 1, 116_565_942),
+        (FlowNet2, 1, 162_518_834),
         (FlowNetS, 3 / 8, 5_462_666),
         (FlowNetC, 3 / 8, 5_768_758),
     ],

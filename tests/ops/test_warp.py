@@ -7,8 +7,8 @@ import torch
 from flowmatch.ops import warp
 
 
-def plain_warp(image, flow):
-    """Bilinear lookup by the definition, with zeros outside."""
+def plain_warp(image, flow, padding_mode="zeros"):
+    """Bilinear lookup by the definition, with zeros or the nearest pixel outside."""
     B, C, H, W = image.shape
     out = np.zeros_like(image)
     for b, y, x in np.ndindex(B, H, W):
@@ -16,17 +16,20 @@ def plain_warp(image, flow):
         x0, y0 = int(np.floor(sx)), int(np.floor(sy))
         for yy in (y0, y0 + 1):
             for xx in (x0, x0 + 1):
-                if 0 <= yy < H and 0 <= xx < W:
-                    out[b, :, y, x] += image[b, :, yy, xx] * (1 - abs(sx - xx)) * (1 - abs(sy - yy))
+                if padding_mode == "border" or (0 <= yy < H and 0 <= xx < W):
+                    pixel = image[b, :, np.clip(yy, 0, H - 1), np.clip(xx, 0, W - 1)]
+                    out[b, :, y, x] += pixel * (1 - abs(sx - xx)) * (1 - abs(sy - yy))
     return out
 
 
+@pytest.mark.parametrize("padding_mode", ["zeros", "border"])
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 5, 7), (1, 2, 8, 1)], ids=str)
-def test_equals_plain_loop(shape, device):
+def test_equals_plain_loop(shape, padding_mode, device):
     image = torch.randn(shape, dtype=torch.float64)
     flow = 3 * torch.randn(shape[0], 2, *shape[2:], dtype=torch.float64)
-    expected = torch.from_numpy(plain_warp(image.numpy(), flow.numpy()))
-    torch.testing.assert_close(warp(image.to(device), flow.to(device)).cpu(), expected)
+    expected = torch.from_numpy(plain_warp(image.numpy(), flow.numpy(), padding_mode))
+    warped = warp(image.to(device), flow.to(device), padding_mode)
+    torch.testing.assert_close(warped.cpu(), expected)
 
 
 def test_zero_flow_changes_nothing(device):
@@ -86,3 +89,8 @@ def test_float64_image_keeps_its_precision(device):
 def test_refuses(image, flow):
     with pytest.raises(ValueError, match=r"must fit, got"):
         warp(torch.zeros(image), torch.zeros(flow))
+
+
+def test_refuses_other_padding():
+    with pytest.raises(ValueError, match="must be 'zeros' or 'border', got 'reflection'"):
+        warp(torch.zeros(1, 3, 4, 4), torch.zeros(1, 2, 4, 4), "reflection")

@@ -6,6 +6,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from flowmatch.flow.networks.flownet import FlowNetC, FlowNetS
+from flowmatch.flow.networks.flownet2 import FlowNet2, FlowNet2CS, FlowNet2CSS, FlowNet2SD
 from flowmatch.flow.networks.pyramid import PyramidNet
 from flowmatch.flow.networks.raft import RAFT, RAFTSmall
 from flowmatch.flow.networks.recurrent import RecurrentPyramid
@@ -23,6 +24,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "recurrent_pyramid": RecurrentPyramid,
     "flownets": FlowNetS,
     "flownetc": FlowNetC,
+    "flownet2sd": FlowNet2SD,
+    "flownet2cs": FlowNet2CS,
+    "flownet2css": FlowNet2CSS,
+    "flownet2": FlowNet2,
     "raft": RAFT,
     "raft_small": RAFTSmall,
 }
@@ -30,6 +35,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 __all__ = [
     "MODELS",
     "RAFT",
+    "FlowNet2",
+    "FlowNet2CS",
+    "FlowNet2CSS",
+    "FlowNet2SD",
     "FlowNetC",
     "FlowNetS",
     "FlowNetwork",

@@ -6,7 +6,7 @@ Reference:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,49 +20,62 @@ UNIT = 20.0  # the layers predict full-resolution pixels / 20
 STRIDE = 64
 
 
-def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+def scale(width: float, *channels: int) -> list[int]:
+    """Multiply numbers of channels, and leave one at least."""
+    if not width > 0:
+        raise ValueError(f"width must be positive, got {width}")
+    return [max(1, round(count * width)) for count in channels]
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Make a convolution and its activation."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2),
         nn.LeakyReLU(SLOPE, inplace=True),
     )
 
 
-def _deconv(inputs: int, outputs: int) -> nn.Sequential:
+def deconv(inputs: int, outputs: int) -> nn.Sequential:
+    """Make a layer that doubles the resolution."""
     return nn.Sequential(
         nn.ConvTranspose2d(inputs, outputs, 4, 2, 1), nn.LeakyReLU(SLOPE, inplace=True)
     )
 
 
-def _predict(inputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, 2, 3, 1, 1)
+class Decoder(nn.Module):
+    """Predict flows from coarse to fine; what makes the skip connections is left to others."""
 
+    unit = UNIT  # of what is predicted, in full-resolution pixels
+    levels: tuple[int, ...] = (6, 5, 4, 3, 2)  # a flow of level k has 1 / 2**k of the resolution
 
-class _FlowNet(nn.Module):
-    """What both share: everything from conv4 on, and the decoder."""
-
-    def __init__(
-        self, width: float, mean: Sequence[float] | None, bias_in_upsampling: bool
+    def _add_decoder(
+        self,
+        skips: Sequence[int],
+        deconvolved: Sequence[int],
+        *,
+        bias_in_upsampling: bool = True,
+        smooth: bool = False,
     ) -> None:
-        super().__init__()
-        if not width > 0:
-            raise ValueError(f"width must be positive, got {width}")
-        if mean is not None and (len(mean) != 3 or not all(map(math.isfinite, mean))):
-            raise ValueError(f"mean must be three numbers, red, green and blue, got {mean}")
-        self.mean = None if mean is None else tuple(mean)
-        c1, c2, c3, c4, c6 = (max(1, round(c * width)) for c in (64, 128, 256, 512, 1024))
-        self.channels = (c1, c2, c3)
-        self.conv4, self.conv4_1 = _conv(c3, c4, 3, 2), _conv(c4, c4)
-        self.conv5, self.conv5_1 = _conv(c4, c4, 3, 2), _conv(c4, c4)
-        self.conv6, self.conv6_1 = _conv(c4, c6, 3, 2), _conv(c6, c6)
+        """Make the layers.
 
-        joined = [c6, c4 + c4 + 2, c4 + c3 + 2, c3 + c2 + 2, c2 + c1 + 2]  # levels 6 to 2
-        deconvolved = [c4, c3, c2, c1]
-        for level, inputs in zip((6, 5, 4, 3, 2), joined, strict=True):
-            self.add_module(f"predict_flow{level}", _predict(inputs))
-        for level, inputs, outputs in zip((5, 4, 3, 2), joined, deconvolved, strict=False):
-            self.add_module(f"deconv{level}", _deconv(inputs, outputs))
+        Args:
+            skips: Channels of the skip connections, one for each of `levels`.
+            deconvolved: Channels that come from the level below, for all `levels` but the first.
+            bias_in_upsampling: Of the layers that enlarge the flow.
+            smooth: A convolution without activation before each prediction but the first.
+        """
+        joined = [skips[0], *(a + b + 2 for a, b in zip(skips[1:], deconvolved, strict=True))]
+        seen = [skips[0], *deconvolved] if smooth else joined
+        for level, inputs in zip(self.levels, seen, strict=True):
+            self.add_module(f"predict_flow{level}", nn.Conv2d(inputs, 2, 3, 1, 1))
+        self.smooth = smooth
+        for i, (level, outputs) in enumerate(zip(self.levels[1:], deconvolved, strict=True)):
+            self.add_module(f"deconv{level}", deconv(joined[i], outputs))
             up = nn.ConvTranspose2d(2, 2, 4, 2, 1, bias=bias_in_upsampling)
             self.add_module(f"upsampled_flow{level + 1}_to_{level}", up)
+            if smooth:
+                between = nn.Sequential(nn.Conv2d(joined[i + 1], outputs, 3, 1, 1))
+                self.add_module(f"inter_conv{level}", between)
 
     def _initialise(self) -> None:
         """MSRA, as the paper's Caffe model."""
@@ -72,29 +85,90 @@ class _FlowNet(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
+    def _expand(self, skips: Sequence[Tensor]) -> dict[int, Tensor]:
+        """Give the skip connection of each of `levels`: level -> flow, in pixels of that level."""
+        joined, coarsest = skips[0], self.levels[0]
+        predicted = self.get_submodule(f"predict_flow{coarsest}")(joined)
+        flows = {coarsest: predicted.float() * (self.unit / 2**coarsest)}
+        for level, skip in zip(self.levels[1:], skips[1:], strict=True):
+            up = self.get_submodule(f"upsampled_flow{level + 1}_to_{level}")(predicted)
+            joined = torch.cat([skip, self.get_submodule(f"deconv{level}")(joined), up], dim=1)
+            seen = self.get_submodule(f"inter_conv{level}")(joined) if self.smooth else joined
+            predicted = self.get_submodule(f"predict_flow{level}")(seen)
+            flows[level] = predicted.float() * (self.unit / 2**level)
+        return flows
+
+
+def on_padded(
+    estimate: Callable[[Tensor, Tensor], Mapping[int, Tensor]],
+    first: Tensor,
+    second: Tensor,
+    mean: Sequence[float] | None = None,
+) -> list[Tensor]:
+    """Give `estimate` images that fit its strides, without their mean, and crop its flows.
+
+    Args:
+        estimate: Two images -> level -> flow, in pixels of that level.
+        first: RGB images in [0, 1], ``[B, 3, H, W]``.
+        second: The later images.
+        mean: Red, green and blue to subtract; None takes the mean of each pair.
+
+    Returns:
+        The flows, finest first.
+
+    Raises:
+        ValueError: The images do not fit each other or are too small.
+    """
+    check_pair(first, second)
+    H, W = first.shape[-2:]
+    if mean is None:
+        offset = torch.stack([first, second]).mean(dim=(0, 3, 4))[..., None, None]  # [B, 3, 1, 1]
+    else:
+        offset = first.new_tensor(mean).view(1, 3, 1, 1)
+    flows = estimate(*(pad_to_multiple(image, STRIDE) - offset for image in (first, second)))
+    return [crop_to_level(flows[level], H, W, level) for level in sorted(flows)]
+
+
+class FlowNet(Decoder):
+    """What all that see images share: everything from conv4 on, and the decoder."""
+
+    def __init__(
+        self,
+        width: float,
+        mean: Sequence[float] | None = None,
+        *,
+        bias_in_upsampling: bool = True,
+        smooth: bool = False,
+    ) -> None:
+        super().__init__()
+        if mean is not None and (len(mean) != 3 or not all(map(math.isfinite, mean))):
+            raise ValueError(f"mean must be three numbers, red, green and blue, got {mean}")
+        self.mean = None if mean is None else tuple(mean)
+        c1, c2, c3, c4, c6 = scale(width, 64, 128, 256, 512, 1024)
+        self.channels = (c1, c2, c3)
+        self.conv4, self.conv4_1 = conv(c3, c4, 3, 2), conv(c4, c4)
+        self.conv5, self.conv5_1 = conv(c4, c4, 3, 2), conv(c4, c4)
+        self.conv6, self.conv6_1 = conv(c4, c6, 3, 2), conv(c6, c6)
+        self._add_decoder(
+            (c6, c4, c4, c3, c2),
+            (c4, c3, c2, c1),
+            bias_in_upsampling=bias_in_upsampling,
+            smooth=smooth,
+        )
+
     def _decode(self, skip2: Tensor, skip3: Tensor) -> dict[int, Tensor]:
         """Contract from conv3_1, expand again: level -> flow, in pixels of that level."""
         skip4 = self.conv4_1(self.conv4(skip3))
         skip5 = self.conv5_1(self.conv5(skip4))
-        joined = self.conv6_1(self.conv6(skip5))
-        predicted = self.get_submodule("predict_flow6")(joined)
-        flows = {6: predicted.float() * (UNIT / 2**6)}
-        for level, skip in ((5, skip5), (4, skip4), (3, skip3), (2, skip2)):
-            up = self.get_submodule(f"upsampled_flow{level + 1}_to_{level}")(predicted)
-            joined = torch.cat([skip, self.get_submodule(f"deconv{level}")(joined), up], dim=1)
-            predicted = self.get_submodule(f"predict_flow{level}")(joined)
-            flows[level] = predicted.float() * (UNIT / 2**level)
-        return flows
+        return self._expand([self.conv6_1(self.conv6(skip5)), skip5, skip4, skip3, skip2])
 
-    def _mean(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return what is subtracted from both images, ``[B or 1, 3, 1, 1]``."""
-        if self.mean is None:
-            return torch.stack([first, second]).mean(dim=(0, 3, 4))[..., None, None]
-        return first.new_tensor(self.mean).view(1, 3, 1, 1)
-
-    def _encode(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the skip connections of levels 2 and 3: conv2 (of the first image) and conv3_1."""
         raise NotImplementedError
+
+    def estimate(self, *inputs: Tensor) -> dict[int, Tensor]:
+        """Do as `forward` with inputs that are prepared: level -> flow, in pixels of that level."""
+        return self._decode(*self._encode(*inputs))
 
     def forward(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """Estimate the flow from `first` to `second`.
@@ -110,15 +184,10 @@ class _FlowNet(nn.Module):
         Raises:
             ValueError: The images do not fit each other or are too small.
         """
-        check_pair(first, second)
-        H, W = first.shape[-2:]
-        mean = self._mean(first, second)
-        first, second = (pad_to_multiple(image, STRIDE) - mean for image in (first, second))
-        flows = self._decode(*self._encode(first, second))
-        return [crop_to_level(flows[level], H, W, level) for level in sorted(flows)]
+        return on_padded(self.estimate, first, second, self.mean)
 
 
-class FlowNetS(_FlowNet):
+class FlowNetS(FlowNet):
     """FlowNet "simple": both images stacked into one encoder.
 
     Args:
@@ -133,19 +202,21 @@ class FlowNetS(_FlowNet):
         torch.Size([1, 2, 16, 24])
     """
 
+    inputs = 6  # channels
+
     def __init__(self, *, width: float = 1.0, mean: Sequence[float] | None = None) -> None:
         super().__init__(width, mean, bias_in_upsampling=False)
         c1, c2, c3 = self.channels
-        self.conv1, self.conv2 = _conv(6, c1, 7, 2), _conv(c1, c2, 5, 2)
-        self.conv3, self.conv3_1 = _conv(c2, c3, 5, 2), _conv(c3, c3)
+        self.conv1, self.conv2 = conv(self.inputs, c1, 7, 2), conv(c1, c2, 5, 2)
+        self.conv3, self.conv3_1 = conv(c2, c3, 5, 2), conv(c3, c3)
         self._initialise()
 
-    def _encode(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        skip2 = self.conv2(self.conv1(torch.cat([first, second], dim=1)))
+    def _encode(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        skip2 = self.conv2(self.conv1(torch.cat(inputs, dim=1)))
         return skip2, self.conv3_1(self.conv3(skip2))
 
 
-class FlowNetC(_FlowNet):
+class FlowNetC(FlowNet):
     """FlowNet "correlated": one encoder for each image, compared by a correlation layer.
 
     Args:
@@ -162,22 +233,21 @@ class FlowNetC(_FlowNet):
     RADIUS, STEP = 10, 2  # of the correlation: +-20 feature pixels are +-160 image pixels
 
     def __init__(self, *, width: float = 1.0, mean: Sequence[float] | None = None) -> None:
-        super().__init__(width, mean, bias_in_upsampling=True)
+        super().__init__(width, mean)
         c1, c2, c3 = self.channels
-        redirected = max(1, round(32 * width))
+        (redirected,) = scale(width, 32)
         self.conv1, self.conv2, self.conv3 = (
-            _conv(3, c1, 7, 2),
-            _conv(c1, c2, 5, 2),
-            _conv(c2, c3, 5, 2),
+            conv(3, c1, 7, 2),
+            conv(c1, c2, 5, 2),
+            conv(c2, c3, 5, 2),
         )
-        self.conv_redir = _conv(c3, redirected, 1)
-        self.conv3_1 = _conv(redirected + (2 * self.RADIUS + 1) ** 2, c3)
+        self.conv_redir = conv(c3, redirected, 1)
+        self.conv3_1 = conv(redirected + (2 * self.RADIUS + 1) ** 2, c3)
         self._initialise()
 
-    def _encode(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        skip2 = self.conv2(
-            self.conv1(torch.cat([first, second]))
-        )  # one batch: the weights are shared
+    def _encode(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        # One batch of both images: the weights are shared.
+        skip2 = self.conv2(self.conv1(torch.cat(inputs)))
         f1, f2 = self.conv3(skip2).chunk(2)
         volume = F.leaky_relu(correlation(f1, f2, self.RADIUS, self.STEP), SLOPE)
         joined = torch.cat([self.conv_redir(f1), volume], dim=1)
