@@ -1,5 +1,6 @@
 """What training minimises, for networks that give several flows. No loss knows a network."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -112,6 +113,48 @@ def multiscale_epe(
         lengths = torch.linalg.vector_norm(error / 20, dim=1)
         total = total + weight * (lengths * known).sum() / len(truth)
     return total
+
+
+def matching_loss(volume: Tensor, truth: Tensor, step: int = 1) -> Tensor:
+    """Ask a correlation to be largest at the true displacement: cross-entropy over all of them.
+
+    A network that is told only its flow's error finds a use for a correlation late, and spoils the
+    features that it comes from meanwhile.
+
+    Args:
+        volume: Correlations ``[B, (2r + 1)**2, h, w]``, displacements row by row, as
+            `ops.correlation` gives them; they are taken as logits.
+        truth: True flow, ``[B, 2, H, W]``; NaN where it is not known.
+        step: Between displacements, in pixels of the features.
+
+    Returns:
+        Mean over the pixels whose displacement is known and within the radius; 0 if there is none.
+
+    Example:
+        >>> truth = torch.zeros(1, 2, 8, 8)
+        >>> matching_loss(torch.zeros(1, 9, 4, 4), truth)  # log(9)
+        tensor(2.1972)
+    """
+    side = math.isqrt(volume.shape[1])
+    height, width = volume.shape[-2:]
+    known = truth.isfinite().all(dim=1, keepdim=True)
+    both = torch.cat([truth.masked_fill(~known, 0), known.to(truth)], dim=1)
+    mean = F.adaptive_avg_pool2d(both, (height, width))
+    spacing = step * truth.new_tensor([truth.shape[-1] / width, truth.shape[-2] / height])
+    flow = mean[:, :2] / mean[:, 2:].clamp(min=1e-6) / spacing.view(1, 2, 1, 1)
+    place = flow + side // 2
+    counts = ((place >= 0) & (place <= side - 1)).all(dim=1) & (mean[:, 2] > 0)
+    corner = place.floor().clamp(0, side - 2)
+    x, y = (place - corner).clamp(0, 1).unbind(dim=1)
+    left, top = corner.long().unbind(dim=1)
+    alike = F.log_softmax(volume.float(), dim=1)
+    total = torch.zeros_like(x)
+    for right in (0, 1):  # between displacements of the grid: the four around, bilinearly
+        for below in (0, 1):
+            share = (x if right else 1 - x) * (y if below else 1 - y)
+            index = (top + below) * side + left + right
+            total = total - share * alike.gather(1, index[:, None])[:, 0]
+    return (total * counts).sum() / counts.sum().clamp(min=1)
 
 
 def _errors(

@@ -6,6 +6,7 @@ from typing import Any
 
 from flowmatch.flow.augment import Augmentation
 from flowmatch.flow.losses import FLOWNET_WEIGHTS, sequence_weights
+from flowmatch.flow.networks.flownet import STRIDE
 from flowmatch.training import Schedule
 
 VIDEO = "video"  # as a loss: frames are compared with each other, not with a truth
@@ -27,6 +28,8 @@ class FlowRecipe:
             pairs are synthetic, and half of them come from whatever datasets are given.
         augmentation: Arguments of `Augmentation` for the real datasets.
         reuse: How often each synthetic pair is used, varied after the first time.
+        norms: Train with batch norms, which the network has not: see `networks.norms`.
+        matching: Weight of `matching_loss` on FlowNetC's correlation.
         seed: Of the samples and of the network's first weights.
     """
 
@@ -40,7 +43,14 @@ class FlowRecipe:
     mix: tuple[tuple[str, float], ...] = ()
     augmentation: dict[str, Any] = field(default_factory=dict)
     reuse: int = 1
+    norms: bool = False
+    matching: float = 0.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be followed."""
+        if self.matching and any(side % STRIDE for side in self.size):
+            raise ValueError(f"matching needs a size of multiples of {STRIDE}, got {self.size}")
 
     def augment(self) -> Augmentation:
         """Return what varies the real pairs."""
@@ -141,18 +151,20 @@ _OURS: Mapping[str, FlowRecipe] = {
         )
         for model in ("flownets", "flownetc")
     },
-    # For one CPU core, where rendering takes longer than learning: every pair four times.
+    # For a CPU core, where rendering takes longer than learning: every pair four times.
     **{
         f"{model}-thin-small": FlowRecipe(
             model,
             Schedule(steps=4000, batch=8),
             "robust",
             _FLOWNET,
-            arguments={"width": 0.375, "norm": True},
+            arguments={"width": 0.375},
             motion=((0.2, 0.2), (0.5, 0.4), (1.0, 0.3), (2.5, 0.1)),
             reuse=4,
+            norms=True,
+            matching=matching,
         )
-        for model in ("flownets", "flownetc")
+        for model, matching in (("flownets", 0.0), ("flownetc", 2.0))
     },
 }
 

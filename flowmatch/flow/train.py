@@ -1,6 +1,7 @@
 """The one function that follows a recipe for a flow network."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,10 @@ from flowmatch.flow.augment import Augmentation, AugmentedPairs, Mixture, Reused
 from flowmatch.flow.clips import ClipPairs
 from flowmatch.flow.datasets import find_pairs
 from flowmatch.flow.estimate import to_full_resolution
-from flowmatch.flow.losses import LOSSES, Loss
+from flowmatch.flow.losses import LOSSES, Loss, matching_loss
 from flowmatch.flow.networks import MODELS
+from flowmatch.flow.networks.flownet import Volume
+from flowmatch.flow.networks.norms import with_norms, without_norms
 from flowmatch.flow.recipes import VIDEO, FlowRecipe
 from flowmatch.flow.scene import FlowSample
 from flowmatch.flow.sources import Sources
@@ -69,24 +72,46 @@ def train_flow(
     torch.manual_seed(recipe.seed)
     model = MODELS[recipe.model](**recipe.arguments)
     begin_with(model, start, recipe.model)
+    if recipe.norms:
+        if start is not None:
+            raise ValueError("this recipe begins with a new network: it takes no weights to start")
+        model = with_norms(model)
     compare: Callable[..., tuple[Tensor, dict[str, float]]] = unsupervised_loss
-    if recipe.loss != VIDEO:
-        compare = partial(flow_loss, loss=LOSSES[recipe.loss])
-    return training.train(
-        model,
-        samples,
-        collate,
-        partial(compare, weights=recipe.loss_weights),
-        recipe.schedule,
-        checkpoint=checkpoint,
-        run=asdict(recipe),
-        resume=resume,
-        workers=workers,
-        device=device,
-        precision=precision,
-        logs=logs,
-        report=report,
-    )
+    with _matching(model, recipe) as matching:
+        if recipe.loss != VIDEO:
+            compare = partial(flow_loss, loss=LOSSES[recipe.loss], matching=matching)
+        trained = training.train(
+            model,
+            samples,
+            collate,
+            partial(compare, weights=recipe.loss_weights),
+            recipe.schedule,
+            checkpoint=checkpoint,
+            run=asdict(recipe),
+            resume=resume,
+            workers=workers,
+            device=device,
+            precision=precision,
+            logs=logs,
+            report=report,
+        )
+    return without_norms(trained) if recipe.norms else trained
+
+
+@contextmanager
+def _matching(model: nn.Module, recipe: FlowRecipe) -> Iterator[Callable[[Tensor], Tensor] | None]:
+    """Give what computes the loss of the correlation that the network took last, if it counts."""
+    if not recipe.matching:
+        yield None
+        return
+    last: list[Tensor] = []
+    volume = model.get_submodule("correlate")
+    assert isinstance(volume, Volume)
+    hook = volume.register_forward_hook(lambda module, inputs, output: last.append(output))
+    try:
+        yield lambda truth: recipe.matching * matching_loss(last.pop(), truth, volume.step)
+    finally:
+        hook.remove()
 
 
 def find_samples(
@@ -142,12 +167,26 @@ def collate(samples: Sequence[FlowSample]) -> list[Tensor]:
 
 
 def flow_loss(
-    model: nn.Module, batch: Sequence[Tensor], *, loss: Loss, weights: Sequence[float]
+    model: nn.Module,
+    batch: Sequence[Tensor],
+    *,
+    loss: Loss,
+    weights: Sequence[float],
+    matching: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Run the network on a batch; return its loss and the endpoint error of the finest flow."""
+    """Run the network on a batch; return its loss and the endpoint error of the finest flow.
+
+    Args:
+        model: A flow network.
+        batch: As `collate` makes it.
+        loss: One of `LOSSES`.
+        weights: Of the network's flows.
+        matching: Gives what is added, from the true flow.
+    """
     first, second, truth = batch
     flows = model(first.float() / 255, second.float() / 255)
     with torch.no_grad():
         error = to_full_resolution(flows[0].float(), *truth.shape[-2:]) - truth
         epe = torch.linalg.vector_norm(error, dim=1).nanmean().item()
-    return loss(flows, truth, weights), {"epe": epe}
+    value = loss(flows, truth, weights)
+    return value if matching is None else value + matching(truth), {"epe": epe}

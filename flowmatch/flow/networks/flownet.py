@@ -216,6 +216,25 @@ class FlowNetS(FlowNet):
         return skip2, self.conv3_1(self.conv3(skip2))
 
 
+class Volume(nn.Module):
+    """The correlation of two feature maps, as a module: training may look at what it gives.
+
+    Args:
+        radius: Of the displacements on their grid.
+        step: Of the grid, in pixels of the features.
+    """
+
+    def __init__(self, radius: int, step: int) -> None:
+        super().__init__()
+        self.radius, self.step = radius, step
+        self.channels = (2 * radius + 1) ** 2
+        self.gain = 1.0  # see `norms.with_norms`
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Correlate ``[B, C, h, w]`` each: ``[B, channels, h, w]``."""
+        return self.gain * correlation(first, second, self.radius, self.step)
+
+
 class FlowNetC(FlowNet):
     """FlowNet "correlated": one encoder for each image, compared by a correlation layer.
 
@@ -242,13 +261,14 @@ class FlowNetC(FlowNet):
             conv(c2, c3, 5, 2),
         )
         self.conv_redir = conv(c3, redirected, 1)
-        self.conv3_1 = conv(redirected + (2 * self.RADIUS + 1) ** 2, c3)
+        self.correlate = Volume(self.RADIUS, self.STEP)
+        self.conv3_1 = conv(redirected + self.correlate.channels, c3)
         self._initialise()
 
     def _encode(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         # One batch of both images: the weights are shared.
         skip2 = self.conv2(self.conv1(torch.cat(inputs)))
         f1, f2 = self.conv3(skip2).chunk(2)
-        volume = F.leaky_relu(correlation(f1, f2, self.RADIUS, self.STEP), SLOPE)
+        volume = F.leaky_relu(self.correlate(f1, f2), SLOPE)
         joined = torch.cat([self.conv_redir(f1), volume], dim=1)
         return skip2.chunk(2)[0], self.conv3_1(joined)
