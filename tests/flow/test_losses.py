@@ -6,6 +6,7 @@ import torch
 from flowmatch.flow.losses import (
     FLOWNET_WEIGHTS,
     LOSSES,
+    matching_loss,
     multiscale_epe,
     robust_flow_loss,
     sequence_loss,
@@ -120,3 +121,32 @@ def test_partly_known_blocks_are_averaged_over_what_is_known():
     assert robust_flow_loss([torch.full((1, 2, 1, 1), 0.25)], truth, [1.0], 1.0).item() == (
         pytest.approx(0.01)
     )
+
+
+def test_matching_loss_asks_for_the_true_displacement():
+    """(3, -2) pixels at a quarter of the resolution, on a grid of 2: (0.375, -0.25)."""
+    truth = torch.tensor([3.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 16, 24)
+    volume = torch.randn(1, 25, 4, 6, requires_grad=True)
+    value = matching_loss(volume, truth, step=2)
+    alike = volume.log_softmax(1).view(1, 5, 5, 4, 6)  # rows of dy, then dx
+    corners = {
+        (2, 2): 0.625 * 0.75,
+        (2, 3): 0.375 * 0.75,
+        (1, 2): 0.625 * 0.25,
+        (1, 3): 0.375 * 0.25,
+    }
+    expected = -sum(share * alike[:, y, x].mean() for (y, x), share in corners.items())
+    torch.testing.assert_close(value, expected)
+    value.backward()
+    assert volume.grad.abs().sum() > 0
+
+
+def test_matching_loss_counts_what_is_known_and_within_reach():
+    volume = torch.randn(1, 9, 1, 4)
+    truth = torch.zeros(1, 2, 4, 16)
+    truth[..., 4:8] = torch.nan
+    truth[:, 0, :, 8:12] = 4.5  # beyond 1 pixel of the features
+    truth[:, 1, :, 12:] = -4.0
+    expected = -(volume.log_softmax(1)[0, 4, 0, 0] + volume.log_softmax(1)[0, 1, 0, 3]) / 2
+    torch.testing.assert_close(matching_loss(volume, truth), expected)
+    assert matching_loss(volume, torch.full_like(truth, torch.nan)) == 0

@@ -159,3 +159,30 @@ def test_train_flow_end_to_end(tmp_path):
     resumed = train_flow(recipe, Sources(), tmp_path / "d.pt", resume=True, workers=0)
     for a, b in zip(again.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["flownets-thin-small", "flownetc-thin-small"])
+def test_norms_and_hooks_are_gone_after_training(name, tmp_path):
+    recipe = small(name, arguments={"width": 1 / 16})
+    seen = []
+    trained = train_flow(recipe, Sources(), tmp_path / "c.pt", workers=0, report=seen.append)
+    plain = MODELS[recipe.model](width=1 / 16)
+    assert trained.state_dict().keys() == plain.state_dict().keys()
+    assert not any(module._forward_hooks for module in trained.modules())
+    again = train_flow(recipe, Sources(), tmp_path / "c.pt", workers=0, resume=True)
+    for key, value in trained.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key])
+    with pytest.raises(ValueError, match="takes no weights to start"):
+        train_flow(recipe, Sources(), tmp_path / "d.pt", start=plain.state_dict())
+
+
+def test_matching_adds_to_the_loss_and_needs_whole_strides(tmp_path):
+    losses = []
+    for matching in (0.0, 2.0):
+        recipe = small("flownetc-thin-small", arguments={"width": 1 / 16}, matching=matching)
+        file = tmp_path / f"{matching}.pt"
+        train_flow(recipe, Sources(), file, workers=0, report=lambda p: losses.append(p.metrics))
+    assert losses[2]["loss"] - losses[0]["loss"] > 2  # 441 displacements: up to log(441) twice
+    assert losses[2]["epe"] == losses[0]["epe"]
+    with pytest.raises(ValueError, match=r"multiples of 64, got \(64, 96\)"):
+        replace(recipe, size=(64, 96))
