@@ -34,9 +34,8 @@ def eval_fragments(
         float | None, typer.Option(help="Down-sampling, metres; else by the scans' size.")
     ] = None,
     keypoints: Annotated[
-        int | None,
-        typer.Option(help="Points of a scan that are described; else 5000, by a network 2500."),
-    ] = None,
+        int, typer.Option(help="Most points of a scan that are described.")
+    ] = RegisterOptions.keypoints,
     rotated: Annotated[bool, typer.Option(help="Also turn each fragment at random.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Of keypoints and RANSAC.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,

@@ -85,9 +85,8 @@ def register_command(
         float | None, typer.Option(help="Down-sampling, metres; else by the scans' size.")
     ] = None,
     keypoints: Annotated[
-        int | None,
-        typer.Option(help="Points of a scan that are described; else 5000, by a network 2500."),
-    ] = None,
+        int, typer.Option(help="Most points of a scan that are described.")
+    ] = RegisterOptions.keypoints,
     sampling: Annotated[str, typer.Option(help="Of keypoints: uniform or iss.")] = "uniform",
     refine: Annotated[str, typer.Option(help="auto, gicp (small-gicp), icp or none.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of keypoints and RANSAC.")] = 0,

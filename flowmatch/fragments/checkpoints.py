@@ -49,8 +49,7 @@ def choose_descriptor(
     """Return what describes scans: a trained network, or ``"fpfh"``.
 
     Args:
-        name: ``"fpfh"``; or as in `load`, where ``"default"`` is FPFH if no weights that ship are
-            better.
+        name: ``"fpfh"``, or as in `load`.
         weights: As in `load`.
         device: As in `load`.
 
@@ -62,7 +61,6 @@ def choose_descriptor(
         >>> choose_descriptor("fpfh")
         'fpfh'
     """
-    none_better = not any(entry.get("default") for entry in shipped().values())
-    if weights is None and (name == "fpfh" or (name == "default" and none_better)):
+    if weights is None and name == "fpfh":
         return "fpfh"
     return load(name, weights=weights, device=device)

@@ -58,20 +58,12 @@ RECIPES: Mapping[str, FragmentRecipe] = {
         loss="softmax",
         voxel=(0.012, 0.028),
     ),
+    # Made to be trained on one CPU core, in an hour.
     "spin": FragmentRecipe(
         "spin",
         Schedule(steps=4000, batch=2, average=0.998),
         loss="softmax",
         voxel=(0.024, 0.056),
-    ),
-    # Half of its channels, for one CPU core: about 0.6 s a step, two thirds in the convolutions.
-    "slim-half": FragmentRecipe(
-        "slim",
-        Schedule(steps=1000, batch=1, average=0.99),
-        loss="softmax",
-        points=40,
-        arguments={"channels": 8},
-        voxel=(0.012, 0.028),
     ),
     # Zeng et al., 3DMatch, CVPR 2017, section 4 and the authors' solver: as many pairs of the same
     # point as of different ones, voxels of 1 cm along the camera's axes, margin 1. Stochastic

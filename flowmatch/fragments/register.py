@@ -30,7 +30,7 @@ _LEAST_GRIP = 0.002
 _RIVAL = 0.7
 _HYPOTHESES = 10
 _MOST_POINTS = 10_000
-_FPFH_KEYPOINTS, _KEYPOINTS = 5000, 2500
+_KEYPOINTS = 5000
 
 
 class Registration(NamedTuple):
@@ -65,8 +65,7 @@ class RegisterOptions:
     Attributes:
         voxel: Down-sampling, metres; None takes a twentieth of the distance that half of a scan's
             points are within of its middle: 5 cm for a room.
-        keypoints: How many points are described; None takes 5000 for FPFH, and 2500 for a network,
-            which needs a few milliseconds for each.
+        keypoints: How many points are described, at most.
         sampling: ``"uniform"``, or ``"iss"``: where the surface bends.
         trials: Triplets that RANSAC draws.
         refine: ``"auto"``, ``"gicp"``, ``"icp"`` or ``"none"``.
@@ -74,7 +73,7 @@ class RegisterOptions:
     """
 
     voxel: float | None = None
-    keypoints: int | None = None
+    keypoints: int = _KEYPOINTS
     sampling: str = "uniform"
     trials: int = 400_000
     refine: str = "auto"
@@ -86,8 +85,7 @@ class RegisterOptions:
             raise ValueError(f"sampling must be uniform or iss, got {self.sampling!r}")
         if self.refine not in ("auto", "gicp", "icp", "none"):
             raise ValueError(f"refine must be auto, gicp, icp or none, got {self.refine!r}")
-        few = self.keypoints is not None and self.keypoints < 3
-        if few or self.trials < 1 or not (self.voxel is None or self.voxel > 0):
+        if self.keypoints < 3 or self.trials < 1 or not (self.voxel is None or self.voxel > 0):
             raise ValueError(
                 "at least 3 keypoints, 1 trial and a positive voxel are needed, "
                 f"got {self.keypoints}, {self.trials} and {self.voxel}"
@@ -154,11 +152,10 @@ def prepare(
     if len(cloud) < 10:
         raise ValueError(f"a scan needs 10 points, got {len(cloud)} at voxels of {voxel:g} m")
     normals = estimate_normals(cloud, 3 * voxel, viewpoint=viewpoint)
-    count = options.keypoints or (_FPFH_KEYPOINTS if network == "fpfh" else _KEYPOINTS)
     if options.sampling == "iss":
-        chosen = iss_keypoints(cloud, 6 * voxel, count=count)
+        chosen = iss_keypoints(cloud, 6 * voxel, count=options.keypoints)
     else:
-        chosen = uniform_keypoints(cloud, count, options.seed)
+        chosen = uniform_keypoints(cloud, options.keypoints, options.seed)
     descriptors = describe_points(
         network,
         cloud,

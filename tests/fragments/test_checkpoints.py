@@ -2,7 +2,7 @@
 
 import pytest
 
-from flowmatch.fragments import MODELS
+from flowmatch.fragments import MODELS, SpinDescriptor
 from flowmatch.fragments.checkpoints import choose_descriptor, load, save_weights, shipped
 from flowmatch.training.weights import WEIGHTS
 
@@ -14,13 +14,11 @@ def test_shipped_descriptors_load_and_say_how_they_were_made():
         assert (WEIGHTS / entry["file"]).stat().st_size < 4 * 2**20
         network = load(name)
         assert network.unit and network.dimensions == 32 and not network.training
-    assert sum(bool(entry.get("default")) for entry in shipped().values()) <= 1
+    assert sum(bool(entry.get("default")) for entry in shipped().values()) == 1
 
 
 def test_the_default_is_the_best_there_is():
-    best = [name for name, entry in shipped().items() if entry.get("default")]
-    chosen = choose_descriptor()
-    assert chosen == "fpfh" if not best else chosen.dimensions == 32
+    assert isinstance(choose_descriptor(), SpinDescriptor)
     assert choose_descriptor("fpfh") == "fpfh"
     with pytest.raises(ValueError, match="no weights named 'shot' ship"):
         choose_descriptor("shot")

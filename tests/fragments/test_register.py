@@ -111,13 +111,12 @@ def test_balance_gives_each_direction_its_share():
     np.testing.assert_allclose(shares, 100)
 
 
-def test_a_network_describes_fewer_points(monkeypatch):
-    # By its dictionary: the module's name in the package is the function's.
-    monkeypatch.setitem(prepare.__globals__, "_KEYPOINTS", 7)
+def test_no_more_points_are_described_than_asked_for():
     cloud = np.random.default_rng(0).uniform(size=(300, 3))
     network = MODELS["slim"](1, 3)
-    assert prepare(network, cloud, 0.1).descriptors.shape == (7, 3)
-    assert prepare(network, cloud, 0.1, RegisterOptions(keypoints=5)).descriptors.shape == (5, 3)
+    few = RegisterOptions(keypoints=5)
+    assert prepare(network, cloud, 0.1, few).descriptors.shape == (5, 3)
+    assert prepare("fpfh", cloud, 0.1, few).descriptors.shape[0] == 5
     assert prepare("fpfh", cloud, 0.1).descriptors.shape[0] > 200
     with pytest.raises(ValueError, match="at least 3 keypoints, 1 trial .* got 2, 400000"):
         RegisterOptions(keypoints=2)
