@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
-from flowmatch.ops.correlation import _wide
+from flowmatch.ops._types import wide
 
 # One level. f1 [B, H, W, C], f2 [B, H2, W2, C], coords [B, 2, H, W]: a pixel's channels together,
 # because all that is done with them is to multiply and to sum.
@@ -60,7 +60,7 @@ def _pixels(f: Tensor, index: Tensor) -> Tensor:
 
 def _dots(f1: Tensor, f2: Tensor, windows: _Windows) -> list[list[Tensor]]:
     """Multiply each pixel by all of its window, [i][j] of [B, N], scaled."""
-    first, second = (f.to(_wide(f.dtype)) for f in (f1, f2))
+    first, second = (f.to(wide(f.dtype)) for f in (f1, f2))
     first = first.flatten(1, 2) / math.sqrt(max(f1.shape[-1], 1))
     rows = []
     for i in range(windows.taps[0]):
@@ -113,12 +113,12 @@ def correlation_lookup_grad_reference(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """State the gradients with respect to f1, f2 and coords."""
     # New ones, not alike: they are added to through views, which only a contiguous tensor has.
-    total = [torch.zeros(f.shape, dtype=_wide(f.dtype), device=f.device) for f in (f1, f2)]
+    total = [torch.zeros(f.shape, dtype=wide(f.dtype), device=f.device) for f in (f1, f2)]
     along = coords.new_zeros(coords.shape)
     if f2.numel() == 0 or f1.numel() == 0 or g.numel() == 0:
         return total[0].to(f1.dtype), total[1].to(f2.dtype), along
     windows = _Windows(f2, coords, (scale_y, scale_x), (radius_y, radius_x))
-    first, second = (f.to(_wide(f.dtype)) for f in (f1, f2))
+    first, second = (f.to(wide(f.dtype)) for f in (f1, f2))
     grads = g.to(first.dtype).flatten(2)
     side = 2 * radius_x + 1
     fy, fx = windows.rest[:, 0], windows.rest[:, 1]
@@ -248,9 +248,9 @@ def _lookup(
 ) -> Tensor:
     # In a pixel's channels the kernel walks: channels_last features come for nothing. On the CPU
     # it walks in float32, and what is widened here is widened once for all levels.
-    kind = _wide(f1.dtype) if f1.device.type == "cpu" else f1.dtype
+    kind = wide(f1.dtype) if f1.device.type == "cpu" else f1.dtype
     first, *others = (f.permute(0, 2, 3, 1).contiguous().to(kind) for f in (f1, *levels))
-    where = coords.to(_wide(f1.dtype)).contiguous()
+    where = coords.to(wide(f1.dtype)).contiguous()
     parts = [
         torch.ops.flowmatch.correlation_lookup(
             first, f2, where, 0.5**level if halve_rows else 1.0, 0.5**level, *radii

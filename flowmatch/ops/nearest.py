@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
-from flowmatch.ops.correlation import _wide
+from flowmatch.ops._types import wide
 
 _L2, _DOT = 0, 1
 
@@ -113,7 +113,7 @@ def nearest_reference(
     allowed = _allowed(query, reference, query_lengths, reference_lengths, mask)
     shape = (*query.shape[:2], reference.shape[1])
     best, index, both = _select(figures, allowed, shape, k, mutual)
-    return (best if metric == _L2 else -best).to(_wide(query.dtype)), index, both
+    return (best if metric == _L2 else -best).to(wide(query.dtype)), index, both
 
 
 def nearest_hamming_reference(
@@ -164,7 +164,7 @@ def _(
     mask: Tensor | None,
     mutual: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty(query, k, _wide(query.dtype), mutual)
+    return _empty(query, k, wide(query.dtype), mutual)
 
 
 @torch.library.register_fake("flowmatch::nearest_hamming")  # type: ignore[untyped-decorator]
@@ -284,11 +284,11 @@ def _directions(vectors: Tensor, side: int) -> Tensor:
 
     That takes two more dimensions, in which all others are 0.
     """
-    wide = F.pad(vectors.to(_wide(vectors.dtype)), (0, 2))
-    largest = wide.detach().abs().amax(-1, keepdim=True)  # over it, squares are harmless
+    padded = F.pad(vectors.to(wide(vectors.dtype)), (0, 2))
+    largest = padded.detach().abs().amax(-1, keepdim=True)  # over it, squares are harmless
     nothing = largest == 0
-    units = F.normalize(wide / torch.where(nothing, 1, largest), dim=-1)
-    places = torch.arange(wide.shape[-1], device=wide.device)
+    units = F.normalize(padded / torch.where(nothing, 1, largest), dim=-1)
+    places = torch.arange(padded.shape[-1], device=padded.device)
     alone = (places == vectors.shape[-1] + side).to(units.dtype)
     return torch.where(nothing, alone, units)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
-from flowmatch.ops.correlation import _wide
+from flowmatch.ops._types import wide
 
 _L2, _DOT = 0, 1
 
@@ -19,7 +19,7 @@ torch.library.define("flowmatch::pairwise_weight", "(Tensor g, Tensor distance) 
 
 def pairwise_reference(x: Tensor, y: Tensor, metric: int) -> Tensor:
     """State what the op computes, in plain PyTorch: distances by differences, a row at a time."""
-    first, second = (t.to(_wide(t.dtype)) for t in (x, y))
+    first, second = (t.to(wide(t.dtype)) for t in (x, y))
     if metric == _DOT:
         return (first @ second.transpose(1, 2)).to(x.dtype)
     out = x.new_empty(*x.shape[:2], y.shape[1])
