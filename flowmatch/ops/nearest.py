@@ -9,8 +9,12 @@ from torch import Tensor
 from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
 from flowmatch.ops._types import wide
-
-_L2, _DOT = 0, 1
+from flowmatch.ops.nearest_reference import (
+    DOT,
+    L2,
+    nearest_hamming_reference,
+    nearest_reference,
+)
 
 # Each returns the distances and indices of the k nearest, [B, N, k], and, if `mutual`, whether a
 # query is also the nearest of its nearest reference, [B, N], else [B, 0].
@@ -24,7 +28,6 @@ torch.library.define(
     "(Tensor query, Tensor reference, int k, Tensor? query_lengths, Tensor? reference_lengths, "
     "Tensor? mask, bool mutual) -> (Tensor, Tensor, Tensor)",
 )
-_CHUNK = 2**24  # pairs that a reference holds at once
 
 
 class Neighbours(NamedTuple):
@@ -40,109 +43,6 @@ class Neighbours(NamedTuple):
     distance: Tensor
     index: Tensor  # type: ignore[assignment]  # hides a tuple's method, which nobody wants here
     accepted: Tensor | None
-
-
-def _allowed(
-    query: Tensor,
-    reference: Tensor,
-    query_lengths: Tensor | None,
-    reference_lengths: Tensor | None,
-    mask: Tensor | None,
-) -> Tensor:
-    """Return what may be paired, as far as lengths and mask say: [B, N or 1, M or 1]."""
-    allowed = torch.ones(query.shape[0], 1, 1, dtype=torch.bool, device=query.device)
-    if query_lengths is not None:
-        rows = torch.arange(query.shape[1], device=query.device)
-        allowed = allowed & (rows[:, None] < query_lengths[:, None, None])
-    if reference_lengths is not None:
-        columns = torch.arange(reference.shape[1], device=query.device)
-        allowed = allowed & (columns < reference_lengths[:, None, None])
-    return allowed if mask is None else allowed & mask
-
-
-def _select(
-    figures: Any, allowed: Tensor, shape: tuple[int, int, int], k: int, mutual: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sort out the k smallest of figures(rows), [B, n, M], some rows at a time."""
-    B, N, M = shape
-    device = allowed.device
-    best = torch.full((B, N, k), torch.inf, dtype=torch.float64, device=device)
-    index = torch.full((B, N, k), -1, dtype=torch.int64, device=device)
-    columns = torch.full((B, M), torch.inf, dtype=torch.float64, device=device)
-    nearest_query = torch.full((B, M), -1, dtype=torch.int64, device=device)
-    step = max(1, _CHUNK // max(1, B * M))
-    for start in range(0, N if M else 0, step):
-        rows = slice(start, min(start + step, N))
-        found = figures(rows)
-        free = allowed if allowed.shape[1] == 1 else allowed[:, rows]
-        found = torch.where(free & found.isfinite(), found, torch.inf)
-        values, order = found.sort(dim=-1, stable=True)  # of equal ones the first
-        take = min(k, M)
-        best[:, rows, :take], index[:, rows, :take] = values[..., :take], order[..., :take]
-        low, at = found.min(1)  # of equal ones any: look again
-        at = torch.where(found == low[:, None], 1, 0).argmax(1)
-        nearest_query = torch.where(low < columns, at + start, nearest_query)
-        columns = torch.minimum(columns, low)
-    index = torch.where(best.isinf(), -1, index)
-    both = torch.zeros(B, N if mutual else 0, dtype=torch.bool, device=device)
-    if mutual and M:
-        first = index[..., 0]
-        back = nearest_query.gather(1, first.clamp(min=0))
-        both = (first >= 0) & (back == torch.arange(N, device=device))
-    return best, index, both
-
-
-def nearest_reference(
-    query: Tensor,
-    reference: Tensor,
-    k: int,
-    metric: int,
-    query_lengths: Tensor | None,
-    reference_lengths: Tensor | None,
-    mask: Tensor | None,
-    mutual: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """State what `nearest` computes, in plain PyTorch: all distances, in float64, sorted."""
-    q, r = query.double(), reference.double()
-
-    def figures(rows: slice) -> Tensor:
-        if metric == _DOT:
-            return -(q[:, rows] @ r.transpose(1, 2))
-        return torch.cdist(q[:, rows], r, compute_mode="donot_use_mm_for_euclid_dist")
-
-    allowed = _allowed(query, reference, query_lengths, reference_lengths, mask)
-    shape = (*query.shape[:2], reference.shape[1])
-    best, index, both = _select(figures, allowed, shape, k, mutual)
-    return (best if metric == _L2 else -best).to(wide(query.dtype)), index, both
-
-
-def nearest_hamming_reference(
-    query: Tensor,
-    reference: Tensor,
-    k: int,
-    query_lengths: Tensor | None,
-    reference_lengths: Tensor | None,
-    mask: Tensor | None,
-    mutual: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """State the same for packed bits: differing bits are |a| + |b| - 2 a.b."""
-    q, r = (_bits(t) for t in (query, reference))
-
-    def figures(rows: slice) -> Tensor:
-        here = q[:, rows]
-        both = (here @ r.transpose(1, 2)).double()
-        return here.sum(-1)[..., None].double() + r.sum(-1)[:, None].double() - 2 * both
-
-    allowed = _allowed(query, reference, query_lengths, reference_lengths, mask)
-    shape = (*query.shape[:2], reference.shape[1])
-    best, index, both = _select(figures, allowed, shape, k, mutual)
-    return torch.where(best.isinf(), -1, best).int(), index, both
-
-
-def _bits(packed: Tensor) -> Tensor:
-    """Unpack bytes, [..., D] to [..., 8 D] of 0 and 1."""
-    places = torch.arange(8, dtype=torch.uint8, device=packed.device)
-    return ((packed[..., None] >> places) & 1).flatten(-2).float()
 
 
 for _name, _reference in (
@@ -206,7 +106,7 @@ def _backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     pairs = reference.gather(1, chosen[..., None].expand(-1, -1, query.shape[-1]))
     pairs = pairs.unflatten(1, (N, k)).to(g.dtype)
     g = torch.where(index < 0, 0, g)[..., None]
-    if ctx.metric == _DOT:
+    if ctx.metric == DOT:
         for_query, for_pairs = g * pairs, g * query[:, :, None]
     else:
         apart = query[:, :, None] - pairs
@@ -357,10 +257,10 @@ def nearest(
         distance, index, both = torch.ops.flowmatch.nearest_hamming(q, r, found, *options)
     elif metric == "cosine":
         q, r = _directions(q, 0), _directions(r, 1)
-        chord, index, both = torch.ops.flowmatch.nearest(q, r, found, _L2, *options)
+        chord, index, both = torch.ops.flowmatch.nearest(q, r, found, L2, *options)
         distance = chord.square() / 2  # unlike 1 - product, exactly 0 for equal directions
     else:
-        kind = _L2 if metric == "l2" else _DOT
+        kind = L2 if metric == "l2" else DOT
         distance, index, both = torch.ops.flowmatch.nearest(q, r, found, kind, *options)
     accepted: Tensor | None = None
     if ratio is not None or mutual:

@@ -14,7 +14,10 @@ from flowmatch.ops import (
     correlation_lookup_1d,
     correlation_pyramid,
 )
-from flowmatch.ops.lookup import correlation_lookup_grad_reference, correlation_lookup_reference
+from flowmatch.ops.lookup_reference import (
+    correlation_lookup_grad_reference,
+    correlation_lookup_reference,
+)
 
 ops = torch.ops.flowmatch
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowmatch.ops import active_kernel, nearest
-from flowmatch.ops.nearest import nearest_hamming_reference, nearest_reference
+from flowmatch.ops.nearest_reference import nearest_hamming_reference, nearest_reference
 
 ops = torch.ops.flowmatch
 
