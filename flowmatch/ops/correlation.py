@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
+from flowmatch.ops._checks import check_devices, check_floats
 from flowmatch.ops._types import wide
 
 torch.library.define(
@@ -76,11 +77,8 @@ def _check(f1: Tensor, f2: Tensor, radius: int, stride: int, one_type: bool = Tr
             "f1 and f2 must be [B, C, H, W] of the same shape, "
             f"got {tuple(f1.shape)} and {tuple(f2.shape)}"
         )
-    same = f1.dtype == f2.dtype or not one_type
-    if not (same and f1.is_floating_point() and f2.is_floating_point()):
-        raise ValueError(f"f1 and f2 must have the same float type, got {f1.dtype} and {f2.dtype}")
-    if f1.device != f2.device:
-        raise ValueError(f"f1 and f2 must be on the same device, got {f1.device} and {f2.device}")
+    check_floats("f1 and f2", f1, f2, one_type)
+    check_devices("f1 and f2", f1, f2)
     if not (0 <= radius < 2**15 and 1 <= stride < 2**31):
         raise ValueError(
             f"0 <= radius < 2^15 and 1 <= stride < 2^31 are needed, got {radius} and {stride}"

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
+from flowmatch.ops._checks import check_floats
 from flowmatch.ops._types import wide
 from flowmatch.ops.lookup_reference import (
     correlation_lookup_grad_reference,
@@ -110,10 +111,7 @@ def _check(f1: Tensor, levels: Sequence[Tensor], coords: Tensor, radius: int, ax
                 "f1 and f2 must be [B, C, H, W] and [B, C, H2, W2], "
                 f"got {tuple(f1.shape)} and {tuple(f2.shape)}"
             )
-        if not f1.is_floating_point() or f1.dtype != f2.dtype:
-            raise ValueError(
-                f"f1 and f2 must have the same float type, got {f1.dtype} and {f2.dtype}"
-            )
+        check_floats("f1 and f2", f1, f2)
     if coords.shape != (f1.shape[0], axes, *f1.shape[2:]) or not coords.is_floating_point():
         raise ValueError(
             f"coords must be floats [B, {axes}, H, W] for f1 of {tuple(f1.shape)}, "

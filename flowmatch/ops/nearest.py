@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
+from flowmatch.ops._checks import check_devices, check_floats, check_metric, check_vectors
 from flowmatch.ops._types import wide
 from flowmatch.ops.nearest_reference import (
     DOT,
@@ -127,29 +128,16 @@ _METRICS = ("l2", "cosine", "dot", "hamming")
 
 
 def _check(query: Tensor, reference: Tensor, k: int, metric: str, ratio: float | None) -> None:
-    if metric not in _METRICS:
-        raise ValueError(f"metric must be one of {', '.join(_METRICS)}, got {metric!r}")
-    if (
-        query.dim() not in (2, 3)
-        or query.dim() != reference.dim()
-        or query.shape[-1] != reference.shape[-1]
-        or query.shape[:-2] != reference.shape[:-2]
-    ):
+    names = "query and reference"
+    check_metric(metric, _METRICS)
+    check_vectors(names, query, reference)
+    if metric != "hamming":
+        check_floats(names, query, reference)
+    elif not query.dtype == reference.dtype == torch.uint8:
         raise ValueError(
-            "query and reference must be [B, N, D] and [B, M, D], or [N, D] and [M, D], "
-            f"got {tuple(query.shape)} and {tuple(reference.shape)}"
+            f"{names} must be uint8 (packed bits), got {query.dtype} and {reference.dtype}"
         )
-    wanted = "uint8 (packed bits)" if metric == "hamming" else "the same float type"
-    fits = query.dtype == torch.uint8 if metric == "hamming" else query.is_floating_point()
-    if not fits or query.dtype != reference.dtype:
-        raise ValueError(
-            f"query and reference must be {wanted}, got {query.dtype} and {reference.dtype}"
-        )
-    if query.device != reference.device:
-        raise ValueError(
-            "query and reference must be on the same device, "
-            f"got {query.device} and {reference.device}"
-        )
+    check_devices(names, query, reference)
     if k < 1:
         raise ValueError(f"k must be positive, got {k}")
     if ratio is not None and (metric == "dot" or not 0 < ratio <= 1):

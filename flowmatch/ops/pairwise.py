@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
+from flowmatch.ops._checks import check_devices, check_floats, check_metric, check_vectors
 from flowmatch.ops._types import wide
 
 _L2, _DOT = 0, 1
@@ -91,19 +92,10 @@ _METRICS = ("l2", "cosine", "dot")
 
 
 def _check(x: Tensor, y: Tensor, metric: str, one_type: bool) -> None:
-    if metric not in _METRICS:
-        raise ValueError(f"metric must be one of {', '.join(_METRICS)}, got {metric!r}")
-    fits = x.dim() in (2, 3) and x.dim() == y.dim() and x.shape[-1] == y.shape[-1]
-    if not fits or x.shape[:-2] != y.shape[:-2]:
-        raise ValueError(
-            "x and y must be [B, N, D] and [B, M, D], or [N, D] and [M, D], "
-            f"got {tuple(x.shape)} and {tuple(y.shape)}"
-        )
-    same = x.dtype == y.dtype or not one_type
-    if not (same and x.is_floating_point() and y.is_floating_point()):
-        raise ValueError(f"x and y must have the same float type, got {x.dtype} and {y.dtype}")
-    if x.device != y.device:
-        raise ValueError(f"x and y must be on the same device, got {x.device} and {y.device}")
+    check_metric(metric, _METRICS)
+    check_vectors("x and y", x, y)
+    check_floats("x and y", x, y, one_type)
+    check_devices("x and y", x, y)
 
 
 def pairwise_distance(x: Tensor, y: Tensor, metric: str = "l2") -> Tensor:
