@@ -142,19 +142,6 @@ struct HammingSearch {
   }
 };
 
-// Keeps the k smallest in order; of equal ones, what comes later stays behind.
-void insert(const HammingSearch& s, int64_t q, int32_t count, int64_t r) {
-  int32_t* distance = s.distance + q * s.k;
-  int64_t* index = s.index + q * s.k;
-  int64_t at = s.k - 1;
-  for (; at > 0 && count < distance[at - 1]; --at) {
-    distance[at] = distance[at - 1];
-    index[at] = index[at - 1];
-  }
-  distance[at] = count;
-  index[at] = r;
-}
-
 void search_queries(const HammingSearch& s, Scan scan, const uint64_t* queries,
                     const uint64_t* blocks, int64_t first, int64_t* columns) {
   const int64_t count = std::min<int64_t>(kBlockQueries, s.queries - first);
@@ -170,8 +157,9 @@ void search_queries(const HammingSearch& s, Scan scan, const uint64_t* queries,
       const int64_t r = at * kBlockReferences + bit % kBlockReferences;
       const int32_t bits = state.counts[i][bit % kBlockReferences];
       if (r >= s.references || bits >= state.limits[i] || !s.allowed(first + i, r)) continue;
-      insert(s, first + i, bits, r);
-      state.limits[i] = s.distance[(first + i) * s.k + s.k - 1];
+      int32_t* distance = s.distance + (first + i) * s.k;
+      insert(distance, s.index + (first + i) * s.k, s.k, bits, r);
+      state.limits[i] = distance[s.k - 1];
     }
   }
 }

@@ -19,18 +19,6 @@ namespace {
 constexpr int64_t kRun = 16;    // pixels whose results are written together
 constexpr int64_t kSlice = 64;  // channels of f2's gradient that belong to one thread
 
-// Where a pixel looks. What is not finite, or beyond all images, is put outside every image.
-template <class A>
-LookupWindow<A> window(const A* coords, const LookupShape& s, int64_t pixel) {
-  constexpr A beyond = 1 << 24;
-  A x = coords[pixel] * static_cast<A>(s.scale_x);
-  A y = coords[s.pixels() + pixel] * static_cast<A>(s.scale_y);
-  if (!(std::abs(x) < beyond && std::abs(y) < beyond)) x = y = -beyond;
-  const A left = std::floor(x), top = std::floor(y);
-  return {static_cast<int64_t>(top) - s.radius_y, static_cast<int64_t>(left) - s.radius_x, y - top,
-          x - left};
-}
-
 template <class T>
 void forward(const T* f1, const T* f2, const Accumulator<T>* coords, T* out, const LookupShape& s) {
   using A = Accumulator<T>;

@@ -1,6 +1,13 @@
 // The lookup of windows on demand: geometry and CUDA kernels, with no knowledge of PyTorch.
 #pragma once
+#include <cmath>
 #include <cstdint>
+
+#ifdef __CUDACC__
+#define FLOWMATCH_EVERYWHERE __host__ __device__
+#else
+#define FLOWMATCH_EVERYWHERE
+#endif
 
 namespace flowmatch {
 
@@ -27,6 +34,18 @@ struct LookupWindow {
   int64_t y, x;
   A fy, fx;
 };
+
+// Where a pixel looks. What is not finite, or beyond all images, is put outside every image.
+template <class A>
+FLOWMATCH_EVERYWHERE LookupWindow<A> window(const A* coords, const LookupShape& s, int64_t pixel) {
+  constexpr A beyond = 1 << 24;
+  A x = coords[pixel] * static_cast<A>(s.scale_x);
+  A y = coords[s.pixels() + pixel] * static_cast<A>(s.scale_y);
+  if (!(std::abs(x) < beyond && std::abs(y) < beyond)) x = y = -beyond;
+  const A left = std::floor(x), top = std::floor(y);
+  return {static_cast<int64_t>(top) - s.radius_y, static_cast<int64_t>(left) - s.radius_x, y - top,
+          x - left};
+}
 
 namespace cuda {
 

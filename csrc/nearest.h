@@ -25,6 +25,25 @@ struct HammingShape {
   const bool* mask;
 };
 
+// How many vectors of batch b count, of at most `most`.
+constexpr int64_t length_of(const int64_t* lengths, int64_t b, int64_t most) {
+  if (!lengths) return most;
+  return lengths[b] < 0 ? 0 : lengths[b] < most ? lengths[b] : most;
+}
+
+// Inserts into the k nearest so far, which are in order, what is nearer than the last of them; of
+// equal figures, what comes later stays behind.
+template <class A>
+constexpr void insert(A* figures, int64_t* index, int64_t k, A figure, int64_t n) {
+  int64_t at = k - 1;
+  for (; at > 0 && figure < figures[at - 1]; --at) {
+    figures[at] = figures[at - 1];
+    index[at] = index[at - 1];
+  }
+  figures[at] = figure;
+  index[at] = n;
+}
+
 namespace cuda {
 
 // mutual: whether the nearest reference's nearest query is this one; null if not wanted.

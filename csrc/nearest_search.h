@@ -11,6 +11,7 @@
 #include <cmath>
 #include <limits>
 
+#include "nearest.h"
 #include "panels.h"
 #include "stable.h"
 
@@ -190,13 +191,7 @@ struct Best {
   }
   void add(A value, int64_t n) {  // of increasing n: what is equal stays behind
     if (!(value < figure[k - 1]) || !std::isfinite(value)) return;
-    int64_t at = k - 1;
-    for (; at > 0 && value < figure[at - 1]; --at) {
-      figure[at] = figure[at - 1];
-      index[at] = index[at - 1];
-    }
-    figure[at] = value;
-    index[at] = n;
+    insert(figure, index, k, value, n);
   }
 };
 

@@ -2,9 +2,14 @@
 // Halves, and floats where TF32 is allowed, go to tensor cores if there are any
 // (correlation_mma.cu).
 //
-// Both kernels are matrix products with a band as one operand: a thread keeps a small block of
-// results in registers and feeds it from shared memory, 5 to 10 multiply-adds for each word read.
-// Each result is summed by one thread in one order: the same bits every time, without atomics.
+// This kernel and that of the gradient (correlation_grad.cu) are matrix products with a band as one
+// operand: a thread keeps a small block of results in registers and feeds it from shared memory, 5
+// to 10 multiply-adds for each word read. Each result is summed by one thread in one order: the
+// same bits every time, without atomics.
+//
+// A block: one tile of f1 against `rows` rows of f2, at `groups` * D displacements in x. A warp
+// takes the tile against kRows of those rows and D displacements. Its threads share what they read
+// of f2 four ways; a thread holds 4 pixels x D displacements x kRows rows.
 #include "correlation_mma.cuh"
 #include "correlation_tiles.cuh"
 #include "launch.cuh"
@@ -13,14 +18,7 @@
 namespace flowmatch::cuda {
 namespace {
 
-constexpr int kPixels = 4;  // neighbours in a thread: 4 x 8 threads, a warp, hold a tile
 constexpr int kMaxWarps = 8;
-
-// ---------------------------------------------------------------------------------------------
-// Forward. A block: one tile of f1 against `rows` rows of f2, at `groups` * D displacements in x.
-// A warp takes the tile against kRows of those rows and D displacements. Its threads share what
-// they read of f2 four ways; a thread holds 4 pixels x D displacements x kRows rows.
-
 constexpr int kSlice = 8;                      // channels in shared memory at a time
 constexpr int kFirstPitch = kTileColumns + 8;  // so that 4 rows x 2 quads fall into 8 bank groups
 
@@ -149,151 +147,6 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 2)
                   s, t.side);
 }
 
-// ---------------------------------------------------------------------------------------------
-// Backward. A block: one tile, all its displacements, 32 channels per pair of warps. It walks over
-// the rows of the other image that the tile can see, and over chunks of the displacements in x:
-//   grad[c, y, x] += weight[dy, dx, y, x] * other[c, y + dy, x + dx]
-// where weight is g itself (for f1) or, mirrored, g[-dy, -dx, y + dy, x + dx] (for f2).
-// A thread holds 2 rows x 4 pixels x 8 channels; what it reads of `other` it keeps for 4 steps.
-
-constexpr int kChannels = 32;  // of a warp; a thread's: 4 from 4 * (lane % 4) on, 4 from 16 further
-
-template <typename A>
-constexpr int kMaxGroups = sizeof(A) > 4 ? 2 : 4;  // of kChannels in a block
-template <typename A>
-constexpr int kMaxChunk = sizeof(A) > 4 ? 12 : 24;  // displacements in shared memory at a time
-
-struct BackwardPart {
-  int groups, chunk, pitch;  // pitch: from one pixel of `other` to the next in shared memory
-  bool first;
-};
-
-// weights[d][row][column] for displacements (dy - row, dx + d), zero where nothing is met.
-template <typename T, typename A>
-__device__ void stage_weights(const T* g, A* weights, const Place& at, int64_t dy, int64_t dx,
-                              int count, const CorrelationShape& s, int64_t side, bool first) {
-  const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
-  const int64_t x = at.x + lane * s.stride, y2 = at.y + dy * s.stride, plane = s.height * s.width;
-#pragma unroll 4
-  for (int line = threadIdx.x / 32; line < count * kTileRows; line += warps) {
-    const int row = line % kTileRows, d = line / kTileRows;
-    const int64_t y = at.y + row * s.stride, x2 = x + (dx + d) * s.stride;
-    const int64_t j = s.radius + (first ? dy - row : row - dy);
-    const int64_t i = s.radius + (first ? dx + d : -dx - d);
-    const bool met = y < s.height && x < s.width && inside(x2, s.width) && inside(j, side);
-    const int64_t pixel = first ? y * s.width + x : y2 * s.width + x2;
-    weights[line * kTileColumns + lane] = met ? widen(g[(j * side + i) * plane + pixel]) : A(0);
-  }
-}
-
-// others[column][channel], transposed on the way because a thread wants its channels together.
-template <typename T, typename A>
-__device__ void stage_others(const T* other, A* others, int64_t y, int64_t x0, int width,
-                             int channel, const BackwardPart& p, const CorrelationShape& s) {
-  const int64_t plane = s.height * s.width;
-  for (int c = threadIdx.x / 32 * 4; c < p.groups * kChannels; c += blockDim.x / 32 * 4) {
-    const T* from = other + (channel + c) * plane + y * s.width;
-    for (int u = threadIdx.x % 32; u < width; u += 32) {
-      const int64_t x = x0 + u * s.stride;
-      Quad<A> four;
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        const bool seen = inside(x, s.width) && channel + c + k < s.channels;
-        four.at[k] = seen ? widen(from[k * plane + x]) : A(0);
-      }
-      quad(others + u * p.pitch + c) = four;
-    }
-  }
-}
-
-template <typename A>
-__device__ void multiply_chunk(const A* weights, const A* others, int count, int pitch,
-                               A (&sum)[2][kPixels][2][4]) {
-  Quad<A> window[kPixels][2];  // `others` at the thread's pixels, a ring: steps forward with d
-#pragma unroll
-  for (int i = 0; i < kPixels - 1; ++i) {
-    window[i][0] = quad(others + i * pitch);
-    window[i][1] = quad(others + i * pitch + 16);
-  }
-  for (int d0 = 0; d0 < count; d0 += kPixels) {
-#pragma unroll
-    for (int k = 0; k < kPixels; ++k) {
-      const int d = d0 + k;
-      if (d >= count) break;
-      const A* next = others + (d + kPixels - 1) * pitch;
-      window[(k + 3) % 4][0] = quad(next);
-      window[(k + 3) % 4][1] = quad(next + 16);
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const Quad<A> w = quad(weights + (d * kTileRows + r) * kTileColumns);
-#pragma unroll
-        for (int n = 0; n < kPixels * 8; ++n) {
-          const int i = n / 8, half = n / 4 % 2, c = n % 4;
-          sum[r][i][half][c] += w.at[i] * window[(k + i) % 4][half].at[c];
-        }
-      }
-    }
-  }
-}
-
-template <typename T>
-__global__ void __launch_bounds__(64 * kMaxGroups<Sum<T>>, 2)
-    correlation_grad_kernel(int64_t first_tile, const T* __restrict__ g,
-                            const T* __restrict__ other, T* __restrict__ grad, CorrelationShape s,
-                            Tiling t, BackwardPart p) {
-  using A = Sum<T>;
-  const Place at(first_tile + blockIdx.x, s, t);
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int row = warp % 2 * 2, column = lane / 4 * kPixels;
-  const int block_channel = at.part * p.groups * kChannels;
-  const int my_channel = warp / 2 * kChannels + lane % 4 * 4;
-  const int64_t plane = s.height * s.width;
-  g += at.batch * t.side * t.side * plane;
-  other += at.batch * s.channels * plane;
-  grad += at.batch * s.channels * plane;
-
-  A* weights = shared_memory<A>();
-  A* others = weights + p.chunk * kTileRows * kTileColumns;
-  A sum[2][kPixels][2][4] = {};
-  for (int64_t dy = -s.radius; dy < s.radius + kTileRows; ++dy) {
-    const int64_t y2 = at.y + dy * s.stride;
-    if (!inside(y2, s.height)) continue;
-    const bool warp_sees =
-        inside(dy - row + s.radius, t.side) || inside(dy - row - 1 + s.radius, t.side);
-    for (int64_t dx = -s.radius; dx <= s.radius; dx += p.chunk) {
-      const int count = static_cast<int>(min(int64_t{p.chunk}, s.radius + 1 - dx));
-      __syncthreads();  // the chunk before has been used
-      stage_weights(g, weights, at, dy, dx, count, s, t.side, p.first);
-      stage_others(other, others, y2, at.x + dx * s.stride, kTileColumns + count - 1, block_channel,
-                   p, s);
-      __syncthreads();
-      if (warp_sees) {
-        multiply_chunk(weights + row * kTileColumns + column,
-                       others + column * p.pitch + my_channel, count, p.pitch, sum);
-      }
-    }
-  }
-
-  const A scale = A(1) / static_cast<A>(s.channels);
-#pragma unroll
-  for (int n = 0; n < 2 * kPixels * 8; ++n) {
-    const int r = n / 32, i = n / 8 % 4, half = n / 4 % 2, k = n % 4;
-    const int64_t y = at.y + (row + r) * s.stride, x = at.x + (column + i) * s.stride;
-    const int64_t c = block_channel + my_channel + half * 16 + k;
-    if (y < s.height && x < s.width && c < s.channels) {
-      grad[c * plane + y * s.width + x] = narrow<T>(sum[r][i][half][k] * scale);
-    }
-  }
-}
-
-// ---------------------------------------------------------------------------------------------
-
-// A stride longer than the image does the same as one just as long, and cannot overflow.
-CorrelationShape clamped(CorrelationShape s) {
-  s.stride = std::min(s.stride, std::max(s.height, s.width));
-  return s;
-}
-
 template <int D, typename T>
 void forward(const T* f1, const T* f2, T* volume, const CorrelationShape& s, void* stream) {
   using A = Sum<T>;
@@ -327,30 +180,8 @@ void correlation(const T* f1, const T* f2, T* volume, const CorrelationShape& sh
   }
 }
 
-template <typename T>
-void correlation_grad(const T* g, const T* other, T* grad, const CorrelationShape& shape,
-                      bool first, bool tf32, void* stream) {
-  using A = Sum<T>;
-  const CorrelationShape s = clamped(shape);
-  if constexpr (sizeof(T) <= 4) {
-    if ((sizeof(T) == 2 || tf32) && correlation_grad_mma(g, other, grad, s, first, stream)) return;
-  }
-  const int64_t groups = ceil_div(s.channels, kChannels);
-  BackwardPart p;
-  p.first = first;
-  p.groups = even_part(groups, kMaxGroups<A>);
-  p.chunk = even_part(s.side(), kMaxChunk<A>);
-  p.pitch = p.groups * kChannels + 4;
-  const Tiling t(s, ceil_div(groups, p.groups));
-  const int words = p.chunk * kTileRows * kTileColumns + (kTileColumns + p.chunk - 1) * p.pitch;
-  launch(correlation_grad_kernel<T>, t.tiles(s.batch), 64 * p.groups, words * sizeof(A), stream, g,
-         other, grad, s, t, p);
-}
-
-#define FLOWMATCH_INSTANTIATE(T)                                                              \
-  template void correlation(const T*, const T*, T*, const CorrelationShape&, bool, void*);    \
-  template void correlation_grad(const T*, const T*, T*, const CorrelationShape&, bool, bool, \
-                                 void*);
+#define FLOWMATCH_INSTANTIATE(T) \
+  template void correlation(const T*, const T*, T*, const CorrelationShape&, bool, void*);
 FLOWMATCH_INSTANTIATE(float)
 FLOWMATCH_INSTANTIATE(double)
 FLOWMATCH_INSTANTIATE(__half)

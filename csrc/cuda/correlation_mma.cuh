@@ -1,4 +1,4 @@
-// The cost volume on tensor cores, for correlation.cu to try.
+// The cost volume on tensor cores, for correlation.cu and correlation_grad.cu to try.
 #pragma once
 #include "../correlation.h"
 

@@ -15,6 +15,13 @@ namespace flowmatch::cuda {
 
 constexpr int kTileRows = 4;
 constexpr int kTileColumns = 32;
+constexpr int kPixels = 4;  // neighbours in a thread: 4 x 8 threads, a warp, hold a tile
+
+// A stride longer than the image does the same as one just as long, and cannot overflow.
+inline CorrelationShape clamped(CorrelationShape s) {
+  s.stride = std::min(s.stride, std::max(s.height, s.width));
+  return s;
+}
 
 // Tiles of all images; what is computed for a tile is cut into parts, a block each.
 struct Tiling {

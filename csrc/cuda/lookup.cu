@@ -18,18 +18,6 @@ constexpr int kTileY = 4, kTileX = 8;  // of f2, for its gradient
 constexpr int kMine = 4;               // of a tile's pixels, a warp's
 static_assert(kTileY * kTileX == kWarps * kMine && kTileX % kMine == 0);
 
-// What is not finite, or beyond all images, is put outside every image.
-template <typename A>
-__device__ LookupWindow<A> window(const A* coords, const LookupShape& s, int64_t pixel) {
-  constexpr A beyond = 1 << 24;
-  A x = coords[pixel] * static_cast<A>(s.scale_x);
-  A y = coords[s.pixels() + pixel] * static_cast<A>(s.scale_y);
-  if (!(fabs(x) < beyond && fabs(y) < beyond)) x = y = -beyond;
-  const A left = floor(x), top = floor(y);
-  return {static_cast<int64_t>(top) - s.radius_y, static_cast<int64_t>(left) - s.radius_x, y - top,
-          x - left};
-}
-
 // Four channels at once: one access, if addresses allow.
 template <typename T>
 __device__ Quad<Sum<T>> four(const T* p, bool aligned) {

@@ -32,22 +32,6 @@ __device__ inline void lower(uint64_t* column, uint64_t key) {
   atomicMin(reinterpret_cast<unsigned long long*>(column), static_cast<unsigned long long>(key));
 }
 
-// Inserts by figure; what is equal stays behind what came before.
-template <typename A>
-__device__ void insert(A* figures, int64_t* index, int64_t k, A figure, int64_t n) {
-  int64_t at = k - 1;
-  for (; at > 0 && figure < figures[at - 1]; --at) {
-    figures[at] = figures[at - 1];
-    index[at] = index[at - 1];
-  }
-  figures[at] = figure;
-  index[at] = n;
-}
-
-__device__ inline int64_t length_of(const int64_t* lengths, int64_t b, int64_t most) {
-  return lengths ? min(max(lengths[b], int64_t{0}), most) : most;
-}
-
 __device__ inline bool allowed(const bool* mask, int64_t at) { return !mask || mask[at]; }
 
 template <typename T>

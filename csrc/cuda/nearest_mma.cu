@@ -161,11 +161,8 @@ __global__ void __launch_bounds__(kThreads, 2)  // blocks of a multiprocessor: 1
   Room<T>& room = *shared_memory<Room<T>>();
   const int64_t tiles = ceil_div(s.queries, kTile), tile = first_tile + blockIdx.x;
   const int64_t b = tile / tiles, q0 = tile % tiles * kTile;
-  const auto length = [&](const int64_t* lengths, int64_t most) {
-    return lengths ? min(max(lengths[b], int64_t{0}), most) : most;
-  };
-  const int64_t queries = length(s.query_lengths, s.queries) - q0;
-  const int64_t references = length(s.reference_lengths, s.references);
+  const int64_t queries = length_of(s.query_lengths, b, s.queries) - q0;
+  const int64_t references = length_of(s.reference_lengths, b, s.references);
   const bool product = s.metric == Metric::dot;
   query += (b * s.queries + q0) * s.depth;
   reference += b * s.references * s.depth;

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowmatch.bench.measure import Case, Implementation
 from flowmatch.ops import correlation_lookup, correlation_pyramid
-from flowmatch.ops.lookup import correlation_lookup_reference
+from flowmatch.ops.lookup_reference import correlation_lookup_reference
 
 # B, C, H, W, radius, levels, lookups: RAFT at 440 x 1024, all that it asks for one pair or once,
 # and once at 1080 x 1920, where the volume takes gigabytes.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flowmatch.bench.measure import Case, Implementation
 from flowmatch.ops import nearest
-from flowmatch.ops.nearest import nearest_hamming_reference, nearest_reference
+from flowmatch.ops.nearest_reference import nearest_hamming_reference, nearest_reference
 
 # Kind, B, N, M, D: floats of D dimensions, or bits in D bytes.
 SHAPES = {

@@ -2,16 +2,10 @@
 
 from flowmatch.draw.bars import bar_chart
 from flowmatch.draw.checkerboard import checkerboard
-from flowmatch.draw.flow import (
-    Picture,
-    draw_arrows,
-    error_legend,
-    error_map,
-    flow_legend,
-    flow_to_image,
-    side_by_side,
-)
+from flowmatch.draw.flow import draw_arrows, error_legend, error_map, flow_legend, flow_to_image
+from flowmatch.draw.grid import side_by_side
 from flowmatch.draw.matches import draw_matches
+from flowmatch.draw.picture import Picture
 from flowmatch.draw.sheet import contact_sheet
 
 __all__ = [

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from flowmatch._opencv import cv2
-from flowmatch.draw.flow import Picture, _text, _text_width
+from flowmatch.draw.picture import Picture, draw_text, text_width
 
 _LETTERS, _BAR, _GAP, _MARGIN = 22.0, 18, 14, 24
 _COLOURS = ((46, 110, 182), (226, 132, 52), (70, 150, 90), (150, 90, 160))
@@ -51,27 +51,27 @@ def bar_chart(
         raise ValueError("values must be shares in 0..1")
     row = len(groups) * _BAR + _GAP
     top = round(_MARGIN + (2 * _LETTERS if title else 0) + 1.6 * _LETTERS)
-    left = _MARGIN + max(_text_width(name, _LETTERS) for name in names) + 12
+    left = _MARGIN + max(text_width(name, _LETTERS) for name in names) + 12
     # Beyond the longest bar the number has its place.
-    full = width - _MARGIN - _text_width("100.0", _LETTERS) - left
+    full = width - _MARGIN - text_width("100.0", _LETTERS) - left
     if full < 50:
         raise ValueError(f"width must leave bars 50 pixels beside their names, got {width}")
     height = round(top + len(names) * row + 1.5 * _LETTERS)
     page = np.full((height, width, 3), 255, np.uint8)
     if title:
-        _text(page, title, _MARGIN, _MARGIN + _LETTERS, 1.2 * _LETTERS)
+        draw_text(page, title, _MARGIN, _MARGIN + _LETTERS, 1.2 * _LETTERS)
     _legend(page, list(groups), left, top - 0.8 * _LETTERS)
     for percent in range(0, 101, 20):
         x = round(left + full * percent / 100)
         cv2.line(page, (x, top - 4), (x, height - round(1.4 * _LETTERS)), _GRID, 1)
         label = f"{percent}"
-        at = x - _text_width(label, 0.8 * _LETTERS) / 2
-        _text(page, label, at, height - 0.5 * _LETTERS, 0.8 * _LETTERS)
+        at = x - text_width(label, 0.8 * _LETTERS) / 2
+        draw_text(page, label, at, height - 0.5 * _LETTERS, 0.8 * _LETTERS)
     for i, name in enumerate(names):
         y = top + i * row
         middle = y + len(groups) * _BAR / 2
-        start = left - 12 - _text_width(name, _LETTERS)
-        _text(page, name, start, middle + 0.32 * _LETTERS, _LETTERS)
+        start = left - 12 - text_width(name, _LETTERS)
+        draw_text(page, name, start, middle + 0.32 * _LETTERS, _LETTERS)
         for j, bars in enumerate(groups.values()):
             _bar(page, bars[i], _COLOURS[j % len(_COLOURS)], round(left), y + j * _BAR, full)
     return page
@@ -83,7 +83,7 @@ def _bar(
     value, interval = bar
     bottom, middle = top + _BAR - 3, top + (_BAR - 3) // 2
     if math.isnan(value):
-        _text(page, "-", left + 6, bottom, 0.8 * _LETTERS)
+        draw_text(page, "-", left + 6, bottom, 0.8 * _LETTERS)
         return
     end = round(left + full * value)
     if end > left:
@@ -96,7 +96,7 @@ def _bar(
         for x in (low, high):
             cv2.line(page, (x, middle - 4), (x, middle + 4), _WHISKER, 1)
         end = max(end, high)
-    _text(page, f"{100 * value:.1f}", end + 8, bottom, 0.8 * _LETTERS)
+    draw_text(page, f"{100 * value:.1f}", end + 8, bottom, 0.8 * _LETTERS)
 
 
 def _legend(page: Picture, groups: list[str], left: float, baseline: float) -> None:
@@ -104,5 +104,5 @@ def _legend(page: Picture, groups: list[str], left: float, baseline: float) -> N
         corner = round(left), round(baseline - 13)
         other = round(left) + 14, round(baseline) + 1
         cv2.rectangle(page, corner, other, _COLOURS[j % len(_COLOURS)], -1)
-        _text(page, group, left + 22, baseline, _LETTERS)
-        left += 22 + _text_width(group, _LETTERS) + 30
+        draw_text(page, group, left + 22, baseline, _LETTERS)
+        left += 22 + text_width(group, _LETTERS) + 30

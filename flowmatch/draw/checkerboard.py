@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flowmatch.draw.flow import Picture, checked_picture
+from flowmatch.draw.picture import Picture, checked_picture
 
 
 def checkerboard(first: ArrayLike, second: ArrayLike, cells: int = 8) -> Picture:

@@ -1,21 +1,15 @@
-"""Pictures of flow: colours, arrows, error maps, grids."""
+"""Pictures of flow: colours, arrows, error maps."""
 
-import itertools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowmatch._opencv import cv2
+from flowmatch.draw.picture import INK, Picture, checked_picture, draw_text, text_width
 
-Picture = NDArray[np.uint8]
-
-_INK = (38, 38, 38)
 _PAPER = (255, 255, 255)
-# Truetype in OpenCV 5; in OpenCV 4 the same name draws strokes.
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def flow_to_image(flow: ArrayLike, max_flow: float | None = None) -> Picture:
@@ -91,11 +85,11 @@ def flow_legend(size: int, max_flow: float) -> Picture:
     bar += [(rim, foot), (rim, foot - tick), (rim, foot + tick)]
     # OpenCV takes sixteenths of a pixel when it is told to shift by 4 bits.
     fixed = np.rint(np.array(bar) * 16).astype(np.int32)
-    cv2.polylines(picture, [fixed], False, _INK, 1 + size // 300, cv2.LINE_AA, 4)
+    cv2.polylines(picture, [fixed], False, INK, 1 + size // 300, cv2.LINE_AA, 4)
     text = f"{max_flow:.4g} px"
-    fitting = min(letters, 0.9 * middle / _text_width(text, 1))
-    left = middle - 0.4 * fitting - _text_width(text, fitting)
-    _text(picture, text, left, foot + 0.36 * fitting, fitting)
+    fitting = min(letters, 0.9 * middle / text_width(text, 1))
+    left = middle - 0.4 * fitting - text_width(text, fitting)
+    draw_text(picture, text, left, foot + 0.36 * fitting, fitting)
     return picture
 
 
@@ -207,58 +201,9 @@ def error_legend(width: int, max_error: float) -> Picture:
     picture[:bar, margin : width - margin] = _plasma(np.linspace(0, 1, width - 2 * margin)[None])
     for share in (0, 0.5, 1):
         text = f"{share * top:.4g}" + (" px" if share == 1 else "")
-        left = margin + share * (width - 2 * margin - _text_width(text, letters))
-        _text(picture, text, left, bar + 1.1 * letters, letters)
+        left = margin + share * (width - 2 * margin - text_width(text, letters))
+        draw_text(picture, text, left, bar + 1.1 * letters, letters)
     return picture
-
-
-def side_by_side(
-    *pictures: ArrayLike, labels: Sequence[str] | None = None, columns: int | None = None
-) -> Picture:
-    """Put pictures into a grid on white, all as high as the tallest, each with its label above.
-
-    Args:
-        *pictures: uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
-        labels: One text for each picture.
-        columns: Pictures in a row; None puts all into one row.
-
-    Returns:
-        Picture ``[H, W, 3]``.
-
-    Raises:
-        ValueError: No picture, wrong shapes or types, or not as many labels as pictures.
-
-    Example:
-        >>> black = np.zeros((40, 60), np.uint8)
-        >>> side_by_side(black, black).shape
-        (48, 132, 3)
-    """
-    texts = [""] * len(pictures) if labels is None else list(labels)
-    columns = len(pictures) if columns is None else columns
-    if not pictures or len(texts) != len(pictures) or columns < 1:
-        came = f"{len(pictures)} pictures, {len(texts)} labels and {columns} columns"
-        raise ValueError(f"expected pictures, as many labels, and columns, got {came}")
-    columns = min(columns, len(pictures))
-    checked = [checked_picture(picture) for picture in pictures]
-    height = max(picture.shape[0] for picture in checked)
-    shown = [_with_height(picture, height) for picture in checked]
-    widths = [max(picture.shape[1] for picture in shown[k::columns]) for k in range(columns)]
-    margin = max(4, height // 40)
-    # The longest label decides the size of all, so that they look alike.
-    room = min(pic.shape[1] / _text_width(text, 1) for pic, text in zip(shown, texts, strict=True))
-    letters = max(8, min(int(room), max(12, height // 16), 48))
-    head = round(1.4 * letters) if labels is not None else 0
-    lefts = list(itertools.accumulate((width + margin for width in widths), initial=margin))
-    rows = math.ceil(len(shown) / columns)
-    page = np.full((rows * (head + height + margin) + margin, lefts[-1], 3), 255, np.uint8)
-    for k, (text, picture) in enumerate(zip(texts, shown, strict=True)):
-        row, column = divmod(k, columns)
-        top = margin + row * (head + height + margin) + head
-        left = lefts[column] + (widths[column] - picture.shape[1]) // 2
-        page[top : top + height, left : left + picture.shape[1]] = picture
-        middle = left + (picture.shape[1] - _text_width(text, letters)) / 2
-        _text(page, text, middle, top - 0.5 * letters, letters)
-    return page
 
 
 def _checked_flow(flow: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -268,16 +213,6 @@ def _checked_flow(flow: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool
         raise ValueError(f"flow must be [H, W, 2], got {list(field.shape)}")
     valid = np.asarray(np.isfinite(field).all(axis=2))
     return np.where(valid[..., None], field, 0), valid
-
-
-def checked_picture(image: ArrayLike) -> Picture:
-    """Return a copy as RGB [H, W, 3]."""
-    pixels = np.asarray(image)
-    colour = pixels.ndim == 3 and pixels.shape[2] == 3
-    if pixels.dtype != np.uint8 or not (colour or pixels.ndim == 2) or pixels.size == 0:
-        came = f"{pixels.dtype} {list(pixels.shape)}"
-        raise ValueError(f"image must be uint8 [H, W, 3] or [H, W], got {came}")
-    return np.array(pixels if colour else np.repeat(pixels[..., None], 3, axis=2), order="C")
 
 
 def _full_scale(values: NDArray[np.float64], limit: float | None, name: str) -> float:
@@ -310,22 +245,6 @@ def _plasma(share: NDArray[np.float64]) -> Picture:
     return np.array(bgr[..., ::-1], np.uint8, order="C")
 
 
-def _with_height(picture: Picture, height: int) -> Picture:
-    size = (max(1, round(height * picture.shape[1] / picture.shape[0])), height)
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)
-
-
-def _text_width(text: str, letters: float) -> float:
-    """Return the width of a text in pixels, at least 1; `letters` is the height of its line."""
-    # Measured large, because OpenCV rounds to whole pixels.
-    return max(1.0, cv2.getTextSize(text, _FONT, 4.0, 1)[0][0] * letters / 108)
-
-
-def _text(picture: Picture, text: str, left: float, baseline: float, letters: float) -> None:
-    place = (round(left), round(baseline))
-    cv2.putText(picture, text, place, _FONT, letters / 27, _INK, 1, cv2.LINE_AA)
-
-
 def _with_arrows(
     picture: Picture, starts: NDArray[Any], vectors: NDArray[np.float64], step: int
 ) -> Picture:
@@ -338,7 +257,7 @@ def _with_arrows(
     rim = 2 * round(4 * max(0.8, step / 30)) + 1
     dark = cv2.dilate(white, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (rim, rim)))
     drawn = picture.astype(np.float32)
-    for mask, colour in ((dark, _INK), (white, _PAPER)):
+    for mask, colour in ((dark, INK), (white, _PAPER)):
         share = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)[..., None] / 255
         drawn += share.astype(np.float32) * (np.array(colour, np.float32) - drawn)
     return np.rint(drawn).astype(np.uint8)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowmatch._opencv import cv2
-from flowmatch.draw.flow import Picture, checked_picture
+from flowmatch.draw.picture import Picture, checked_picture
 
 _INLIER, _OUTLIER = (64, 220, 90), (235, 60, 50)
 _SHARE = 0.55  # of a line's colour; the rest is the picture below

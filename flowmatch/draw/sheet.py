@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowmatch._opencv import cv2
-from flowmatch.draw.flow import Picture, _text, _text_width, checked_picture
+from flowmatch.draw.picture import Picture, checked_picture, draw_text, text_width
 
 _GAP, _LINE, _LETTERS = 8, 18, 13.0
 _FRAME = (64, 160, 90)
@@ -61,7 +61,7 @@ def contact_sheet(
         if mark:
             corners = (left - 3, top - 3), (left + w + 2, top + h + 2)
             cv2.rectangle(page, *corners, _FRAME, 3)
-        _text(page, _shortened(caption, side), corner_x, corner_y + side + _LINE - 4, _LETTERS)
+        draw_text(page, _shortened(caption, side), corner_x, corner_y + side + _LINE - 4, _LETTERS)
     return page
 
 
@@ -78,7 +78,7 @@ def _shortened(text: str, width: float) -> str:
     text = text.encode("ascii", "replace").decode()
     kept = text
     for cut in range(1, len(text)):
-        if _text_width(kept, _LETTERS) <= width:
+        if text_width(kept, _LETTERS) <= width:
             break
         left = (len(text) - cut) // 2
         kept = text[:left] + ".." + text[left + cut :]

@@ -5,7 +5,6 @@ memory is taken.
 """
 
 import math
-import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -14,18 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowmatch._opencv import cv2
-from flowmatch.io._files import (
-    FilePath,
-    entry_for_suffix,
-    existing_file,
-    replace_when_done,
-    require_dimensions,
-    require_plausible,
-)
+from flowmatch.io._files import FilePath, entry_for_suffix, existing_file, replace_when_done
 from flowmatch.io._npy import read_npy_entry, read_npy_header
 from flowmatch.io._pcd import read_pcd, write_pcd
 from flowmatch.io._ply import read_ply, write_ply
+from flowmatch.io._png import read_png16
 from flowmatch.io._text import number_table
 
 
@@ -109,6 +101,7 @@ def read_depth(path: FilePath, unit: float = 0.001) -> NDArray[np.float32]:
 
     Example:
         >>> import tempfile
+        >>> import cv2
         >>> path = str(Path(tempfile.mkdtemp()) / "depth.png")
         >>> _ = cv2.imwrite(path, np.array([[1500, 0]], np.uint16))
         >>> read_depth(path).tolist()
@@ -117,22 +110,7 @@ def read_depth(path: FilePath, unit: float = 0.001) -> NDArray[np.float32]:
     path = existing_file(path)
     if not (math.isfinite(unit) and unit > 0):
         raise ValueError(f"unit must be a positive number of metres, got {unit}")
-    encoded = path.read_bytes()
-    if len(encoded) < 33 or encoded[:8] != b"\x89PNG\r\n\x1a\n" or encoded[12:16] != b"IHDR":
-        raise ValueError(f"{path}: expected a PNG file, got one starting with {encoded[:8]!r}")
-    width, height, bits, colour = struct.unpack(">IIBB", encoded[16:26])
-    if (bits, colour) != (16, 0):
-        raise ValueError(
-            f"{path}: expected depth of 16 bits, gray, got {bits} bits and PNG colour type {colour}"
-        )
-    require_dimensions(path, height, width)
-    require_plausible(path, height * (2 * width + 1), len(encoded))
-    try:
-        raw = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise ValueError(f"{path}: damaged PNG: {error}") from error
-    if raw is None or raw.shape != (height, width) or raw.dtype != np.uint16:
-        raise ValueError(f"{path}: damaged PNG, its {width} x {height} pixels cannot be decoded")
+    raw = read_png16(path, 1, "depth of 16 bits, gray")
     depth = np.asarray(raw * unit, np.float32)
     depth[raw == 0] = np.nan
     return depth

@@ -28,6 +28,7 @@ from flowmatch.io._files import (
     require_size,
 )
 from flowmatch.io._npy import read_npy_entry
+from flowmatch.io._png import read_png16
 
 # Middlebury's rule (flowIO.h): components beyond 1e9 mean unknown, and 1e10 is what is written.
 _LARGEST_KNOWN = 1e9
@@ -138,23 +139,7 @@ def _write_flo(beside: Path, flow: NDArray[np.float32], path: Path) -> None:
 
 
 def _read_png(path: Path) -> NDArray[np.float32]:
-    encoded = path.read_bytes()
-    if len(encoded) < 33 or encoded[:8] != b"\x89PNG\r\n\x1a\n" or encoded[12:16] != b"IHDR":
-        raise ValueError(f"{path}: expected a PNG file, got one starting with {encoded[:8]!r}")
-    width, height, bits, colour = struct.unpack(">IIBB", encoded[16:26])
-    if (bits, colour) != (16, 2):
-        raise ValueError(
-            f"{path}: expected a KITTI flow PNG (RGB, 16 bits), "
-            f"got {bits} bits and PNG colour type {colour}"
-        )
-    require_dimensions(path, height, width)
-    require_plausible(path, height * (6 * width + 1), len(encoded))
-    try:
-        bgr = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise ValueError(f"{path}: damaged PNG: {error}") from error
-    if bgr is None or bgr.shape != (height, width, 3) or bgr.dtype != np.uint16:
-        raise ValueError(f"{path}: damaged PNG, its {width} x {height} pixels cannot be decoded")
+    bgr = read_png16(path, 3, "a KITTI flow PNG (RGB, 16 bits)")
     flow = np.asarray((bgr[..., :0:-1].astype(np.float32) - 2**15) / 64, np.float32)
     flow[bgr[..., 0] == 0] = np.nan
     return flow

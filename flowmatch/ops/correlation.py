@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
+from flowmatch.ops._checks import check_devices, check_floats
+from flowmatch.ops._types import wide
 
 torch.library.define(
     "flowmatch::correlation",
@@ -25,10 +27,6 @@ def _shifts(radius: int, stride: int, first: bool = True) -> list[tuple[int, int
     return [(y, x) for y in offsets for x in offsets]
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def correlation_reference(
     f1: Tensor, f2: Tensor, radius: int, stride: int, tf32: bool = False
 ) -> Tensor:
@@ -37,7 +35,7 @@ def correlation_reference(
     `tf32` is a permission, of which a kernel may make use.
     """
     H, W = f1.shape[-2:]
-    first = f1.to(_wide(f1.dtype))
+    first = f1.to(wide(f1.dtype))
     second = F.pad(f2.to(first.dtype), (radius * stride,) * 4)
     C = max(f1.shape[1], 1)
     planes = [
@@ -55,7 +53,7 @@ def correlation_grad_reference(
     """
     _, C, H, W = other.shape
     pad = (radius * stride,) * 4
-    entries = g.to(_wide(g.dtype))
+    entries = g.to(wide(g.dtype))
     entries = entries if first else F.pad(entries, pad)
     values = F.pad(other.to(entries.dtype), pad)
     total = torch.zeros_like(values[..., :H, :W], memory_format=torch.contiguous_format)
@@ -79,11 +77,8 @@ def _check(f1: Tensor, f2: Tensor, radius: int, stride: int, one_type: bool = Tr
             "f1 and f2 must be [B, C, H, W] of the same shape, "
             f"got {tuple(f1.shape)} and {tuple(f2.shape)}"
         )
-    same = f1.dtype == f2.dtype or not one_type
-    if not (same and f1.is_floating_point() and f2.is_floating_point()):
-        raise ValueError(f"f1 and f2 must have the same float type, got {f1.dtype} and {f2.dtype}")
-    if f1.device != f2.device:
-        raise ValueError(f"f1 and f2 must be on the same device, got {f1.device} and {f2.device}")
+    check_floats("f1 and f2", f1, f2, one_type)
+    check_devices("f1 and f2", f1, f2)
     if not (0 <= radius < 2**15 and 1 <= stride < 2**31):
         raise ValueError(
             f"0 <= radius < 2^15 and 1 <= stride < 2^31 are needed, got {radius} and {stride}"

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from flowmatch.ops import _native
+from flowmatch.ops._types import wide
 
 # points [P, 3] ordered by keys [P], the cells they lie in; frames [K, 3, 3]; counts: cells along x,
 # y and z; grid: their origin x, y, z and side.
@@ -171,12 +172,12 @@ def distance_field(
         Zeng et al., 3DMatch, CVPR 2017, section 4.1.
     """
     _check(points, centres, frames, size, voxel, truncation)
-    wide = torch.float64 if points.dtype == torch.float64 else torch.float32
-    cloud, keypoints = (t.detach().to(wide) for t in (points, centres))
+    kind = wide(points.dtype)
+    cloud, keypoints = (t.detach().to(kind) for t in (points, centres))
     if frames is None:
-        axes = torch.eye(3, dtype=wide, device=points.device).repeat(len(centres), 1, 1)
+        axes = torch.eye(3, dtype=kind, device=points.device).repeat(len(centres), 1, 1)
     else:
-        axes = frames.detach().to(wide)
+        axes = frames.detach().to(kind)
     field: Tensor = torch.ops.flowmatch.cloud_distance_field(
         cloud, keypoints, axes, size, float(voxel), float(truncation)
     )

@@ -1,6 +1,5 @@
 """RAFT's lookup on demand: each pixel of one feature map against a window of another, anywhere."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,12 @@ from torch import Tensor
 
 from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
-from flowmatch.ops.correlation import _wide
+from flowmatch.ops._checks import check_floats
+from flowmatch.ops._types import wide
+from flowmatch.ops.lookup_reference import (
+    correlation_lookup_grad_reference,
+    correlation_lookup_reference,
+)
 
 # One level. f1 [B, H, W, C], f2 [B, H2, W2, C], coords [B, 2, H, W]: a pixel's channels together,
 # because all that is done with them is to multiply and to sum.
@@ -24,126 +28,6 @@ torch.library.define(
     "(Tensor g, Tensor f1, Tensor f2, Tensor coords, float scale_y, float scale_x, int radius_y, "
     "int radius_x) -> (Tensor, Tensor, Tensor)",
 )
-
-
-class _Windows:
-    """Where the pixels of f1 look: the corner of each window in f2, and what is left to blend."""
-
-    def __init__(self, f2: Tensor, coords: Tensor, scales: Sequence[float], radii: Sequence[int]):
-        self.size = f2.shape[1:3]
-        self.taps = [2 * radius + 2 for radius in radii]  # in a window, with the last to blend
-        at = coords.flip(1).flatten(2) * coords.new_tensor(scales)[:, None]  # (y, x): [B, 2, N]
-        # What is not finite, or beyond all images, sees nothing.
-        seen = (at.abs() < 2**24).all(1, keepdim=True)
-        at = torch.where(seen, at, torch.full_like(at, -(2.0**24)))
-        whole = at.detach().floor()
-        self.rest = at - whole  # [B, 2, N]
-        self.corner = whole.long() - torch.tensor(radii, device=at.device)[:, None]
-
-    def tap(self, i: int, j: int) -> tuple[Tensor, Tensor]:
-        """Return the index into the flattened f2, and where that is inside: [B, N]."""
-        y, x = self.corner[:, 0] + i, self.corner[:, 1] + j
-        H, W = self.size
-        inside = (y >= 0) & (y < H) & (x >= 0) & (x < W)
-        return torch.where(inside, y * W + x, 0), inside
-
-    def weights(self) -> list[list[Tensor]]:
-        """Return what each of the four neighbours counts: [dy][dx] of [B, N]."""
-        fy, fx = self.rest[:, 0], self.rest[:, 1]
-        return [[(1 - fy) * (1 - fx), (1 - fy) * fx], [fy * (1 - fx), fy * fx]]
-
-
-def _pixels(f: Tensor, index: Tensor) -> Tensor:
-    """Fetch pixels of [B, H, W, C] by their flat index [B, N]: [B, N, C]."""
-    return f.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, f.shape[-1]))
-
-
-def _dots(f1: Tensor, f2: Tensor, windows: _Windows) -> list[list[Tensor]]:
-    """Multiply each pixel by all of its window, [i][j] of [B, N], scaled."""
-    first, second = (f.to(_wide(f.dtype)) for f in (f1, f2))
-    first = first.flatten(1, 2) / math.sqrt(max(f1.shape[-1], 1))
-    rows = []
-    for i in range(windows.taps[0]):
-        row = []
-        for j in range(windows.taps[1]):
-            index, inside = windows.tap(i, j)
-            product = (first * _pixels(second, index)).sum(-1)
-            # Not a product with `inside`: 0 times what is not finite is NaN.
-            row.append(torch.where(inside, product, 0))
-        rows.append(row)
-    return rows
-
-
-def correlation_lookup_reference(
-    f1: Tensor,
-    f2: Tensor,
-    coords: Tensor,
-    scale_y: float,
-    scale_x: float,
-    radius_y: int,
-    radius_x: int,
-) -> Tensor:
-    """State what one level of `correlation_lookup` computes, in plain PyTorch."""
-    B, H, W, _ = f1.shape
-    if f2.numel() == 0 or f1.numel() == 0:
-        side = (2 * radius_y + 1) * (2 * radius_x + 1)
-        return f1.new_zeros(B, side, H, W)
-    windows = _Windows(f2, coords, (scale_y, scale_x), (radius_y, radius_x))
-    dots, weights = _dots(f1, f2, windows), windows.weights()
-    planes = [
-        sum(
-            (weights[a][b] * dots[i + a][j + b] for a in (0, 1) for b in (0, 1)),
-            start=f1.new_zeros(()),
-        )
-        for i in range(2 * radius_y + 1)
-        for j in range(2 * radius_x + 1)
-    ]
-    return torch.stack(planes, 1).view(B, -1, H, W).to(f1.dtype)
-
-
-def correlation_lookup_grad_reference(
-    g: Tensor,
-    f1: Tensor,
-    f2: Tensor,
-    coords: Tensor,
-    scale_y: float,
-    scale_x: float,
-    radius_y: int,
-    radius_x: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """State the gradients with respect to f1, f2 and coords."""
-    # New ones, not alike: they are added to through views, which only a contiguous tensor has.
-    total = [torch.zeros(f.shape, dtype=_wide(f.dtype), device=f.device) for f in (f1, f2)]
-    along = coords.new_zeros(coords.shape)
-    if f2.numel() == 0 or f1.numel() == 0 or g.numel() == 0:
-        return total[0].to(f1.dtype), total[1].to(f2.dtype), along
-    windows = _Windows(f2, coords, (scale_y, scale_x), (radius_y, radius_x))
-    first, second = (f.to(_wide(f.dtype)) for f in (f1, f2))
-    grads = g.to(first.dtype).flatten(2)
-    side = 2 * radius_x + 1
-    fy, fx = windows.rest[:, 0], windows.rest[:, 1]
-    weights, dots = windows.weights(), _dots(f1, f2, windows)
-    scale = 1 / math.sqrt(f1.shape[-1])
-    flat1, flat2 = (t.view(t.shape[0], -1, t.shape[-1]) for t in total)
-    for i in range(windows.taps[0]):
-        for j in range(windows.taps[1]):
-            tap = torch.zeros_like(fx)  # the gradient of this dot product
-            for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
-                if 0 <= i - a <= 2 * radius_y and 0 <= j - b <= 2 * radius_x:
-                    entry = grads[:, (i - a) * side + j - b]
-                    tap += weights[a][b] * entry
-                    along.flatten(2)[:, 0] += (
-                        scale_x * entry * dots[i][j] * (1 if b else -1) * (fy if a else 1 - fy)
-                    )
-                    along.flatten(2)[:, 1] += (
-                        scale_y * entry * dots[i][j] * (1 if a else -1) * (fx if b else 1 - fx)
-                    )
-            index, inside = windows.tap(i, j)
-            weighted, seen = (scale * tap)[..., None], inside[..., None]
-            flat1 += torch.where(seen, weighted * _pixels(second, index), 0)
-            back = torch.where(seen, weighted * first.flatten(1, 2), 0)
-            flat2.scatter_add_(1, index[..., None].expand_as(back), back)
-    return total[0].to(f1.dtype), total[1].to(f2.dtype), along
 
 
 for _name, _reference in (
@@ -227,10 +111,7 @@ def _check(f1: Tensor, levels: Sequence[Tensor], coords: Tensor, radius: int, ax
                 "f1 and f2 must be [B, C, H, W] and [B, C, H2, W2], "
                 f"got {tuple(f1.shape)} and {tuple(f2.shape)}"
             )
-        if not f1.is_floating_point() or f1.dtype != f2.dtype:
-            raise ValueError(
-                f"f1 and f2 must have the same float type, got {f1.dtype} and {f2.dtype}"
-            )
+        check_floats("f1 and f2", f1, f2)
     if coords.shape != (f1.shape[0], axes, *f1.shape[2:]) or not coords.is_floating_point():
         raise ValueError(
             f"coords must be floats [B, {axes}, H, W] for f1 of {tuple(f1.shape)}, "
@@ -248,9 +129,9 @@ def _lookup(
 ) -> Tensor:
     # In a pixel's channels the kernel walks: channels_last features come for nothing. On the CPU
     # it walks in float32, and what is widened here is widened once for all levels.
-    kind = _wide(f1.dtype) if f1.device.type == "cpu" else f1.dtype
+    kind = wide(f1.dtype) if f1.device.type == "cpu" else f1.dtype
     first, *others = (f.permute(0, 2, 3, 1).contiguous().to(kind) for f in (f1, *levels))
-    where = coords.to(_wide(f1.dtype)).contiguous()
+    where = coords.to(wide(f1.dtype)).contiguous()
     parts = [
         torch.ops.flowmatch.correlation_lookup(
             first, f2, where, 0.5**level if halve_rows else 1.0, 0.5**level, *radii

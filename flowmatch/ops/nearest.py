@@ -8,9 +8,14 @@ from torch import Tensor
 
 from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
-from flowmatch.ops.correlation import _wide
-
-_L2, _DOT = 0, 1
+from flowmatch.ops._checks import check_devices, check_floats, check_metric, check_vectors
+from flowmatch.ops._types import wide
+from flowmatch.ops.nearest_reference import (
+    DOT,
+    L2,
+    nearest_hamming_reference,
+    nearest_reference,
+)
 
 # Each returns the distances and indices of the k nearest, [B, N, k], and, if `mutual`, whether a
 # query is also the nearest of its nearest reference, [B, N], else [B, 0].
@@ -24,7 +29,6 @@ torch.library.define(
     "(Tensor query, Tensor reference, int k, Tensor? query_lengths, Tensor? reference_lengths, "
     "Tensor? mask, bool mutual) -> (Tensor, Tensor, Tensor)",
 )
-_CHUNK = 2**24  # pairs that a reference holds at once
 
 
 class Neighbours(NamedTuple):
@@ -40,109 +44,6 @@ class Neighbours(NamedTuple):
     distance: Tensor
     index: Tensor  # type: ignore[assignment]  # hides a tuple's method, which nobody wants here
     accepted: Tensor | None
-
-
-def _allowed(
-    query: Tensor,
-    reference: Tensor,
-    query_lengths: Tensor | None,
-    reference_lengths: Tensor | None,
-    mask: Tensor | None,
-) -> Tensor:
-    """Return what may be paired, as far as lengths and mask say: [B, N or 1, M or 1]."""
-    allowed = torch.ones(query.shape[0], 1, 1, dtype=torch.bool, device=query.device)
-    if query_lengths is not None:
-        rows = torch.arange(query.shape[1], device=query.device)
-        allowed = allowed & (rows[:, None] < query_lengths[:, None, None])
-    if reference_lengths is not None:
-        columns = torch.arange(reference.shape[1], device=query.device)
-        allowed = allowed & (columns < reference_lengths[:, None, None])
-    return allowed if mask is None else allowed & mask
-
-
-def _select(
-    figures: Any, allowed: Tensor, shape: tuple[int, int, int], k: int, mutual: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sort out the k smallest of figures(rows), [B, n, M], some rows at a time."""
-    B, N, M = shape
-    device = allowed.device
-    best = torch.full((B, N, k), torch.inf, dtype=torch.float64, device=device)
-    index = torch.full((B, N, k), -1, dtype=torch.int64, device=device)
-    columns = torch.full((B, M), torch.inf, dtype=torch.float64, device=device)
-    nearest_query = torch.full((B, M), -1, dtype=torch.int64, device=device)
-    step = max(1, _CHUNK // max(1, B * M))
-    for start in range(0, N if M else 0, step):
-        rows = slice(start, min(start + step, N))
-        found = figures(rows)
-        free = allowed if allowed.shape[1] == 1 else allowed[:, rows]
-        found = torch.where(free & found.isfinite(), found, torch.inf)
-        values, order = found.sort(dim=-1, stable=True)  # of equal ones the first
-        take = min(k, M)
-        best[:, rows, :take], index[:, rows, :take] = values[..., :take], order[..., :take]
-        low, at = found.min(1)  # of equal ones any: look again
-        at = torch.where(found == low[:, None], 1, 0).argmax(1)
-        nearest_query = torch.where(low < columns, at + start, nearest_query)
-        columns = torch.minimum(columns, low)
-    index = torch.where(best.isinf(), -1, index)
-    both = torch.zeros(B, N if mutual else 0, dtype=torch.bool, device=device)
-    if mutual and M:
-        first = index[..., 0]
-        back = nearest_query.gather(1, first.clamp(min=0))
-        both = (first >= 0) & (back == torch.arange(N, device=device))
-    return best, index, both
-
-
-def nearest_reference(
-    query: Tensor,
-    reference: Tensor,
-    k: int,
-    metric: int,
-    query_lengths: Tensor | None,
-    reference_lengths: Tensor | None,
-    mask: Tensor | None,
-    mutual: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """State what `nearest` computes, in plain PyTorch: all distances, in float64, sorted."""
-    q, r = query.double(), reference.double()
-
-    def figures(rows: slice) -> Tensor:
-        if metric == _DOT:
-            return -(q[:, rows] @ r.transpose(1, 2))
-        return torch.cdist(q[:, rows], r, compute_mode="donot_use_mm_for_euclid_dist")
-
-    allowed = _allowed(query, reference, query_lengths, reference_lengths, mask)
-    shape = (*query.shape[:2], reference.shape[1])
-    best, index, both = _select(figures, allowed, shape, k, mutual)
-    return (best if metric == _L2 else -best).to(_wide(query.dtype)), index, both
-
-
-def nearest_hamming_reference(
-    query: Tensor,
-    reference: Tensor,
-    k: int,
-    query_lengths: Tensor | None,
-    reference_lengths: Tensor | None,
-    mask: Tensor | None,
-    mutual: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """State the same for packed bits: differing bits are |a| + |b| - 2 a.b."""
-    q, r = (_bits(t) for t in (query, reference))
-
-    def figures(rows: slice) -> Tensor:
-        here = q[:, rows]
-        both = (here @ r.transpose(1, 2)).double()
-        return here.sum(-1)[..., None].double() + r.sum(-1)[:, None].double() - 2 * both
-
-    allowed = _allowed(query, reference, query_lengths, reference_lengths, mask)
-    shape = (*query.shape[:2], reference.shape[1])
-    best, index, both = _select(figures, allowed, shape, k, mutual)
-    return torch.where(best.isinf(), -1, best).int(), index, both
-
-
-def _bits(packed: Tensor) -> Tensor:
-    """Unpack bytes, [..., D] to [..., 8 D] of 0 and 1."""
-    places = torch.arange(8, dtype=torch.uint8, device=packed.device)
-    return ((packed[..., None] >> places) & 1).flatten(-2).float()
 
 
 for _name, _reference in (
@@ -164,7 +65,7 @@ def _(
     mask: Tensor | None,
     mutual: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty(query, k, _wide(query.dtype), mutual)
+    return _empty(query, k, wide(query.dtype), mutual)
 
 
 @torch.library.register_fake("flowmatch::nearest_hamming")  # type: ignore[untyped-decorator]
@@ -206,7 +107,7 @@ def _backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     pairs = reference.gather(1, chosen[..., None].expand(-1, -1, query.shape[-1]))
     pairs = pairs.unflatten(1, (N, k)).to(g.dtype)
     g = torch.where(index < 0, 0, g)[..., None]
-    if ctx.metric == _DOT:
+    if ctx.metric == DOT:
         for_query, for_pairs = g * pairs, g * query[:, :, None]
     else:
         apart = query[:, :, None] - pairs
@@ -227,29 +128,16 @@ _METRICS = ("l2", "cosine", "dot", "hamming")
 
 
 def _check(query: Tensor, reference: Tensor, k: int, metric: str, ratio: float | None) -> None:
-    if metric not in _METRICS:
-        raise ValueError(f"metric must be one of {', '.join(_METRICS)}, got {metric!r}")
-    if (
-        query.dim() not in (2, 3)
-        or query.dim() != reference.dim()
-        or query.shape[-1] != reference.shape[-1]
-        or query.shape[:-2] != reference.shape[:-2]
-    ):
+    names = "query and reference"
+    check_metric(metric, _METRICS)
+    check_vectors(names, query, reference)
+    if metric != "hamming":
+        check_floats(names, query, reference)
+    elif not query.dtype == reference.dtype == torch.uint8:
         raise ValueError(
-            "query and reference must be [B, N, D] and [B, M, D], or [N, D] and [M, D], "
-            f"got {tuple(query.shape)} and {tuple(reference.shape)}"
+            f"{names} must be uint8 (packed bits), got {query.dtype} and {reference.dtype}"
         )
-    wanted = "uint8 (packed bits)" if metric == "hamming" else "the same float type"
-    fits = query.dtype == torch.uint8 if metric == "hamming" else query.is_floating_point()
-    if not fits or query.dtype != reference.dtype:
-        raise ValueError(
-            f"query and reference must be {wanted}, got {query.dtype} and {reference.dtype}"
-        )
-    if query.device != reference.device:
-        raise ValueError(
-            "query and reference must be on the same device, "
-            f"got {query.device} and {reference.device}"
-        )
+    check_devices(names, query, reference)
     if k < 1:
         raise ValueError(f"k must be positive, got {k}")
     if ratio is not None and (metric == "dot" or not 0 < ratio <= 1):
@@ -284,11 +172,11 @@ def _directions(vectors: Tensor, side: int) -> Tensor:
 
     That takes two more dimensions, in which all others are 0.
     """
-    wide = F.pad(vectors.to(_wide(vectors.dtype)), (0, 2))
-    largest = wide.detach().abs().amax(-1, keepdim=True)  # over it, squares are harmless
+    padded = F.pad(vectors.to(wide(vectors.dtype)), (0, 2))
+    largest = padded.detach().abs().amax(-1, keepdim=True)  # over it, squares are harmless
     nothing = largest == 0
-    units = F.normalize(wide / torch.where(nothing, 1, largest), dim=-1)
-    places = torch.arange(wide.shape[-1], device=wide.device)
+    units = F.normalize(padded / torch.where(nothing, 1, largest), dim=-1)
+    places = torch.arange(padded.shape[-1], device=padded.device)
     alone = (places == vectors.shape[-1] + side).to(units.dtype)
     return torch.where(nothing, alone, units)
 
@@ -357,10 +245,10 @@ def nearest(
         distance, index, both = torch.ops.flowmatch.nearest_hamming(q, r, found, *options)
     elif metric == "cosine":
         q, r = _directions(q, 0), _directions(r, 1)
-        chord, index, both = torch.ops.flowmatch.nearest(q, r, found, _L2, *options)
+        chord, index, both = torch.ops.flowmatch.nearest(q, r, found, L2, *options)
         distance = chord.square() / 2  # unlike 1 - product, exactly 0 for equal directions
     else:
-        kind = _L2 if metric == "l2" else _DOT
+        kind = L2 if metric == "l2" else DOT
         distance, index, both = torch.ops.flowmatch.nearest(q, r, found, kind, *options)
     accepted: Tensor | None = None
     if ratio is not None or mutual:

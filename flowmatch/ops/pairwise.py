@@ -8,7 +8,8 @@ from torch import Tensor
 
 from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
-from flowmatch.ops.correlation import _wide
+from flowmatch.ops._checks import check_devices, check_floats, check_metric, check_vectors
+from flowmatch.ops._types import wide
 
 _L2, _DOT = 0, 1
 
@@ -19,7 +20,7 @@ torch.library.define("flowmatch::pairwise_weight", "(Tensor g, Tensor distance) 
 
 def pairwise_reference(x: Tensor, y: Tensor, metric: int) -> Tensor:
     """State what the op computes, in plain PyTorch: distances by differences, a row at a time."""
-    first, second = (t.to(_wide(t.dtype)) for t in (x, y))
+    first, second = (t.to(wide(t.dtype)) for t in (x, y))
     if metric == _DOT:
         return (first @ second.transpose(1, 2)).to(x.dtype)
     out = x.new_empty(*x.shape[:2], y.shape[1])
@@ -91,19 +92,10 @@ _METRICS = ("l2", "cosine", "dot")
 
 
 def _check(x: Tensor, y: Tensor, metric: str, one_type: bool) -> None:
-    if metric not in _METRICS:
-        raise ValueError(f"metric must be one of {', '.join(_METRICS)}, got {metric!r}")
-    fits = x.dim() in (2, 3) and x.dim() == y.dim() and x.shape[-1] == y.shape[-1]
-    if not fits or x.shape[:-2] != y.shape[:-2]:
-        raise ValueError(
-            "x and y must be [B, N, D] and [B, M, D], or [N, D] and [M, D], "
-            f"got {tuple(x.shape)} and {tuple(y.shape)}"
-        )
-    same = x.dtype == y.dtype or not one_type
-    if not (same and x.is_floating_point() and y.is_floating_point()):
-        raise ValueError(f"x and y must have the same float type, got {x.dtype} and {y.dtype}")
-    if x.device != y.device:
-        raise ValueError(f"x and y must be on the same device, got {x.device} and {y.device}")
+    check_metric(metric, _METRICS)
+    check_vectors("x and y", x, y)
+    check_floats("x and y", x, y, one_type)
+    check_devices("x and y", x, y)
 
 
 def pairwise_distance(x: Tensor, y: Tensor, metric: str = "l2") -> Tensor:

@@ -3,14 +3,7 @@
 import numpy as np
 import pytest
 
-from flowmatch.draw import (
-    draw_arrows,
-    error_legend,
-    error_map,
-    flow_legend,
-    flow_to_image,
-    side_by_side,
-)
+from flowmatch.draw import draw_arrows, error_legend, error_map, flow_legend, flow_to_image
 
 # Worked by hand from the table of Baker et al.: 15 steps red to yellow, 6 to green, 4 to cyan,
 # 11 to blue, 13 to magenta, 6 to red; the angle atan2(-v, -u) runs over colours 0 to 54.
@@ -124,21 +117,6 @@ def test_error_map():
     assert error_legend(300, 2.5).shape[1] == 300
 
 
-def test_side_by_side():
-    wide, tall = np.full((20, 40, 3), 10, np.uint8), np.full((40, 20), 200, np.uint8)
-    grid = side_by_side(wide, tall, wide, columns=2)
-    margin = 4
-    assert grid.shape == (2 * 40 + 3 * margin, 80 + 20 + 3 * margin, 3)
-    assert (grid[margin : margin + 40, margin : margin + 80] == 10).all()
-    assert (grid[margin : margin + 40, 2 * margin + 80 : -margin] == 200).all()
-    assert (grid[:margin] == 255).all()
-    assert (grid[-44:, 2 * margin + 80 :] == 255).all()
-    labelled = side_by_side(wide, tall, labels=["estimate", "a much longer label"])
-    assert labelled.shape[0] > 40 + 2 * margin
-    assert labelled[:16].min() < 128
-    assert side_by_side(wide, columns=5).shape == (28, 48, 3)
-
-
 FLOW, IMAGE = np.zeros((4, 4, 2)), np.zeros((4, 4, 3), np.uint8)
 
 
@@ -157,9 +135,6 @@ FLOW, IMAGE = np.zeros((4, 4, 2)), np.zeros((4, 4, 3), np.uint8)
         (lambda: draw_arrows(IMAGE, FLOW, scale=0), "must be positive"),
         (lambda: error_map(FLOW, FLOW[:2]), r"got \[4, 4, 2\] and \[2, 4, 2\]"),
         (lambda: error_map(FLOW, FLOW, max_error=-1), "max_error must be a positive"),
-        (side_by_side, "got 0 pictures"),
-        (lambda: side_by_side(IMAGE, labels=["a", "b"]), "1 pictures, 2 labels"),
-        (lambda: side_by_side(IMAGE, columns=0), "0 columns"),
     ],
 )
 def test_refuses(call, message):

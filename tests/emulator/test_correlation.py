@@ -1,4 +1,4 @@
-"""csrc/cuda/correlation.cu against a float64 reference."""
+"""csrc/cuda/correlation*.cu against a float64 reference."""
 
 import mmap
 

@@ -35,16 +35,6 @@ class Brightness(nn.Module):
         return [change.view(-1, 1, 1, 1).expand(-1, 2, *first.shape[2:])]
 
 
-@pytest.fixture
-def clip(tmp_path):
-    """Six frames, 20 x 24, each ten grey levels brighter."""
-    folder = tmp_path / "clip"
-    folder.mkdir()
-    for i in range(6):
-        write_image(folder / f"frame{i}.png", np.full((20, 24, 3), 10 * i, np.uint8))
-    return folder
-
-
 OPTIONS = SequenceOptions(weights="test")
 
 

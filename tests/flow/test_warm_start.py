@@ -26,15 +26,6 @@ class Counting(nn.Module):
         return [flow if start is None else flow + start.mean(dim=(2, 3), keepdim=True)]
 
 
-@pytest.fixture
-def clip(tmp_path):
-    folder = tmp_path / "clip"
-    folder.mkdir()
-    for i in range(6):
-        write_image(folder / f"frame{i}.png", np.full((20, 24, 3), 10 * i, np.uint8))
-    return folder
-
-
 WARM = SequenceOptions(weights="test", warm_start=True)
 
 

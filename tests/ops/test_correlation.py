@@ -162,7 +162,7 @@ def test_repeatable(device):
         assert torch.equal(once, again)
 
 
-def test_threads_do_not_change_the_bits():
+def test_threads_do_not_change_the_bits(same_with_any_threads):
     f1, f2 = features((2, 40, 19, 37), torch.float32, "cpu")
     g = torch.randn(2, 49, 19, 37)
 
@@ -170,16 +170,7 @@ def test_threads_do_not_change_the_bits():
         grads = [ops.correlation_grad(g, f2, 3, 2, first) for first in (True, False)]
         return (correlation(f1, f2, 3, 2), *grads)
 
-    threads = torch.get_num_threads()
-    try:
-        found = []
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            found.append(results())
-    finally:
-        torch.set_num_threads(threads)
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    same_with_any_threads(results)
 
 
 @settings(max_examples=60, deadline=None)

@@ -143,16 +143,9 @@ def test_meta_device_and_half_types(device):
     assert torch.equal(found, distance_field(points.float(), centres.float(), size=7))
 
 
-def test_threads_and_the_order_of_points_do_not_change_the_bits():
+def test_threads_and_the_order_of_points_do_not_change_the_bits(same_with_any_threads):
     points, centres = cloud((3000, 7, 0, 0))
-    threads, found = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            found.append(distance_field(points[torch.randperm(3000)], centres, size=9))
-    finally:
-        torch.set_num_threads(threads)
-    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    same_with_any_threads(lambda: (distance_field(points[torch.randperm(3000)], centres, size=9),))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -14,7 +14,10 @@ from flowmatch.ops import (
     correlation_lookup_1d,
     correlation_pyramid,
 )
-from flowmatch.ops.lookup import correlation_lookup_grad_reference, correlation_lookup_reference
+from flowmatch.ops.lookup_reference import (
+    correlation_lookup_grad_reference,
+    correlation_lookup_reference,
+)
 
 ops = torch.ops.flowmatch
 
@@ -300,20 +303,12 @@ def test_repeatable(device):
         assert torch.equal(once, again)
 
 
-def test_threads_do_not_change_the_bits():
+def test_threads_do_not_change_the_bits(same_with_any_threads):
     case = (2, 70, (9, 37), (9, 37), 2, 2)
     inputs = problem(case, torch.float32, "cpu")
     g = torch.randn(2, 25, 9, 37)
-    threads, found = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            grads = ops.correlation_lookup_grad(g, *inputs, *window(case))
-            found.append((ops.correlation_lookup(*inputs, *window(case)), *grads))
-    finally:
-        torch.set_num_threads(threads)
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    same_with_any_threads(lambda: (ops.correlation_lookup(*inputs, *window(case)),))
+    same_with_any_threads(lambda: ops.correlation_lookup_grad(g, *inputs, *window(case)))
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowmatch.ops import active_kernel, nearest
-from flowmatch.ops.nearest import nearest_hamming_reference, nearest_reference
+from flowmatch.ops.nearest_reference import nearest_hamming_reference, nearest_reference
 
 ops = torch.ops.flowmatch
 
@@ -336,19 +336,11 @@ def test_not_contiguous(device):
     assert torch.equal(found.index, expected.index)
 
 
-def test_threads_and_repetition_do_not_change_the_bits():
+def test_threads_and_repetition_do_not_change_the_bits(same_with_any_threads):
     query, reference = torch.randn(1, 3000, 24), torch.randn(1, 700, 24)
     bits = [(t[..., :16] * 50).byte() for t in (query, reference)]
-    threads, found = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 3, 3):
-            torch.set_num_threads(count)
-            floats = ops.nearest(query, reference, 3, 0, *NONE, True)
-            found.append((*floats, *ops.nearest_hamming(*bits, 3, *NONE, True)))
-    finally:
-        torch.set_num_threads(threads)
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    same_with_any_threads(lambda: ops.nearest(query, reference, 3, 0, *NONE, True))
+    same_with_any_threads(lambda: ops.nearest_hamming(*bits, 3, *NONE, True))
 
 
 def test_memory_stays_far_below_all_pairs():

@@ -12,13 +12,6 @@ from flowmatch.similarity import losses
 N, D, CLASSES = 9, 4, 3
 
 
-@pytest.fixture
-def batch():
-    generator = torch.Generator().manual_seed(3)
-    labels = torch.tensor([0, 0, 0, 1, 1, 1, 1, 2, 2])
-    return torch.randn(N, D, generator=generator, dtype=torch.float64), labels
-
-
 def units(x):
     return [[v / math.sqrt(sum(w * w for w in row)) for v in row] for row in x.tolist()]
 

@@ -14,13 +14,6 @@ from flowmatch.similarity.tuples import Pairs, Triplets, all_triplets
 N, D, CLASSES = 9, 4, 3
 
 
-@pytest.fixture
-def batch():
-    generator = torch.Generator().manual_seed(3)
-    labels = torch.tensor([0, 0, 0, 1, 1, 1, 1, 2, 2])
-    return torch.randn(N, D, generator=generator, dtype=torch.float64), labels
-
-
 def distance(a, b):
     return math.sqrt(sum((x - y) ** 2 for x, y in zip(a.tolist(), b.tolist(), strict=True)))
 

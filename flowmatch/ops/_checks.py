@@ -1,0 +1,34 @@
+"""What ops refuse, in one wording; `names` are those of the two tensors, "f1 and f2"."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+def check_metric(metric: str, known: Sequence[str]) -> None:
+    """Raise a ValueError unless `metric` is one of the known."""
+    if metric not in known:
+        raise ValueError(f"metric must be one of {', '.join(known)}, got {metric!r}")
+
+
+def check_vectors(names: str, a: Tensor, b: Tensor) -> None:
+    """Raise a ValueError unless these are two sets of vectors of one length, or batches of such."""
+    fits = a.dim() in (2, 3) and a.dim() == b.dim() and a.shape[-1] == b.shape[-1]
+    if not fits or a.shape[:-2] != b.shape[:-2]:
+        raise ValueError(
+            f"{names} must be [B, N, D] and [B, M, D], or [N, D] and [M, D], "
+            f"got {tuple(a.shape)} and {tuple(b.shape)}"
+        )
+
+
+def check_floats(names: str, a: Tensor, b: Tensor, one_type: bool = True) -> None:
+    """Raise a ValueError unless both are floats, and of `one_type` if they must be."""
+    same = a.dtype == b.dtype or not one_type
+    if not (same and a.is_floating_point() and b.is_floating_point()):
+        raise ValueError(f"{names} must have the same float type, got {a.dtype} and {b.dtype}")
+
+
+def check_devices(names: str, a: Tensor, b: Tensor) -> None:
+    """Raise a ValueError unless both are on the same device."""
+    if a.device != b.device:
+        raise ValueError(f"{names} must be on the same device, got {a.device} and {b.device}")
