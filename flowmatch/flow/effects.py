@@ -19,9 +19,10 @@ def expose_moving(rng: Generator, scene: Scene, first: View, second: View) -> tu
         return first.image, second.image
     shutter = rng.uniform(0.15, 0.6)  # share of the time between the frames
     times = np.linspace(-shutter / 2, shutter / 2, SHUTTER_SAMPLES)
+    around = np.delete(times, SHUTTER_SAMPLES // 2)  # which is not always exactly 0
 
     def mean(middle: float, view: View) -> Light:
-        others = [scene.view(middle + float(t)).image for t in times if t]
+        others = [scene.view(middle + float(t)).image for t in around]
         return np.asarray((view.image + sum(others)) / SHUTTER_SAMPLES, np.float32)
 
     return mean(0.0, first), mean(1.0, second)

@@ -78,6 +78,15 @@ def test_moving_things_blur_along_their_motion_and_still_ones_do_not(photo):
     assert sharp[0] is views[0].image
 
 
+def test_moving_blur_keeps_what_stands_still():
+    """For every shutter: the middle of seven times was 1e-17 at some, and counted twice."""
+    scene = Scene((2, 3), (Layer(np.full((4, 4, 3), 100, np.uint8), np.eye(3)),))
+    view = scene.view(0)
+    for seed in range(200):
+        for frame in effects.expose_moving(Always(0.0, seed), scene, view, view):
+            np.testing.assert_allclose(frame, 100, rtol=1e-6)
+
+
 def test_clouds_are_smooth_and_fill_their_range():
     sky = effects.clouds(np.random.default_rng(0), 60, 80)
     assert sky.shape == (60, 80)
