@@ -47,7 +47,7 @@ class Plan:
 
 
 def paint(plan: Plan, backward: bool = False) -> FlowSample:
-    """Make the pair of a plan, by NumPy and OpenCV; `render` does it for batches, by torch.
+    """Make the pair of a plan, by NumPy and OpenCV; `render_plans` does it for batches, by torch.
 
     Args:
         plan: What to paint.

@@ -87,6 +87,23 @@ class SyntheticFlow:
         return float(rng.choice(factors, p=weights / weights.sum()))
 
 
+@dataclass(frozen=True)
+class SyntheticPlans:
+    """The plans of synthetic pairs, which `render.render_plans` paints.
+
+    Attributes:
+        pairs: What there is to be painted; `SyntheticFlow.backward` is not.
+    """
+
+    pairs: SyntheticFlow
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Plan:
+        return self.pairs.plan(index, seeded=True)
+
+
 def random_scene(
     rng: Generator, sources: Sources, size: tuple[int, int], factor: float = 1.0
 ) -> Scene:
