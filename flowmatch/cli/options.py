@@ -47,6 +47,10 @@ CutoutsFolder = Annotated[
     Path | None, typer.Option(help="Folder of PNG objects with alpha.", show_default=False)
 ]
 
+Render = Annotated[
+    str,
+    typer.Option(help="workers: OpenCV paints pairs, one by one; device: torch, whole batches."),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")]
 TrainingPrecision = Annotated[str, typer.Option(help="bfloat16 or float32.")]
 

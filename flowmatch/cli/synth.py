@@ -6,10 +6,21 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from flowmatch.cli.options import CutoutsFolder, Magnification, PhotosFolder, console
+from flowmatch.cli.options import (
+    CutoutsFolder,
+    DeviceName,
+    Magnification,
+    PhotosFolder,
+    Render,
+    console,
+)
+from flowmatch.devices import choose_device
 from flowmatch.draw import flow_to_image, side_by_side
+from flowmatch.flow.packing import pack
+from flowmatch.flow.render import render_plans
 from flowmatch.flow.sources import Sources
 from flowmatch.flow.synthetic import SyntheticFlow
+from flowmatch.flow.train import RENDER
 from flowmatch.io.image import write_image
 from flowmatch.patches.keypoints import MAGNIFICATION
 from flowmatch.patches.synthetic import SyntheticPatches, photos_in
@@ -24,11 +35,19 @@ def synth_flow(
     cutouts: CutoutsFolder = None,
     count: Annotated[int, typer.Option(min=1, help="Pairs on the sheet.")] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Of the pairs.")] = 0,
+    render: Render = "workers",
+    device: DeviceName = None,
 ) -> None:
     """Draw a sheet of pairs: both frames, their flow, and what is occluded (white)."""
+    if render not in RENDER:
+        raise ValueError(f"--render must be one of {', '.join(RENDER)}, got {render!r}")
     pairs = SyntheticFlow(Sources.from_folders(photos, cutouts), seed=seed)
+    samples = (pairs[index] for index in range(count))
+    if render == "device":
+        where, plans = choose_device(device), (pairs.plan(index) for index in range(count))
+        samples = (render_plans(pack([plan]), where).samples()[0] for plan in plans)
     pictures = []
-    for sample in (pairs[index] for index in range(count)):
+    for sample in samples:
         occluded = np.repeat(sample.occluded[..., None] * np.uint8(255), 3, axis=2)
         pictures += [sample.first, sample.second, flow_to_image(sample.flow), occluded]
     write_image(sheet, side_by_side(*pictures, columns=4))

@@ -14,6 +14,7 @@ from flowmatch.cli.options import (
     CutoutsFolder,
     DeviceName,
     PhotosFolder,
+    Render,
     Resume,
     TrainingPrecision,
     console,
@@ -50,6 +51,7 @@ def train_flow_command(
     device: DeviceName = None,
     precision: TrainingPrecision = "bfloat16",
     workers: Annotated[int, typer.Option(min=0, help="Processes that render pairs.")] = 1,
+    render: Render = "workers",
 ) -> None:
     """Train a flow network on synthetic pairs, datasets or a video; stop it any time, --resume.
 
@@ -72,6 +74,7 @@ def train_flow_command(
             device=str(choose_device(device)),
             precision=precision,
             workers=workers,
+            render=render,
             logs=out / "logs" / recipe,
             report=reporter(),
         )

@@ -199,12 +199,11 @@ class Mixture:
     def __len__(self) -> int:
         return min(len(samples) for samples, _ in self.parts)
 
-    def __getitem__(self, index: int) -> FlowSample:
+    def __getitem__(self, index: int) -> Any:
         weights = np.array([weight for _, weight in self.parts], np.float64)
         rng = np.random.default_rng([self.seed, index, 1])
         chosen = int(rng.choice(len(weights), p=weights / weights.sum()))
-        sample: FlowSample = self.parts[chosen][0][index]
-        return sample
+        return self.parts[chosen][0][index]
 
 
 def _vary(augmentation: Augmentation, rng: Generator, *pair: Any) -> FlowSample:

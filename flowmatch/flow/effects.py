@@ -1,4 +1,10 @@
-"""What cameras and weather do to frames: blur, fog, shadow, tone, noise, compression."""
+"""What cameras and weather do to frames: blur, fog, shadow, tone, noise, compression.
+
+What happens is drawn first, as numbers (`draw_effects`), and done to the frames afterwards: here by
+NumPy and OpenCV (`expose_moving`, `degrade`), for whole batches by torch in `develop`.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,111 +15,239 @@ from flowmatch.flow.scene import Scene, View
 Generator = np.random.Generator
 Image = NDArray[np.uint8]
 Light = NDArray[np.float32]  # [H, W, 3], 0..255
+Octaves = tuple[NDArray[np.float32], ...]  # random squares, the next ones finer: see `clouds`
 
 SHUTTER_SAMPLES = 7
+OCTAVES = ((3, 1.0), (6, 0.5), (12, 0.25))  # cells and weight of each
 
 
-def expose_moving(rng: Generator, scene: Scene, first: View, second: View) -> tuple[Light, Light]:
-    """Blur both frames along everything's motion, a seventh of the time; else leave them sharp."""
-    if rng.random() >= 1 / 7:
-        return first.image, second.image
-    shutter = rng.uniform(0.15, 0.6)  # share of the time between the frames
+@dataclass(frozen=True)
+class Fog:
+    """A veil over both frames, that drifts on its own.
+
+    Attributes:
+        octaves: Its clouds.
+        strength: Opacity where they are thickest.
+        colour: RGB, about 0..255.
+        drift: Pixels to the left, from the first frame to the second.
+    """
+
+    octaves: Octaves
+    strength: float
+    colour: NDArray[np.float32]
+    drift: int
+
+
+@dataclass(frozen=True)
+class Shade:
+    """Light that changes smoothly across the frames, and a little from one to the next.
+
+    Attributes:
+        strength: Light lost in the darkest place.
+        common: Clouds over both frames.
+        change: Clouds over the second.
+    """
+
+    strength: float
+    common: Octaves
+    change: Octaves
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """One frame's own tone and noise.
+
+    Attributes:
+        contrast: About the middle gray.
+        brightness: Added to all channels.
+        grain: Standard normal noise ``[H, W, 3]``, or the seed of a generator that makes it.
+    """
+
+    contrast: float
+    brightness: float
+    grain: NDArray[np.float32] | int
+
+
+@dataclass(frozen=True)
+class Film:
+    """One camera's tone and noise.
+
+    Attributes:
+        gamma: Exponent of the tone.
+        colour: Factor of each channel.
+        sigma: Standard deviation of the noise.
+        exposures: Of the first frame and of the second.
+    """
+
+    gamma: float
+    colour: NDArray[np.float64]
+    sigma: np.float32
+    exposures: tuple[Exposure, Exposure]
+
+    def table(self, frame: int) -> NDArray[np.float32]:
+        """Return what becomes of the levels 0..255 in the first frame or the second, [256, 3]."""
+        own = self.exposures[frame]
+        levels = (np.arange(256)[:, None] / 255) ** self.gamma * 255 * self.colour
+        return ((levels - 128) * own.contrast + 128 + own.brightness).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Effects:
+    """All that happens to a pair of frames; None is what does not.
+
+    Attributes:
+        shutter: Share of the time between the frames for which it is open.
+        fog: The air.
+        shade: The light.
+        defocus: Standard deviation of the blur of the first frame and of the second, pixels.
+        film: Tone and noise.
+        quality: Of a JPEG file.
+    """
+
+    shutter: float | None
+    fog: Fog | None
+    shade: Shade | None
+    defocus: tuple[float, float] | None
+    film: Film
+    quality: int | None
+
+
+def draw_effects(rng: Generator, size: tuple[int, int], seeded: bool = False) -> Effects:
+    """Draw one scene's air, one camera's optics, and for each frame a little of its own.
+
+    Args:
+        rng: The only source of chance.
+        size: Height and width of the frames.
+        seeded: Leave the noise to another generator: draw a seed for each frame.
+    """
+    return Effects(
+        shutter=rng.uniform(0.15, 0.6) if rng.random() < 1 / 7 else None,
+        fog=_draw_fog(rng) if rng.random() < 0.1 else None,
+        shade=_draw_shade(rng) if rng.random() < 0.2 else None,
+        defocus=_draw_defocus(rng) if rng.random() < 0.3 else None,
+        film=_draw_film(rng, size, seeded),
+        quality=int(rng.integers(30, 95)) if rng.random() < 0.15 else None,
+    )
+
+
+def shutter_times(shutter: float) -> NDArray[np.float64]:
+    """Return when a frame is seen beside its own time, for as long as the shutter is open."""
     times = np.linspace(-shutter / 2, shutter / 2, SHUTTER_SAMPLES)
+    return np.delete(times, SHUTTER_SAMPLES // 2)  # which is not always exactly 0
+
+
+def expose_moving(
+    scene: Scene, shutter: float | None, first: View, second: View
+) -> tuple[Light, Light]:
+    """Blur both frames along everything's motion, if there is a shutter; else leave them sharp."""
+    if shutter is None:
+        return first.image, second.image
+    around = shutter_times(shutter)
 
     def mean(middle: float, view: View) -> Light:
-        others = [scene.view(middle + float(t)).image for t in times if t]
+        others = [scene.view(middle + float(t)).image for t in around]
         return np.asarray((view.image + sum(others)) / SHUTTER_SAMPLES, np.float32)
 
     return mean(0.0, first), mean(1.0, second)
 
 
-def degrade(rng: Generator, first: Light, second: Light) -> tuple[Image, Image]:
-    """Give both frames one scene's air and one camera's optics, and each a little of its own.
+def degrade(effects: Effects, first: Light, second: Light) -> tuple[Image, Image]:
+    """Do to both frames what was drawn for them; their motion blur is `expose_moving`.
 
     Args:
-        rng: The only source of chance.
+        effects: What was drawn for frames of this size.
         first: Frame as the scene paints it, ``[H, W, 3]``, 0..255.
         second: The later one.
 
     Returns:
         What a camera stores of them, uint8.
     """
-    first, second = _fog(rng, first, second)
-    first, second = _shade(rng, first, second)
-    first, second = _defocus(rng, first, second)
-    one, two = _develop(rng, first, second)
-    if rng.random() < 0.15:
-        quality = int(rng.integers(30, 95))
-        one, two = _compress(one, quality), _compress(two, quality)
+    if effects.fog:
+        first, second = _cover(effects.fog, first, second)
+    if effects.shade:
+        first, second = _light(effects.shade, first, second)
+    if effects.defocus:
+        blur, other = effects.defocus
+        first = np.asarray(cv2.GaussianBlur(first, (0, 0), blur), np.float32)
+        second = np.asarray(cv2.GaussianBlur(second, (0, 0), other), np.float32)
+    one, two = (_develop(effects.film, frame, light) for frame, light in enumerate((first, second)))
+    if effects.quality:
+        one, two = _compress(one, effects.quality), _compress(two, effects.quality)
     return one, two
 
 
-def clouds(rng: Generator, height: int, width: int) -> NDArray[np.float32]:
+def draw_clouds(rng: Generator) -> Octaves:
+    """Draw what `clouds` are made of."""
+    return tuple(rng.random((cells, cells), dtype=np.float32) for cells, _ in OCTAVES)
+
+
+def clouds(octaves: Octaves, height: int, width: int) -> NDArray[np.float32]:
     """Return smooth noise in 0..1, ``[height, width]``, a few blobs across."""
     total = np.zeros((height, width), np.float32)
-    for cells, weight in ((3, 1.0), (6, 0.5), (12, 0.25)):
-        octave = rng.random((cells, cells), dtype=np.float32)
+    for octave, (_, weight) in zip(octaves, OCTAVES, strict=True):
         total += weight * cv2.resize(octave, (width, height), interpolation=cv2.INTER_CUBIC)
     low, high = float(total.min()), float(total.max())
     return (total - low) / max(high - low, 1e-6)
 
 
-def _fog(rng: Generator, first: Light, second: Light) -> tuple[Light, Light]:
-    """Lay a veil over both frames that drifts on its own, a tenth of the time."""
-    if rng.random() >= 0.1:
-        return first, second
-    H, W = first.shape[:2]
+def _draw_fog(rng: Generator) -> Fog:
     drift = int(rng.integers(0, 9))
-    veil = clouds(rng, H, W + drift) * rng.uniform(0.2, 0.7)
+    octaves, strength = draw_clouds(rng), rng.uniform(0.2, 0.7)
     colour = np.float32(rng.uniform(120, 255)) + rng.normal(size=3).astype(np.float32) * 8
-
-    def cover(image: Light, veil: NDArray[np.float32]) -> Light:
-        return np.asarray(image + veil[..., None] * (colour - image), np.float32)
-
-    return cover(first, veil[:, :W]), cover(second, veil[:, drift:])
+    return Fog(octaves, strength, colour, drift)
 
 
-def _shade(rng: Generator, first: Light, second: Light) -> tuple[Light, Light]:
-    """Change the light from one frame to the next, smoothly, a fifth of the time."""
-    if rng.random() >= 0.2:
-        return first, second
-    H, W = first.shape[:2]
-    strength = rng.uniform(0.1, 0.5)
-    common = 1 - strength * clouds(rng, H, W)
-    change = 1 + 0.4 * strength * (clouds(rng, H, W) - 0.5)
-    return first * common[..., None], second * (common * change)[..., None]
+def _draw_shade(rng: Generator) -> Shade:
+    return Shade(rng.uniform(0.1, 0.5), draw_clouds(rng), draw_clouds(rng))
 
 
-def _defocus(rng: Generator, first: Light, second: Light) -> tuple[Light, Light]:
-    """Blur both frames, rarely one more than the other."""
-    if rng.random() >= 0.3:
-        return first, second
+def _draw_defocus(rng: Generator) -> tuple[float, float]:
     blur = rng.uniform(0.3, 1.5)
-    other = blur * (rng.uniform(0.7, 1.4) if rng.random() < 0.2 else 1.0)
-    return (
-        np.asarray(cv2.GaussianBlur(first, (0, 0), blur), np.float32),
-        np.asarray(cv2.GaussianBlur(second, (0, 0), other), np.float32),
-    )
+    return blur, blur * (rng.uniform(0.7, 1.4) if rng.random() < 0.2 else 1.0)  # rarely unlike
 
 
-def _develop(rng: Generator, first: Light, second: Light) -> tuple[Image, Image]:
-    """Apply one camera's tone and noise; each frame's exposure differs a little."""
+def _draw_film(rng: Generator, size: tuple[int, int], seeded: bool) -> Film:
     gamma, contrast = np.exp(rng.normal(size=2) * 0.2)
     brightness, colour = rng.normal() * 15, np.exp(rng.normal(size=3) * 0.1)
     sigma = np.float32(abs(rng.normal()) * 4)
     unlike = 3.0 if rng.random() < 0.15 else 1.0  # an exposure that adapts
 
-    def develop(image: Light) -> Image:
+    def expose() -> Exposure:
         own_contrast = contrast * np.exp(rng.normal() * 0.03 * unlike)
         own_brightness = brightness + rng.normal() * 3 * unlike
-        # Tone as a table of 256 entries for each channel: a power for each pixel is slow.
-        levels = (np.arange(256)[:, None] / 255) ** gamma * 255 * colour
-        table = ((levels - 128) * own_contrast + 128 + own_brightness).astype(np.float32)
-        toned = cv2.LUT(np.rint(image).clip(0, 255).astype(np.uint8), table[None])
-        noise = sigma * rng.standard_normal(image.shape, dtype=np.float32)
-        return (toned + noise).clip(0, 255).astype(np.uint8)
+        if seeded:
+            return Exposure(own_contrast, own_brightness, int(rng.integers(2**63)))
+        grain = rng.standard_normal((*size, 3), dtype=np.float32)
+        return Exposure(own_contrast, own_brightness, grain)
 
-    return develop(first), develop(second)
+    return Film(gamma, colour, sigma, (expose(), expose()))
+
+
+def _cover(fog: Fog, first: Light, second: Light) -> tuple[Light, Light]:
+    H, W = first.shape[:2]
+    veil = clouds(fog.octaves, H, W + fog.drift) * fog.strength
+
+    def cover(image: Light, veil: NDArray[np.float32]) -> Light:
+        return np.asarray(image + veil[..., None] * (fog.colour - image), np.float32)
+
+    return cover(first, veil[:, :W]), cover(second, veil[:, fog.drift :])
+
+
+def _light(shade: Shade, first: Light, second: Light) -> tuple[Light, Light]:
+    H, W = first.shape[:2]
+    common = 1 - shade.strength * clouds(shade.common, H, W)
+    change = 1 + 0.4 * shade.strength * (clouds(shade.change, H, W) - 0.5)
+    return first * common[..., None], second * (common * change)[..., None]
+
+
+def _develop(film: Film, frame: int, image: Light) -> Image:
+    # Tone as a table of 256 entries for each channel: a power for each pixel is slow.
+    table = film.table(frame)
+    toned = cv2.LUT(np.rint(image).clip(0, 255).astype(np.uint8), table[None])
+    grain = film.exposures[frame].grain
+    if isinstance(grain, int):
+        grain = np.random.default_rng(grain).standard_normal(image.shape, dtype=np.float32)
+    return (toned + film.sigma * grain).clip(0, 255).astype(np.uint8)
 
 
 def _compress(image: Image, quality: int) -> Image:

@@ -151,7 +151,7 @@ class Scene:
         owner = np.zeros((H, W), np.int16)
         for index, layer in enumerate(self.layers):
             pose = self.pose(index, time)
-            x0, y0, x1, y1 = (0, 0, W, H) if layer.alpha is None else _bounds(layer, pose, H, W)
+            x0, y0, x1, y1 = bounds(layer, pose, H, W)
             if x1 <= x0 or y1 <= y0:
                 continue
             paint = _painter(layer, pose, (x0, y0, x1, y1), time)
@@ -233,8 +233,10 @@ def _painter(
     )
 
 
-def _bounds(layer: Layer, pose: Matrix, H: int, W: int) -> tuple[int, int, int, int]:
+def bounds(layer: Layer, pose: Matrix, H: int, W: int) -> tuple[int, int, int, int]:
     """Return the part of the frame a layer can touch: x0, y0, x1, y1."""
+    if layer.alpha is None:
+        return 0, 0, W, H
     h, w = layer.texture.shape[:2]
     corners = pose @ np.array([[-1, w, w, -1], [-1, -1, h, h], [1, 1, 1, 1]], np.float64)
     if (corners[2] <= 1e-3).any():  # reaches behind the camera: be safe, paint everywhere

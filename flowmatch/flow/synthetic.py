@@ -5,14 +5,14 @@ After the 2-D generators of Dosovitskiy et al. (FlyingChairs, ICCV 2015, section
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.flow import textures
-from flowmatch.flow.effects import degrade, expose_moving
+from flowmatch.flow.effects import draw_effects
+from flowmatch.flow.plan import Plan, draw_flip, paint
 from flowmatch.flow.rooms import (
     Box,
     Drive,
@@ -62,20 +62,46 @@ class SyntheticFlow:
         return self.length
 
     def __getitem__(self, index: int) -> FlowSample:
+        return paint(self.plan(index), self.backward)
+
+    def plan(self, index: int, seeded: bool = False) -> Plan:
+        """Draw item `index`, and paint nothing yet.
+
+        Args:
+            index: Of the item.
+            seeded: Leave the noise to whoever paints. That is faster; noise, compression and
+                mirroring are then not those of the item, but drawn just so.
+
+        Raises:
+            IndexError: There is no such item.
+        """
         if not 0 <= index < self.length:
             raise IndexError(f"index must be below {self.length}, got {index}")
         rng = np.random.default_rng([self.seed, index])
         draw = random_room if rng.random() < self.rooms else random_scene
         scene = draw(rng, self.sources, self.size, self._factor(rng))
-        first, second = scene.view(0), scene.view(1)
-        flow, occluded = scene.flow(first, 0, 1, seen=second)
-        one, two = degrade(rng, *expose_moving(rng, scene, first, second))
-        back = scene.flow(second, 1, 0, seen=first) if self.backward else (None, None)
-        return flip(rng, FlowSample(one, two, flow, occluded, *back))
+        return Plan(scene, draw_effects(rng, self.size, seeded), draw_flip(rng))
 
     def _factor(self, rng: Generator) -> float:
         factors, weights = np.array(self.motion, np.float64).T
         return float(rng.choice(factors, p=weights / weights.sum()))
+
+
+@dataclass(frozen=True)
+class SyntheticPlans:
+    """The plans of synthetic pairs, which `render.render_plans` paints.
+
+    Attributes:
+        pairs: What there is to be painted; `SyntheticFlow.backward` is not.
+    """
+
+    pairs: SyntheticFlow
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Plan:
+        return self.pairs.plan(index, seeded=True)
 
 
 def random_scene(
@@ -229,26 +255,6 @@ def foreground(
     turn: Matrix = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
     place = shift(*centre) @ turn @ shift(-w / 2, -h / 2)
     return Layer(colours, place, motion, alpha, random_bend(rng, centre, pixels, factor))
-
-
-def flip(rng: Generator, sample: FlowSample) -> FlowSample:
-    """Mirror a sample, left to right, top to bottom, or not, and shuffle its colours sometimes."""
-    across, down = rng.random() < 0.5, rng.random() < 0.5
-    order = rng.permutation(3) if rng.random() < 0.3 else np.arange(3)
-    place = (slice(None, None, -1 if down else 1), slice(None, None, -1 if across else 1))
-    sign = np.array([-1 if across else 1, -1 if down else 1], np.float32)
-
-    def turned(name: str, part: Any) -> Any:
-        if part is None:
-            return None
-        part = part[place]
-        if name in ("first", "second"):
-            part = part[..., order]
-        if name in ("flow", "backward"):
-            part = part * sign
-        return np.ascontiguousarray(part)
-
-    return FlowSample(**{name: turned(name, part) for name, part in sample._asdict().items()})
 
 
 def _cut(rng: Generator, picture: Image, size: int) -> tuple[Image, Image]:

@@ -19,13 +19,18 @@ from flowmatch.flow.losses import LOSSES, Loss, matching_loss
 from flowmatch.flow.networks import MODELS
 from flowmatch.flow.networks.flownet import Volume
 from flowmatch.flow.networks.norms import with_norms, without_norms
+from flowmatch.flow.packing import PackedPlans, pack
+from flowmatch.flow.plan import Plan
 from flowmatch.flow.recipes import VIDEO, FlowRecipe
+from flowmatch.flow.render import render_plans
 from flowmatch.flow.scene import FlowSample
 from flowmatch.flow.sources import Sources
-from flowmatch.flow.synthetic import SyntheticFlow
+from flowmatch.flow.synthetic import SyntheticFlow, SyntheticPlans
 from flowmatch.flow.unsupervised import unsupervised_loss
 from flowmatch.training import Progress
 from flowmatch.training.weights import begin_with
+
+RENDER = ("workers", "device")
 
 
 def train_flow(
@@ -40,6 +45,7 @@ def train_flow(
     device: str = "cpu",
     precision: str = "bfloat16",
     workers: int = 1,
+    render: str = "workers",
     logs: Path | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> nn.Module:
@@ -57,6 +63,9 @@ def train_flow(
         device: Where to train.
         precision: Type of the convolutions, as in `flowmatch.training.train`.
         workers: Processes that render or read pairs.
+        render: Who paints synthetic pairs: the ``"workers"``, or the training ``"device"``, whole
+            batches at once, so that workers only draw what there is to be seen. Pairs are then
+            cheap, and each is used once, whatever `FlowRecipe.reuse` says.
         logs: Folder for TensorBoard; None writes none.
         report: Called after every step.
 
@@ -65,10 +74,10 @@ def train_flow(
 
     Raises:
         TrainingDiverged: The loss is no longer a number.
-        ValueError: `checkpoint` belongs to another run, `start` to another network, or what the
-            recipe learns from is missing.
+        ValueError: `checkpoint` belongs to another run, `start` to another network, what the
+            recipe learns from is missing, or there is nothing to `render` so.
     """
-    samples = find_samples(recipe, sources, data or {}, video)
+    samples = find_samples(recipe, sources, data or {}, video, render)
     torch.manual_seed(recipe.seed)
     model = MODELS[recipe.model](**recipe.arguments)
     begin_with(model, start, recipe.model)
@@ -77,17 +86,20 @@ def train_flow(
             raise ValueError("this recipe begins with a new network: it takes no weights to start")
         model = with_norms(model)
     compare: Callable[..., tuple[Tensor, dict[str, float]]] = unsupervised_loss
+    on_device = render == "device"
     with _matching(model, recipe) as matching:
         if recipe.loss != VIDEO:
             compare = partial(flow_loss, loss=LOSSES[recipe.loss], matching=matching)
         trained = training.train(
             model,
             samples,
-            collate,
+            collate_plans if on_device else collate,
             partial(compare, weights=recipe.loss_weights),
             recipe.schedule,
             checkpoint=checkpoint,
-            run=asdict(recipe),
+            # Pairs are others then; runs of workers are called what they always were.
+            run=asdict(recipe) | ({"render": render} if on_device else {}),
+            prepare=render_batch if on_device else training.to_device,
             resume=resume,
             workers=workers,
             device=device,
@@ -115,14 +127,24 @@ def _matching(model: nn.Module, recipe: FlowRecipe) -> Iterator[Callable[[Tensor
 
 
 def find_samples(
-    recipe: FlowRecipe, sources: Sources, data: Mapping[str, Path], video: str | Path | None
+    recipe: FlowRecipe,
+    sources: Sources,
+    data: Mapping[str, Path],
+    video: str | Path | None,
+    render: str = "workers",
 ) -> training.Samples:
     """Return what a recipe learns from; everything is checked before the first step.
+
+    With `render` ``"device"``, synthetic pairs are plans.
 
     Raises:
         ValueError: Something that the recipe needs is missing, or is given and not used.
         FileNotFoundError: A folder is missing.
     """
+    if render not in RENDER:
+        raise ValueError(f"render must be one of {', '.join(RENDER)}, got {render!r}")
+    if render == "device" and (recipe.mix or recipe.loss == VIDEO):
+        raise ValueError("this recipe learns from no synthetic pairs: a device has none to render")
     if recipe.loss == VIDEO:
         if video is None or data:
             raise ValueError("this recipe learns from a video alone: give --video, and no --data")
@@ -142,15 +164,17 @@ def find_samples(
                 f"got {', '.join(real) or 'none'}"
             )
         return Mixture([(real[name], often) for name, often in recipe.mix], recipe.seed)
-    synthetic = _synthetic(recipe, sources)
+    synthetic = _synthetic(recipe, sources, render)
     if not real:
         return synthetic
     shares = [(pairs, 0.5 / len(real)) for pairs in real.values()]
     return Mixture([(synthetic, 0.5), *shares], recipe.seed)
 
 
-def _synthetic(recipe: FlowRecipe, sources: Sources) -> training.Samples:
+def _synthetic(recipe: FlowRecipe, sources: Sources, render: str) -> training.Samples:
     rendered = SyntheticFlow(sources, recipe.size, recipe.motion, seed=recipe.seed)
+    if render == "device":
+        return SyntheticPlans(rendered)
     if recipe.reuse == 1:
         return rendered
     # Any way up, and no boxes: rendered pairs are occluded already. Flow keeps its range.
@@ -164,6 +188,24 @@ def collate(samples: Sequence[FlowSample]) -> list[Tensor]:
         torch.from_numpy(np.stack([getattr(sample, part) for sample in samples])).movedim(-1, 1)
         for part in ("first", "second", "flow")
     ]
+
+
+def collate_plans(samples: Sequence[Plan | FlowSample]) -> tuple[PackedPlans | None, list[Tensor]]:
+    """Make a batch of what is to be painted, and of what is a pair already (`collate`)."""
+    plans = [sample for sample in samples if isinstance(sample, Plan)]
+    pairs = [sample for sample in samples if isinstance(sample, FlowSample)]
+    return pack(plans) if plans else None, collate(pairs) if pairs else []
+
+
+def render_batch(
+    batch: tuple[PackedPlans | None, list[Tensor]], device: torch.device
+) -> list[Tensor]:
+    """Paint what is to be painted; return all as `collate` does, on the device."""
+    packed, pairs = batch
+    parts = [[part.to(device) for part in pairs]] if pairs else []
+    if packed is not None:
+        parts.append(list(render_plans(packed, device)[:3]))
+    return [torch.cat(part) for part in zip(*parts, strict=True)]
 
 
 def flow_loss(

@@ -1,7 +1,14 @@
 """One training loop for every task."""
 
 from flowmatch.training.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
-from flowmatch.training.loop import Progress, Samples, TrainingDiverged, is_first_process, train
+from flowmatch.training.loop import (
+    Progress,
+    Samples,
+    TrainingDiverged,
+    is_first_process,
+    to_device,
+    train,
+)
 from flowmatch.training.schedule import Schedule
 
 __all__ = [
@@ -14,5 +21,6 @@ __all__ = [
     "is_first_process",
     "load_checkpoint",
     "save_checkpoint",
+    "to_device",
     "train",
 ]

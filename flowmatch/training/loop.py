@@ -69,6 +69,11 @@ class _Order:
             yield [(step * batch + k) % self.length for k in mine]
 
 
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Send the tensors of a batch to a device."""
+    return [part.to(device, non_blocking=True) for part in batch]
+
+
 def train(
     model: nn.Module,
     samples: Samples,
@@ -83,6 +88,7 @@ def train(
     workers: int = 1,
     device: str = "cpu",
     precision: str = "bfloat16",
+    prepare: Callable[[Batch, torch.device], Batch] = to_device,
     logs: Path | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> nn.Module:
@@ -96,7 +102,7 @@ def train(
     Args:
         model: What is trained.
         samples: What it is trained on; rendered or read by `workers` other processes.
-        collate: Makes a batch of tensors from a list of samples.
+        collate: Makes a batch of tensors from a list of samples, in the process that made them.
         loss: Gives the loss of a batch, and numbers worth reporting.
         schedule: Steps, batch size, learning rate.
         checkpoint: File that the state is written to every `every` steps and at the end.
@@ -106,6 +112,7 @@ def train(
         workers: Processes that make samples, for each that trains; 0 makes them in this one.
         device: Where to train; with several processes, only ``"cpu"`` or not matters.
         precision: ``"bfloat16"`` or ``"float32"``: the type of the convolutions.
+        prepare: Makes of a batch what the loss is given, in this process and on its device.
         logs: Folder for TensorBoard's event files; None writes none.
         report: Called after every step, by the first process.
 
@@ -141,7 +148,7 @@ def train(
             rate = schedule.rate_at(step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            batch = [part.to(accelerator.device, non_blocking=True) for part in batch]
+            batch = prepare(batch, accelerator.device)
             value, metrics = loss(wrapped, batch)
             _check_finite(accelerator, value, step, batch, checkpoint)
             stepper.zero_grad()

@@ -201,21 +201,30 @@ def test_weights_of_a_stack(tmp_path, photo, monkeypatch, capsys):
 
 
 def test_synth_sheet(tmp_path):
-    sheet = tmp_path / "sheet.png"
-    assert main(["synth", "flow", "--sheet", str(sheet), "--count", "2"]) == 0
-    height, width, _ = read_image(sheet).shape
+    """The device paints the same pairs."""
+    words = ["synth", "flow", "--count", "2", "--sheet"]
+    assert main([*words, str(tmp_path / "a.png")]) == 0
+    assert main([*words, str(tmp_path / "b.png"), "--render", "device", "--device", "cpu"]) == 0
+    one, other = (read_image(tmp_path / name) for name in ("a.png", "b.png"))
+    height, width, _ = one.shape
     assert height > 2 * 192
     assert width > 4 * 256
+    assert np.abs(one.astype(int) - other).mean() < 1
+    assert main([*words, str(tmp_path / "c.png"), "--render", "gpu"]) == 2
 
 
-def test_train_stops_and_resumes(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("workers", "render"), [("0", "workers"), ("0", "device"), ("1", "device")]
+)
+def test_train_stops_and_resumes(workers, render, tmp_path, monkeypatch, capsys):
     from flowmatch.flow import load
     from flowmatch.flow.recipes import RECIPES
     from flowmatch.training import Schedule
 
     tiny = replace(RECIPES["pyramid-small"], schedule=Schedule(2, batch=1), size=(64, 64))
     monkeypatch.setitem(RECIPES, "tiny", tiny)
-    words = ["train", "flow", "--recipe", "tiny", "--out", str(tmp_path), "--workers", "0"]
+    words = ["train", "flow", "--recipe", "tiny", "--out", str(tmp_path)]
+    words += ["--workers", workers, "--render", render]
     assert main(words) == 0
     assert "step 2/2" in capsys.readouterr().err
     assert type(load(weights=tmp_path / "tiny.safetensors")).__name__ == "PyramidNet"

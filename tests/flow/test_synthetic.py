@@ -1,12 +1,15 @@
 """Random pairs: repeatable, true, and drawn from what was given."""
 
+import pickle
+
 import numpy as np
 import pytest
 
 from flowmatch.flow import synthetic, textures
+from flowmatch.flow.plan import draw_flip, flip, paint
 from flowmatch.flow.scene import FlowSample
 from flowmatch.flow.sources import Sources
-from flowmatch.flow.synthetic import SyntheticFlow, flip, random_scene
+from flowmatch.flow.synthetic import SyntheticFlow, random_scene
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +25,30 @@ def test_repeats_by_seed(sources):
         assert np.array_equal(a, b)
     other = SyntheticFlow(sources, (64, 96), seed=4)[5]
     assert not np.array_equal(one.first, other.first)
+
+
+def test_items_stay_what_they_are():
+    """Of procedure alone: what is drawn, and in which order, is part of what weights come from."""
+    pairs = SyntheticFlow(size=(64, 96), seed=7)
+    found = [
+        [sample.first.mean(), sample.second.mean(), np.abs(sample.flow).mean(),
+         100 * sample.occluded.mean()]
+        for sample in (pairs[i] for i in (0, 1, 3, 5))
+    ]  # fmt: skip
+    expected = [
+        [128.0249, 129.9839, 11.8602, 36.3118],
+        [110.2723, 112.0142, 0.6928, 0.9766],
+        [93.1568, 129.3460, 10.6968, 29.8014],
+        [83.0862, 83.9608, 3.9058, 6.3639],
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=0.05)
+
+
+def test_an_item_is_its_plan_painted(sources):
+    pairs = SyntheticFlow(sources, (64, 96), seed=3)
+    plan = pickle.loads(pickle.dumps(pairs.plan(5)))
+    for a, b in zip(pairs[5][:4], paint(plan)[:4], strict=True):
+        assert np.array_equal(a, b)
 
 
 def test_shapes_and_types():
@@ -64,7 +91,9 @@ def test_flip_keeps_flow_true():
     first = rng.integers(0, 256, (4, 6, 3), np.uint8)
     seen = set()
     for _ in range(40):
-        _, _, flipped, *_ = flip(rng, FlowSample(first, first, flow, np.zeros((4, 6), bool)))
+        _, _, flipped, *_ = flip(
+            draw_flip(rng), FlowSample(first, first, flow, np.zeros((4, 6), bool))
+        )
         for name, expected in {
             "as it was": flow,
             "left-right": flow[:, ::-1] * [-1, 1],

@@ -1,17 +1,28 @@
 """Training flow networks: the recipes, and that a few steps lower the loss."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from flowmatch import training
 from flowmatch.flow.losses import LOSSES
 from flowmatch.flow.networks import MODELS
+from flowmatch.flow.plan import Plan
 from flowmatch.flow.recipes import RECIPES, VIDEO
+from flowmatch.flow.scene import FlowSample
 from flowmatch.flow.sources import Sources
 from flowmatch.flow.synthetic import SyntheticFlow
-from flowmatch.flow.train import collate, find_samples, flow_loss, train_flow
+from flowmatch.flow.train import (
+    collate,
+    collate_plans,
+    find_samples,
+    flow_loss,
+    render_batch,
+    train_flow,
+)
 from flowmatch.io import write_flow, write_image
 from flowmatch.training import Schedule
 
@@ -89,6 +100,50 @@ def test_learns_from_a_video(tmp_path, photo):
     )  # fmt: skip
     assert all(p.isfinite().all() for p in model.parameters())
     assert [set(p.metrics) for p in seen] == [{"loss", "smoothness", "occluded"}] * 2
+
+
+def test_synthetic_pairs_are_plans_where_the_device_paints(pairs):
+    """Real ones are mixed in as they are, and whatever is slow to paint is used once."""
+    recipe = small("pyramid-small", reuse=3)
+    samples = find_samples(recipe, Sources(), {"mine": pairs}, None, "device")
+    found = [samples[i] for i in range(6)]
+    assert {type(sample) for sample in found} == {Plan, FlowSample}
+    first, second, flow = render_batch(collate_plans(found), torch.device("cpu"))
+    assert first.shape == second.shape == (6, 3, 64, 64)
+    assert first.dtype == torch.uint8
+    real = sum(isinstance(sample, FlowSample) for sample in found)
+    assert (flow.flatten(1).abs().amax(1) > 250).sum() == real
+    for some in (found[:real], [s for s in found if isinstance(s, FlowSample)]):
+        assert len(render_batch(collate_plans(some), torch.device("cpu"))[2]) == real
+
+
+def test_where_to_render_is_checked():
+    with pytest.raises(ValueError, match="render must be one of workers, device, got 'gpu'"):
+        find_samples(RECIPES["pyramid-small"], Sources(), {}, None, "gpu")
+    for name in ("pyramid-video", "flownets-long"):
+        with pytest.raises(ValueError, match="no synthetic pairs: a device has none to render"):
+            find_samples(RECIPES[name], Sources(), {}, None, "device")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resumes_to_the_same_bits_where_the_device_paints(tmp_path, workers, device, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def stop_at_1(progress):
+        raise Stop
+
+    monkeypatch.setattr(training, "train", partial(training.train, every=1))
+    recipe = small("pyramid-small")
+    settings = {"workers": workers, "render": "device", "device": device}
+    whole = train_flow(recipe, Sources(), tmp_path / "a.pt", **settings)
+    with pytest.raises(Stop):
+        train_flow(recipe, Sources(), tmp_path / "b.pt", report=stop_at_1, **settings)
+    resumed = train_flow(recipe, Sources(), tmp_path / "b.pt", resume=True, **settings)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(ValueError, match="belongs to another run"):
+        train_flow(recipe, Sources(), tmp_path / "b.pt", resume=True, workers=0)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,30 @@ def test_resumes_to_the_same_bits(tmp_path):
         assert torch.equal(a, b)
 
 
+def test_batches_are_prepared_where_they_are_used(tmp_path):
+    """What workers send is anything; what is learnt from, and kept if it diverges, is prepared."""
+
+    def prepare(batch, device):
+        assert device == torch.device("cpu")
+        return collate(batch)
+
+    whole = fit(tmp_path / "whole.pt")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+    settings = {"run": {}, "workers": 0, "precision": "float32", "prepare": prepare}
+    schedule = Schedule(40, batch=8, learning_rate=0.05, weight_decay=0.0, average=0.9)
+    train(model, Line(), list, squared, schedule, checkpoint=tmp_path / "c.pt", **settings)
+    for a, b in zip(whole.parameters(), model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(TrainingDiverged):
+        train(
+            model, Line(), list, lambda m, b: (m(b[0]).sum() * torch.nan, {}), schedule,
+            checkpoint=tmp_path / "d.pt", **settings,
+        )  # fmt: skip
+    batch = torch.load(tmp_path / "d.batch.pt", weights_only=True)
+    assert [part.shape for part in batch] == [(8, 1), (8, 1)]
+
+
 def test_resume_of_a_finished_run_changes_nothing(tmp_path):
     first = fit(tmp_path / "c.pt")
     again = fit(tmp_path / "c.pt", resume=True)
