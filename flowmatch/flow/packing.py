@@ -91,12 +91,11 @@ def pack(plans: Sequence[Plan]) -> PackedPlans:
     ]
     found.sort(key=lambda rectangle: rectangle.sort)
     depth = max(len(plan.scene.layers) for plan in plans)
-    motions = np.tile(np.eye(3), (len(plans), depth, 1, 1))
+    ends = np.tile(np.eye(3), (2, len(plans), depth, 1, 1))  # poses in the first and second frame
     layer_bends = np.tile(_bend_row(None, 1), (len(plans), depth, 1, 1))
     for b, plan in enumerate(plans):
         for index, layer in enumerate(plan.scene.layers):
-            start, stop = plan.scene.pose(index, 0), plan.scene.pose(index, 1)
-            motions[b, index] = stop @ np.linalg.inv(start)
+            ends[:, b, index] = [plan.scene.pose(index, time) for time in (0, 1)]
             layer_bends[b, index] = _bend_row(layer.bend, 1)
     return PackedPlans(
         sizes.pop(),
@@ -105,7 +104,7 @@ def pack(plans: Sequence[Plan]) -> PackedPlans:
         torch.from_numpy(np.linalg.inv(np.stack([rectangle.pose for rectangle in found]))),
         torch.from_numpy(np.stack([rectangle.bend for rectangle in found])),
         tuple(_passes(found)),
-        torch.from_numpy(motions),
+        torch.from_numpy(ends[1] @ np.linalg.inv(ends[0])),
         torch.from_numpy(layer_bends),
         tuple(plan.effects for plan in plans),
         tuple(plan.flip for plan in plans),

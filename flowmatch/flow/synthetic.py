@@ -70,7 +70,7 @@ class SyntheticFlow:
         Args:
             index: Of the item.
             seeded: Leave the noise to whoever paints. That is faster; noise, compression and
-                mirroring are then not those of the item, but drawn just so.
+                mirroring are then drawn as well, but are not those of the item.
 
         Raises:
             IndexError: There is no such item.

@@ -70,6 +70,15 @@ def test_flow_of_a_translated_square(photo, only):
     assert (sample.occluded == (covered & ~inside)).all()
 
 
+def test_a_texture_smaller_than_the_frame_is_mirrored(photo, only):
+    camera = Motion((48, 32), (3, -2), rotation=0.1)
+    scene = Scene((64, 96), (Layer(photo[100:120, 200:230], shift(37, 21)),), camera)
+    plan = Plan(scene, only(), Flip())
+    found, expected = render_plans(pack([plan])).samples()[0], paint(plan)
+    for one, other in ((found.first, expected.first), (found.second, expected.second)):
+        assert np.abs(one.astype(int) - other).max() <= 1
+
+
 def test_what_leaves_the_frame_or_falls_behind_the_camera_is_hidden(photo, only):
     away = Motion(translation=(10, 0)), Motion((25, 30), perspective=(0.1, 0.0))
     plans = [

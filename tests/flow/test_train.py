@@ -102,19 +102,21 @@ def test_learns_from_a_video(tmp_path, photo):
     assert [set(p.metrics) for p in seen] == [{"loss", "smoothness", "occluded"}] * 2
 
 
-def test_synthetic_pairs_are_plans_where_the_device_paints(pairs):
+def test_synthetic_pairs_are_plans_where_the_device_paints(pairs, device):
     """Real ones are mixed in as they are, and whatever is slow to paint is used once."""
     recipe = small("pyramid-small", reuse=3)
     samples = find_samples(recipe, Sources(), {"mine": pairs}, None, "device")
     found = [samples[i] for i in range(6)]
     assert {type(sample) for sample in found} == {Plan, FlowSample}
-    first, second, flow = render_batch(collate_plans(found), torch.device("cpu"))
+    where = torch.device(device)
+    first, second, flow = render_batch(collate_plans(found), where)
     assert first.shape == second.shape == (6, 3, 64, 64)
     assert first.dtype == torch.uint8
+    assert flow.device.type == device
     real = sum(isinstance(sample, FlowSample) for sample in found)
     assert (flow.flatten(1).abs().amax(1) > 250).sum() == real
     for some in (found[:real], [s for s in found if isinstance(s, FlowSample)]):
-        assert len(render_batch(collate_plans(some), torch.device("cpu"))[2]) == real
+        assert len(render_batch(collate_plans(some), where)[2]) == real
 
 
 def test_where_to_render_is_checked():
@@ -126,7 +128,7 @@ def test_where_to_render_is_checked():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_resumes_to_the_same_bits_where_the_device_paints(tmp_path, workers, device, monkeypatch):
+def test_resumes_to_the_same_bits_where_the_device_paints(tmp_path, workers, monkeypatch):
     class Stop(Exception):
         pass
 
@@ -135,7 +137,7 @@ def test_resumes_to_the_same_bits_where_the_device_paints(tmp_path, workers, dev
 
     monkeypatch.setattr(training, "train", partial(training.train, every=1))
     recipe = small("pyramid-small")
-    settings = {"workers": workers, "render": "device", "device": device}
+    settings = {"workers": workers, "render": "device"}
     whole = train_flow(recipe, Sources(), tmp_path / "a.pt", **settings)
     with pytest.raises(Stop):
         train_flow(recipe, Sources(), tmp_path / "b.pt", report=stop_at_1, **settings)
