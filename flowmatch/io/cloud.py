@@ -155,8 +155,12 @@ def read_intrinsics(path: FilePath) -> NDArray[np.float64]:
     if numbers.size == 4:
         fx, fy, cx, cy = numbers.tolist()
         numbers = np.array([fx, 0, cx, 0, fy, cy, 0, 0, 1])
-    if numbers.size != 9 or not np.isfinite(numbers).all() or numbers[0] * numbers[4] == 0:
-        raise ValueError(f"{path}: expected a camera matrix, 3 x 3, or fx fy cx cy")
+    camera = numbers.size == 9 and np.isfinite(numbers).all() and numbers[0] * numbers[4] != 0
+    # The last row also tells a matrix that was written column by column.
+    if not camera or numbers[6:].tolist() != [0, 0, 1]:
+        raise ValueError(
+            f"{path}: expected a camera matrix, 3 x 3 with 0 0 1 below, or fx fy cx cy"
+        )
     return numbers.reshape(3, 3)
 
 

@@ -199,3 +199,7 @@ def test_other_pictures_are_no_depth(tmp_path):
     (tmp_path / "k.txt").write_text("1 2 3")
     with pytest.raises(ValueError, match=r"k\.txt: expected a camera matrix"):
         read_intrinsics(tmp_path / "k.txt")
+    for text in ("60 0 0 0 60 0 32 24 1", "60 0 32 0 60 24 0 0 0"):  # transposed, singular
+        (tmp_path / "k.txt").write_text(text)
+        with pytest.raises(ValueError, match=r"k\.txt: expected a camera matrix"):
+            read_intrinsics(tmp_path / "k.txt")
