@@ -7,7 +7,6 @@ memory is taken.
 import math
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.io._files import (
+    DAMAGED_ZIP,
     FilePath,
     entry_for_suffix,
     existing_file,
@@ -218,7 +218,7 @@ def _read_npz(path: Path) -> NDArray[np.float64]:
             if name not in names:
                 raise ValueError(f"{path}: expected an array 'points', got {names}")
             return read_npy_entry(path, archive, name, "f", (None, 3)).astype(np.float64)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGED_ZIP as error:
         raise ValueError(f"{path}: expected an .npz file: {error}") from error
 
 
