@@ -269,3 +269,13 @@ def test_other_errors_of_torch_are_not_hidden(pair, tmp_path, monkeypatch):
     monkeypatch.setattr("flowmatch.cli.flow.write_sequence", fails)
     with pytest.raises(RuntimeError, match="a defect"):
         main(["flow", *pair, str(tmp_path / "out")])
+
+
+def test_a_broken_photo_is_one_line_though_a_worker_reads_it(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
+    words = ["--out", str(tmp_path / "out"), "--photos", str(tmp_path / "photos")]
+    assert main(["train", "flow", "--recipe", "pyramid-small", *words]) == 2
+    last = capsys.readouterr().err.strip().splitlines()
+    assert "Original Traceback" not in last
+    assert last[-1].startswith(f"error: {tmp_path}/photos/broken.jpg is damaged")
