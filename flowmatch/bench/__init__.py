@@ -34,13 +34,17 @@ def shape_of(op: str, text: str) -> tuple[int, ...]:
     """Read a shape such as ``8,256,48,64,10,2``.
 
     Raises:
-        ValueError: These are not as many positive numbers as `op` takes.
+        ValueError: These are not as many numbers as `op` takes, or a size is 0.
     """
     wanted = OPS[op].shape
     parts = text.split(",")
     if len(parts) != len(wanted.split(",")) or not all(p.strip().isdecimal() for p in parts):
         raise ValueError(f"the shape of {op} is {wanted}, in whole numbers, got {text!r}")
-    return tuple(int(part) for part in parts)
+    shape = dict(zip(wanted.split(","), map(int, parts), strict=True))
+    zero = [name for name, size in shape.items() if size == 0 and name not in ("kind", "radius")]
+    if zero:
+        raise ValueError(f"the shape of {op} is {wanted}, {zero[0]} at least 1, got {text!r}")
+    return tuple(shape.values())
 
 
 __all__ = [

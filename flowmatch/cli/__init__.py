@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+import torch
 import typer
 
 from flowmatch.cli import (
@@ -87,6 +88,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError, ImportError) as error:
-        console.print(f"error: {error}")
+        console.print(f"error: {_in_words(error)}")
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        said = str(error).partition("\n")[0]
+        console.print("error: there is not enough memory" + (f": {said}" if said else ""))
         return 2
     return 0
+
+
+def _in_words(error: Exception) -> str:
+    """Return the message; of what a DataLoader's worker raised, without its traceback."""
+    said = str(error)
+    if said.startswith("Caught ") and "Original Traceback" in said:
+        return said.strip().splitlines()[-1].partition(": ")[2]
+    return said
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell what NumPy, CUDA and, in words only, PyTorch's CPU allocator raise from a defect."""
+    kinds = MemoryError, torch.OutOfMemoryError
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)

@@ -17,6 +17,7 @@ from flowmatch.cli.options import (
     Refine,
     WeightsFile,
     Zoom,
+    check_target,
     figures_table,
     paper,
     progress_bar,
@@ -75,6 +76,7 @@ def eval_flow(
     ] = True,
 ) -> None:
     """Measure a flow network on pairs with a known flow, next to classical methods."""
+    check_target(page)
     pairs = find_pairs(folder)
     where = choose_device(device)
     network = flow.load(model, weights=weights, device=where)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flowmatch.cli.options import console, progress_bar
+from flowmatch.cli.options import check_target, console, progress_bar
 from flowmatch.fragments.fusion import fuse, write_fragments
 from flowmatch.fragments.refine import move
 from flowmatch.io import CLOUD_SUFFIXES, write_cloud
@@ -43,6 +43,12 @@ def fuse_command(
 ) -> None:
     """Fuse RGB-D frames with known poses into one surface, or into fragments of some frames."""
     whole = output.suffix.lower() in CLOUD_SUFFIXES
+    if whole:
+        check_target(output)
+    elif output.is_file():
+        raise ValueError(
+            f"OUTPUT must be a cloud ({', '.join(CLOUD_SUFFIXES)}) or a folder, {output} is a file"
+        )
     with progress_bar(transient=True) as bar:
         task = bar.add_task("fuse", total=None)
         fragments = fuse(

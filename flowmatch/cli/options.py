@@ -1,6 +1,6 @@
 """What several commands share: options with one meaning, the console, the progress bar."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -95,6 +95,18 @@ def figures_table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     return table
+
+
+def check_target(path: Path | None, suffixes: Collection[str] = ()) -> None:
+    """Refuse a file that could not be written in the end, before any work is done."""
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written: there is no folder {path.parent}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} cannot be written: it is a folder")
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ValueError(f"{path}: expected a name ending in one of {', '.join(suffixes)}")
 
 
 @contextmanager

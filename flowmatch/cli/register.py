@@ -9,7 +9,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from flowmatch.cli.options import DeviceName, WeightsFile, console, progress_bar
+from flowmatch.cli.options import DeviceName, WeightsFile, check_target, console, progress_bar
 from flowmatch.devices import choose_device
 from flowmatch.fragments.checkpoints import choose_descriptor
 from flowmatch.fragments.describe import Network
@@ -20,6 +20,7 @@ from flowmatch.fragments.refine import move
 from flowmatch.fragments.register import RegisterOptions, Registration, register
 from flowmatch.io import (
     CLOUD_SUFFIXES,
+    IMAGE_SUFFIXES,
     depth_to_points,
     read_cloud,
     read_depth,
@@ -99,6 +100,10 @@ def register_command(
         raise ValueError(f"two or more scans are needed, got {len(scans)}")
     if recording is not None:
         require_rerun()
+    check_target(output, CLOUD_SUFFIXES)
+    check_target(picture, IMAGE_SUFFIXES)
+    check_target(as_json)
+    check_target(recording)
     options = RegisterOptions(
         voxel=voxel, keypoints=keypoints, sampling=sampling, refine=refine, seed=seed
     )
@@ -155,7 +160,10 @@ def _pair(
         write_image(wanted.picture, draw_registration(clouds[0], clouds[1], found))
     if wanted.recording is not None:
         record_registration(wanted.recording, clouds[0], clouds[1], found)
-    typer.echo("\n".join(" ".join(f"{x: .6f}" for x in row) for row in found.motion.tolist()))
+    # A rotation of six digits shifts what is 5000 km from the origin, as in UTM, by metres.
+    digits = 6 if max(np.abs(cloud).max() for cloud in clouds) < 1000 else 12
+    rows = found.motion.tolist()
+    typer.echo("\n".join(" ".join(f"{x: .{digits}f}" for x in row) for row in rows))
     console.print(f"{'trust it' if found.trusted else 'DO NOT TRUST IT'}: {found.reason}")
     return found.trusted
 

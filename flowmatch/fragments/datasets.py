@@ -159,8 +159,12 @@ def _find_in(folder: Path) -> list[FragmentPair]:
     ]
     if (folder / "gt.npy").is_file() and ends[0] and ends[1]:
         truth = np.load(folder / "gt.npy", allow_pickle=False)
-        if truth.shape != (4, 4):
-            raise ValueError(f"{folder / 'gt.npy'}: expected [4, 4], got {list(truth.shape)}")
+        numbers = truth.dtype.kind in "fiu"
+        if truth.shape != (4, 4) or not numbers or not np.isfinite(truth).all():
+            raise ValueError(
+                f"{folder / 'gt.npy'}: expected finite numbers [4, 4], "
+                f"got {truth.dtype} {list(truth.shape)}"
+            )
         source, target = _reader(ends[0]), _reader(ends[1])
         return [
             FragmentPair(folder.name, folder.name, source, target, truth, None, True, False, False)
@@ -178,6 +182,9 @@ def _benchmark(folder: Path, logs: Path) -> list[FragmentPair]:
         information = {(e.first, e.second): e.matrix for e in read_log(logs / "gt.info", 6)}
     entries = read_log(logs / "gt.log")
     count = max((entry.total for entry in entries), default=0)
+    clouds = sum(1 for _ in folder.glob("cloud_bin_*.ply"))
+    if count > clouds:
+        raise ValueError(f"{logs / 'gt.log'} is of {count} fragments, {folder} holds {clouds}")
     truths = {(entry.first, entry.second): entry.matrix for entry in entries}
     pairs = []
     for i in range(count):

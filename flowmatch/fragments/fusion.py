@@ -56,7 +56,8 @@ def fuse(
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: There are no frames, a file is damaged, or an argument is out of range.
+        ValueError: There are no frames, or no surface in them, a file is damaged, or an argument
+                is out of range.
 
     Reference:
         Zeng et al., 3DMatch, CVPR 2017, section 5.2: fragments of 50 frames.
@@ -82,6 +83,11 @@ def fuse(
             done += 1
             progress(done, total)
         fragments.append(Fragment(volume.surface(), origin, [name for name, _ in part]))
+    if not any(len(fragment.surface.points) for fragment in fragments):
+        raise ValueError(
+            f"{folder}: its {done} frames show no surface within {reach:g} m, "
+            f"where 1 in a depth picture is {unit:g} m"
+        )
     return fragments
 
 
@@ -108,7 +114,7 @@ def write_fragments(folder: str | Path, fragments: Sequence[Fragment]) -> None:
                 np.isfinite(tree.query(move(way, points), distance_upper_bound=_SHARED)[0])
                 for points, way, tree in ends
             ]
-            if max(part.mean() for part in near if len(part)) >= _LEAST_OVERLAP:
+            if max((part.mean() for part in near if len(part)), default=0.0) >= _LEAST_OVERLAP:
                 motions.append(Entry(i, j, len(fragments), motion))
                 shared = pair_information(coarse[j][near[0]])
                 information.append(Entry(i, j, len(fragments), shared))

@@ -6,6 +6,8 @@ from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
 Points = NDArray[np.float64]
 
+_FARTHEST = 1e12  # beyond, powers of distances leave float32
+
 
 def as_points(points: ArrayLike, name: str = "points") -> Points:
     """Return points as float64 ``[N, 3]``, or raise naming what came."""
@@ -15,6 +17,10 @@ def as_points(points: ArrayLike, name: str = "points") -> Points:
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite; read_cloud drops those that are not")
+    if array.size and np.abs(array).max() > _FARTHEST:
+        raise ValueError(
+            f"{name} must be within {_FARTHEST:g} m of the origin, got {np.abs(array).max():g} m"
+        )
     return array
 
 

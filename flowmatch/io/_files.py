@@ -4,6 +4,8 @@ import importlib
 import os
 import re
 import secrets
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,11 @@ FilePath = str | os.PathLike[str]
 
 # Deflate cannot expand further (zlib's technical notes), so no honest file claims more.
 _DEFLATE_LIMIT = 1032
+
+# What zipfile raises for files that are none; OSError where an offset is negative.
+DAMAGED_ZIP = (
+    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError,
+)  # fmt: skip
 
 T = TypeVar("T")
 

@@ -6,14 +6,19 @@ memory is taken.
 
 import math
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowmatch.io._files import FilePath, entry_for_suffix, existing_file, replace_when_done
+from flowmatch.io._files import (
+    DAMAGED_ZIP,
+    FilePath,
+    entry_for_suffix,
+    existing_file,
+    replace_when_done,
+)
 from flowmatch.io._npy import read_npy_entry, read_npy_header
 from flowmatch.io._pcd import read_pcd, write_pcd
 from flowmatch.io._ply import read_ply, write_ply
@@ -133,8 +138,12 @@ def read_intrinsics(path: FilePath) -> NDArray[np.float64]:
     if numbers.size == 4:
         fx, fy, cx, cy = numbers.tolist()
         numbers = np.array([fx, 0, cx, 0, fy, cy, 0, 0, 1])
-    if numbers.size != 9 or not np.isfinite(numbers).all() or numbers[0] * numbers[4] == 0:
-        raise ValueError(f"{path}: expected a camera matrix, 3 x 3, or fx fy cx cy")
+    camera = numbers.size == 9 and np.isfinite(numbers).all() and numbers[0] * numbers[4] != 0
+    # The last row also tells a matrix that was written column by column.
+    if not camera or numbers[6:].tolist() != [0, 0, 1]:
+        raise ValueError(
+            f"{path}: expected a camera matrix, 3 x 3 with 0 0 1 below, or fx fy cx cy"
+        )
     return numbers.reshape(3, 3)
 
 
@@ -192,7 +201,7 @@ def _read_npz(path: Path) -> NDArray[np.float64]:
             if name not in names:
                 raise ValueError(f"{path}: expected an array 'points', got {names}")
             return read_npy_entry(path, archive, name, "f", (None, 3)).astype(np.float64)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGED_ZIP as error:
         raise ValueError(f"{path}: expected an .npz file: {error}") from error
 
 

@@ -8,7 +8,6 @@ import math
 import re
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.io._files import (
+    DAMAGED_ZIP,
     FilePath,
     entry_for_suffix,
     existing_file,
@@ -215,7 +215,7 @@ def _read_npz(path: Path) -> NDArray[np.float32]:
                 flow = flow.astype(np.float32)
             if "valid.npy" in names:
                 flow[~read_npy_entry(path, archive, "valid.npy", "b", flow.shape[:2])] = np.nan
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGED_ZIP as error:
         raise ValueError(f"{path}: expected an .npz file: {error}") from error
     return flow
 

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.io._files import FilePath, entry_for_suffix, existing_file, replace_when_done
+from flowmatch.io._png import check_png, is_png
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
@@ -60,6 +61,8 @@ def read_image(path: FilePath) -> NDArray[np.uint8]:
     encoded = np.fromfile(path, np.uint8)
     if encoded.size == 0:
         raise ValueError(f"{path} is empty, expected an image")
+    if is_png(encoded.data):
+        check_png(path, encoded.data)
     try:
         image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:

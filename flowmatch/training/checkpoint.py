@@ -89,17 +89,20 @@ class RunState:
         """Take everything from the checkpoint, and return the steps that are done.
 
         Raises:
-            ValueError: It belongs to another run.
+            ValueError: It belongs to another run, or what it holds does not fit.
         """
         found = load_checkpoint(self.path)
         if _plain(found["run"]) != _plain(self.run):
             raise ValueError(f"{self.path} belongs to another run: {found['run']}, not {self.run}")
-        self.model.load_state_dict(found["model"])
-        self.optimizer.load_state_dict(found["optimizer"])
-        if self.average is not None:
-            self.average.restore(found["average"], found["step"])
-        torch.set_rng_state(found["random"])
-        return found["step"]
+        try:
+            self.model.load_state_dict(found["model"])
+            self.optimizer.load_state_dict(found["optimizer"])
+            if self.average is not None:
+                self.average.restore(found["average"], found["step"])
+            torch.set_rng_state(found["random"])
+            return int(found["step"])
+        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{self.path} does not fit the run that it names: {error}") from error
 
 
 def _plain(value: Any) -> Any:

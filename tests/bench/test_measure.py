@@ -95,3 +95,13 @@ def test_all_implementations_agree(op):
     for rows in measure_all(cases, 100.0, rounds=1):
         assert [row.implementation for row in rows if not row.agrees] == []
         assert rows[0].implementation == "flowmatch"
+
+
+@pytest.mark.parametrize(
+    ("op", "text"),
+    [("correlation", "1,4,8,8,1,0"), ("nearest", "0,1,0,8,4"), ("pairwise", "1,2,3,0")],
+)
+def test_shapes_without_a_size(op, text):
+    with pytest.raises(ValueError, match=f"the shape of {op} is .* at least 1, got"):
+        shape_of(op, text)
+    assert shape_of("correlation", "1,4,8,8,0,1")[4] == 0

@@ -250,3 +250,41 @@ def test_bench_writes_rows_and_a_page(tmp_path, capsys):
     assert main(["bench", "--from", str(file), "--markdown", "--html", str(page)]) == 0
     assert "| correlation | 1,8,12,16,2,1, float32 | forward |" in capsys.readouterr().out
     assert page.read_text().count("<rect") == len(rows)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory.\nTried to"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+    ids=["numpy", "cuda", "cpu"],
+)
+def test_too_little_memory_is_one_line(error, pair, tmp_path, capsys, monkeypatch):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr("flowmatch.cli.flow.write_sequence", fails)
+    assert main(["flow", *pair, str(tmp_path / "out")]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: there is not enough memory")
+
+
+def test_other_errors_of_torch_are_not_hidden(pair, tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("flowmatch.cli.flow.write_sequence", fails)
+    with pytest.raises(RuntimeError, match="a defect"):
+        main(["flow", *pair, str(tmp_path / "out")])
+
+
+def test_a_broken_photo_is_one_line_though_a_worker_reads_it(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
+    words = ["--out", str(tmp_path / "out"), "--photos", str(tmp_path / "photos")]
+    assert main(["train", "flow", "--recipe", "pyramid-small", *words]) == 2
+    last = capsys.readouterr().err.strip().splitlines()
+    assert "Original Traceback" not in last
+    assert last[-1].startswith(f"error: {tmp_path}/photos/broken.jpg is damaged")

@@ -187,3 +187,10 @@ def test_page_has_pictures_and_tables(tmp_path, capsys):
     assert "<b>sofa" not in text
     assert text.count("<table>") == 3  # the mean, and one for each
     assert "<td><b>0.000</b>" in text
+
+
+def test_a_page_without_a_folder_is_refused_before_the_work(tmp_path, capsys):
+    assert (
+        main(["eval", "flow", str(tmp_path / "none"), "--html", str(tmp_path / "no/p.html")]) == 2
+    )
+    assert "there is no folder" in capsys.readouterr().err

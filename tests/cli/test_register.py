@@ -70,3 +70,35 @@ def test_depth_pictures_need_a_camera(folder, tmp_path, capsys):
     assert main(["register", *scans]) == 2
     assert "--intrinsics" in capsys.readouterr().err
     assert main(["register", scans[0]]) == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "message"),
+    [
+        ("-o", "no/a.ply", "there is no folder"),
+        ("-o", "a.obj", "a.obj: expected a name ending in one of .ply"),
+        ("-o", "folder.ply", "is a folder"),
+        ("--picture", "no/a.png", "there is no folder"),
+        ("--picture", "a.gif", "a.gif: expected a name ending in one of .png"),
+        ("--json", "no/a.json", "there is no folder"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_any_work(
+    option, name, message, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("flowmatch.cli.register._read", lambda *_: pytest.fail("read the scans"))
+    (tmp_path / "folder.ply").mkdir()
+    assert main(["register", "a.ply", "b.ply", option, str(tmp_path / name)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_far_from_the_origin_all_digits_are_printed(tmp_path, capsys):
+    """Six digits of a rotation are metres at coordinates such as UTM's."""
+    cloud = part(room(), 0, 4, 0)
+    there = cloud @ motion(1)[:3, :3].T
+    write_cloud(tmp_path / "a.ply", cloud + [5e5, 5e6, 100])
+    write_cloud(tmp_path / "b.ply", there + [5e5, 5e6, 100])
+    assert main(["register", str(tmp_path / "a.ply"), str(tmp_path / "b.ply"), *FAST]) == 0
+    printed = np.array([row.split() for row in capsys.readouterr().out.splitlines()], float)
+    off = move(printed, cloud + [5e5, 5e6, 100]) - (there + [5e5, 5e6, 100])
+    assert np.linalg.norm(off, axis=1).max() < 0.05

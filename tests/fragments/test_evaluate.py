@@ -145,3 +145,22 @@ def test_folders_without_fragments_are_refused(tmp_path):
         find_fragments(tmp_path)
     with pytest.raises(FileNotFoundError):
         find_fragments(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "truth", [np.eye(3), np.full((4, 4), np.nan), np.full((4, 4), "1")], ids=["3", "nan", "words"]
+)
+def test_a_pair_without_a_motion_is_refused(truth, tmp_path):
+    for name in ("src", "ref"):
+        write_cloud(tmp_path / f"{name}.npy", np.eye(3))
+    np.save(tmp_path / "gt.npy", truth)
+    with pytest.raises(ValueError, match=r"gt\.npy: expected finite numbers \[4, 4\], got "):
+        find_fragments(tmp_path)
+
+
+def test_a_log_of_more_fragments_than_there_are_costs_nothing(tmp_path):
+    write_cloud(tmp_path / "cloud_bin_0.ply", np.eye(3))
+    matrix = "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n"
+    (tmp_path / "gt.log").write_text(f"0 1 1000000000000\n{matrix}")
+    with pytest.raises(ValueError, match="is of 1000000000000 fragments, .* holds 1$"):
+        find_fragments(tmp_path)

@@ -1,5 +1,7 @@
 """Fragments of an RGB-D folder that shows a ball over a plane."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -50,3 +52,27 @@ def test_command_writes_fragments_and_their_motions(folder, tmp_path):
     truth = inverse(POSES[0]) @ POSES[3]
     np.testing.assert_allclose(pairs[0].truth, truth, atol=1e-6)
     assert main(["fuse", str(folder), "-o", str(tmp_path / "no" / "x.ply")]) == 2
+
+
+def test_frames_without_depth(folder, tmp_path, capsys):
+    place = shutil.copytree(folder, tmp_path / "dark")
+    for file in sorted((place / "depth").iterdir())[:4]:
+        cv2.imwrite(str(file), np.zeros((8, 8), np.uint16))
+    # A fragment without points overlaps with none.
+    words = ["--voxel", "0.04", "--frames", "4"]
+    assert main(["fuse", str(place), "-o", str(tmp_path / "half"), *words]) == 0
+    assert len(read_cloud(tmp_path / "half" / "cloud_bin_0.ply")) == 0
+    assert (tmp_path / "half" / "gt.log").read_text() == ""
+    for file in (place / "depth").iterdir():
+        cv2.imwrite(str(file), np.zeros((8, 8), np.uint16))
+    for out in ("none", "none.ply"):
+        assert main(["fuse", str(place), "-o", str(tmp_path / out), *words]) == 2
+        assert "its 8 frames show no surface within 4 m" in capsys.readouterr().err
+        assert not (tmp_path / out).exists()
+
+
+def test_a_file_where_a_folder_belongs(folder, tmp_path, capsys):
+    (tmp_path / "a.png").write_bytes(b"kept")
+    assert main(["fuse", str(folder), "-o", str(tmp_path / "a.png")]) == 2
+    assert "or a folder" in capsys.readouterr().err
+    assert (tmp_path / "a.png").read_bytes() == b"kept"

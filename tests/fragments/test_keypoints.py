@@ -62,3 +62,8 @@ def test_iss_finds_the_corner_and_no_plane():
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_points_beyond_all_measure_are_refused():
+    with pytest.raises(ValueError, match="points must be within 1e"):
+        voxel_down([[0.0, 0, 0], [1e150, 0, 0]], 1e149)

@@ -17,6 +17,7 @@ from flowmatch.io.cloud import (
     read_intrinsics,
     write_cloud,
 )
+from flowmatch.io.flow import read_flow
 
 POINTS = np.array([[1.5, -2.25, 3], [0, 1e-3, -7], [1e6, 4, 5]])
 
@@ -199,3 +200,18 @@ def test_other_pictures_are_no_depth(tmp_path):
     (tmp_path / "k.txt").write_text("1 2 3")
     with pytest.raises(ValueError, match=r"k\.txt: expected a camera matrix"):
         read_intrinsics(tmp_path / "k.txt")
+    for text in ("60 0 0 0 60 0 32 24 1", "60 0 32 0 60 24 0 0 0"):  # transposed, singular
+        (tmp_path / "k.txt").write_text(text)
+        with pytest.raises(ValueError, match=r"k\.txt: expected a camera matrix"):
+            read_intrinsics(tmp_path / "k.txt")
+
+
+@pytest.mark.parametrize("read", [read_cloud, read_flow])
+def test_an_archive_whose_offsets_are_negative_is_named(read, tmp_path):
+    np.savez(tmp_path / "c.npz", points=np.eye(3), flow=np.zeros((2, 2, 2)))
+    content = bytearray((tmp_path / "c.npz").read_bytes())
+    end = content.rindex(b"PK\5\6")
+    content[end + 16 : end + 20] = (2**31).to_bytes(4, "little")  # where the directory begins
+    (tmp_path / "c.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"c\.npz: expected an \.npz file"):
+        read(tmp_path / "c.npz")

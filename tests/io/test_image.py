@@ -1,6 +1,7 @@
 """Pictures in and out."""
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -87,6 +88,18 @@ def test_refuses(image, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder"):
         write_image(tmp_path / "none" / "a.png", image)
     assert [file.name for file in tmp_path.iterdir()] == ["text.png"]
+
+
+def test_refuses_a_png_larger_than_its_bytes_can_be(image, tmp_path):
+    """Else a file of a few hundred bytes takes gigabytes."""
+    path = tmp_path / "a.png"
+    write_image(path, image)
+    encoded = bytearray(path.read_bytes())
+    encoded[16:24] = struct.pack(">II", 30_000, 30_000)
+    encoded[29:33] = struct.pack(">I", zlib.crc32(encoded[12:29]))
+    path.write_bytes(encoded)
+    with pytest.raises(ValueError, match="a.png: claims 2700030000 bytes, but its"):
+        read_image(path)
 
 
 def test_failing_write_leaves_nothing(image, tmp_path, monkeypatch):

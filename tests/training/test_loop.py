@@ -268,3 +268,21 @@ def test_batch_that_cannot_be_split(monkeypatch, tmp_path):
     monkeypatch.setattr("flowmatch.training.loop._accelerator", lambda *_: Three())
     with pytest.raises(ValueError, match="a batch of 8 cannot be split among 3 processes"):
         fit(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize(
+    ("part", "content"),
+    [
+        ("model", {"0.weight": torch.zeros(3, 3)}),
+        ("optimizer", {}),
+        ("average", {"another": torch.zeros(1)}),
+        ("random", None),
+        ("step", "many"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_checkpoint_of_other_parts_is_refused(part, content, tmp_path):
+    fit(tmp_path / "c.pt", 2)
+    save_checkpoint(tmp_path / "c.pt", load_checkpoint(tmp_path / "c.pt") | {part: content})
+    with pytest.raises(ValueError, match=r"c\.pt does not fit the run that it names: "):
+        fit(tmp_path / "c.pt", 2, resume=True)
