@@ -57,7 +57,7 @@ def load(
     Example:
         >>> model = load("default")
         >>> type(model).__name__
-        'PyramidNet'
+        'RecurrentPyramid'
     """
     target = choose_device(device)
     return _SHELF.read(find_weights(name, weights), name).to(target).eval()

@@ -162,7 +162,7 @@ def test_info(capsys):
 def test_weights(tmp_path, photo, capsys):
     """What ships is listed; a published checkpoint is converted, and starts warm on a clip."""
     assert main(["weights", "list"]) == 0
-    assert capsys.readouterr().out.startswith("pyramid (default): PyramidNet")
+    assert capsys.readouterr().out.startswith("recurrent_pyramid (default): RecurrentPyramid")
     torch.save(RAFTSmall(iterations=1).state_dict(), tmp_path / "raft.pth")
     ours = tmp_path / "raft.safetensors"
     sizes = []
