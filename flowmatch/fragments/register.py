@@ -31,7 +31,7 @@ _LEAST_GRIP = 0.002
 _RIVAL = 0.7
 _HYPOTHESES = 10
 _MOST_POINTS = 10_000
-_KEYPOINTS = 5000
+_KEYPOINTS = 4000
 
 
 class Registration(NamedTuple):
