@@ -180,7 +180,7 @@ def test_weights(tmp_path, photo, capsys):
     assert read_flow(out / "000001.flo").shape == (64, 96, 2)
     assert json.loads((out / "run.json").read_text())["warm_start"] is True
     assert main(["flow", *pictures, str(tmp_path / "no"), "--warm-start"]) == 2
-    assert "such as RAFT, got PyramidNet" in capsys.readouterr().err
+    assert "such as RAFT, got RecurrentPyramid" in capsys.readouterr().err
     assert main(["weights", "convert", str(tmp_path / "no.pth"), str(ours)]) == 2
     assert "there is no checkpoint at" in capsys.readouterr().err
 
