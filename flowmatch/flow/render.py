@@ -86,7 +86,7 @@ def _paint(packed: PackedPlans, device: torch.device) -> tuple[Tensor, Tensor]:
         points = torch.stack([x, y], 1).double()
         if bent:
             points -= _pull(points, bends[part][which])
-        u, v = _transform(poses[part][which], points, behind=-FAR)
+        u, v = _look_up(poses[part][which], points)
         if mirrored:
             u, v = _fold(u, place[:, 7]), _fold(v, place[:, 6])
         found = _sample(texels, place[:, 5:], u, v)
@@ -104,12 +104,17 @@ def _pull(points: Tensor, bends: Tensor) -> Tensor:
     return (bends[..., 2:4] * weight[..., None]).sum(1)
 
 
-def _transform(matrices: Tensor, points: Tensor, behind: float) -> tuple[Tensor, Tensor]:
-    """Move points ``[P, 2]`` each by its matrix; those behind the camera go to `behind`."""
+def _move(matrices: Tensor, points: Tensor) -> Tensor:
+    """Move points ``[P, 2]`` each by its matrix, and leave them homogeneous, ``[P, 3]``."""
     x, y = points[:, :1], points[:, 1:]
-    moved = matrices[..., 0] * x + matrices[..., 1] * y + matrices[..., 2]
+    return matrices[..., 0] * x + matrices[..., 1] * y + matrices[..., 2]
+
+
+def _look_up(poses: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where in its texture each point lies; behind the camera: outside of it."""
+    moved = _move(poses, points)
     depth = moved[:, 2:]
-    ends = torch.where(depth > 1e-9, moved[:, :2] / depth.clamp(min=1e-9), behind)
+    ends = torch.where(depth > 1e-9, moved[:, :2] / depth.clamp(min=1e-9), -FAR)
     u, v = ends.clamp(-FAR, FAR).unbind(1)
     return u, v
 
@@ -151,9 +156,7 @@ def _flow(packed: PackedPlans, owner: Tensor, later: Tensor) -> tuple[Tensor, Te
     y, x = torch.meshgrid(*(torch.arange(n, device=device) for n in (H, W)), indexing="ij")
     points = torch.stack([x, y], 2).double().expand(B, H, W, 2).reshape(-1, 2)
     layer = layer.reshape(-1)
-    matrices = motions.view(-1, 3, 3)[layer]
-    x2, y2 = matrices[..., 0] * points[:, :1], matrices[..., 1] * points[:, 1:]
-    moved = x2 + y2 + matrices[..., 2]
+    moved = _move(motions.view(-1, 3, 3)[layer], points)
     behind = (moved[:, 2] <= 1e-3).view(B, H, W)  # of the camera: nothing is there to be seen
     ends = moved[:, :2] / moved[:, 2:].clamp(min=1e-3)
     bends = bends.view(-1, MOST_BENDS, 5)

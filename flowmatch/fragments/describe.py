@@ -1,20 +1,19 @@
 """Descriptors of keypoints: by a network from distance fields, or FPFH."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowmatch.fragments.fpfh import fpfh
 from flowmatch.fragments.keypoints import Points, as_points, voxel_down
-from flowmatch.fragments.networks import SIZE
+from flowmatch.fragments.networks import SIZE, FieldDescriptor
 from flowmatch.fragments.normals import local_frames
 from flowmatch.ops import distance_field
 
-Network = nn.Module | str
+Network = FieldDescriptor | str
 """A network of `MODELS`, or ``"fpfh"``."""
 
 _FPFH_RADIUS = 8.0  # voxels of the cloud that normals are estimated on
@@ -109,17 +108,16 @@ def describe(
     cloud, centres = voxel_down(points, voxel), as_points(keypoints, "keypoints")
     given = None if sides is None else as_points(sides, "sides")
     where = torch.device(device) if device is not None else next(network.parameters()).device
-    settings: Any = network
-    parts = [torch.zeros(0, settings.dimensions)]
+    parts = [torch.zeros(0, network.dimensions)]
     with torch.inference_mode():
         for start in range(0, len(centres), batch):
             fields = field_patches(
                 cloud,
                 centres[start : start + batch],
                 voxel=voxel,
-                truncation=settings.truncation,
-                frames=settings.frames,
-                frame_radius=settings.frame_radius,
+                truncation=network.truncation,
+                frames=network.frames,
+                frame_radius=network.frame_radius,
                 sides=None if given is None else given[start : start + batch],
                 device=where,
             )
@@ -158,8 +156,7 @@ def describe_points(
         found = torch.from_numpy(fpfh(cloud, normals, _FPFH_RADIUS * voxel)[chosen])
         progress(len(chosen))
         return found
-    settings: Any = network
-    side = voxel / settings.detail
+    side = voxel / network.detail
     return describe(
         network, dense, cloud[chosen], voxel=side, sides=normals[chosen], progress=progress
     )

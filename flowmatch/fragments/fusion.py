@@ -57,7 +57,7 @@ def fuse(
     Raises:
         FileNotFoundError: A file is missing.
         ValueError: There are no frames, or no surface in them, a file is damaged, or an argument
-                is out of range.
+            is out of range.
 
     Reference:
         Zeng et al., 3DMatch, CVPR 2017, section 5.2: fragments of 50 frames.
