@@ -14,6 +14,7 @@ from flowmatch._opencv import cv2
 from flowmatch.align.appearance import restyle
 from flowmatch.align.transforms import control_points, move, pixel_grid
 from flowmatch.io import read_image
+from flowmatch.io.image import draw_readable
 
 Generator = np.random.Generator
 Image = NDArray[np.uint8]
@@ -131,7 +132,7 @@ class SyntheticPairs:
         if not 0 <= index < self.length:
             raise IndexError(f"there are {self.length} pairs, got {index}")
         rng = np.random.default_rng([self.seed, index])
-        photo = load_photo(self.photos[int(rng.integers(len(self.photos)))])
+        _, photo = draw_readable(rng, self.photos, load_photo)
         window, centre = _window(rng, photo, self.size)
         has_affine = rng.random() < self.affine
         has_bend = rng.random() < self.thin_plate or not has_affine

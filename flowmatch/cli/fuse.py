@@ -45,9 +45,10 @@ def fuse_command(
     whole = output.suffix.lower() in CLOUD_SUFFIXES
     if whole:
         check_target(output)
-    elif output.is_file():
+    elif output.is_file() or (output.suffix and not output.is_dir()):
         raise ValueError(
-            f"OUTPUT must be a cloud ({', '.join(CLOUD_SUFFIXES)}) or a folder, {output} is a file"
+            f"OUTPUT must be a cloud ({', '.join(CLOUD_SUFFIXES)}) or a folder without a suffix, "
+            f"got {output}"
         )
     with progress_bar(transient=True) as bar:
         task = bar.add_task("fuse", total=None)

@@ -184,6 +184,10 @@ def _read_saved(path: Path) -> Any:
             with zipfile.ZipFile(path) as archive:
                 if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
                     raise ValueError("it is compressed, which torch.save does not do")
+        else:
+            with path.open("rb") as file:
+                if file.read(1) != pickle.PROTO:
+                    raise ValueError("it is neither a zip archive nor a row of pickles")
         # Mapped, because then only what is used takes memory.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=whole)
     except Exception as error:  # a stranger's file may fail in any way

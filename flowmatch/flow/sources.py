@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.flow import textures
-from flowmatch.io.image import list_images, read_image
+from flowmatch.io.image import draw_readable, list_images, read_image, read_rgba
 
 Generator = np.random.Generator
 Image = NDArray[np.uint8]
@@ -45,14 +45,10 @@ class Sources:
         return cls(found[0], found[1])
 
 
-def _any(rng: Generator, things: Sequence[Path | Image]) -> Path | Image:
-    return things[int(rng.integers(len(things)))]
-
-
 def backdrop(rng: Generator, sources: Sources) -> Image:
     """Return a photograph or a procedural texture, ``[H, W, 3]``."""
     if sources.photos and rng.random() >= sources.procedural:
-        return _load_photo(_any(rng, sources.photos))
+        return draw_readable(rng, sources.photos, _load_photo)[1]
     return _procedural(int(rng.integers(PROCEDURAL_POOL)))
 
 
@@ -89,7 +85,7 @@ def _read_photo(photo: Path, short_side: int = 720) -> Image:
 
 def cutout(rng: Generator, sources: Sources) -> Image:
     """Return an object with its opacity, ``[H, W, 4]``."""
-    return _load_cutout(_any(rng, sources.cutouts))
+    return draw_readable(rng, sources.cutouts, _load_cutout)[1]
 
 
 def _load_cutout(cutout: Path | Image) -> Image:
@@ -98,14 +94,5 @@ def _load_cutout(cutout: Path | Image) -> Image:
 
 @lru_cache(maxsize=1024)
 def _read_cutout(cutout: Path, long_side: int = 256) -> Image:
-    """Read an RGBA picture, at most about `long_side` large; one without alpha is opaque."""
-    data = np.fromfile(cutout, np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    if picture is None:
-        raise ValueError(f"{cutout} is not a readable picture")
-    if picture.dtype == np.uint16:
-        picture = (picture / 257).round()
-    channels = 1 if picture.ndim == 2 else picture.shape[2]
-    to_rgba = {1: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA, 4: cv2.COLOR_BGRA2RGBA}[channels]
-    rgba = cv2.cvtColor(picture.astype(np.uint8), to_rgba)
-    return shrink(np.asarray(rgba, np.uint8), max(rgba.shape[:2]) / long_side)[0]
+    rgba = read_rgba(cutout)
+    return shrink(rgba, max(rgba.shape[:2]) / long_side)[0]

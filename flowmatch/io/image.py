@@ -1,6 +1,9 @@
 """Pictures: uint8 RGB arrays in, uint8 RGB arrays out."""
 
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +15,9 @@ from flowmatch.io._png import check_png, is_png
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
 )  # fmt: skip
+
+Picture = TypeVar("Picture")
+_DRAWS = 20
 
 
 def list_images(folder: FilePath) -> tuple[Path, ...]:
@@ -56,6 +62,29 @@ def read_image(path: FilePath) -> NDArray[np.uint8]:
         >>> read_image(path)[0, 0].tolist()
         [255, 0, 0]
     """
+    return _decode(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+
+
+def read_rgba(path: FilePath) -> NDArray[np.uint8]:
+    """Read a picture with its opacity, as 8 bits; one without is opaque.
+
+    Args:
+        path: As `read_image` takes it.
+
+    Returns:
+        Image ``[H, W, 4]``: RGB, and alpha from 0, nothing to be seen, to 255.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, or not a picture, or holds floats.
+    """
+    picture = _decode(path, cv2.IMREAD_UNCHANGED)
+    channels = 1 if picture.ndim == 2 else picture.shape[2]
+    to_rgba = {1: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA, 4: cv2.COLOR_BGRA2RGBA}[channels]
+    return np.asarray(cv2.cvtColor(picture, to_rgba), np.uint8)
+
+
+def _decode(path: FilePath, flags: int) -> NDArray[np.uint8]:
     path = existing_file(path)
     # Decoding from memory, because OpenCV opens only ASCII names on Windows.
     encoded = np.fromfile(path, np.uint8)
@@ -64,7 +93,7 @@ def read_image(path: FilePath) -> NDArray[np.uint8]:
     if is_png(encoded.data):
         check_png(path, encoded.data)
     try:
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+        image = cv2.imdecode(encoded, flags)
     except cv2.error as error:
         raise ValueError(f"{path} cannot be decoded as an image: {error}") from error
     if image is None:
@@ -75,6 +104,35 @@ def read_image(path: FilePath) -> NDArray[np.uint8]:
     if image.dtype != np.uint8:
         raise ValueError(f"{path}: expected an image of 8 or 16 bits, got {image.dtype}")
     return np.ascontiguousarray(image, dtype=np.uint8)
+
+
+def draw_readable(
+    rng: np.random.Generator,
+    pictures: Sequence[Picture],
+    read: Callable[[Picture], NDArray[np.uint8]],
+) -> tuple[int, NDArray[np.uint8]]:
+    """Draw one of `pictures` and read it; warn of what cannot be read, and draw another.
+
+    Returns:
+        The place of the picture, and the picture.
+
+    Raises:
+        ValueError: None of 20 that were drawn can be read.
+
+    Example:
+        >>> black = np.zeros((2, 2, 3), np.uint8)
+        >>> place, picture = draw_readable(np.random.default_rng(0), [black], lambda black: black)
+        >>> place, picture.shape
+        (0, (2, 2, 3))
+    """
+    for _ in range(_DRAWS):
+        place = int(rng.integers(len(pictures)))
+        try:
+            return place, read(pictures[place])
+        except (ValueError, OSError) as error:
+            last = error
+            warnings.warn(f"skipped: {error}", stacklevel=2)
+    raise ValueError(f"of the pictures none that was drawn can be read, the last: {last}")
 
 
 def write_image(path: FilePath, image: ArrayLike) -> None:

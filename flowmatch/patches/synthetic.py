@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.io import list_images, read_image
+from flowmatch.io.image import draw_readable
 from flowmatch.patches.keypoints import MAGNIFICATION, detect, gray_image
 from flowmatch.patches.pool import FEWEST, Generator, PatchPool, Views, shared_points
 from flowmatch.patches.views import Gray, develop, project_keypoints, random_view, warp
@@ -41,8 +42,8 @@ class SyntheticPatches(PatchPool):
         """
         for attempt in range(_ATTEMPTS):
             rng = np.random.default_rng([self.seed, 0, number, attempt])
-            which = int(rng.integers(len(self.photos) or _PROCEDURAL))
-            views = _render_views(rng, self._photo(which), which)
+            which, photo = self._draw(rng)
+            views = _render_views(rng, photo, which)
             if len(views.place) >= FEWEST:
                 return views
         raise ValueError(
@@ -50,11 +51,11 @@ class SyntheticPatches(PatchPool):
             f"{FEWEST} keypoints in common"
         )
 
-    def _photo(self, which: int) -> Gray:
-        if not self.photos:
-            return _texture(np.random.default_rng([self.seed, 2, which]))
-        photo = self.photos[which]
-        return gray_image(read_image(photo) if isinstance(photo, Path) else photo)
+    def _draw(self, rng: Generator) -> tuple[int, Gray]:
+        if self.photos:
+            return draw_readable(rng, self.photos, _read_gray)
+        which = int(rng.integers(_PROCEDURAL))
+        return which, _texture(np.random.default_rng([self.seed, 2, which]))
 
 
 def photos_in(folder: Path | None) -> tuple[Path, ...]:
@@ -64,6 +65,10 @@ def photos_in(folder: Path | None) -> tuple[Path, ...]:
         FileNotFoundError: The folder is missing or holds no picture.
     """
     return () if folder is None else list_images(folder)
+
+
+def _read_gray(photo: Path | NDArray[np.uint8]) -> Gray:
+    return gray_image(read_image(photo) if isinstance(photo, Path) else photo)
 
 
 # ---- One pair of views -------------------------------------------------------------------------

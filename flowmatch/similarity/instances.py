@@ -8,7 +8,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
-from flowmatch.io import IMAGE_SUFFIXES, read_image
+from flowmatch.io import IMAGE_SUFFIXES, read_image, read_rgba
 from flowmatch.similarity.images import LabelledImages
 from flowmatch.similarity.losses._base import at_least
 
@@ -78,11 +78,9 @@ def _photo(path: Path, size: int) -> NDArray[np.uint8]:
 
 def _cutout(path: Path, side: int) -> NDArray[np.float32]:
     """RGB and opacity, all in 0..1 and colours weighted by opacity: so they can be scaled."""
-    content = np.fromfile(path, np.uint8)
-    picture = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
-    if picture is None or picture.ndim != 3 or picture.shape[2] != 4 or picture.dtype != np.uint8:
-        raise ValueError(f"{path} must be a picture of 8 bits with alpha")
-    rgba = cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA).astype(np.float32) / 255
+    rgba = read_rgba(path).astype(np.float32) / 255
+    if rgba[..., 3].min() == 1:
+        raise ValueError(f"{path}: expected a picture with transparent parts, this has none")
     rgba[..., :3] *= rgba[..., 3:]
     scale = side / max(rgba.shape[:2])
     shape = [max(1, round(n * scale)) for n in rgba.shape[1::-1]]

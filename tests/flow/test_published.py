@@ -324,7 +324,7 @@ def test_refuses_files_that_are_none(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         load_checkpoint(tmp_path / "absent.pth")
     (tmp_path / "text.pth").write_text("not a checkpoint")
-    with pytest.raises(ValueError, match="no whole file of nothing but tensors"):
+    with pytest.raises(ValueError, match="neither a zip archive nor a row of pickles"):
         load_checkpoint(tmp_path / "text.pth")
     (tmp_path / "text.safetensors").write_text("not a checkpoint")
     with pytest.raises(ValueError, match="not a whole .safetensors file"):

@@ -1,5 +1,6 @@
 """Pictures from folders, and what is none."""
 
+import numpy as np
 import pytest
 
 from flowmatch.flow.sources import Sources
@@ -24,5 +25,20 @@ def test_refuses_an_empty_folder(tmp_path):
 def test_refuses_a_cutout_that_is_none(tmp_path):
     (tmp_path / "x.png").write_bytes(b"no picture")
     pairs = SyntheticFlow(Sources(cutouts=[tmp_path / "x.png"]), (32, 32))
-    with pytest.raises(ValueError, match="x.png is not a readable picture"):
+    with (
+        pytest.warns(UserWarning, match="x.png is damaged, or not an image"),
+        pytest.raises(ValueError, match="none that was drawn can be read"),
+    ):
         [pairs[i] for i in range(5)]
+
+
+def test_a_broken_photograph_is_skipped_and_named(tmp_path, photo):
+    write_image(tmp_path / "good.png", photo)
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    pairs = SyntheticFlow(Sources.from_folders(tmp_path), (32, 32))
+    with pytest.warns(UserWarning, match="skipped: .*bad.jpg is damaged"):
+        first = [pairs[i] for i in range(8)]
+    with pytest.warns(UserWarning):
+        second = [pairs[i] for i in range(8)]
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a.first, b.first)

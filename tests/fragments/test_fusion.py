@@ -76,3 +76,5 @@ def test_a_file_where_a_folder_belongs(folder, tmp_path, capsys):
     assert main(["fuse", str(folder), "-o", str(tmp_path / "a.png")]) == 2
     assert "or a folder" in capsys.readouterr().err
     assert (tmp_path / "a.png").read_bytes() == b"kept"
+    assert main(["fuse", str(folder), "-o", str(tmp_path / "mesh.obj")]) == 2
+    assert "a folder without a suffix, got" in capsys.readouterr().err

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from flowmatch._opencv import cv2
-from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
+from flowmatch.io import IMAGE_SUFFIXES, read_image, read_rgba, write_image
+from flowmatch.io.image import draw_readable
 
 LOSSLESS = [".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp"]
 
@@ -48,6 +49,36 @@ def test_sixteen_bits_alpha_and_floats(image, tmp_path):
     cv2.imwrite(str(tmp_path / "float.tif"), image.astype(np.float32) / 255)
     with pytest.raises(ValueError, match=r"float\.tif: expected an image of 8 or 16 bits"):
         read_image(tmp_path / "float.tif")
+
+
+def test_rgba(tmp_path):
+    clear = np.array([[[10, 20, 30, 0], [40, 50, 60, 128]]], np.uint8)
+    cv2.imwrite(str(tmp_path / "clear.png"), clear[..., [2, 1, 0, 3]])
+    np.testing.assert_array_equal(read_rgba(tmp_path / "clear.png"), clear)
+    cv2.imwrite(str(tmp_path / "deep.png"), clear[..., [2, 1, 0, 3]].astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_rgba(tmp_path / "deep.png"), clear)
+    write_image(tmp_path / "opaque.png", clear[..., :3])
+    np.testing.assert_array_equal(
+        read_rgba(tmp_path / "opaque.png"), np.dstack([clear[..., :3], [[255, 255]]])
+    )
+    write_image(tmp_path / "gray.png", clear[..., 0])
+    assert read_rgba(tmp_path / "gray.png")[0, 1].tolist() == [40, 40, 40, 255]
+
+
+def test_draws_another_for_what_cannot_be_read(image, tmp_path):
+    write_image(tmp_path / "good.png", image)
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    files = [tmp_path / name for name in ("bad.png", "good.png", "gone.png")]
+    rng = np.random.default_rng(0)
+    with pytest.warns(UserWarning) as said:
+        drawn = [draw_readable(rng, files, read_image) for _ in range(8)]
+    assert all(place == 1 and np.array_equal(picture, image) for place, picture in drawn)
+    assert {"bad" in str(one.message) for one in said} == {True, False}
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(ValueError, match=r"none that was drawn can be read, the last: .*gone\.png"),
+    ):
+        draw_readable(rng, files[2:], read_image)
 
 
 def test_orientation_of_the_camera(image, tmp_path):

@@ -80,6 +80,15 @@ def test_bounds(collection):
         SyntheticPatches([flat])[0]
 
 
+def test_a_broken_photograph_is_skipped_and_named(tmp_path, photo):
+    write_image(tmp_path / "good.png", photo)
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    pairs = SyntheticPatches(photos_in(tmp_path), pool=8)
+    with pytest.warns(UserWarning, match=r"skipped: .*bad.jpg is damaged"):
+        places = {int(pairs.views(number).place[0, 0]) for number in range(8)}
+    assert places == {1}
+
+
 def test_without_photos_textures_are_procedural():
     assert len(np.unique(SyntheticPatches(points=8, pool=1)[0].first)) > 20
 

@@ -45,7 +45,7 @@ def test_refusals(folders, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder"):
         render_instances(tmp_path / "nowhere", photos)
     write_image(cutouts / "opaque.png", np.zeros((9, 9, 3), np.uint8))
-    with pytest.raises(ValueError, match="opaque.png must be a picture of 8 bits with alpha"):
+    with pytest.raises(ValueError, match="opaque.png: expected a picture with transparent parts"):
         render_instances(cutouts, photos)
 
 
