@@ -1,9 +1,10 @@
 """The one function that follows a recipe for an alignment network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,8 +17,11 @@ from flowmatch.align.networks import MODELS, Matches
 from flowmatch.align.recipes import AlignRecipe
 from flowmatch.align.synthetic import AlignSample
 from flowmatch.align.transforms import move, pixel_grid
-from flowmatch.training import Progress
+from flowmatch.training import RunOptions
 from flowmatch.training.weights import begin_with
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def train_align(
@@ -26,12 +30,7 @@ def train_align(
     checkpoint: Path,
     *,
     start: dict[str, Tensor] | None = None,
-    resume: bool = False,
-    device: str = "cpu",
-    precision: str = "bfloat16",
-    workers: int = 1,
-    logs: Path | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    **options: "Unpack[RunOptions]",
 ) -> nn.Module:
     """Train an alignment network on pairs made from photographs.
 
@@ -40,12 +39,7 @@ def train_align(
         photos: What the pairs are made from.
         checkpoint: File the state is kept in.
         start: Weights to begin with, such as an earlier run's.
-        resume: Continue from `checkpoint` if it exists.
-        device: Where to train.
-        precision: Type of the convolutions, as in `flowmatch.training.train`.
-        workers: Processes that make pairs.
-        logs: Folder for TensorBoard; None writes none.
-        report: Called after every step.
+        **options: Of the run, as in `flowmatch.training.train`.
 
     Returns:
         The trained network, in eval mode.
@@ -68,13 +62,8 @@ def train_align(
         recipe.schedule,
         checkpoint=checkpoint,
         run=asdict(recipe),
-        resume=resume,
         every=100,
-        workers=workers,
-        device=device,
-        precision=precision,
-        logs=logs,
-        report=report,
+        **options,
     )
     return model
 

@@ -2,11 +2,13 @@
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from torch import nn
 
 from flowmatch import patches
 from flowmatch._opencv import cv2
@@ -28,7 +30,7 @@ from flowmatch.flow.train import train_flow
 from flowmatch.patches.recipes import RECIPES as PATCH_RECIPES
 from flowmatch.patches.synthetic import photos_in
 from flowmatch.patches.train import train_patches
-from flowmatch.training import Progress, is_first_process
+from flowmatch.training import Progress, RunOptions, is_first_process
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a network.")
 
@@ -61,8 +63,7 @@ def train_flow_command(
     if recipe not in RECIPES:
         raise ValueError(f"--recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
     chosen = RECIPES[recipe]
-    checkpoint = new_checkpoint(out, recipe, resume)
-    with resumable(checkpoint):
+    with new_run(out, recipe, resume, device, precision, workers) as (checkpoint, options):
         model = train_flow(
             chosen,
             Sources.from_folders(photos, cutouts),
@@ -70,19 +71,10 @@ def train_flow_command(
             data=_folders(data or []),
             video=video,
             start=load(chosen.model, weights=start).state_dict() if start else None,
-            resume=resume,
-            device=str(choose_device(device)),
-            precision=precision,
-            workers=workers,
             render=render,
-            logs=out / "logs" / recipe,
-            report=reporter(),
+            **options,
         )
-    if not is_first_process():
-        return
-    weights = out / f"{recipe}.safetensors"
-    save_weights(weights, model, chosen.model, chosen.arguments)
-    console.print(f"weights in {weights}")
+    keep(save_weights, out / f"{recipe}.safetensors", model, chosen.model, chosen.arguments)
 
 
 @train_app.command("patches")
@@ -108,8 +100,7 @@ def train_patches_command(
     if recipe not in PATCH_RECIPES:
         raise ValueError(f"--recipe must be one of {', '.join(PATCH_RECIPES)}, got {recipe!r}")
     chosen = PATCH_RECIPES[recipe]
-    checkpoint = new_checkpoint(out, recipe, resume)
-    with resumable(checkpoint):
+    with new_run(out, recipe, resume, device, precision, workers) as (checkpoint, options):
         model = train_patches(
             chosen,
             photos_in(photos),
@@ -117,27 +108,57 @@ def train_patches_command(
             rgbd=rgbd,
             brown=_brown_sets(data or []),
             start=patches.load(weights=start).state_dict() if start else None,
-            resume=resume,
-            device=str(choose_device(device)),
-            precision=precision,
-            workers=workers,
-            logs=out / "logs" / recipe,
-            report=reporter(),
+            **options,
         )
-    if not is_first_process():
-        return
-    weights = out / f"{recipe}.safetensors"
-    patches.save_weights(weights, model, chosen.model, chosen.arguments)
-    console.print(f"weights in {weights}")
+    keep(patches.save_weights, out / f"{recipe}.safetensors", model, chosen.model, chosen.arguments)
 
 
-def new_checkpoint(out: Path, recipe: str, resume: bool) -> Path:
-    """Name the checkpoint of a run that may begin."""
+@contextmanager
+def new_run(
+    out: Path,
+    recipe: str,
+    resume: bool,
+    device: str | None,
+    precision: str,
+    workers: int,
+    every: int = 100,
+) -> Iterator[tuple[Path, RunOptions]]:
+    """Give the checkpoint and the options of a run that may begin; say at Ctrl-C how it goes on.
+
+    Args:
+        out: Folder of all that the run writes.
+        recipe: Its name.
+        resume: Go on from the checkpoint.
+        device: As `choose_device` takes it.
+        precision: As in `flowmatch.training.train`.
+        workers: As there.
+        every: Steps between lines about its progress.
+    """
     checkpoint = out / f"{recipe}.pt"
     if checkpoint.exists() and not resume and is_first_process():
         raise ValueError(f"{checkpoint} is there already: --resume, or another --out")
     cv2.setNumThreads(1)  # the renderers are processes of their own; threads would fight
-    return checkpoint
+    with resumable(checkpoint):
+        yield (
+            checkpoint,
+            RunOptions(
+                resume=resume,
+                workers=workers,
+                device=str(choose_device(device)),
+                precision=precision,
+                logs=out / "logs" / recipe,
+                report=reporter(every),
+            ),
+        )
+
+
+def keep(
+    save: Callable[..., None], file: Path, network: nn.Module, name: str, arguments: dict[str, Any]
+) -> None:
+    """Write what was learnt, once, and say where it is."""
+    if is_first_process():
+        save(file, network, name, arguments)
+        console.print(f"weights in {file}")
 
 
 def reporter(every: int = 100) -> Callable[[Progress], None]:

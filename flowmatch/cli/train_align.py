@@ -8,11 +8,9 @@ import typer
 from flowmatch.align.checkpoints import load, save_weights
 from flowmatch.align.recipes import RECIPES
 from flowmatch.align.train import train_align
-from flowmatch.cli.options import DeviceName, Resume, TrainingPrecision, console, resumable
-from flowmatch.cli.train import new_checkpoint, reporter
-from flowmatch.devices import choose_device
+from flowmatch.cli.options import DeviceName, Resume, TrainingPrecision
+from flowmatch.cli.train import keep, new_run
 from flowmatch.io import list_images
-from flowmatch.training import is_first_process
 
 
 def train_align_command(
@@ -29,22 +27,12 @@ def train_align_command(
     if recipe not in RECIPES:
         raise ValueError(f"--recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
     chosen, pictures = RECIPES[recipe], list_images(photos)
-    checkpoint = new_checkpoint(out, recipe, resume)
-    with resumable(checkpoint):
+    with new_run(out, recipe, resume, device, precision, workers) as (checkpoint, options):
         model = train_align(
             chosen,
             pictures,
             checkpoint,
             start=load(chosen.model, weights=start).state_dict() if start else None,
-            resume=resume,
-            device=str(choose_device(device)),
-            precision=precision,
-            workers=workers,
-            logs=out / "logs" / recipe,
-            report=reporter(),
+            **options,
         )
-    if not is_first_process():
-        return
-    weights = out / f"{recipe}.safetensors"
-    save_weights(weights, model, chosen.model, chosen.arguments)
-    console.print(f"weights in {weights}")
+    keep(save_weights, out / f"{recipe}.safetensors", model, chosen.model, chosen.arguments)

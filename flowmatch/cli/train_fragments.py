@@ -6,14 +6,11 @@ from typing import Annotated
 
 import typer
 
-from flowmatch.cli.options import DeviceName, Resume, TrainingPrecision, console, resumable
-from flowmatch.cli.train import new_checkpoint, reporter
-from flowmatch.devices import choose_device
-from flowmatch.fragments.checkpoints import load
-from flowmatch.fragments.checkpoints import save_weights as save_descriptor
+from flowmatch.cli.options import DeviceName, Resume, TrainingPrecision
+from flowmatch.cli.train import keep, new_run
+from flowmatch.fragments.checkpoints import load, save_weights
 from flowmatch.fragments.recipes import RECIPES as FRAGMENT_RECIPES
 from flowmatch.fragments.train import train_fragments
-from flowmatch.training import is_first_process
 
 
 def train_fragments_command(
@@ -38,21 +35,15 @@ def train_fragments_command(
     chosen = FRAGMENT_RECIPES[recipe]
     if steps is not None:
         chosen = replace(chosen, schedule=replace(chosen.schedule, steps=steps))
-    checkpoint = new_checkpoint(out, recipe, resume)
-    with resumable(checkpoint):
+    with new_run(out, recipe, resume, device, precision, workers, every=10) as (
+        checkpoint,
+        options,
+    ):
         network = train_fragments(
             chosen,
             checkpoint,
             rgbd=rgbd,
             start=load(weights=start).state_dict() if start else None,
-            resume=resume,
-            device=str(choose_device(device)),
-            precision=precision,
-            workers=workers,
-            logs=out / "logs" / recipe,
-            report=reporter(10),
+            **options,
         )
-    if is_first_process():
-        weights = out / f"{recipe}.safetensors"
-        save_descriptor(weights, network, chosen.model, chosen.arguments)
-        console.print(f"weights in {weights}")
+    keep(save_weights, out / f"{recipe}.safetensors", network, chosen.model, chosen.arguments)

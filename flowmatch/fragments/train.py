@@ -1,10 +1,10 @@
 """The one function that follows a recipe for a descriptor of fragments."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -16,8 +16,11 @@ from flowmatch.fragments.networks import MODELS, FieldDescriptor
 from flowmatch.fragments.recipes import FragmentRecipe
 from flowmatch.fragments.samples import FieldPair, FieldPairs, collate
 from flowmatch.fragments.synthetic import PosedScans, SyntheticScans
-from flowmatch.training import Progress
+from flowmatch.training import RunOptions
 from flowmatch.training.weights import begin_with
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def train_fragments(
@@ -26,12 +29,7 @@ def train_fragments(
     *,
     rgbd: str | Path | None = None,
     start: dict[str, Tensor] | None = None,
-    resume: bool = False,
-    device: str = "cpu",
-    precision: str = "bfloat16",
-    workers: int = 1,
-    logs: Path | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    **options: "Unpack[RunOptions]",
 ) -> FieldDescriptor:
     """Train a descriptor on rooms under a virtual depth camera, and on posed frames.
 
@@ -40,13 +38,8 @@ def train_fragments(
         checkpoint: File the state is kept in.
         rgbd: Folder of real frames, as `PosedScans` takes it.
         start: Weights to begin with.
-        resume: Continue from `checkpoint` if it exists.
-        device: Where to train.
-        precision: Type of the convolutions, as in `flowmatch.training.train`.
-        workers: Processes that make samples.
-        logs: Folder for TensorBoard; None writes none.
-        report: Called after every step; its metrics have ``"first"``, the share of points whose
-            nearest descriptor of the batch is the right one.
+        **options: Of the run, as in `flowmatch.training.train`. Reports have ``"first"``, the share
+            of points whose nearest descriptor of the batch is the right one.
 
     Returns:
         The trained network, in eval mode.
@@ -68,13 +61,8 @@ def train_fragments(
         recipe.schedule,
         checkpoint=checkpoint,
         run={**asdict(recipe), "real": rgbd is not None},
-        resume=resume,
         every=50,
-        workers=workers,
-        device=device,
-        precision=precision,
-        logs=logs,
-        report=report,
+        **options,
     )
     return cast(FieldDescriptor, trained)
 

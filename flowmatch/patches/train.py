@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,8 +21,11 @@ from flowmatch.patches.posed import PosedPatches
 from flowmatch.patches.recipes import PatchRecipe
 from flowmatch.patches.synthetic import SyntheticPatches
 from flowmatch.similarity.patch_losses import contrastive_loss, hinge_loss, triplet_loss
-from flowmatch.training import Progress
+from flowmatch.training import RunOptions
 from flowmatch.training.weights import begin_with
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _APART = 3.0  # pixels or centimetres, plus the larger scale: closer points are not negatives
 _THUMBNAIL = 8
@@ -36,12 +39,7 @@ def train_patches(
     rgbd: Path | None = None,
     brown: Sequence[Path] = (),
     start: dict[str, Tensor] | None = None,
-    resume: bool = False,
-    device: str = "cpu",
-    precision: str = "bfloat16",
-    workers: int = 1,
-    logs: Path | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    **options: "Unpack[RunOptions]",
 ) -> nn.Module:
     """Train a patch network on patches of photographs and views of them.
 
@@ -52,12 +50,7 @@ def train_patches(
         rgbd: Frames of an RGB-D camera, see `PosedPatches`; half as many items as photographs give.
         brown: Sets of Brown's patches, see `BrownSamples`; each as many as photographs give.
         start: Weights to begin with, such as those of another recipe.
-        resume: Continue from `checkpoint` if it exists.
-        device: Where to train.
-        precision: Type of the convolutions, as in `flowmatch.training.train`.
-        workers: Processes that render.
-        logs: Folder for TensorBoard; None writes none.
-        report: Called after every step.
+        **options: Of the run, as in `flowmatch.training.train`.
 
     Returns:
         The trained network, in eval mode.
@@ -77,12 +70,7 @@ def train_patches(
         recipe.schedule,
         checkpoint=checkpoint,
         run=asdict(recipe),
-        resume=resume,
-        workers=workers,
-        device=device,
-        precision=precision,
-        logs=logs,
-        report=report,
+        **options,
     )
     return model.eval()  # type: ignore[no-any-return]
 

@@ -1,10 +1,10 @@
 """The one function that follows a recipe for patches of videos."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,10 @@ from flowmatch.selfsupervised.patches import TrackedPatches
 from flowmatch.selfsupervised.recipes import VideoRecipe
 from flowmatch.similarity.fit import load_trunk
 from flowmatch.similarity.networks import EmbeddingNet
-from flowmatch.training import Progress
+from flowmatch.training import RunOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _TOGETHER = 0.75  # of a batch shows what is certainly not its first track's: negatives for it
 _GAIN = 0.2  # exposures differ by up to this share
@@ -96,13 +99,8 @@ def train_video(
     checkpoint: Path,
     *,
     start: dict[str, Tensor] | None = None,
-    resume: bool = False,
     every: int = 100,
-    device: str = "cpu",
-    precision: str = "bfloat16",
-    workers: int = 0,
-    logs: Path | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    **options: "Unpack[RunOptions]",
 ) -> EmbeddingNet:
     """Train an embedding of patches on what was followed through videos.
 
@@ -111,13 +109,8 @@ def train_video(
         patches: What with.
         checkpoint: File the state is kept in.
         start: Weights of the trunk to begin with.
-        resume: Continue from `checkpoint` if it exists.
         every: Steps between checkpoints.
-        device: Where to train.
-        precision: Type of the convolutions, as in `flowmatch.training.train`.
-        workers: Processes that make pairs.
-        logs: Folder for TensorBoard; None writes none.
-        report: Called after every step.
+        **options: Of the run, as in `flowmatch.training.train`, but with no `workers` unless asked.
 
     Returns:
         The trained network, in eval mode.
@@ -129,6 +122,7 @@ def train_video(
     """
     pairs = TrackPairs(patches, recipe)
     model = initial_network(recipe, start)
+    options.setdefault("workers", 0)  # pairs are cut from memory: no other process is faster
     training.train(
         model,
         pairs,
@@ -137,13 +131,8 @@ def train_video(
         recipe.schedule,
         checkpoint=checkpoint,
         run=asdict(recipe) | {"patches": len(patches), "tracks": patches.tracks},
-        resume=resume,
         every=every,
-        workers=workers,
-        device=device,
-        precision=precision,
-        logs=logs,
-        report=report,
+        **options,
     )
     return model
 

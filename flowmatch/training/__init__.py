@@ -3,6 +3,7 @@
 from flowmatch.training.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
 from flowmatch.training.loop import (
     Progress,
+    RunOptions,
     Samples,
     TrainingDiverged,
     is_first_process,
@@ -14,6 +15,7 @@ from flowmatch.training.schedule import Schedule
 __all__ = [
     "Checkpoint",
     "Progress",
+    "RunOptions",
     "RunState",
     "Samples",
     "Schedule",

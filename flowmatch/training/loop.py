@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,17 @@ class Progress:
     def seconds_left(self) -> float:
         """At the pace so far."""
         return (self.steps - self.step) * self.seconds_per_step
+
+
+class RunOptions(TypedDict, total=False):
+    """How a run goes, whatever is learnt: every trainer hands it on to `train`, which explains."""
+
+    resume: bool
+    workers: int
+    device: str
+    precision: str
+    logs: Path | None
+    report: Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
