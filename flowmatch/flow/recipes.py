@@ -29,6 +29,7 @@ class FlowRecipe:
         augmentation: Arguments of `Augmentation` for the real datasets.
         reuse: How often each synthetic pair is used, varied after the first time.
         norms: Train with batch norms, which the network has not: see `networks.norms`.
+        passes: How often RAFT refines a flow while it learns; 0 is as often as later.
         matching: Weight of `matching_loss` on FlowNetC's correlation.
         seed: Of the samples and of the network's first weights.
     """
@@ -44,6 +45,7 @@ class FlowRecipe:
     augmentation: dict[str, Any] = field(default_factory=dict)
     reuse: int = 1
     norms: bool = False
+    passes: int = 0
     matching: float = 0.0
     seed: int = 0
 
@@ -130,6 +132,26 @@ _OURS: Mapping[str, FlowRecipe] = {
         _PYRAMID_VIDEO,
         size=(256, 384),
     ),
+    # RAFT-small for a CPU core: a third of the passes first, half of them then, on larger frames.
+    "raft-small-near": FlowRecipe(
+        "raft_small",
+        Schedule(steps=3500, batch=4, learning_rate=6e-4),
+        "robust",
+        sequence_weights(4),
+        passes=4,
+        reuse=3,
+    ),
+    "raft-small-far": FlowRecipe(
+        "raft_small",
+        Schedule(steps=2200, batch=4, learning_rate=4e-4),
+        "robust",
+        sequence_weights(6),
+        passes=6,
+        size=(256, 384),
+        motion=_LONG_MOTION,
+        reuse=3,
+        seed=1,
+    ),
     # For a GPU: RAFT-small from synthetic pairs alone.
     "raft-small-synthetic": FlowRecipe(
         "raft_small",
@@ -165,6 +187,21 @@ _OURS: Mapping[str, FlowRecipe] = {
             matching=matching,
         )
         for model, matching in (("flownets", 0.0), ("flownetc", 2.0))
+    },
+    # From the first stage's weights, and without its norms: they have done what they were for, and
+    # what they add of the batch's chance costs more than they bring.
+    **{
+        f"{model}-thin-fine": FlowRecipe(
+            model,
+            Schedule(steps=5000, batch=8, learning_rate=3e-4),
+            "robust",
+            _FLOWNET,
+            arguments={"width": 0.375},
+            motion=((0.2, 0.25), (0.5, 0.35), (1.0, 0.25), (2.5, 0.15)),
+            reuse=4,
+            seed=1,
+        )
+        for model in ("flownets", "flownetc")
     },
 }
 

@@ -16,7 +16,7 @@ from flowmatch.flow.clips import ClipPairs
 from flowmatch.flow.datasets import find_pairs
 from flowmatch.flow.estimate import to_full_resolution
 from flowmatch.flow.losses import LOSSES, Loss, matching_loss
-from flowmatch.flow.networks import MODELS
+from flowmatch.flow.networks import MODELS, RAFT, RAFTSmall
 from flowmatch.flow.networks.flownet import Volume
 from flowmatch.flow.networks.norms import with_norms, without_norms
 from flowmatch.flow.packing import PackedPlans, pack
@@ -87,7 +87,7 @@ def train_flow(
         model = with_norms(model)
     compare: Callable[..., tuple[Tensor, dict[str, float]]] = unsupervised_loss
     on_device = render == "device"
-    with _matching(model, recipe) as matching:
+    with _passes(model, recipe.passes), _matching(model, recipe) as matching:
         if recipe.loss != VIDEO:
             compare = partial(flow_loss, loss=LOSSES[recipe.loss], matching=matching)
         trained = training.train(
@@ -108,6 +108,20 @@ def train_flow(
             report=report,
         )
     return without_norms(trained) if recipe.norms else trained
+
+
+@contextmanager
+def _passes(model: nn.Module, passes: int) -> Iterator[None]:
+    """Let RAFT refine its flow another number of times."""
+    if not passes:
+        yield
+        return
+    assert isinstance(model, RAFT | RAFTSmall)
+    afterwards, model.iterations = model.iterations, passes
+    try:
+        yield
+    finally:
+        model.iterations = afterwards
 
 
 @contextmanager

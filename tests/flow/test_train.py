@@ -34,6 +34,8 @@ def test_recipes_fit_their_networks(name):
     assert recipe.loss in (*LOSSES, VIDEO)
     assert recipe.augment().size == recipe.size
     model = MODELS[recipe.model](**recipe.arguments)
+    if recipe.passes:
+        model.iterations = recipe.passes
     flows = model(*torch.rand(2, 1, 3, 64, 64))
     assert len(flows) == len(recipe.loss_weights)
 
@@ -216,6 +218,12 @@ def test_train_flow_end_to_end(tmp_path):
     resumed = train_flow(recipe, Sources(), tmp_path / "d.pt", resume=True, workers=0)
     for a, b in zip(again.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_raft_learns_in_few_passes_and_keeps_its_own(tmp_path):
+    recipe = small("raft-small-near", passes=2, loss_weights=(1.0, 0.8))
+    trained = train_flow(recipe, Sources(), tmp_path / "c.pt", workers=0)
+    assert trained.iterations == MODELS["raft_small"]().iterations
 
 
 @pytest.mark.parametrize("name", ["flownets-thin-small", "flownetc-thin-small"])
