@@ -102,21 +102,26 @@ def _backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     """Derive the distances of the pairs that were found; which they are is constant."""
     query, reference, index = ctx.saved_tensors
     B, N, k = index.shape
-    batch = torch.arange(B, device=index.device)[:, None].expand(B, N * k)
+    if reference.shape[1] == 0:
+        return torch.zeros_like(query), torch.zeros_like(reference), *(None,) * 6
     chosen = index.clamp(min=0).flatten(1)
     pairs = reference.gather(1, chosen[..., None].expand(-1, -1, query.shape[-1]))
-    pairs = pairs.unflatten(1, (N, k)).to(g.dtype)
-    g = torch.where(index < 0, 0, g)[..., None]
+    # What is missing may be not finite on either side, and 0 times that is no number.
+    missing = (index < 0)[..., None]
+    pairs = torch.where(missing, 0, pairs.unflatten(1, (N, k)).to(g.dtype))
+    queries = torch.where(missing, 0, query[:, :, None].to(g.dtype))
+    g = torch.where(missing, 0, g[..., None])
     if ctx.metric == DOT:
-        for_query, for_pairs = g * pairs, g * query[:, :, None]
+        for_query, for_pairs = g * pairs, g * queries
     else:
-        apart = query[:, :, None] - pairs
+        apart = queries - pairs
         square = apart.square().sum(-1, keepdim=True)
         same = square == 0  # where the distance has no derivative, 0 is one of the subgradients
         for_query = torch.where(same, 0, g / torch.where(same, 1, square).sqrt()) * apart
         for_pairs = -for_query
     # Unlike scatter_add, index_put sums in the same order each time, on a GPU too.
     total = torch.zeros_like(reference, dtype=g.dtype)
+    batch = torch.arange(B, device=index.device)[:, None].expand(B, N * k)
     total = total.index_put((batch, chosen), for_pairs.flatten(1, 2), accumulate=True)
     grads = for_query.sum(2).to(query.dtype), total.to(reference.dtype)
     return (*grads, None, None, None, None, None, None)
@@ -174,11 +179,13 @@ def _directions(vectors: Tensor, side: int) -> Tensor:
     """
     padded = F.pad(vectors.to(wide(vectors.dtype)), (0, 2))
     largest = padded.detach().abs().amax(-1, keepdim=True)  # over it, squares are harmless
-    nothing = largest == 0
-    units = F.normalize(padded / torch.where(nothing, 1, largest), dim=-1)
+    usable = (largest > 0) & largest.isfinite()
+    # What is not is put aside before it is divided: 0 times its derivative would be no number.
+    safe = torch.where(usable, padded, 0) / torch.where(usable, largest, 1)
     places = torch.arange(padded.shape[-1], device=padded.device)
-    alone = (places == vectors.shape[-1] + side).to(units.dtype)
-    return torch.where(nothing, alone, units)
+    alone = (places == vectors.shape[-1] + side).to(padded.dtype)
+    instead = torch.where(largest == 0, alone, torch.nan)
+    return torch.where(usable, F.normalize(safe, dim=-1), instead)
 
 
 def nearest(
