@@ -98,6 +98,16 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     ctx.save_for_backward(query, reference, output[1])
 
 
+def _sum_into(total: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    """Add `values`, [B, n, D], to the rows `index`, [B, n], of `total`, in one order each time."""
+    B, M, D = total.shape
+    batch = torch.arange(B, device=index.device)[:, None]
+    if total.is_cuda:  # where index_put sorts, and index_add does not keep an order
+        return total.index_put((batch.expand_as(index), index), values, accumulate=True)
+    rows = (index + M * batch).flatten()  # and here it is the other way round
+    return total.view(B * M, D).index_add(0, rows, values.flatten(0, 1)).view(B, M, D)
+
+
 def _backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     """Derive the distances of the pairs that were found; which they are is constant."""
     query, reference, index = ctx.saved_tensors
@@ -119,10 +129,7 @@ def _backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         same = square == 0  # where the distance has no derivative, 0 is one of the subgradients
         for_query = torch.where(same, 0, g / torch.where(same, 1, square).sqrt()) * apart
         for_pairs = -for_query
-    # Unlike scatter_add, index_put sums in the same order each time, on a GPU too.
-    total = torch.zeros_like(reference, dtype=g.dtype)
-    batch = torch.arange(B, device=index.device)[:, None].expand(B, N * k)
-    total = total.index_put((batch, chosen), for_pairs.flatten(1, 2), accumulate=True)
+    total = _sum_into(torch.zeros_like(reference, dtype=g.dtype), chosen, for_pairs.flatten(1, 2))
     grads = for_query.sum(2).to(query.dtype), total.to(reference.dtype)
     return (*grads, None, None, None, None, None, None)
 

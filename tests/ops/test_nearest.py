@@ -382,6 +382,17 @@ def test_threads_and_repetition_do_not_change_the_bits(same_with_any_threads):
     same_with_any_threads(lambda: ops.nearest_hamming(*bits, 3, *NONE, True))
 
 
+def test_gradients_of_few_references_repeat(same_with_any_threads):
+    """Many queries share a reference: what they add to its gradient must come in one order."""
+    query, reference = torch.randn(4000, 64), torch.randn(4, 64, requires_grad=True)
+
+    def grads():
+        return torch.autograd.grad(nearest(query, reference).distance.sum(), reference)
+
+    for _ in range(5):
+        same_with_any_threads(grads)
+
+
 def test_memory_stays_far_below_all_pairs():
     """20 000 x 20 000 distances would be 1.6 GB."""
     from flowmatch.devices import PeakMemory
