@@ -245,22 +245,23 @@ class Correlation(nn.Module):
         """Compare ``[B, C, H, W]`` with ``[B, C, H, W]``: ``[B, (2 r + 1)^2, h, w]``."""
         radius = self.max_displacement // self.stride2
         _check(f1, f2, radius, self.stride2)
-        border = self.max_displacement + self.kernel_size // 2
-        height, width = (
-            -(-(side + 2 * self.pad - 2 * border) // self.stride1) for side in f1.shape[-2:]
-        )
-        if height < 1 or width < 1:
+        border = self.pad - self.max_displacement
+        if min(f1.shape[-2:]) + 2 * border < self.kernel_size:
             raise ValueError(
                 f"inputs of {tuple(f1.shape[-2:])} padded by {self.pad} are too small for patches "
                 f"of {self.kernel_size} displaced by {self.max_displacement}"
             )
-        f1, f2 = (F.pad(f, (self.pad,) * 4) for f in (f1, f2))
+        # Outside, f2 is 0 anyway: what is left of `pad` is where f1 is 0, and compared.
+        if border > 0:
+            f1, f2 = (F.pad(f, (border,) * 4) for f in (f1, f2))
         compare = _differences if self.subtract else correlation
         volume = compare(f1, f2, radius, self.stride2)
+        if border < 0:
+            volume = volume[..., -border:border, -border:border]
+        if self.kernel_size == 1:
+            return volume[..., :: self.stride1, :: self.stride1].contiguous()
         # A patch is compared by the mean of what its pixels give.
-        reach = (..., *(slice(self.max_displacement, None),) * 2)
-        means = F.avg_pool2d(volume[reach], self.kernel_size, self.stride1)
-        return means[..., :height, :width]
+        return F.avg_pool2d(volume, self.kernel_size, self.stride1)
 
 
 def _differences(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:
