@@ -71,13 +71,13 @@ for _name, _reference in (
     torch.library.impl(f"flowmatch::{_name}", "default")(_native.reference(_reference))
 
 
-def _check(f1: Tensor, f2: Tensor, radius: int, stride: int, one_type: bool = True) -> None:
+def _check(f1: Tensor, f2: Tensor, radius: int, stride: int) -> None:
     if f1.dim() != 4 or f1.shape != f2.shape:
         raise ValueError(
             "f1 and f2 must be [B, C, H, W] of the same shape, "
             f"got {tuple(f1.shape)} and {tuple(f2.shape)}"
         )
-    check_floats("f1 and f2", f1, f2, one_type)
+    check_floats("f1 and f2", f1, f2, autocasts=True)
     check_devices("f1 and f2", f1, f2)
     if not (0 <= radius < 2**15 and 1 <= stride < 2**31):
         raise ValueError(
@@ -177,9 +177,7 @@ def correlation(f1: Tensor, f2: Tensor, radius: int = 10, stride: int = 2) -> Te
     Reference:
         Dosovitskiy et al., FlowNet, ICCV 2015, section 3, equation 1. Ours divides by C.
     """
-    kind = f1.device.type
-    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    _check(f1, f2, radius, stride, one_type=not autocast)  # autocast makes the types equal
+    _check(f1, f2, radius, stride)
     tf32 = f1.is_cuda and _allows_tf32()
     volume: Tensor = torch.ops.flowmatch.correlation(f1, f2, radius, stride, tf32)
     return volume

@@ -91,10 +91,10 @@ for _device in ("cpu", "cuda"):
 _METRICS = ("l2", "cosine", "dot")
 
 
-def _check(x: Tensor, y: Tensor, metric: str, one_type: bool) -> None:
+def _check(x: Tensor, y: Tensor, metric: str) -> None:
     check_metric(metric, _METRICS)
     check_vectors("x and y", x, y)
-    check_floats("x and y", x, y, one_type)
+    check_floats("x and y", x, y, autocasts=True)
     check_devices("x and y", x, y)
 
 
@@ -123,9 +123,7 @@ def pairwise_distance(x: Tensor, y: Tensor, metric: str = "l2") -> Tensor:
         >>> pairwise_distance(x, x).tolist()
         [[0.0, 5.0], [5.0, 0.0]]
     """
-    kind = x.device.type
-    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    _check(x, y, metric, one_type=not autocast)
+    _check(x, y, metric)
     single = x.dim() == 2
     first, second = (x[None], y[None]) if single else (x, y)
     if metric == "cosine":

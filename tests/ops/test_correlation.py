@@ -296,6 +296,18 @@ def test_layer_computes_no_border_that_it_throws_away():
 
 
 @pytest.mark.parametrize("subtract", [False, True])
+def test_layer_takes_what_autocast_mixes(subtract, device):
+    f1, f2 = features((1, 3, 6, 7), torch.float32, device)
+    layer = Correlation(pad=3, max_displacement=2, stride2=1, subtract=subtract)
+    with torch.autocast(device, torch.bfloat16):
+        volume = layer(f1.bfloat16(), f2)
+    assert volume.dtype == torch.float32
+    torch.testing.assert_close(volume, layer(f1.bfloat16().float(), f2))
+    with pytest.raises(ValueError, match="same float type, got"):
+        layer(f1.bfloat16(), f2)
+
+
+@pytest.mark.parametrize("subtract", [False, True])
 def test_layer_gradients(subtract, device):
     f1, f2 = (f.requires_grad_() for f in features((1, 2, 5, 4), torch.float64, device))
     module = Correlation(
