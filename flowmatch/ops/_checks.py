@@ -22,14 +22,18 @@ def check_vectors(names: str, a: Tensor, b: Tensor) -> None:
         )
 
 
+def autocast_is_on(a: Tensor) -> bool:
+    """Return whether autocast chooses the types of what is computed where `a` is."""
+    kind = a.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 def check_floats(names: str, a: Tensor, b: Tensor, autocasts: bool = False) -> None:
     """Raise a ValueError unless both are floats of one type.
 
     Autocast, where it is on, makes the types of an op that `autocasts` equal.
     """
-    kind = a.device.type
-    autocasts = autocasts and torch.amp.is_autocast_available(kind)
-    same = a.dtype == b.dtype or (autocasts and torch.is_autocast_enabled(kind))
+    same = a.dtype == b.dtype or (autocasts and autocast_is_on(a))
     if not (same and a.is_floating_point() and b.is_floating_point()):
         raise ValueError(f"{names} must have the same float type, got {a.dtype} and {b.dtype}")
 

@@ -3,12 +3,12 @@
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
 from flowmatch.ops._checks import check_devices, check_floats, check_metric, check_vectors
+from flowmatch.ops._directions import directions
 from flowmatch.ops._types import wide
 from flowmatch.ops.nearest_reference import (
     DOT,
@@ -179,22 +179,6 @@ def _check_mask(mask: Tensor | None, query: Tensor, reference: Tensor) -> Tensor
     return (mask if mask.dim() == 3 else mask[None]).contiguous()
 
 
-def _directions(vectors: Tensor, side: int) -> Tensor:
-    """Scale to length 1 whatever the length was; 0 becomes a direction of its own on each side.
-
-    That takes two more dimensions, in which all others are 0.
-    """
-    padded = F.pad(vectors.to(wide(vectors.dtype)), (0, 2))
-    largest = padded.detach().abs().amax(-1, keepdim=True)  # over it, squares are harmless
-    usable = (largest > 0) & largest.isfinite()
-    # What is not is put aside before it is divided: 0 times its derivative would be no number.
-    safe = torch.where(usable, padded, 0) / torch.where(usable, largest, 1)
-    places = torch.arange(padded.shape[-1], device=padded.device)
-    alone = (places == vectors.shape[-1] + side).to(padded.dtype)
-    instead = torch.where(largest == 0, alone, torch.nan)
-    return torch.where(usable, F.normalize(safe, dim=-1), instead)
-
-
 def nearest(
     query: Tensor,
     reference: Tensor,
@@ -258,7 +242,7 @@ def nearest(
     if metric == "hamming":
         distance, index, both = torch.ops.flowmatch.nearest_hamming(q, r, found, *options)
     elif metric == "cosine":
-        q, r = _directions(q, 0), _directions(r, 1)
+        q, r = directions(q, 0), directions(r, 1)
         chord, index, both = torch.ops.flowmatch.nearest(q, r, found, L2, *options)
         distance = chord.square() / 2  # unlike 1 - product, exactly 0 for equal directions
     else:

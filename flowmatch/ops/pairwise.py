@@ -3,12 +3,18 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
-from flowmatch.ops._checks import check_devices, check_floats, check_metric, check_vectors
+from flowmatch.ops._checks import (
+    autocast_is_on,
+    check_devices,
+    check_floats,
+    check_metric,
+    check_vectors,
+)
+from flowmatch.ops._directions import directions
 from flowmatch.ops._types import wide
 
 _L2, _DOT = 0, 1
@@ -127,8 +133,10 @@ def pairwise_distance(x: Tensor, y: Tensor, metric: str = "l2") -> Tensor:
     single = x.dim() == 2
     first, second = (x[None], y[None]) if single else (x, y)
     if metric == "cosine":
-        first, second = (F.normalize(t, dim=-1) for t in (first, second))
-    out = torch.ops.flowmatch.pairwise(first, second, _L2 if metric == "l2" else _DOT)
-    out = 1 - out if metric == "cosine" else out
+        first, second = directions(first, 0), directions(second, 1)
+    out = torch.ops.flowmatch.pairwise(first, second, _DOT if metric == "dot" else _L2)
+    if metric == "cosine":
+        out = out.square().div_(2)  # unlike 1 - product, exact also where that is small
+        out = out if autocast_is_on(x) else out.to(x.dtype)
     found: Tensor = out[0] if single else out
     return found

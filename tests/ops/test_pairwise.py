@@ -61,7 +61,36 @@ def test_known_values(device):
     x = torch.tensor([[0.0, 0.0], [3.0, 4.0]], device=device)
     assert pairwise_distance(x, x).tolist() == [[0, 5], [5, 0]]
     assert pairwise_distance(x, x, "dot").tolist() == [[0, 0], [0, 25]]
-    assert pairwise_distance(x, x, "cosine").tolist() == [[1, 1], [1, pytest.approx(0, abs=1e-6)]]
+    cosine = pairwise_distance(x, x, "cosine").tolist()
+    assert cosine == [[pytest.approx(1)] * 2, [pytest.approx(1), 0]]
+
+
+def test_cosine_of_close_directions(device):
+    """Where 1 - product has no correct digit left, and may be negative."""
+    x = F.normalize(torch.randn(100, 64, dtype=torch.float64), dim=1).float()
+    y = x + 1e-5 * torch.randn(100, 64)
+    units = [F.normalize(t.double(), dim=1) for t in (x, y)]
+    expected = (units[0] - units[1]).square().sum(1) / 2  # about 3e-9
+    found = pairwise_distance(x.to(device), y.to(device), "cosine").diagonal()
+    torch.testing.assert_close(found.double().cpu(), expected, rtol=1e-2, atol=0)
+
+
+def test_cosine_of_any_length(device, dtype):
+    """Nothing is at distance 1 of all; what is short, or long, has a direction as well."""
+    nothing, one = (f((1, 8), device=device, dtype=dtype) for f in (torch.zeros, torch.ones))
+    found = pairwise_distance(torch.cat([nothing, one]), nothing, "cosine")
+    assert found.dtype == dtype and found.flatten().tolist() == [pytest.approx(1)] * 2
+    for scale in (1e-7, 1e-30, 1e30) if dtype != torch.float16 else (1e-7, 1e4):
+        assert pairwise_distance(one * scale, one, "cosine").item() == pytest.approx(0, abs=1e-10)
+
+
+def test_autocast_normalises_in_float32(device):
+    x, y = vectors(CASES[3], torch.float32, device)
+    with torch.autocast(device, torch.bfloat16):
+        found = pairwise_distance(x.bfloat16(), y.bfloat16(), "cosine")
+    assert found.dtype == torch.float32
+    expected = pairwise_distance(x.bfloat16().double(), y.bfloat16().double(), "cosine")
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_close_pairs_far_from_the_origin(device):
