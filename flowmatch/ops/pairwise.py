@@ -66,6 +66,9 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
     x, y, distance = ctx.saved_tensors
     if ctx.metric == _DOT:
         return g @ y, g.transpose(1, 2) @ x, None
+    # A half type has no room for one over a small distance, and rounds what nearly cancels.
+    dtype = x.dtype
+    x, y, g, distance = (t.to(wide(dtype)) for t in (x, y, g, distance))
     if torch.is_grad_enabled():  # to be derived again
         distance = torch.ops.flowmatch.pairwise(x, y, _L2)
     weight = torch.ops.flowmatch.pairwise_weight(g, distance)
@@ -74,7 +77,7 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
     x, y = x - middle, y - middle
     for_x = x * weight.sum(2)[..., None] - weight @ y
     for_y = y * weight.sum(1)[..., None] - weight.transpose(1, 2) @ x
-    return for_x, for_y, None
+    return for_x.to(dtype), for_y.to(dtype), None
 
 
 def _setup_weight(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -246,3 +246,20 @@ def test_gradients_of_vectors_that_share_an_offset(device):
         wanted = torch.autograd.grad(distance, (a, b), g.double())
         for one, other in zip(found, wanted, strict=True):
             assert (one.double() - other).norm() < tolerance * other.norm()
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
+def test_gradients_of_close_pairs_in_half_types(half, device):
+    """1 / distance is beyond float16, and what cancels must not be rounded before."""
+    x = torch.tensor([[0.0, 0.0], [1.0, 1.0]], device=device, dtype=half, requires_grad=True)
+    y = torch.tensor([[1e-5, 0.0], [3.0, 3.0]], device=device, dtype=half)
+    for again in (False, True):
+        distance = pairwise_distance(x, y)
+        (grad,) = torch.autograd.grad(distance[0, 0], x, create_graph=again)
+        assert grad[0].tolist() == [pytest.approx(-1, abs=0.01), 0] and (grad[1] == 0).all()
+    x = F.normalize(torch.randn(64, 128, device=device), dim=1).to(half)
+    y = (x + 0.01 * torch.randn(64, 128, device=device)).to(half)
+    x, exact = x.requires_grad_(), x.double().detach().requires_grad_()
+    (found,) = torch.autograd.grad(pairwise_distance(x, y).diagonal().sum(), x)
+    (wanted,) = torch.autograd.grad((exact - y.double()).norm(dim=1).sum(), exact)
+    assert (found.double() - wanted).norm() < 4 * torch.finfo(half).eps * wanted.norm()
