@@ -149,6 +149,22 @@ def test_stereo_stays_in_its_row(device):
             assert found[b, 5 * level + k, row, column].item() == pytest.approx(value / 6**0.5)
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
+def test_stereo_finds_its_row_whatever_the_type_of_coords(half, device):
+    """bfloat16 has no 257, and float16 no 2049."""
+    f1, f2 = torch.randn(2, 1, 4, 2100, 5, device=device)
+    x = torch.arange(5.0, device=device).expand(1, 1, 2100, 5)
+    found = correlation_lookup_1d(f1, f2, x.to(half), 2)
+    assert torch.equal(found, correlation_lookup_1d(f1, f2, x, 2))
+
+
+def test_stereo_refuses_a_pyramid_with_halved_rows(device):
+    f1, f2 = torch.randn(2, 1, 4, 8, 16, device=device)
+    x = torch.zeros(1, 1, 8, 16, device=device)
+    with pytest.raises(ValueError, match=r"same rows, got 8 and 4 \(.* with rows=False"):
+        correlation_lookup_1d(f1, correlation_pyramid(f2, 2), x, 2)
+
+
 def test_what_is_not_finite_sees_nothing(device, dtype):
     f1, f2 = torch.ones(2, 1, 4, 1, len(WILD), device=device, dtype=dtype)
     for axis in (0, 1):
