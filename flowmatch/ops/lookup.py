@@ -84,6 +84,8 @@ def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -
 
 def _backward_grad(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
     """Derive the gradients through the reference: nobody needs this fast."""
+    if any(t.numel() == 0 for t in ctx.saved_tensors):  # then all is 0, and depends on nothing
+        return *(torch.zeros_like(t) for t in ctx.saved_tensors), None, None, None, None
     with torch.enable_grad():
         g, *inputs = (t.detach().requires_grad_() for t in ctx.saved_tensors)
         output = correlation_lookup_reference(*inputs, *ctx.window)

@@ -306,6 +306,17 @@ def test_an_empty_second_image(device):
     assert out.shape == (1, 9, 4, 5) and out.count_nonzero() == 0
 
 
+@pytest.mark.parametrize("shapes", [((2, 0, 4, 5), (2, 0, 4, 5)), ((2, 3, 4, 5), (2, 3, 0, 5))])
+def test_double_backward_of_nothing(shapes, device):
+    f1, f2 = (torch.ones(shape, device=device, requires_grad=True) for shape in shapes)
+    coords = torch.zeros(2, 2, 4, 5, device=device, requires_grad=True)
+    out = correlation_lookup(f1, f2, coords, 1)
+    first = torch.autograd.grad(out.sum(), (f1, f2, coords), create_graph=True)
+    second = torch.autograd.grad(sum(g.sum() for g in first), (f1, f2, coords))
+    for grad in (*first, *second):
+        assert grad.count_nonzero() == 0
+
+
 def test_repeatable(device):
     inputs = [
         t.requires_grad_() for t in problem((2, 70, (9, 17), (9, 17), 2, 2), torch.float32, device)
