@@ -170,6 +170,19 @@ def test_hamming(emulated, case, words, kind):
     np.testing.assert_array_equal(alone[1], index)
 
 
+@pytest.mark.parametrize("words", [2048, 2049, 6200])
+def test_hamming_of_descriptors_beyond_shared_memory(emulated, words):
+    random = np.random.default_rng(0)
+    query, reference = (random.integers(0, 2**64, (1, n, words), np.uint64) for n in (3, 5))
+    bits = np.unpackbits((query[:, :, None] ^ reference[:, None]).view(np.uint8), axis=-1)
+    more, case = [None, None, None], (1, 3, 5, words, 2)
+    values, index, mutual = select(bits.sum(-1).astype(float), more, 2)
+    found = run(emulated, emulated.nearest_hamming, case, (query, reference), more, np.int32)
+    np.testing.assert_array_equal(found[0], values)
+    np.testing.assert_array_equal(found[1], index)
+    np.testing.assert_array_equal(found[2], mutual)
+
+
 @pytest.mark.parametrize("metric", [0, 1], ids=["l2", "dot"])
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("case", CASES[:5], ids=str)
