@@ -10,7 +10,8 @@ from flowmatch.ops._types import wide
 def directions(vectors: Tensor, side: int) -> Tensor:
     """Scale to length 1 whatever the length was; 0 becomes a direction of its own on each side.
 
-    That takes two more dimensions, in which all others are 0.
+    That takes two more dimensions, in which all others are 0. What is not finite becomes NaN, and
+    has no gradient.
     """
     padded = F.pad(vectors.to(wide(vectors.dtype)), (0, 2))
     largest = padded.detach().abs().amax(-1, keepdim=True)  # over it, squares are harmless

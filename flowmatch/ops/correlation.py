@@ -156,7 +156,9 @@ def correlation(f1: Tensor, f2: Tensor, radius: int = 10, stride: int = 2) -> Te
 
     Differentiable twice, repeatable bit for bit; half types are summed in float32, and under
     autocast the op runs in float32. On a GPU float32 is exact unless TF32 is allowed for matrix
-    products (``torch.backends.cuda.matmul.fp32_precision = "tf32"``).
+    products (``torch.backends.cuda.matmul.fp32_precision = "tf32"``). Infinite or NaN features
+    spoil gradients of pixels beyond those that are compared with them: a kernel multiplies them by
+    the zeros that pad its tiles, too.
 
     Args:
         f1: Features of the first image, ``[B, C, H, W]``, any float type.
