@@ -47,6 +47,9 @@ def native_library() -> dict[str, Any]:
     cuda = KERNELS != "cpu" and torch.version.cuda is not None and cpp.CUDA_HOME is not None
     if KERNELS == "cuda" and not cuda:
         return without("either a CPU-only PyTorch or no CUDA toolkit (CUDA_HOME)")
+    if cuda and torch.cuda.device_count() == 0:
+        # torch compiles for the GPUs that it sees, and fails where there is none.
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "7.5;8.0;9.0+PTX")
     sources = [*Path("csrc").glob("*.cpp"), *(Path("csrc").rglob("*.cu") if cuda else [])]
     library = (cpp.CUDAExtension if cuda else cpp.CppExtension)(
         "flowmatch._C",

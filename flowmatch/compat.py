@@ -5,6 +5,7 @@ for, without its faults: it runs on CPUs, in half types, under ``torch.compile``
 differentiable, and for every stride and kernel size.
 """
 
+import functools
 import math
 
 import torch
@@ -18,8 +19,11 @@ from flowmatch.ops import (
     correlation_lookup_1d,
     correlation_pyramid,
 )
+from flowmatch.ops._checks import check_floats
+from flowmatch.ops._types import wide
 
-Pair = int | tuple[int, int]
+Two = tuple[int, int]
+Pair = int | Two
 
 
 def spatial_correlation_sample(
@@ -48,7 +52,8 @@ def spatial_correlation_sample(
         Sums, not means, of products: ``[B, patch height, patch width, h, w]``.
 
     Raises:
-        ValueError: The inputs do not fit each other, or an argument is out of range.
+        ValueError: The inputs do not fit each other or hold no patch, or an argument is out of
+            range.
 
     Example:
         >>> import torch
@@ -68,22 +73,50 @@ def spatial_correlation_sample(
             "sizes, strides and dilations >= 1 and padding >= 0 are needed, got "
             f"{kernel_size=}, {patch_size=}, {stride=}, {padding=}, {dilation=}, {dilation_patch=}"
         )
-    B, C, H, W = input1.shape
-    first, second = (F.pad(f, (pad[1], pad[1], pad[0], pad[0])) for f in (input1, input2))
+    _check_inputs(input1, input2, kernel, spread, pad)
+    B, C = input1.shape[:2]
+    dtype = torch.promote_types(input1.dtype, input2.dtype)
+    # Halves are rounded once, at the end, not before they are multiplied by C and summed.
+    first, second = (
+        F.pad(f.to(wide(dtype)), (pad[1], pad[1], pad[0], pad[0])) for f in (input1, input2)
+    )
     # Our displacements are a square with one step: take one that holds theirs, and choose.
     step = math.gcd(*apart)
     radius = max(size // 2 * a // step for size, a in zip(patch, apart, strict=True))
-    volume = C * correlation(first, second, radius, step)
+    volume = correlation(first, second, radius, step)
     side = 2 * radius + 1
     volume = volume.view(B, side, side, *volume.shape[-2:])
     rows, columns = (
         slice(radius - (size - 1) // 2 * a // step, radius + size // 2 * a // step + 1, a // step)
         for size, a in zip(patch, apart, strict=True)
     )
-    chosen = volume[:, rows, columns]
-    ones = chosen.new_ones(1, 1, *kernel)
-    sums = F.conv2d(chosen.flatten(0, 2)[:, None], ones, stride=steps, dilation=spread)
-    return sums.view(B, *patch, *sums.shape[-2:])
+    sums = _sum_patches(volume[:, rows, columns], kernel, spread, steps)
+    return (C * sums).to(dtype)
+
+
+def _check_inputs(input1: Tensor, input2: Tensor, kernel: Two, spread: Two, pad: Two) -> None:
+    """Raise a ValueError unless the inputs are alike and hold a patch."""
+    shape = tuple(input1.shape)
+    if len(shape) != 4 or input2.shape != input1.shape:
+        raise ValueError(
+            "input1 and input2 must be [B, C, H, W] of the same shape, "
+            f"got {shape} and {tuple(input2.shape)}"
+        )
+    check_floats("input1 and input2", input1, input2, autocasts=True)
+    needed = [(k - 1) * d + 1 - 2 * p for k, d, p in zip(kernel, spread, pad, strict=True)]
+    if shape[2] < needed[0] or shape[3] < needed[1]:
+        raise ValueError(
+            f"inputs of {shape[2:]} padded by {pad} are too small for patches of {kernel} "
+            f"with dilation {spread}"
+        )
+
+
+def _sum_patches(planes: Tensor, kernel: Two, spread: Two, steps: Two) -> Tensor:
+    """Sum patches of the last two dimensions; unlike a convolution, in full precision on a GPU."""
+    for dim, k, d, step in zip((-2, -1), kernel, spread, steps, strict=True):
+        pixels = planes.unfold(dim, (k - 1) * d + 1, step)[..., ::d].unbind(-1)
+        planes = functools.reduce(torch.add, pixels)
+    return planes
 
 
 class SpatialCorrelationSampler(nn.Module):

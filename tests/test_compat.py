@@ -122,6 +122,32 @@ def test_refuses_what_the_peer_would_read_past():
         FlowNet2Correlation(corr_multiply=0)
 
 
+@pytest.mark.parametrize(
+    ("shape", "arguments", "message"),
+    [
+        ((2, 3, 4), {}, r"\[B, C, H, W\] of the same shape, got \(2, 3, 4\)"),
+        ((1, 2, 3, 4), {"kernel_size": 9}, r"inputs of \(3, 4\) padded by \(0, 0\) are too small"),
+        ((1, 2, 9, 4), {"kernel_size": (3, 3), "dilation": 2}, "patches of .3, 3. with dilation"),
+    ],
+)
+def test_refuses_what_holds_no_patch(shape, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        spatial_correlation_sample(torch.rand(shape), torch.rand(shape), **arguments)
+    with pytest.raises(ValueError, match="same float type"):
+        spatial_correlation_sample(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2).half())
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_half_types_are_rounded_once(kernel_size):
+    """A mean of small products is below what float16 resolves, its sum is not."""
+    f1, f2 = (1e-2 * torch.randn(2, 1, 256, 6, 6)).half()
+    found = spatial_correlation_sample(f1, f2, kernel_size, 3)
+    exact = spatial_correlation_sample(f1.double(), f2.double(), kernel_size, 3)
+    assert found.dtype == torch.float16
+    rounded = (exact.half().double() - exact).norm()
+    assert (found.double() - exact).norm() < 1.01 * rounded
+
+
 def plain_raft(f1, f2, coords, levels, radius, rows=True):
     """RAFT's lookup, pixel by pixel: the volume is pooled, dx counts slowest; stereo: one row."""
     C, H, W = f1.shape

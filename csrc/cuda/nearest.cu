@@ -144,10 +144,11 @@ __global__ void clear_kernel(int64_t first_tile, uint64_t* columns, int64_t coun
 }
 
 // ---------------------------------------------------------------------------------------------
-// Bits. A thread has a query; the references of a tile are in shared memory.
+// Bits. A thread has a query; the references of a tile are in shared memory, unless one alone is
+// too long for it.
 
 constexpr int kBitThreads = 128;
-constexpr int kBitWords = 2048;  // of references in shared memory
+constexpr int64_t kBitWords = 2048;  // of references in shared memory
 
 __global__ void __launch_bounds__(kBitThreads)
     hamming_kernel(int64_t first_tile, const uint64_t* __restrict__ query,
@@ -171,15 +172,17 @@ __global__ void __launch_bounds__(kBitThreads)
   const bool* mask = s.mask ? s.mask + (b * s.queries + q) * s.references : nullptr;
   for (int64_t r0 = 0; r0 < references; r0 += tile_references) {
     const int64_t here = min(tile_references, references - r0);
-    __syncthreads();  // the tile before has been read
-    for (int64_t i = threadIdx.x; i < here * s.words; i += kBitThreads) {
-      shared[i] = reference[(b * s.references + r0) * s.words + i];
+    const uint64_t* there = reference + (b * s.references + r0) * s.words;
+    if (s.words <= kBitWords) {
+      __syncthreads();  // the tile before has been read
+      for (int64_t i = threadIdx.x; i < here * s.words; i += kBitThreads) shared[i] = there[i];
+      __syncthreads();
+      there = shared;
     }
-    __syncthreads();
     for (int64_t j = 0; j < here; ++j) {
       int32_t bits = 0;
       for (int64_t w = 0; counts && w < s.words; ++w) {
-        bits += __popcll(own[w] ^ shared[j * s.words + w]);
+        bits += __popcll(own[w] ^ there[j * s.words + w]);
       }
       const bool pairs = counts && (!mask || mask[r0 + j]);
       if (pairs && bits < last) {
@@ -240,8 +243,8 @@ void nearest_hamming(const uint64_t* query, const uint64_t* reference, int32_t* 
                      int64_t* index, bool* mutual, uint64_t* columns, const HammingShape& s,
                      void* stream) {
   if (mutual) clear(columns, s.batch * s.references, stream);
-  const int64_t words = std::max<int64_t>(1, s.words);
-  const int64_t tile = std::max<int64_t>(1, std::min<int64_t>(64, kBitWords / words));
+  const int64_t words = std::clamp<int64_t>(s.words, 1, kBitWords);
+  const int64_t tile = std::min<int64_t>(64, kBitWords / words);
   launch(hamming_kernel, s.batch * ceil_div(s.queries, kBitThreads), kBitThreads,
          tile * words * sizeof(uint64_t), stream, query, reference, distance, index,
          mutual ? columns : nullptr, s, tile);

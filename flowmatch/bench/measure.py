@@ -107,9 +107,16 @@ _PAUSE = 0.05
 
 
 def measure_ceilings(
-    device: torch.device, dtype: torch.dtype = torch.float32, size: int = 2048
+    device: torch.device, dtype: torch.dtype = torch.float32, size: int | None = None
 ) -> dict[str, float]:
-    """Return what the machine can do: ``gflops`` of a product, ``gbytes``/s of a copy."""
+    """Return what the machine can do: ``gflops`` of a product, ``gbytes``/s of a copy.
+
+    Args:
+        device: Which machine.
+        dtype: Of the product.
+        size: Of its square matrices; by default 2048, or 8192 on a GPU, which less does not fill.
+    """
+    size = size or (8192 if device.type == "cuda" else 2048)
     a, b = torch.randn(2, size, size, device=device).to(dtype)
     product = statistics.median(_times(lambda: a @ b, device, 7))
     source = torch.zeros(64 * 2**20, device=device)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 
@@ -21,9 +22,18 @@ def check_vectors(names: str, a: Tensor, b: Tensor) -> None:
         )
 
 
-def check_floats(names: str, a: Tensor, b: Tensor, one_type: bool = True) -> None:
-    """Raise a ValueError unless both are floats, and of `one_type` if they must be."""
-    same = a.dtype == b.dtype or not one_type
+def autocast_is_on(a: Tensor) -> bool:
+    """Return whether autocast chooses the types of what is computed where `a` is."""
+    kind = a.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
+def check_floats(names: str, a: Tensor, b: Tensor, autocasts: bool = False) -> None:
+    """Raise a ValueError unless both are floats of one type.
+
+    Autocast, where it is on, makes the types of an op that `autocasts` equal.
+    """
+    same = a.dtype == b.dtype or (autocasts and autocast_is_on(a))
     if not (same and a.is_floating_point() and b.is_floating_point()):
         raise ValueError(f"{names} must have the same float type, got {a.dtype} and {b.dtype}")
 

@@ -71,13 +71,13 @@ for _name, _reference in (
     torch.library.impl(f"flowmatch::{_name}", "default")(_native.reference(_reference))
 
 
-def _check(f1: Tensor, f2: Tensor, radius: int, stride: int, one_type: bool = True) -> None:
+def _check(f1: Tensor, f2: Tensor, radius: int, stride: int) -> None:
     if f1.dim() != 4 or f1.shape != f2.shape:
         raise ValueError(
             "f1 and f2 must be [B, C, H, W] of the same shape, "
             f"got {tuple(f1.shape)} and {tuple(f2.shape)}"
         )
-    check_floats("f1 and f2", f1, f2, one_type)
+    check_floats("f1 and f2", f1, f2, autocasts=True)
     check_devices("f1 and f2", f1, f2)
     if not (0 <= radius < 2**15 and 1 <= stride < 2**31):
         raise ValueError(
@@ -156,7 +156,9 @@ def correlation(f1: Tensor, f2: Tensor, radius: int = 10, stride: int = 2) -> Te
 
     Differentiable twice, repeatable bit for bit; half types are summed in float32, and under
     autocast the op runs in float32. On a GPU float32 is exact unless TF32 is allowed for matrix
-    products (``torch.backends.cuda.matmul.fp32_precision = "tf32"``).
+    products (``torch.backends.cuda.matmul.fp32_precision = "tf32"``). Infinite or NaN features
+    spoil gradients of pixels beyond those that are compared with them: a kernel multiplies them by
+    the zeros that pad its tiles, too.
 
     Args:
         f1: Features of the first image, ``[B, C, H, W]``, any float type.
@@ -177,9 +179,7 @@ def correlation(f1: Tensor, f2: Tensor, radius: int = 10, stride: int = 2) -> Te
     Reference:
         Dosovitskiy et al., FlowNet, ICCV 2015, section 3, equation 1. Ours divides by C.
     """
-    kind = f1.device.type
-    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    _check(f1, f2, radius, stride, one_type=not autocast)  # autocast makes the types equal
+    _check(f1, f2, radius, stride)
     tf32 = f1.is_cuda and _allows_tf32()
     volume: Tensor = torch.ops.flowmatch.correlation(f1, f2, radius, stride, tf32)
     return volume
@@ -245,22 +245,23 @@ class Correlation(nn.Module):
         """Compare ``[B, C, H, W]`` with ``[B, C, H, W]``: ``[B, (2 r + 1)^2, h, w]``."""
         radius = self.max_displacement // self.stride2
         _check(f1, f2, radius, self.stride2)
-        border = self.max_displacement + self.kernel_size // 2
-        height, width = (
-            -(-(side + 2 * self.pad - 2 * border) // self.stride1) for side in f1.shape[-2:]
-        )
-        if height < 1 or width < 1:
+        border = self.pad - self.max_displacement
+        if min(f1.shape[-2:]) + 2 * border < self.kernel_size:
             raise ValueError(
                 f"inputs of {tuple(f1.shape[-2:])} padded by {self.pad} are too small for patches "
                 f"of {self.kernel_size} displaced by {self.max_displacement}"
             )
-        f1, f2 = (F.pad(f, (self.pad,) * 4) for f in (f1, f2))
+        # Outside, f2 is 0 anyway: what is left of `pad` is where f1 is 0, and compared.
+        if border > 0:
+            f1, f2 = (F.pad(f, (border,) * 4) for f in (f1, f2))
         compare = _differences if self.subtract else correlation
         volume = compare(f1, f2, radius, self.stride2)
+        if border < 0:
+            volume = volume[..., -border:border, -border:border]
+        if self.kernel_size == 1:
+            return volume[..., :: self.stride1, :: self.stride1].contiguous()
         # A patch is compared by the mean of what its pixels give.
-        reach = (..., *(slice(self.max_displacement, None),) * 2)
-        means = F.avg_pool2d(volume[reach], self.kernel_size, self.stride1)
-        return means[..., :height, :width]
+        return F.avg_pool2d(volume, self.kernel_size, self.stride1)
 
 
 def _differences(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:

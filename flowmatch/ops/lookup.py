@@ -84,6 +84,8 @@ def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -
 
 def _backward_grad(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
     """Derive the gradients through the reference: nobody needs this fast."""
+    if any(t.numel() == 0 for t in ctx.saved_tensors):  # then all is 0, and depends on nothing
+        return *(torch.zeros_like(t) for t in ctx.saved_tensors), None, None, None, None
     with torch.enable_grad():
         g, *inputs = (t.detach().requires_grad_() for t in ctx.saved_tensors)
         output = correlation_lookup_reference(*inputs, *ctx.window)
@@ -110,6 +112,11 @@ def _check(f1: Tensor, levels: Sequence[Tensor], coords: Tensor, radius: int, ax
             raise ValueError(
                 "f1 and f2 must be [B, C, H, W] and [B, C, H2, W2], "
                 f"got {tuple(f1.shape)} and {tuple(f2.shape)}"
+            )
+        if axes == 1 and f1.shape[2] != f2.shape[2]:
+            raise ValueError(
+                f"f1 and each level of f2 must have the same rows, got {f1.shape[2]} and "
+                f"{f2.shape[2]} (correlation_pyramid with rows=False keeps them)"
             )
         check_floats("f1 and f2", f1, f2)
     if coords.shape != (f1.shape[0], axes, *f1.shape[2:]) or not coords.is_floating_point():
@@ -213,8 +220,9 @@ def correlation_lookup_1d(
     """
     levels = [f2] if isinstance(f2, Tensor) else list(f2)
     _check(f1, levels, coords, radius, 1)
-    rows = torch.arange(f1.shape[2], device=coords.device, dtype=coords.dtype)
-    both = torch.cat([coords, rows[:, None].expand_as(coords)], 1)
+    where = coords.to(wide(f1.dtype))  # a half type has no place for every row
+    rows = torch.arange(f1.shape[2], device=where.device, dtype=where.dtype)
+    both = torch.cat([where, rows[:, None].expand_as(where)], 1)
     return _lookup(f1, levels, both, (0, radius), halve_rows=False)
 
 

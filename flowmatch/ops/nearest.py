@@ -3,12 +3,12 @@
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
 from flowmatch.ops._checks import check_devices, check_floats, check_metric, check_vectors
+from flowmatch.ops._directions import directions
 from flowmatch.ops._types import wide
 from flowmatch.ops.nearest_reference import (
     DOT,
@@ -98,26 +98,38 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     ctx.save_for_backward(query, reference, output[1])
 
 
+def _sum_into(total: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    """Add `values`, [B, n, D], to the rows `index`, [B, n], of `total`, in one order each time."""
+    B, M, D = total.shape
+    batch = torch.arange(B, device=index.device)[:, None]
+    if total.is_cuda:  # where index_put sorts, and index_add does not keep an order
+        return total.index_put((batch.expand_as(index), index), values, accumulate=True)
+    rows = (index + M * batch).flatten()  # and here it is the other way round
+    return total.view(B * M, D).index_add(0, rows, values.flatten(0, 1)).view(B, M, D)
+
+
 def _backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     """Derive the distances of the pairs that were found; which they are is constant."""
     query, reference, index = ctx.saved_tensors
     B, N, k = index.shape
-    batch = torch.arange(B, device=index.device)[:, None].expand(B, N * k)
+    if reference.shape[1] == 0:
+        return torch.zeros_like(query), torch.zeros_like(reference), *(None,) * 6
     chosen = index.clamp(min=0).flatten(1)
     pairs = reference.gather(1, chosen[..., None].expand(-1, -1, query.shape[-1]))
-    pairs = pairs.unflatten(1, (N, k)).to(g.dtype)
-    g = torch.where(index < 0, 0, g)[..., None]
+    # What is missing may be not finite on either side, and 0 times that is no number.
+    missing = (index < 0)[..., None]
+    pairs = torch.where(missing, 0, pairs.unflatten(1, (N, k)).to(g.dtype))
+    queries = torch.where(missing, 0, query[:, :, None].to(g.dtype))
+    g = torch.where(missing, 0, g[..., None])
     if ctx.metric == DOT:
-        for_query, for_pairs = g * pairs, g * query[:, :, None]
+        for_query, for_pairs = g * pairs, g * queries
     else:
-        apart = query[:, :, None] - pairs
+        apart = queries - pairs
         square = apart.square().sum(-1, keepdim=True)
         same = square == 0  # where the distance has no derivative, 0 is one of the subgradients
         for_query = torch.where(same, 0, g / torch.where(same, 1, square).sqrt()) * apart
         for_pairs = -for_query
-    # Unlike scatter_add, index_put sums in the same order each time, on a GPU too.
-    total = torch.zeros_like(reference, dtype=g.dtype)
-    total = total.index_put((batch, chosen), for_pairs.flatten(1, 2), accumulate=True)
+    total = _sum_into(torch.zeros_like(reference, dtype=g.dtype), chosen, for_pairs.flatten(1, 2))
     grads = for_query.sum(2).to(query.dtype), total.to(reference.dtype)
     return (*grads, None, None, None, None, None, None)
 
@@ -165,20 +177,6 @@ def _check_mask(mask: Tensor | None, query: Tensor, reference: Tensor) -> Tensor
             f"got {mask.dtype} {tuple(mask.shape)} on {mask.device}"
         )
     return (mask if mask.dim() == 3 else mask[None]).contiguous()
-
-
-def _directions(vectors: Tensor, side: int) -> Tensor:
-    """Scale to length 1 whatever the length was; 0 becomes a direction of its own on each side.
-
-    That takes two more dimensions, in which all others are 0.
-    """
-    padded = F.pad(vectors.to(wide(vectors.dtype)), (0, 2))
-    largest = padded.detach().abs().amax(-1, keepdim=True)  # over it, squares are harmless
-    nothing = largest == 0
-    units = F.normalize(padded / torch.where(nothing, 1, largest), dim=-1)
-    places = torch.arange(padded.shape[-1], device=padded.device)
-    alone = (places == vectors.shape[-1] + side).to(units.dtype)
-    return torch.where(nothing, alone, units)
 
 
 def nearest(
@@ -244,7 +242,7 @@ def nearest(
     if metric == "hamming":
         distance, index, both = torch.ops.flowmatch.nearest_hamming(q, r, found, *options)
     elif metric == "cosine":
-        q, r = _directions(q, 0), _directions(r, 1)
+        q, r = directions(q, 0), directions(r, 1)
         chord, index, both = torch.ops.flowmatch.nearest(q, r, found, L2, *options)
         distance = chord.square() / 2  # unlike 1 - product, exactly 0 for equal directions
     else:

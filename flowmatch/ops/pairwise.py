@@ -3,12 +3,18 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
-from flowmatch.ops._checks import check_devices, check_floats, check_metric, check_vectors
+from flowmatch.ops._checks import (
+    autocast_is_on,
+    check_devices,
+    check_floats,
+    check_metric,
+    check_vectors,
+)
+from flowmatch.ops._directions import directions
 from flowmatch.ops._types import wide
 
 _L2, _DOT = 0, 1
@@ -60,6 +66,9 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
     x, y, distance = ctx.saved_tensors
     if ctx.metric == _DOT:
         return g @ y, g.transpose(1, 2) @ x, None
+    # A half type has no room for one over a small distance, and rounds what nearly cancels.
+    dtype = x.dtype
+    x, y, g, distance = (t.to(wide(dtype)) for t in (x, y, g, distance))
     if torch.is_grad_enabled():  # to be derived again
         distance = torch.ops.flowmatch.pairwise(x, y, _L2)
     weight = torch.ops.flowmatch.pairwise_weight(g, distance)
@@ -68,7 +77,7 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
     x, y = x - middle, y - middle
     for_x = x * weight.sum(2)[..., None] - weight @ y
     for_y = y * weight.sum(1)[..., None] - weight.transpose(1, 2) @ x
-    return for_x, for_y, None
+    return for_x.to(dtype), for_y.to(dtype), None
 
 
 def _setup_weight(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -91,10 +100,10 @@ for _device in ("cpu", "cuda"):
 _METRICS = ("l2", "cosine", "dot")
 
 
-def _check(x: Tensor, y: Tensor, metric: str, one_type: bool) -> None:
+def _check(x: Tensor, y: Tensor, metric: str) -> None:
     check_metric(metric, _METRICS)
     check_vectors("x and y", x, y)
-    check_floats("x and y", x, y, one_type)
+    check_floats("x and y", x, y, autocasts=True)
     check_devices("x and y", x, y)
 
 
@@ -123,14 +132,14 @@ def pairwise_distance(x: Tensor, y: Tensor, metric: str = "l2") -> Tensor:
         >>> pairwise_distance(x, x).tolist()
         [[0.0, 5.0], [5.0, 0.0]]
     """
-    kind = x.device.type
-    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    _check(x, y, metric, one_type=not autocast)
+    _check(x, y, metric)
     single = x.dim() == 2
     first, second = (x[None], y[None]) if single else (x, y)
     if metric == "cosine":
-        first, second = (F.normalize(t, dim=-1) for t in (first, second))
-    out = torch.ops.flowmatch.pairwise(first, second, _L2 if metric == "l2" else _DOT)
-    out = 1 - out if metric == "cosine" else out
+        first, second = directions(first, 0), directions(second, 1)
+    out = torch.ops.flowmatch.pairwise(first, second, _DOT if metric == "dot" else _L2)
+    if metric == "cosine":
+        out = out.square().div_(2)  # unlike 1 - product, exact also where that is small
+        out = out if autocast_is_on(x) else out.to(x.dtype)
     found: Tensor = out[0] if single else out
     return found

@@ -253,6 +253,7 @@ LAYERS = [  # kernel_size, pad, max_displacement, stride1, stride2
     (3, 5, 4, 2, 2),
     (5, 6, 3, 3, 2),  # max_displacement is no multiple of stride2
     (1, 3, 0, 2, 1),
+    (5, 1, 2, 1, 1),  # pads less than it displaces
 ]
 
 
@@ -281,6 +282,29 @@ def test_layer_equals_its_definition(layer, subtract, device):
     module = Correlation(**dict(zip(names, layer, strict=True)), subtract=subtract)
     found = module(f1.to(device), f2.to(device)).cpu()
     torch.testing.assert_close(found, plain_layer(f1, f2, *layer, subtract))
+
+
+def test_layer_computes_no_border_that_it_throws_away():
+    """FlowNetC's layer is the op itself: features are not padded, nor is the volume copied."""
+    f1, f2 = torch.randn(2, 1, 3, 6, 7)
+    with torch.profiler.profile(record_shapes=True) as profile:
+        volume = Correlation()(f1, f2)
+    ran = {event.key for event in profile.key_averages()}
+    assert "flowmatch::correlation" in ran
+    assert not {"aten::pad", "aten::avg_pool2d", "aten::copy_"} & ran
+    assert torch.equal(volume, correlation(f1, f2))
+
+
+@pytest.mark.parametrize("subtract", [False, True])
+def test_layer_takes_what_autocast_mixes(subtract, device):
+    f1, f2 = features((1, 3, 6, 7), torch.float32, device)
+    layer = Correlation(pad=3, max_displacement=2, stride2=1, subtract=subtract)
+    with torch.autocast(device, torch.bfloat16):
+        volume = layer(f1.bfloat16(), f2)
+    assert volume.dtype == torch.float32
+    torch.testing.assert_close(volume, layer(f1.bfloat16().float(), f2))
+    with pytest.raises(ValueError, match="same float type, got"):
+        layer(f1.bfloat16(), f2)
 
 
 @pytest.mark.parametrize("subtract", [False, True])

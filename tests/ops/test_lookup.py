@@ -149,6 +149,22 @@ def test_stereo_stays_in_its_row(device):
             assert found[b, 5 * level + k, row, column].item() == pytest.approx(value / 6**0.5)
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
+def test_stereo_finds_its_row_whatever_the_type_of_coords(half, device):
+    """bfloat16 has no 257, and float16 no 2049."""
+    f1, f2 = torch.randn(2, 1, 4, 2100, 5, device=device)
+    x = torch.arange(5.0, device=device).expand(1, 1, 2100, 5)
+    found = correlation_lookup_1d(f1, f2, x.to(half), 2)
+    assert torch.equal(found, correlation_lookup_1d(f1, f2, x, 2))
+
+
+def test_stereo_refuses_a_pyramid_with_halved_rows(device):
+    f1, f2 = torch.randn(2, 1, 4, 8, 16, device=device)
+    x = torch.zeros(1, 1, 8, 16, device=device)
+    with pytest.raises(ValueError, match=r"same rows, got 8 and 4 \(.* with rows=False"):
+        correlation_lookup_1d(f1, correlation_pyramid(f2, 2), x, 2)
+
+
 def test_what_is_not_finite_sees_nothing(device, dtype):
     f1, f2 = torch.ones(2, 1, 4, 1, len(WILD), device=device, dtype=dtype)
     for axis in (0, 1):
@@ -288,6 +304,17 @@ def test_an_empty_second_image(device):
     f1, coords = torch.ones(1, 3, 4, 5, device=device), torch.zeros(1, 2, 4, 5, device=device)
     out = correlation_lookup(f1, torch.ones(1, 3, 0, 5, device=device), coords, 1)
     assert out.shape == (1, 9, 4, 5) and out.count_nonzero() == 0
+
+
+@pytest.mark.parametrize("shapes", [((2, 0, 4, 5), (2, 0, 4, 5)), ((2, 3, 4, 5), (2, 3, 0, 5))])
+def test_double_backward_of_nothing(shapes, device):
+    f1, f2 = (torch.ones(shape, device=device, requires_grad=True) for shape in shapes)
+    coords = torch.zeros(2, 2, 4, 5, device=device, requires_grad=True)
+    out = correlation_lookup(f1, f2, coords, 1)
+    first = torch.autograd.grad(out.sum(), (f1, f2, coords), create_graph=True)
+    second = torch.autograd.grad(sum(g.sum() for g in first), (f1, f2, coords))
+    for grad in (*first, *second):
+        assert grad.count_nonzero() == 0
 
 
 def test_repeatable(device):

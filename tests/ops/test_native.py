@@ -95,3 +95,29 @@ def test_auto_without_a_compiler_is_a_mode():
     )
     assert done.returncode == 0
     assert "no kernels are compiled (no C++ compiler)" in done.stdout
+
+
+BUILDER = """
+import os, runpy
+import torch
+from torch.utils import cpp_extension
+torch.version.cuda, cpp_extension.CUDA_HOME = "12.8", "/usr/local/cuda"
+torch.cuda.device_count = lambda: 0
+runpy.run_path("setup.py")
+flags = " ".join(cpp_extension._get_cuda_arch_flags())
+assert "sm_75" in flags and "compute_90" in flags, flags
+"""
+
+
+def test_cuda_is_compiled_where_there_is_no_gpu():
+    """A container is built on a machine without one; torch would look for architectures there."""
+    environment = {**os.environ, "FLOWMATCH_KERNELS": "cuda"}
+    environment.pop("TORCH_CUDA_ARCH_LIST", None)
+    done = subprocess.run(
+        [sys.executable, "-c", BUILDER, "--version"],
+        cwd=PACKAGE.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

@@ -264,6 +264,35 @@ def test_missing_neighbours_give_no_gradient(metric, device):
     assert query.grad.isfinite().all() and reference.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
+def test_what_has_no_neighbour_spoils_no_gradient(metric, bad, device):
+    """Padding that is not finite, and a query whose mask allows nothing, gradients of both orders.
+
+    Both are paired, at no weight, with the first reference, which is not finite either.
+    """
+    query, reference = torch.randn(1, 4, 3, device=device), torch.randn(1, 6, 3, device=device)
+    query[0, 3], reference[0, 0] = bad, bad
+    mask = torch.ones(1, 4, 6, dtype=torch.bool, device=device)
+    mask[0, 2] = False
+
+    def grads(q, r, **options):
+        q, r = q.clone().requires_grad_(), r.clone().requires_grad_()
+        found = nearest(q, r, 1, metric, **options)
+        total = found.distance[found.index >= 0].sum()
+        first = torch.autograd.grad(total, (q, r), create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), (q, r))
+        return first + second
+
+    lengths = torch.tensor([3], device=device)
+    found = grads(query, reference, query_lengths=lengths, mask=mask)
+    expected = grads(query[:, :2], reference[:, 1:])
+    for one, other, kept in zip(found, expected, [(0, 2), (1, 6)] * 2, strict=True):
+        torch.testing.assert_close(one[:, slice(*kept)], other)
+        rest = torch.cat([one[:, : kept[0]], one[:, kept[1] :]], 1)
+        assert rest.count_nonzero() == 0
+
+
 @pytest.mark.parametrize("grad", [False, True])
 def test_registration(grad, device):
     query, reference = (torch.randn(2, n, 6, device=device).requires_grad_(grad) for n in (5, 7))
@@ -329,6 +358,16 @@ def test_empty(sizes, device):
             assert found.index.tolist() == [[[0, 1]] * N] * B  # all are equal
 
 
+@pytest.mark.parametrize("sizes", [(0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0)])
+@pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
+def test_gradients_of_nothing(metric, sizes, device):
+    B, N, M, D = sizes
+    query, reference = (torch.ones(B, n, D, device=device).requires_grad_() for n in (N, M))
+    nearest(query, reference, 2, metric).distance.sum().backward()
+    assert query.grad.shape == (B, N, D) and reference.grad.shape == (B, M, D)
+    assert M or query.grad.count_nonzero() == 0
+
+
 def test_not_contiguous(device):
     query, reference = torch.randn(6, 40, device=device), torch.randn(6, 90, device=device)
     found = nearest(query.T, reference.T, 2)
@@ -341,6 +380,17 @@ def test_threads_and_repetition_do_not_change_the_bits(same_with_any_threads):
     bits = [(t[..., :16] * 50).byte() for t in (query, reference)]
     same_with_any_threads(lambda: ops.nearest(query, reference, 3, 0, *NONE, True))
     same_with_any_threads(lambda: ops.nearest_hamming(*bits, 3, *NONE, True))
+
+
+def test_gradients_of_few_references_repeat(same_with_any_threads):
+    """Many queries share a reference: what they add to its gradient must come in one order."""
+    query, reference = torch.randn(4000, 64), torch.randn(4, 64, requires_grad=True)
+
+    def grads():
+        return torch.autograd.grad(nearest(query, reference).distance.sum(), reference)
+
+    for _ in range(5):
+        same_with_any_threads(grads)
 
 
 def test_memory_stays_far_below_all_pairs():

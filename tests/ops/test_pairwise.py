@@ -61,7 +61,36 @@ def test_known_values(device):
     x = torch.tensor([[0.0, 0.0], [3.0, 4.0]], device=device)
     assert pairwise_distance(x, x).tolist() == [[0, 5], [5, 0]]
     assert pairwise_distance(x, x, "dot").tolist() == [[0, 0], [0, 25]]
-    assert pairwise_distance(x, x, "cosine").tolist() == [[1, 1], [1, pytest.approx(0, abs=1e-6)]]
+    cosine = pairwise_distance(x, x, "cosine").tolist()
+    assert cosine == [[pytest.approx(1)] * 2, [pytest.approx(1), 0]]
+
+
+def test_cosine_of_close_directions(device):
+    """Where 1 - product has no correct digit left, and may be negative."""
+    x = F.normalize(torch.randn(100, 64, dtype=torch.float64), dim=1).float()
+    y = x + 1e-5 * torch.randn(100, 64)
+    units = [F.normalize(t.double(), dim=1) for t in (x, y)]
+    expected = (units[0] - units[1]).square().sum(1) / 2  # about 3e-9
+    found = pairwise_distance(x.to(device), y.to(device), "cosine").diagonal()
+    torch.testing.assert_close(found.double().cpu(), expected, rtol=1e-2, atol=0)
+
+
+def test_cosine_of_any_length(device, dtype):
+    """Nothing is at distance 1 of all; what is short, or long, has a direction as well."""
+    nothing, one = (f((1, 8), device=device, dtype=dtype) for f in (torch.zeros, torch.ones))
+    found = pairwise_distance(torch.cat([nothing, one]), nothing, "cosine")
+    assert found.dtype == dtype and found.flatten().tolist() == [pytest.approx(1)] * 2
+    for scale in (1e-7, 1e-30, 1e30) if dtype != torch.float16 else (1e-7, 1e4):
+        assert pairwise_distance(one * scale, one, "cosine").item() == pytest.approx(0, abs=1e-10)
+
+
+def test_autocast_normalises_in_float32(device):
+    x, y = vectors(CASES[3], torch.float32, device)
+    with torch.autocast(device, torch.bfloat16):
+        found = pairwise_distance(x.bfloat16(), y.bfloat16(), "cosine")
+    assert found.dtype == torch.float32
+    expected = pairwise_distance(x.bfloat16().double(), y.bfloat16().double(), "cosine")
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_close_pairs_far_from_the_origin(device):
@@ -217,3 +246,20 @@ def test_gradients_of_vectors_that_share_an_offset(device):
         wanted = torch.autograd.grad(distance, (a, b), g.double())
         for one, other in zip(found, wanted, strict=True):
             assert (one.double() - other).norm() < tolerance * other.norm()
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
+def test_gradients_of_close_pairs_in_half_types(half, device):
+    """1 / distance is beyond float16, and what cancels must not be rounded before."""
+    x = torch.tensor([[0.0, 0.0], [1.0, 1.0]], device=device, dtype=half, requires_grad=True)
+    y = torch.tensor([[1e-5, 0.0], [3.0, 3.0]], device=device, dtype=half)
+    for again in (False, True):
+        distance = pairwise_distance(x, y)
+        (grad,) = torch.autograd.grad(distance[0, 0], x, create_graph=again)
+        assert grad[0].tolist() == [pytest.approx(-1, abs=0.01), 0] and (grad[1] == 0).all()
+    x = F.normalize(torch.randn(64, 128, device=device), dim=1).to(half)
+    y = (x + 0.01 * torch.randn(64, 128, device=device)).to(half)
+    x, exact = x.requires_grad_(), x.double().detach().requires_grad_()
+    (found,) = torch.autograd.grad(pairwise_distance(x, y).diagonal().sum(), x)
+    (wanted,) = torch.autograd.grad((exact - y.double()).norm(dim=1).sum(), exact)
+    assert (found.double() - wanted).norm() < 4 * torch.finfo(half).eps * wanted.norm()
