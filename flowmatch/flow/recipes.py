@@ -132,12 +132,13 @@ _OURS: Mapping[str, FlowRecipe] = {
         _PYRAMID_VIDEO,
         size=(256, 384),
     ),
-    # RAFT-small for a CPU core: a third of the passes first, half of them then, on larger frames.
+    # RAFT-small for a CPU core: half of its passes first, then more on larger frames.
     "raft-small-near": FlowRecipe(
         "raft_small",
         Schedule(steps=3500, batch=4, learning_rate=6e-4),
         "robust",
         sequence_weights(4),
+        arguments={"iterations": 8},
         passes=4,
         reuse=3,
     ),
@@ -146,11 +147,24 @@ _OURS: Mapping[str, FlowRecipe] = {
         Schedule(steps=2200, batch=4, learning_rate=4e-4),
         "robust",
         sequence_weights(6),
+        arguments={"iterations": 8},
         passes=6,
         size=(256, 384),
         motion=_LONG_MOTION,
         reuse=3,
         seed=1,
+    ),
+    "raft-small-farther": FlowRecipe(
+        "raft_small",
+        Schedule(steps=1600, batch=4, learning_rate=3e-4),
+        "robust",
+        sequence_weights(6),
+        arguments={"iterations": 8},
+        passes=6,
+        size=(256, 384),
+        motion=(*_LONG_MOTION, (8.0, 0.05)),
+        reuse=3,
+        seed=2,
     ),
     # For a GPU: RAFT-small from synthetic pairs alone.
     "raft-small-synthetic": FlowRecipe(
@@ -188,20 +202,24 @@ _OURS: Mapping[str, FlowRecipe] = {
         )
         for model, matching in (("flownets", 0.0), ("flownetc", 2.0))
     },
-    # From the first stage's weights, and without its norms: they have done what they were for, and
-    # what they add of the batch's chance costs more than they bring.
+    # From the stage before, and without its norms: they have done what they were for, and what they
+    # add of a batch's chance costs more than they bring.
     **{
-        f"{model}-thin-fine": FlowRecipe(
+        name: FlowRecipe(
             model,
-            Schedule(steps=5000, batch=8, learning_rate=3e-4),
+            Schedule(steps=steps, batch=8, learning_rate=3e-4),
             "robust",
             _FLOWNET,
             arguments={"width": 0.375},
             motion=((0.2, 0.25), (0.5, 0.35), (1.0, 0.25), (2.5, 0.15)),
             reuse=4,
-            seed=1,
+            seed=seed,
         )
-        for model in ("flownets", "flownetc")
+        for name, model, steps, seed in (
+            ("flownets-thin-fine", "flownets", 5000, 1),
+            ("flownetc-thin-fine", "flownetc", 5000, 1),
+            ("flownetc-thin-finer", "flownetc", 3000, 2),
+        )
     },
 }
 
