@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from flowmatch.flow.scene import FlowSample
 from flowmatch.flow.sources import Sources
 from flowmatch.flow.synthetic import SyntheticFlow, SyntheticPlans
 from flowmatch.flow.unsupervised import unsupervised_loss
-from flowmatch.training import Progress
+from flowmatch.training import Progress, Run
 from flowmatch.training.weights import begin_with
 
 RENDER = ("workers", "device")
@@ -98,7 +97,7 @@ def train_flow(
             recipe.schedule,
             checkpoint=checkpoint,
             # Pairs are others then; runs of workers are called what they always were.
-            run=asdict(recipe) | ({"render": render} if on_device else {}),
+            run=Run(recipe, {"render": render} if on_device else {}),
             prepare=render_batch if on_device else training.to_device,
             resume=resume,
             workers=workers,

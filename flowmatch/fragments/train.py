@@ -1,7 +1,6 @@
 """The one function that follows a recipe for a descriptor of fragments."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -16,7 +15,7 @@ from flowmatch.fragments.networks import MODELS, FieldDescriptor
 from flowmatch.fragments.recipes import FragmentRecipe
 from flowmatch.fragments.samples import FieldPair, FieldPairs, collate
 from flowmatch.fragments.synthetic import PosedScans, SyntheticScans
-from flowmatch.training import RunOptions
+from flowmatch.training import Run, RunOptions
 from flowmatch.training.weights import begin_with
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def train_fragments(
         partial(descriptor_loss, recipe=recipe),
         recipe.schedule,
         checkpoint=checkpoint,
-        run={**asdict(recipe), "real": rgbd is not None},
+        run=Run(recipe, {"real": rgbd is not None}),
         every=50,
         **options,
     )

@@ -1,7 +1,6 @@
 """The one function that follows a recipe for a patch network."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from flowmatch.patches.posed import PosedPatches
 from flowmatch.patches.recipes import PatchRecipe
 from flowmatch.patches.synthetic import SyntheticPatches
 from flowmatch.similarity.patch_losses import contrastive_loss, hinge_loss, triplet_loss
-from flowmatch.training import RunOptions
+from flowmatch.training import Run, RunOptions
 from flowmatch.training.weights import begin_with
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def train_patches(
         loss_of(recipe),
         recipe.schedule,
         checkpoint=checkpoint,
-        run=asdict(recipe),
+        run=Run(recipe),
         **options,
     )
     return model.eval()  # type: ignore[no-any-return]

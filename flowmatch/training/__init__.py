@@ -10,11 +10,13 @@ from flowmatch.training.loop import (
     to_device,
     train,
 )
+from flowmatch.training.run import Run
 from flowmatch.training.schedule import Schedule
 
 __all__ = [
     "Checkpoint",
     "Progress",
+    "Run",
     "RunOptions",
     "RunState",
     "Samples",

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from flowmatch.training.average import Average
 from flowmatch.training.checkpoint import RunState
+from flowmatch.training.run import Run
 from flowmatch.training.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def train(
     schedule: Schedule,
     *,
     checkpoint: Path,
-    run: dict[str, Any],
+    run: Run,
     resume: bool = False,
     every: int = 250,
     workers: int = 1,

@@ -11,7 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from flowmatch.training import Schedule, TrainingDiverged, load_checkpoint, save_checkpoint, train
+from flowmatch.training import (
+    Run,
+    Schedule,
+    TrainingDiverged,
+    load_checkpoint,
+    save_checkpoint,
+    train,
+)
 
 
 class Line:
@@ -39,7 +46,12 @@ def fit(path, steps=40, **options):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
     schedule = Schedule(steps, batch=8, learning_rate=0.05, weight_decay=0.0, average=0.9)
-    settings = {"checkpoint": path, "run": {"name": "line"}, "workers": 0, "precision": "float32"}
+    settings = {
+        "checkpoint": path,
+        "run": Run(facts={"name": "line"}),
+        "workers": 0,
+        "precision": "float32",
+    }
     return train(model, Line(), collate, squared, schedule, **settings | options)
 
 
@@ -80,7 +92,7 @@ def test_batches_are_prepared_where_they_are_used(tmp_path):
     whole = fit(tmp_path / "whole.pt")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
-    settings = {"run": {}, "workers": 0, "precision": "float32", "prepare": prepare}
+    settings = {"run": Run(), "workers": 0, "precision": "float32", "prepare": prepare}
     schedule = Schedule(40, batch=8, learning_rate=0.05, weight_decay=0.0, average=0.9)
     train(model, Line(), list, squared, schedule, checkpoint=tmp_path / "c.pt", **settings)
     for a, b in zip(whole.parameters(), model.parameters(), strict=True):
@@ -103,7 +115,7 @@ def test_resume_of_a_finished_run_changes_nothing(tmp_path):
 def test_another_run_is_not_continued(tmp_path):
     fit(tmp_path / "c.pt")
     with pytest.raises(ValueError, match="belongs to another run"):
-        fit(tmp_path / "c.pt", resume=True, run={"name": "parabola"})
+        fit(tmp_path / "c.pt", resume=True, run=Run(facts={"name": "parabola"}))
 
 
 def test_stops_when_the_loss_is_no_number(tmp_path):
@@ -113,7 +125,7 @@ def test_stops_when_the_loss_is_no_number(tmp_path):
     with pytest.raises(TrainingDiverged, match="nan at step 0; its batch is in .*c.batch.pt"):
         train(
             nn.Linear(1, 1), Line(), collate, broken, Schedule(3, 8),
-            checkpoint=tmp_path / "c.pt", run={}, workers=0,
+            checkpoint=tmp_path / "c.pt", run=Run(), workers=0,
         )  # fmt: skip
     batch = torch.load(tmp_path / "c.batch.pt", weights_only=True)
     assert batch[0].shape == (8, 1)
@@ -188,7 +200,7 @@ def test_ends_with_the_average(tmp_path):
 
     train(
         model, Line(), collate, squared, Schedule(20, 8, learning_rate=0.1, average=0.5),
-        checkpoint=tmp_path / "c.pt", run={}, workers=0, precision="float32", report=follow,
+        checkpoint=tmp_path / "c.pt", run=Run(), workers=0, precision="float32", report=follow,
     )  # fmt: skip
     torch.testing.assert_close(model.state_dict(), means)
     assert model.weight.item() != seen[-1]
@@ -213,7 +225,7 @@ def test_model_is_itself_again_after_training(tmp_path):
     model = nn.Linear(64, 64)
     fit_model = train(
         model, Line(), lambda _: [torch.randn(4, 64)], lambda m, b: (m(b[0]).square().mean(), {}),
-        Schedule(2, 8), checkpoint=tmp_path / "c.pt", run={}, workers=0, precision="bfloat16",
+        Schedule(2, 8), checkpoint=tmp_path / "c.pt", run=Run(), workers=0, precision="bfloat16",
     )  # fmt: skip
     x = torch.randn(8, 64)
     assert torch.equal(fit_model(x), nn.functional.linear(x, model.weight, model.bias))
