@@ -15,7 +15,7 @@ from flowmatch.fragments.networks import MODELS, FieldDescriptor
 from flowmatch.fragments.recipes import FragmentRecipe
 from flowmatch.fragments.samples import FieldPair, FieldPairs, collate
 from flowmatch.fragments.synthetic import PosedScans, SyntheticScans
-from flowmatch.training import Run, RunOptions
+from flowmatch.training import Run, RunOptions, learnt_from
 from flowmatch.training.weights import begin_with
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def train_fragments(
     network = MODELS[recipe.model](**recipe.arguments)
     samples = find_samples(recipe, network, rgbd)
     begin_with(network, start, recipe.model)
+    frames: list[Path] = [] if rgbd is None else sorted(Path(rgbd).glob("depth/*.png"))
     trained = training.train(
         network,
         samples,
@@ -59,7 +60,7 @@ def train_fragments(
         partial(descriptor_loss, recipe=recipe),
         recipe.schedule,
         checkpoint=checkpoint,
-        run=Run(recipe, {"real": rgbd is not None}),
+        run=Run(recipe, {"real": rgbd is not None, "learnt_from": learnt_from(frames)}),
         every=50,
         **options,
     )

@@ -10,7 +10,7 @@ from flowmatch.training.loop import (
     to_device,
     train,
 )
-from flowmatch.training.run import Run
+from flowmatch.training.run import Run, learnt_from
 from flowmatch.training.schedule import Schedule
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Schedule",
     "TrainingDiverged",
     "is_first_process",
+    "learnt_from",
     "load_checkpoint",
     "save_checkpoint",
     "to_device",

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
@@ -118,7 +118,7 @@ def train(
         loss: Gives the loss of a batch, and numbers worth reporting.
         schedule: Steps, batch size, learning rate.
         checkpoint: File that the state is written to every `every` steps and at the end.
-        run: What identifies the run; a checkpoint of another one is not continued.
+        run: What identifies the run, with `precision`; a checkpoint of another is not continued.
         resume: Continue from `checkpoint` if it exists.
         every: Steps between checkpoints.
         workers: Processes that make samples, for each that trains; 0 makes them in this one.
@@ -147,6 +147,7 @@ def train(
         model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
     average = Average(model, schedule.average)
+    run = replace(run, facts={**run.facts, "precision": precision})
     state = RunState(model, optimizer, checkpoint, run, average)
     start = state.restore() if resume and checkpoint.exists() else 0
     wrapped, stepper = accelerator.prepare(model, optimizer)

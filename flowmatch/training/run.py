@@ -1,11 +1,19 @@
 """What makes a run the one that a checkpoint is of."""
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+# Facts that checkpoints of earlier versions do not tell: of those, they are not asked for.
+_LATER = ("precision", "learnt_from")
 
 
 @dataclass(frozen=True)
@@ -15,7 +23,7 @@ class Run:
     Attributes:
         recipe: How is learnt. A field that a checkpoint does not know is younger than it, and had
             its default.
-        facts: What else, by name.
+        facts: What else, by name; `learnt_from` gives words for what is learnt from.
 
     Example:
         >>> from flowmatch.training import Schedule
@@ -34,13 +42,36 @@ class Run:
     def differences(self, found: Any) -> list[str]:
         """Say where it is not what a checkpoint kept of its run: nothing where it is the same."""
         kept = found if isinstance(found, dict) else {}
+        here = self.record()
+        kept = {name: here[name] for name in _LATER if name in here} | kept
         there = dict(_flat(_completed(kept, self.recipe) if self.recipe else kept))
-        here = dict(_flat(self.record()))
+        here = dict(_flat(here))
         return [
             f"{name} is {there.get(name, _ABSENT)!r} there and {here.get(name, _ABSENT)!r} here"
             for name in sorted(there.keys() | here.keys())
             if there.get(name, _ABSENT) != here.get(name, _ABSENT)
         ]
+
+
+def learnt_from(items: Iterable[Path | NDArray[Any]]) -> str:
+    """Return a short word for what a run learns from: how much it is, and a digest.
+
+    Args:
+        items: Files, of which name and size count, because folders move; or arrays.
+
+    Example:
+        >>> learnt_from([np.zeros(3)])
+        '1 (9d908ecf)'
+    """
+    digest, count = hashlib.sha256(), 0
+    for item in items:
+        count += 1
+        if isinstance(item, Path):
+            size = item.stat().st_size if item.exists() else None
+            digest.update(f"{item.name} {size}\n".encode())
+        else:
+            digest.update(np.ascontiguousarray(item).data)
+    return f"{count} ({digest.hexdigest()[:8]})"
 
 
 class _Absent:

@@ -3,10 +3,11 @@
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from flowmatch.training import Run, Schedule
+from flowmatch.training import Run, Schedule, learnt_from
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,24 @@ def test_only_what_differs_is_named():
         "old is 1 there and not set here"
     ]
     assert "model is not set there and 'raft' here" in Run(RECIPE).differences("no run")
+
+
+def test_what_checkpoints_did_not_tell_is_not_asked_of_them():
+    run = Run(RECIPE, {"precision": "float32", "learnt_from": {"photos": "3"}})
+    assert run.differences(asdict(RECIPE)) == []
+    other = asdict(RECIPE) | {"precision": "bfloat16", "learnt_from": {"video": "1"}}
+    assert run.differences(other) == [
+        "learnt_from.photos is not set there and '3' here",
+        "learnt_from.video is '1' there and not set here",
+        "precision is 'bfloat16' there and 'float32' here",
+    ]
+
+
+def test_what_is_learnt_from_may_move_and_not_change(tmp_path):
+    for folder, content in (("a", b"12"), ("b", b"34"), ("c", b"123")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.png").write_bytes(content)
+    words = [learnt_from([tmp_path / folder / "1.png"]) for folder in "abcd"]
+    assert words[0] == words[1]
+    assert len({*words, learnt_from([])}) == 4
+    assert learnt_from([np.zeros((2, 3))]) != learnt_from([np.ones((2, 3))])
