@@ -15,6 +15,7 @@ from flowmatch.flow.networks import (
 )
 from flowmatch.flow.networks.pyramid import blend_up
 from flowmatch.flow.networks.recurrent import RecurrentPyramid, _Matching
+from flowmatch.flow.networks.sizes import pad_to_multiple
 
 STEPS = {
     "flownets": (4, 8, 16, 32, 64),
@@ -182,6 +183,20 @@ def test_padding_does_not_show(name):
     first, second = torch.rand(2, 2, 3, 64, 128)
     together, alone = model(first, second)[0], model(first[:1], second[:1])[0]
     torch.testing.assert_close(together[:1], alone, rtol=1e-3, atol=1e-3)
+
+
+def test_padding_compiles_for_any_size():
+    """From the second size on, what is compiled has symbols for sides, and so for the padding."""
+    convolve = torch.nn.Conv2d(3, 3, 3, 2, 1)
+
+    def double(image):
+        halves = convolve(pad_to_multiple(image, 8))
+        return torch.nn.functional.interpolate(halves, scale_factor=2)[..., : image.shape[-1]]
+
+    compiled = torch.compile(double, backend="aot_eager")
+    for size in ((33, 47), (50, 71)):
+        image = torch.rand(1, 3, *size)
+        torch.testing.assert_close(compiled(image), double(image))
 
 
 def test_first_guess_finds_where_features_went():
