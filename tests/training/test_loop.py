@@ -42,7 +42,7 @@ def collate(samples):
     return [torch.stack(part) for part in zip(*samples, strict=True)]
 
 
-def fit(path, steps=40, **options):
+def fit(path, steps=40, loss=squared, **options):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
     schedule = Schedule(steps, batch=8, learning_rate=0.05, weight_decay=0.0, average=0.9)
@@ -52,7 +52,7 @@ def fit(path, steps=40, **options):
         "workers": 0,
         "precision": "float32",
     }
-    return train(model, Line(), collate, squared, schedule, **settings | options)
+    return train(model, Line(), collate, loss, schedule, **settings | options)
 
 
 def test_learns_and_reports(tmp_path):
@@ -80,6 +80,63 @@ def test_resumes_to_the_same_bits(tmp_path):
     resumed = fit(tmp_path / "parts.pt", resume=True)
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.fixture
+def ctrl_c():
+    """What a shell starts in the background ignores the signal, and hands that down."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+def noisy(model, batch):
+    error, metrics = squared(model, batch)
+    return error * (1 + 0.5 * torch.rand(())), metrics
+
+
+def interrupted_at(at, interrupt):
+    """A loss during whose call number `at` something happens, before anything is drawn."""
+    calls = []
+
+    def loss(model, batch):
+        calls.append(batch)
+        if len(calls) == at:
+            interrupt()
+        return noisy(model, batch)
+
+    return loss
+
+
+def test_ctrl_c_ends_the_step_and_keeps_it(tmp_path, ctrl_c):
+    whole = fit(tmp_path / "whole.pt", loss=noisy)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "c.pt", loss=interrupted_at(17, ctrl_c))
+    assert load_checkpoint(tmp_path / "c.pt")["step"] == 17
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    def between(progress):
+        if progress.step == 23:
+            ctrl_c()
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "c.pt", loss=noisy, resume=True, report=between)
+    assert load_checkpoint(tmp_path / "c.pt")["step"] == 23
+    resumed = fit(tmp_path / "c.pt", loss=noisy, resume=True)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_half_step_is_never_kept(tmp_path, ctrl_c):
+    def twice():
+        ctrl_c()
+        ctrl_c()
+
+    for at in (1, 17):
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path / f"{at}.pt", loss=interrupted_at(at, twice), every=10)
+    assert not (tmp_path / "1.pt").exists()
+    assert load_checkpoint(tmp_path / "17.pt")["step"] == 10
 
 
 def test_batches_are_prepared_where_they_are_used(tmp_path):
