@@ -241,6 +241,20 @@ def test_pyramid_in_float64():
     assert all(flow.dtype == torch.float64 for flow in flows)
 
 
+@pytest.mark.parametrize("name", ["pyramid", "recurrent_pyramid"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_pyramids_of_half_types(name, dtype):
+    """Similarities and flow stay float32; what is found is the same but for rounding."""
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    pair = torch.rand(2, 1, 3, 64, 64).to(dtype)
+    with torch.no_grad():
+        exact = model(*(image.float() for image in pair))[0]
+        rounded = model.to(dtype)(*pair)[0]
+    assert rounded.dtype == torch.float32
+    assert (rounded - exact).abs().mean() < 0.1 * exact.abs().mean()
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_flow_is_float32_under_autocast(name):
     with torch.autocast("cpu", torch.bfloat16):
