@@ -1,7 +1,6 @@
 """The one function that follows a recipe for an alignment network."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from flowmatch.align.networks import MODELS, Matches
 from flowmatch.align.recipes import AlignRecipe
 from flowmatch.align.synthetic import AlignSample
 from flowmatch.align.transforms import move, pixel_grid
-from flowmatch.training import RunOptions
+from flowmatch.training import Run, RunOptions, learnt_from
 from flowmatch.training.weights import begin_with
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def train_align(
         match_loss if fits else partial(align_loss, early=recipe.early),
         recipe.schedule,
         checkpoint=checkpoint,
-        run=asdict(recipe),
+        run=Run(recipe, {"learnt_from": learnt_from(photos)}),
         every=100,
         **options,
     )

@@ -110,10 +110,12 @@ def check_target(path: Path | None, suffixes: Collection[str] = ()) -> None:
 
 
 @contextmanager
-def resumable(checkpoint: Path) -> Iterator[None]:
-    """Say at Ctrl-C how the run goes on, and leave with its status."""
+def resumable(*kept: Path) -> Iterator[None]:
+    """Say at Ctrl-C from which file the run goes on, if any is there; leave with its status."""
     try:
         yield
     except KeyboardInterrupt:
-        console.print(f"stopped; --resume goes on from {checkpoint}")
+        found = next((file for file in kept if file.exists()), None)
+        how = f"--resume goes on from {found}" if found else "nothing was done that could go on"
+        console.print(f"stopped; {how}")
         raise typer.Exit(130) from None

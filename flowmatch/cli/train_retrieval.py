@@ -38,7 +38,8 @@ def train_retrieval_command(
     if recipe not in RECIPES:
         raise ValueError(f"--recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
     checkpoint = out / f"{recipe}.pt"
-    if checkpoint.with_name(f"{recipe}-0.pt").exists() and not resume:
+    first = checkpoint.with_name(f"{recipe}-0.pt")
+    if first.exists() and not resume:
         raise ValueError(f"{out} holds a run of {recipe} already: --resume, or another --out")
     where = str(choose_device(device))
     listed = list_pictures(folder)
@@ -65,7 +66,7 @@ def train_retrieval_command(
                 f"  loss {progress.metrics['loss']:.4f}  first {progress.metrics['first']:.2f}"
             )
 
-    with resumable(checkpoint):
+    with resumable(first):
         network = train_retrieval(
             RECIPES[recipe],
             RetrievalNet.from_trunk(load_align().get_submodule("trunk")),

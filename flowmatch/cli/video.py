@@ -80,7 +80,7 @@ def train_video_command(
     videos = _videos(clips, frames)
     prints = (video.fingerprint() for video in videos)
     made_from = " ".join([flow, fingerprint(), str(chosen.mined), *prints])
-    with resumable(checkpoint):
+    with resumable(checkpoint, mined):
         if resume and mined.exists():
             patches = load_patches(mined, made_from)
         else:

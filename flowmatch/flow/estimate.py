@@ -94,8 +94,8 @@ def estimate_flow(
         ``[B, 2, H, W]`` on the model's device for tensors.
 
     Raises:
-        ValueError: The pictures do not fit each other, are too small, or hold something else; or
-            an option is out of range.
+        ValueError: The pictures do not fit each other, are too small, or hold something else; an
+            option is out of range; or the model is not float32.
 
     Example:
         >>> from flowmatch.flow.networks import PyramidNet
@@ -207,9 +207,14 @@ def check_options(
 
 
 def _placed(model: nn.Module, device: str | torch.device | None) -> torch.device:
+    found = next(model.parameters(), None)
+    if found is not None and found.dtype != torch.float32:
+        raise ValueError(
+            f"the model must be float32, got {found.dtype}; precision= computes in half types"
+        )
     if device is not None:
         model.to(choose_device(device))
-    found = next(model.parameters(), None)
+        found = next(model.parameters(), None)
     return torch.device("cpu") if found is None else found.device
 
 

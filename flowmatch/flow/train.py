@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ from flowmatch.flow.scene import FlowSample
 from flowmatch.flow.sources import Sources
 from flowmatch.flow.synthetic import SyntheticFlow, SyntheticPlans
 from flowmatch.flow.unsupervised import unsupervised_loss
-from flowmatch.training import Progress
+from flowmatch.io import read_frames
+from flowmatch.training import Progress, Run, learnt_from
 from flowmatch.training.weights import begin_with
 
 RENDER = ("workers", "device")
@@ -78,6 +79,7 @@ def train_flow(
             recipe learns from is missing, or there is nothing to `render` so.
     """
     samples = find_samples(recipe, sources, data or {}, video, render)
+    facts = {"learnt_from": _learnt_from(sources, data or {}, video)}
     torch.manual_seed(recipe.seed)
     model = MODELS[recipe.model](**recipe.arguments)
     begin_with(model, start, recipe.model)
@@ -98,7 +100,7 @@ def train_flow(
             recipe.schedule,
             checkpoint=checkpoint,
             # Pairs are others then; runs of workers are called what they always were.
-            run=asdict(recipe) | ({"render": render} if on_device else {}),
+            run=Run(recipe, facts | ({"render": render} if on_device else {})),
             prepare=render_batch if on_device else training.to_device,
             resume=resume,
             workers=workers,
@@ -108,6 +110,23 @@ def train_flow(
             report=report,
         )
     return without_norms(trained) if recipe.norms else trained
+
+
+def _learnt_from(
+    sources: Sources, data: Mapping[str, Path], video: str | Path | None
+) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "photos": learnt_from(sources.photos),
+        "cutouts": learnt_from(sources.cutouts),
+    }
+    for name, folder in data.items():
+        pairs = find_pairs(folder, train=True)
+        found[name] = learnt_from(
+            file for pair in pairs for file in (pair.first, pair.second, pair.flow)
+        )
+    if video is not None:
+        found["video"] = learnt_from(read_frames(video).files)
+    return found
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """The one function that follows a recipe for a descriptor of fragments."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -16,7 +15,7 @@ from flowmatch.fragments.networks import MODELS, FieldDescriptor
 from flowmatch.fragments.recipes import FragmentRecipe
 from flowmatch.fragments.samples import FieldPair, FieldPairs, collate
 from flowmatch.fragments.synthetic import PosedScans, SyntheticScans
-from flowmatch.training import RunOptions
+from flowmatch.training import Run, RunOptions, learnt_from
 from flowmatch.training.weights import begin_with
 
 if TYPE_CHECKING:
@@ -53,6 +52,7 @@ def train_fragments(
     network = MODELS[recipe.model](**recipe.arguments)
     samples = find_samples(recipe, network, rgbd)
     begin_with(network, start, recipe.model)
+    frames: list[Path] = [] if rgbd is None else sorted(Path(rgbd).glob("depth/*.png"))
     trained = training.train(
         network,
         samples,
@@ -60,7 +60,7 @@ def train_fragments(
         partial(descriptor_loss, recipe=recipe),
         recipe.schedule,
         checkpoint=checkpoint,
-        run={**asdict(recipe), "real": rgbd is not None},
+        run=Run(recipe, {"real": rgbd is not None, "learnt_from": learnt_from(frames)}),
         every=50,
         **options,
     )

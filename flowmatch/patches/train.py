@@ -1,7 +1,6 @@
 """The one function that follows a recipe for a patch network."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from flowmatch.patches.posed import PosedPatches
 from flowmatch.patches.recipes import PatchRecipe
 from flowmatch.patches.synthetic import SyntheticPatches
 from flowmatch.similarity.patch_losses import contrastive_loss, hinge_loss, triplet_loss
-from flowmatch.training import RunOptions
+from flowmatch.training import Run, RunOptions, learnt_from
 from flowmatch.training.weights import begin_with
 
 if TYPE_CHECKING:
@@ -69,10 +68,15 @@ def train_patches(
         loss_of(recipe),
         recipe.schedule,
         checkpoint=checkpoint,
-        run=asdict(recipe),
+        run=Run(recipe, {"learnt_from": _learnt_from(photos, rgbd, brown)}),
         **options,
     )
     return model.eval()  # type: ignore[no-any-return]
+
+
+def _learnt_from(photos: Sequence[Path], rgbd: Path | None, brown: Sequence[Path]) -> list[str]:
+    folders = [*brown, *(() if rgbd is None else (rgbd / "color", rgbd / "depth"))]
+    return [learnt_from(photos), *(learnt_from(sorted(folder.iterdir())) for folder in folders)]
 
 
 class Mined(nn.Module):

@@ -1,7 +1,7 @@
 """Learning to describe pictures from a folder that nobody labelled."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from flowmatch.retrieval.describe import TrunkDescriber
 from flowmatch.retrieval.mining import Pair, Tuple, clusters, hard_tuples
 from flowmatch.retrieval.network import RetrievalNet
 from flowmatch.retrieval.whitening import learned_whitening
-from flowmatch.training import Progress, Schedule
+from flowmatch.training import Progress, Run, Schedule, learnt_from
 
 Image = NDArray[np.uint8]
 
@@ -138,6 +138,7 @@ def train_retrieval(
         )
     things = clusters(len(pictures), pairs)
     network.to(device)
+    word = learnt_from(pictures)
     for done in range(recipe.rounds):
         described = describe_all(network, pictures, recipe.size)
         tuples = hard_tuples(described, pairs, things, recipe.negatives)
@@ -150,7 +151,7 @@ def train_retrieval(
             partial(tuple_loss, margin=recipe.margin),
             recipe.schedule,
             checkpoint=checkpoint.with_name(f"{checkpoint.stem}-{done}{checkpoint.suffix}"),
-            run={"round": done, **asdict(recipe), **network.arguments},
+            run=Run(recipe, {"round": done, **network.arguments, "learnt_from": word}),
             resume=resume,
             workers=workers,
             device=device,

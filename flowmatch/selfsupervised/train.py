@@ -1,7 +1,6 @@
 """The one function that follows a recipe for patches of videos."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +17,7 @@ from flowmatch.selfsupervised.patches import TrackedPatches
 from flowmatch.selfsupervised.recipes import VideoRecipe
 from flowmatch.similarity.fit import load_trunk
 from flowmatch.similarity.networks import EmbeddingNet
-from flowmatch.training import RunOptions
+from flowmatch.training import Run, RunOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -130,7 +129,7 @@ def train_video(
         partial(video_loss, different=torch.from_numpy(patches.different()), recipe=recipe),
         recipe.schedule,
         checkpoint=checkpoint,
-        run=asdict(recipe) | {"patches": len(patches), "tracks": patches.tracks},
+        run=Run(recipe, {"patches": len(patches), "tracks": patches.tracks}),
         every=every,
         **options,
     )

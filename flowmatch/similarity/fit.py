@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from flowmatch.similarity.miners import MINERS
 from flowmatch.similarity.networks import EmbeddingNet
 from flowmatch.similarity.samplers import ClassBatches, generator_of
 from flowmatch.similarity.squares import Draws, Squares
-from flowmatch.training import Progress, RunState, TrainingDiverged
+from flowmatch.training import Progress, Run, RunState, TrainingDiverged
 
 # What a loss's own paper mines with; the others take the whole batch.
 PAPER_MINERS = {
@@ -132,7 +132,8 @@ def train_embedding(
             {"params": loss.parameters(), "lr": recipe.rate * recipe.loss_rate},
         ]
     )
-    run = asdict(recipe) | {"seed": seed, "pictures": len(images), "classes": len(images.classes)}
+    about = {"seed": seed, "pictures": len(images), "classes": len(images.classes)}
+    run = Run(recipe, about)
     both = nn.ModuleDict({"network": network, "loss": loss})
     kept = None if checkpoint is None else RunState(both, optimizer, checkpoint, run)
     first = kept.restore() if kept and resume and kept.path.exists() else 0

@@ -10,17 +10,20 @@ from flowmatch.training.loop import (
     to_device,
     train,
 )
+from flowmatch.training.run import Run, learnt_from
 from flowmatch.training.schedule import Schedule
 
 __all__ = [
     "Checkpoint",
     "Progress",
+    "Run",
     "RunOptions",
     "RunState",
     "Samples",
     "Schedule",
     "TrainingDiverged",
     "is_first_process",
+    "learnt_from",
     "load_checkpoint",
     "save_checkpoint",
     "to_device",

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from flowmatch.training.average import Average
+from flowmatch.training.run import Run
 
 
 class Checkpoint(TypedDict):
@@ -68,7 +69,7 @@ class RunState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     path: Path
-    run: dict[str, Any]
+    run: Run
     average: Average | None = None
 
     def save(self, step: int) -> None:
@@ -77,7 +78,7 @@ class RunState:
             self.path,
             Checkpoint(
                 step=step,
-                run=self.run,
+                run=self.run.record(),
                 model=self.model.state_dict(),
                 optimizer=self.optimizer.state_dict(),
                 average={} if self.average is None else self.average.weights,
@@ -92,8 +93,8 @@ class RunState:
             ValueError: It belongs to another run, or what it holds does not fit.
         """
         found = load_checkpoint(self.path)
-        if _plain(found["run"]) != _plain(self.run):
-            raise ValueError(f"{self.path} belongs to another run: {found['run']}, not {self.run}")
+        if differences := self.run.differences(found["run"]):
+            raise ValueError(f"{self.path} belongs to another run: {'; '.join(differences)}")
         try:
             self.model.load_state_dict(found["model"])
             self.optimizer.load_state_dict(found["optimizer"])
@@ -103,10 +104,3 @@ class RunState:
             return int(found["step"])
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{self.path} does not fit the run that it names: {error}") from error
-
-
-def _plain(value: Any) -> Any:
-    """Return lists for tuples: a recipe is the same whichever it was written down with."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

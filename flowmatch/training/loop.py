@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from flowmatch.training.average import Average
 from flowmatch.training.checkpoint import RunState
+from flowmatch.training.run import Run
 from flowmatch.training.schedule import Schedule
+from flowmatch.training.whole import whole_step
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -93,7 +95,7 @@ def train(
     schedule: Schedule,
     *,
     checkpoint: Path,
-    run: dict[str, Any],
+    run: Run,
     resume: bool = False,
     every: int = 250,
     workers: int = 1,
@@ -116,8 +118,9 @@ def train(
         collate: Makes a batch of tensors from a list of samples, in the process that made them.
         loss: Gives the loss of a batch, and numbers worth reporting.
         schedule: Steps, batch size, learning rate.
-        checkpoint: File that the state is written to every `every` steps and at the end.
-        run: What identifies the run; a checkpoint of another one is not continued.
+        checkpoint: File that the state is written to every `every` steps, at the end and at Ctrl-C,
+            which waits for the step to be whole.
+        run: What identifies the run, with `precision`; a checkpoint of another is not continued.
         resume: Continue from `checkpoint` if it exists.
         every: Steps between checkpoints.
         workers: Processes that make samples, for each that trains; 0 makes them in this one.
@@ -146,37 +149,54 @@ def train(
         model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
     average = Average(model, schedule.average)
+    run = replace(run, facts={**run.facts, "precision": precision})
     state = RunState(model, optimizer, checkpoint, run, average)
     start = state.restore() if resume and checkpoint.exists() else 0
     wrapped, stepper = accelerator.prepare(model, optimizer)
     order = _Order(start, schedule, len(samples), accelerator.process_index, processes)
     dataset: Dataset[Any] = samples  # type: ignore[assignment]  # it has what DataLoader needs
-    loader = DataLoader(dataset, batch_sampler=order, collate_fn=collate, num_workers=workers)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=order,
+        collate_fn=collate,
+        num_workers=workers,
+        # Else it draws from the losses' generator, once more in a run that goes on.
+        generator=torch.Generator(),
+    )
     writer = _writer(logs, start) if accelerator.is_main_process else None
     began = time.monotonic()
+    done, saved, halfway = start, start, False
     try:
         for step, batch in enumerate(loader, start):
             rate = schedule.rate_at(step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            batch = prepare(batch, accelerator.device)
-            value, metrics = loss(wrapped, batch)
-            _check_finite(accelerator, value, step, batch, checkpoint)
-            stepper.zero_grad()
-            accelerator.backward(value)
-            accelerator.clip_grad_norm_(model.parameters(), schedule.clip)
-            stepper.step()
-            average.update(model)
-            done = step + 1
+            with whole_step():
+                halfway = True
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                batch = prepare(batch, accelerator.device)
+                value, metrics = loss(wrapped, batch)
+                _check_finite(accelerator, value, step, batch, checkpoint)
+                stepper.zero_grad()
+                accelerator.backward(value)
+                accelerator.clip_grad_norm_(model.parameters(), schedule.clip)
+                stepper.step()
+                average.update(model)
+                done, halfway = step + 1, False
             if accelerator.is_main_process:
                 if done % every == 0 or done == schedule.steps:
                     state.save(done)
+                    saved = done
                 metrics = {"loss": value.item(), **metrics}
                 if writer and (done % LOG_EVERY == 0 or done == schedule.steps):
                     for name, number in {**metrics, "learning_rate": rate}.items():
                         writer.add_scalar(name, number, done)
                 pace = (time.monotonic() - began) / (done - start)
                 report(Progress(done, schedule.steps, metrics, pace))
+    except KeyboardInterrupt:
+        # Not what is half changed: the last file is whole.
+        if accelerator.is_main_process and done > saved and not halfway:
+            state.save(done)
+        raise
     finally:
         if writer:
             writer.close()

@@ -145,13 +145,11 @@ def begin_with(model: nn.Module, start: Mapping[str, torch.Tensor] | None, name:
     """Give a network the weights that its training begins with; None leaves it as it is.
 
     Raises:
-        ValueError: They are another network's than `name`.
+        ValueError: They are another network's than `name`; the message names each difference.
     """
     if start is None:
         return
-    shapes = [{key: t.shape for key, t in of.items()} for of in (start, model.state_dict())]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"the weights to start from do not fit {name}")
+    check_fit(model.state_dict(), start, "start", name)
     model.load_state_dict(start)
 
 

@@ -11,8 +11,10 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import typer
 
 from flowmatch.cli import main
+from flowmatch.cli.options import resumable
 from flowmatch.flow import MODELS, FlowNet2, RAFTSmall
 from flowmatch.io import VideoWriter
 from flowmatch.io.flow import read_flow
@@ -231,6 +233,15 @@ def test_train_stops_and_resumes(workers, render, tmp_path, monkeypatch, capsys)
     assert main(words) == 2
     assert "--resume, or another --out" in capsys.readouterr().err
     assert main([*words, "--resume"]) == 0
+
+
+def test_what_ctrl_c_says_is_there(tmp_path, capsys):
+    file = tmp_path / "tiny.pt"
+    for expected in ("nothing was done that could go on", f"--resume goes on from {file}"):
+        with pytest.raises(typer.Exit), resumable(file):
+            raise KeyboardInterrupt
+        assert capsys.readouterr().err == f"stopped; {expected}\n"
+        file.touch()
 
 
 def test_bench_writes_rows_and_a_page(tmp_path, capsys):

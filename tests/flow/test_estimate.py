@@ -8,6 +8,7 @@ from torch import nn
 from flowmatch.flow import MODELS, estimate_both_ways, estimate_flow, find_occlusion, load
 from flowmatch.flow.baselines import dis
 from flowmatch.flow.estimate import to_full_resolution
+from flowmatch.flow.networks import PyramidNet
 from flowmatch.flow.sources import Sources
 from flowmatch.flow.synthetic import SyntheticFlow
 
@@ -67,6 +68,13 @@ def test_first_and_second_are_not_swapped():
 def test_negative_strides_are_fine(photo):
     mirrored = photo[:, ::-1]
     assert estimate_flow(Constant(), mirrored, mirrored).shape == (*photo.shape[:2], 2)
+
+
+def test_a_model_of_another_type_is_refused():
+    frame = np.zeros((32, 32, 3), np.uint8)
+    for model in (PyramidNet().half(), PyramidNet().double()):
+        with pytest.raises(ValueError, match="must be float32, got torch.* precision= computes"):
+            estimate_flow(model, frame, frame)
 
 
 class Colours(nn.Module):

@@ -15,6 +15,7 @@ from flowmatch.flow.networks import (
 )
 from flowmatch.flow.networks.pyramid import blend_up
 from flowmatch.flow.networks.recurrent import RecurrentPyramid, _Matching
+from flowmatch.flow.networks.sizes import pad_to_multiple
 
 STEPS = {
     "flownets": (4, 8, 16, 32, 64),
@@ -184,6 +185,20 @@ def test_padding_does_not_show(name):
     torch.testing.assert_close(together[:1], alone, rtol=1e-3, atol=1e-3)
 
 
+def test_padding_compiles_for_any_size():
+    """From the second size on, what is compiled has symbols for sides, and so for the padding."""
+    convolve = torch.nn.Conv2d(3, 3, 3, 2, 1)
+
+    def double(image):
+        halves = convolve(pad_to_multiple(image, 8))
+        return torch.nn.functional.interpolate(halves, scale_factor=2)[..., : image.shape[-1]]
+
+    compiled = torch.compile(double, backend="aot_eager")
+    for size in ((33, 47), (50, 71)):
+        image = torch.rand(1, 3, *size)
+        torch.testing.assert_close(compiled(image), double(image))
+
+
 def test_first_guess_finds_where_features_went():
     """Random features that move by (2, -3) pixels: the guess is that, with nothing trained."""
     model = PyramidNet()
@@ -224,6 +239,20 @@ def test_pyramid_refuses_what_is_no_pyramid(wrong):
 def test_pyramid_in_float64():
     flows = PyramidNet().double()(*torch.rand(2, 1, 3, 32, 32, dtype=torch.float64))
     assert all(flow.dtype == torch.float64 for flow in flows)
+
+
+@pytest.mark.parametrize("name", ["pyramid", "recurrent_pyramid"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_pyramids_of_half_types(name, dtype):
+    """Similarities and flow stay float32; what is found is the same but for rounding."""
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    pair = torch.rand(2, 1, 3, 64, 64).to(dtype)
+    with torch.no_grad():
+        exact = model(*(image.float() for image in pair))[0]
+        rounded = model.to(dtype)(*pair)[0]
+    assert rounded.dtype == torch.float32
+    assert (rounded - exact).abs().mean() < 0.1 * exact.abs().mean()
 
 
 @pytest.mark.parametrize("name", MODELS)

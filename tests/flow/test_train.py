@@ -220,6 +220,32 @@ def test_train_flow_end_to_end(tmp_path):
         assert torch.equal(a, b)
 
 
+def test_a_run_goes_on_with_what_it_learnt_from_alone(pairs, photo, tmp_path):
+    """Also from a checkpoint of the version before, which does not tell."""
+    file, recipe = tmp_path / "c.pt", small("pyramid-small", mix=(("mine", 1.0),))
+    options = {"workers": 0, "resume": True}
+    train_flow(recipe, Sources(), file, data={"mine": pairs}, **options)
+    with pytest.raises(ValueError, match="run: precision is 'bfloat16' there and 'float32' here$"):
+        train_flow(recipe, Sources(), file, data={"mine": pairs}, precision="float32", **options)
+    moved = pairs.rename(tmp_path / "moved")
+    train_flow(recipe, Sources(), file, data={"mine": moved}, **options)
+    write_image(moved / "a" / "frame1.png", photo[:100, 20:140])
+    with pytest.raises(ValueError, match=r"run: learnt_from\.mine is '6 \(\w+\)' there and '6 "):
+        train_flow(recipe, Sources(), file, data={"mine": moved}, **options)
+    kept = training.load_checkpoint(file)
+    for name in ("precision", "learnt_from", "passes"):
+        del kept["run"][name]
+    training.save_checkpoint(file, kept)
+    train_flow(recipe, Sources(), file, data={"mine": moved}, **options)
+
+
+def test_weights_to_start_from_have_to_fit(tmp_path):
+    start = MODELS["pyramid"]().state_dict()
+    del start["blend.bias"]
+    with pytest.raises(ValueError, match="start does not fit pyramid: blend.bias is missing"):
+        train_flow(small("pyramid-small"), Sources(), tmp_path / "c.pt", start=start)
+
+
 def test_raft_learns_in_few_passes_and_keeps_its_own(tmp_path):
     recipe = small("raft-small-near", passes=2, loss_weights=(1.0, 0.8))
     trained = train_flow(recipe, Sources(), tmp_path / "c.pt", workers=0)

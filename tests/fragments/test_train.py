@@ -61,7 +61,7 @@ def test_training_repeats_and_resumes(tmp_path):
         assert torch.equal(a, b)
     with pytest.raises(ValueError, match="another run"):
         train_fragments(replace(TINY, seed=1), tmp_path / "a.pt", workers=0, resume=True)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="start does not fit"):
         train_fragments(TINY, tmp_path / "b.pt", start=slim(2, 4).state_dict(), workers=0)
     save_weights(tmp_path / "w.safetensors", whole, "slim", TINY.arguments)
     assert load(weights=tmp_path / "w.safetensors").dimensions == 4

@@ -75,7 +75,7 @@ def test_few_steps_lower_the_loss(tmp_path, photos, name):
 
 def test_start_has_to_fit(tmp_path, photos):
     state = MODELS["2ch"]().state_dict()
-    with pytest.raises(ValueError, match="weights to start from do not fit hardnet"):
+    with pytest.raises(ValueError, match="start does not fit hardnet: "):
         train_patches(RECIPES["hardnet-half"], photos, tmp_path / "c.pt", start=state)
 
 

@@ -79,7 +79,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(patches, tmp_path):
         resume=True,
         report=lambda progress: steps.append(progress.step),
     )
-    assert steps == [5, 6]
+    assert steps == [6]
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     with pytest.raises(ValueError, match="belongs to another run"):

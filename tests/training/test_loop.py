@@ -11,7 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from flowmatch.training import Schedule, TrainingDiverged, load_checkpoint, save_checkpoint, train
+from flowmatch.training import (
+    Run,
+    Schedule,
+    TrainingDiverged,
+    load_checkpoint,
+    save_checkpoint,
+    train,
+)
 
 
 class Line:
@@ -35,12 +42,17 @@ def collate(samples):
     return [torch.stack(part) for part in zip(*samples, strict=True)]
 
 
-def fit(path, steps=40, **options):
+def fit(path, steps=40, loss=squared, **options):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
     schedule = Schedule(steps, batch=8, learning_rate=0.05, weight_decay=0.0, average=0.9)
-    settings = {"checkpoint": path, "run": {"name": "line"}, "workers": 0, "precision": "float32"}
-    return train(model, Line(), collate, squared, schedule, **settings | options)
+    settings = {
+        "checkpoint": path,
+        "run": Run(facts={"name": "line"}),
+        "workers": 0,
+        "precision": "float32",
+    }
+    return train(model, Line(), collate, loss, schedule, **settings | options)
 
 
 def test_learns_and_reports(tmp_path):
@@ -70,6 +82,63 @@ def test_resumes_to_the_same_bits(tmp_path):
         assert torch.equal(a, b)
 
 
+@pytest.fixture
+def ctrl_c():
+    """What a shell starts in the background ignores the signal, and hands that down."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+def noisy(model, batch):
+    error, metrics = squared(model, batch)
+    return error * (1 + 0.5 * torch.rand(())), metrics
+
+
+def interrupted_at(at, interrupt):
+    """A loss during whose call number `at` something happens, before anything is drawn."""
+    calls = []
+
+    def loss(model, batch):
+        calls.append(batch)
+        if len(calls) == at:
+            interrupt()
+        return noisy(model, batch)
+
+    return loss
+
+
+def test_ctrl_c_ends_the_step_and_keeps_it(tmp_path, ctrl_c):
+    whole = fit(tmp_path / "whole.pt", loss=noisy)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "c.pt", loss=interrupted_at(17, ctrl_c))
+    assert load_checkpoint(tmp_path / "c.pt")["step"] == 17
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    def between(progress):
+        if progress.step == 23:
+            ctrl_c()
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "c.pt", loss=noisy, resume=True, report=between)
+    assert load_checkpoint(tmp_path / "c.pt")["step"] == 23
+    resumed = fit(tmp_path / "c.pt", loss=noisy, resume=True)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_half_step_is_never_kept(tmp_path, ctrl_c):
+    def twice():
+        ctrl_c()
+        ctrl_c()
+
+    for at in (1, 17):
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path / f"{at}.pt", loss=interrupted_at(at, twice), every=10)
+    assert not (tmp_path / "1.pt").exists()
+    assert load_checkpoint(tmp_path / "17.pt")["step"] == 10
+
+
 def test_batches_are_prepared_where_they_are_used(tmp_path):
     """What workers send is anything; what is learnt from, and kept if it diverges, is prepared."""
 
@@ -80,7 +149,7 @@ def test_batches_are_prepared_where_they_are_used(tmp_path):
     whole = fit(tmp_path / "whole.pt")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
-    settings = {"run": {}, "workers": 0, "precision": "float32", "prepare": prepare}
+    settings = {"run": Run(), "workers": 0, "precision": "float32", "prepare": prepare}
     schedule = Schedule(40, batch=8, learning_rate=0.05, weight_decay=0.0, average=0.9)
     train(model, Line(), list, squared, schedule, checkpoint=tmp_path / "c.pt", **settings)
     for a, b in zip(whole.parameters(), model.parameters(), strict=True):
@@ -103,7 +172,7 @@ def test_resume_of_a_finished_run_changes_nothing(tmp_path):
 def test_another_run_is_not_continued(tmp_path):
     fit(tmp_path / "c.pt")
     with pytest.raises(ValueError, match="belongs to another run"):
-        fit(tmp_path / "c.pt", resume=True, run={"name": "parabola"})
+        fit(tmp_path / "c.pt", resume=True, run=Run(facts={"name": "parabola"}))
 
 
 def test_stops_when_the_loss_is_no_number(tmp_path):
@@ -113,7 +182,7 @@ def test_stops_when_the_loss_is_no_number(tmp_path):
     with pytest.raises(TrainingDiverged, match="nan at step 0; its batch is in .*c.batch.pt"):
         train(
             nn.Linear(1, 1), Line(), collate, broken, Schedule(3, 8),
-            checkpoint=tmp_path / "c.pt", run={}, workers=0,
+            checkpoint=tmp_path / "c.pt", run=Run(), workers=0,
         )  # fmt: skip
     batch = torch.load(tmp_path / "c.batch.pt", weights_only=True)
     assert batch[0].shape == (8, 1)
@@ -188,7 +257,7 @@ def test_ends_with_the_average(tmp_path):
 
     train(
         model, Line(), collate, squared, Schedule(20, 8, learning_rate=0.1, average=0.5),
-        checkpoint=tmp_path / "c.pt", run={}, workers=0, precision="float32", report=follow,
+        checkpoint=tmp_path / "c.pt", run=Run(), workers=0, precision="float32", report=follow,
     )  # fmt: skip
     torch.testing.assert_close(model.state_dict(), means)
     assert model.weight.item() != seen[-1]
@@ -213,7 +282,7 @@ def test_model_is_itself_again_after_training(tmp_path):
     model = nn.Linear(64, 64)
     fit_model = train(
         model, Line(), lambda _: [torch.randn(4, 64)], lambda m, b: (m(b[0]).square().mean(), {}),
-        Schedule(2, 8), checkpoint=tmp_path / "c.pt", run={}, workers=0, precision="bfloat16",
+        Schedule(2, 8), checkpoint=tmp_path / "c.pt", run=Run(), workers=0, precision="bfloat16",
     )  # fmt: skip
     x = torch.randn(8, 64)
     assert torch.equal(fit_model(x), nn.functional.linear(x, model.weight, model.bias))

@@ -122,9 +122,8 @@ class PyramidNet(nn.Module):
         matching = (volume * self.sharpness.exp()).softmax(dim=1)
         step = torch.einsum("bkhw,ck->bchw", matching, self.displacements.to(matching))
         guess = flow + step
-        hidden = self.decoder(
-            torch.cat([F.leaky_relu(volume, SLOPE), context(f1), guess, step], dim=1)
-        )
+        x = torch.cat([F.leaky_relu(volume, SLOPE), context(f1), guess, step], dim=1)
+        hidden = self.decoder(x.to(self.correct.weight.dtype))
         return guess, guess + self.correct(hidden).to(guess), hidden
 
 

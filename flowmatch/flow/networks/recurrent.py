@@ -116,13 +116,15 @@ class RecurrentPyramid(nn.Module):
         flow = torch.zeros_like(first[:, :2, :1, :1]).to(_wide(first))
         hidden = first.new_zeros(len(first), HIDDEN, 1, 1)
         flows: list[Tensor] = []
+        narrow = self.gates.weight.dtype  # similarities are wider in a network of a half type
         for level in range(len(features) - 1, 0, -1):
             flow, hidden = 2 * _resize(flow, features[level]), _resize(hidden, features[level])
             matching = _Matching(features[level], self.sharpness[level], self.radius)
             context = self.context[level - 1](features[level][: len(first)])
             for _ in range(self.passes[level - 1]):
                 guess, similar, moved = matching(flow)
-                x = self.decoder(torch.cat([similar, context, moved, hidden], dim=1))
+                x = torch.cat([similar, context, moved, hidden], dim=1)
+                x = self.decoder(x.to(narrow))
                 gate, new = self.gates(x).chunk(2, dim=1)
                 hidden = torch.lerp(hidden.to(new), new.tanh(), gate.sigmoid())
                 flow = guess + self.correct(hidden).to(guess)
@@ -130,7 +132,8 @@ class RecurrentPyramid(nn.Module):
         memory = _resize(self.remember(hidden), features[0])
         matching = _Matching(features[0], self.sharpness[0], FINE_RADIUS)
         guess, similar, moved = matching(2 * _resize(flow, features[0]))
-        x = self.fine(torch.cat([similar, features[0][: len(first)], moved, memory], dim=1))
+        x = torch.cat([similar, features[0][: len(first)], moved, memory], dim=1)
+        x = self.fine(x.to(narrow))
         flow = guess + self.correct_fine(x).to(guess)
         flows += [crop_to_level(f, H, W, 1) for f in (guess, flow)]
         full = blend_up(flow, self.blend(x).to(flow), 2)

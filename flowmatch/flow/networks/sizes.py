@@ -9,7 +9,9 @@ SMALLEST = 16  # pixels to a side, below which a flow means nothing
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """Repeat the right and bottom border of ``[B, C, H, W]`` until `multiple` divides H and W."""
     H, W = image.shape[-2:]
-    return F.pad(image, (0, -W % multiple, 0, -H % multiple), mode="replicate")
+    # Not -W % multiple: torch.compile fails on the remainder of a negative symbol.
+    right, below = (-(-side // multiple) * multiple - side for side in (W, H))
+    return F.pad(image, (0, right, 0, below), mode="replicate")
 
 
 def crop_to_level(flow: Tensor, height: int, width: int, level: int) -> Tensor:
