@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,8 +28,11 @@ from flowmatch.flow.sources import Sources
 from flowmatch.flow.synthetic import SyntheticFlow, SyntheticPlans
 from flowmatch.flow.unsupervised import unsupervised_loss
 from flowmatch.io import read_frames
-from flowmatch.training import Progress, Run, learnt_from
+from flowmatch.training import Run, RunOptions, learnt_from
 from flowmatch.training.weights import begin_with
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 RENDER = ("workers", "device")
 
@@ -42,13 +45,8 @@ def train_flow(
     data: Mapping[str, Path] | None = None,
     video: str | Path | None = None,
     start: dict[str, Tensor] | None = None,
-    resume: bool = False,
-    device: str = "cpu",
-    precision: str = "bfloat16",
-    workers: int = 1,
     render: str = "workers",
-    logs: Path | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    **options: "Unpack[RunOptions]",
 ) -> nn.Module:
     """Train a flow network on synthetic pairs, on datasets, or on a video.
 
@@ -60,15 +58,10 @@ def train_flow(
             matter to recipes that mix datasets; for others they are half of the pairs.
         video: What a recipe without truth learns from.
         start: Weights to begin with, such as an earlier stage's.
-        resume: Continue from `checkpoint` if it exists.
-        device: Where to train.
-        precision: Type of the convolutions, as in `flowmatch.training.train`.
-        workers: Processes that render or read pairs.
         render: Who paints synthetic pairs: the ``"workers"``, or the training ``"device"``, whole
             batches at once, so that workers only draw what there is to be seen. Pairs are then
             cheap, and each is used once, whatever `FlowRecipe.reuse` says.
-        logs: Folder for TensorBoard; None writes none.
-        report: Called after every step.
+        **options: Of the run, as in `flowmatch.training.train`.
 
     Returns:
         The trained network, in eval mode.
@@ -102,12 +95,7 @@ def train_flow(
             # Pairs are others then; runs of workers are called what they always were.
             run=Run(recipe, facts | ({"render": render} if on_device else {})),
             prepare=render_batch if on_device else training.to_device,
-            resume=resume,
-            workers=workers,
-            device=device,
-            precision=precision,
-            logs=logs,
-            report=report,
+            **options,
         )
     return without_norms(trained) if recipe.norms else trained
 
