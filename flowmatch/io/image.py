@@ -62,7 +62,9 @@ def read_image(path: FilePath) -> NDArray[np.uint8]:
         >>> read_image(path)[0, 0].tolist()
         [255, 0, 0]
     """
-    return _decode(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+    # OpenCV 5.0 leaves most of a 16-bit TIFF's pixels unwritten with IMREAD_COLOR_RGB.
+    bgr = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def read_rgba(path: FilePath) -> NDArray[np.uint8]:

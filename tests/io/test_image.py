@@ -51,6 +51,15 @@ def test_sixteen_bits_alpha_and_floats(image, tmp_path):
         read_image(tmp_path / "float.tif")
 
 
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".ppm"])
+def test_sixteen_bits_of_every_format(suffix, tmp_path):
+    """OpenCV 5.0 returns unwritten memory for such a TIFF when it is asked for RGB."""
+    image = np.random.default_rng(0).integers(0, 256, (61, 75, 3), dtype=np.uint8)
+    deep = image[..., ::-1].astype(np.uint16) * 257
+    cv2.imwrite(str(tmp_path / f"deep{suffix}"), deep)
+    np.testing.assert_array_equal(read_image(tmp_path / f"deep{suffix}"), image)
+
+
 def test_rgba(tmp_path):
     clear = np.array([[[10, 20, 30, 0], [40, 50, 60, 128]]], np.uint8)
     cv2.imwrite(str(tmp_path / "clear.png"), clear[..., [2, 1, 0, 3]])
