@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.io._files import FilePath, entry_for_suffix, existing_file, replace_when_done
+from flowmatch.io._jpeg import check_jpeg, is_jpeg
 from flowmatch.io._png import check_png, is_png
 
 IMAGE_SUFFIXES = (
@@ -94,6 +95,8 @@ def _decode(path: FilePath, flags: int) -> NDArray[np.uint8]:
         raise ValueError(f"{path} is empty, expected an image")
     if is_png(encoded.data):
         check_png(path, encoded.data)
+    elif is_jpeg(encoded.data):
+        check_jpeg(path, encoded.data)
     try:
         image = cv2.imdecode(encoded, flags)
     except cv2.error as error:
