@@ -25,6 +25,8 @@ from flowmatch.flow import load
 from flowmatch.flow.checkpoints import fingerprint
 from flowmatch.flow.estimate import BEST, check_options
 from flowmatch.flow.sequence import (
+    PICTURES,
+    VIDEO,
     SequenceOptions,
     SequenceReport,
     draw_sequence,
@@ -217,10 +219,10 @@ def _draw(
             frames,
             folder,
             suffix,
-            video=folder / "flow.mp4" if video else None,
-            pictures=folder / "pictures" if pictures else None,
+            video=folder / VIDEO if video else None,
+            pictures=folder / PICTURES if pictures else None,
             max_flow=max_flow,
             progress=lambda done: bar.update(task, completed=done),
         )
-    made = [*(["flow.mp4"] if video else []), *(["pictures/"] if pictures else [])]
+    made = [*([VIDEO] if video else []), *([f"{PICTURES}/"] if pictures else [])]
     return f", with {' and '.join(made)} (full colour at {scale:.3g} px)"
