@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from flowmatch.draw import flow_to_image, side_by_side
-from flowmatch.flow.estimate import Options, check_options, estimate_flow, find_occlusion
+from flowmatch.flow.estimate import Options, check_options, estimate_both_ways, estimate_flow
 from flowmatch.flow.read_ahead import read_ahead
 from flowmatch.flow.warm_start import StartedWith, check_warm_start
 from flowmatch.io import replace_when_done
@@ -305,11 +305,10 @@ def _estimate(
         "zoom": options.zoom,
         "fuse": options.fuse,
     }
-    flows = estimate_flow(models[0], first, second, **chosen)
     if not options.bidirectional:
+        flows = estimate_flow(models[0], first, second, **chosen)
         return [[flow.permute(1, 2, 0).cpu().numpy()] for flow in flows]
-    back = estimate_flow(models[1], second, first, **chosen)
-    both = (flows, back, find_occlusion(flows, back), find_occlusion(back, flows))
+    both = estimate_both_ways(models[0], first, second, back=models[1], **chosen)
     return [
         [
             *(flow.permute(1, 2, 0).cpu().numpy() for flow in (forward, backward)),
