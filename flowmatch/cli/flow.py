@@ -24,6 +24,7 @@ from flowmatch.devices import choose_device
 from flowmatch.flow import load
 from flowmatch.flow.checkpoints import fingerprint
 from flowmatch.flow.estimate import BEST, check_options
+from flowmatch.flow.layouts import FLOW_SUFFIXES
 from flowmatch.flow.sequence import (
     PICTURES,
     VIDEO,
@@ -32,9 +33,12 @@ from flowmatch.flow.sequence import (
     draw_sequence,
     write_sequence,
 )
+from flowmatch.io.image import IMAGE_SUFFIXES
 from flowmatch.io.video import Frames, read_frames
+from flowmatch.io.video_writer import VIDEO_SUFFIXES
 
 FORMATS = ("flo", "png", "npz", "pfm")
+_OF_FILES = {*FLOW_SUFFIXES, *IMAGE_SUFFIXES, *VIDEO_SUFFIXES}
 
 RATE = TextColumn("{task.fields[rate]}")
 
@@ -132,6 +136,11 @@ def _checked_paths(paths: list[str]) -> tuple[list[str], Path]:
     *inputs, output = paths
     if Path(output).is_file():
         raise ValueError(f"OUTPUT must be a folder, {output} is a file")
+    suffix = Path(output).suffix.lower()
+    if suffix in _OF_FILES and not Path(output).is_dir():
+        raise ValueError(
+            f"OUTPUT must be a folder, {output} ends as a file does; --format names the format"
+        )
     return inputs, Path(output)
 
 

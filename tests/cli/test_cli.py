@@ -79,6 +79,8 @@ def test_video_with_options(tmp_path, photo, capsys):
         (["flow", "{a}", "{b}", "."], "holds the input"),
         (["flow", "{a}", "{b}", "out", "--device", "meta"], "got 'meta'"),
         (["flow", "{a}", "{b}", "out", "--scale", "1e300"], "scale"),
+        (["flow", "{a}", "{b}", "out.flo"], "OUTPUT must be a folder, out.flo ends as a file does"),
+        (["flow", "{a}", "{b}", "x/out.MP4"], "OUTPUT must be a folder, x/out.MP4 ends as a file"),
         (["flow", "{a}", "{b}", "out", "--scale", "1000"], "scale 1000 makes frames of"),
         (["flow", "{a}", "{b}", "out", "--max-flow", "nan"], "--max-flow"),
         (["flow", "{a}", "{b}", "out", "--precision", "int8"], "int8"),
