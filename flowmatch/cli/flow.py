@@ -24,15 +24,21 @@ from flowmatch.devices import choose_device
 from flowmatch.flow import load
 from flowmatch.flow.checkpoints import fingerprint
 from flowmatch.flow.estimate import BEST, check_options
+from flowmatch.flow.layouts import FLOW_SUFFIXES
 from flowmatch.flow.sequence import (
+    PICTURES,
+    VIDEO,
     SequenceOptions,
     SequenceReport,
     draw_sequence,
     write_sequence,
 )
+from flowmatch.io.image import IMAGE_SUFFIXES
 from flowmatch.io.video import Frames, read_frames
+from flowmatch.io.video_writer import VIDEO_SUFFIXES
 
 FORMATS = ("flo", "png", "npz", "pfm")
+_OF_FILES = {*FLOW_SUFFIXES, *IMAGE_SUFFIXES, *VIDEO_SUFFIXES}
 
 RATE = TextColumn("{task.fields[rate]}")
 
@@ -130,6 +136,11 @@ def _checked_paths(paths: list[str]) -> tuple[list[str], Path]:
     *inputs, output = paths
     if Path(output).is_file():
         raise ValueError(f"OUTPUT must be a folder, {output} is a file")
+    suffix = Path(output).suffix.lower()
+    if suffix in _OF_FILES and not Path(output).is_dir():
+        raise ValueError(
+            f"OUTPUT must be a folder, {output} ends as a file does; --format names the format"
+        )
     return inputs, Path(output)
 
 
@@ -217,10 +228,10 @@ def _draw(
             frames,
             folder,
             suffix,
-            video=folder / "flow.mp4" if video else None,
-            pictures=folder / "pictures" if pictures else None,
+            video=folder / VIDEO if video else None,
+            pictures=folder / PICTURES if pictures else None,
             max_flow=max_flow,
             progress=lambda done: bar.update(task, completed=done),
         )
-    made = [*(["flow.mp4"] if video else []), *(["pictures/"] if pictures else [])]
+    made = [*([VIDEO] if video else []), *([f"{PICTURES}/"] if pictures else [])]
     return f", with {' and '.join(made)} (full colour at {scale:.3g} px)"

@@ -7,8 +7,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from flowmatch import __version__, align, flow, patches
-from flowmatch.fragments import checkpoints as fragments
+from flowmatch import __version__
+from flowmatch.cli.weights import shipped_weights
 from flowmatch.ops import OPS, active_kernel, kernels_problem
 
 PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "kornia", "av", "h5py")
@@ -43,7 +43,5 @@ def info() -> None:
     if problem := kernels_problem():
         console.print(f"  {problem}")
     console.print("weights")
-    shipped = flow.shipped() | patches.shipped() | fragments.shipped() | align.shipped()
-    for name, entry in shipped.items():
-        default = " (default)" if entry.get("default") else ""
-        console.print(f"  {name}{default}: {entry['summary']}")
+    for line in shipped_weights():
+        console.print(f"  {line}")

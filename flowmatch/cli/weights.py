@@ -7,20 +7,30 @@ import torch
 import typer
 from rich.console import Console
 
-from flowmatch import flow, patches
+from flowmatch import align, flow, patches
 from flowmatch.cli.options import console
 from flowmatch.flow.published import convert_checkpoint
+from flowmatch.fragments import checkpoints as fragments
 
 weights_app = typer.Typer(no_args_is_help=True, help="List weights, or convert published ones.")
 
 
 @weights_app.command("list")
 def list_weights() -> None:
-    """Print the weights that ship: name, network, what they are."""
+    """Print the weights that ship: name, task, network, what they are."""
     output = Console(highlight=False, soft_wrap=True, markup=False)
-    for name, entry in (flow.shipped() | patches.shipped()).items():
-        default = " (default)" if entry.get("default") else ""
-        output.print(f"{name}{default}: {entry['summary']}")
+    for line in shipped_weights():
+        output.print(line)
+
+
+def shipped_weights() -> list[str]:
+    """Return a line for all weights that ship: their name, task and network."""
+    shelves = {"flow": flow, "patches": patches, "fragments": fragments, "align": align}
+    return [
+        f"{name} ({task}{', default' if entry.get('default') else ''}): {entry['summary']}"
+        for task, shelf in shelves.items()
+        for name, entry in shelf.shipped().items()
+    ]
 
 
 @weights_app.command("convert")

@@ -5,7 +5,6 @@ from flowmatch.flow.estimate import (
     FlowBothWays,
     estimate_both_ways,
     estimate_flow,
-    find_occlusion,
 )
 from flowmatch.flow.networks import (
     MODELS,
@@ -20,6 +19,7 @@ from flowmatch.flow.networks import (
     RAFTSmall,
     RecurrentPyramid,
 )
+from flowmatch.flow.occlusion import find_occlusion
 from flowmatch.flow.published import load_checkpoint
 from flowmatch.flow.refine import refine_flow
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from flowmatch.flow.scene import FlowSample
 from flowmatch.io.video import read_frames
 
-MOST_PAIRS = 256  # kept in memory
+MOST_PAIRS, MOST_BYTES = 256, 2**31  # kept in memory
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ClipPairs:
         for number, frame in read_frames(source).numbered():
             if before is not None and number == last + 1 and last % step == 0:
                 pairs.append((before, frame))
-                if len(pairs) > MOST_PAIRS:
+                if len(pairs) > MOST_PAIRS or 2 * frame.nbytes * len(pairs) > MOST_BYTES:
                     pairs, step = pairs[::2], 2 * step
             last, before = number, frame
         if not pairs:

@@ -13,9 +13,9 @@ from flowmatch.devices import PRECISIONS, check_precision, choose_device
 from flowmatch.flow.baselines import dis
 from flowmatch.flow.fuse import fuse_flows
 from flowmatch.flow.networks.sizes import SMALLEST
+from flowmatch.flow.occlusion import find_occlusion
 from flowmatch.flow.refine import refine_flow
 from flowmatch.flow.tiles import blend_tiles
-from flowmatch.ops import warp
 
 Array = NDArray[Any]
 
@@ -103,30 +103,38 @@ def estimate_flow(
         >>> estimate_flow(PyramidNet(), frame, frame).shape
         (48, 50, 2)
     """
-    check_options(precision, tile, overlap, zoom)
-    a, b = _to_tensors(first, second, _placed(model, device))
-    settings = (PRECISIONS[precision], tile, overlap, zoom)
-    flow = _run(model, a, b, *settings)
-    if fuse or refine:
-        shown, later = _pictures(a), _pictures(b)
-    if fuse:
-        both = (flow, _run(model, b, a, *settings))
-        classical = (_classical(shown, later, flow), _classical(later, shown, flow))
-        flow = fuse_flows(a, b, [both, classical])
-    if refine:
-        flow = _refined(shown, later, flow)
-    return flow if isinstance(first, Tensor) else flow[0].permute(1, 2, 0).cpu().numpy()
+    return _estimate(
+        (model, model),
+        first,
+        second,
+        ways=1,
+        device=device,
+        precision=precision,
+        tile=tile,
+        overlap=overlap,
+        refine=refine,
+        zoom=zoom,
+        fuse=fuse,
+    )[0]
 
 
 def estimate_both_ways(
-    model: nn.Module, first: Any, second: Any, **options: Unpack[Options]
+    model: nn.Module,
+    first: Any,
+    second: Any,
+    *,
+    back: nn.Module | None = None,
+    **options: Unpack[Options],
 ) -> FlowBothWays:
     """Estimate the flow there and back, and what is occluded because the two disagree.
+
+    With ``fuse``, it takes hardly longer than one direction, which needs both too.
 
     Args:
         model: A flow network.
         first: As in `estimate_flow`.
         second: As in `estimate_flow`.
+        back: The network for the way back; None takes `model`.
         **options: Those of `estimate_flow`.
 
     Returns:
@@ -138,59 +146,10 @@ def estimate_both_ways(
         >>> estimate_both_ways(PyramidNet(), frame, frame).occluded.shape
         (32, 32)
     """
-    forward = estimate_flow(model, first, second, **options)
-    backward = estimate_flow(model, second, first, **options)
+    forward, backward = _estimate((model, back or model), first, second, ways=2, **options)
     return FlowBothWays(
         forward, backward, find_occlusion(forward, backward), find_occlusion(backward, forward)
     )
-
-
-def find_occlusion(
-    forward: Any, backward: Any, relative: float = 0.01, absolute: float = 0.5
-) -> Any:
-    """Mark the pixels whose flow there and back does not return to where it began.
-
-    Occluded where ``|f + b(x + f)|^2 > relative * (|f|^2 + |b|^2) + absolute``, and where the flow
-    leaves the picture.
-
-    Args:
-        forward: Flow ``[H, W, 2]`` or ``[B, 2, H, W]``, in pixels.
-        backward: The flow of the second frame to the first, of the same kind.
-        relative: Tolerance that grows with the motion.
-        absolute: Tolerance without motion, in square pixels.
-
-    Returns:
-        A bool array ``[H, W]``, or a tensor ``[B, H, W]``.
-
-    Raises:
-        ValueError: The flows do not have the same shape.
-
-    Example:
-        >>> right = np.zeros((4, 4, 2), np.float32)
-        >>> right[..., 0] = 1
-        >>> find_occlusion(right, -right)[0]  # only the last column leaves the picture
-        array([False, False, False,  True])
-
-    Reference:
-        Meister et al., UnFlow, AAAI 2018, equation 1.
-    """
-    if forward.shape != backward.shape:
-        raise ValueError(
-            f"both flows must have one shape, got {forward.shape} and {backward.shape}"
-        )
-    if not isinstance(forward, Tensor):
-        f, b = (torch.from_numpy(np.ascontiguousarray(x)).permute(2, 0, 1)[None].float()
-                for x in (forward, backward))  # fmt: skip
-        mask: NDArray[np.bool_] = find_occlusion(f, b, relative, absolute)[0].numpy()
-        return mask
-    H, W = forward.shape[-2:]
-    there = warp(backward, forward)
-    mismatch = (forward + there).square().sum(dim=1)
-    length = forward.square().sum(dim=1) + there.square().sum(dim=1)
-    x = torch.arange(W, device=forward.device) + forward[:, 0]
-    y = torch.arange(H, device=forward.device)[:, None] + forward[:, 1]
-    outside = (x < 0) | (x > W - 1) | (y < 0) | (y > H - 1)
-    return outside | ~(mismatch <= relative * length + absolute)  # NaN agrees with nothing
 
 
 def check_options(
@@ -204,6 +163,44 @@ def check_options(
         raise ValueError(f"overlap must be 0 to half a tile, got {overlap} of {tile}")
     if not 0.25 <= zoom <= 4:  # NaN is refused too
         raise ValueError(f"zoom must be 0.25 to 4, got {zoom}")
+
+
+def _estimate(
+    models: tuple[nn.Module, nn.Module],
+    first: Any,
+    second: Any,
+    *,
+    ways: int,
+    device: str | torch.device | None = None,
+    precision: str = "float32",
+    tile: int | None = None,
+    overlap: int | None = None,
+    refine: bool = False,
+    zoom: float = 1.0,
+    fuse: bool = False,
+) -> list[Any]:
+    """Return the flow there, and of 2 `ways` also back, by the networks for there and back."""
+    check_options(precision, tile, overlap, zoom)
+    a, b = _to_tensors(first, second, _placed(models[0], device))
+    sides = ((a, b), (b, a))[: 2 if fuse else ways]
+    flows = [
+        _run(model, *side, PRECISIONS[precision], tile, overlap, zoom)
+        for model, side in zip(models, sides, strict=False)
+    ]
+    if fuse or refine:
+        shown, later = _pictures(a), _pictures(b)
+        pictures = ((shown, later), (later, shown))
+    if fuse:
+        classical = [_classical(*pair, flows[0]) for pair in pictures]
+        flows = [
+            fuse_flows(*sides[way], [(by[way], by[1 - way]) for by in (flows, classical)])
+            for way in range(ways)
+        ]
+    if refine:
+        flows = [_refined(*pair, flow) for pair, flow in zip(pictures, flows, strict=False)]
+    if isinstance(first, Tensor):
+        return flows
+    return [flow[0].permute(1, 2, 0).cpu().numpy() for flow in flows]
 
 
 def _placed(model: nn.Module, device: str | torch.device | None) -> torch.device:

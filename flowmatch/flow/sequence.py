@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from flowmatch.draw import flow_to_image, side_by_side
-from flowmatch.flow.estimate import Options, check_options, estimate_flow, find_occlusion
+from flowmatch.flow.estimate import Options, check_options, estimate_both_ways, estimate_flow
 from flowmatch.flow.read_ahead import read_ahead
 from flowmatch.flow.warm_start import StartedWith, check_warm_start
 from flowmatch.io import replace_when_done
@@ -30,7 +30,9 @@ T = TypeVar("T")
 Frame = NDArray[np.uint8]
 
 RUN = "run.json"  # beside the flows: what they were computed with
+VIDEO, PICTURES = "flow.mp4", "pictures"  # beside them too: what they were drawn to
 _OURS = re.compile(r"[0-9]{6,}(_backward|_occluded|_occluded_backward)?\.(flo|png|npz|pfm)")
+_DRAWN = re.compile(r"[0-9]{6,}\.png")
 KITTI_LIMIT = 511.9  # pixels that a KITTI file holds, in each component
 
 
@@ -153,8 +155,12 @@ def write_sequence(
 
 def begin_run(folder: Path, frames: Frames, options: SequenceOptions, overwrite: bool) -> None:
     """Make the folder, refuse to mix two runs in it, and note what this one is."""
-    pictures = (file for file in frames.files if file.suffix.lower() in IMAGE_SUFFIXES)
-    if any(file.parent.resolve() == folder.resolve() for file in pictures):
+    inputs = [file.resolve() for file in frames.files]
+    pictures = (file for file in inputs if file.suffix.lower() in IMAGE_SUFFIXES)
+    drawn = [folder / VIDEO, *(folder / PICTURES).glob("*")]
+    if any(file.parent == folder.resolve() for file in pictures) or any(
+        file.resolve() in inputs for file in drawn
+    ):
         raise ValueError(f"{folder} holds the input; take another folder for the output")
     record = folder / RUN
     new = {"frames": frames.fingerprint(), "source": frames.name, **asdict(options)}
@@ -167,8 +173,10 @@ def begin_run(folder: Path, frames: Frames, options: SequenceOptions, overwrite:
             raise ValueError(f"{frames.name} cannot be resumed; take another folder or --overwrite")
     folder.mkdir(parents=True, exist_ok=True)
     if overwrite:
+        if record.exists():
+            left += [file for file in drawn if file.name == VIDEO or _DRAWN.fullmatch(file.name)]
         for file in left:
-            file.unlink()
+            file.unlink(missing_ok=True)
     with replace_when_done(record) as beside:
         beside.write_text(json.dumps(new, indent=2) + "\n")
 
@@ -297,11 +305,10 @@ def _estimate(
         "zoom": options.zoom,
         "fuse": options.fuse,
     }
-    flows = estimate_flow(models[0], first, second, **chosen)
     if not options.bidirectional:
+        flows = estimate_flow(models[0], first, second, **chosen)
         return [[flow.permute(1, 2, 0).cpu().numpy()] for flow in flows]
-    back = estimate_flow(models[1], second, first, **chosen)
-    both = (flows, back, find_occlusion(flows, back), find_occlusion(back, flows))
+    both = estimate_both_ways(models[0], first, second, back=models[1], **chosen)
     return [
         [
             *(flow.permute(1, 2, 0).cpu().numpy() for flow in (forward, backward)),

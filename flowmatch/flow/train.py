@@ -166,6 +166,8 @@ def find_samples(
         raise ValueError(f"render must be one of {', '.join(RENDER)}, got {render!r}")
     if render == "device" and (recipe.mix or recipe.loss == VIDEO):
         raise ValueError("this recipe learns from no synthetic pairs: a device has none to render")
+    if (recipe.mix or recipe.loss == VIDEO) and (sources.photos or sources.cutouts):
+        raise ValueError("this recipe learns from no synthetic pairs: no --photos, no --cutouts")
     if recipe.loss == VIDEO:
         if video is None or data:
             raise ValueError("this recipe learns from a video alone: give --video, and no --data")

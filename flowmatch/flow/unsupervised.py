@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmatch.flow.census import census_distance
-from flowmatch.flow.estimate import find_occlusion, to_full_resolution
+from flowmatch.flow.estimate import to_full_resolution
+from flowmatch.flow.occlusion import find_occlusion
 from flowmatch.ops import warp
 
 EDGE = 150.0  # how fast smoothness stops counting as the picture changes

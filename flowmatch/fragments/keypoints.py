@@ -6,6 +6,7 @@ from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
 Points = NDArray[np.float64]
 
+_FAR = 100  # times the median distance: what is farther is worth a look
 _FARTHEST = 1e12  # beyond, powers of distances leave float32
 
 
@@ -50,11 +51,23 @@ def voxel_down(points: ArrayLike, voxel: float) -> Points:
     cells = np.floor((cloud - cloud.min(0)) / voxel)
     if (cells.max(0) >= 2**20).any():
         extent = (cloud.max(0) - cloud.min(0)).max()
-        raise ValueError(f"voxels of {voxel:g} m are too small for a cloud of {extent:g} m")
+        raise ValueError(
+            f"voxels of {voxel:g} m are too small for a cloud of {extent:g} m{_far_points(cloud)}"
+        )
     x, y, z = cells.astype(np.int64).T
     _, cell, counts = np.unique((x << 40) | (y << 20) | z, return_inverse=True, return_counts=True)
     sums = [np.bincount(cell, cloud[:, axis], len(counts)) for axis in range(3)]
     return np.stack(sums, axis=1) / counts[:, None]
+
+
+def _far_points(cloud: Points) -> str:
+    """Say how many points are so far from the others that they may be mistakes."""
+    distance = np.linalg.norm(cloud - np.median(cloud, axis=0), axis=1)
+    limit = _FAR * np.median(distance)
+    count = int((distance > limit).sum())
+    if not count:
+        return ""
+    return f": {count} of its {len(cloud)} points lie farther than {limit:g} m from the median"
 
 
 def uniform_keypoints(points: ArrayLike, count: int, seed: int = 0) -> NDArray[np.int64]:

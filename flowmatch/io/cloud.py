@@ -215,11 +215,13 @@ _Paint = NDArray[np.uint8] | None
 
 
 def _write_npy(beside: Path, points: _Points, _: _Paint) -> None:
-    np.save(beside, points)
+    with beside.open("wb") as file:  # NumPy adds .npy to names that end in .NPY
+        np.save(file, points)
 
 
 def _write_npz(beside: Path, points: _Points, _: _Paint) -> None:
-    np.savez_compressed(beside, points=points)
+    with beside.open("wb") as file:  # NumPy adds .npz to names that end in .NPZ
+        np.savez_compressed(file, points=points)
 
 
 def _write_pcd(beside: Path, points: _Points, _: _Paint) -> None:

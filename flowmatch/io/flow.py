@@ -221,7 +221,8 @@ def _read_npz(path: Path) -> NDArray[np.float32]:
 
 
 def _write_npz(beside: Path, flow: NDArray[np.float32], path: Path) -> None:
-    np.savez_compressed(beside, flow=flow)
+    with beside.open("wb") as file:  # NumPy adds .npz to names that end in .NPZ
+        np.savez_compressed(file, flow=flow)
 
 
 # ---- Spring .flo5: HDF5 with one dataset "flow" ------------------------------------------------

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.io._files import FilePath, entry_for_suffix, existing_file, replace_when_done
+from flowmatch.io._jpeg import check_jpeg, is_jpeg
 from flowmatch.io._png import check_png, is_png
 
 IMAGE_SUFFIXES = (
@@ -62,7 +63,9 @@ def read_image(path: FilePath) -> NDArray[np.uint8]:
         >>> read_image(path)[0, 0].tolist()
         [255, 0, 0]
     """
-    return _decode(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+    # OpenCV 5.0 leaves most of a 16-bit TIFF's pixels unwritten with IMREAD_COLOR_RGB.
+    bgr = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def read_rgba(path: FilePath) -> NDArray[np.uint8]:
@@ -92,6 +95,8 @@ def _decode(path: FilePath, flags: int) -> NDArray[np.uint8]:
         raise ValueError(f"{path} is empty, expected an image")
     if is_png(encoded.data):
         check_png(path, encoded.data)
+    elif is_jpeg(encoded.data):
+        check_jpeg(path, encoded.data)
     try:
         image = cv2.imdecode(encoded, flags)
     except cv2.error as error:

@@ -140,4 +140,5 @@ class _OpenCV:
 
 # Codecs by suffix, best first; OpenCV's wheels hold no H.264 encoder.
 _CODECS = {".mp4": ("h264", "mp4v"), ".avi": ("mjpg",), ".webm": ("vp9",)}
+VIDEO_SUFFIXES = tuple(_CODECS)
 _FOURCC = {"mp4v": "mp4v", "mjpg": "MJPG", "vp9": "VP90"}

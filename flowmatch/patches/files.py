@@ -71,7 +71,8 @@ def _write_npz(path: Path, matches: Matches, about: str) -> None:
     if matches.similarity is not None:
         arrays["similarity"] = matches.similarity
     arrays |= {"model": np.array(matches.model or ""), "about": np.array(about)}
-    np.savez_compressed(path, **arrays)
+    with path.open("wb") as file:  # NumPy adds .npz to names that end in .NPZ
+        np.savez_compressed(file, **arrays)
 
 
 def _write_csv(path: Path, matches: Matches, about: str) -> None:

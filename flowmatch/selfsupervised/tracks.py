@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
-from flowmatch.flow.estimate import find_occlusion
+from flowmatch.flow.occlusion import find_occlusion
 
 Image = NDArray[np.uint8]
 FlowFunction = Callable[[Image, Image], NDArray[np.float32]]

@@ -81,6 +81,8 @@ def test_video_with_options(tmp_path, photo, capsys):
         (["flow", "{a}", "{b}", "."], "holds the input"),
         (["flow", "{a}", "{b}", "out", "--device", "meta"], "got 'meta'"),
         (["flow", "{a}", "{b}", "out", "--scale", "1e300"], "scale"),
+        (["flow", "{a}", "{b}", "out.flo"], "OUTPUT must be a folder, out.flo ends as a file does"),
+        (["flow", "{a}", "{b}", "x/out.MP4"], "OUTPUT must be a folder, x/out.MP4 ends as a file"),
         (["flow", "{a}", "{b}", "out", "--scale", "1000"], "scale 1000 makes frames of"),
         (["flow", "{a}", "{b}", "out", "--max-flow", "nan"], "--max-flow"),
         (["flow", "{a}", "{b}", "out", "--precision", "int8"], "int8"),
@@ -158,13 +160,18 @@ def test_info(capsys):
     text = capsys.readouterr().out
     assert "flowmatch 0.1.0" in text
     assert any("correlation" in line and "compiled" in line for line in text.splitlines())
-    assert "pyramid (default)" in text
+    assert "pyramid (flow, default): " in text
+    assert "spin (fragments" in text
+    assert "align-fit (align" in text
 
 
 def test_weights(tmp_path, photo, capsys):
     """What ships is listed; a published checkpoint is converted, and starts warm on a clip."""
     assert main(["weights", "list"]) == 0
-    assert capsys.readouterr().out.startswith("recurrent_pyramid (default): RecurrentPyramid")
+    listed = capsys.readouterr().out
+    assert listed.startswith("recurrent_pyramid (flow, default): RecurrentPyramid")
+    for line in ("hardnet-half (patches", "spin (fragments", "align-fit (align"):
+        assert f"\n{line}" in listed
     torch.save(RAFTSmall(iterations=1).state_dict(), tmp_path / "raft.pth")
     ours = tmp_path / "raft.safetensors"
     sizes = []

@@ -30,8 +30,11 @@ def test_pairs_are_neighbours_and_repeat(tmp_path):
     assert np.array_equal(samples[7].first, samples[7].first)
 
 
-def test_long_clips_are_thinned(tmp_path, monkeypatch):
-    monkeypatch.setattr(clips, "MOST_PAIRS", 8)
+@pytest.mark.parametrize(
+    ("bound", "most"), [("MOST_PAIRS", 8), ("MOST_BYTES", 8 * 2 * 72 * 96 * 3)]
+)
+def test_long_clips_are_thinned(bound, most, tmp_path, monkeypatch):
+    monkeypatch.setattr(clips, bound, most)
     write_clip(tmp_path / "clip", 60)
     pairs = ClipPairs.from_video(tmp_path / "clip", (64, 64)).pairs
     starts = [int(first[0, 0, 0]) for first, _ in pairs]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from flowmatch.flow import MODELS, estimate_both_ways, estimate_flow, find_occlusion, load
+from flowmatch.flow import MODELS, estimate, estimate_both_ways, estimate_flow, find_occlusion, load
 from flowmatch.flow.baselines import dis
 from flowmatch.flow.estimate import to_full_resolution
 from flowmatch.flow.networks import PyramidNet
@@ -142,6 +142,20 @@ def test_both_ways():
     both = estimate_both_ways(Constant(), frame, frame)
     assert both.forward.shape == both.backward.shape == (32, 48, 2)
     assert both.occluded.all()  # there and back by (4, -8) does not return
+
+
+@pytest.mark.parametrize("chosen", [{}, {"fuse": True}, {"fuse": True, "refine": True}])
+def test_both_ways_are_those_of_each_way_and_nothing_is_computed_twice(chosen, photo, monkeypatch):
+    frames = photo[40:104, 40:120], photo[42:106, 37:117]
+    model = load("pyramid")
+    there, back = (estimate_flow(model, *pair, **chosen) for pair in (frames, frames[::-1]))
+    runs = []
+    model.register_forward_pre_hook(lambda module, images: runs.append("network"))
+    monkeypatch.setattr(estimate, "dis", lambda a, b: runs.append("dis") or dis(a, b))
+    both = estimate_both_ways(model, *frames, **chosen)
+    np.testing.assert_array_equal(both.forward, there)
+    np.testing.assert_array_equal(both.backward, back)
+    assert runs == ["network"] * 2 + ["dis"] * (2 if chosen else 0)
 
 
 def test_find_occlusion_worked_by_hand():

@@ -123,6 +123,28 @@ def test_overwriting_leaves_nothing_of_a_longer_run(clip, tmp_path):
     ]  # fmt: skip
 
 
+def test_overwriting_removes_what_was_drawn_and_nothing_else(clip, tmp_path):
+    out = tmp_path / "out"
+    run(clip, out)
+    drawn = {"video": out / "flow.mp4", "pictures": out / "pictures"}
+    draw_sequence(read_frames(clip), out, ".flo", **drawn)
+    for mine in (out / "note.txt", out / "pictures/cover.png"):
+        mine.write_text("mine")
+    for video in (out / "flow.mp4", sorted((out / "pictures").glob("0*"))[0]):
+        with pytest.raises(ValueError, match="holds the input"):
+            run(video, out, overwrite=True)
+    run(clip, out, overwrite=True)
+    assert [file.name for file in (out / "pictures").iterdir()] == ["cover.png"]
+    assert (out / "note.txt").exists()
+    assert not (out / "flow.mp4").exists()
+
+
+def test_a_video_of_something_else_stays(clip, tmp_path):
+    (tmp_path / "flow.mp4").write_text("not of flowmatch")
+    run(clip, tmp_path, overwrite=True)
+    assert (tmp_path / "flow.mp4").read_text() == "not of flowmatch"
+
+
 def test_interrupted_overwriting_resumes_as_the_new_run(clip, tmp_path):
     run(clip, tmp_path / "out")
 

@@ -163,6 +163,13 @@ def test_what_a_recipe_needs_is_said_before_it_starts(name, data, video, message
         find_samples(RECIPES[name], Sources(), data, video)
 
 
+@pytest.mark.parametrize(("name", "video"), [("pyramid-video", "a.mp4"), ("flownets-long", None)])
+def test_pictures_are_refused_by_recipes_without_synthetic_pairs(name, video, photo):
+    for sources in (Sources([photo]), Sources(cutouts=[photo])):
+        with pytest.raises(ValueError, match="no synthetic pairs: no --photos, no --cutouts"):
+            find_samples(RECIPES[name], sources, {}, video)
+
+
 def test_collate():
     first, second, flow = collate([SyntheticFlow(size=(32, 48))[i] for i in range(2)])
     assert first.shape == second.shape == (2, 3, 32, 48)

@@ -64,6 +64,15 @@ def test_refusals(call, message):
         call()
 
 
+def test_a_cloud_too_large_names_its_outliers():
+    cloud = np.random.default_rng(0).uniform(-1, 1, (999, 3))
+    outliers = [[1e6, 0, 0], [0, -1e5, 0]]
+    with pytest.raises(ValueError, match=r"e\+06 m: 2 of its 1001 points lie farther than 9\d\.\d"):
+        voxel_down(np.concatenate([cloud, outliers]), 0.1)
+    with pytest.raises(ValueError, match=r"cloud of 2e\+06 m$"):
+        voxel_down([[-1e6, 0, 0], [0, 0, 0], [1e6, 0, 0]], 0.1)
+
+
 def test_points_beyond_all_measure_are_refused():
     with pytest.raises(ValueError, match="points must be within 1e"):
         voxel_down([[0.0, 0, 0], [1e150, 0, 0]], 1e149)

@@ -22,7 +22,7 @@ from flowmatch.io.flow import read_flow
 POINTS = np.array([[1.5, -2.25, 3], [0, 1e-3, -7], [1e6, 4, 5]])
 
 
-@pytest.mark.parametrize("suffix", CLOUD_SUFFIXES)
+@pytest.mark.parametrize("suffix", [*CLOUD_SUFFIXES, ".NPZ", ".Npy"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_round_trip(suffix, dtype, tmp_path):
     path = tmp_path / f"cloud{suffix}"

@@ -61,10 +61,12 @@ def test_other_floats_and_strides(suffix, dtype, tmp_path):
     np.testing.assert_array_equal(read_flow(str(tmp_path / f"f{suffix}")), flow)
 
 
-def test_unicode_path_and_capital_suffix(tmp_path):
-    path = tmp_path / "стрела 流 é.FLO"
+@pytest.mark.parametrize("suffix", [".FLO", ".NPZ", ".Npz", ".PNG", ".PFM"])
+def test_unicode_path_and_capital_suffix(suffix, tmp_path):
+    path = tmp_path / f"стрела 流 é{suffix}"
     write_flow(path, np.ones((2, 3, 2)))
     assert read_flow(path).shape == (2, 3, 2)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # ---- golden bytes --------------------------------------------------------------------------------

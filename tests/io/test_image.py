@@ -51,6 +51,15 @@ def test_sixteen_bits_alpha_and_floats(image, tmp_path):
         read_image(tmp_path / "float.tif")
 
 
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".ppm"])
+def test_sixteen_bits_of_every_format(suffix, tmp_path):
+    """OpenCV 5.0 returns unwritten memory for such a TIFF when it is asked for RGB."""
+    image = np.random.default_rng(0).integers(0, 256, (61, 75, 3), dtype=np.uint8)
+    deep = image[..., ::-1].astype(np.uint16) * 257
+    cv2.imwrite(str(tmp_path / f"deep{suffix}"), deep)
+    np.testing.assert_array_equal(read_image(tmp_path / f"deep{suffix}"), image)
+
+
 def test_rgba(tmp_path):
     clear = np.array([[[10, 20, 30, 0], [40, 50, 60, 128]]], np.uint8)
     cv2.imwrite(str(tmp_path / "clear.png"), clear[..., [2, 1, 0, 3]])
@@ -131,6 +140,34 @@ def test_refuses_a_png_larger_than_its_bytes_can_be(image, tmp_path):
     path.write_bytes(encoded)
     with pytest.raises(ValueError, match="a.png: claims 2700030000 bytes, but its"):
         read_image(path)
+
+
+def with_jpeg_size(content, side):
+    """Change the size that the header of the picture claims; not that of the thumbnail before."""
+    at = content.rfind(b"\xff\xc0\0\x11")
+    return content[: at + 5] + struct.pack(">HH", side, side) + content[at + 9 :]
+
+
+def test_refuses_a_jpeg_larger_than_its_bytes_can_be(image, tmp_path):
+    path = tmp_path / "a.jpg"
+    write_image(path, image)
+    content = path.read_bytes()
+    thumbnail = b"\xff\xe1" + struct.pack(">H", len(content) + 2) + content
+    for before in (b"", thumbnail, b"\xff\xff", b"between\xff\0"):
+        path.write_bytes(with_jpeg_size(content[:20] + before + content[20:], 32_000))
+        with pytest.raises(ValueError, match="a.jpg: claims 32000 x 32000 pixels, but its"):
+            read_image(path)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_reads_the_smallest_of_flat_jpegs(channels, tmp_path):
+    """A progressive one with codes of its own has less than two bits for a block of 64 pixels."""
+    flat = np.full((1600, 1600, channels), 90, np.uint8)
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+    path = tmp_path / "flat.jpg"
+    path.write_bytes(cv2.imencode(".jpg", flat, options)[1].tobytes())
+    assert flat[..., 0].size > 150 * path.stat().st_size
+    assert (read_image(path) == 90).all()
 
 
 def test_failing_write_leaves_nothing(image, tmp_path, monkeypatch):

@@ -37,6 +37,12 @@ def some_matches(matrix=True):
     return Matches(first, second, pairs, distance, inlier, H, "homography" if matrix else None)
 
 
+def test_capital_suffix(tmp_path):
+    write_matches(tmp_path / "m.NPZ", some_matches())
+    assert [file.name for file in tmp_path.iterdir()] == ["m.NPZ"]
+    np.testing.assert_array_equal(read_matches(tmp_path / "m.NPZ").pairs, some_matches().pairs)
+
+
 @pytest.mark.parametrize("matrix", [True, False])
 def test_npz_holds_everything(tmp_path, matrix):
     path, matches = tmp_path / "matches.npz", some_matches(matrix)

@@ -1,0 +1,58 @@
+"""What is hidden in the other frame, by whether the flow there and back returns."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flowmatch.ops import warp
+
+
+def find_occlusion(
+    forward: Any, backward: Any, relative: float = 0.01, absolute: float = 0.5
+) -> Any:
+    """Mark the pixels whose flow there and back does not return to where it began.
+
+    Occluded where ``|f + b(x + f)|^2 > relative * (|f|^2 + |b|^2) + absolute``, and where the flow
+    leaves the picture.
+
+    Args:
+        forward: Flow ``[H, W, 2]`` or ``[B, 2, H, W]``, in pixels.
+        backward: The flow of the second frame to the first, of the same kind.
+        relative: Tolerance that grows with the motion.
+        absolute: Tolerance without motion, in square pixels.
+
+    Returns:
+        A bool array ``[H, W]``, or a tensor ``[B, H, W]``.
+
+    Raises:
+        ValueError: The flows do not have the same shape.
+
+    Example:
+        >>> right = np.zeros((4, 4, 2), np.float32)
+        >>> right[..., 0] = 1
+        >>> find_occlusion(right, -right)[0]  # only the last column leaves the picture
+        array([False, False, False,  True])
+
+    Reference:
+        Meister et al., UnFlow, AAAI 2018, equation 1.
+    """
+    if forward.shape != backward.shape:
+        raise ValueError(
+            f"both flows must have one shape, got {forward.shape} and {backward.shape}"
+        )
+    if not isinstance(forward, Tensor):
+        f, b = (torch.from_numpy(np.ascontiguousarray(x)).permute(2, 0, 1)[None].float()
+                for x in (forward, backward))  # fmt: skip
+        mask: NDArray[np.bool_] = find_occlusion(f, b, relative, absolute)[0].numpy()
+        return mask
+    H, W = forward.shape[-2:]
+    there = warp(backward, forward)
+    mismatch = (forward + there).square().sum(dim=1)
+    length = forward.square().sum(dim=1) + there.square().sum(dim=1)
+    x = torch.arange(W, device=forward.device) + forward[:, 0]
+    y = torch.arange(H, device=forward.device)[:, None] + forward[:, 1]
+    outside = (x < 0) | (x > W - 1) | (y < 0) | (y > H - 1)
+    return outside | ~(mismatch <= relative * length + absolute)  # NaN agrees with nothing
