@@ -132,13 +132,12 @@ _OURS: Mapping[str, FlowRecipe] = {
         _PYRAMID_VIDEO,
         size=(256, 384),
     ),
-    # RAFT-small for a CPU core: half of its passes first, then more on larger frames.
+    # RAFT-small for a CPU core: a third of its passes first, then half of them on larger frames.
     "raft-small-near": FlowRecipe(
         "raft_small",
         Schedule(steps=3500, batch=4, learning_rate=6e-4),
         "robust",
         sequence_weights(4),
-        arguments={"iterations": 8},
         passes=4,
         reuse=3,
     ),
@@ -147,7 +146,6 @@ _OURS: Mapping[str, FlowRecipe] = {
         Schedule(steps=2200, batch=4, learning_rate=4e-4),
         "robust",
         sequence_weights(6),
-        arguments={"iterations": 8},
         passes=6,
         size=(256, 384),
         motion=_LONG_MOTION,
@@ -159,7 +157,6 @@ _OURS: Mapping[str, FlowRecipe] = {
         Schedule(steps=1600, batch=4, learning_rate=3e-4),
         "robust",
         sequence_weights(6),
-        arguments={"iterations": 8},
         passes=6,
         size=(256, 384),
         motion=(*_LONG_MOTION, (8.0, 0.05)),
