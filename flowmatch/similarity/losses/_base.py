@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowmatch.similarity.tuples import Tuples, check_batch
+from flowmatch.similarity.tuples import Tuples, check_batch, widened
 
 
 class SimilarityLoss(nn.Module):
@@ -43,8 +43,7 @@ class SimilarityLoss(nn.Module):
                 f"{type(self).__name__} compares the whole batch and takes no tuples, "
                 f"got {type(tuples).__name__}"
             )
-        if embeddings.dtype in (torch.float16, torch.bfloat16):
-            embeddings = embeddings.float()
+        embeddings = widened(embeddings)
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.compute(embeddings, labels.long(), tuples)
 
