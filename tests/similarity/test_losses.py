@@ -223,6 +223,14 @@ def test_degenerate_batches_give_finite_gradients(name, case):
 
 
 @pytest.mark.parametrize("name", LOSSES)
+def test_an_empty_batch_is_no_loss(name):
+    x = torch.zeros(0, D, requires_grad=True)
+    value = make_loss(name, classes=CLASSES, dimension=D)(x, torch.zeros(0, dtype=torch.int64))
+    value.backward()
+    assert value.item() == 0 and x.grad.shape == (0, D)
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_gradients_are_those_of_the_value(name, batch):
     x, y = batch[0][:, :3].clone().requires_grad_(), batch[1]
     loss = make_loss(name, classes=CLASSES, dimension=3).double()

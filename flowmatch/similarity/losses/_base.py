@@ -44,6 +44,8 @@ class SimilarityLoss(nn.Module):
                 f"got {type(tuples).__name__}"
             )
         embeddings = widened(embeddings)
+        if not len(embeddings):
+            return embeddings.sum()
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.compute(embeddings, labels.long(), tuples)
 
