@@ -30,13 +30,14 @@ class Miner(nn.Module):
             labels: ``[N]``.
 
         Returns:
-            Indices into the batch; none where the batch has nothing to choose from.
+            Indices into the batch; none where the batch has nothing to choose from, or
+            embeddings are not finite.
 
         Raises:
             ValueError: Shapes or types do not fit.
         """
         check_batch(embeddings, labels)
-        if not len(labels):
+        if not len(labels) or not embeddings.isfinite().all():
             none = labels.new_empty(0, dtype=torch.int64)
             return self.gives(*[none] * len(self.gives._fields))
         with torch.autocast(embeddings.device.type, enabled=False):

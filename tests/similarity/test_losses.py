@@ -230,6 +230,15 @@ def test_an_empty_batch_is_no_loss(name):
     assert value.item() == 0 and x.grad.shape == (0, D)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", LOSSES)
+def test_embeddings_that_are_not_finite_are_not_hidden(name, value, batch):
+    x = torch.full_like(batch[0], value).requires_grad_()
+    found = make_loss(name, classes=CLASSES, dimension=D)(x, batch[1])
+    found.backward()
+    assert found.isnan() and x.grad.isnan().all()
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_are_those_of_the_value(name, batch):
     x, y = batch[0][:, :3].clone().requires_grad_(), batch[1]

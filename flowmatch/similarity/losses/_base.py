@@ -32,7 +32,8 @@ class SimilarityLoss(nn.Module):
             tuples: What a miner chose; None takes everything in the batch.
 
         Returns:
-            A scalar that can be differentiated; 0 where a batch has nothing to compare.
+            A scalar that can be differentiated; 0 where a batch has nothing to compare,
+            NaN where embeddings are not finite.
 
         Raises:
             ValueError: Shapes or types do not fit, or `tuples` for a loss that takes none.
@@ -46,6 +47,8 @@ class SimilarityLoss(nn.Module):
         embeddings = widened(embeddings)
         if not len(embeddings):
             return embeddings.sum()
+        if not embeddings.isfinite().all():  # said alike by all, for training to notice
+            return embeddings.sum() * torch.nan
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.compute(embeddings, labels.long(), tuples)
 
