@@ -393,3 +393,12 @@ def test_without_the_library(monkeypatch, batch):
     with pytest.raises(ImportError, match=r"pytorch-metric-learning.*flowmatch\[train\]"):
         make_loss("triplet", classes=2, dimension=2)
     assert make_loss("hadsell", classes=2, dimension=2)(*batch) > 0
+
+
+@pytest.mark.parametrize("value", [1.5, math.inf, math.nan])
+def test_refuses_parts_of_what_is_counted(value):
+    assert make_loss("fastap", classes=3, dimension=D, bins=8.0) is not None
+    with pytest.raises(
+        ValueError, match=f"bins of loss fastap must be a whole number, got {value}"
+    ):
+        make_loss("fastap", classes=3, dimension=D, bins=value)

@@ -375,6 +375,20 @@ def test_compare(capsys):
             ],
             "loss triplet takes margin, got scale",
         ),
+        (
+            [
+                "train",
+                "similarity",
+                "digits",
+                "--out",
+                "x",
+                "--loss",
+                "group",
+                "--set",
+                "anchors=1.5",
+            ],
+            "anchors of loss group must be a whole number, got 1.5",
+        ),
     ],
 )
 def test_refusals(words, message, capsys, tmp_path, monkeypatch):
