@@ -111,7 +111,7 @@ def train_similarity(
     if len(train.classes) < 2:
         raise ValueError(
             f"training needs two classes or more, got {len(train.classes)} of {every}: "
-            "--unseen pictures or nothing leaves all for training"
+            "--unseen pictures or nothing leaves all of them"
         )
     recipe = Recipe(
         loss=loss,
