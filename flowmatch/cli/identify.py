@@ -23,7 +23,7 @@ from flowmatch.similarity.weights import load_embedding
 def identify(
     pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="What to name.")],
     enrolled: Annotated[
-        Path, typer.Option(help="Folder: one sub-folder of examples for each class.")
+        Path, typer.Option(help="Folder: one sub-folder of two or more examples for each class.")
     ],
     weights: Annotated[Path, typer.Option(help="What train similarity or train video wrote.")],
     far: Annotated[
@@ -57,7 +57,8 @@ def identify(
     rows = list(zip(map(str, pictures), answers, strict=True))
     if as_json:
         plain = [{"picture": p, "name": a.name, "distance": a.distance} for p, a in rows]
-        typer.echo(json.dumps({"threshold": known.threshold, "pictures": plain}, indent=2))
+        found = {"threshold": known.threshold, "pictures": plain}
+        typer.echo(json.dumps(found, indent=2, allow_nan=False))
         return
     table = Table("picture", "is", "distance", box=box.SIMPLE, show_edge=False, pad_edge=False)
     for picture, answer in rows:

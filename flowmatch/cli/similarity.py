@@ -41,8 +41,8 @@ Each = Annotated[int, typer.Option(min=1, help="Pictures of a class in a batch."
 Unseen = Annotated[
     str | None,
     typer.Option(
-        help="What the test has not seen: classes, or pictures of the same classes.  "
-        "[default: classes; pictures for digits]"
+        help="What the test has not seen: classes, which leaves half of them for training; "
+        "pictures of the same classes; or nothing.  [default: classes; pictures for digits]"
     ),
 ]
 Start = Annotated[Path | None, typer.Option(help="Weights of the trunk, .safetensors.")]
@@ -106,7 +106,13 @@ def train_similarity(
         raise FileNotFoundError(f"there is no folder for {out}")
     if checkpoint.exists() and not resume:
         raise ValueError(f"{checkpoint} is there already: --resume, or another --out")
-    train, _ = read_parts(data, photos, unseen, size)
+    train, test = read_parts(data, photos, unseen, size)
+    every = len({*train.classes, *test.classes})
+    if len(train.classes) < 2:
+        raise ValueError(
+            f"training needs two classes or more, got {len(train.classes)} of {every}: "
+            "--unseen pictures or nothing leaves all of them"
+        )
     recipe = Recipe(
         loss=loss,
         miner=miner,
@@ -134,7 +140,7 @@ def train_similarity(
             report=reporter(),
         )
     save_embedding(out, Embedding(network, recipe.size, recipe.metric))
-    console.print(f"weights in {out}")
+    console.print(f"trained on {len(train.classes)} of {every} classes, weights in {out}")
 
 
 def _numbers(options: list[str]) -> dict[str, float]:

@@ -108,7 +108,8 @@ def register_many(
         Choi, Zhou and Koltun, Robust Reconstruction of Indoor Scenes, CVPR 2015.
     """
     options = options or RegisterOptions()
-    clouds = [as_points(scan, f"scan {k}") for k, scan in enumerate(scans)]
+    names = [f"scan {k + 1} of {len(scans)}" for k in range(len(scans))]
+    clouds = [as_points(scan, name) for scan, name in zip(scans, names, strict=True)]
     count = len(clouds)
     if count < 2 or min(len(cloud) for cloud in clouds) < 10:
         raise ValueError(
@@ -124,7 +125,7 @@ def register_many(
     ready = []
     for k, cloud in enumerate(clouds):
         progress("describe", k, count)
-        ready.append(prepare(network, cloud, voxel, options, viewpoint=views[k]))
+        ready.append(prepare(network, cloud, voxel, options, viewpoint=views[k], name=names[k]))
     progress("describe", count, count)
     found = []
     for k, (i, j) in enumerate(tried):

@@ -132,6 +132,7 @@ def prepare(
     options: RegisterOptions | None = None,
     *,
     viewpoint: ArrayLike | None = None,
+    name: str = "a scan",
     progress: Report = lambda done, total: None,
 ) -> Scan:
     """Down-sample a scan, find its normals and keypoints, and describe these.
@@ -142,6 +143,7 @@ def prepare(
         voxel: Down-sampling, metres.
         options: Keypoints, sampling and seed.
         viewpoint: Where the sensor stood, ``[3]``; see `estimate_normals`.
+        name: Of the scan, for errors.
         progress: Called with how many keypoints are described, and of how many.
 
     Raises:
@@ -151,7 +153,7 @@ def prepare(
     dense = as_points(points)
     cloud = voxel_down(dense, voxel)
     if len(cloud) < 10:
-        raise ValueError(f"a scan needs 10 points, got {len(cloud)} at voxels of {voxel:g} m")
+        raise ValueError(f"{name} needs 10 points, got {len(cloud)} at voxels of {voxel:g} m")
     normals = estimate_normals(cloud, 3 * voxel, viewpoint=viewpoint)
     if options.sampling == "iss":
         chosen = iss_keypoints(cloud, 6 * voxel, count=options.keypoints)
@@ -214,13 +216,13 @@ def register(
     if min(len(first), len(second)) < 10:
         raise ValueError(f"each scan needs 10 points, got {len(first)} and {len(second)}")
     voxel = options.voxel or choose_voxel(first, second)
-    first_view, second_view = viewpoints
-    return register_scans(
-        prepare(network, first, voxel, options, viewpoint=first_view, progress=progress),
-        prepare(network, second, voxel, options, viewpoint=second_view, progress=progress),
-        voxel,
-        options,
+    moved, fixed = (
+        prepare(network, points, voxel, options, viewpoint=view, name=name, progress=progress)
+        for points, view, name in zip(
+            (first, second), viewpoints, ("the first scan", "the second scan"), strict=True
+        )
     )
+    return register_scans(moved, fixed, voxel, options)
 
 
 def register_scans(

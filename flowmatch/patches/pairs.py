@@ -167,7 +167,7 @@ def match_pairs(
     overwrite: bool = False,
     progress: Callable[[PairReport], None] | None = None,
 ) -> PairReport:
-    """Match pairs of images, a file each; what is there already is kept.
+    """Match pairs of images, a file each; what is there already, of the same pictures, is kept.
 
     Args:
         network: As in `match_images`.
@@ -191,11 +191,13 @@ def match_pairs(
     check_geometry(options.model, options.threshold)
     root, folder = Path(root), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    about, report = repr(options), PairReport()
+    report = PairReport()
     descriptions = _Descriptions(network, root, options)
     for pair in pairs:
         target = folder / pair.file()
-        if not overwrite and _is_there(target, about):
+        about = f"{options} of {_stamp(root / pair.first)} and {_stamp(root / pair.second)}"
+        # Older records have the options alone.
+        if not overwrite and _is_there(target, (about, repr(options))):
             report.kept += 1
         else:
             try:
@@ -210,9 +212,18 @@ def match_pairs(
     return report
 
 
-def _is_there(path: Path, about: str) -> bool:
+def _stamp(picture: Path) -> str:
+    """Tell pictures of one name in several folders apart, or before and after a change."""
     try:
-        return path.exists() and about_matches(path) == about
+        about = picture.stat()
+    except (OSError, ValueError):  # reading it will say why
+        return "nothing"
+    return f"{about.st_size} bytes at {about.st_mtime_ns}"
+
+
+def _is_there(path: Path, abouts: Sequence[str]) -> bool:
+    try:
+        return path.exists() and about_matches(path) in abouts
     except ValueError:  # damaged: computed again
         return False
 

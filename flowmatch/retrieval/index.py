@@ -55,7 +55,7 @@ class Index:
         root: The folder.
         entries: Of the pictures described, N.
         descriptors: ``[N, D]`` float16, of length 1.
-        failed: Pictures that could not be read.
+        failed: Pictures that could not be read or described.
         state: What the describer had learnt.
     """
 
@@ -76,7 +76,7 @@ class IndexReport:
         described: Pictures described by this run.
         kept: Pictures that were there already, or had failed already.
         removed: Pictures that are gone, or have changed.
-        failed: Pictures that could not be read by this run.
+        failed: Pictures that could not be read or described by this run.
     """
 
     total: int = 0
@@ -306,7 +306,10 @@ def _describe_all(
     try:
         for entry in todo:
             try:
-                new.append(describer(read_image(index.root / entry.name)).half())
+                found = describer(read_image(index.root / entry.name)).half()
+                if not found.any():  # a score of 0 would be better than that of many a match
+                    raise ValueError("nothing in it can be described")
+                new.append(found)
             except (ValueError, OSError) as error:
                 index.failed.append(Failure(entry, str(error)))
                 report.failed += 1

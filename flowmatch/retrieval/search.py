@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +41,8 @@ class Result(NamedTuple):
 class Searcher:
     """The descriptors of an index, ready to be searched again and again.
 
+    Entries that are 0, in which nothing could be described, are never found.
+
     Args:
         index: What to search.
         augment: Neighbours that each descriptor is averaged with, see `augment_database`.
@@ -60,6 +63,10 @@ class Searcher:
         alpha: float = 3.0,
         approximate: bool | None = None,
     ) -> None:
+        described = index.descriptors.any(1)  # a score of 0 is better than that of many a match
+        if not described.all():
+            entries = [entry for entry, kept in zip(index.entries, described, strict=True) if kept]
+            index = replace(index, entries=entries, descriptors=index.descriptors[described])
         if not index.entries:
             raise ValueError("the index is empty")
         self.index, self.alpha = index, alpha

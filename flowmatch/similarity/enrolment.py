@@ -1,5 +1,6 @@
 """Recognise who or what has been enrolled, without training anew."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -116,7 +117,8 @@ def enrol(
         What can be queried.
 
     Raises:
-        ValueError: Something does not fit, or there are not both pairs of one class and of two.
+        ValueError: Something does not fit, there are not both pairs of one class and of two, or no
+            distance would accept few enough pairs of two.
 
     Example:
         >>> x = torch.eye(3)[[0, 0, 1, 1]]
@@ -131,5 +133,15 @@ def enrol(
         raise ValueError(f"labels must be into {len(names)} names, got up to {int(labels.max())}")
     judged = validation or (embeddings, labels)
     distances, same = distances_of_pairs(*judged, metric)
+    if not same.any() or same.all():
+        raise ValueError(
+            "a threshold needs two classes and two examples of each: pairs must be of both kinds, "
+            f"got {int(same.sum())} of one class among {len(same)}"
+        )
     threshold = roc(distances, same).threshold_for(false_accepts)
+    if threshold == -math.inf:  # nothing would ever be accepted
+        raise ValueError(
+            "examples of two classes are nearer than those of one: allow more than "
+            f"{false_accepts:g} of false accepts, or give other examples"
+        )
     return Enrolment(embeddings, labels, tuple(names), metric, threshold)

@@ -19,6 +19,8 @@ from flowmatch.similarity.tuples import (
 class Miner(nn.Module):
     """Chooses among a batch: ``miner(embeddings, labels) -> Triplets or Pairs``, no gradient."""
 
+    gives: type[Triplets] | type[Pairs] = Triplets
+
     @torch.no_grad()
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tuples:
         """Choose.
@@ -28,12 +30,16 @@ class Miner(nn.Module):
             labels: ``[N]``.
 
         Returns:
-            Indices into the batch; none where the batch has nothing to choose from.
+            Indices into the batch; none where the batch has nothing to choose from, or
+            embeddings are not finite.
 
         Raises:
             ValueError: Shapes or types do not fit.
         """
         check_batch(embeddings, labels)
+        if not len(labels) or not embeddings.isfinite().all():
+            none = labels.new_empty(0, dtype=torch.int64)
+            return self.gives(*[none] * len(self.gives._fields))
         with torch.autocast(embeddings.device.type, enabled=False):
             units = F.normalize(embeddings.float(), dim=1)
             return self.choose(units, labels)
@@ -272,6 +278,8 @@ class MultiSimilarityMiner(Miner):
     Reference:
         Wang, Han, Huang, Dong & Scott, Multi-Similarity Loss, CVPR 2019, section 4.1.
     """
+
+    gives = Pairs
 
     def __init__(self, epsilon: float = 0.1) -> None:
         super().__init__()

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flowmatch.similarity.tuples import widened
+
 MINING = ("hardest", "semihard", "distance-weighted")
 
 _FAR = 1e4  # beyond any distance of unit vectors
@@ -17,6 +19,8 @@ _NEAREST_WEIGHED = 0.5  # distance-weighted: closer negatives would only give no
 def distances(first: Tensor, second: Tensor) -> Tensor:
     """Return all l2 distances ``[N, M]`` of rows, with a gradient that stays finite at 0.
 
+    Half types are computed in float32, also under autocast.
+
     Args:
         first: ``[N, D]``.
         second: ``[M, D]``.
@@ -25,8 +29,10 @@ def distances(first: Tensor, second: Tensor) -> Tensor:
         >>> distances(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]])).round().tolist()
         [[5.0]]
     """
-    square = first.square().sum(1)[:, None] + second.square().sum(1)[None] - 2 * first @ second.T
-    return (square.clamp_min(0) + 1e-8).sqrt()
+    first, second = widened(first), widened(second)
+    with torch.autocast(first.device.type, enabled=False):  # in half, 1e-8 is 0
+        lengths = first.square().sum(1)[:, None] + second.square().sum(1)[None]
+        return ((lengths - 2 * first @ second.T).clamp_min(0) + 1e-8).sqrt()
 
 
 def triplet_loss(

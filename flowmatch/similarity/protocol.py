@@ -56,7 +56,7 @@ def unseen_parts(images: LabelledImages, unseen: str) -> tuple[LabelledImages, L
 
     Args:
         images: All.
-        unseen: ``"classes"`` or ``"pictures"``.
+        unseen: ``"classes"``, ``"pictures"``, or ``"nothing"``: both parts are all.
 
     Returns:
         The parts for training and for the test.
@@ -64,8 +64,10 @@ def unseen_parts(images: LabelledImages, unseen: str) -> tuple[LabelledImages, L
     Raises:
         ValueError: `unseen` is something else, or there are too few classes.
     """
-    if unseen not in ("classes", "pictures"):
-        raise ValueError(f"unseen must be classes or pictures, got {unseen!r}")
+    if unseen not in ("classes", "pictures", "nothing"):
+        raise ValueError(f"unseen must be classes, pictures or nothing, got {unseen!r}")
+    if unseen == "nothing":
+        return images, images
     return images.split_classes() if unseen == "classes" else images.split_pictures()
 
 

@@ -47,3 +47,12 @@ def test_refusals(words, tmp_path, capsys):
     save_embedding(tmp_path / "w.safetensors", Embedding(network, 16, "l2"))
     assert main(["identify", str(tmp_path / "a.png"), *words]) == 2
     assert "for pictures of 1 channels, got 3" in capsys.readouterr().err
+
+
+def test_examples_that_are_alike_in_two_classes_are_refused(words, tmp_path, capsys):
+    for name in ("red", "blue"):
+        write_image(tmp_path / "known" / name / "0.png", np.zeros((20, 20, 3), np.uint8))
+    assert main(["identify", str(tmp_path / "a.png"), *words, "--json"]) == 2
+    streams = capsys.readouterr()
+    assert "examples of two classes are nearer than those of one" in streams.err
+    assert streams.out == "" and streams.err.count("\n") == 1

@@ -80,5 +80,10 @@ def test_refusals():
     cloud = np.random.default_rng(0).normal(size=(50, 3))
     with pytest.raises(ValueError, match="two or more scans"):
         register_many("fpfh", [cloud])
+    few = RegisterOptions(voxel=0.1)
+    with pytest.raises(ValueError, match="scan 3 of 3 needs 10 points, got . at voxels of 0.1"):
+        register_many("fpfh", [cloud, cloud, cloud / 1000], few)
+    with pytest.raises(ValueError, match="scan 2 of 2 must be"):
+        register_many("fpfh", [cloud, cloud[:, :2]])
     with pytest.raises(ValueError, match="must fit 2 scans"):
         register_many("fpfh", [cloud, cloud], pairs=[(0, 2)])

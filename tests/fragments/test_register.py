@@ -126,6 +126,9 @@ def test_refusals():
     cloud = np.random.default_rng(0).normal(size=(50, 3))
     with pytest.raises(ValueError, match="each scan needs 10 points, got 50 and 3"):
         register("fpfh", cloud, cloud[:3])
+    dense = np.random.default_rng(1).normal(size=(50, 3)) / 1000  # one voxel
+    with pytest.raises(ValueError, match="the second scan needs 10 points, got . at voxels of 0.1"):
+        register("fpfh", cloud, dense, RegisterOptions(voxel=0.1))
     with pytest.raises(ValueError, match="module or 'fpfh', got 'sift'"):
         register("sift", cloud, cloud)
     with pytest.raises(ValueError, match=r"target must be \[N, 3\]"):

@@ -7,7 +7,7 @@ import pytest
 
 from flowmatch.io import write_image
 from flowmatch.patches import pairs as module
-from flowmatch.patches.files import read_matches
+from flowmatch.patches.files import read_matches, write_matches
 from flowmatch.patches.match import match_images
 from flowmatch.patches.pairs import Pair, PairOptions, match_pairs, read_pairs, write_colmap
 
@@ -81,6 +81,21 @@ def test_a_run_goes_on_where_it_stopped(images, tmp_path, described):
     assert len(read_matches(out / ALL[0].file()).first.xy) == 100
     assert match_pairs("rootsift", ALL, images, out, other, overwrite=True).computed == 3
     assert sorted(path.name for path in out.iterdir()) == sorted(pair.file() for pair in ALL)
+
+
+def test_other_pictures_of_the_same_names_are_other_matches(images, tmp_path, photo):
+    out, other = tmp_path / "out", tmp_path / "other"
+    match_pairs("rootsift", ALL[:1], images, out, OPTIONS)
+    other.mkdir()
+    for name, x in (("a.png", 0), ("b.png", 40)):
+        write_image(other / name, np.ascontiguousarray(photo[:200, x : x + 300]))
+    assert match_pairs("rootsift", ALL[:1], other, out, OPTIONS).computed == 1
+    found = read_matches(out / ALL[0].file())
+    np.testing.assert_allclose(found.matrix[:2, 2], [-40, 0], atol=0.2)
+    assert match_pairs("rootsift", ALL[:1], other, out, OPTIONS).kept == 1
+    # Earlier records, of the options alone, are still taken for done.
+    write_matches(out / ALL[0].file(), found, repr(OPTIONS))
+    assert match_pairs("rootsift", ALL[:1], other, out, OPTIONS).kept == 1
 
 
 def test_a_pair_that_fails_does_not_stop_the_others(images, tmp_path):

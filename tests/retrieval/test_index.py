@@ -209,6 +209,23 @@ def test_search_and_faiss(tmp_path):
     assert Searcher(index, approximate=True).search(query, 1)[0].name == "7.png"
 
 
+def test_pictures_of_nothing_are_not_found(folder, tmp_path):
+    write_image(folder / "blank.png", np.zeros((8, 9, 3), np.uint8))
+    index = update_index(folder, tmp_path / "i.safetensors", Mean())
+    assert [entry.name for entry in index.entries] == ["green.png", "more/blue.png", "red.png"]
+    assert [(entry.name, reason) for entry, reason in index.failed][0] == (
+        "blank.png",
+        "nothing in it can be described",
+    )
+    # Older indexes hold them, with a score above those of pictures that are less than unlike.
+    entries = [Entry("blank.png", 1, 1), *index.entries]
+    old = Index("old", folder, entries, torch.cat([torch.zeros(1, 3), index.descriptors]).half())
+    found = Searcher(old).search(torch.tensor([0.9, 0.1, -0.1]))
+    assert [result.name for result in found] == ["red.png", "green.png", "more/blue.png"]
+    with pytest.raises(ValueError, match="empty"):
+        Searcher(Index("old", folder, entries[:1], old.descriptors[:1]))
+
+
 def test_describers(photo):
     describer = VladDescriber(words=8, keypoints=100, side=200)
     with pytest.raises(RuntimeError, match="no vocabulary"):

@@ -287,3 +287,17 @@ def test_relational_distillation_of_duplicates():
     assert student.grad.isfinite().all()
     with pytest.raises(ValueError, match="student and teacher must be"):
         losses.RelationalDistillation()(student, torch.randn(3, 2))
+
+
+def test_relational_distillation_in_half_types():
+    """Sums of distances are beyond float16."""
+    student, teacher = (100 * torch.randn(2, 16, 64)).half()
+    full = losses.RelationalDistillation()(student.float(), teacher.float())
+    x = student.clone().requires_grad_()
+    value = losses.RelationalDistillation()(x, teacher)
+    value.backward()
+    torch.testing.assert_close(value, full)
+    assert x.grad.isfinite().all() and x.grad.any()
+    with torch.autocast("cpu", torch.bfloat16):
+        again = losses.RelationalDistillation()(student.float(), teacher.float())
+    torch.testing.assert_close(again, full)

@@ -60,3 +60,12 @@ def test_the_threshold_is_that_of_validation_data(people):
     nothing = enrol(examples[:0], labels[:0], "abc", validation=(examples, labels))
     with pytest.raises(ValueError, match="nothing is enrolled"):
         nothing.query(examples)
+
+
+def test_refuses_examples_that_decide_nothing(people):
+    examples, labels = people
+    with pytest.raises(ValueError, match="two examples of each: .* got 0 of one class among 3"):
+        enrol(examples[::6], labels[::6], "abc")
+    crossed = torch.tensor([[0.0], [4.0], [0.1], [4.1]])
+    with pytest.raises(ValueError, match="nearer than those of one: allow more than 0.01 of false"):
+        enrol(crossed, torch.tensor([0, 0, 1, 1]), "ab", "l2")

@@ -223,6 +223,23 @@ def test_degenerate_batches_give_finite_gradients(name, case):
 
 
 @pytest.mark.parametrize("name", LOSSES)
+def test_an_empty_batch_is_no_loss(name):
+    x = torch.zeros(0, D, requires_grad=True)
+    value = make_loss(name, classes=CLASSES, dimension=D)(x, torch.zeros(0, dtype=torch.int64))
+    value.backward()
+    assert value.item() == 0 and x.grad.shape == (0, D)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", LOSSES)
+def test_embeddings_that_are_not_finite_are_not_hidden(name, value, batch):
+    x = torch.full_like(batch[0], value).requires_grad_()
+    found = make_loss(name, classes=CLASSES, dimension=D)(x, batch[1])
+    found.backward()
+    assert found.isnan() and x.grad.isnan().all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_gradients_are_those_of_the_value(name, batch):
     x, y = batch[0][:, :3].clone().requires_grad_(), batch[1]
     loss = make_loss(name, classes=CLASSES, dimension=3).double()
@@ -376,3 +393,12 @@ def test_without_the_library(monkeypatch, batch):
     with pytest.raises(ImportError, match=r"pytorch-metric-learning.*flowmatch\[train\]"):
         make_loss("triplet", classes=2, dimension=2)
     assert make_loss("hadsell", classes=2, dimension=2)(*batch) > 0
+
+
+@pytest.mark.parametrize("value", [1.5, math.inf, math.nan])
+def test_refuses_parts_of_what_is_counted(value):
+    assert make_loss("fastap", classes=3, dimension=D, bins=8.0) is not None
+    with pytest.raises(
+        ValueError, match=f"bins of loss fastap must be a whole number, got {value}"
+    ):
+        make_loss("fastap", classes=3, dimension=D, bins=value)

@@ -129,6 +129,19 @@ def test_any_batch(labels, collapsed):
         assert isinstance(triplets, Triplets) and len(triplets.anchor) == len(triplets.negative)
 
 
+@pytest.mark.parametrize("name", MINERS)
+def test_an_empty_batch_has_nothing_to_choose_from(name):
+    found = MINERS[name]()(torch.zeros(0, 3), torch.zeros(0, dtype=torch.uint8))
+    assert isinstance(found, Pairs if name == "multi-similarity" else Triplets)
+    assert all(part.shape == (0,) and part.dtype == torch.int64 for part in found)
+
+
+@pytest.mark.parametrize("name", MINERS)
+def test_nothing_is_chosen_of_what_is_not_finite(name):
+    x, y = batch()
+    assert not len(MINERS[name]()(torch.full_like(x, torch.nan), y)[0])
+
+
 def test_triplets_of_pairs():
     _, y = batch()
     same = [(a, p) for a, p in itertools.permutations(range(len(y)), 2) if y[a] == y[p]]

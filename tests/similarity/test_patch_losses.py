@@ -111,9 +111,17 @@ def test_hinge():
     assert hinge_loss(similarity, torch.tensor([True, True, False])).item() == pytest.approx(0.75)
 
 
-def test_gradients_are_finite_where_patches_coincide():
-    x = torch.nn.functional.normalize(torch.randn(6, 4), dim=1).requires_grad_()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_gradients_are_finite_where_patches_coincide(dtype):
+    x = torch.nn.functional.normalize(torch.randn(6, 4), dim=1).to(dtype).requires_grad_()
     loss, _ = triplet_loss(x, x, torch.eye(6, dtype=torch.bool), second_order=1.0)
     loss.backward()
     assert x.grad.isfinite().all()
     assert distances(x, x).diagonal().max() < 1e-3
+
+
+def test_distances_under_autocast_are_those_without(pairs):
+    first, second = (x.float() for x in pairs[:2])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = distances(first, second)
+    torch.testing.assert_close(found, distances(first, second))

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from flowmatch.cli import main
-from flowmatch.io import read_image
+from flowmatch.io import read_image, write_image
 from flowmatch.similarity.datasets import digits
 from flowmatch.similarity.fit import Recipe, embed, read_trunk, train_embedding
 from flowmatch.similarity.images import LabelledImages
@@ -340,6 +340,21 @@ def test_train_then_eval(tmp_path, capsys):
     assert "MAP@R" in capsys.readouterr().out
 
 
+def test_one_class_is_not_trained_on(tmp_path, capsys):
+    for name in ("cats", "dogs"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            shade = np.random.default_rng(i).integers(0, 255, (16, 16, 3), np.uint8)
+            write_image(tmp_path / name / f"{i}.png", shade)
+    words = ["train", "similarity", str(tmp_path), "--out", str(tmp_path / "w.safetensors")]
+    words += ["--steps", "1", "--size", "16"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "needs two classes or more, got 1 of 2: --unseen" in error and error.count("\n") == 1
+    assert main([*words, "--unseen", "nothing"]) == 0
+    assert "trained on 2 of 2 classes" in " ".join(capsys.readouterr().err.split())
+
+
 def test_compare(capsys):
     words = ["digits", "--compare", "--losses", "hadsell,fastap", "--steps", "2", "--seeds", "2"]
     assert main(["eval", "similarity", *words]) == 0
@@ -359,7 +374,7 @@ def test_compare(capsys):
         (["eval", "similarity", "digits", "--compare", "--losses", "x"], "loss must be one of"),
         (["eval", "similarity", "digits", "--weights", "none"], "no file of weights at none"),
         (["train", "similarity", "digits", "--out", "no/where"], "there is no folder for no/where"),
-        (["train", "similarity", "digits", "--out", "x", "--unseen", "y"], "classes or pictures"),
+        (["train", "similarity", "digits", "--out", "x", "--unseen", "y"], "pictures or nothing"),
         (["train", "similarity", "digits", "--out", "x", "--set", "margin"], "--set must be NAME="),
         (
             [
@@ -374,6 +389,20 @@ def test_compare(capsys):
                 "scale=2",
             ],
             "loss triplet takes margin, got scale",
+        ),
+        (
+            [
+                "train",
+                "similarity",
+                "digits",
+                "--out",
+                "x",
+                "--loss",
+                "group",
+                "--set",
+                "anchors=1.5",
+            ],
+            "anchors of loss group must be a whole number, got 1.5",
         ),
     ],
 )

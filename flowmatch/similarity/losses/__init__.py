@@ -84,6 +84,11 @@ def make_loss(name: str, *, classes: int, dimension: int, **options: float) -> S
         raise ValueError(
             f"loss {name} takes {', '.join(known) or 'no options'}, got {', '.join(unknown)}"
         )
+    for option, value in options.items():
+        if isinstance(wanted[option].default, int):
+            if value % 1 != 0:  # also of inf and nan
+                raise ValueError(f"{option} of loss {name} must be a whole number, got {value}")
+            options[option] = int(value)
     return LOSSES[name](**{key: v for key, v in given.items() if key in wanted}, **options)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowmatch.similarity.tuples import Tuples, check_batch
+from flowmatch.similarity.tuples import Tuples, check_batch, widened
 
 
 class SimilarityLoss(nn.Module):
@@ -32,7 +32,8 @@ class SimilarityLoss(nn.Module):
             tuples: What a miner chose; None takes everything in the batch.
 
         Returns:
-            A scalar that can be differentiated; 0 where a batch has nothing to compare.
+            A scalar that can be differentiated; 0 where a batch has nothing to compare,
+            NaN where embeddings are not finite.
 
         Raises:
             ValueError: Shapes or types do not fit, or `tuples` for a loss that takes none.
@@ -43,8 +44,11 @@ class SimilarityLoss(nn.Module):
                 f"{type(self).__name__} compares the whole batch and takes no tuples, "
                 f"got {type(tuples).__name__}"
             )
-        if embeddings.dtype in (torch.float16, torch.bfloat16):
-            embeddings = embeddings.float()
+        embeddings = widened(embeddings)
+        if not len(embeddings):
+            return embeddings.sum()
+        if not embeddings.isfinite().all():  # said alike by all, for training to notice
+            return embeddings.sum() * torch.nan
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.compute(embeddings, labels.long(), tuples)
 

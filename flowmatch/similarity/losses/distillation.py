@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from flowmatch.ops import pairwise_distance
 from flowmatch.similarity.losses._base import at_least
+from flowmatch.similarity.tuples import widened
 
 
 class RelationalDistillation(nn.Module):
@@ -14,7 +15,8 @@ class RelationalDistillation(nn.Module):
     ``a mean_ij h(d_ij, D_ij) + b mean_ijk h(c_ijk, C_ijk)``, lower case the student's, upper case
     the teacher's: ``d`` distances over their mean (of those that are not 0), ``c`` the cosine of
     the angle between j and k as seen from i, ``h`` the Huber loss. Scale and sizes of the two
-    embeddings may differ. Memory grows with ``N^2 D + N^3``.
+    embeddings may differ. Memory grows with ``N^2 D + N^3``. Half types are computed in float32,
+    also under autocast.
 
     Args:
         distance: ``a``.
@@ -58,9 +60,10 @@ class RelationalDistillation(nn.Module):
             )
         if not len(student):
             return student.sum()
-        teacher = teacher.detach()
-        total = self.distance * F.smooth_l1_loss(_distances(student), _distances(teacher))
-        return total + self.angle * F.smooth_l1_loss(_cosines(student), _cosines(teacher))
+        student, teacher = widened(student), widened(teacher.detach())
+        with torch.autocast(student.device.type, enabled=False):
+            total = self.distance * F.smooth_l1_loss(_distances(student), _distances(teacher))
+            return total + self.angle * F.smooth_l1_loss(_cosines(student), _cosines(teacher))
 
 
 def _distances(embeddings: Tensor) -> Tensor:
