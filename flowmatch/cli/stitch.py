@@ -1,12 +1,15 @@
 """``flowmatch stitch``: photos that overlap become panoramas."""
 
+import re
+from collections.abc import Collection, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import TaskID
 
-from flowmatch.cli.options import DeviceName, console, progress_bar
+from flowmatch.cli.options import DeviceName, check_target, console, progress_bar
 from flowmatch.devices import choose_device
 from flowmatch.io import IMAGE_SUFFIXES, write_image
 from flowmatch.patches.describe import CLASSICAL
@@ -84,23 +87,22 @@ def stitch(
     Photos that overlap with no other are left out, and it is said why. Photos of several places
     make several panoramas.
     """
-    if output.suffix.lower() not in IMAGE_SUFFIXES:
-        raise ValueError(f"-o must end in one of {', '.join(IMAGE_SUFFIXES)}, got {output}")
-    for target in filter(None, (output, save_cameras)):
-        if not target.parent.is_dir():  # known before any work is done
-            raise ValueError(f"{target} cannot be written: there is no folder {target.parent}")
+    check_target(output, IMAGE_SUFFIXES)
+    check_target(save_cameras)
     style = Style(
         projection=warper, exposure=exposure, seams=seams, blend=blend, strength=strength,
         crop=crop, megapixels=megapix, seam_megapixels=low_megapix,
     )  # fmt: skip
-    opened = open_photos(photos_in(photos))
+    chosen = photos_in(photos, without=_written_before(output))
+    targets = _targets(output, save_cameras, {photo.resolve() for photo in chosen})
+    opened = open_photos(chosen)
     report = Report(verbose_dir) if verbose_dir else None
     with progress_bar(transient=True) as bar:
         more: dict[str, Any] = {"progress": _Bar(bar), "report": report}
         if cameras is not None:
             panorama = reuse(opened, read_cameras(cameras), style, **more)
             _tell_left_out(panorama.left_out)
-            _save(panorama, output, save_cameras, 1)
+            _save(panorama, *next(targets))
             return
         registration = register(
             opened, _network(descriptor, device), detector=detector, keypoints=keypoints,
@@ -108,8 +110,8 @@ def stitch(
             megapixels=medium_megapix, **more,
         )  # fmt: skip
         _tell_left_out(registration.left_out)
-        for number, panorama in enumerate(paint(opened, registration, style, **more), 1):
-            _save(panorama, output, save_cameras, number)
+        for panorama in paint(opened, registration, style, **more):
+            _save(panorama, *next(targets))
 
 
 class _Bar:
@@ -139,13 +141,43 @@ def _tell_left_out(photos: Any) -> None:
         console.print(f"left out: {photo.name}: {photo.reason}")
 
 
-def _save(panorama: Panorama, output: Path, save_cameras: Path | None, number: int) -> None:
-    target = _numbered(output, number)
+def _written_before(output: Path) -> set[Path]:
+    """Return the panoramas that the same command wrote before; they may lie among the photos.
+
+    Photos may be numbered alike, but they are older than the first panorama.
+    """
+    if not output.is_file():
+        return set()
+    numbered = re.compile(rf"{re.escape(output.stem)}_\d+{re.escape(output.suffix)}")
+    since = output.stat().st_mtime_ns
+    others = (file for file in output.parent.iterdir() if numbered.fullmatch(file.name))
+    return {output.resolve(), *(o.resolve() for o in others if o.stat().st_mtime_ns >= since)}
+
+
+def _targets(
+    output: Path, save_cameras: Path | None, photos: Collection[Path]
+) -> Iterator[tuple[Path, Path | None]]:
+    """Return where each panorama and its cameras go, with numbers that name no photo.
+
+    Raises:
+        ValueError: The first would overwrite a photo.
+    """
+    for path in (output, save_cameras):
+        if path is not None and path.resolve() in photos:
+            raise ValueError(f"{path} cannot be written: it is one of the photos")
+    pairs = (
+        (_numbered(output, number), save_cameras and _numbered(save_cameras, number))
+        for number in count(1)
+    )
+    return (pair for pair in pairs if not any(p and p.resolve() in photos for p in pair))
+
+
+def _save(panorama: Panorama, target: Path, cameras: Path | None) -> None:
     write_image(target, panorama.image)
     for message in panorama.messages:
         console.print(f"note: {message}")
-    if save_cameras is not None:
-        panorama.cameras.write(_numbered(save_cameras, number))
+    if cameras is not None:
+        panorama.cameras.write(cameras)
     H, W = panorama.image.shape[:2]
     console.print(
         f"{len(panorama.cameras.cameras)} photos ({', '.join(panorama.cameras.names)}), "
