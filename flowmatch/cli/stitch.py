@@ -12,8 +12,7 @@ from rich.progress import TaskID
 from flowmatch.cli.options import DeviceName, check_target, console, progress_bar
 from flowmatch.devices import choose_device
 from flowmatch.io import IMAGE_SUFFIXES, write_image
-from flowmatch.patches.describe import CLASSICAL
-from flowmatch.patches.published import load_published
+from flowmatch.patches.describe import find_descriptor
 from flowmatch.stitch.cameras import MODELS, read_cameras
 from flowmatch.stitch.compose import CHOICES, Style
 from flowmatch.stitch.estimate import WAVES
@@ -50,7 +49,11 @@ def stitch(
         typer.Option(help="Of a photo for finding seams; else 0.3 or less.", show_default=False),
     ] = None,
     descriptor: Annotated[
-        str, typer.Option(help="rootsift, sift, orb, or a file of published weights.")
+        str,
+        typer.Option(
+            help="rootsift, sift, orb; weights that ship, by name; or a file: .safetensors of your "
+            "own, or published weights."
+        ),
     ] = "rootsift",
     detector: Annotated[str, typer.Option(help="sift or orb.")] = "sift",
     keypoints: Annotated[int, typer.Option(help="At most, in each photo.")] = 4000,
@@ -105,9 +108,9 @@ def stitch(
             _save(panorama, *next(targets))
             return
         registration = register(
-            opened, _network(descriptor, device), detector=detector, keypoints=keypoints,
-            confidence=confidence, model=MODELS[1] if affine else MODELS[0], wave=wave,
-            megapixels=medium_megapix, **more,
+            opened, find_descriptor(descriptor, choose_device(device)),
+            detector=detector, keypoints=keypoints, confidence=confidence,
+            model=MODELS[1] if affine else MODELS[0], wave=wave, megapixels=medium_megapix, **more,
         )  # fmt: skip
         _tell_left_out(registration.left_out)
         for panorama in paint(opened, registration, style, **more):
@@ -125,15 +128,6 @@ class _Bar:
         if stage not in self._tasks:
             self._tasks[stage] = self._bar.add_task(stage)
         self._bar.update(self._tasks[stage], completed=done + 1, total=total)
-
-
-def _network(descriptor: str, device: str | None) -> Any:
-    if descriptor in CLASSICAL:
-        return descriptor
-    network = load_published(descriptor)
-    if not hasattr(network, "dim"):
-        raise ValueError(f"{descriptor} compares patches, it does not describe them")
-    return network.to(choose_device(device))
 
 
 def _tell_left_out(photos: Any) -> None:

@@ -90,6 +90,15 @@ def test_photos_and_panoramas_in_one_folder(folder, tmp_path, capsys):
         assert names == {"pano.png", "pano_1.png", "pano_2.png", "pano_3.png"}
 
 
+def test_weights_that_ship_describe(folder, tmp_path, capsys):
+    words = [str(folder / f"man_{letter}.png") for letter in "ab"] + ["--affine"]
+    words += ["-o", str(tmp_path / "pano.png"), "--keypoints", "300", "--device", "cpu"]
+    assert main(["stitch", *words, "--descriptor", "default"]) == 0
+    assert "320 x 240 pixels" in capsys.readouterr().err
+    assert main(["stitch", *words, "--descriptor", "surf"]) == 2
+    assert "a descriptor is one of rootsift, sift, orb, default" in capsys.readouterr().err
+
+
 def test_nothing_is_written_when_nothing_overlaps(folder, tmp_path, capsys):
     target = tmp_path / "pano.jpg"
     target.write_bytes(b"old")
