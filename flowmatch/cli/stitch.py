@@ -92,6 +92,14 @@ def stitch(
     """
     check_target(output, IMAGE_SUFFIXES)
     check_target(save_cameras)
+    if cameras is not None:
+        changed = {
+            "--affine": affine, "--wave": wave != "auto", "--descriptor": descriptor != "rootsift",
+            "--detector": detector != "sift", "--keypoints": keypoints != 4000,
+            "--confidence": confidence != 1.0, "--medium-megapix": medium_megapix != 0.6,
+        }  # fmt: skip
+        if unused := [name for name, given in changed.items() if given]:
+            raise ValueError(f"--cameras matches nothing: it takes no {', '.join(unused)}")
     style = Style(
         projection=warper, exposure=exposure, seams=seams, blend=blend, strength=strength,
         crop=crop, megapixels=megapix, seam_megapixels=low_megapix,

@@ -124,6 +124,14 @@ def test_nothing_is_written_when_nothing_overlaps(folder, tmp_path, capsys):
         (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--warper", "x"], "projection must be one of"),
         (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--wave", "x"], "wave must be one of"),
         (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--cameras", "PHOTO"], "is no file of cameras"),
+        (
+            ["PHOTO", "PHOTO", "-o", "OUT.jpg", "--cameras", "PHOTO", "--affine", "--wave", "none"],
+            "--cameras matches nothing: it takes no --affine, --wave",
+        ),
+        (
+            ["PHOTO", "PHOTO", "-o", "OUT.jpg", "--cameras", "PHOTO", "--confidence", "0.5"],
+            "it takes no --confidence",
+        ),
     ],
 )
 def test_refusals(folder, tmp_path, capsys, words, message):
