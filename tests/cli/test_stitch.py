@@ -90,6 +90,20 @@ def test_photos_and_panoramas_in_one_folder(folder, tmp_path, capsys):
         assert names == {"pano.png", "pano_1.png", "pano_2.png", "pano_3.png"}
 
 
+def test_pictures_of_photos_named_alike(folder, tmp_path):
+    for old, new in {"cat_a.png": "x.png", "cat_b.png": "x.bmp"}.items():
+        write_image(tmp_path / new, read_image(folder / old))
+    words = ["stitch", str(tmp_path / "x.png"), str(tmp_path / "x.bmp"), "--affine"]
+    words += ["-o", str(tmp_path / "pano.png"), "--save-cameras", str(tmp_path / "c.json")]
+    again = [*words[:3], "-o", str(tmp_path / "p.png"), "--cameras", str(tmp_path / "c.json")]
+    for number, line in enumerate((words, again)):
+        look = tmp_path / f"look{number}"
+        assert main([*line, "--verbose-dir", str(look)]) == 0
+        for stage in ("warped", "seams"):
+            names = {path.name for path in (look / stage).iterdir()}
+            assert names == {"panorama_1_001_x.jpg", "panorama_1_002_x.jpg"}
+
+
 def test_weights_that_ship_describe(folder, tmp_path, capsys):
     words = [str(folder / f"man_{letter}.png") for letter in "ab"] + ["--affine"]
     words += ["-o", str(tmp_path / "pano.png"), "--keypoints", "300", "--device", "cpu"]
