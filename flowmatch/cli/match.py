@@ -7,7 +7,14 @@ import numpy as np
 import typer
 from rich.progress import TextColumn
 
-from flowmatch.cli.options import DeviceName, Magnification, Precision, console, progress_bar
+from flowmatch.cli.options import (
+    DeviceName,
+    Magnification,
+    Precision,
+    check_target,
+    console,
+    progress_bar,
+)
 from flowmatch.devices import choose_device
 from flowmatch.draw import draw_matches
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
@@ -149,9 +156,8 @@ def _two_images(images: list[Path] | None) -> tuple[Path, Path]:
 
 
 def _checked_outputs(output: list[Path] | None) -> list[Path]:
-    known = (*IMAGE_SUFFIXES, *MATCH_SUFFIXES)
-    wrong = [str(path) for path in output or [] if path.suffix.lower() not in known]
-    _refuse(bool(wrong), f"-o must end in one of {', '.join(known)}, got {', '.join(wrong)}")
+    for path in output or []:
+        check_target(path, (*IMAGE_SUFFIXES, *MATCH_SUFFIXES))
     return output or []
 
 

@@ -85,8 +85,9 @@ def test_list_with_errors_and_resume(pair, tmp_path, capsys):
         ([], "expected two images, or --pairs, got 0"),
         (["{a}"], "expected two images, or --pairs, got 1"),
         (["{a}", "missing.png"], "missing.png does not exist"),
-        (["{a}", "{b}", "-o", "m.gif"], "-o must end in one of .png"),
-        (["{a}", "{b}", "-o", "no/folder/m.png"], "there is no folder"),
+        (["{a}", "{b}", "-o", "m.gif"], "m.gif: expected a name ending in one of .png"),
+        # Before the images are read.
+        (["{a}", "missing.png", "-o", "no/folder/m.png"], "there is no folder"),
         (
             ["{a}", "{b}", "--descriptor", "surf"],
             "a descriptor is one of rootsift, sift, orb, default",
