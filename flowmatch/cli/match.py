@@ -117,7 +117,9 @@ def match(
         "magnification": magnification,
         "precision": precision,
     }
+    _refuse(decide is None and above != 0, "--above needs --decide")
     if pairs is None:
+        _refuse(camera is not None and model != "essential", "--camera needs --model essential")
         _refuse(
             root is not None or colmap or overwrite, "--root, --colmap, --overwrite need --pairs"
         )
@@ -125,7 +127,7 @@ def match(
         targets = _checked_outputs(output)
         geometry = _model(model, "homography")
         network = descriptor_network(descriptor, device)
-        more = {"intrinsics": _intrinsics(camera)} if camera else {}
+        more = {"intrinsics": _intrinsics(camera)} if camera is not None else {}
         more |= {"decide": _decision(decide, device), "above": above, "model": geometry}
         _match_two(network, first, second, targets, options | more)
     else:
@@ -189,6 +191,10 @@ def _intrinsics(camera: str) -> Any:
         fx, fy, cx, cy = (float(number) for number in camera.split(","))
     except ValueError:
         raise ValueError(f"--camera must be fx,fy,cx,cy in pixels, got {camera!r}") from None
+    _refuse(
+        not (fx > 0 and fy > 0 and np.isfinite([fx, fy, cx, cy]).all()),
+        f"--camera must have positive focal lengths and finite numbers, got {camera!r}",
+    )
     K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     return K, K
 
