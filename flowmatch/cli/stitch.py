@@ -152,7 +152,7 @@ def _written_before(output: Path) -> set[Path]:
         return set()
     numbered = re.compile(rf"{re.escape(output.stem)}_\d+{re.escape(output.suffix)}")
     since = output.stat().st_mtime_ns
-    others = (file for file in output.parent.iterdir() if numbered.fullmatch(file.name))
+    others = [f for f in output.parent.iterdir() if numbered.fullmatch(f.name) and f.is_file()]
     return {output.resolve(), *(o.resolve() for o in others if o.stat().st_mtime_ns >= since)}
 
 
