@@ -7,7 +7,7 @@ import typer
 from torch import nn
 
 from flowmatch.align import BASELINES, align_images, load, shipped
-from flowmatch.cli.options import DeviceName, WeightsFile, console
+from flowmatch.cli.options import DeviceName, WeightsFile, check_target, console
 from flowmatch.devices import choose_device
 from flowmatch.draw import checkerboard
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
@@ -40,9 +40,9 @@ def align_command(
 
     The status is 1 if the method found nothing to go by; B is then laid on A unmoved.
     """
-    if output.suffix.lower() not in IMAGE_SUFFIXES:
-        raise ValueError(f"-o must end in one of {', '.join(IMAGE_SUFFIXES)}, got {output}")
     warped = output.with_name(f"{output.stem}-warped{output.suffix}")
+    for target in (output, warped):
+        check_target(target, IMAGE_SUFFIXES)
     name = _chosen(method, weights)
     a, b = read_image(first), read_image(second)
     network: nn.Module | str = name

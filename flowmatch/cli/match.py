@@ -7,7 +7,14 @@ import numpy as np
 import typer
 from rich.progress import TextColumn
 
-from flowmatch.cli.options import DeviceName, Magnification, Precision, console, progress_bar
+from flowmatch.cli.options import (
+    DeviceName,
+    Magnification,
+    Precision,
+    check_target,
+    console,
+    progress_bar,
+)
 from flowmatch.devices import choose_device
 from flowmatch.draw import draw_matches
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
@@ -110,7 +117,9 @@ def match(
         "magnification": magnification,
         "precision": precision,
     }
+    _refuse(decide is None and above != 0, "--above needs --decide")
     if pairs is None:
+        _refuse(camera is not None and model != "essential", "--camera needs --model essential")
         _refuse(
             root is not None or colmap or overwrite, "--root, --colmap, --overwrite need --pairs"
         )
@@ -118,7 +127,7 @@ def match(
         targets = _checked_outputs(output)
         geometry = _model(model, "homography")
         network = descriptor_network(descriptor, device)
-        more = {"intrinsics": _intrinsics(camera)} if camera else {}
+        more = {"intrinsics": _intrinsics(camera)} if camera is not None else {}
         more |= {"decide": _decision(decide, device), "above": above, "model": geometry}
         _match_two(network, first, second, targets, options | more)
     else:
@@ -149,9 +158,8 @@ def _two_images(images: list[Path] | None) -> tuple[Path, Path]:
 
 
 def _checked_outputs(output: list[Path] | None) -> list[Path]:
-    known = (*IMAGE_SUFFIXES, *MATCH_SUFFIXES)
-    wrong = [str(path) for path in output or [] if path.suffix.lower() not in known]
-    _refuse(bool(wrong), f"-o must end in one of {', '.join(known)}, got {', '.join(wrong)}")
+    for path in output or []:
+        check_target(path, (*IMAGE_SUFFIXES, *MATCH_SUFFIXES))
     return output or []
 
 
@@ -183,6 +191,10 @@ def _intrinsics(camera: str) -> Any:
         fx, fy, cx, cy = (float(number) for number in camera.split(","))
     except ValueError:
         raise ValueError(f"--camera must be fx,fy,cx,cy in pixels, got {camera!r}") from None
+    _refuse(
+        not (fx > 0 and fy > 0 and np.isfinite([fx, fy, cx, cy]).all()),
+        f"--camera must have positive focal lengths and finite numbers, got {camera!r}",
+    )
     K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     return K, K
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flowmatch.cli.match import descriptor_name, descriptor_network
-from flowmatch.cli.options import DeviceName, console
+from flowmatch.cli.options import DeviceName, check_target, console
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
 from flowmatch.retrieval.describe import describer_of
 from flowmatch.retrieval.index import read_index
@@ -67,10 +67,8 @@ def search(
     device: DeviceName = None,
 ) -> None:
     """Find pictures that show the same thing: score, points that agree, name."""
-    known = (*IMAGE_SUFFIXES, *RESULT_SUFFIXES)
-    wrong = [str(path) for path in output or [] if path.suffix.lower() not in known]
-    if wrong:
-        raise ValueError(f"-o must end in one of {', '.join(known)}, got {', '.join(wrong)}")
+    for path in output or []:
+        check_target(path, (*IMAGE_SUFFIXES, *RESULT_SUFFIXES))
     query = read_image(picture)
     content = read_index(index)
     describer = describer_of(

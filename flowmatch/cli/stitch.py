@@ -1,16 +1,18 @@
 """``flowmatch stitch``: photos that overlap become panoramas."""
 
+import re
+from collections.abc import Collection, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import TaskID
 
-from flowmatch.cli.options import DeviceName, console, progress_bar
+from flowmatch.cli.options import DeviceName, check_target, console, progress_bar
 from flowmatch.devices import choose_device
 from flowmatch.io import IMAGE_SUFFIXES, write_image
-from flowmatch.patches.describe import CLASSICAL
-from flowmatch.patches.published import load_published
+from flowmatch.patches.describe import find_descriptor
 from flowmatch.stitch.cameras import MODELS, read_cameras
 from flowmatch.stitch.compose import CHOICES, Style
 from flowmatch.stitch.estimate import WAVES
@@ -47,7 +49,11 @@ def stitch(
         typer.Option(help="Of a photo for finding seams; else 0.3 or less.", show_default=False),
     ] = None,
     descriptor: Annotated[
-        str, typer.Option(help="rootsift, sift, orb, or a file of published weights.")
+        str,
+        typer.Option(
+            help="rootsift, sift, orb; weights that ship, by name; or a file: .safetensors of your "
+            "own, or published weights."
+        ),
     ] = "rootsift",
     detector: Annotated[str, typer.Option(help="sift or orb.")] = "sift",
     keypoints: Annotated[int, typer.Option(help="At most, in each photo.")] = 4000,
@@ -84,32 +90,39 @@ def stitch(
     Photos that overlap with no other are left out, and it is said why. Photos of several places
     make several panoramas.
     """
-    if output.suffix.lower() not in IMAGE_SUFFIXES:
-        raise ValueError(f"-o must end in one of {', '.join(IMAGE_SUFFIXES)}, got {output}")
-    for target in filter(None, (output, save_cameras)):
-        if not target.parent.is_dir():  # known before any work is done
-            raise ValueError(f"{target} cannot be written: there is no folder {target.parent}")
+    check_target(output, IMAGE_SUFFIXES)
+    check_target(save_cameras)
+    if cameras is not None:
+        changed = {
+            "--affine": affine, "--wave": wave != "auto", "--descriptor": descriptor != "rootsift",
+            "--detector": detector != "sift", "--keypoints": keypoints != 4000,
+            "--confidence": confidence != 1.0, "--medium-megapix": medium_megapix != 0.6,
+        }  # fmt: skip
+        if unused := [name for name, given in changed.items() if given]:
+            raise ValueError(f"--cameras matches nothing: it takes no {', '.join(unused)}")
     style = Style(
         projection=warper, exposure=exposure, seams=seams, blend=blend, strength=strength,
         crop=crop, megapixels=megapix, seam_megapixels=low_megapix,
     )  # fmt: skip
-    opened = open_photos(photos_in(photos))
+    chosen = photos_in(photos, without=_written_before(output))
+    targets = _targets(output, save_cameras, {photo.resolve() for photo in chosen})
+    opened = open_photos(chosen)
     report = Report(verbose_dir) if verbose_dir else None
     with progress_bar(transient=True) as bar:
         more: dict[str, Any] = {"progress": _Bar(bar), "report": report}
         if cameras is not None:
             panorama = reuse(opened, read_cameras(cameras), style, **more)
             _tell_left_out(panorama.left_out)
-            _save(panorama, output, save_cameras, 1)
+            _save(panorama, *next(targets))
             return
         registration = register(
-            opened, _network(descriptor, device), detector=detector, keypoints=keypoints,
-            confidence=confidence, model=MODELS[1] if affine else MODELS[0], wave=wave,
-            megapixels=medium_megapix, **more,
+            opened, find_descriptor(descriptor, choose_device(device)),
+            detector=detector, keypoints=keypoints, confidence=confidence,
+            model=MODELS[1] if affine else MODELS[0], wave=wave, megapixels=medium_megapix, **more,
         )  # fmt: skip
         _tell_left_out(registration.left_out)
-        for number, panorama in enumerate(paint(opened, registration, style, **more), 1):
-            _save(panorama, output, save_cameras, number)
+        for panorama in paint(opened, registration, style, **more):
+            _save(panorama, *next(targets))
 
 
 class _Bar:
@@ -125,27 +138,48 @@ class _Bar:
         self._bar.update(self._tasks[stage], completed=done + 1, total=total)
 
 
-def _network(descriptor: str, device: str | None) -> Any:
-    if descriptor in CLASSICAL:
-        return descriptor
-    network = load_published(descriptor)
-    if not hasattr(network, "dim"):
-        raise ValueError(f"{descriptor} compares patches, it does not describe them")
-    return network.to(choose_device(device))
-
-
 def _tell_left_out(photos: Any) -> None:
     for photo in photos:
         console.print(f"left out: {photo.name}: {photo.reason}")
 
 
-def _save(panorama: Panorama, output: Path, save_cameras: Path | None, number: int) -> None:
-    target = _numbered(output, number)
+def _written_before(output: Path) -> set[Path]:
+    """Return the panoramas that the same command wrote before; they may lie among the photos.
+
+    Photos may be numbered alike, but they are older than the first panorama.
+    """
+    if not output.is_file():
+        return set()
+    numbered = re.compile(rf"{re.escape(output.stem)}_\d+{re.escape(output.suffix)}")
+    since = output.stat().st_mtime_ns
+    others = [f for f in output.parent.iterdir() if numbered.fullmatch(f.name) and f.is_file()]
+    return {output.resolve(), *(o.resolve() for o in others if o.stat().st_mtime_ns >= since)}
+
+
+def _targets(
+    output: Path, save_cameras: Path | None, photos: Collection[Path]
+) -> Iterator[tuple[Path, Path | None]]:
+    """Return where each panorama and its cameras go, with numbers that name no photo.
+
+    Raises:
+        ValueError: The first would overwrite a photo.
+    """
+    for path in (output, save_cameras):
+        if path is not None and path.resolve() in photos:
+            raise ValueError(f"{path} cannot be written: it is one of the photos")
+    pairs = (
+        (_numbered(output, number), save_cameras and _numbered(save_cameras, number))
+        for number in count(1)
+    )
+    return (pair for pair in pairs if not any(p and p.resolve() in photos for p in pair))
+
+
+def _save(panorama: Panorama, target: Path, cameras: Path | None) -> None:
     write_image(target, panorama.image)
     for message in panorama.messages:
         console.print(f"note: {message}")
-    if save_cameras is not None:
-        panorama.cameras.write(_numbered(save_cameras, number))
+    if cameras is not None:
+        panorama.cameras.write(cameras)
     H, W = panorama.image.shape[:2]
     console.print(
         f"{len(panorama.cameras.cameras)} photos ({', '.join(panorama.cameras.names)}), "

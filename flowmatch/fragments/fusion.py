@@ -96,11 +96,19 @@ def write_fragments(folder: str | Path, fragments: Sequence[Fragment]) -> None:
 
     Args:
         folder: Gets ``cloud_bin_0.ply``, ..., ``gt.log`` and ``gt.info``, the layout of the
-            3DMatch benchmark; it is made if it is not there.
+            3DMatch benchmark; it is made if it is not there. Fragments and motions that lie there
+            from a run before are replaced, all of them.
         fragments: From `fuse`.
     """
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
+    # A run cut short leaves no gt.log, without which nothing reads the folder as a scene.
+    for name in ("gt.log", "gt.info"):
+        (place / name).unlink(missing_ok=True)
+    for file in place.glob("cloud_bin_*.ply"):
+        number = file.stem.removeprefix("cloud_bin_")
+        if number.isdecimal() and int(number) >= len(fragments):
+            file.unlink()
     for k, fragment in enumerate(fragments):
         write_cloud(place / f"cloud_bin_{k}.ply", fragment.surface.points.astype(np.float32))
     coarse = [voxel_down(fragment.surface.points, 0.05) for fragment in fragments]

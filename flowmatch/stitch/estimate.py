@@ -83,7 +83,13 @@ def estimate_cameras(
             "something in front of it; expect ghosts"
         )
     if best.model == "rotation":
-        best = best._replace(matrices=_straightened(best.matrices, wave))
+        straight = _straightened(best.matrices, wave)
+        if wave == "auto" and _at_a_pole(straight):
+            messages.append(
+                "the horizon was not found, as where a photo is turned; --wave horizontal insists"
+            )
+        else:
+            best = best._replace(matrices=straight)
     return _full_size(best, views), messages
 
 
@@ -216,6 +222,17 @@ def _straightened(rotations: list[Array], wave: str) -> list[Array]:
     }[wave]
     corrected = cv2.detail.waveCorrect([R.astype(np.float32) for R in rotations], kind)
     return [np.asarray(R, np.float64) for R in corrected]
+
+
+def _at_a_pole(rotations: list[Array]) -> bool:
+    """Return whether photos look up or down on the whole, where projections tear them apart.
+
+    The horizon is what the x axes have in common: with those of a photo in portrait among them, it
+    comes out upright.
+    """
+    x, y, z = np.mean([R[:, 2] for R in rotations], axis=0)
+    # All around, the mean is next to nothing and its direction means nothing.
+    return bool(abs(y) > max(np.hypot(x, z), 0.1))
 
 
 def _full_size(fit: _Fit, views: Sequence[View]) -> Cameras:

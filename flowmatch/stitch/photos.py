@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowmatch._opencv import cv2
-from flowmatch.io import IMAGE_SUFFIXES, read_image
+from flowmatch.io import list_images, read_image
 
 Image = NDArray[np.uint8]
 Size = tuple[int, int]  # width, height
@@ -67,23 +67,22 @@ def open_photos(images: Sequence[str | os.PathLike[str] | ArrayLike]) -> list[Ph
     return photos
 
 
-def photos_in(paths: Sequence[Path]) -> list[Path]:
+def photos_in(paths: Sequence[Path], without: Collection[Path] = ()) -> list[Path]:
     """Replace each folder by the pictures in it, by name; other paths are kept as they are.
 
+    Args:
+        paths: Pictures and folders.
+        without: Resolved paths of pictures that are skipped in folders.
+
     Raises:
-        ValueError: A folder holds no pictures.
+        FileNotFoundError: A folder holds no picture.
     """
     found: list[Path] = []
     for path in paths:
-        if not path.is_dir():
+        if path.is_dir():
+            found += [file for file in list_images(path) if file.resolve() not in without]
+        else:
             found.append(path)
-            continue
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not inside:
-            raise ValueError(
-                f"{path} holds no pictures, expected files ending in {', '.join(IMAGE_SUFFIXES)}"
-            )
-        found += inside
     return found
 
 

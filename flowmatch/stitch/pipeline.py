@@ -235,7 +235,9 @@ def paint(
     """
     for number, group in enumerate(registration.groups, 1):
         chosen = [photos[k] for k in group.photos]
-        witness = report.start(number, group.cameras, group.messages) if report else None
+        witness = (
+            report.start(number, group.photos, group.cameras, group.messages) if report else None
+        )
         composite = compose(chosen, group.cameras, style, progress=progress, witness=witness)
         image, mask = _finish(composite, style)
         if witness:
@@ -273,7 +275,8 @@ def reuse(
     if len(photos) > len(cameras.cameras) and by_name.keys() >= set(cameras.names):
         chosen = [by_name[name] for name in cameras.names]
     left_out = [LeftOut(p.name, "it has no camera") for p in photos if p not in chosen]
-    witness = report.start(1, cameras, ()) if report else None
+    numbers = [photos.index(photo) for photo in chosen]
+    witness = report.start(1, numbers, cameras, ()) if report else None
     composite = compose(chosen, cameras, style, progress=progress, witness=witness)
     image, mask = _finish(composite, style)
     if witness:

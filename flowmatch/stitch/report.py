@@ -84,8 +84,10 @@ class Report:
         }
         self.write_numbers()
 
-    def start(self, number: int, cameras: Cameras, messages: Sequence[str]) -> "Stages":
-        """Return who watches the panorama of that number, counted from 1."""
+    def start(
+        self, number: int, photos: Sequence[int], cameras: Cameras, messages: Sequence[str]
+    ) -> "Stages":
+        """Return who watches the panorama of that number, counted from 1, of photos from 0."""
         self._numbers.setdefault("panoramas", []).append(
             {
                 "photos": cameras.names,
@@ -95,7 +97,7 @@ class Report:
                 "messages": list(messages),
             }
         )
-        return Stages(self, number, self._numbers["panoramas"][-1])
+        return Stages(self, number, photos, self._numbers["panoramas"][-1])
 
     def write_numbers(self) -> None:
         """Write ``report.json`` as far as it is known."""
@@ -110,12 +112,12 @@ class Report:
         points = view.features.keypoints
         for (x, y), scale in zip(points.xy.tolist(), points.scale.tolist(), strict=True):
             cv2.circle(page, (round(x), round(y)), max(1, round(scale)), _SEAM, 1, cv2.LINE_AA)
-        write_image(self.folder / "keypoints" / f"{file_name(view)}.jpg", page)
+        write_image(self.folder / "keypoints" / f"{file_name(view.photo, view.name)}.jpg", page)
 
     def _matches(self, photos: Sequence[Photo], a: View, b: View, pair: Pair) -> None:
         first, second = photos[a.photo].read(a.size), photos[b.photo].read(b.size)
         page = draw_matches(first, second, *pair.matches.points(), pair.matches.inlier)
-        name = f"{file_name(a)}--{file_name(b)}.jpg"
+        name = f"{file_name(a.photo, a.name)}--{file_name(b.photo, b.name)}.jpg"
         write_image(self.folder / "matches" / name, page)
 
 
@@ -125,16 +127,20 @@ class Stages:
     Args:
         report: Where to write.
         number: Of the panorama.
+        photos: Their numbers, in the order in which they come.
         numbers: What ``report.json`` will say of it.
     """
 
-    def __init__(self, report: Report, number: int, numbers: dict[str, Any]) -> None:
+    def __init__(
+        self, report: Report, number: int, photos: Sequence[int], numbers: dict[str, Any]
+    ) -> None:
         self._report, self._number, self._numbers = report, number, numbers
+        self._photos = iter(photos)
         self._edges: list[tuple[Box, NDArray[np.intp], NDArray[np.intp]]] = []
 
     def warped(self, name: str, image: Image, mask: Image, seam: Image, box: Box) -> None:
         """See one photo as it is given to the blender."""
-        base = f"panorama_{self._number}_{safe(name)}.jpg"
+        base = f"panorama_{self._number}_{file_name(next(self._photos), name)}.jpg"
         write_image(self._report.folder / "warped" / base, np.where(mask[..., None] > 0, image, 0))
         kept = np.where(seam[..., None] > 0, image, image // 4)
         write_image(self._report.folder / "seams" / base, np.where(mask[..., None] > 0, kept, 0))
@@ -167,9 +173,9 @@ def safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "_", Path(name).with_suffix("").as_posix()).strip("._")
 
 
-def file_name(view: View) -> str:
+def file_name(photo: int, name: str) -> str:
     """Return the name of a photo's pictures; the number keeps them apart."""
-    return f"{view.photo + 1:03d}_{safe(view.name)}"
+    return f"{photo + 1:03d}_{safe(name)}"
 
 
 def graph_as_dot(views: Sequence[View], pairs: Sequence[Pair], confidence: float) -> str:

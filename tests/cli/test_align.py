@@ -68,7 +68,8 @@ def test_what_is_not_found_has_a_status(folder, capsys):
     [
         (["--method", "orb"], "--method must be one of auto, network, identity, sift-affine"),
         (["--method", "identity", "--weights", "w.safetensors"], "--weights are for the network"),
-        (["-o", "out.txt"], "-o must end in one of"),
+        (["-o", "out.txt"], "out.txt: expected a name ending in one of"),
+        (["-o", "none/out.png", "--weights", "none.safetensors"], "there is no folder none"),
         (["--weights", "none.safetensors"], "no file of weights"),
     ],
 )

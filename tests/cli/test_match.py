@@ -10,6 +10,8 @@ from flowmatch.cli import main
 from flowmatch.io import read_image, write_image
 from flowmatch.patches.files import read_matches
 
+ESSENTIAL = ["{a}", "{b}", "--model", "essential"]
+
 
 @pytest.fixture
 def pair(tmp_path, photo):
@@ -85,8 +87,9 @@ def test_list_with_errors_and_resume(pair, tmp_path, capsys):
         ([], "expected two images, or --pairs, got 0"),
         (["{a}"], "expected two images, or --pairs, got 1"),
         (["{a}", "missing.png"], "missing.png does not exist"),
-        (["{a}", "{b}", "-o", "m.gif"], "-o must end in one of .png"),
-        (["{a}", "{b}", "-o", "no/folder/m.png"], "there is no folder"),
+        (["{a}", "{b}", "-o", "m.gif"], "m.gif: expected a name ending in one of .png"),
+        # Before the images are read.
+        (["{a}", "missing.png", "-o", "no/folder/m.png"], "there is no folder"),
         (
             ["{a}", "{b}", "--descriptor", "surf"],
             "a descriptor is one of rootsift, sift, orb, default",
@@ -96,7 +99,12 @@ def test_list_with_errors_and_resume(pair, tmp_path, capsys):
         (["{a}", "{b}", "--detector", "fast"], "detector must be one of sift, orb, grid"),
         (["{a}", "{b}", "--model", "affine"], "model must be one of"),
         (["{a}", "{b}", "--model", "essential"], "needs intrinsics"),
-        (["{a}", "{b}", "--camera", "1,2"], "--camera must be fx,fy,cx,cy in pixels, got '1,2'"),
+        ([*ESSENTIAL, "--camera", "1,2"], "--camera must be fx,fy,cx,cy in pixels, got '1,2'"),
+        ([*ESSENTIAL, "--camera", "0,0,9,9"], "must have positive focal lengths"),
+        ([*ESSENTIAL, "--camera", "9,9,nan,9"], "finite numbers, got '9,9,nan,9'"),
+        (["{a}", "{b}", "--camera", "9,9,9,9"], "--camera needs --model essential"),
+        (["{a}", "{b}", "--above", "0.1"], "--above needs --decide"),
+        (["--pairs", "list.txt", "-o", "out", "--above", "0.1"], "--above needs --decide"),
         (["{a}", "{b}", "--colmap"], "need --pairs"),
         (["--pairs", "list.txt"], "--pairs needs one -o FOLDER"),
         (["--pairs", "list.txt", "-o", "out"], "list.txt does not exist"),

@@ -82,7 +82,8 @@ def test_refusals_are_one_line(indexed, query, tmp_path, capsys):
     for words, expected in (
         (["search", query, "-i", str(tmp_path / "none.safetensors")], "none.safetensors"),
         (["search", query, "-i", query], "no index"),
-        (["search", query, *index, "-o", "found.txt"], "-o must end in"),
+        (["search", query, *index, "-o", "found.txt"], "expected a name ending in"),
+        (["search", "missing.png", *index, "-o", "none/found.csv"], "there is no folder none"),
         (["search", str(tmp_path / "blank.png"), *index], "nothing in the query"),
         (["index", str(tmp_path / "none")], "no folder"),
         (["index", str(tmp_path), "-o", str(tmp_path / "i.npz")], "must end in .safetensors"),

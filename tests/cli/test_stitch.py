@@ -1,6 +1,7 @@
 """``flowmatch stitch``: what it writes, what it says, what it refuses."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -72,6 +73,46 @@ def _check_report(folder):
     assert pink.any(axis=1).mean() > 0.5  # seams run from top to bottom
 
 
+def test_photos_and_panoramas_in_one_folder(folder, tmp_path, capsys):
+    """No photo is overwritten, and no panorama of the run before is a photo of the next."""
+    names = {"cat_a": "pano_2", "cat_b": "cat", "man_a": "man_a", "man_b": "pano_1"}
+    for name, new in names.items():
+        shutil.copy(folder / f"{name}.png", tmp_path / f"{new}.png")
+    photos = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "._cat.png").write_bytes(b"what macOS leaves beside a file")
+    words = ["stitch", str(tmp_path), "-o", str(tmp_path / "pano.png"), "--affine"]
+    for _ in range(2):
+        assert main(words) == 0
+        said = capsys.readouterr().err
+        assert "left out" not in said and said.count("2 photos (") == 2
+        assert all(path.read_bytes() == content for path, content in photos.items())
+        names = {path.name for path in tmp_path.glob("pano*")}
+        assert names == {"pano.png", "pano_1.png", "pano_2.png", "pano_3.png"}
+
+
+def test_pictures_of_photos_named_alike(folder, tmp_path):
+    for old, new in {"cat_a.png": "x.png", "cat_b.png": "x.bmp"}.items():
+        write_image(tmp_path / new, read_image(folder / old))
+    words = ["stitch", str(tmp_path / "x.png"), str(tmp_path / "x.bmp"), "--affine"]
+    words += ["-o", str(tmp_path / "pano.png"), "--save-cameras", str(tmp_path / "c.json")]
+    again = [*words[:3], "-o", str(tmp_path / "p.png"), "--cameras", str(tmp_path / "c.json")]
+    for number, line in enumerate((words, again)):
+        look = tmp_path / f"look{number}"
+        assert main([*line, "--verbose-dir", str(look)]) == 0
+        for stage in ("warped", "seams"):
+            names = {path.name for path in (look / stage).iterdir()}
+            assert names == {"panorama_1_001_x.jpg", "panorama_1_002_x.jpg"}
+
+
+def test_weights_that_ship_describe(folder, tmp_path, capsys):
+    words = [str(folder / f"man_{letter}.png") for letter in "ab"] + ["--affine"]
+    words += ["-o", str(tmp_path / "pano.png"), "--keypoints", "300", "--device", "cpu"]
+    assert main(["stitch", *words, "--descriptor", "default"]) == 0
+    assert "320 x 240 pixels" in capsys.readouterr().err
+    assert main(["stitch", *words, "--descriptor", "surf"]) == 2
+    assert "a descriptor is one of rootsift, sift, orb, default" in capsys.readouterr().err
+
+
 def test_nothing_is_written_when_nothing_overlaps(folder, tmp_path, capsys):
     target = tmp_path / "pano.jpg"
     target.write_bytes(b"old")
@@ -88,13 +129,23 @@ def test_nothing_is_written_when_nothing_overlaps(folder, tmp_path, capsys):
     ("words", "message"),
     [
         (["PHOTO", "-o", "OUT.jpg"], "at least two photos, got 1"),
-        (["PHOTO", "PHOTO", "-o", "OUT.gif"], "-o must end in one of .png"),
+        (["PHOTO", "PHOTO", "-o", "OUT.gif"], "expected a name ending in one of .png"),
         (["PHOTO", "PHOTO", "-o", "none/OUT.jpg"], "there is no folder"),
-        (["EMPTY", "-o", "OUT.jpg"], "holds no pictures"),
+        (["EMPTY", "-o", "OUT.jpg"], "holds no picture"),
+        (["PHOTO", "PHOTO", "-o", "PHOTO"], "cat_a.png cannot be written: it is one of the photos"),
+        (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--save-cameras", "PHOTO"], "is one of the photos"),
         (["PHOTO", "missing.jpg", "-o", "OUT.jpg"], "missing.jpg: missing.jpg does not exist"),
         (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--warper", "x"], "projection must be one of"),
         (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--wave", "x"], "wave must be one of"),
         (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--cameras", "PHOTO"], "is no file of cameras"),
+        (
+            ["PHOTO", "PHOTO", "-o", "OUT.jpg", "--cameras", "PHOTO", "--affine", "--wave", "none"],
+            "--cameras matches nothing: it takes no --affine, --wave",
+        ),
+        (
+            ["PHOTO", "PHOTO", "-o", "OUT.jpg", "--cameras", "PHOTO", "--confidence", "0.5"],
+            "it takes no --confidence",
+        ),
     ],
 )
 def test_refusals(folder, tmp_path, capsys, words, message):

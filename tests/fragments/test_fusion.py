@@ -54,6 +54,25 @@ def test_command_writes_fragments_and_their_motions(folder, tmp_path):
     assert main(["fuse", str(folder), "-o", str(tmp_path / "no" / "x.ply")]) == 2
 
 
+def test_nothing_is_left_of_the_run_before(folder, tmp_path, monkeypatch):
+    scene = tmp_path / "scene"
+    words = ["fuse", str(folder), "-o", str(scene), "--voxel", "0.04"]
+    assert main([*words, "--frames", "3"]) == 0
+    (scene / "cloud_bin_mine.ply").write_bytes(b"kept")
+    assert main([*words, "--frames", "4"]) == 0
+    names = {"cloud_bin_0.ply", "cloud_bin_1.ply", "cloud_bin_mine.ply", "gt.info", "gt.log"}
+    assert {path.name for path in scene.iterdir()} == names
+    assert [pair.name for pair in find_fragments(scene)] == ["0 1"]
+
+    def full(*_):
+        raise OSError("no space left")
+
+    # Half of a run is no scene.
+    monkeypatch.setattr("flowmatch.fragments.fusion.write_cloud", full)
+    assert main([*words, "--frames", "3"]) == 2
+    assert not (scene / "gt.log").exists() and not (scene / "gt.info").exists()
+
+
 def test_frames_without_depth(folder, tmp_path, capsys):
     place = shutil.copytree(folder, tmp_path / "dark")
     for file in sorted((place / "depth").iterdir())[:4]:

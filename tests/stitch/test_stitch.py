@@ -212,6 +212,17 @@ def test_when_no_turning_camera_fits(photos, monkeypatch):
         stitch(photos)
 
 
+def test_a_photo_stored_turned_does_not_tip_the_horizon(photos, panorama):
+    found = stitch([*photos[:2], np.rot90(photos[2])])
+    (message,) = found.messages
+    assert message.startswith("the horizon was not found")
+    axes = np.array([camera.matrix[:, 2] for camera in found.cameras.cameras])
+    assert np.abs(axes[:, 1]).max() < 0.2
+    H, W = panorama.image.shape[:2]
+    assert found.image.shape[:2] == pytest.approx((H, W), rel=0.1)
+    assert stitch(photos).messages == ()
+
+
 def test_all_around():
     """Twelve photos close the circle, and the focal length comes out of that."""
     blots = np.random.default_rng(0).integers(0, 256, (50, 200, 3), np.uint8)
