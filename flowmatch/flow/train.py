@@ -164,9 +164,10 @@ def find_samples(
     """
     if render not in RENDER:
         raise ValueError(f"render must be one of {', '.join(RENDER)}, got {render!r}")
-    if render == "device" and (recipe.mix or recipe.loss == VIDEO):
+    renders = not recipe.mix and recipe.loss != VIDEO
+    if render == "device" and not renders:
         raise ValueError("this recipe learns from no synthetic pairs: a device has none to render")
-    if (recipe.mix or recipe.loss == VIDEO) and (sources.photos or sources.cutouts):
+    if (sources.photos or sources.cutouts) and not renders:
         raise ValueError("this recipe learns from no synthetic pairs: no --photos, no --cutouts")
     if recipe.loss == VIDEO:
         if video is None or data:
