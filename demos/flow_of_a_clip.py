@@ -9,8 +9,8 @@ from flowmatch import flow
 from flowmatch.cli import main as flowmatch
 from flowmatch.draw import error_map, flow_to_image, side_by_side
 from flowmatch.flow.baselines import dis
-from flowmatch.flow.scene import Layer, Motion, Scene, shift
-from flowmatch.flow.textures import outline
+from flowmatch.flow.synthetic.scene import Layer, Motion, Scene, shift
+from flowmatch.flow.synthetic.textures import outline
 from flowmatch.io import write_flow, write_image
 
 OUT = Path("demo_out")

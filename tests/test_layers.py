@@ -12,8 +12,8 @@ PACKAGE = Path(flowmatch.__file__).parent
 FLOORS = {
     "_opencv": 0, "io": 0, "draw": 0,
     "ops": 1, "geometry": 1, "devices": 1, "training": 1,
-    "similarity": 2, "compat": 2,
-    "flow": 3, "patches": 3, "fragments": 3, "align": 3,
+    "metric_learning": 2, "compat": 2,
+    "flow": 3, "matching": 3, "registration": 3, "align": 3,
     "retrieval": 4, "selfsupervised": 4, "stitch": 4, "bench": 4,
     "cli": 5, "__main__": 6,
 }  # fmt: skip

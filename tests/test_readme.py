@@ -29,9 +29,9 @@ def test_commands_exist():
     commands = set(
         re.findall(
             r"flowmatch (flow|match|stitch|register|fuse|align|index|search|identify|"
-            r"eval (?:flow|patches|fragments|similarity|align|retrieval|video)|"
-            r"train (?:flow|patches|similarity|align|fragments|retrieval|video)|"
-            r"synth (?:flow|patches)|weights convert|bench|info)",
+            r"eval (?:flow|matching|registration|metric-learning|align|retrieval|video)|"
+            r"train (?:flow|matching|metric-learning|align|registration|retrieval|video)|"
+            r"synth (?:flow|matching|registration)|weights convert|bench|info)",
             README,
         )
     )

@@ -9,11 +9,6 @@ import typer
 from flowmatch.cli import (
     align,
     bench,
-    eval,
-    eval_align,
-    eval_patches,
-    eval_retrieval,
-    eval_similarity,
     flow,
     fuse,
     identify,
@@ -22,18 +17,23 @@ from flowmatch.cli import (
     match,
     register,
     search,
-    similarity,
     stitch,
-    synth,
-    synth_fragments,
-    train,
-    train_align,
-    train_fragments,
-    train_retrieval,
     video,
     weights,
 )
+from flowmatch.cli.eval import align as eval_align
+from flowmatch.cli.eval import flow as eval
+from flowmatch.cli.eval import matching as eval_matching
+from flowmatch.cli.eval import metric_learning as eval_metric_learning
+from flowmatch.cli.eval import retrieval as eval_retrieval
 from flowmatch.cli.options import console
+from flowmatch.cli.synth import flow as synth
+from flowmatch.cli.synth import registration as synth_registration
+from flowmatch.cli.train import align as train_align
+from flowmatch.cli.train import flow as train
+from flowmatch.cli.train import metric_learning as train_metric_learning
+from flowmatch.cli.train import registration as train_registration
+from flowmatch.cli.train import retrieval as train_retrieval
 
 app = typer.Typer(
     name="flowmatch",
@@ -52,15 +52,15 @@ app.command("search")(search.search)
 app.command("identify")(identify.identify)
 app.command("info")(info.info)
 app.command("bench")(bench.bench)
-eval.eval_app.command("patches")(eval_patches.eval_patches)
-eval.eval_app.command("similarity")(eval_similarity.eval_similarity)
-train.train_app.command("similarity")(similarity.train_similarity)
+eval.eval_app.command("matching")(eval_matching.eval_patches)
+eval.eval_app.command("metric-learning")(eval_metric_learning.eval_similarity)
+train.train_app.command("metric-learning")(train_metric_learning.train_similarity)
 train.train_app.command("video")(video.train_video_command)
 eval.eval_app.command("video")(video.eval_video)
 app.command("align")(align.align_command)
 eval.eval_app.command("align")(eval_align.eval_align)
-train.train_app.command("fragments")(train_fragments.train_fragments_command)
-synth.synth_app.command("fragments")(synth_fragments.synth_fragments)
+train.train_app.command("registration")(train_registration.train_fragments_command)
+synth.synth_app.command("registration")(synth_registration.synth_fragments)
 eval.eval_app.command("retrieval")(eval_retrieval.eval_retrieval)
 train.train_app.command("retrieval")(train_retrieval.train_retrieval_command)
 app.add_typer(eval.eval_app, name="eval")

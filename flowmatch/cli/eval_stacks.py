@@ -1,4 +1,4 @@
-"""``flowmatch eval patches --hpatches``, ``--brown``: patches without their images."""
+"""``flowmatch eval matching --hpatches``, ``--brown``: patches without their images."""
 
 import json
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ import typer
 from rich.table import Table
 
 from flowmatch.cli.options import figures_table, paper, progress_bar
-from flowmatch.patches.brown import BrownPatches, similarities_of_pairs
-from flowmatch.patches.hpatches import draw_tasks, find_patch_sequences, read_tasks
-from flowmatch.patches.metrics import false_positive_rate
-from flowmatch.patches.patch_scores import PatchScores, evaluate_patches
-from flowmatch.patches.stacks import describe_patches
+from flowmatch.matching.data.brown import BrownPatches, similarities_of_pairs
+from flowmatch.matching.data.hpatches import draw_tasks, find_patch_sequences, read_tasks
+from flowmatch.matching.data.stacks import describe_patches
+from flowmatch.matching.evaluation.metrics import false_positive_rate
+from flowmatch.matching.evaluation.patch_scores import PatchScores, evaluate_patches
 
 
 def eval_hpatches(

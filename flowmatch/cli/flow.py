@@ -23,8 +23,8 @@ from flowmatch.cli.options import (
 from flowmatch.devices import choose_device
 from flowmatch.flow import load
 from flowmatch.flow.checkpoints import fingerprint
+from flowmatch.flow.data.layouts import FLOW_SUFFIXES
 from flowmatch.flow.estimate import BEST, check_options
-from flowmatch.flow.layouts import FLOW_SUFFIXES
 from flowmatch.flow.sequence import (
     PICTURES,
     VIDEO,

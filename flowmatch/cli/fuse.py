@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from flowmatch.cli.options import check_target, console, progress_bar
-from flowmatch.fragments.fusion import fuse, write_fragments
-from flowmatch.fragments.refine import move
 from flowmatch.io import CLOUD_SUFFIXES, write_cloud
+from flowmatch.registration.icp import move
+from flowmatch.registration.integrate import fuse, write_fragments
 
 
 def fuse_command(

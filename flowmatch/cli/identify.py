@@ -13,11 +13,11 @@ from rich.table import Table
 
 from flowmatch.cli.options import DeviceName
 from flowmatch.devices import choose_device
-from flowmatch.similarity.datasets import find_images
-from flowmatch.similarity.enrolment import enrol
-from flowmatch.similarity.fit import embed
-from flowmatch.similarity.images import LabelledImages
-from flowmatch.similarity.weights import load_embedding
+from flowmatch.metric_learning.data.datasets import find_images
+from flowmatch.metric_learning.data.images import LabelledImages
+from flowmatch.metric_learning.enrolment import enrol
+from flowmatch.metric_learning.fit import embed
+from flowmatch.metric_learning.weights import load_embedding
 
 
 def identify(
@@ -25,7 +25,7 @@ def identify(
     enrolled: Annotated[
         Path, typer.Option(help="Folder: one sub-folder of two or more examples for each class.")
     ],
-    weights: Annotated[Path, typer.Option(help="What train similarity or train video wrote.")],
+    weights: Annotated[Path, typer.Option(help="What train metric-learning or train video wrote.")],
     far: Annotated[
         float, typer.Option(help="False accepts among pairs of examples that may be.")
     ] = 0.01,

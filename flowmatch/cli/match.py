@@ -18,19 +18,19 @@ from flowmatch.cli.options import (
 from flowmatch.devices import choose_device
 from flowmatch.draw import draw_matches
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
-from flowmatch.patches.checkpoints import find_weights
-from flowmatch.patches.decide import find_similarity
-from flowmatch.patches.describe import CLASSICAL, find_descriptor
-from flowmatch.patches.files import MATCH_SUFFIXES, write_matches
-from flowmatch.patches.match import match_images
-from flowmatch.patches.pairs import (
+from flowmatch.matching.checkpoints import find_weights
+from flowmatch.matching.describe import CLASSICAL, find_descriptor
+from flowmatch.matching.external import fingerprint
+from flowmatch.matching.files import MATCH_SUFFIXES, write_matches
+from flowmatch.matching.filter import find_similarity
+from flowmatch.matching.match import match_images
+from flowmatch.matching.pair_list import (
     PairOptions,
     PairReport,
     match_pairs,
     read_pairs,
     write_colmap,
 )
-from flowmatch.patches.published import fingerprint
 
 FAILURES = TextColumn("{task.fields[failed]}")
 

@@ -11,13 +11,6 @@ from numpy.typing import NDArray
 
 from flowmatch.cli.options import DeviceName, WeightsFile, check_target, console, progress_bar
 from flowmatch.devices import choose_device
-from flowmatch.fragments.checkpoints import choose_descriptor
-from flowmatch.fragments.describe import Network
-from flowmatch.fragments.draw import colour_of, draw_merged, draw_registration
-from flowmatch.fragments.graph import Merged, register_many
-from flowmatch.fragments.recording import record_merged, record_registration, require_rerun
-from flowmatch.fragments.refine import move
-from flowmatch.fragments.register import RegisterOptions, Registration, register
 from flowmatch.io import (
     CLOUD_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -29,6 +22,13 @@ from flowmatch.io import (
     write_cloud,
     write_image,
 )
+from flowmatch.registration.checkpoints import choose_descriptor
+from flowmatch.registration.describe import Network
+from flowmatch.registration.draw import colour_of, draw_merged, draw_registration
+from flowmatch.registration.graph import Merged, register_many
+from flowmatch.registration.icp import move
+from flowmatch.registration.recording import record_merged, record_registration, require_rerun
+from flowmatch.registration.register import RegisterOptions, Registration, register
 
 Scans = list[NDArray[np.float64]]
 

@@ -12,7 +12,7 @@ from rich.progress import TaskID
 from flowmatch.cli.options import DeviceName, check_target, console, progress_bar
 from flowmatch.devices import choose_device
 from flowmatch.io import IMAGE_SUFFIXES, write_image
-from flowmatch.patches.describe import find_descriptor
+from flowmatch.matching.describe import find_descriptor
 from flowmatch.stitch.cameras import MODELS, read_cameras
 from flowmatch.stitch.compose import CHOICES, Style
 from flowmatch.stitch.estimate import WAVES

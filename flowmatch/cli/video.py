@@ -14,13 +14,15 @@ from torch import Tensor
 
 from flowmatch._opencv import cv2
 from flowmatch.cli.options import DeviceName, TrainingPrecision, console, progress_bar, resumable
-from flowmatch.cli.train import reporter
+from flowmatch.cli.train.flow import reporter
 from flowmatch.devices import choose_device
 from flowmatch.flow.baselines import dis_refined
 from flowmatch.flow.checkpoints import fingerprint, load
 from flowmatch.flow.estimate import estimate_flow
 from flowmatch.io import write_image
 from flowmatch.io.video import Frames, read_frames
+from flowmatch.metric_learning.fit import read_trunk
+from flowmatch.metric_learning.weights import Embedding, load_embedding, save_embedding
 from flowmatch.selfsupervised import (
     BASELINES,
     RECIPES,
@@ -36,8 +38,6 @@ from flowmatch.selfsupervised import (
 from flowmatch.selfsupervised.evaluate import VideoScores, calibrated, retrieval_sheet
 from flowmatch.selfsupervised.tracks import Image
 from flowmatch.selfsupervised.train import initial_network
-from flowmatch.similarity.fit import read_trunk
-from flowmatch.similarity.weights import Embedding, load_embedding, save_embedding
 from flowmatch.training import is_first_process
 
 Clips = Annotated[

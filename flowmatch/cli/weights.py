@@ -7,10 +7,10 @@ import torch
 import typer
 from rich.console import Console
 
-from flowmatch import align, flow, patches
+from flowmatch import align, flow, matching
 from flowmatch.cli.options import console
-from flowmatch.flow.published import convert_checkpoint
-from flowmatch.fragments import checkpoints as fragments
+from flowmatch.flow.external import convert_checkpoint
+from flowmatch.registration import checkpoints as registration
 
 weights_app = typer.Typer(no_args_is_help=True, help="List weights, or convert published ones.")
 
@@ -25,7 +25,7 @@ def list_weights() -> None:
 
 def shipped_weights() -> list[str]:
     """Return a line for all weights that ship: their name, task and network."""
-    shelves = {"flow": flow, "patches": patches, "fragments": fragments, "align": align}
+    shelves = {"flow": flow, "matching": matching, "registration": registration, "align": align}
     return [
         f"{name} ({task}{', default' if entry.get('default') else ''}): {entry['summary']}"
         for task, shelf in shelves.items()

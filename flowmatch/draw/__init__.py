@@ -6,6 +6,7 @@ from flowmatch.draw.flow import draw_arrows, error_legend, error_map, flow_legen
 from flowmatch.draw.grid import side_by_side
 from flowmatch.draw.matches import draw_matches
 from flowmatch.draw.picture import Picture
+from flowmatch.draw.scatter import scatter
 from flowmatch.draw.sheet import contact_sheet
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "error_map",
     "flow_legend",
     "flow_to_image",
+    "scatter",
     "side_by_side",
 ]

@@ -6,6 +6,7 @@ from flowmatch.flow.estimate import (
     estimate_both_ways,
     estimate_flow,
 )
+from flowmatch.flow.external import load_checkpoint
 from flowmatch.flow.networks import (
     MODELS,
     RAFT,
@@ -20,7 +21,6 @@ from flowmatch.flow.networks import (
     RecurrentPyramid,
 )
 from flowmatch.flow.occlusion import find_occlusion
-from flowmatch.flow.published import load_checkpoint
 from flowmatch.flow.refine import refine_flow
 
 __all__ = [

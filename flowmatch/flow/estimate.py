@@ -11,8 +11,8 @@ from typing_extensions import Unpack  # typing has it from Python 3.11 on; torch
 
 from flowmatch.devices import PRECISIONS, check_precision, choose_device
 from flowmatch.flow.baselines import dis
-from flowmatch.flow.fuse import fuse_flows
-from flowmatch.flow.networks.sizes import SMALLEST
+from flowmatch.flow.combine import fuse_flows
+from flowmatch.flow.networks.padding import SMALLEST
 from flowmatch.flow.occlusion import find_occlusion
 from flowmatch.flow.refine import refine_flow
 from flowmatch.flow.tiles import blend_tiles

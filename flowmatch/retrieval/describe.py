@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from flowmatch._opencv import cv2
-from flowmatch.patches import describe, detect
-from flowmatch.patches.compare import evaluating
-from flowmatch.patches.describe import device_of
-from flowmatch.patches.networks import DescriptorNetwork
+from flowmatch.matching import describe, detect
+from flowmatch.matching.compare import evaluating
+from flowmatch.matching.describe import device_of
+from flowmatch.matching.networks import DescriptorNetwork
 from flowmatch.retrieval.network import RetrievalNet
 from flowmatch.retrieval.pooling import GeM
 from flowmatch.retrieval.vocabulary import kmeans, vlad
@@ -66,7 +66,7 @@ class VladDescriber:
     """Describe pictures by VLAD over keypoints; needs no trained network.
 
     Args:
-        descriptor: ``"rootsift"``, ``"sift"``, or a descriptor network of `flowmatch.patches`.
+        descriptor: ``"rootsift"``, ``"sift"``, or a descriptor network of `flowmatch.matching`.
         name: What the network is, for the record; of the classical ones their own.
         words: Of the vocabulary.
         keypoints: At most, of each picture.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.io import read_image
-from flowmatch.patches.views import develop, random_view, warp
+from flowmatch.matching.synthetic.views import develop, random_view, warp
 from flowmatch.retrieval.describe import Describer
 from flowmatch.retrieval.expansion import augment_database, expand_queries
 from flowmatch.retrieval.metrics import Truth, mean_average_precision

@@ -10,8 +10,8 @@ from scipy.sparse import coo_array  # type: ignore[import-untyped]
 from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
 from torch import Tensor
 
+from flowmatch.matching.match import Features
 from flowmatch.ops import nearest
-from flowmatch.patches.match import Features
 from flowmatch.retrieval.describe import VladDescriber
 from flowmatch.retrieval.verify import ENOUGH, count_inliers
 from flowmatch.retrieval.vocabulary import vlad

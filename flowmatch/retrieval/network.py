@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from flowmatch.align.trunks import SmallTrunk
 from flowmatch.devices import choose_device
-from flowmatch.patches.published import fingerprint
+from flowmatch.matching.external import fingerprint
 from flowmatch.retrieval.pooling import GeM
 from flowmatch.retrieval.whitening import Whitening
 from flowmatch.training.weights import Shelf

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from flowmatch import training
 from flowmatch._opencv import cv2
-from flowmatch.patches.compare import evaluating
+from flowmatch.matching.compare import evaluating
 from flowmatch.retrieval.describe import TrunkDescriber
 from flowmatch.retrieval.mining import Pair, Tuple, clusters, hard_tuples
 from flowmatch.retrieval.network import RetrievalNet

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowmatch.patches import describe, detect
-from flowmatch.patches.match import Features, Matches, fit_geometry, match_features
-from flowmatch.patches.networks import DescriptorNetwork
+from flowmatch.matching import describe, detect
+from flowmatch.matching.match import Features, Matches, fit_geometry, match_features
+from flowmatch.matching.networks import DescriptorNetwork
 from flowmatch.retrieval.describe import at_most
 
 # Fewer than these agree by chance now and then (Philbin et al., CVPR 2007, take 4 to 20).
@@ -20,7 +20,7 @@ class Verifier:
 
     Args:
         query: uint8 picture.
-        descriptor: Local, as in `flowmatch.patches.describe`.
+        descriptor: Local, as in `flowmatch.matching.describe`.
         keypoints: At most, of each picture.
         side: Pixels that longer sides are shrunk to.
         threshold: Pixels that an inlier may be off.

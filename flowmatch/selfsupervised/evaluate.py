@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from flowmatch._opencv import cv2
 from flowmatch.draw import contact_sheet
+from flowmatch.metric_learning.protocol import Estimate, estimate
 from flowmatch.selfsupervised.patches import TrackedPatches
-from flowmatch.similarity.protocol import Estimate, estimate
 
 _BATCH = 128
 _BINS = 8  # of each colour

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from flowmatch.similarity.networks import TRUNKS
+from flowmatch.metric_learning.networks import TRUNKS
 from flowmatch.training import Schedule
 
 
@@ -12,7 +12,7 @@ class VideoRecipe:
 
     Attributes:
         schedule: Steps, pairs of patches in a step, learning rate.
-        trunk: Name in `flowmatch.similarity.networks.TRUNKS`.
+        trunk: Name in `flowmatch.metric_learning.networks.TRUNKS`.
         dimension: Of the embedding.
         size: Of the patches that the network sees, square.
         apart: Frames that should lie between the two patches of a pair; of shorter tracks they are

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from flowmatch import training
+from flowmatch.metric_learning.fit import load_trunk
+from flowmatch.metric_learning.networks import EmbeddingNet
 from flowmatch.selfsupervised.losses import ranking_loss
 from flowmatch.selfsupervised.patches import TrackedPatches
 from flowmatch.selfsupervised.recipes import VideoRecipe
-from flowmatch.similarity.fit import load_trunk
-from flowmatch.similarity.networks import EmbeddingNet
 from flowmatch.training import Run, RunOptions
 
 if TYPE_CHECKING:

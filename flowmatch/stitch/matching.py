@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
-from flowmatch.patches.describe import describe
-from flowmatch.patches.keypoints import detect
-from flowmatch.patches.match import Features, Matches, fit_geometry, match_features
+from flowmatch.matching.describe import describe
+from flowmatch.matching.keypoints import detect
+from flowmatch.matching.match import Features, Matches, fit_geometry, match_features
 from flowmatch.stitch.photos import Image, Photo, Size, scale_for, scaled_size, shrunk
 
 # OpenCV's constants: of what overlaps by chance, 8 + 0.3 n of n matches agree.

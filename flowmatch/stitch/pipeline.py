@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowmatch.patches.networks import DescriptorNetwork
+from flowmatch.matching.networks import DescriptorNetwork
 from flowmatch.stitch.cameras import MODELS, Cameras
 from flowmatch.stitch.compose import Composite, Style, compose
 from flowmatch.stitch.crop import largest_rectangle

@@ -161,7 +161,7 @@ def test_info(capsys):
     assert "flowmatch 0.1.0" in text
     assert any("correlation" in line and "compiled" in line for line in text.splitlines())
     assert "pyramid (flow, default): " in text
-    assert "spin (fragments" in text
+    assert "spin (registration" in text
     assert "align-fit (align" in text
 
 
@@ -170,7 +170,7 @@ def test_weights(tmp_path, photo, capsys):
     assert main(["weights", "list"]) == 0
     listed = capsys.readouterr().out
     assert listed.startswith("recurrent_pyramid (flow, default): RecurrentPyramid")
-    for line in ("hardnet-half (patches", "spin (fragments", "align-fit (align"):
+    for line in ("hardnet-half (matching", "spin (registration", "align-fit (align"):
         assert f"\n{line}" in listed
     torch.save(RAFTSmall(iterations=1).state_dict(), tmp_path / "raft.pth")
     ours = tmp_path / "raft.safetensors"
@@ -227,7 +227,7 @@ def test_synth_sheet(tmp_path):
 )
 def test_train_stops_and_resumes(workers, render, tmp_path, monkeypatch, capsys):
     from flowmatch.flow import load
-    from flowmatch.flow.recipes import RECIPES
+    from flowmatch.flow.training.recipes import RECIPES
     from flowmatch.training import Schedule
 
     tiny = replace(RECIPES["pyramid-small"], schedule=Schedule(2, batch=1), size=(64, 64))

@@ -6,8 +6,8 @@ import torch
 
 from flowmatch.cli import main
 from flowmatch.io import write_image
-from flowmatch.similarity.networks import EmbeddingNet
-from flowmatch.similarity.weights import Embedding, save_embedding
+from flowmatch.metric_learning.networks import EmbeddingNet
+from flowmatch.metric_learning.weights import Embedding, save_embedding
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from flowmatch.cli import main
 from flowmatch.io import read_image, write_image
-from flowmatch.patches.files import read_matches
+from flowmatch.matching.files import read_matches
 
 ESSENTIAL = ["{a}", "{b}", "--model", "essential"]
 

@@ -7,9 +7,9 @@ import pytest
 
 from flowmatch._opencv import cv2
 from flowmatch.cli import main
-from flowmatch.fragments.refine import move
 from flowmatch.io import read_cloud, read_image, write_cloud
-from tests.fragments.scenes import errors, motion, part, room
+from flowmatch.registration.icp import move
+from tests.registration.scenes import errors, motion, part, room
 
 FAST = ["--voxel", "0.06"]
 

@@ -9,7 +9,8 @@ import pytest
 from skimage import data
 
 from flowmatch._opencv import cv2
-from flowmatch.cli import eval_retrieval, main
+from flowmatch.cli import main
+from flowmatch.cli.eval import retrieval as eval_retrieval
 from flowmatch.io import read_image, write_image
 from flowmatch.retrieval.train import RECIPES, RetrievalRecipe
 from flowmatch.training import Schedule

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flowmatch.flow.effects import Effects, Exposure, Film
+from flowmatch.flow.synthetic.effects import Effects, Exposure, Film
 from flowmatch.io import write_image
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from flowmatch._opencv import cv2
 from flowmatch.flow.baselines import BASELINES, dis, farneback, zero
-from flowmatch.flow.datasets import find_pairs, load_pair
-from flowmatch.flow.metrics import score
+from flowmatch.flow.data.datasets import find_pairs, load_pair
+from flowmatch.flow.evaluation.metrics import score
 
 
 @pytest.fixture(scope="module")

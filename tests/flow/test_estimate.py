@@ -9,8 +9,8 @@ from flowmatch.flow import MODELS, estimate, estimate_both_ways, estimate_flow, 
 from flowmatch.flow.baselines import dis
 from flowmatch.flow.estimate import to_full_resolution
 from flowmatch.flow.networks import PyramidNet
-from flowmatch.flow.sources import Sources
-from flowmatch.flow.synthetic import SyntheticFlow
+from flowmatch.flow.synthetic.pairs import SyntheticFlow
+from flowmatch.flow.synthetic.sources import Sources
 
 
 class Constant(nn.Module):

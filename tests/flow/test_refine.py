@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from flowmatch.flow import estimate_flow, refine_flow
-from flowmatch.flow.scene import Layer, Motion, Scene, shift
+from flowmatch.flow.synthetic.scene import Layer, Motion, Scene, shift
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from flowmatch.metric_learning.networks import EmbeddingNet
 from flowmatch.selfsupervised.evaluate import (
     BASELINES,
     calibrated,
@@ -13,7 +14,6 @@ from flowmatch.selfsupervised.evaluate import (
 )
 from flowmatch.selfsupervised.patches import TrackedPatches
 from flowmatch.selfsupervised.tracks import Track, find_tracks
-from flowmatch.similarity.networks import EmbeddingNet
 
 
 @pytest.fixture(scope="module")

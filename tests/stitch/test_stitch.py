@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from flowmatch.patches.match import match_images
+from flowmatch.matching.match import match_images
 from flowmatch.stitch import Style, estimate, read_cameras, stitch
 
 from .conftest import ANGLES, FOCAL, take, turn

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowmatch.flow.networks.sizes import check_pair, crop_to_level, pad_to_multiple
+from flowmatch.flow.networks.padding import check_pair, crop_to_level, pad_to_multiple
 from flowmatch.ops import correlation
 
 SLOPE = 0.1  # of the LeakyReLU after every convolution

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowmatch.flow.networks.padding import check_pair
 from flowmatch.flow.networks.pyramid import blend_up
 from flowmatch.flow.networks.raft_layers import (
     LARGE,
@@ -21,7 +22,6 @@ from flowmatch.flow.networks.raft_layers import (
     UpdateBlock,
     conv,
 )
-from flowmatch.flow.networks.sizes import check_pair
 from flowmatch.ops import correlation_lookup, correlation_pyramid
 
 LEAST = 128  # pixels to a side that the network sees

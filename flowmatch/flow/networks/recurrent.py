@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowmatch.flow.networks.padding import check_pair, crop_to_level, pad_to_multiple
 from flowmatch.flow.networks.pyramid import blend_up
-from flowmatch.flow.networks.sizes import check_pair, crop_to_level, pad_to_multiple
 from flowmatch.ops import correlation, warp
 
 SLOPE = 0.1

@@ -1,0 +1,1 @@
+"""``flowmatch eval``: measure a method against known truth."""

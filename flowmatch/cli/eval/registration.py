@@ -1,0 +1,99 @@
+"""``flowmatch eval registration``: descriptors and registrations next to FPFH."""
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flowmatch.cli.options import DeviceName, WeightsFile, figures_table, progress_bar
+from flowmatch.devices import choose_device
+from flowmatch.registration.checkpoints import load, shipped
+from flowmatch.registration.data.datasets import find_fragments
+from flowmatch.registration.describe import Network
+from flowmatch.registration.evaluation.evaluate import FragmentScores, evaluate
+from flowmatch.registration.register import RegisterOptions
+
+
+def eval_fragments(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="Scenes of the 3DMatch benchmark (cloud_bin_*.ply, gt.log, gt.info), depth frames "
+            "(depth/, poses.txt, intrinsics.txt), src.*, ref.* and gt.npy, or folders of these.",
+            show_default=False,
+        ),
+    ],
+    weights: WeightsFile = None,
+    device: DeviceName = None,
+    voxel: Annotated[
+        float | None, typer.Option(help="Down-sampling, metres; else by the scans' size.")
+    ] = None,
+    keypoints: Annotated[
+        int, typer.Option(help="Most points of a scan that are described.")
+    ] = RegisterOptions.keypoints,
+    rotated: Annotated[bool, typer.Option(help="Also turn each fragment at random.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Of keypoints and RANSAC.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Measure descriptors and registrations on fragments whose motions are known."""
+    pairs = find_fragments(folder)
+    methods: dict[str, Network] = {}
+    if weights is not None:
+        methods["flowmatch"] = load(weights=weights, device=choose_device(device))
+    else:
+        methods |= {name: load(name, device=choose_device(device)) for name in shipped()}
+    methods["FPFH"] = "fpfh"
+    options = RegisterOptions(voxel=voxel, keypoints=keypoints, seed=seed)
+    with progress_bar(transient=True) as bar:
+        task = bar.add_task("eval", total=None)
+        rows = evaluate(
+            pairs,
+            methods,
+            options,
+            rotated=(False, True) if rotated else (False,),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if as_json:
+        plain = [
+            {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in named.items()}
+            for named in (row._asdict() for row in rows)
+        ]
+        typer.echo(json.dumps({"folder": str(folder), "scores": plain}, indent=2, allow_nan=False))
+        return
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.width = max(console.width, 100)
+    console.print(_table(rows))
+    console.print()
+    console.print(_legend(len(pairs)))
+
+
+def _table(rows: list[FragmentScores]) -> Table:
+    table = figures_table("pairs", "FPR95", "inliers", "FMR", "recall", "precision", "s/pair")
+    for row in rows:
+        shares = (
+            row.fpr95, row.inlier_ratio, row.feature_match_recall, row.recall, row.precision,
+        )  # fmt: skip
+        table.add_row(
+            row.method + (", rotated" if row.rotated else ""),
+            str(row.pairs),
+            *("-" if math.isnan(share) else f"{100 * share:.1f}" for share in shares),
+            f"{row.seconds:.1f}",
+        )
+    return table
+
+
+def _legend(pairs: int) -> str:
+    return "\n".join(
+        [
+            f"{pairs} pairs; those that overlap (frames: by 30 %) count, the others in precision.",
+            "FPR95: percent of wrong keypoint pairs accepted with 95 % of the right ones.",
+            "inliers: percent of mutual matches within 10 cm. FMR: pairs with more than 5 % of it.",
+            "recall, precision: registrations that are trusted and within 20 cm (3DMatch's rule),",
+            "of the pairs that overlap, and of all that are trusted.",
+        ]
+    )

@@ -1,0 +1,1 @@
+"""``flowmatch synth``: look at synthetic training data."""

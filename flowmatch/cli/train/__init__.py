@@ -1,0 +1,1 @@
+"""``flowmatch train``: train a network by a recipe."""

@@ -1,0 +1,1 @@
+"""Datasets of frame pairs with known flow, and their augmentation."""

@@ -1,0 +1,243 @@
+"""Pairs, each time seen differently: scaled, cropped, mirrored, in other light."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import kornia.enhance as enhance
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowmatch.flow.data.datasets import load_pair
+from flowmatch.flow.data.layouts import FlowPair
+from flowmatch.flow.synthetic.scene import FlowSample
+from flowmatch.training import Samples
+
+Generator = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How a pair is varied; the flow follows.
+
+    Attributes:
+        size: Height and width of what is cut out.
+        scale: Range of the logarithm, base 2, of the change of size.
+        stretch: Largest logarithm, base 2, by which width and height change each on their own.
+        mirror: How often left and right, and top and bottom, are exchanged.
+        light: Largest relative change of brightness, contrast and saturation; hue turns by up to
+            ``0.4 * light`` of a circle. 0 leaves colours alone.
+        erase: How often one or two boxes of the second frame are painted over, as if hidden.
+
+    Reference:
+        Teed & Deng, RAFT, ECCV 2020, and its supplement: the defaults are its values.
+    """
+
+    size: tuple[int, int]
+    scale: tuple[float, float] = (-0.2, 0.6)
+    stretch: float = 0.2
+    mirror: tuple[float, float] = (0.5, 0.1)
+    light: float = 0.4
+    erase: float = 0.5
+
+    def __call__(
+        self, rng: Generator, first: Tensor, second: Tensor, flow: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Vary a pair.
+
+        Args:
+            rng: The only source of chance.
+            first: RGB in [0, 1], ``[3, H, W]``.
+            second: The later frame.
+            flow: ``[2, H, W]`` in pixels, NaN where it is not known.
+
+        Returns:
+            The same of the size asked for.
+        """
+        first, second, flow = self._zoom(rng, first, second, flow)
+        first, second, flow = self._crop(rng, first, second, flow)
+        for axis, often in ((2, self.mirror[0]), (1, self.mirror[1])):
+            if rng.random() < often:
+                first, second, flow = (part.flip(axis) for part in (first, second, flow))
+                sign = [-1, 1] if axis == 2 else [1, -1]
+                flow = flow * flow.new_tensor(sign).view(2, 1, 1)
+        if self.light:
+            first, second = self._relight(rng, first, second)
+        if rng.random() < self.erase:
+            second = _erase(rng, second)
+        return first, second, flow
+
+    def _zoom(self, rng: Generator, *pair: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        first, second, flow = pair
+        H, W = first.shape[-2:]
+        least = max(self.size[0] / H, self.size[1] / W)  # what the crop needs
+        factors = np.array([1.0, 1.0])
+        if rng.random() < 0.8:
+            factors *= 2 ** rng.uniform(*self.scale)
+            if rng.random() < 0.8:
+                factors *= 2 ** rng.uniform(-self.stretch, self.stretch, 2)
+        height, width = (
+            max(round(side * max(factor, least)), crop)
+            for side, factor, crop in zip((H, W), factors, self.size, strict=True)
+        )
+        if (height, width) == (H, W):
+            return first, second, flow
+        a, b = (
+            F.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
+            for image in (first, second)
+        )
+        # Interpolation would spread what is not known; a sparse flow would vanish.
+        mode = "bilinear" if flow.isfinite().all() else "nearest-exact"
+        resized = F.interpolate(flow[None], (height, width), mode=mode)[0]
+        return a, b, resized * flow.new_tensor([width / W, height / H]).view(2, 1, 1)
+
+    def _crop(self, rng: Generator, *pair: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (h, w), (H, W) = self.size, pair[0].shape[-2:]
+        y, x = int(rng.integers(H - h + 1)), int(rng.integers(W - w + 1))
+        first, second, flow = (part[:, y : y + h, x : x + w] for part in pair)
+        return first, second, flow
+
+    def _relight(self, rng: Generator, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        one = _light(rng, self.light)
+        other = _light(rng, self.light) if rng.random() < 0.2 else one
+        return _apply(first, one), _apply(second, other)
+
+
+@dataclass(frozen=True)
+class AugmentedPairs:
+    """Pairs of a dataset in an endless, repeatable order: item `i` is the same for one seed.
+
+    Attributes:
+        pairs: Where their files are.
+        augmentation: How they are varied.
+        seed: Another seed, another order.
+        length: The number of items it claims to have.
+    """
+
+    pairs: Sequence[FlowPair]
+    augmentation: Augmentation
+    seed: int = 0
+    length: int = 1_000_000
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> FlowSample:
+        rng = np.random.default_rng([self.seed, index])
+        loaded = load_pair(self.pairs[int(rng.integers(len(self.pairs)))])
+        return _vary(self.augmentation, rng, loaded.first, loaded.second, loaded.truth)
+
+
+class ReusedPairs:
+    """Every pair of a collection several times, each time varied: for pairs that are slow to make.
+
+    Pairs come in blocks: all of a block, then all of it again. One process keeps one block, so that
+    of several, each of which makes whole batches, every one still makes few pairs twice.
+
+    Args:
+        pairs: The collection; item `i` is the same every time.
+        augmentation: How a pair is varied from its second use on.
+        uses: Of each pair.
+        block: Pairs before the first comes again.
+        seed: Of the variations.
+
+    Raises:
+        ValueError: `uses` or `block` is below 1.
+    """
+
+    def __init__(
+        self,
+        pairs: Samples,
+        augmentation: Augmentation,
+        uses: int,
+        *,
+        block: int = 64,
+        seed: int = 0,
+    ) -> None:
+        if uses < 1 or block < 1:
+            raise ValueError(f"uses and block must be positive, got {uses} and {block}")
+        self.pairs, self.augmentation, self.seed = pairs, augmentation, seed
+        self.uses, self.block = uses, block
+        self._made: dict[int, FlowSample] = {}
+
+    def __len__(self) -> int:
+        """Return how many items there are."""
+        return self.uses * len(self.pairs)
+
+    def __getitem__(self, index: int) -> FlowSample:
+        """Return item `index`: the pair as it is, or varied."""
+        number, within = divmod(index, self.uses * self.block)
+        use, place = divmod(within, self.block)
+        sample = self._make(number * self.block + place)
+        if use == 0:
+            return sample
+        rng = np.random.default_rng([self.seed, index, 2])
+        return _vary(self.augmentation, rng, sample.first, sample.second, sample.flow)
+
+    def _make(self, index: int) -> FlowSample:
+        if index not in self._made:
+            if len(self._made) == self.block:
+                self._made.pop(next(iter(self._made)))  # the oldest
+            self._made[index] = self.pairs[index]
+        return self._made[index]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several collections as one: item `i` comes from one of them, drawn by weight.
+
+    Attributes:
+        parts: Collections and weights.
+        seed: Of the draws.
+    """
+
+    parts: Sequence[tuple[Any, float]]
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return min(len(samples) for samples, _ in self.parts)
+
+    def __getitem__(self, index: int) -> Any:
+        weights = np.array([weight for _, weight in self.parts], np.float64)
+        rng = np.random.default_rng([self.seed, index, 1])
+        chosen = int(rng.choice(len(weights), p=weights / weights.sum()))
+        return self.parts[chosen][0][index]
+
+
+def _vary(augmentation: Augmentation, rng: Generator, *pair: Any) -> FlowSample:
+    """Vary two 8-bit pictures and their flow, ``[H, W, C]`` each."""
+    first, second, flow = (torch.from_numpy(part).permute(2, 0, 1) for part in pair)
+    first, second, flow = augmentation(rng, first / 255, second / 255, flow)
+    a, b = ((255 * image).round().clamp(0, 255).byte() for image in (first, second))
+    unknown = np.zeros(flow.shape[1:], bool)  # occlusion does not survive resizing
+    return FlowSample(_to_array(a), _to_array(b), _to_array(flow), unknown)
+
+
+def _light(rng: Generator, most: float) -> tuple[float, float, float, float]:
+    brightness, contrast, saturation = 1 + rng.uniform(-most, most, 3)
+    return brightness, contrast, saturation, float(rng.uniform(-0.4, 0.4)) * most * 2 * np.pi
+
+
+def _apply(image: Tensor, light: tuple[float, float, float, float]) -> Tensor:
+    brightness, contrast, saturation, hue = light
+    image = (image * brightness).clamp(0, 1)
+    image = enhance.adjust_contrast_with_mean_subtraction(image, contrast)
+    image = enhance.adjust_saturation(image, saturation)
+    return enhance.adjust_hue(image, hue)
+
+
+def _erase(rng: Generator, image: Tensor) -> Tensor:
+    """Paint boxes of 50 to 100 pixels in the picture's mean colour, or smaller if it is small."""
+    image, (H, W) = image.clone(), image.shape[-2:]
+    colour = image.mean(dim=(1, 2), keepdim=True)
+    for _ in range(int(rng.integers(1, 3))):
+        h, w = (int(rng.integers(min(50, side // 4), min(100, side // 2))) for side in (H, W))
+        y, x = int(rng.integers(H)), int(rng.integers(W))
+        image[:, y : y + h, x : x + w] = colour
+    return image
+
+
+def _to_array(tensor: Tensor) -> Any:
+    return np.ascontiguousarray(tensor.permute(1, 2, 0).numpy())

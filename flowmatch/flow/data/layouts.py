@@ -1,0 +1,221 @@
+"""How the public flow datasets lay out their files: where the pairs below a folder are."""
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from flowmatch.flow.data.rgbd import PosedTruth
+from flowmatch.io import IMAGE_SUFFIXES, read_poses
+
+# A .png beside another flow file is more likely a picture of it, so it comes last.
+FLOW_SUFFIXES = (".flo", ".npz", ".flo5", ".pfm", ".png")
+
+
+class FlowPair(NamedTuple):
+    """Where the files of one pair are. That they exist is found out when the pair is loaded."""
+
+    name: str  # unique in its dataset, such as "clean/alley_1/frame_0001"
+    sequence: str  # what it is averaged with, such as "clean/alley_1"
+    first: Path
+    second: Path
+    flow: Path
+    occluded: Path | None = None  # picture, white where the second frame does not show the point
+    invalid: Path | None = None  # picture, white where the flow shall not count
+    flow_noc: Path | None = None  # KITTI: the flow again, without the occluded pixels
+    posed: PosedTruth | None = None  # RGB-D: what the flow is computed from, `flow` being a depth
+
+
+def middlebury(root: Path) -> Iterator[FlowPair]:
+    """Middlebury: ``other-data`` (or another archive of its frames) and ``other-gt-flow``."""
+    truths = root / "other-gt-flow"
+    archives = ("other-data", "other-color-allframes", "other-color-twoframes")
+    images = [root / name for name in archives if (root / name).is_dir()]
+    if not truths.is_dir() or not images:
+        return
+    for scene in _names(path for parent in (truths, *images) for path in _folders(parent)):
+        # Not every archive has every scene: take the first that has this one.
+        frames = next((parent for parent in images if (parent / scene).is_dir()), images[0]) / scene
+        flow = truths / scene / "flow10.flo"
+        yield FlowPair(scene, scene, frames / "frame10.png", frames / "frame11.png", flow)
+
+
+def sintel(root: Path) -> Iterator[FlowPair]:
+    """MPI-Sintel: ``flow`` beside ``clean`` and ``final``; each pass counts."""
+    if not (root / "flow").is_dir():
+        return
+    for render in (root / "clean", root / "final"):
+        if not render.is_dir():
+            continue
+        for scene in _names([*_folders(render), *_folders(root / "flow")]):
+            frames = sorted((render / scene).glob("frame_*.png"))[:-1]  # the last has no successor
+            truths = (root / "flow" / scene).glob("frame_*.flo")
+            for stem in sorted({path.stem for path in (*frames, *truths)}):
+                if number := re.fullmatch(r"frame_(\d+)", stem):
+                    follower = f"frame_{int(number[1]) + 1:0{len(number[1])}d}.png"
+                    yield FlowPair(
+                        f"{render.name}/{scene}/{stem}",
+                        f"{render.name}/{scene}",
+                        render / scene / f"{stem}.png",
+                        render / scene / follower,
+                        root / "flow" / scene / f"{stem}.flo",
+                        _if_there(root / "occlusions" / scene / f"{stem}.png"),
+                        _if_there(root / "invalid" / scene / f"{stem}.png"),
+                    )
+
+
+def kitti(root: Path) -> Iterator[FlowPair]:
+    """KITTI 2012 and 2015: ``flow_occ`` or ``flow_noc`` beside the left colour or gray camera."""
+    truths = next((root / n for n in ("flow_occ", "flow_noc") if (root / n).is_dir()), None)
+    cameras = {"image_2": "KITTI 2015", "colored_0": "KITTI 2012", "image_0": "KITTI 2012"}
+    camera = next((name for name in cameras if (root / name).is_dir()), None)
+    if truths is None or camera is None:
+        return
+    files = (path for parent in (truths, root / camera) for path in parent.glob("*_10.png"))
+    for name in _names(files):
+        number = name.removesuffix("_10.png")
+        yield FlowPair(
+            number,
+            cameras[camera],
+            root / camera / name,
+            root / camera / f"{number}_11.png",
+            truths / name,
+            flow_noc=_if_there(root / "flow_noc" / name) if truths.name == "flow_occ" else None,
+        )
+
+
+def flying_chairs(root: Path, train: bool = False) -> Iterator[FlowPair]:
+    """FlyingChairs: ``data/00001_flow.flo`` and so on; one half, if the authors' split is there."""
+    parts = re.compile(r"(\d+)_(?:flow\.flo|img1\.ppm|img2\.ppm)")
+    data = root / "data" if (root / "data").is_dir() else root
+    numbers = sorted({match[1] for path in data.iterdir() if (match := parts.fullmatch(path.name))})
+    if not numbers:
+        return
+    sequence = "FlyingChairs"
+    split = _if_there(data / _CHAIRS_SPLIT) or _if_there(data.parent / _CHAIRS_SPLIT)
+    if split is not None:
+        sequence = f"FlyingChairs {'training' if train else 'validation'}"
+        numbers = _chairs_half(split, numbers, "1" if train else "2")
+    for number in numbers:
+        first, second = data / f"{number}_img1.ppm", data / f"{number}_img2.ppm"
+        yield FlowPair(number, sequence, first, second, data / f"{number}_flow.flo")
+
+
+# The authors' file: line k says whether pair k trains (1) or validates (2).
+_CHAIRS_SPLIT = "FlyingChairs_train_val.txt"
+
+
+def _chairs_half(split: Path, numbers: list[str], mark: str) -> list[str]:
+    marks = split.read_text("ascii", errors="replace").split()
+    if not set(marks) <= {"1", "2"} or not 1 <= int(numbers[0]) <= int(numbers[-1]) <= len(marks):
+        raise ValueError(
+            f"{split}: expected a line of 1 or 2 for each pair up to {numbers[-1]}, "
+            f"got {len(marks)} lines of {sorted(set(marks))[:4]}"
+        )
+    chosen = [number for number in numbers if marks[int(number) - 1] == mark]
+    if not chosen:
+        use = {"1": "training", "2": "validation"}[mark]
+        raise ValueError(f"{split}: none of the {len(numbers)} pairs is marked {mark}, for {use}")
+    return chosen
+
+
+def flying_things(root: Path) -> Iterator[FlowPair]:
+    """FlyingThings3D: both directions of both cameras of its training half, each pass counts."""
+    truths = root / "optical_flow" / "TRAIN"
+    if not truths.is_dir():
+        return
+    for render in ("frames_cleanpass", "frames_finalpass"):
+        for folder in sorted(truths.glob("*/*/into_*/*")) if (root / render).is_dir() else ():
+            subset, scene, direction, camera = folder.relative_to(truths).parts
+            step = 1 if direction == "into_future" else -1
+            frames = root / render / "TRAIN" / subset / scene / camera
+            for flow in sorted(folder.glob("OpticalFlow*.pfm")):
+                if number := re.fullmatch(r"OpticalFlowInto(?:Future|Past)_(\d+)_[LR]", flow.stem):
+                    follower = int(number[1]) + step
+                    second = frames / f"{follower:0{len(number[1])}d}.png"
+                    if follower < 0 or not second.is_file():
+                        continue  # the flow of a clip's last frame leads out of it
+                    sequence = f"{render}/{subset}/{scene}/{direction}/{camera}"
+                    first = frames / f"{number[1]}.png"
+                    yield FlowPair(f"{sequence}/{number[1]}", sequence, first, second, flow)
+
+
+def hd1k(root: Path) -> Iterator[FlowPair]:
+    """HD1K: ``hd1k_flow_gt/flow_occ/000000_0000.png``, ``hd1k_input/image_2/000000_0000.png``."""
+    truths, frames = root / "hd1k_flow_gt" / "flow_occ", root / "hd1k_input" / "image_2"
+    if not truths.is_dir() or not frames.is_dir():
+        return
+    for flow in sorted(truths.glob("*_*.png")):
+        sequence, number = flow.stem.rsplit("_", 1)
+        if not number.isdigit():
+            continue
+        second = frames / f"{sequence}_{int(number) + 1:0{len(number)}d}.png"
+        if second.is_file():  # the last frame has no successor
+            yield FlowPair(flow.stem, f"HD1K/{sequence}", frames / flow.name, second, flow)
+
+
+def posed_frames(root: Path) -> Iterator[FlowPair]:
+    """RGB-D: ``color``, ``depth``, ``poses.txt``, ``intrinsics.txt``; neighbours make a pair."""
+    if not (root / "poses.txt").is_file() or not (root / "depth").is_dir():
+        return
+    pictures = {
+        path.stem: path
+        for path in (root / "color").glob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    }
+    for (name, pose), (later, second_pose) in pairwise(read_poses(root)):
+        first, second = (pictures.get(n, root / "color" / f"{n}.*") for n in (name, later))
+        depths = [root / "depth" / f"{n}.png" for n in (name, later)]
+        motion = np.linalg.inv(second_pose) @ pose
+        truth = PosedTruth(depths[0], depths[1], root / "intrinsics.txt", motion)
+        yield FlowPair(name, root.resolve().name, first, second, depths[0], posed=truth)
+
+
+def loose_pairs(root: Path) -> Iterator[FlowPair]:
+    """Folders at any depth that hold ``frame1``, ``frame2`` and ``flow``."""
+    for folder in _folders_below(root, set()):
+        files = {path.name.lower(): path for path in folder.iterdir()}
+        first = _one_of(files, "frame1", IMAGE_SUFFIXES)
+        second = _one_of(files, "frame2", IMAGE_SUFFIXES)
+        flow = _one_of(files, "flow", FLOW_SUFFIXES)
+        if first or second or flow:
+            relative = folder.relative_to(root).as_posix()
+            name = folder.resolve().name if relative == "." else relative
+            yield FlowPair(
+                name,
+                name,
+                # No file has a star in its name: the error that follows says what was expected.
+                first or folder / "frame1.*",
+                second or folder / "frame2.*",
+                flow or folder / "flow.*",
+                files.get("occ.png"),
+                files.get("invalid.png"),
+            )
+
+
+def _one_of(files: dict[str, Path], stem: str, suffixes: Iterable[str]) -> Path | None:
+    return next((files[stem + suffix] for suffix in suffixes if stem + suffix in files), None)
+
+
+def _folders_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Walk through `folder` and all below it, through links too, but nowhere twice."""
+    if folder.resolve() not in seen:
+        seen.add(folder.resolve())
+        yield folder
+        for below in _folders(folder):
+            yield from _folders_below(below, seen)
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(path for path in parent.iterdir() if path.is_dir())
+
+
+def _names(paths: Iterable[Path]) -> list[str]:
+    return sorted({path.name for path in paths})
+
+
+def _if_there(path: Path) -> Path | None:
+    return path if path.is_file() else None

@@ -1,0 +1,1 @@
+"""Evaluation of optical flow: metrics, datasets, reports."""

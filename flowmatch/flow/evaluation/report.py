@@ -1,0 +1,142 @@
+"""What an evaluation looks like: the columns of its tables, and a page with pictures."""
+
+import base64
+import math
+from collections.abc import Callable, Mapping
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowmatch._opencv import cv2
+from flowmatch.draw import error_map, flow_to_image
+from flowmatch.flow.data.datasets import LoadedPair
+from flowmatch.flow.data.layouts import FlowPair
+from flowmatch.flow.evaluation.evaluate import Evaluation, Row
+
+MOST_SEQUENCES = 40  # with pictures; the table of a page has all
+_WIDEST = 420  # pixels of a picture on the page
+
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "EPE": lambda row: number(row.scores.epe, 3),
+    "Fl-all": lambda row: number(row.scores.fl_all, 1),
+    ">1px": lambda row: number(row.scores.px1, 1),
+    ">3px": lambda row: number(row.scores.px3, 1),
+    ">5px": lambda row: number(row.scores.px5, 1),
+    "s0-10": lambda row: number(row.scores.s0_10, 2),
+    "s10-40": lambda row: number(row.scores.s10_40, 2),
+    "s40+": lambda row: number(row.scores.s40_plus, 2),
+    "match": lambda row: number(row.scores.matched, 2),
+    "unmatch": lambda row: number(row.scores.unmatched, 2),
+    "ms": lambda row: number(row.milliseconds, 1),
+    "MB": lambda row: number(row.peak_mb, 0),
+}
+
+
+def number(value: float, decimals: int) -> str:
+    """Return a number of a table, "-" for what is not known."""
+    return "-" if math.isnan(value) else f"{value:.{decimals}f}"
+
+
+def known_columns(evaluation: Evaluation) -> dict[str, Callable[[Row], str]]:
+    """Return the columns in which any method has a figure."""
+    rows = evaluation.mean
+    return {name: text for name, text in COLUMNS.items() if any(text(row) != "-" for row in rows)}
+
+
+class Gallery:
+    """Pictures of the first pair of each sequence, gathered while an evaluation runs.
+
+    Give `add` to `evaluate` as ``see``, then ask for the `page`.
+
+    Args:
+        shown: Methods whose flow and error are shown; the others are in the table only.
+    """
+
+    def __init__(self, shown: tuple[str, ...]) -> None:
+        self.shown = shown
+        self._figures: dict[str, str] = {}
+        self._left_out = 0
+
+    def add(self, pair: FlowPair, loaded: LoadedPair, flows: Mapping[str, Any]) -> None:
+        """Take the flows of a pair in."""
+        if pair.sequence in self._figures:
+            return
+        if len(self._figures) == MOST_SEQUENCES:
+            self._left_out += 1
+            return
+        longest = float(np.nanmax(np.linalg.norm(loaded.truth, axis=-1)))
+        most = max(longest / 4, 1.0)
+        pictures = {
+            "first frame": loaded.first,
+            "second frame": loaded.second,
+            f"truth, up to {longest:.1f} px": flow_to_image(loaded.truth, max(longest, 1e-6)),
+        }
+        for name in self.shown:
+            pictures[name] = flow_to_image(flows[name], max(longest, 1e-6))
+            worst = f"error of {name}, 0 to {most:.1f} px"
+            pictures[worst] = error_map(flows[name], loaded.truth, most)
+        self._figures[pair.sequence] = "".join(
+            f"<figure><img src='{_embed(picture)}'><figcaption>{escape(words)}</figure>"
+            for words, picture in pictures.items()
+        )
+
+    def page(self, evaluation: Evaluation, about: str) -> str:
+        """Return a page of its own: the table of means, then pictures and scores per sequence.
+
+        Args:
+            evaluation: What was measured.
+            about: What was measured, in a line.
+        """
+        columns = known_columns(evaluation)
+        parts = [
+            "<!doctype html><html lang=en><meta charset=utf-8><title>flowmatch eval</title>",
+            f"<style>{_STYLE}</style><h1>flowmatch eval flow</h1><p>{escape(about)}</p>",
+            _table([*evaluation.mean], columns),
+        ]
+        for rows in (evaluation.groups, evaluation.sequences):
+            for name in dict.fromkeys(row.name for row in rows):
+                parts.append(f"<h2>{escape(name)}</h2>")
+                if rows is evaluation.sequences and name in self._figures:
+                    parts.append(f"<div class=row>{self._figures[name]}</div>")
+                parts.append(_table([row for row in rows if row.name == name], columns))
+        if self._left_out:
+            parts.append(f"<p>Pictures of the first {MOST_SEQUENCES} sequences only.</p>")
+        for skipped in evaluation.skipped:
+            parts.append(f"<p>Skipped {escape(skipped.name)}: {escape(skipped.reason)}</p>")
+        return "\n".join(parts) + "</html>\n"
+
+
+def _table(rows: list[Row], columns: Mapping[str, Callable[[Row], str]]) -> str:
+    """One line a method; the best of them is bold where smaller is better, which is everywhere."""
+    lines = ["<table><tr><th>", *(f"<th>{escape(name)}" for name in columns)]
+    texts = [{name: text(row) for name, text in columns.items()} for row in rows]
+    for row, cells in zip(rows, texts, strict=True):
+        lines.append(f"<tr><td>{escape(row.method)}")
+        for name, text in cells.items():
+            values = [float(other[name]) for other in texts if other[name] != "-"]
+            best = text != "-" and len(values) > 1 and float(text) == min(values)
+            lines.append(f"<td>{'<b>' if best else ''}{text}{'</b>' if best else ''}")
+    return "".join(lines) + "</table>"
+
+
+def _embed(picture: NDArray[np.uint8]) -> str:
+    """Return a picture as the address of an image on a page, no wider than it is shown."""
+    h, w = picture.shape[:2]
+    if w > _WIDEST:
+        size = (_WIDEST, max(1, round(h * _WIDEST / w)))
+        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+
+
+_STYLE = (
+    "body{font:15px system-ui,sans-serif;color:#0f172a;max-width:1320px;margin:2em auto;"
+    "padding:0 1em}"
+    "h2{margin:1.6em 0 .4em;font-size:1.1em}table{border-collapse:collapse;margin:.5em 0}"
+    "td,th{padding:.15em .8em;text-align:right;font-variant-numeric:tabular-nums}"
+    "td:first-child{text-align:left}tr+tr td{border-top:1px solid #e2e8f0}"
+    ".row{display:flex;flex-wrap:wrap;gap:8px}figure{margin:0}img{display:block;width:420px}"
+    "figcaption{color:#64748b;font-size:.85em}"
+)

@@ -1,0 +1,1 @@
+"""Synthetic frame pairs with exact flow."""

@@ -1,0 +1,1 @@
+"""Training of flow networks: recipes, losses, the entry point."""

@@ -1,0 +1,298 @@
+"""All that makes one set of weights, except the pictures: ours, and those of the papers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowmatch.flow.data.augment import Augmentation
+from flowmatch.flow.networks.flownet import STRIDE
+from flowmatch.flow.training.losses import FLOWNET_WEIGHTS, sequence_weights
+from flowmatch.training import Schedule
+
+VIDEO = "video"  # as a loss: frames are compared with each other, not with a truth
+
+
+@dataclass(frozen=True)
+class FlowRecipe:
+    """What to train, how, on what.
+
+    Attributes:
+        model: Name in `MODELS`.
+        schedule: Steps, batch size, learning rate.
+        loss: Name in `LOSSES`, or `VIDEO` to learn from frames without truth.
+        loss_weights: One for each flow that the network gives.
+        arguments: Of its constructor.
+        size: Height and width of the training frames.
+        motion: As in `SyntheticFlow`.
+        mix: Real datasets that the paper mixed, by name, and how often each is drawn; with none,
+            pairs are synthetic, and half of them come from whatever datasets are given.
+        augmentation: Arguments of `Augmentation` for the real datasets.
+        reuse: How often each synthetic pair is used, varied after the first time.
+        norms: Train with batch norms, which the network has not: see `networks.norms`.
+        passes: How often RAFT refines a flow while it learns; 0 is as often as later.
+        matching: Weight of `matching_loss` on FlowNetC's correlation.
+        seed: Of the samples and of the network's first weights.
+    """
+
+    model: str
+    schedule: Schedule
+    loss: str
+    loss_weights: tuple[float, ...]
+    arguments: dict[str, Any] = field(default_factory=dict)
+    size: tuple[int, int] = (192, 256)
+    motion: tuple[tuple[float, float], ...] = ((0.3, 0.2), (1.0, 0.5), (2.5, 0.3))
+    mix: tuple[tuple[str, float], ...] = ()
+    augmentation: dict[str, Any] = field(default_factory=dict)
+    reuse: int = 1
+    norms: bool = False
+    passes: int = 0
+    matching: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be followed."""
+        if self.matching and any(side % STRIDE for side in self.size):
+            raise ValueError(f"matching needs a size of multiples of {STRIDE}, got {self.size}")
+
+    def augment(self) -> Augmentation:
+        """Return what varies the real pairs."""
+        return Augmentation(self.size, **self.augmentation)
+
+
+# The full resolution, then for each pass of each level, finest first, the corrected flow and the
+# pass's first guess. Only the last pass of a level counts in full.
+_LATER, _EARLIER = (1.0, 0.3), (0.5, 0.2)
+_RECURRENT = (2.0, *_LATER, *_LATER, *_LATER, *_EARLIER * 2, *(*_LATER, *_EARLIER) * 2)
+_PYRAMID = (1.0, *(1.0, 0.5) * 4)
+_FLOWNET = (1.0, 0.5, 0.25, 0.25, 0.25)
+_PYRAMID_VIDEO = (1.0, *(0.0 for _ in _PYRAMID[1:]))
+_LONG_MOTION = ((0.0, 0.03), (0.1, 0.1), (0.4, 0.2), (1.0, 0.3), (2.5, 0.22), (5.0, 0.15))
+
+_OURS: Mapping[str, FlowRecipe] = {
+    # Small frames and motions first: the network learns to match within minutes. The second stage
+    # starts from the first's weights (--start), with larger frames and longer motions.
+    "pyramid-small": FlowRecipe("pyramid", Schedule(steps=3000, batch=6), "robust", _PYRAMID),
+    "pyramid-large": FlowRecipe(
+        "pyramid",
+        Schedule(steps=4000, batch=4, learning_rate=6e-4),
+        "robust",
+        _PYRAMID,
+        size=(256, 384),
+        motion=_LONG_MOTION,
+        seed=1,
+    ),
+    # What is learnt last is kept best: the third stage brings sub-pixel motion back.
+    "pyramid-fine": FlowRecipe(
+        "pyramid",
+        Schedule(steps=2200, batch=4, learning_rate=4e-4),
+        "robust",
+        _PYRAMID,
+        size=(256, 384),
+        motion=((0.2, 0.25), (0.6, 0.25), (1.0, 0.25), (2.5, 0.15), (5.0, 0.1)),
+        seed=2,
+    ),
+    "recurrent-small": FlowRecipe(
+        "recurrent_pyramid", Schedule(steps=2200, batch=4), "robust", _RECURRENT
+    ),
+    "recurrent-large": FlowRecipe(
+        "recurrent_pyramid",
+        Schedule(steps=2300, batch=4, learning_rate=6e-4),
+        "robust",
+        _RECURRENT,
+        size=(256, 384),
+        motion=_LONG_MOTION,
+        seed=1,
+    ),
+    # Starts from the second stage's weights: what the first two were too short for.
+    "recurrent-long": FlowRecipe(
+        "recurrent_pyramid",
+        Schedule(steps=2200, batch=4, learning_rate=5e-4),
+        "robust",
+        _RECURRENT,
+        size=(256, 384),
+        motion=(*_LONG_MOTION, (8.0, 0.05)),
+        seed=2,
+    ),
+    # Motion this long is still learnt when that stage ends: another, each pair three times.
+    "recurrent-longer": FlowRecipe(
+        "recurrent_pyramid",
+        Schedule(steps=2800, batch=4, learning_rate=5e-4),
+        "robust",
+        _RECURRENT,
+        size=(256, 384),
+        motion=(*_LONG_MOTION, (8.0, 0.05)),
+        reuse=3,
+        seed=3,
+    ),
+    # On one's own video, from trained weights (--start): nothing but its frames is needed.
+    "pyramid-video": FlowRecipe(
+        "pyramid",
+        Schedule(steps=2000, batch=2, learning_rate=1e-4, average=0.99),
+        VIDEO,
+        _PYRAMID_VIDEO,
+        size=(256, 384),
+    ),
+    # RAFT-small for a CPU core: a third of its passes first, then half of them on larger frames.
+    "raft-small-near": FlowRecipe(
+        "raft_small",
+        Schedule(steps=3500, batch=4, learning_rate=6e-4),
+        "robust",
+        sequence_weights(4),
+        passes=4,
+        reuse=3,
+    ),
+    "raft-small-far": FlowRecipe(
+        "raft_small",
+        Schedule(steps=2200, batch=4, learning_rate=4e-4),
+        "robust",
+        sequence_weights(6),
+        passes=6,
+        size=(256, 384),
+        motion=_LONG_MOTION,
+        reuse=3,
+        seed=1,
+    ),
+    "raft-small-farther": FlowRecipe(
+        "raft_small",
+        Schedule(steps=1600, batch=4, learning_rate=3e-4),
+        "robust",
+        sequence_weights(6),
+        passes=6,
+        size=(256, 384),
+        motion=(*_LONG_MOTION, (8.0, 0.05)),
+        reuse=3,
+        seed=2,
+    ),
+    # For a GPU: RAFT-small from synthetic pairs alone.
+    "raft-small-synthetic": FlowRecipe(
+        "raft_small",
+        Schedule(steps=100_000, batch=10, learning_rate=4e-4, warmup=0.05),
+        "sequence",
+        sequence_weights(12),
+        size=(320, 448),
+        motion=_LONG_MOTION,
+    ),
+    **{
+        f"{model}-thin": FlowRecipe(
+            model,
+            Schedule(steps=100_000, batch=8, learning_rate=4e-4, weight_decay=4e-4),
+            "multiscale-epe",
+            FLOWNET_WEIGHTS,
+            arguments={"width": 0.375},
+            size=(320, 448),
+            motion=_LONG_MOTION,
+        )
+        for model in ("flownets", "flownetc")
+    },
+    # For a CPU core, where rendering takes longer than learning: every pair four times.
+    **{
+        f"{model}-thin-small": FlowRecipe(
+            model,
+            Schedule(steps=4000, batch=8),
+            "robust",
+            _FLOWNET,
+            arguments={"width": 0.375},
+            motion=((0.2, 0.2), (0.5, 0.4), (1.0, 0.3), (2.5, 0.1)),
+            reuse=4,
+            norms=True,
+            matching=matching,
+        )
+        for model, matching in (("flownets", 0.0), ("flownetc", 2.0))
+    },
+    # From the stage before, and without its norms: they have done what they were for, and what they
+    # add of a batch's chance costs more than they bring.
+    **{
+        name: FlowRecipe(
+            model,
+            Schedule(steps=steps, batch=8, learning_rate=3e-4),
+            "robust",
+            _FLOWNET,
+            arguments={"width": 0.375},
+            motion=((0.2, 0.25), (0.5, 0.35), (1.0, 0.25), (2.5, 0.15)),
+            reuse=4,
+            seed=seed,
+        )
+        for name, model, steps, seed in (
+            ("flownets-thin-fine", "flownets", 5000, 1),
+            ("flownetc-thin-fine", "flownetc", 5000, 1),
+            ("flownetc-thin-finer", "flownetc", 3000, 2),
+        )
+    },
+}
+
+
+def _flownet(model: str, fine: bool) -> FlowRecipe:
+    """Ilg et al., FlowNet2, CVPR 2017, section 3: S_long on Chairs, then S_fine on Things3D."""
+    halve = (200, 300, 400) if fine else (400, 600, 800, 1000)
+    schedule = Schedule(
+        steps=500_000 if fine else 1_200_000,
+        batch=8,
+        learning_rate=1e-5 if fine else 1e-4,
+        weight_decay=4e-4,
+        # FlowNetC explodes without a slow start: 10,000 steps from a hundredth of the rate.
+        warmup=0.0 if fine or model == "flownets" else 1 / 120,
+        clip=float("inf"),
+        halve=tuple(1000 * at for at in halve),
+        average=0.0,
+    )
+    data, size = ("things", (384, 768)) if fine else ("chairs", (320, 448))
+    return FlowRecipe(
+        model, schedule, "multiscale-epe", FLOWNET_WEIGHTS, size=size, mix=((data, 1.0),)
+    )
+
+
+def _raft(
+    size: tuple[int, int],
+    mix: dict[str, float],
+    *,
+    model: str = "raft",
+    batch: int = 6,
+    steps: int = 100_000,
+    rate: float = 1.25e-4,
+    decay: float = 1e-5,
+    gamma: float = 0.85,
+    scale: tuple[float, float],
+) -> FlowRecipe:
+    """Teed & Deng, RAFT, ECCV 2020, section 4 and its released training commands.
+
+    The rate falls along a cosine here, along a line there; the released code freezes batch
+    normalisation after the first stage, which is left to its statistics here.
+    """
+    return FlowRecipe(
+        model,
+        Schedule(steps, batch, rate, decay, warmup=0.05, average=0.0),
+        "sequence",
+        sequence_weights(12, gamma),
+        size=size,
+        mix=tuple(mix.items()),
+        augmentation={"scale": scale},
+    )
+
+
+_RAFT_SINTEL = {"sintel": 0.71, "kitti": 0.135, "hd1k": 0.135, "things": 0.02}
+
+_PAPERS: Mapping[str, FlowRecipe] = {
+    **{
+        f"{model}-{'fine' if fine else 'long'}": _flownet(model, fine)
+        for model in ("flownets", "flownetc")
+        for fine in (False, True)
+    },
+    **{
+        f"{model.replace('_', '-')}-chairs": _raft(
+            (368, 496),
+            {"chairs": 1.0},
+            model=model,
+            batch=10,
+            rate=4e-4,
+            decay=1e-4,
+            gamma=0.8,
+            scale=(-0.1, 1.0),
+        )
+        for model in ("raft", "raft_small")
+    },
+    "raft-things": _raft((400, 720), {"things": 1.0}, decay=1e-4, gamma=0.8, scale=(-0.4, 0.8)),
+    "raft-sintel": _raft((368, 768), _RAFT_SINTEL, scale=(-0.2, 0.6)),
+    "raft-kitti": _raft((288, 960), {"kitti": 1.0}, steps=50_000, rate=1e-4, scale=(-0.2, 0.4)),
+}
+
+RECIPES: dict[str, FlowRecipe] = {**_OURS, **_PAPERS}

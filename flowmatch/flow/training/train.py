@@ -1,0 +1,258 @@
+"""The one function that follows a recipe for a flow network."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flowmatch import training
+from flowmatch.flow.data.augment import Augmentation, AugmentedPairs, Mixture, ReusedPairs
+from flowmatch.flow.data.clips import ClipPairs
+from flowmatch.flow.data.datasets import find_pairs
+from flowmatch.flow.estimate import to_full_resolution
+from flowmatch.flow.networks import MODELS, RAFT, RAFTSmall
+from flowmatch.flow.networks.flownet import Volume
+from flowmatch.flow.networks.norms import with_norms, without_norms
+from flowmatch.flow.synthetic.packing import PackedPlans, pack
+from flowmatch.flow.synthetic.pairs import SyntheticFlow, SyntheticPlans
+from flowmatch.flow.synthetic.plan import Plan
+from flowmatch.flow.synthetic.render import render_plans
+from flowmatch.flow.synthetic.scene import FlowSample
+from flowmatch.flow.synthetic.sources import Sources
+from flowmatch.flow.training.losses import LOSSES, Loss, matching_loss
+from flowmatch.flow.training.recipes import VIDEO, FlowRecipe
+from flowmatch.flow.training.unsupervised import unsupervised_loss
+from flowmatch.io import read_frames
+from flowmatch.training import Run, RunOptions, learnt_from
+from flowmatch.training.weights import begin_with
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+RENDER = ("workers", "device")
+
+
+def train_flow(
+    recipe: FlowRecipe,
+    sources: Sources,
+    checkpoint: Path,
+    *,
+    data: Mapping[str, Path] | None = None,
+    video: str | Path | None = None,
+    start: dict[str, Tensor] | None = None,
+    render: str = "workers",
+    **options: "Unpack[RunOptions]",
+) -> nn.Module:
+    """Train a flow network on synthetic pairs, on datasets, or on a video.
+
+    Args:
+        recipe: What to train, how, on what motions.
+        sources: Pictures that synthetic pairs are made from.
+        checkpoint: File the state is kept in.
+        data: Folders of real datasets by name, such as ``{"chairs": Path("FlyingChairs")}``. Names
+            matter to recipes that mix datasets; for others they are half of the pairs.
+        video: What a recipe without truth learns from.
+        start: Weights to begin with, such as an earlier stage's.
+        render: Who paints synthetic pairs: the ``"workers"``, or the training ``"device"``, whole
+            batches at once, so that workers only draw what there is to be seen. Pairs are then
+            cheap, and each is used once, whatever `FlowRecipe.reuse` says.
+        **options: Of the run, as in `flowmatch.training.train`.
+
+    Returns:
+        The trained network, in eval mode.
+
+    Raises:
+        TrainingDiverged: The loss is no longer a number.
+        ValueError: `checkpoint` belongs to another run, `start` to another network, what the
+            recipe learns from is missing, or there is nothing to `render` so.
+    """
+    samples = find_samples(recipe, sources, data or {}, video, render)
+    facts = {"learnt_from": _learnt_from(sources, data or {}, video)}
+    torch.manual_seed(recipe.seed)
+    model = MODELS[recipe.model](**recipe.arguments)
+    begin_with(model, start, recipe.model)
+    if recipe.norms:
+        if start is not None:
+            raise ValueError("this recipe begins with a new network: it takes no weights to start")
+        model = with_norms(model)
+    compare: Callable[..., tuple[Tensor, dict[str, float]]] = unsupervised_loss
+    on_device = render == "device"
+    with _passes(model, recipe.passes), _matching(model, recipe) as matching:
+        if recipe.loss != VIDEO:
+            compare = partial(flow_loss, loss=LOSSES[recipe.loss], matching=matching)
+        trained = training.train(
+            model,
+            samples,
+            collate_plans if on_device else collate,
+            partial(compare, weights=recipe.loss_weights),
+            recipe.schedule,
+            checkpoint=checkpoint,
+            # Pairs are others then; runs of workers are called what they always were.
+            run=Run(recipe, facts | ({"render": render} if on_device else {})),
+            prepare=render_batch if on_device else training.to_device,
+            **options,
+        )
+    return without_norms(trained) if recipe.norms else trained
+
+
+def _learnt_from(
+    sources: Sources, data: Mapping[str, Path], video: str | Path | None
+) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "photos": learnt_from(sources.photos),
+        "cutouts": learnt_from(sources.cutouts),
+    }
+    for name, folder in data.items():
+        pairs = find_pairs(folder, train=True)
+        found[name] = learnt_from(
+            file for pair in pairs for file in (pair.first, pair.second, pair.flow)
+        )
+    if video is not None:
+        found["video"] = learnt_from(read_frames(video).files)
+    return found
+
+
+@contextmanager
+def _passes(model: nn.Module, passes: int) -> Iterator[None]:
+    """Let RAFT refine its flow another number of times."""
+    if not passes:
+        yield
+        return
+    assert isinstance(model, RAFT | RAFTSmall)
+    afterwards, model.iterations = model.iterations, passes
+    try:
+        yield
+    finally:
+        model.iterations = afterwards
+
+
+@contextmanager
+def _matching(model: nn.Module, recipe: FlowRecipe) -> Iterator[Callable[[Tensor], Tensor] | None]:
+    """Give what computes the loss of the correlation that the network took last, if it counts."""
+    if not recipe.matching:
+        yield None
+        return
+    last: list[Tensor] = []
+    volume = model.get_submodule("correlate")
+    assert isinstance(volume, Volume)
+    hook = volume.register_forward_hook(lambda module, inputs, output: last.append(output))
+    try:
+        yield lambda truth: recipe.matching * matching_loss(last.pop(), truth, volume.step)
+    finally:
+        hook.remove()
+
+
+def find_samples(
+    recipe: FlowRecipe,
+    sources: Sources,
+    data: Mapping[str, Path],
+    video: str | Path | None,
+    render: str = "workers",
+) -> training.Samples:
+    """Return what a recipe learns from; everything is checked before the first step.
+
+    With `render` ``"device"``, synthetic pairs are plans.
+
+    Raises:
+        ValueError: Something that the recipe needs is missing, or is given and not used.
+        FileNotFoundError: A folder is missing.
+    """
+    if render not in RENDER:
+        raise ValueError(f"render must be one of {', '.join(RENDER)}, got {render!r}")
+    renders = not recipe.mix and recipe.loss != VIDEO
+    if render == "device" and not renders:
+        raise ValueError("this recipe learns from no synthetic pairs: a device has none to render")
+    if (sources.photos or sources.cutouts) and not renders:
+        raise ValueError("this recipe learns from no synthetic pairs: no --photos, no --cutouts")
+    if recipe.loss == VIDEO:
+        if video is None or data:
+            raise ValueError("this recipe learns from a video alone: give --video, and no --data")
+        return ClipPairs.from_video(video, recipe.size, recipe.seed)
+    if video is not None:
+        raise ValueError("this recipe learns from true flow: --video is for recipes without")
+    augmentation = recipe.augment()
+    real = {
+        name: AugmentedPairs(find_pairs(folder, train=True), augmentation, recipe.seed)
+        for name, folder in data.items()
+    }
+    if recipe.mix:
+        wanted = dict(recipe.mix)
+        if wanted.keys() != real.keys():
+            raise ValueError(
+                f"this recipe learns from {', '.join(wanted)}: give each as --data NAME:FOLDER, "
+                f"got {', '.join(real) or 'none'}"
+            )
+        return Mixture([(real[name], often) for name, often in recipe.mix], recipe.seed)
+    synthetic = _synthetic(recipe, sources, render)
+    if not real:
+        return synthetic
+    shares = [(pairs, 0.5 / len(real)) for pairs in real.values()]
+    return Mixture([(synthetic, 0.5), *shares], recipe.seed)
+
+
+def _synthetic(recipe: FlowRecipe, sources: Sources, render: str) -> training.Samples:
+    rendered = SyntheticFlow(sources, recipe.size, recipe.motion, seed=recipe.seed)
+    if render == "device":
+        return SyntheticPlans(rendered)
+    if recipe.reuse == 1:
+        return rendered
+    # Any way up, and no boxes: rendered pairs are occluded already. Flow keeps its range.
+    varied = Augmentation(recipe.size, scale=(0.0, 0.4), mirror=(0.5, 0.5), light=0.2, erase=0.0)
+    return ReusedPairs(rendered, varied, recipe.reuse, seed=recipe.seed)
+
+
+def collate(samples: Sequence[FlowSample]) -> list[Tensor]:
+    """Make a batch: both images ``[B, 3, H, W]`` uint8 and the flow ``[B, 2, H, W]``."""
+    return [
+        torch.from_numpy(np.stack([getattr(sample, part) for sample in samples])).movedim(-1, 1)
+        for part in ("first", "second", "flow")
+    ]
+
+
+def collate_plans(samples: Sequence[Plan | FlowSample]) -> tuple[PackedPlans | None, list[Tensor]]:
+    """Make a batch of what is to be painted, and of what is a pair already (`collate`)."""
+    plans = [sample for sample in samples if isinstance(sample, Plan)]
+    pairs = [sample for sample in samples if isinstance(sample, FlowSample)]
+    return pack(plans) if plans else None, collate(pairs) if pairs else []
+
+
+def render_batch(
+    batch: tuple[PackedPlans | None, list[Tensor]], device: torch.device
+) -> list[Tensor]:
+    """Paint what is to be painted; return all as `collate` does, on the device."""
+    packed, pairs = batch
+    parts = [[part.to(device) for part in pairs]] if pairs else []
+    if packed is not None:
+        parts.append(list(render_plans(packed, device)[:3]))
+    return [torch.cat(part) for part in zip(*parts, strict=True)]
+
+
+def flow_loss(
+    model: nn.Module,
+    batch: Sequence[Tensor],
+    *,
+    loss: Loss,
+    weights: Sequence[float],
+    matching: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, dict[str, float]]:
+    """Run the network on a batch; return its loss and the endpoint error of the finest flow.
+
+    Args:
+        model: A flow network.
+        batch: As `collate` makes it.
+        loss: One of `LOSSES`.
+        weights: Of the network's flows.
+        matching: Gives what is added, from the true flow.
+    """
+    first, second, truth = batch
+    flows = model(first.float() / 255, second.float() / 255)
+    with torch.no_grad():
+        error = to_full_resolution(flows[0].float(), *truth.shape[-2:]) - truth
+        epe = torch.linalg.vector_norm(error, dim=1).nanmean().item()
+    value = loss(flows, truth, weights)
+    return value if matching is None else value + matching(truth), {"epe": epe}

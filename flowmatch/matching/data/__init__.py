@@ -1,0 +1,1 @@
+"""Patch and image-pair datasets: HPatches, Brown, RGB-D."""

@@ -1,0 +1,1 @@
+"""Synthetic patch pairs cut from random views of photographs."""

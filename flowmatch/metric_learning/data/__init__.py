@@ -1,0 +1,1 @@
+"""Labelled images: datasets, square crops, object instances."""

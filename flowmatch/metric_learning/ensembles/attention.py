@@ -1,0 +1,156 @@
+"""ABE: an ensemble of attentions, which share everything before and after."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowmatch.metric_learning.losses._base import at_least
+from flowmatch.metric_learning.tuples import same_and_different
+
+
+class AttentionEnsemble(nn.Module):
+    r"""Several attention masks on one feature map, embedded by the same layers.
+
+    Learner m: ``f_m = normalise(E(mean over positions of G(x * sigmoid(A_m(B(x))))))``; the branch
+    B, the trunk G and the linear layer E are shared, only the 1x1 convolutions A_m are not.
+
+    Args:
+        branch: B, of ``[N, C, H, W]`` to ``[N, branch_channels, h, w]``; the paper's is a copy of
+            the layers that the trunk begins with. Masks of another size are scaled.
+        branch_channels: Of B.
+        channels: Of x.
+        trunk: G, to ``[N, trunk_channels, h, w]``.
+        trunk_channels: Of G.
+        learners: How many.
+        dimension: Of all together; each has ``dimension / learners``.
+
+    Raises:
+        ValueError: A number is out of range, or `dimension` does not divide.
+
+    Example:
+        >>> ensemble = AttentionEnsemble(nn.Identity(), 3, 3, nn.Conv2d(3, 5, 3), 5, 2, 8)
+        >>> ensemble(torch.randn(4, 3, 6, 6)).shape
+        torch.Size([4, 2, 4])
+
+    Reference:
+        Kim, Goyal, Chawla, Lee & Kwon, Attention-based Ensemble for Deep Metric Learning, ECCV
+        2018.
+    """
+
+    def __init__(
+        self,
+        branch: nn.Module,
+        branch_channels: int,
+        channels: int,
+        trunk: nn.Module,
+        trunk_channels: int,
+        learners: int = 8,
+        dimension: int = 512,
+    ) -> None:
+        super().__init__()
+        at_least(1, branch_channels=branch_channels, channels=channels)
+        at_least(1, trunk_channels=trunk_channels, learners=learners, dimension=dimension)
+        if dimension % learners:
+            raise ValueError(f"dimension must be a multiple of {learners}, got {dimension}")
+        self.branch, self.trunk = branch, trunk
+        self.masks = nn.ModuleList(nn.Conv2d(branch_channels, channels, 1) for _ in range(learners))
+        self.embed = nn.Linear(trunk_channels, dimension // learners)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed by every learner.
+
+        Args:
+            x: ``[N, C, H, W]``.
+
+        Returns:
+            ``[N, learners, dimension / learners]``, each of length 1.
+        """
+        seen = self.branch(x)
+        found = [
+            self.embed(self.trunk(x * _fitted(mask(seen), x).sigmoid()).mean((2, 3)))
+            for mask in self.masks
+        ]
+        return F.normalize(torch.stack(found, 1), dim=2)
+
+    @staticmethod
+    def combine(parts: Tensor) -> Tensor:
+        """Make one embedding for the test.
+
+        Args:
+            parts: ``[N, learners, d]``.
+
+        Returns:
+            ``[N, learners * d]``.
+        """
+        return parts.flatten(1)
+
+
+def _fitted(mask: Tensor, x: Tensor) -> Tensor:
+    if mask.shape[2:] == x.shape[2:]:
+        return mask
+    return F.interpolate(mask, x.shape[2:], mode="bilinear", align_corners=False)
+
+
+class AttentionEnsembleLoss(nn.Module):
+    r"""Contrastive losses of each learner, and one that keeps learners apart.
+
+    With cosines s: ``sum over learners of 1/2 mean_same (1 - s)^2 + 1/2 mean_different (s - m)``,
+    the second over what exceeds the margin, ``+ w mean (s_kl - m)``, over the cosines of one image
+    between two learners, of what exceeds the margin.
+
+    Args:
+        margin: ``m``.
+        divergence: ``w``; the paper has 1, a published programme 1/2.
+
+    Raises:
+        ValueError: `divergence` is negative, or the margin no cosine.
+
+    Example:
+        >>> parts = F.normalize(torch.randn(4, 2, 3), dim=2)
+        >>> AttentionEnsembleLoss()(parts, torch.tensor([0, 0, 1, 1])).isfinite().item()
+        True
+
+    Reference:
+        Kim et al., ECCV 2018, equations 5 to 7; normalised as in HORDE's programme (Jacob et al.,
+        ICCV 2019).
+    """
+
+    def __init__(self, margin: float = 0.5, divergence: float = 1.0) -> None:
+        super().__init__()
+        at_least(0, divergence=divergence)
+        if not -1 <= margin <= 1:
+            raise ValueError(f"margin must be in -1..1, got {margin}")
+        self.margin, self.divergence = margin, divergence
+
+    def forward(self, parts: Tensor, labels: Tensor) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            parts: ``[N, learners, d]`` of length 1.
+            labels: ``[N]``.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: Shapes do not fit.
+        """
+        if parts.dim() != 3 or labels.shape != parts.shape[:1]:
+            raise ValueError(
+                "parts and labels must be [N, learners, d] and [N], "
+                f"got {tuple(parts.shape)} and {tuple(labels.shape)}"
+            )
+        same, different = same_and_different(labels)
+        total = 0 * parts.sum()
+        for part in parts.unbind(1):
+            cosines = part @ part.T
+            if same.any():
+                total = total + (1 - cosines[same]).square().mean() / 2
+            total = total + self._exceeding(cosines[different]) / 2
+        pairs = parts @ parts.transpose(1, 2)  # of one image, [N, learners, learners]
+        first, second = torch.triu_indices(parts.shape[1], parts.shape[1], 1, device=parts.device)
+        return total + self.divergence * self._exceeding(pairs[:, first, second])
+
+    def _exceeding(self, cosines: Tensor) -> Tensor:
+        over = (cosines - self.margin).relu()
+        return over.sum() / (over > 0).sum().clamp(min=1)

@@ -1,0 +1,82 @@
+"""Relational distillation: a student keeps the teacher's distances and angles."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowmatch.metric_learning.losses._base import at_least
+from flowmatch.metric_learning.tuples import widened
+from flowmatch.ops import pairwise_distance
+
+
+class RelationalDistillation(nn.Module):
+    r"""RKD: distances and angles among a batch as another network sees them.
+
+    ``a mean_ij h(d_ij, D_ij) + b mean_ijk h(c_ijk, C_ijk)``, lower case the student's, upper case
+    the teacher's: ``d`` distances over their mean (of those that are not 0), ``c`` the cosine of
+    the angle between j and k as seen from i, ``h`` the Huber loss. Scale and sizes of the two
+    embeddings may differ. Memory grows with ``N^2 D + N^3``. Half types are computed in float32,
+    also under autocast.
+
+    Args:
+        distance: ``a``.
+        angle: ``b``.
+
+    Raises:
+        ValueError: A weight is negative.
+
+    Example:
+        >>> teacher = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> turned = torch.tensor([[0.0, 0.0], [0.0, 3.0], [-3.0, 0.0]])
+        >>> round(RelationalDistillation()(turned, teacher).item(), 4)
+        0.0
+
+    Reference:
+        Park, Kim, Lu & Cho, Relational Knowledge Distillation, CVPR 2019, equations 6 to 9.
+    """
+
+    def __init__(self, distance: float = 1.0, angle: float = 2.0) -> None:
+        super().__init__()
+        at_least(0, distance=distance, angle=angle)
+        self.distance, self.angle = distance, angle
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Compare the two.
+
+        Args:
+            student: ``[N, D]``, not normalised in the paper.
+            teacher: ``[N, E]``; gets no gradient.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: Shapes do not fit.
+        """
+        if student.dim() != 2 or teacher.dim() != 2 or len(student) != len(teacher):
+            raise ValueError(
+                "student and teacher must be [N, D] and [N, E], "
+                f"got {tuple(student.shape)} and {tuple(teacher.shape)}"
+            )
+        if not len(student):
+            return student.sum()
+        student, teacher = widened(student), widened(teacher.detach())
+        with torch.autocast(student.device.type, enabled=False):
+            total = self.distance * F.smooth_l1_loss(_distances(student), _distances(teacher))
+            return total + self.angle * F.smooth_l1_loss(_cosines(student), _cosines(teacher))
+
+
+def _distances(embeddings: Tensor) -> Tensor:
+    distances = pairwise_distance(embeddings, embeddings)
+    count = (distances > 0).sum().clamp(min=1)
+    mean = distances.sum() / count
+    return distances / torch.where(mean > 0, mean, 1)
+
+
+def _cosines(embeddings: Tensor) -> Tensor:
+    """Cosines of all angles, [N, N, N]: the corner first."""
+    apart = embeddings - embeddings[:, None]  # [corner, other, D]
+    square = apart.square().sum(2, keepdim=True)
+    # Between items that coincide there is no direction; normalised, its gradient would be huge.
+    units = torch.where(square > 0, apart / torch.where(square > 0, square, 1).sqrt(), 0)
+    return units @ units.transpose(1, 2)

@@ -1,0 +1,237 @@
+"""Losses that set one pair of a class against everything else in the batch."""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowmatch.metric_learning._extras import metric_learning
+from flowmatch.metric_learning.losses._base import SimilarityLoss, WrappedLoss, at_least
+from flowmatch.metric_learning.tuples import Tuples
+
+
+class LiftedStructureLoss(WrappedLoss):
+    r"""Lifted structured embedding: each pair of a class against all negatives of both its ends.
+
+    ``1/2 mean_{(i, j) same} max(0, log(sum_{k not i's} e^(m - d_ik) + sum_{k not j's} e^(m - d_jk))
+    + d_ij)^2`` with ``d = |x_i - x_j|`` of ``[N, D]`` as they are. A pair without negatives is 0.
+
+    Args:
+        margin: ``m``, a distance.
+
+    Raises:
+        ImportError: pytorch-metric-learning is missing.
+        ValueError: `margin` is negative.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[0.0], [1.0], [0.0]])
+        >>> round(LiftedStructureLoss()(x, torch.tensor([0, 0, 1])).item(), 4)
+        2.6756
+
+    Reference:
+        Song, Xiang, Jegelka & Savarese, Deep Metric Learning via Lifted Structured Feature
+        Embedding, CVPR 2016, equation 4.
+    """
+
+    takes_tuples = True
+    metric = "l2"
+
+    def __init__(self, margin: float = 1.0) -> None:
+        at_least(0, margin=margin)
+        distance = metric_learning("distances").LpDistance(normalize_embeddings=False)
+        super().__init__(
+            metric_learning("losses").LiftedStructureLoss(neg_margin=margin, distance=distance)
+        )
+
+
+class NPairsLoss(WrappedLoss):
+    r"""N-pairs: of one pair per class, each anchor is to find its own partner among all.
+
+    ``mean_i log(1 + sum_{j != i} e^(x_i . y_j - x_i . y_i)) + w mean |x|^2``, where ``(x_i, y_i)``
+    is the first pair of class i in the batch ``[N, D]``. Embeddings are not normalised, hence the
+    second term, over the whole batch.
+
+    Args:
+        weight: ``w``.
+
+    Raises:
+        ImportError: pytorch-metric-learning is missing.
+        ValueError: `weight` is negative.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+        >>> round(NPairsLoss()(x, torch.tensor([0, 0, 1, 1])).item(), 4)
+        0.3183
+
+    Reference:
+        Sohn, Improved Deep Metric Learning with Multi-class N-pair Loss Objective, NIPS 2016,
+        equation 7.
+    """
+
+    takes_tuples = True
+
+    def __init__(self, weight: float = 0.005) -> None:
+        at_least(0, weight=weight)
+        super().__init__(
+            metric_learning("losses").NPairsLoss(
+                distance=metric_learning("distances").DotProductSimilarity(
+                    normalize_embeddings=False
+                ),
+                embedding_regularizer=metric_learning("regularizers").LpRegularizer(power=2),
+                embedding_reg_weight=weight,
+            )
+        )
+
+
+class AngularLoss(WrappedLoss):
+    r"""Angular: the angle at the negative, under which a pair is seen, has a limit.
+
+    ``mean_{(a, p) same} log(1 + sum_n e^(4 tan^2(alpha) (f_a + f_p) . f_n - 2 (1 + tan^2(alpha))
+    f_a . f_p))`` with ``f = x / |x|`` of ``[N, D]``: an angle knows no scale, where a margin does.
+
+    Args:
+        degrees: ``alpha``; the paper's best are 45 (birds, cars) and 36 (products).
+
+    Raises:
+        ImportError: pytorch-metric-learning is missing.
+        ValueError: `degrees` is not between 0 and 90.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> round(AngularLoss()(x, torch.tensor([0, 0, 1])).item(), 4)
+        0.0181
+
+    Reference:
+        Wang, Zhou, Wen, Liu & Lin, Deep Metric Learning with Angular Loss, ICCV 2017, equation 8.
+    """
+
+    takes_tuples = True
+
+    def __init__(self, degrees: float = 45.0) -> None:
+        if not 0 < degrees < 90:
+            raise ValueError(f"degrees must be between 0 and 90, got {degrees}")
+        super().__init__(metric_learning("losses").AngularLoss(alpha=degrees))
+
+    def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
+        """Normalise first: what is wrapped does so with pairs, not with negatives."""
+        return super().compute(F.normalize(embeddings, dim=1), labels, tuples)
+
+
+class NPairsAngularLoss(SimilarityLoss):
+    r"""N-pairs and the angular loss together, as the angular paper's best rows are trained.
+
+    ``NPairsLoss + w AngularLoss`` of ``[N, D]``.
+
+    Args:
+        degrees: Of the angular loss.
+        weight: ``w``.
+
+    Raises:
+        ImportError: pytorch-metric-learning is missing.
+        ValueError: An argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+        >>> round(NPairsAngularLoss()(x, torch.tensor([0, 0, 1, 1])).item(), 4)
+        0.3902
+
+    Reference:
+        Wang et al., Deep Metric Learning with Angular Loss, ICCV 2017, equation 10.
+    """
+
+    takes_tuples = True
+
+    def __init__(self, degrees: float = 45.0, weight: float = 2.0) -> None:
+        super().__init__()
+        at_least(0, weight=weight)
+        self.pairs = NPairsLoss()
+        self.angular = AngularLoss(degrees)
+        self.weight = weight
+
+    def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
+        """Add the two."""
+        total: Tensor = self.pairs.compute(embeddings, labels, tuples)
+        return total + self.weight * self.angular.compute(embeddings, labels, tuples)
+
+
+class MarginLoss(WrappedLoss):
+    r"""Margin loss: distances against a boundary of each class that is learned.
+
+    ``sum max(0, d_ap - beta_c + m) + max(0, beta_c - d_an + m)`` over triplets, c the anchor's
+    class, divided by how many of the terms are not 0, plus ``nu mean beta_c``; ``d = |f_a - f_b|``,
+    ``f = x / |x|`` of ``[N, D]``. Meant for triplets of `DistanceWeightedMiner`.
+
+    Args:
+        classes: How many; labels are ``0..classes - 1``.
+        margin: ``m``.
+        beta: Where the boundaries start. They want a learning rate of their own, 5e-4 to 0.1.
+        nu: Weight of the boundaries.
+
+    Raises:
+        ImportError: pytorch-metric-learning is missing.
+        ValueError: An argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+        >>> round(MarginLoss(classes=2)(x, torch.tensor([0, 0, 1])).item(), 4)
+        0.7428
+
+    Reference:
+        Wu, Manmatha, Smola & Krähenbühl, Sampling Matters in Deep Embedding Learning, ICCV 2017,
+        section 4.2.
+    """
+
+    takes_tuples = True
+
+    def __init__(
+        self, classes: int, margin: float = 0.2, beta: float = 1.2, nu: float = 0.0
+    ) -> None:
+        at_least(0, margin=margin, beta=beta, nu=nu)
+        at_least(1, classes=classes)
+        super().__init__(
+            metric_learning("losses").MarginLoss(
+                margin=margin, nu=nu, beta=beta, learn_beta=True, num_classes=classes
+            ),
+            classes,
+        )
+
+
+class MultiSimilarityLoss(WrappedLoss):
+    r"""Multi-similarity: weights a pair by itself and by the others of its anchor.
+
+    ``mean_i 1/a log(1 + sum_{same} e^(-a (s_ik - l))) + 1/b log(1 + sum_{different}
+    e^(b (s_ik - l)))`` with ``s`` the cosine, over ``[N, D]``. Meant for pairs of
+    `MultiSimilarityMiner` (the lecture's table calls both GPW).
+
+    Args:
+        alpha: ``a``.
+        beta: ``b``.
+        base: ``l``.
+
+    Raises:
+        ImportError: pytorch-metric-learning is missing.
+        ValueError: `alpha` or `beta` is not positive.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> round(MultiSimilarityLoss()(x, torch.tensor([0, 0, 1])).item(), 4)
+        0.1044
+
+    Reference:
+        Wang, Han, Huang, Dong & Scott, Multi-Similarity Loss with General Pair Weighting for Deep
+        Metric Learning, CVPR 2019, equation 15.
+    """
+
+    takes_tuples = True
+
+    def __init__(self, alpha: float = 2.0, beta: float = 50.0, base: float = 0.5) -> None:
+        at_least(math.ulp(0), alpha=alpha, beta=beta)
+        super().__init__(
+            metric_learning("losses").MultiSimilarityLoss(alpha=alpha, beta=beta, base=base)
+        )

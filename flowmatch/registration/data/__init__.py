@@ -1,0 +1,1 @@
+"""Datasets of point-cloud fragments with known motions."""

@@ -1,0 +1,227 @@
+"""Fragments with known motions: the 3DMatch benchmark, posed depth frames, single pairs."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowmatch.io import (
+    CLOUD_SUFFIXES,
+    depth_to_points,
+    read_cloud,
+    read_depth,
+    read_intrinsics,
+    read_poses,
+    replace_when_done,
+)
+from flowmatch.registration.icp import inverse
+
+Points = NDArray[np.float64]
+_LONGEST = 2**26
+
+
+class FragmentPair(NamedTuple):
+    """Two fragments and the motion between them."""
+
+    name: str
+    scene: str
+    source: Callable[[], Points]
+    """Reads ``[N, 3]``, metres."""
+    target: Callable[[], Points]
+    truth: NDArray[np.float64] | None
+    """``[4, 4]``, source to target; None where the fragments do not overlap."""
+    information: NDArray[np.float64] | None
+    """``[6, 6]`` of ``gt.info``; None where it must be found from the overlap."""
+    listed: bool
+    """The layout lists overlapping pairs only, so that a truth means an overlap."""
+    neighbours: bool
+    """One follows the other, which the registration rule leaves out."""
+    viewpoints: bool
+    """Each fragment's sensor stood at its origin."""
+
+
+class Entry(NamedTuple):
+    """An entry of a ``.log`` or ``.info`` file."""
+
+    first: int
+    second: int
+    total: int
+    matrix: NDArray[np.float64]
+
+
+def read_log(path: str | Path, size: int = 4) -> list[Entry]:
+    """Read ``gt.log`` (or ``gt.info`` with `size` 6): three numbers, then a matrix, and so on.
+
+    Args:
+        path: The file.
+        size: Rows and columns of each matrix.
+
+    Returns:
+        Entries: first and second fragment, how many there are, and ``[size, size]``: in ``gt.log``
+        the motion from the second to the first.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not of that form.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "gt.log"
+        >>> text = "0 2 60" + chr(10) + chr(10).join(["1 0 0 0", "0 1 0 0", "0 0 1 0", "0 0 0 1"])
+        >>> _ = path.write_text(text)
+        >>> read_log(path)[0].second
+        2
+
+    Reference:
+        The format of Choi, Zhou and Koltun's trajectories, which 3DMatch took over.
+    """
+    path = Path(path)
+    if path.stat().st_size > _LONGEST:
+        raise ValueError(f"{path}: expected at most {_LONGEST} bytes, got {path.stat().st_size}")
+    try:
+        numbers = np.array(path.read_text("latin1").split(), np.float64)
+    except ValueError as error:
+        raise ValueError(f"{path}: expected numbers: {error}") from error
+    step = 3 + size * size
+    if len(numbers) % step or not np.isfinite(numbers).all():
+        raise ValueError(
+            f"{path}: expected three numbers and a {size} x {size} matrix for each pair, "
+            f"got {len(numbers)} numbers"
+        )
+    rows = numbers.reshape(-1, step)
+    if (rows[:, :3] < 0).any() or (rows[:, :3] % 1 != 0).any():
+        raise ValueError(f"{path}: expected two fragments and their number before each matrix")
+    return [Entry(int(r[0]), int(r[1]), int(r[2]), r[3:].reshape(size, size).copy()) for r in rows]
+
+
+def write_log(path: str | Path, entries: Sequence[Entry]) -> None:
+    """Write ``gt.log`` or ``gt.info`` as `read_log` reads it.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "gt.log"
+        >>> write_log(path, [Entry(0, 2, 60, np.eye(4))])
+        >>> read_log(path)[0].total
+        60
+    """
+    lines = []
+    for first, second, total, matrix in entries:
+        lines.append(f"{first}\t{second}\t{total}")
+        lines += ["\t".join(f"{value:.10g}" for value in row) for row in matrix.tolist()]
+    with replace_when_done(Path(path)) as beside:
+        beside.write_text("".join(f"{line}\n" for line in lines))
+
+
+def find_fragments(folder: str | Path) -> list[FragmentPair]:
+    """Find pairs of fragments with known motions.
+
+    Three layouts: scenes of the 3DMatch benchmark (``cloud_bin_0.ply``, ... with ``gt.log`` and
+    optionally ``gt.info`` beside them, or in a folder called like it and ``-evaluation``); depth
+    frames (``depth/*.png``, ``poses.txt``, ``intrinsics.txt``); or ``src.*``, ``ref.*``,
+    ``gt.npy``. The folder may hold one of them, or folders that do.
+
+    Args:
+        folder: Where they are.
+
+    Returns:
+        Pairs, by scene.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: Nothing of the kind is in it, or a file is damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    pairs: list[FragmentPair] = []
+    for place in [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]:
+        pairs += _find_in(place)
+    if not pairs:
+        raise ValueError(
+            f"{folder}: expected 3DMatch scenes (cloud_bin_*.ply and gt.log), depth frames "
+            "(depth/, poses.txt, intrinsics.txt) or src.*, ref.* and gt.npy; found none"
+        )
+    return pairs
+
+
+def _find_in(folder: Path) -> list[FragmentPair]:
+    beside = folder.with_name(f"{folder.name}-evaluation")
+    for logs in (folder, beside):
+        if (logs / "gt.log").is_file() and (folder / "cloud_bin_0.ply").is_file():
+            return _benchmark(folder, logs)
+    if (folder / "poses.txt").is_file() and (folder / "intrinsics.txt").is_file():
+        return _frames(folder)
+    ends = [
+        next((path for s in CLOUD_SUFFIXES if (path := folder / f"{n}{s}").is_file()), None)
+        for n in ("src", "ref")
+    ]
+    if (folder / "gt.npy").is_file() and ends[0] and ends[1]:
+        truth = np.load(folder / "gt.npy", allow_pickle=False)
+        numbers = truth.dtype.kind in "fiu"
+        if truth.shape != (4, 4) or not numbers or not np.isfinite(truth).all():
+            raise ValueError(
+                f"{folder / 'gt.npy'}: expected finite numbers [4, 4], "
+                f"got {truth.dtype} {list(truth.shape)}"
+            )
+        source, target = _reader(ends[0]), _reader(ends[1])
+        return [
+            FragmentPair(folder.name, folder.name, source, target, truth, None, True, False, False)
+        ]
+    return []
+
+
+def _reader(path: Path) -> Callable[[], Points]:
+    return lambda: read_cloud(path)
+
+
+def _benchmark(folder: Path, logs: Path) -> list[FragmentPair]:
+    information = {}
+    if (logs / "gt.info").is_file():
+        information = {(e.first, e.second): e.matrix for e in read_log(logs / "gt.info", 6)}
+    entries = read_log(logs / "gt.log")
+    count = max((entry.total for entry in entries), default=0)
+    clouds = sum(1 for _ in folder.glob("cloud_bin_*.ply"))
+    if count > clouds:
+        raise ValueError(f"{logs / 'gt.log'} is of {count} fragments, {folder} holds {clouds}")
+    truths = {(entry.first, entry.second): entry.matrix for entry in entries}
+    pairs = []
+    for i in range(count):
+        for j in range(i + 1, count):
+            pairs.append(
+                FragmentPair(
+                    f"{i} {j}",
+                    folder.name,
+                    _reader(folder / f"cloud_bin_{j}.ply"),
+                    _reader(folder / f"cloud_bin_{i}.ply"),
+                    truths.get((i, j)),
+                    information.get((i, j)),
+                    True,
+                    j == i + 1,
+                    False,
+                )
+            )
+    return pairs
+
+
+_FRAMES_APART = 2  # of those that are there
+_MOST_PAIRS = 60
+
+
+def _frames(folder: Path) -> list[FragmentPair]:
+    camera = read_intrinsics(folder / "intrinsics.txt")
+    poses = read_poses(folder)
+
+    def reader(name: str) -> Callable[[], Points]:
+        return lambda: depth_to_points(read_depth(folder / "depth" / f"{name}.png"), camera)
+
+    found = []
+    for (a, pose_a), (b, pose_b) in zip(poses, poses[_FRAMES_APART:], strict=False):
+        truth = inverse(pose_b) @ pose_a
+        found.append(
+            FragmentPair(
+                f"{a} {b}", folder.name, reader(a), reader(b), truth, None, False, False, True
+            )
+        )
+    return found[:: -(-len(found) // _MOST_PAIRS)]

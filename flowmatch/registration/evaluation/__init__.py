@@ -1,0 +1,1 @@
+"""Evaluation of point-cloud descriptors and registrations."""

@@ -1,0 +1,235 @@
+"""Measure descriptors and registrations on fragments with known motions."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree  # type: ignore[import-untyped]
+from scipy.spatial.transform import Rotation  # type: ignore[import-untyped]
+
+from flowmatch.registration.data.datasets import FragmentPair
+from flowmatch.registration.describe import Network, describe_points
+from flowmatch.registration.evaluation.metrics import (
+    fpr95,
+    inlier_ratio,
+    pair_information,
+    registration_error,
+)
+from flowmatch.registration.icp import inverse, move
+from flowmatch.registration.keypoints import Points, as_points, voxel_down
+from flowmatch.registration.register import (
+    RegisterOptions,
+    Scan,
+    choose_voxel,
+    match,
+    prepare,
+    register_scans,
+)
+
+TAU1, TAU2 = 0.1, 0.05  # metres; share
+LEAST_OVERLAP = 0.3  # pairs below are not asked for
+_SHARED = 0.03  # metres within which a point counts as shared
+_RIGHT = 0.04  # square metres, of `registration_error`
+_KEYPOINT_PAIRS = 200
+
+
+class FragmentScores(NamedTuple):
+    """What one method reached, original or rotated; NaN where nothing was to measure."""
+
+    method: str
+    rotated: bool
+    pairs: int
+    """That overlap by 30 % or more."""
+    fpr95: float
+    """Share of wrong keypoint pairs accepted where 95 % of the right ones are."""
+    inlier_ratio: float
+    """Share of mutually nearest descriptors that are within 10 cm; a mean over pairs."""
+    feature_match_recall: float
+    """Share of pairs with an inlier ratio above 5 %; a mean over scenes."""
+    recall: float
+    """Share of overlapping pairs, neighbours left out, registered within 20 cm and trusted."""
+    precision: float
+    """Share of trusted registrations that are right."""
+    seconds: float
+    """Per pair."""
+
+
+@dataclass
+class _Tally:
+    distances: list[NDArray[np.float64]] = field(default_factory=list)
+    right: list[NDArray[np.bool_]] = field(default_factory=list)
+    ratios: list[tuple[str, float]] = field(default_factory=list)
+    asked: list[tuple[str, bool]] = field(default_factory=list)
+    """Of each overlapping pair, its scene and whether it was registered."""
+    given: list[tuple[str, bool]] = field(default_factory=list)
+    """Of each trusted registration, its scene and whether it is right."""
+    seconds: list[float] = field(default_factory=list)
+
+
+class _Case(NamedTuple):
+    pair: FragmentPair
+    source: Points
+    target: Points
+    truth: NDArray[np.float64] | None
+    information: NDArray[np.float64] | None
+    overlaps: bool
+    views: tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]
+
+
+def evaluate(
+    pairs: Sequence[FragmentPair],
+    methods: Mapping[str, Network],
+    options: RegisterOptions | None = None,
+    *,
+    rotated: Sequence[bool] = (False, True),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[FragmentScores]:
+    """Measure methods side by side, on fragments as they are and turned at random.
+
+    Args:
+        pairs: From `find_fragments`.
+        methods: Name to network, or to ``"fpfh"``.
+        options: How to register.
+        rotated: Which of both to measure.
+        progress: Called with how many cases are done, and of how many.
+
+    Returns:
+        A row for each method and each of `rotated`.
+
+    Raises:
+        ValueError: No pairs or methods, or a file is damaged.
+
+    Reference:
+        Zeng et al., 3DMatch, CVPR 2017, section 5; Deng et al., PPFNet, CVPR 2018 (feature-match
+        recall).
+    """
+    if not pairs or not methods:
+        raise ValueError(f"pairs and methods are needed, got {len(pairs)} and {len(methods)}")
+    options = options or RegisterOptions()
+    tallies = {(name, turned): _Tally() for name in methods for turned in rotated}
+    total, done = len(pairs) * len(tallies), 0
+    for number, pair in enumerate(pairs):
+        case = _open(pair)
+        for turned in rotated:
+            now = _turn(case, number) if turned else case
+            for name, network in methods.items():
+                _measure(network, now, options, tallies[name, turned])
+                done += 1
+                progress(done, total)
+    return [_scores(name, turned, tally) for (name, turned), tally in tallies.items()]
+
+
+def _open(pair: FragmentPair) -> _Case:
+    source, target = (as_points(read()) for read in (pair.source, pair.target))
+    origin = np.zeros(3) if pair.viewpoints else None
+    truth, information = pair.truth, pair.information
+    overlaps = truth is not None
+    if truth is not None and information is None:
+        moved = move(truth, voxel_down(source, 0.05))
+        dense = cKDTree(voxel_down(target, 0.01))
+        near = np.isfinite(dense.query(moved, distance_upper_bound=_SHARED)[0])
+        overlaps = pair.listed or near.mean() >= LEAST_OVERLAP
+        if near.any():
+            information = pair_information(move(inverse(truth), moved[near]))
+    return _Case(pair, source, target, truth, information, overlaps, (origin, origin))
+
+
+def _turn(case: _Case, seed: int) -> _Case:
+    """Turn both fragments about the origin, each another way."""
+    turns = []
+    for rotation in Rotation.random(2, random_state=seed).as_matrix():
+        turn = np.eye(4)
+        turn[:3, :3] = rotation
+        turns.append(turn)
+    truth = None if case.truth is None else turns[1] @ case.truth @ inverse(turns[0])
+    information = case.information
+    if information is not None:
+        both = np.kron(np.eye(2), turns[0][:3, :3])
+        information = both @ information @ both.T
+    return case._replace(
+        source=move(turns[0], case.source),
+        target=move(turns[1], case.target),
+        truth=truth,
+        information=information,
+    )
+
+
+def _measure(network: Network, case: _Case, options: RegisterOptions, tally: _Tally) -> None:
+    began = time.monotonic()
+    voxel = options.voxel or choose_voxel(case.source, case.target)
+    source, target = (
+        prepare(network, points, voxel, options, viewpoint=view)
+        for points, view in zip((case.source, case.target), case.views, strict=True)
+    )
+    found = register_scans(source, target, voxel, options)
+    tally.seconds.append(time.monotonic() - began)
+    scene = case.pair.scene
+    right = False
+    if case.truth is not None and case.information is not None:
+        right = registration_error(found.motion, case.truth, case.information) <= _RIGHT
+    if case.truth is not None and case.overlaps:
+        tally.ratios.append((scene, inlier_ratio(match(source, target), case.truth, TAU1)))
+        _add_keypoint_pairs(network, case, source, target, voxel, options, tally)
+    if case.pair.neighbours:
+        return
+    if case.overlaps:
+        tally.asked.append((scene, right and found.trusted))
+    if found.trusted:
+        tally.given.append((scene, right))
+
+
+def _add_keypoint_pairs(
+    network: Network,
+    case: _Case,
+    source: Scan,
+    target: Scan,
+    voxel: float,
+    options: RegisterOptions,
+    tally: _Tally,
+) -> None:
+    """Compare descriptors of points that are the same, and as many of points that are not."""
+    assert case.truth is not None
+    moved = move(case.truth, source.points)
+    distance, index = cKDTree(target.points).query(moved, distance_upper_bound=voxel / 2)
+    shared = np.flatnonzero(np.isfinite(distance))
+    shared = np.random.default_rng(options.seed).permutation(shared)[:_KEYPOINT_PAIRS]
+    if len(shared) < 2:
+        return
+    first, second = (
+        describe_points(network, scan.points, scan.normals, chosen, voxel=voxel, dense=dense)
+        for scan, chosen, dense in (
+            (source, shared, case.source),
+            (target, index[shared], case.target),
+        )
+    )
+    # Shifted by half, so that none is paired with itself.
+    for other in (second, second.roll(len(shared) // 2, 0)):
+        tally.distances.append((first - other).norm(dim=1).double().numpy())
+    tally.right += [np.ones(len(shared), bool), np.zeros(len(shared), bool)]
+
+
+def _scores(method: str, rotated: bool, tally: _Tally) -> FragmentScores:
+    known = bool(tally.distances)
+    return FragmentScores(
+        method=method,
+        rotated=rotated,
+        pairs=len(tally.ratios),
+        fpr95=fpr95(np.concatenate(tally.distances), np.concatenate(tally.right))
+        if known
+        else float("nan"),
+        inlier_ratio=float(np.mean([r for _, r in tally.ratios])) if tally.ratios else float("nan"),
+        feature_match_recall=_mean_of_scenes([(s, r > TAU2) for s, r in tally.ratios]),
+        recall=_mean_of_scenes(tally.asked),
+        precision=_mean_of_scenes(tally.given),
+        seconds=float(np.mean(tally.seconds)),
+    )
+
+
+def _mean_of_scenes(entries: Sequence[tuple[str, bool]]) -> float:
+    scenes: dict[str, list[bool]] = {}
+    for scene, value in entries:
+        scenes.setdefault(scene, []).append(value)
+    return float(np.mean([np.mean(v) for v in scenes.values()])) if scenes else float("nan")

@@ -1,0 +1,120 @@
+"""Scores of descriptors and of registrations, as 3DMatch and its successors measure them."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation  # type: ignore[import-untyped]
+
+from flowmatch.registration.icp import inverse, move
+from flowmatch.registration.keypoints import as_points
+
+
+def fpr95(distances: ArrayLike, matches: ArrayLike) -> float:
+    """Return the share of wrong pairs accepted where 95 % of the right ones are.
+
+    Args:
+        distances: Between the descriptors of pairs, ``[K]``.
+        matches: bool ``[K]``: which pairs are right.
+
+    Returns:
+        0 to 1, lower is better; NaN without right or without wrong pairs.
+
+    Raises:
+        ValueError: Shapes do not fit.
+
+    Example:
+        >>> fpr95([0.1, 0.2, 0.3, 0.15], [True, True, False, False])
+        0.5
+
+    Reference:
+        Zeng et al., 3DMatch, CVPR 2017, section 5.1.
+    """
+    d, right = np.asarray(distances, np.float64), np.asarray(matches, bool)
+    if d.ndim != 1 or d.shape != right.shape:
+        raise ValueError(
+            f"distances and matches must be [K], got {list(d.shape)} and {list(right.shape)}"
+        )
+    if not right.any() or right.all():
+        return float("nan")
+    accepted = np.sort(d[right])
+    limit = accepted[max(0, int(np.ceil(0.95 * len(accepted))) - 1)]
+    return float((d[~right] <= limit).mean())
+
+
+def inlier_ratio(correspondences: ArrayLike, truth: ArrayLike, tau1: float = 0.1) -> float:
+    """Return the share of correspondences that the true motion brings within `tau1`.
+
+    Args:
+        correspondences: ``[M, 2, 3]``, source and target, metres.
+        truth: ``[4, 4]``, source to target.
+        tau1: Metres.
+
+    Returns:
+        0 to 1; 0 without correspondences.
+
+    Example:
+        >>> inlier_ratio([[[0, 0, 0], [0, 0, 0.05]], [[0, 0, 0], [1, 0, 0]]], np.eye(4))
+        0.5
+    """
+    pairs = np.asarray(correspondences, np.float64)
+    if pairs.ndim != 3 or pairs.shape[1:] != (2, 3):
+        raise ValueError(f"correspondences must be [M, 2, 3], got {list(pairs.shape)}")
+    if len(pairs) == 0:
+        return 0.0
+    return float((np.linalg.norm(move(truth, pairs[:, 0]) - pairs[:, 1], axis=1) < tau1).mean())
+
+
+def registration_error(motion: ArrayLike, truth: ArrayLike, information: ArrayLike) -> float:
+    """Return the mean square error of a motion as the 3DMatch benchmark estimates it.
+
+    ``p = e^T L e / L[0, 0]`` with ``e`` the translation and the negative vector part of the
+    quaternion of the motion that is left over, and ``L`` the information from the overlap.
+
+    Args:
+        motion: ``[4, 4]``, as the ``.log`` files have it: second fragment to first.
+        truth: The same.
+        information: ``[6, 6]``, from ``gt.info``, or `pair_information`.
+
+    Returns:
+        Square metres; a registration counts as right up to 0.04, which is 20 cm.
+
+    Raises:
+        ValueError: Wrong shapes.
+
+    Example:
+        >>> moved = np.eye(4)
+        >>> moved[0, 3] = 0.1
+        >>> round(registration_error(moved, np.eye(4), np.eye(6)), 6)
+        0.01
+
+    Reference:
+        Choi, Zhou and Koltun, Robust Reconstruction of Indoor Scenes, CVPR 2015, supplement.
+    """
+    found, true, weights = (np.asarray(a, np.float64) for a in (motion, truth, information))
+    if found.shape != (4, 4) or true.shape != (4, 4) or weights.shape != (6, 6):
+        raise ValueError(
+            "motion and truth must be [4, 4] and information [6, 6], "
+            f"got {list(found.shape)}, {list(true.shape)} and {list(weights.shape)}"
+        )
+    left = inverse(true) @ found
+    x, y, z, w = Rotation.from_matrix(left[:3, :3]).as_quat()
+    sign = -1.0 if w < 0 else 1.0
+    error = np.array([*left[:3, 3], -sign * x, -sign * y, -sign * z])
+    return float(error @ weights @ error / weights[0, 0])
+
+
+def pair_information(points: ArrayLike) -> NDArray[np.float64]:
+    """Return the information ``[6, 6]`` of the points that two fragments share.
+
+    Args:
+        points: ``[K, 3]``, metres, in the frame that the motion leads from.
+
+    Reference:
+        As `registration_error`: the sum of ``G^T G`` with ``G = [I, 2 skew(p)]``.
+    """
+    shared = as_points(points)
+    zero = np.zeros(len(shared))
+    x, y, z = shared.T
+    skew = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3)
+    rows = np.concatenate([np.tile(np.eye(3), (len(shared), 1, 1)), 2 * skew], axis=2)
+    summed: NDArray[np.float64] = np.einsum("kij,kil->jl", rows, rows)
+    return summed

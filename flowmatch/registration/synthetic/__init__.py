@@ -1,0 +1,1 @@
+"""Synthetic scans: rooms of solids under a virtual depth camera."""

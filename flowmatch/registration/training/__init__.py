@@ -1,0 +1,1 @@
+"""Training of point-cloud descriptors: recipes, samples, losses, the entry point."""

@@ -1,0 +1,142 @@
+"""The one function that follows a recipe for a descriptor of fragments."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flowmatch import training
+from flowmatch.registration.networks import MODELS, FieldDescriptor
+from flowmatch.registration.synthetic.pairs import PosedScans, SyntheticScans
+from flowmatch.registration.training.losses import (
+    contrastive_loss,
+    hardest_triplet_loss,
+    softmax_loss,
+)
+from flowmatch.registration.training.recipes import FragmentRecipe
+from flowmatch.registration.training.samples import FieldPair, FieldPairs, collate
+from flowmatch.training import Run, RunOptions, learnt_from
+from flowmatch.training.weights import begin_with
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+def train_fragments(
+    recipe: FragmentRecipe,
+    checkpoint: Path,
+    *,
+    rgbd: str | Path | None = None,
+    start: dict[str, Tensor] | None = None,
+    **options: "Unpack[RunOptions]",
+) -> FieldDescriptor:
+    """Train a descriptor on rooms under a virtual depth camera, and on posed frames.
+
+    Args:
+        recipe: What to train, how, on what.
+        checkpoint: File the state is kept in.
+        rgbd: Folder of real frames, as `PosedScans` takes it.
+        start: Weights to begin with.
+        **options: Of the run, as in `flowmatch.training.train`. Reports have ``"first"``, the share
+            of points whose nearest descriptor of the batch is the right one.
+
+    Returns:
+        The trained network, in eval mode.
+
+    Raises:
+        TrainingDiverged: The loss is no longer a number.
+        ValueError: `checkpoint` belongs to another run, or `start` to another network.
+        FileNotFoundError: `rgbd` is no folder of posed frames.
+    """
+    torch.manual_seed(recipe.seed)
+    network = MODELS[recipe.model](**recipe.arguments)
+    samples = find_samples(recipe, network, rgbd)
+    begin_with(network, start, recipe.model)
+    frames: list[Path] = [] if rgbd is None else sorted(Path(rgbd).glob("depth/*.png"))
+    trained = training.train(
+        network,
+        samples,
+        collate,
+        partial(descriptor_loss, recipe=recipe),
+        recipe.schedule,
+        checkpoint=checkpoint,
+        run=Run(recipe, {"real": rgbd is not None, "learnt_from": learnt_from(frames)}),
+        every=50,
+        **options,
+    )
+    return cast(FieldDescriptor, trained)
+
+
+class _Mixed:
+    """Items of synthetic and of real scans, each drawn by its share."""
+
+    def __init__(self, synthetic: FieldPairs, real: FieldPairs, share: float, seed: int) -> None:
+        self.parts, self.share, self.seed = (synthetic, real), share, seed
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    def __getitem__(self, index: int) -> FieldPair:
+        # Items of one pair of scans stay together, or it would be made again for each.
+        group = index // self.parts[0].reuse
+        real = np.random.default_rng([self.seed, group, 6]).random() < self.share
+        return self.parts[int(real)][index]
+
+
+def find_samples(
+    recipe: FragmentRecipe, network: FieldDescriptor, rgbd: str | Path | None = None
+) -> training.Samples:
+    """Return what a recipe learns from; folders are checked before the first step.
+
+    Raises:
+        FileNotFoundError: `rgbd` is no folder of posed frames.
+        ValueError: It has fewer than two frames.
+    """
+    make = partial(
+        FieldPairs,
+        count=recipe.points,
+        frames=network.frames,
+        truncation=network.truncation,
+        frame_radius=network.frame_radius,
+        voxel=recipe.voxel,
+        detail=network.detail,
+        reach=recipe.reach,
+        reuse=recipe.reuse,
+        seed=recipe.seed,
+    )
+    synthetic = make([SyntheticScans(recipe.seed)])
+    if rgbd is None:
+        return synthetic
+    return _Mixed(synthetic, make([PosedScans(rgbd, seed=recipe.seed)]), recipe.rgbd, recipe.seed)
+
+
+def descriptor_loss(
+    model: nn.Module, batch: Sequence[Tensor], *, recipe: FragmentRecipe
+) -> tuple[Tensor, dict[str, float]]:
+    """Describe a batch; return its loss, and how often the right point is the nearest.
+
+    Args:
+        model: A descriptor.
+        batch: Fields ``[2, N, 1, 30, 30, 30]`` and positions ``[N, 3]``, as `collate` makes them.
+        recipe: Its loss and margin.
+    """
+    fields, positions = batch
+    first, second = model(fields.flatten(0, 1)).float().chunk(2)
+    if recipe.loss == "softmax":
+        loss = softmax_loss(first, second, positions)
+    elif recipe.loss == "triplet":
+        loss = hardest_triplet_loss(first, second, positions, margin=recipe.margin)
+    else:
+        half = len(first) // 2
+        # Every point with itself, and with one that is far along the batch.
+        same = torch.arange(2 * len(first), device=first.device) < len(first)
+        others = torch.cat([second, second.roll(half, 0)])
+        loss = contrastive_loss(torch.cat([first, first]), others, same, recipe.margin)
+    with torch.no_grad():
+        nearest = torch.cdist(first, second).argmin(1)
+        right = (positions[nearest] - positions).norm(dim=1) < 0.05
+    return loss, {"first": right.float().mean().item()}

@@ -1,0 +1,151 @@
+"""Real pairs varied: the flow must follow what the pictures do."""
+
+import numpy as np
+import pytest
+import torch
+
+from flowmatch.flow.data.augment import Augmentation, AugmentedPairs, Mixture, ReusedPairs
+from flowmatch.flow.data.datasets import find_pairs
+from flowmatch.flow.synthetic.scene import FlowSample
+from flowmatch.io import write_flow, write_image
+from flowmatch.ops import warp
+
+QUIET = {"light": 0.0, "erase": 0.0}
+
+
+@pytest.fixture
+def pair(photo):
+    """A smooth picture, moved by (4, -2.5), and its flow."""
+    image = torch.from_numpy(photo[:160, :200].copy()).permute(2, 0, 1)[None] / 255
+    image = torch.nn.functional.avg_pool2d(image, 9, 1, 4)
+    flow = torch.tensor([4.0, -2.5]).view(1, 2, 1, 1).expand(1, 2, 160, 200)
+    return image[0], warp(image, -flow)[0], flow[0].clone()
+
+
+def difference(first, second, flow):
+    inside = (slice(None), slice(12, -12), slice(12, -12))
+    return (warp(second[None], flow[None])[0] - first)[inside].abs().mean()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_flow_follows_scale_stretch_crop_and_mirror(pair, seed):
+    vary = Augmentation((120, 150), scale=(-0.3, 0.8), stretch=0.3, mirror=(0.5, 0.5), **QUIET)
+    first, second, flow = vary(np.random.default_rng(seed), *pair)
+    assert first.shape == second.shape == (3, 120, 150)
+    assert flow.shape == (2, 120, 150)
+    assert difference(first, second, flow) < 0.25 * difference(first, second, 0 * flow)
+
+
+def test_sparse_flow_keeps_its_values_and_what_is_not_known(pair):
+    first, second, flow = pair
+    flow[:, torch.rand(160, 200, generator=torch.Generator().manual_seed(0)) < 0.7] = torch.nan
+    vary = Augmentation((160, 200), scale=(1.0, 1.0), stretch=0.0, mirror=(0, 0), **QUIET)
+    rng = next(r for r in map(np.random.default_rng, range(9)) if r.random() < 0.8)
+    rng = np.random.default_rng(0)
+    assert rng.random() < 0.8  # it will zoom
+    _, _, zoomed = vary(np.random.default_rng(0), first, second, flow)
+    known = zoomed.isfinite().all(0)
+    assert known.float().mean() == pytest.approx(0.3, abs=0.03)
+    torch.testing.assert_close(
+        zoomed[:, known], torch.tensor([[8.0], [-5.0]]).expand(-1, int(known.sum()))
+    )
+
+
+def test_light_changes_colours_and_not_motion(pair):
+    vary = Augmentation((160, 200), scale=(0, 0), stretch=0, mirror=(0, 0), erase=0)
+    first, _, flow = vary(np.random.default_rng(1), *pair)
+    assert torch.equal(flow, pair[2])
+    assert 0.005 < (first - pair[0]).abs().mean() < 0.4
+    assert 0 <= first.min() <= first.max() <= 1
+
+
+def test_erased_boxes_have_the_mean_colour(pair):
+    vary = Augmentation((160, 200), scale=(0, 0), stretch=0, mirror=(0, 0), light=0, erase=1)
+    first, second, _ = vary(np.random.default_rng(2), *pair)
+    assert torch.equal(first, pair[0])
+    changed = (second != pair[1]).any(0)
+    assert 0.01 < changed.float().mean() < 0.7
+    colour = pair[1].mean((1, 2))
+    torch.testing.assert_close(second[:, changed], colour[:, None].expand(-1, int(changed.sum())))
+
+
+def test_small_pictures_are_enlarged_to_the_crop(pair):
+    first, _, flow = Augmentation((320, 256), **QUIET)(np.random.default_rng(0), *pair)
+    assert first.shape == (3, 320, 256)
+    assert flow[0].abs().min() >= 4 * 2**-0.01
+
+
+@pytest.fixture
+def dataset(tmp_path, photo):
+    for name, left in (("a", 0), ("b", 40)):
+        (tmp_path / name).mkdir()
+        write_image(tmp_path / name / "frame1.png", photo[:100, left : left + 120])
+        write_image(tmp_path / name / "frame2.png", photo[:100, left : left + 120])
+        write_flow(tmp_path / name / "flow.flo", np.zeros((100, 120, 2)))
+    return find_pairs(tmp_path)
+
+
+def test_pairs_repeat_by_seed_and_differ_by_index(dataset):
+    samples = AugmentedPairs(dataset, Augmentation((64, 64)), seed=4)
+    one, again, other = samples[0], samples[0], samples[1]
+    assert np.array_equal(one.first, again.first)
+    assert not np.array_equal(one.first, other.first)
+    assert one.first.dtype == np.uint8
+    assert one.flow.shape == (64, 64, 2)
+    assert (one.flow == 0).all()
+
+
+def test_mixture_draws_by_weight(dataset):
+    class Constant:
+        def __init__(self, value):
+            self.value = value
+
+        def __len__(self):
+            return 1000
+
+        def __getitem__(self, index):
+            return self.value
+
+    mixture = Mixture([(Constant("rare"), 1.0), (Constant("often"), 3.0)])
+    drawn = [mixture[i] for i in range(1000)]
+    assert drawn == [mixture[i] for i in range(1000)]
+    assert drawn.count("often") == pytest.approx(750, abs=45)
+
+
+class Counted:
+    """Ten pictures, each moved by its number; says how often it made one."""
+
+    def __init__(self, photo):
+        self.photo, self.made = photo[:96, :96], []
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        self.made.append(index)
+        flow = np.full((96, 96, 2), float(index), np.float32)
+        return FlowSample(self.photo, self.photo, flow, np.zeros((96, 96), bool))
+
+
+def test_pairs_are_made_once_used_first_as_they_are_then_varied(photo):
+    pairs = Counted(photo)
+    vary = Augmentation((96, 96), scale=(0.5, 0.5), stretch=0.0, mirror=(0, 0), **QUIET)
+    reused = ReusedPairs(pairs, vary, uses=3, block=4, seed=1)
+    assert len(reused) == 30
+    samples = [reused[i] for i in range(24)]
+    assert pairs.made == [0, 1, 2, 3, 4, 5, 6, 7]
+    order = [0, 1, 2, 3] * 3 + [4, 5, 6, 7] * 3
+    zooms = [float(sample.flow.max()) / max(n, 1) for sample, n in zip(samples, order, strict=True)]
+    assert zooms[1:4] + zooms[12:16] == [1] * 7
+    assert {round(z, 2) for z in zooms[4:12] if z} <= {1.0, 1.42}  # 136 of 96 pixels
+    assert any(z > 1.4 for z in zooms)
+    assert np.array_equal(samples[0].first, photo[:96, :96])
+    # A process that is asked for the middle gives the same.
+    again = ReusedPairs(Counted(photo), vary, uses=3, block=4, seed=1)
+    for index in (17, 5):
+        assert np.array_equal(again[index].first, samples[index].first)
+
+
+def test_uses_and_blocks_are_positive(photo):
+    with pytest.raises(ValueError, match="must be positive, got 0 and 64"):
+        ReusedPairs(Counted(photo), Augmentation((8, 8)), uses=0)

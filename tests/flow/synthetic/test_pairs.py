@@ -1,0 +1,175 @@
+"""Random pairs: repeatable, true, and drawn from what was given."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from flowmatch.flow.synthetic import pairs as synthetic
+from flowmatch.flow.synthetic import textures
+from flowmatch.flow.synthetic.pairs import SyntheticFlow, random_scene
+from flowmatch.flow.synthetic.plan import draw_flip, flip, paint
+from flowmatch.flow.synthetic.scene import FlowSample
+from flowmatch.flow.synthetic.sources import Sources
+
+
+@pytest.fixture(scope="module")
+def sources(photo):
+    cutout = np.zeros((60, 80, 4), np.uint8)
+    cutout[10:50, 10:70] = (200, 30, 30, 255)
+    return Sources([photo], [cutout], procedural=0.0)
+
+
+def test_repeats_by_seed(sources):
+    one, same = (SyntheticFlow(sources, (64, 96), seed=3)[5] for _ in range(2))
+    for a, b in zip(one[:4], same[:4], strict=True):
+        assert np.array_equal(a, b)
+    other = SyntheticFlow(sources, (64, 96), seed=4)[5]
+    assert not np.array_equal(one.first, other.first)
+
+
+def test_items_stay_what_they_are():
+    """Of procedure alone: what is drawn, and in which order, is part of what weights come from."""
+    pairs = SyntheticFlow(size=(64, 96), seed=7)
+    found = [
+        [sample.first.mean(), sample.second.mean(), np.abs(sample.flow).mean(),
+         100 * sample.occluded.mean()]
+        for sample in (pairs[i] for i in (0, 1, 3, 5))
+    ]  # fmt: skip
+    expected = [
+        [128.0249, 129.9839, 11.8602, 36.3118],
+        [110.2723, 112.0142, 0.6928, 0.9766],
+        [93.1568, 129.3460, 10.6968, 29.8014],
+        [83.0862, 83.9608, 3.9058, 6.3639],
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=0.05)
+
+
+def test_an_item_is_its_plan_painted(sources):
+    pairs = SyntheticFlow(sources, (64, 96), seed=3)
+    plan = pickle.loads(pickle.dumps(pairs.plan(5)))
+    for a, b in zip(pairs[5][:4], paint(plan)[:4], strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_shapes_and_types():
+    sample = SyntheticFlow(size=(48, 80))[0]
+    assert [(part.shape, str(part.dtype)) for part in sample[:4]] == [
+        ((48, 80, 3), "uint8"),
+        ((48, 80, 3), "uint8"),
+        ((48, 80, 2), "float32"),
+        ((48, 80), "bool"),
+    ]
+
+
+def test_flow_explains_the_second_frame(sources, fetch_back):
+    """Over pairs, warping leaves a small part of the difference that was there."""
+    rng, before, after = np.random.default_rng(0), 0.0, 0.0
+    for _ in range(6):
+        scene = random_scene(rng, sources, (96, 128))
+        first, second = scene.view(0), scene.view(1)
+        flow, hidden = scene.flow(first, 0, 1, seen=second)
+        back = fetch_back(second.image, flow)
+        before += np.abs(second.image - first.image)[~hidden].mean()
+        after += np.abs(back - first.image)[~hidden].mean()
+    assert after < 0.35 * before
+
+
+def test_motion_factors_scale_the_motion(sources):
+    def mean_length(factor):
+        pairs = SyntheticFlow(sources, (64, 64), motion=((factor, 1.0),))
+        return np.mean([np.hypot(*np.moveaxis(pairs[i].flow, -1, 0)).mean() for i in range(12)])
+
+    slow, fast = mean_length(0.25), mean_length(2.5)
+    assert 0.3 < slow < 5
+    assert fast > 4 * slow
+
+
+def test_flip_keeps_flow_true():
+    """A point at (x, y) with flow (u, v) is found mirrored, with mirrored flow."""
+    rng = np.random.default_rng(0)
+    flow = rng.normal(size=(4, 6, 2)).astype(np.float32)
+    first = rng.integers(0, 256, (4, 6, 3), np.uint8)
+    seen = set()
+    for _ in range(40):
+        _, _, flipped, *_ = flip(
+            draw_flip(rng), FlowSample(first, first, flow, np.zeros((4, 6), bool))
+        )
+        for name, expected in {
+            "as it was": flow,
+            "left-right": flow[:, ::-1] * [-1, 1],
+            "top-bottom": flow[::-1] * [1, -1],
+            "both": flow[::-1, ::-1] * [-1, -1],
+        }.items():
+            if np.allclose(flipped, expected):
+                seen.add(name)
+    assert seen == {"as it was", "left-right", "top-bottom", "both"}
+
+
+@pytest.mark.parametrize("make", textures.TEXTURES, ids=lambda make: make.__name__)
+def test_textures(make):
+    image = make(np.random.default_rng(0), 64)
+    assert image.shape == (64, 64, 3)
+    assert image.dtype == np.uint8
+    assert image.std() > (0 if make is textures.plain else 1)
+    assert np.array_equal(image, make(np.random.default_rng(0), 64))
+
+
+def test_outlines_have_an_inside_and_an_outside():
+    shares = [(textures.outline(np.random.default_rng(i), 64) > 127).mean() for i in range(30)]
+    assert min(shares) > 0
+    assert max(shares) < 0.9
+    assert min(shares) < 0.1 < max(shares)  # thin ones and thick ones
+
+
+def test_index_is_bounded():
+    with pytest.raises(IndexError, match="below 3, got 3"):
+        SyntheticFlow(length=3)[3]
+
+
+def test_backward_flow_leads_back(sources):
+    """There and back again ends where it began, where neither way is hidden."""
+    pairs = SyntheticFlow(sources, (96, 128), motion=((1.0, 1.0),), backward=True)
+    errors = []
+    for sample in (pairs[i] for i in range(6)):
+        y, x = np.mgrid[0:96, 0:128]
+        x2 = np.rint(x + sample.flow[..., 0]).astype(int).clip(0, 127)
+        y2 = np.rint(y + sample.flow[..., 1]).astype(int).clip(0, 95)
+        seen = ~sample.occluded & ~sample.occluded_backward[y2, x2]
+        error = np.linalg.norm(sample.flow + sample.backward[y2, x2], axis=-1)[seen]
+        errors.append(np.median(error))
+        assert seen.mean() > 0.2
+    assert np.mean(errors) < 0.3
+
+
+def test_no_backward_flow_unless_asked_for(sources):
+    assert SyntheticFlow(sources, (32, 32))[0].backward is None
+
+
+@pytest.mark.parametrize("rooms", [0.0, 1.0])
+def test_share_of_rooms(sources, rooms, monkeypatch):
+    seen = []
+    for name in ("random_scene", "random_room"):
+        draw = getattr(synthetic, name)
+        monkeypatch.setattr(
+            synthetic, name, lambda *a, draw=draw, name=name: (seen.append(name), draw(*a))[1]
+        )
+    pairs = SyntheticFlow(sources, (48, 48), rooms=rooms)
+    for index in range(8):
+        pairs[index]
+    assert set(seen) == {"random_room" if rooms else "random_scene"}
+
+
+def test_motion_factor_zero_stands_still(sources):
+    """Nothing is translated; the camera's turns and zooms are off as well."""
+    pairs = SyntheticFlow(sources, (48, 64), motion=((0.0, 1.0),))
+    assert max(np.abs(pairs[i].flow).max() for i in range(12)) < 1e-3
+
+
+def test_fences_let_through():
+    shares = []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        alpha = textures._fence(rng, 64)
+        shares.append((alpha > 0).mean())
+    assert 0 < min(shares) < max(shares) < 0.7

@@ -1,0 +1,149 @@
+"""Patches of RGB-D frames: depth and poses give what a homography says of a plane."""
+
+import numpy as np
+import pytest
+
+from flowmatch._opencv import cv2
+from flowmatch.io import write_image
+from flowmatch.matching.data.rgbd import Frame, PosedPatches, reproject
+from flowmatch.matching.evaluation.metrics import project
+from flowmatch.matching.keypoints import detect
+from flowmatch.matching.networks import MODELS
+from flowmatch.matching.synthetic.pairs import SyntheticPatches
+from flowmatch.matching.synthetic.views import project_keypoints
+from flowmatch.matching.training.recipes import RECIPES
+from flowmatch.matching.training.train import samples_of
+
+CAMERA = np.array([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]])
+SIZE = (240, 320)
+AWAY = 2.0  # metres, of a plane across the axis of the first camera
+
+
+def pose(turn=0.0, x=0.0):
+    matrix = np.eye(4)
+    matrix[:3, :3] = cv2.Rodrigues(np.array([0.0, turn, 0.0]))[0]
+    matrix[:3, 3] = x, 0.05, 0
+    return matrix
+
+
+def to_picture(where):
+    """From metres on the plane to pixels."""
+    back = np.linalg.inv(where)
+    return CAMERA @ np.column_stack([back[:3, 0], back[:3, 1], AWAY * back[:3, 2] + back[:3, 3]])
+
+
+def frame(photo, where):
+    texture = np.array([[0.006, 0, -1.35], [0, 0.006, -0.9], [0, 0, 1]])  # its pixels to metres
+    gray = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
+    picture = cv2.warpPerspective(gray, to_picture(where) @ texture, SIZE[::-1])
+    v, u = np.mgrid[: SIZE[0], : SIZE[1]]
+    rays = np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(CAMERA).T
+    depth = (AWAY - where[2, 3]) / (rays @ where[2, :3])
+    return Frame(picture, depth.astype(np.float32), where)
+
+
+POSES = pose(), pose(-0.3, 0.5)
+
+
+@pytest.fixture(scope="module")
+def frames(photo):
+    return [frame(photo, where) for where in POSES]
+
+
+@pytest.fixture
+def folder(tmp_path, frames):
+    for name in ("color", "depth"):
+        (tmp_path / name).mkdir()
+    lines = []
+    for number, one in enumerate(frames):
+        write_image(tmp_path / "color" / f"{number}.png", one.gray)
+        depth = np.round(1000 * one.depth).astype(np.uint16)
+        assert cv2.imwrite(str(tmp_path / "depth" / f"{number}.png"), depth)
+        lines.append(" ".join([str(number), *map(str, one.pose.ravel().tolist())]))
+    (tmp_path / "poses.txt").write_text("\n".join(lines))
+    np.savetxt(tmp_path / "intrinsics.txt", CAMERA)
+    return tmp_path
+
+
+def test_reproject_is_the_homography_of_a_plane(frames):
+    first, second = frames
+    keypoints = detect(first.gray, keypoints=300)
+    there, inside = reproject(keypoints, first, second, CAMERA)
+    between = to_picture(POSES[1]) @ np.linalg.inv(to_picture(POSES[0]))
+    expected = project_keypoints(keypoints, between)
+    x, y = expected.xy.T
+    deep = (x > 1) & (x < SIZE[1] - 2) & (y > 1) & (y < SIZE[0] - 2)
+    assert inside.sum() > 50
+    assert not inside[(x < -1) | (x > SIZE[1])].any()
+    border = (keypoints.xy < 6).any(axis=1) | (keypoints.xy > np.array(SIZE[::-1]) - 7).any(axis=1)
+    assert inside[deep & ~border].all()
+    # The depth is that of the nearest pixel, half a pixel away at most.
+    assert np.abs(there.xy[inside] - expected.xy[inside]).max() < 0.3
+    np.testing.assert_allclose(there.scale[inside], expected.scale[inside], rtol=0.05)
+    turned = np.angle(np.exp(1j * (there.angle - expected.angle)))[inside]
+    assert np.abs(turned).max() < 0.05
+
+
+def test_what_is_hidden_is_not_shown(frames):
+    first, second = frames
+    keypoints = detect(first.gray, keypoints=300)
+    there, inside = reproject(keypoints, first, second, CAMERA)
+    depth = second.depth.copy()
+    depth[:, :160] = 1.0  # something stands in front
+    _, left = reproject(keypoints, first, second._replace(depth=depth), CAMERA)
+    assert np.array_equal(left, inside & (np.rint(there.xy[:, 0]) >= 160))
+    depth[:] = np.nan
+    assert not reproject(keypoints, first, second._replace(depth=depth), CAMERA)[1].any()
+    edge = first.depth.copy()
+    edge[:, 160:] += 0.2
+    _, smooth = reproject(keypoints, first._replace(depth=edge), second, CAMERA)
+    x = keypoints.xy[:, 0]
+    assert (inside & (np.abs(x - 160) < 3)).any()
+    assert np.array_equal(smooth, inside & (x < 155.5))
+
+
+def test_pairs(folder):
+    patches = PosedPatches(folder=folder, points=24, pool=2, reuse=1, seed=1)
+    pairs = patches[0]
+    assert pairs.first.shape == pairs.second.shape == (24, 32, 32)
+    views = patches.views(0)
+    first, second = views.keypoints
+    between = to_picture(POSES[1]) @ np.linalg.inv(to_picture(POSES[0]))
+    off = np.hypot(*(project(first.xy, between) - second.xy).T)
+    assert len(off) >= 24
+    assert np.median(off) < 1.5
+    # Where a point is in the world, centimetres: on the plane.
+    assert (views.place[:, 0] == 0).all()
+    np.testing.assert_allclose(views.place[:, 3], 100 * AWAY, atol=0.2)
+    assert all((a == b).all() for a, b in zip(pairs, patches[0], strict=True))
+
+
+def test_what_training_takes(folder, photo):
+    recipe = RECIPES["2ch"]
+    network = MODELS["2ch"](**recipe.arguments)
+    alone = samples_of(recipe, [], network, folder)
+    assert isinstance(alone, PosedPatches)
+    assert (alone.size, alone.points, alone.magnification) == (64, recipe.points, 12)
+    both = samples_of(recipe, [photo], network, folder)
+    kinds = [type(source).__name__ for source in both.sources]
+    assert kinds == ["SyntheticPatches", "SyntheticPatches", "PosedPatches"]
+    nothing = samples_of(recipe, [], network)
+    assert isinstance(nothing, SyntheticPatches)
+
+
+def test_bad_folders(folder):
+    with pytest.raises(FileNotFoundError, match="poses.txt does not exist"):
+        PosedPatches(folder=folder / "color")
+    write_image(folder / "color" / "0.png", np.zeros((10, 10), np.uint8))
+    with pytest.raises(ValueError, match=r"0.png: expected a picture as large as its depth"):
+        PosedPatches(folder=folder).views(0)
+    text = (folder / "poses.txt").read_text().splitlines()
+    (folder / "poses.txt").write_text(text[0])
+    with pytest.raises(ValueError, match="expected frames with poses, got 1"):
+        PosedPatches(folder=folder)
+    far = pose(0.0, 3.0).ravel().tolist()
+    (folder / "poses.txt").write_text(text[0] + "\n" + " ".join(["1", *map(str, far)]))
+    with pytest.raises(
+        ValueError, match="expected frames that show the same, from cameras that are close"
+    ):
+        PosedPatches(folder=folder).views(0)

@@ -1,0 +1,110 @@
+"""Training pairs: they are of the same points, they repeat, and other points look unlike."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from flowmatch.cli import main
+from flowmatch.io import read_image, write_image
+from flowmatch.matching.evaluation.metrics import project
+from flowmatch.matching.synthetic.pairs import SyntheticPatches, photos_in
+
+
+@pytest.fixture(scope="module")
+def collection(photo):
+    return SyntheticPatches([photo], points=64, pool=2, reuse=2, seed=3)
+
+
+def unlike(first, second):
+    """1 - the correlation of patches."""
+    flat = [x.reshape(len(x), -1).astype(float) for x in (first, second)]
+    flat = [x - x.mean(axis=1, keepdims=True) for x in flat]
+    flat = [x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-9) for x in flat]
+    return 1 - (flat[0] * flat[1]).sum(axis=1)
+
+
+def test_views_show_the_same_points(collection):
+    """Found again within 3 pixels; the others are off by the jitter of a detector."""
+    for number in range(3):
+        views = collection.views(number)
+        first, second = views.keypoints
+        there = project(first.xy, views.homography)
+        off = np.hypot(*(there - second.xy).T)
+        assert len(off) >= 24
+        assert np.median(off) < 2
+        assert (off < 3 + 0.5 * second.scale).mean() > 0.95
+        for image, found in zip(views.images, views.keypoints, strict=True):
+            assert (found.xy >= 0).all()
+            assert (found.xy <= np.array(image.shape[::-1]) - 1).mean() > 0.99
+
+
+def test_pairs_look_alike(collection):
+    for index in range(4):
+        pairs = collection[index]
+        assert pairs.first.shape == pairs.second.shape == (64, 32, 32)
+        assert pairs.first.dtype == np.uint8
+        same = unlike(pairs.first, pairs.second)
+        others = unlike(pairs.first, np.roll(pairs.second, 7, axis=0))
+        assert np.median(same) < 0.6 * np.median(others)
+
+
+def test_repeats(photo, collection):
+    again = SyntheticPatches([photo], points=64, pool=2, reuse=2, seed=3)
+    for copy in (again, pickle.loads(pickle.dumps(collection))):
+        assert all((a == b).all() for a, b in zip(copy[5], collection[5], strict=True))
+    other = SyntheticPatches([photo], points=64, pool=2, reuse=2, seed=4)
+    assert not (other[5].first == collection[5].first).all()
+    assert not (collection[4].first == collection[5].first).all()
+
+
+def test_places_are_of_the_photograph(photo, collection):
+    """One point, drawn with two views, has one place."""
+    place = np.concatenate([collection[index].place for index in range(6)])
+    assert (place[:, 0] == 0).all()
+    assert (place[:, 1:3] > -5).all()
+    assert (place[:, 1:3] < np.array(photo.shape[1::-1]) + 5).all()
+    numbers = [collection.views(n).place for n in (0, 1)]
+    apart = np.linalg.norm(numbers[0][:, None, 1:3] - numbers[1][None, :, 1:3], axis=2).min(axis=1)
+    assert (apart < 2).mean() > 0.2  # the detector finds many of them in both first views
+
+
+def test_bounds(collection):
+    assert len(collection) == 2**40
+    with pytest.raises(IndexError, match="got -1"):
+        collection[-1]
+    with pytest.raises(ValueError, match="must be positive, got .32, 0, 128, 8"):
+        SyntheticPatches(points=0)
+    flat = np.full((200, 200), 128, np.uint8)
+    with pytest.raises(ValueError, match="expected photographs with texture"):
+        SyntheticPatches([flat])[0]
+
+
+def test_a_broken_photograph_is_skipped_and_named(tmp_path, photo):
+    write_image(tmp_path / "good.png", photo)
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    pairs = SyntheticPatches(photos_in(tmp_path), pool=8)
+    with pytest.warns(UserWarning, match=r"skipped: .*bad.jpg is damaged"):
+        places = {int(pairs.views(number).place[0, 0]) for number in range(8)}
+    assert places == {1}
+
+
+def test_without_photos_textures_are_procedural():
+    assert len(np.unique(SyntheticPatches(points=8, pool=1)[0].first)) > 20
+
+
+def test_photos_in(tmp_path):
+    assert photos_in(None) == ()
+    with pytest.raises(FileNotFoundError, match="holds no picture"):
+        photos_in(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        photos_in(tmp_path / "none")
+
+
+def test_sheet(tmp_path, photo, capsys):
+    write_image(tmp_path / "a.png", photo)
+    sheet = tmp_path / "sheet.png"
+    words = ["--sheet", str(sheet), "--count", "2", "--points", "5", "--size", "16"]
+    assert main(["synth", "matching", "--photos", str(tmp_path), *words]) == 0
+    assert read_image(sheet).shape == (2 * 2 * 16, 5 * 16, 3)
+    assert "2 pairs of views" in capsys.readouterr().err

@@ -1,0 +1,86 @@
+"""Patch weights by name and by file, and what matching takes where none is named."""
+
+import numpy as np
+import pytest
+import torch
+
+from flowmatch.cli import main
+from flowmatch.io import write_image
+from flowmatch.matching import describe, detect, load, match_images, save_weights, shipped
+from flowmatch.matching.describe import descriptors, find_descriptor
+from flowmatch.matching.keypoints import magnification_of
+from flowmatch.matching.networks import DESCRIPTORS, HardNet, Siam
+from flowmatch.matching.training.recipes import RECIPES
+from flowmatch.training.weights import WEIGHTS
+
+
+def test_shipped_weights_load_and_say_how_they_were_made():
+    index = shipped()
+    assert [e["model"] in DESCRIPTORS for e in index.values() if e.get("default")] == [True]
+    assert {"siam", "2ch"} <= index.keys()
+    for name, entry in index.items():
+        assert {"file", "summary", "command", "data", "seed", "steps", "commit"} <= entry.keys()
+        # Each recipe begins with the weights of the one before.
+        recipes = [RECIPES[recipe] for recipe in entry["recipe"]]
+        assert [recipe.schedule.steps for recipe in recipes] == entry["steps"]
+        assert {recipe.model for recipe in recipes} == {entry["model"]}
+        for recipe, command in zip(entry["recipe"], entry["command"], strict=True):
+            assert f"--recipe {recipe} " in command
+        assert (WEIGHTS / entry["file"]).stat().st_size < 6 * 2**20
+        network = load(name)
+        assert not network.training
+        assert all(p.dtype == torch.float32 for p in network.parameters())
+
+
+def test_round_trip(tmp_path):
+    arguments = {"width": 0.25, "magnification": 9.0}
+    network = HardNet(**arguments)
+    save_weights(tmp_path / "w.safetensors", network, "hardnet", arguments)
+    found = find_descriptor(str(tmp_path / "w.safetensors"))
+    assert isinstance(found, HardNet)
+    assert magnification_of(found) == 9
+    for key, value in found.state_dict().items():
+        assert torch.equal(value, network.state_dict()[key].half().to(value.dtype))
+
+
+def test_refusals(tmp_path):
+    with pytest.raises(ValueError, match="no weights named 'surf'.*there are: .*siam"):
+        load("surf")
+    with pytest.raises(ValueError, match="name must be one of siam-desc"):
+        save_weights(tmp_path / "w.safetensors", Siam(), "twins")
+    save_weights(tmp_path / "siam.safetensors", Siam(), "siam")
+    for word in ("siam", str(tmp_path / "siam.safetensors")):
+        with pytest.raises(ValueError, match="compares patches, it does not describe them"):
+            find_descriptor(word)
+    with pytest.raises(FileNotFoundError):
+        find_descriptor(str(tmp_path / "none.safetensors"))
+    with pytest.raises(ValueError, match="0 < magnification <= 100, got 0"):
+        HardNet(width=0.5, magnification=0)
+    image = np.zeros((32, 32), np.uint8)
+    with pytest.raises(ValueError, match="expected a descriptor network or one of default, "):
+        describe("siam", image, detect(image))
+
+
+def test_a_network_knows_how_far_its_patches_reach(photo):
+    """The same as to say it; another reach gives other descriptors."""
+    points = detect(photo, keypoints=40)
+    network = HardNet(width=0.25, magnification=9.0).eval()
+    found = describe(network, photo, points)
+    assert torch.equal(found, describe(network, photo, points, magnification=9.0))
+    assert not torch.allclose(found, describe(network, photo, points, magnification=6.0))
+    assert torch.equal(describe("default", photo, points), describe(load(), photo, points))
+    assert "default" not in descriptors()
+
+
+def test_matching_by_default(tmp_path, photo, capsys):
+    """A quarter turn and half the size: both the function and the command find it."""
+    other = np.ascontiguousarray(np.rot90(photo)[::2, ::2])
+    matches = match_images("default", photo, other, keypoints=800)
+    assert matches.inlier.sum() > 30
+    middle = matches.matrix @ [225, 150, 1]
+    assert np.allclose(middle[:2] / middle[2], [75, 112.5], atol=2)
+    for name, image in (("a", photo), ("b", other)):
+        write_image(tmp_path / f"{name}.png", image)
+    words = ["match", str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--device", "cpu"]
+    assert main([*words, "--keypoints", "800"]) == 0
+    assert f"{matches.inlier.sum()} inliers of a homography" in capsys.readouterr().err

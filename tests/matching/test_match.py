@@ -1,0 +1,213 @@
+"""Matching: known motions are found, whatever the network; the rest is refused in words."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from flowmatch.matching.describe import describe
+from flowmatch.matching.external import load_published
+from flowmatch.matching.keypoints import Keypoints, detect
+from flowmatch.matching.match import Features, fit_geometry, match_features, match_images
+from flowmatch.matching.networks import HardNet, SiamBranch
+
+TURNED = np.array([[0.9, -0.35, 90.0], [0.3, 0.95, -30.0], [1e-4, 5e-5, 1.0]])
+
+
+@pytest.fixture(scope="module")
+def views(photo):
+    """A photograph, and how a camera from the side sees it."""
+    H, W = photo.shape[:2]
+    return photo, cv2.warpPerspective(photo, TURNED, (W, H))
+
+
+def corner_error(matrix, truth, shape):
+    H, W = shape[:2]
+    corners = np.array([[(0, 0), (W - 1, 0), (0, H - 1), (W - 1, H - 1)]], np.float64)
+    ours, theirs = (cv2.perspectiveTransform(corners, m)[0] for m in (matrix, truth))
+    return np.linalg.norm(ours - theirs, axis=1).mean()
+
+
+@pytest.mark.parametrize(
+    ("network", "detector", "inliers"),
+    [
+        ("rootsift", "sift", 100),
+        ("sift", "sift", 100),
+        ("orb", "orb", 60),
+        (SiamBranch, "sift", 30),  # even without training
+        (HardNet, "sift", 30),
+    ],
+)
+def test_a_known_homography_is_found(views, network, detector, inliers):
+    network = network if isinstance(network, str) else network()
+    matches = match_images(network, *views, detector=detector, keypoints=1000)
+    assert corner_error(matches.matrix, TURNED, views[0].shape) < 2
+    a, b = matches.points(inliers=True)
+    assert len(a) == matches.inlier.sum() >= inliers
+    mapped = cv2.perspectiveTransform(a[None].astype(np.float64), TURNED)[0]
+    assert np.median(np.linalg.norm(mapped - b, axis=1)) < 1
+    assert (np.diff(matches.distance) >= 0).all()
+    assert len(np.unique(matches.pairs[:, 0])) == len(np.unique(matches.pairs[:, 1]))
+
+
+def test_a_grid_matches_what_moved_a_little(photo):
+    moved = np.roll(photo, (8, -16), axis=(0, 1))
+    matches = match_images("rootsift", photo, moved, detector="grid", keypoints=2000)  # 8 apart
+    assert matches.inlier.sum() > 50
+    np.testing.assert_allclose(matches.matrix, [[1, 0, -16], [0, 1, 8], [0, 0, 1]], atol=0.5)
+
+
+def test_same_answer_twice(views):
+    first, second = (match_images("rootsift", *views, keypoints=500) for _ in range(2))
+    np.testing.assert_array_equal(first.pairs, second.pairs)
+    np.testing.assert_array_equal(first.inlier, second.inlier)
+    np.testing.assert_array_equal(first.matrix, second.matrix)
+
+
+def test_nothing_to_match(photo):
+    flat = np.full((60, 80, 3), 128, np.uint8)
+    for a, b in ((flat, photo), (photo, flat), (flat, flat)):
+        matches = match_images("rootsift", a, b, keypoints=100)
+        assert matches.pairs.shape == (0, 2)
+        assert matches.matrix is None
+        assert matches.inlier.shape == (0,)
+
+
+class _Judge:
+    """Similar is what is brighter than the median in both patches' middles."""
+
+    patch_size = 16
+
+    def __call__(self, first, second):
+        return torch.minimum(first[:, 0, 8, 8], second[:, 0, 8, 8]) - 0.5
+
+
+def test_a_decision_rejects(views):
+    everything = match_images("rootsift", *views, keypoints=500)
+    judged = match_images("rootsift", *views, keypoints=500, decide=_Judge())
+    assert 0 < len(judged.pairs) < len(everything.pairs)
+    assert {tuple(p) for p in judged.pairs} < {tuple(p) for p in everything.pairs}
+
+
+def test_ratio_and_mutual():
+    points = Keypoints(np.zeros((3, 2), np.float32), *np.ones((3, 3), np.float32))
+    first = Features(points, torch.tensor([[0.0, 0.0], [10.0, 0.0], [5.2, 0.0]]))
+    second = Features(points, torch.tensor([[1.0, 0.0], [10.0, 0.5], [20.0, 0.0]]))
+    for options, expected in (
+        ({"ratio": None, "mutual": False}, [[1, 1], [0, 0], [2, 0]]),
+        ({"ratio": None, "mutual": True}, [[1, 1], [0, 0]]),
+        ({"ratio": 0.06, "mutual": False}, [[1, 1]]),
+    ):
+        pairs, distance = match_features(first, second, **options)
+        assert pairs.tolist() == expected
+        np.testing.assert_allclose(distance, [0.5, 1.0, 4.2][: len(expected)], rtol=1e-6)
+
+
+# ---- Geometry ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rigid():
+    """Points in space seen by two cameras: both views, their intrinsics, and true matrices."""
+    rng = np.random.default_rng(0)
+    points = rng.uniform((-2, -2, 4), (2, 2, 8), (200, 3))
+    rotation = cv2.Rodrigues(np.array([0.05, -0.2, 0.03]))[0]
+    shift = np.array([1.0, 0.1, 0.2])
+    K, L = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]), np.diag([650.0, 640, 1])
+    L[:2, 2] = 300, 200
+    views = []
+    for camera, there in ((K, points), (L, points @ rotation.T + shift)):
+        seen = there @ camera.T
+        views.append((seen[:, :2] / seen[:, 2:]).astype(np.float32))
+    views[1][::4] += rng.uniform(20, 60, (50, 2))  # a quarter is wrong
+    cross = np.array([[0, -shift[2], shift[1]], [shift[2], 0, -shift[0]], [-shift[1], shift[0], 0]])
+    return views, (K, L), cross @ rotation
+
+
+@pytest.mark.parametrize("model", ["fundamental", "essential"])
+def test_a_rigid_scene(rigid, model):
+    views, cameras, essential = rigid
+    first, second = (Keypoints(xy, *np.ones((3, len(xy)), np.float32)) for xy in views)
+    pairs = np.stack([np.arange(200)] * 2, axis=1)
+    distance = np.ones(200, np.float32)
+    options = {"model": model, "threshold": 1.0, "intrinsics": cameras}
+    found = fit_geometry(first, second, pairs, distance, **options)
+    right = np.arange(200) % 4 != 0
+    assert found.inlier[right].mean() > 0.97
+    assert found.inlier[~right].mean() < 0.2
+    truth = essential
+    if model == "fundamental":
+        K, L = cameras
+        truth = np.linalg.inv(L).T @ essential @ np.linalg.inv(K)
+    ours, truth = (m / np.linalg.norm(m) for m in (found.matrix, truth))
+    assert min(np.abs(ours - truth).max(), np.abs(ours + truth).max()) < 0.02
+
+
+def test_without_a_model_all_are_inliers(views):
+    matches = match_images("rootsift", *views, keypoints=200, model=None)
+    assert matches.matrix is None
+    assert matches.inlier.all()
+    assert len(matches.pairs) > 30
+
+
+def test_half_precision_describes_nearly_the_same(views):
+    points = detect(views[0], keypoints=40)
+    exact, near = (
+        describe("default", views[0], points, precision=name) for name in ("float32", "bfloat16")
+    )
+    assert near.dtype == torch.float32
+    assert 0 < (exact - near).norm(dim=1).max() < 0.05
+    matches = match_images("default", *views, keypoints=100, precision="bfloat16")
+    assert matches.inlier.sum() > 40
+
+
+def test_too_few_for_a_model():
+    points = Keypoints(np.eye(3, 2, dtype=np.float32), *np.ones((3, 3), np.float32))
+    pairs = np.stack([np.arange(3)] * 2, axis=1)
+    found = fit_geometry(points, points, pairs, np.zeros(3, np.float32))
+    assert found.matrix is None
+    assert found.inlier.tolist() == [False] * 3
+
+
+def test_refusals(photo):
+    for options, reason in (
+        ({"model": "affine"}, "model must be one of homography, fundamental, essential, or None"),
+        ({"model": "essential"}, r"needs intrinsics, \[3, 3\] for both images, got none"),
+        ({"threshold": 0.0}, "threshold must be a positive number of pixels, got 0.0"),
+        ({"ratio": 2.0}, "0 < ratio <= 1"),
+        ({"precision": "int8"}, "precision must be one of float32, bfloat16, float16, got 'int8'"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            match_images("rootsift", photo, photo, keypoints=50, **options)
+
+
+@pytest.mark.parametrize(
+    ("pair", "network", "correct"),
+    [("graf", "rootsift", 400), ("graf", "tfeat", 380), ("v_churchill", "rootsift", 350)],
+)
+def test_real_viewpoints(shared_data, pair, network, correct):
+    """Correct matches at 3 pixels by the known homography, on pictures a person took."""
+    from flowmatch.io import read_image
+
+    folder = shared_data / "homography" / pair
+    if not folder.is_dir():
+        pytest.skip(f"the pictures of {pair} (../shared/data/homography) are not here")
+    if pair == "graf":
+        storage = cv2.FileStorage(str(folder / "H1to3p.xml"), cv2.FILE_STORAGE_READ)
+        truth, names = storage.getFirstTopLevelNode().mat(), ("graf1.png", "graf3.png")
+    else:
+        truth, names = np.loadtxt(folder / "H_1_4"), ("1.png", "4.png")
+    if network == "tfeat":
+        network = load_published(shared_data / "interop" / "tfeat" / "tfeat-liberty.params")
+    a, b = (read_image(folder / name) for name in names)
+    matches = match_images(network, a, b)
+    p, q = matches.points()
+    error = np.linalg.norm(cv2.perspectiveTransform(p[None].astype(float), truth)[0] - q, axis=1)
+    assert (error < 3).sum() >= correct
+    # The homography of graf was fitted by hand: it is off by some pixels itself.
+    assert corner_error(matches.matrix, truth, a.shape) < 5
+
+
+def test_detected_keypoints_are_those_of_detect(views):
+    matches = match_images("rootsift", *views, keypoints=100)
+    np.testing.assert_array_equal(matches.first.xy, detect(views[0], keypoints=100).xy)

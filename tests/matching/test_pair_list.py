@@ -1,0 +1,186 @@
+"""Lists of pairs: each image once, each pair a file, errors are told, runs resume."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from flowmatch.io import write_image
+from flowmatch.matching import pair_list as module
+from flowmatch.matching.files import read_matches, write_matches
+from flowmatch.matching.match import match_images
+from flowmatch.matching.pair_list import Pair, PairOptions, match_pairs, read_pairs, write_colmap
+
+OPTIONS = PairOptions("rootsift", keypoints=200, model="homography")
+
+
+@pytest.fixture
+def images(tmp_path, photo):
+    folder = tmp_path / "images"
+    (folder / "more").mkdir(parents=True)
+    shifted = {"a.png": (0, 0), "b.png": (10, 20), "more/c.png": (30, 5)}
+    for name, (y, x) in shifted.items():
+        write_image(folder / name, np.ascontiguousarray(photo[y : y + 200, x : x + 300]))
+    return folder
+
+
+@pytest.fixture
+def described(monkeypatch):
+    """The shapes of the images that were described."""
+    seen = []
+    real = module.describe
+    monkeypatch.setattr(
+        module, "describe", lambda *args, **kw: seen.append(args[1].shape) or real(*args, **kw)
+    )
+    return seen
+
+
+ALL = [Pair("a.png", "b.png"), Pair("a.png", "more/c.png"), Pair("b.png", "more/c.png")]
+
+
+def test_each_image_is_described_once(images, tmp_path, described):
+    counts = []
+    report = match_pairs(
+        "rootsift", ALL, images, tmp_path / "out", OPTIONS,
+        progress=lambda report: counts.append(report.computed),
+    )  # fmt: skip
+    assert (report.computed, report.kept, report.failed) == (3, 0, [])
+    assert counts == [1, 2, 3]
+    assert len(described) == 3
+    matches = read_matches(tmp_path / "out" / ALL[0].file())
+    np.testing.assert_allclose(matches.matrix, [[1, 0, -20], [0, 1, -10], [0, 0, 1]], atol=0.1)
+
+
+def test_a_pair_is_what_match_images_finds(images, tmp_path, photo):
+    match_pairs("rootsift", ALL[:1], images, tmp_path / "out", OPTIONS)
+    found = read_matches(tmp_path / "out" / ALL[0].file())
+    expected = match_images("rootsift", photo[:200, :300], photo[10:210, 20:320], keypoints=200)
+    np.testing.assert_array_equal(found.pairs, expected.pairs)
+    np.testing.assert_array_equal(found.inlier, expected.inlier)
+
+
+def test_few_images_are_remembered(images, described):
+    descriptions = module._Descriptions("rootsift", images, OPTIONS, most=2)
+    for name in ("a.png", "b.png", "a.png", "more/c.png", "a.png", "b.png"):
+        descriptions.of(name)
+    assert len(described) == 4
+    assert list(descriptions.known) == ["a.png", "b.png"]
+
+
+def test_a_run_goes_on_where_it_stopped(images, tmp_path, described):
+    out = tmp_path / "out"
+    match_pairs("rootsift", ALL[:2], images, out, OPTIONS)
+    (out / ALL[1].file()).write_bytes(b"PK, cut off")
+    described.clear()
+    report = match_pairs("rootsift", ALL, images, out, OPTIONS)
+    assert (report.computed, report.kept) == (2, 1)
+    assert match_pairs("rootsift", ALL, images, out, OPTIONS).kept == 3
+    # Other options are other matches.
+    other = PairOptions("rootsift", keypoints=100, model="homography")
+    assert match_pairs("rootsift", ALL, images, out, other).computed == 3
+    assert len(read_matches(out / ALL[0].file()).first.xy) == 100
+    assert match_pairs("rootsift", ALL, images, out, other, overwrite=True).computed == 3
+    assert sorted(path.name for path in out.iterdir()) == sorted(pair.file() for pair in ALL)
+
+
+def test_other_pictures_of_the_same_names_are_other_matches(images, tmp_path, photo):
+    out, other = tmp_path / "out", tmp_path / "other"
+    match_pairs("rootsift", ALL[:1], images, out, OPTIONS)
+    other.mkdir()
+    for name, x in (("a.png", 0), ("b.png", 40)):
+        write_image(other / name, np.ascontiguousarray(photo[:200, x : x + 300]))
+    assert match_pairs("rootsift", ALL[:1], other, out, OPTIONS).computed == 1
+    found = read_matches(out / ALL[0].file())
+    np.testing.assert_allclose(found.matrix[:2, 2], [-40, 0], atol=0.2)
+    assert match_pairs("rootsift", ALL[:1], other, out, OPTIONS).kept == 1
+    # Earlier records, of the options alone, are still taken for done.
+    write_matches(out / ALL[0].file(), found, repr(OPTIONS))
+    assert match_pairs("rootsift", ALL[:1], other, out, OPTIONS).kept == 1
+
+
+def test_a_pair_that_fails_does_not_stop_the_others(images, tmp_path):
+    (images / "broken.png").write_bytes(b"not a picture")
+    wanted = [Pair("a.png", "broken.png"), Pair("missing.png", "a.png"), ALL[0]]
+    report = match_pairs("rootsift", wanted, images, tmp_path / "out", OPTIONS)
+    assert report.computed == 1
+    (first, reason), (second, other) = report.failed
+    assert (first, second) == (wanted[0], wanted[1])
+    assert "broken.png" in reason
+    assert "missing.png does not exist" in other
+
+
+def test_colmap(images, tmp_path):
+    out = tmp_path / "out"
+    match_pairs("rootsift", ALL[:2], images, out, OPTIONS)
+    path = write_colmap(tmp_path / "colmap", out, ALL)
+    blocks = path.read_text().strip().split("\n\n")
+    assert [block.splitlines()[0] for block in blocks] == ["a.png b.png", "a.png more/c.png"]
+    found = read_matches(out / ALL[0].file())
+    rows = [f"{i} {j}" for i, j in found.pairs[found.inlier]]
+    assert blocks[0].splitlines()[1:] == rows
+    files = [p.relative_to(tmp_path / "colmap") for p in (tmp_path / "colmap").rglob("*.txt")]
+    assert sorted(map(str, files)) == [
+        "features/a.png.txt", "features/b.png.txt", "features/more/c.png.txt", "matches.txt",
+    ]  # fmt: skip
+    for name in ("../a.png", "/a.png"):
+        with pytest.raises(ValueError, match="have to be relative to the folder of the images"):
+            write_colmap(tmp_path / "colmap", out, [Pair("a.png", name)])
+
+
+# ---- Lists -------------------------------------------------------------------------------------
+
+
+def test_lists(tmp_path):
+    path = tmp_path / "pairs.txt"
+    path.write_text("# a comment\n\na.jpg b.jpg\n two words.jpg\tc.jpg\na.jpg b.jpg\n")
+    assert read_pairs(path) == [("a.jpg", "b.jpg"), ("two words.jpg", "c.jpg")]
+
+
+def test_no_two_pairs_share_a_file():
+    names = ["a", "a&b", "a%26b", "b", "a/b", "a%2Fb", "A", "a b"]
+    files = {Pair(a, b).file() for a in names for b in names}
+    assert len(files) == len(names) ** 2
+    assert not any("/" in file for file in files)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"a.jpg\n", r"pairs\.txt:1: expected two names, .* got 'a\.jpg'"),
+        (b"a b\na b c\n", r"pairs\.txt:2: expected two names"),
+        (b"\n# nothing\n", "got no pair"),
+        (b"\xff\xfe\x00", "not a text file in UTF-8"),
+        (b"a" * 300 + b" b\n", "names are too long"),
+    ],
+)
+def test_lists_that_are_none(tmp_path, content, reason):
+    path = tmp_path / "pairs.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=reason):
+        read_pairs(path)
+
+
+def test_options_are_checked_first(images, tmp_path):
+    options = PairOptions("rootsift", model="essential")
+    with pytest.raises(ValueError, match="has no intrinsics for essential matrices"):
+        match_pairs("rootsift", ALL, images, tmp_path / "out", options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_decision_is_asked_about_pairs_of_a_list(images, tmp_path, photo):
+    def dim(first, second):
+        return 0.5 - first.mean(dim=(1, 2, 3))
+
+    dim.patch_size = 16
+    options = replace(OPTIONS, decide="dim", above=0.05)
+    out = tmp_path / "out"
+    report = match_pairs("rootsift", ALL[:1], images, out, options, decide=dim)
+    assert report.computed == 1
+    found = read_matches(out / ALL[0].file())
+    views = photo[:200, :300], photo[10:210, 20:320]
+    expected = match_images("rootsift", *views, keypoints=200, decide=dim, above=0.05)
+    np.testing.assert_array_equal(found.pairs, expected.pairs)
+    np.testing.assert_array_equal(found.similarity, expected.similarity)
+    # Without it, or with another threshold, they are others: computed again.
+    assert match_pairs("rootsift", ALL[:1], images, out, options, decide=dim).kept == 1
+    assert match_pairs("rootsift", ALL[:1], images, out, OPTIONS).computed == 1

@@ -1,0 +1,204 @@
+"""Training patch networks: the recipes, and that a few steps lower the loss."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from flowmatch.cli import main
+from flowmatch.io import write_image
+from flowmatch.matching import load
+from flowmatch.matching.evaluation.metrics import false_positive_rate
+from flowmatch.matching.networks import DESCRIPTORS, MODELS, SIMILARITIES
+from flowmatch.matching.synthetic.pairs import SyntheticPatches
+from flowmatch.matching.training.recipes import RECIPES, PatchRecipe
+from flowmatch.matching.training.train import (
+    Mined,
+    collate,
+    descriptor_loss,
+    loss_of,
+    mined_loss,
+    same_points,
+    samples_of,
+    similarity_loss,
+    train_patches,
+    trained_form,
+)
+from flowmatch.training import Schedule
+
+
+def short(recipe, steps, **changes):
+    """As many steps of a recipe with few patches."""
+    schedule = replace(recipe.schedule, steps=steps, batch=1, average=0.0, learning_rate=1e-3)
+    return replace(recipe, schedule=schedule, pool=1, reuse=10**6, **{"points": 32} | changes)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory, photo):
+    folder = tmp_path_factory.mktemp("photos")
+    write_image(folder / "cat.png", photo)
+    return [folder / "cat.png"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_fit_their_networks(name):
+    """A loss that the network can have, of patches it can take, with gradients for all of it."""
+    recipe = RECIPES[name]
+    kinds = SIMILARITIES if recipe.loss.startswith("hinge") else DESCRIPTORS
+    assert recipe.model in kinds
+    network = MODELS[recipe.model](**recipe.arguments)
+    samples = samples_of(recipe, [], network)
+    assert (samples.size, samples.points) == (network.patch_size, recipe.points)
+    patches = torch.randint(256, (2, 6, 1, samples.size, samples.size), dtype=torch.uint8)
+    place = torch.stack([torch.arange(6.0), *torch.zeros(3, 6)], dim=1)
+    loss, numbers = loss_of(recipe)(trained_form(recipe, network), [*patches, place])
+    loss.backward()
+    assert all(p.grad is not None for p in network.parameters())
+    assert numbers
+
+
+def test_unknown_loss():
+    with pytest.raises(ValueError, match="loss must be one of triplet, .*, got 'l1'"):
+        PatchRecipe("hardnet", Schedule(1, 1), "l1")
+
+
+@pytest.mark.parametrize("name", ["hardnet-half", "2ch"])
+def test_few_steps_lower_the_loss(tmp_path, photos, name):
+    seen = []
+    recipe = short(RECIPES[name], 12)
+    train_patches(recipe, photos, tmp_path / "c.pt", workers=0, report=seen.append)
+    losses = [progress.metrics["loss"] for progress in seen]
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+    assert (tmp_path / "c.pt").exists()
+
+
+def test_start_has_to_fit(tmp_path, photos):
+    state = MODELS["2ch"]().state_dict()
+    with pytest.raises(ValueError, match="start does not fit hardnet: "):
+        train_patches(RECIPES["hardnet-half"], photos, tmp_path / "c.pt", start=state)
+
+
+def test_points_that_are_one_are_no_negatives():
+    place = torch.tensor([[0, 10, 10, 2], [0, 13, 10, 1], [0, 16, 10, 2], [1, 10, 10, 2.0]])
+    expected = torch.eye(4, dtype=torch.bool)
+    expected[0, 1] = expected[1, 0] = expected[1, 2] = expected[2, 1] = True
+    assert torch.equal(same_points(place), expected)
+
+
+def test_the_second_patch_of_a_pair_is_the_positive(photo):
+    """Pixels alone find many of the pairs; after a swap, hardly any."""
+
+    def pixels(patches):
+        flat = patches.flatten(1)
+        return torch.nn.functional.normalize(flat - flat.mean(1, keepdim=True), dim=1)
+
+    batch = collate([SyntheticPatches([photo], points=32, pool=1)[k] for k in range(2)])
+    assert batch[0].shape == (64, 1, 32, 32)
+    _, numbers = descriptor_loss(pixels, batch)
+    _, swapped = descriptor_loss(pixels, [batch[0], batch[1].roll(1, 0), batch[2]])
+    assert numbers["wrong"] < 0.6
+    assert swapped["wrong"] > 0.8
+    assert numbers["positive"] < swapped["positive"]
+
+
+def test_similarities_are_shown_pairs_and_others(photo):
+    seen = []
+
+    class Shown(torch.nn.Module):
+        def forward(self, first, second):
+            seen.append((first, second))
+            return -(first - second).abs().mean(dim=(1, 2, 3))
+
+    first, second, place = collate([SyntheticPatches([photo], points=16, pool=1)[0]])
+    _, numbers = similarity_loss(Shown(), [first, second, place])
+    ((a, b),) = seen
+    assert torch.equal(a[:16] * 255, first.float())
+    assert torch.equal(b[:16] * 255, second.float())
+    # Of the others, both orders: the second view's patch first.
+    same = same_points(place)
+    for k in range(16):
+        other = (a[16 + k] * 255 == second.float()).flatten(1).all(1).nonzero()
+        assert not same[k, other].any()
+    assert 0 <= numbers["fpr95"] <= 1
+
+
+class _Numbers(torch.nn.Module):
+    """A Siamese network whose patches are numbers, and which tells its two sides apart."""
+
+    patch_size, second = 1, "of its own"
+
+    def features(self, patches, *, second=False):
+        return patches.flatten(1) * 255 + (0.25 if second else 0)
+
+    def decide(self, first, second):
+        return 1 - (first - second).abs()[:, 0]
+
+    def decide_all(self, first, second):
+        return 1 - (first - second.T).abs()
+
+
+def test_the_hardest_of_all_pairs_are_decided():
+    first = torch.tensor([10.0, 20, 40, 41])
+    second = torch.tensor([10.0, 23, 39, 80])
+    place = torch.tensor([[0, 0, 0, 0, 1], [0, 50, 0, 0, 1], [0, 90, 0, 0, 1], [0, 91, 0, 0, 1.0]])
+    patches = [part.byte()[:, None, None, None] for part in (first, second)]
+    mined = Mined(_Numbers())
+    seen, useful = mined(*(p.float() / 255 for p in patches), same_points(place))
+    assert useful.all()
+    # In this order the second is a quarter more, in the other the first.
+    for k, (a, b) in enumerate([(first, second + 0.25), (first + 0.25, second)]):
+        expected = 1 - (a[:, None] - b[None]).abs()
+        other = expected.masked_fill(same_points(place), -torch.inf)
+        if k == 0:
+            torch.testing.assert_close(seen[0, 0], expected.diagonal())
+            torch.testing.assert_close(seen[0, 1], other.amax(dim=1))
+            torch.testing.assert_close(seen[0, 2], other.amax(dim=0))
+        else:
+            torch.testing.assert_close(seen[1, 0], expected.diagonal())
+            torch.testing.assert_close(seen[1, 1], other.amax(dim=0))
+            torch.testing.assert_close(seen[1, 2], other.amax(dim=1))
+    loss, numbers = mined_loss(mined, [*patches, place])
+    assert numbers["wrong"] == 0.25  # of the last, 41 is closer to 23 than to 80
+    # No negative is close enough to count.
+    torch.testing.assert_close(loss, (1 - seen[:, 0]).clamp_min(0).mean() / 2)
+    with pytest.raises(ValueError, match="for Siamese networks, got TwoChannel"):
+        Mined(MODELS["2ch"]())
+
+
+def test_mined_loss():
+    """Pairs are 0.75 alike; the others, at -0.25 and 0.25, should be at -1."""
+    patches = torch.tensor([10, 11], dtype=torch.uint8)[:, None, None, None]
+    place = torch.tensor([[0, 0, 0, 0, 1], [1, 0, 0, 0, 1.0]])
+    loss, numbers = mined_loss(Mined(_Numbers()), [patches, patches, place])
+    torch.testing.assert_close(loss, torch.tensor(0.5 * 0.25 + 0.5 * (0.75 + 1.25) / 2))
+    assert numbers == {"wrong": 0.0, "fpr95": 0.0}
+
+
+def test_one_place_has_no_negatives():
+    patches = torch.zeros(2, 1, 1, 1, dtype=torch.uint8)
+    loss, _ = mined_loss(Mined(_Numbers()), [patches, patches, torch.zeros(2, 5)])
+    assert loss == 0.125  # half of what the pairs miss, 0.25
+
+
+def test_command(tmp_path, photos, monkeypatch, capsys):
+    monkeypatch.setitem(RECIPES, "hardnet-half", short(RECIPES["hardnet-half"], 2, points=8))
+    out = tmp_path / "out"
+    words = ["train", "matching", "--recipe", "hardnet-half", "--out", str(out)]
+    more = ["--photos", str(photos[0].parent), "--device", "cpu", "--workers", "0"]
+    assert main([*words, *more]) == 0
+    assert "step 2/2  loss" in capsys.readouterr().err
+    network = load(weights=out / "hardnet-half.safetensors")
+    assert network.magnification == RECIPES["hardnet-half"].arguments["magnification"]
+    assert main([*words, *more]) == 2
+    assert "--resume, or another --out" in capsys.readouterr().err
+    assert main([*words[:3], "siamese", *words[4:]]) == 2
+    assert "--recipe must be one of hardnet-half" in capsys.readouterr().err
+
+
+def test_false_positive_rate():
+    """Of 20 true pairs 19 have to pass: the threshold is the second lowest, 1."""
+    alike = [0, *range(1, 20)]
+    assert false_positive_rate(alike, [0.5, 1, 1.5, -3]) == 0.5
+    assert false_positive_rate(alike, [0.5], recall=1.0) == 1.0
+    assert np.isnan(false_positive_rate([], [1.0]))

@@ -1,0 +1,166 @@
+"""Scores recomputed by hand, the benchmark's files, and a benchmark made of a room."""
+
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from flowmatch.cli import main
+from flowmatch.io import write_cloud
+from flowmatch.registration import RegisterOptions
+from flowmatch.registration.data.datasets import find_fragments, read_log
+from flowmatch.registration.evaluation.evaluate import evaluate
+from flowmatch.registration.evaluation.metrics import (
+    fpr95,
+    inlier_ratio,
+    pair_information,
+    registration_error,
+)
+from flowmatch.registration.icp import inverse, move
+from tests.registration.scenes import balls, motion, part, room
+
+
+def test_fpr95_by_a_plain_sweep():
+    rng = np.random.default_rng(0)
+    distances = np.concatenate([rng.normal(1, 0.5, 400), rng.normal(2, 0.5, 300)])
+    right = np.arange(700) < 400
+    limits = np.sort(distances[right])
+    limit = next(t for t in limits if (distances[right] <= t).mean() >= 0.95)
+    assert fpr95(distances, right) == (distances[~right] <= limit).mean()
+    assert 0.2 < fpr95(distances, right) < 0.5
+    assert math.isnan(fpr95([1.0], [True]))
+
+
+def test_inlier_ratio_uses_the_truth():
+    truth = motion(0)
+    source = np.random.default_rng(0).normal(size=(10, 3))
+    target = move(truth, source)
+    target[3:] += [0.2, 0, 0]
+    assert inlier_ratio(np.stack([source, target], 1), truth) == 0.3
+    assert inlier_ratio(np.zeros((0, 2, 3)), truth) == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_error_is_the_mean_square_distance_of_shared_points(seed):
+    """For small motions the benchmark's quadratic form is what it stands for."""
+    rng = np.random.default_rng(seed)
+    points, truth = rng.normal(size=(200, 3)), motion(seed)
+    small = np.eye(4)
+    small[:3, :3] = Rotation.from_rotvec(0.002 * rng.normal(size=3)).as_matrix()
+    small[:3, 3] = 0.004 * rng.normal(size=3)
+    expected = (np.linalg.norm(move(small, points) - points, axis=1) ** 2).mean()
+    found = registration_error(truth @ small, truth, pair_information(points))
+    assert found == pytest.approx(expected, rel=0.01)
+
+
+def write_log(path, entries, total):
+    lines = []
+    for (i, j), matrix in entries.items():
+        lines.append(f"{i}\t{j}\t{total}")
+        lines += ["\t".join(f"{x:.10e}" for x in row) for row in matrix]
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory):
+    """A scene of four fragments in the benchmark's layout; the last is of something else."""
+    folder = tmp_path_factory.mktemp("bench") / "kitchen"
+    logs = folder.with_name("kitchen-evaluation")
+    folder.mkdir()
+    logs.mkdir()
+    cloud = room()
+    ends = [(0, 2.6), (0.7, 3.3), (1.0, 4)]
+    parts = [part(cloud, *end, seed) for seed, end in enumerate(ends)]
+    parts.append(balls(5))
+    poses = [motion(seed) for seed in range(4)]
+    for k, (pose, points) in enumerate(zip(poses, parts, strict=True)):
+        write_cloud(folder / f"cloud_bin_{k}.ply", move(pose, points))
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    write_log(logs / "gt.log", {(i, j): poses[i] @ inverse(poses[j]) for i, j in pairs}, 4)
+    shared = {pair: pair_information(move(poses[pair[1]], parts[2][::20])) for pair in pairs}
+    write_log(logs / "gt.info", shared, 4)
+    return folder.parent
+
+
+def test_layout_of_the_benchmark(benchmark):
+    pairs = find_fragments(benchmark)
+    assert [pair.name for pair in pairs] == ["0 1", "0 2", "0 3", "1 2", "1 3", "2 3"]
+    assert [pair.truth is not None for pair in pairs] == [True, True, False, True, False, False]
+    assert [pair.neighbours for pair in pairs] == [True, False, False, True, False, True]
+    assert pairs[1].information.shape == (6, 6)
+    # The log has the second fragment's way to the first.
+    source, target = pairs[1].source(), pairs[1].target()
+    moved = move(pairs[1].truth, source)
+    from scipy.spatial import cKDTree
+
+    assert np.isfinite(cKDTree(target).query(moved, distance_upper_bound=0.1)[0]).mean() > 0.4
+
+
+def test_a_room_is_recalled(benchmark):
+    rows = evaluate(find_fragments(benchmark)[1:3], {"FPFH": "fpfh"}, RegisterOptions(voxel=0.06))
+    assert [row.rotated for row in rows] == [False, True]
+    for row in rows:
+        assert row.pairs == 1
+        assert row.fpr95 < 0.6
+        assert row.inlier_ratio > 0.05
+        assert (row.feature_match_recall, row.recall, row.precision) == (1, 1, 1)
+
+
+def test_command_prints_numbers(benchmark, tmp_path, capsys, monkeypatch):
+    # Without the weights that ship, whose thousands of fields take their time.
+    monkeypatch.setattr(sys.modules["flowmatch.cli.eval.registration"], "shipped", dict)
+    cloud = room()
+    truth = motion(3)
+    write_cloud(tmp_path / "src.npy", part(cloud, 0, 2.6))
+    write_cloud(tmp_path / "ref.ply", move(truth, part(cloud, 0.8, 4, 1)))
+    np.save(tmp_path / "gt.npy", truth)
+    words = ["eval", "registration", str(tmp_path), "--no-rotated", "--voxel", "0.06"]
+    assert main([*words, "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)["scores"]
+    assert [row["method"] for row in scores] == ["FPFH"]
+    assert scores[0]["recall"] == 1
+    assert main(["eval", "registration", str(tmp_path / "nowhere")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0 1 2\n1 0 0 0\n", "got 7 numbers"),
+        ("a b c", "expected numbers"),
+        ("0.5 1 2 " + "1 " * 16, "two fragments"),
+        ("0 1 2 " + "nan " * 16, "got 19 numbers"),
+    ],
+)
+def test_damaged_logs_are_refused(text, message, tmp_path):
+    (tmp_path / "gt.log").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_log(tmp_path / "gt.log")
+
+
+def test_folders_without_fragments_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="cloud_bin_"):
+        find_fragments(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        find_fragments(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "truth", [np.eye(3), np.full((4, 4), np.nan), np.full((4, 4), "1")], ids=["3", "nan", "words"]
+)
+def test_a_pair_without_a_motion_is_refused(truth, tmp_path):
+    for name in ("src", "ref"):
+        write_cloud(tmp_path / f"{name}.npy", np.eye(3))
+    np.save(tmp_path / "gt.npy", truth)
+    with pytest.raises(ValueError, match=r"gt\.npy: expected finite numbers \[4, 4\], got "):
+        find_fragments(tmp_path)
+
+
+def test_a_log_of_more_fragments_than_there_are_costs_nothing(tmp_path):
+    write_cloud(tmp_path / "cloud_bin_0.ply", np.eye(3))
+    matrix = "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n"
+    (tmp_path / "gt.log").write_text(f"0 1 1000000000000\n{matrix}")
+    with pytest.raises(ValueError, match="is of 1000000000000 fragments, .* holds 1$"):
+        find_fragments(tmp_path)

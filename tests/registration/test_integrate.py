@@ -1,0 +1,99 @@
+"""Fragments of an RGB-D folder that shows a ball over a plane."""
+
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from flowmatch.cli import main
+from flowmatch.io import read_cloud
+from flowmatch.registration.data.datasets import find_fragments
+from flowmatch.registration.icp import inverse, move
+from flowmatch.registration.integrate import fuse
+from tests.registration.ball import CAMERA, POSES, depth_of, off
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Eight frames around the ball, as an RGB-D camera writes them."""
+    place = tmp_path_factory.mktemp("rgbd")
+    (place / "depth").mkdir()
+    lines = []
+    for k, pose in enumerate(POSES):
+        millimetres = np.nan_to_num(1000 * depth_of(pose)).round().astype(np.uint16)
+        cv2.imwrite(str(place / "depth" / f"{k:03}.png"), millimetres)
+        lines.append(f"{k:03} " + " ".join(f"{x:.9f}" for x in pose.ravel()))
+    (place / "poses.txt").write_text("\n".join(lines) + "\n")
+    np.savetxt(place / "intrinsics.txt", CAMERA)
+    return place
+
+
+def test_fragments_lie_in_their_first_camera(folder):
+    seen = []
+    fragments = fuse(folder, frames=4, voxel=0.02, progress=lambda *done: seen.append(done))
+    assert [fragment.frames[0] for fragment in fragments] == ["000", "004"]
+    assert seen[0] == (1, 8) and seen[-1] == (8, 8)
+    for fragment in fragments:
+        error = off(move(fragment.pose, fragment.surface.points))[0]
+        assert np.sqrt((error**2).mean()) < 0.2 * 0.02
+    # Two of seven are less than half of five.
+    assert [len(f.frames) for f in fuse(folder, frames=6, voxel=0.04)] == [6]
+
+
+def test_command_writes_fragments_and_their_motions(folder, tmp_path):
+    out = tmp_path / "one.ply"
+    assert main(["fuse", str(folder), "-o", str(out), "--voxel", "0.04", "--world"]) == 0
+    assert np.abs(off(read_cloud(out))[0]).mean() < 0.2 * 0.04
+    words = ["fuse", str(folder), "-o", str(tmp_path / "scene"), "--frames", "3"]
+    assert main([*words, "--voxel", "0.04"]) == 0
+    pairs = find_fragments(tmp_path / "scene")
+    assert [pair.name for pair in pairs] == ["0 1", "0 2", "1 2"]
+    truth = inverse(POSES[0]) @ POSES[3]
+    np.testing.assert_allclose(pairs[0].truth, truth, atol=1e-6)
+    assert main(["fuse", str(folder), "-o", str(tmp_path / "no" / "x.ply")]) == 2
+
+
+def test_nothing_is_left_of_the_run_before(folder, tmp_path, monkeypatch):
+    scene = tmp_path / "scene"
+    words = ["fuse", str(folder), "-o", str(scene), "--voxel", "0.04"]
+    assert main([*words, "--frames", "3"]) == 0
+    (scene / "cloud_bin_mine.ply").write_bytes(b"kept")
+    assert main([*words, "--frames", "4"]) == 0
+    names = {"cloud_bin_0.ply", "cloud_bin_1.ply", "cloud_bin_mine.ply", "gt.info", "gt.log"}
+    assert {path.name for path in scene.iterdir()} == names
+    assert [pair.name for pair in find_fragments(scene)] == ["0 1"]
+
+    def full(*_):
+        raise OSError("no space left")
+
+    # Half of a run is no scene.
+    monkeypatch.setattr("flowmatch.registration.integrate.write_cloud", full)
+    assert main([*words, "--frames", "3"]) == 2
+    assert not (scene / "gt.log").exists() and not (scene / "gt.info").exists()
+
+
+def test_frames_without_depth(folder, tmp_path, capsys):
+    place = shutil.copytree(folder, tmp_path / "dark")
+    for file in sorted((place / "depth").iterdir())[:4]:
+        cv2.imwrite(str(file), np.zeros((8, 8), np.uint16))
+    # A fragment without points overlaps with none.
+    words = ["--voxel", "0.04", "--frames", "4"]
+    assert main(["fuse", str(place), "-o", str(tmp_path / "half"), *words]) == 0
+    assert len(read_cloud(tmp_path / "half" / "cloud_bin_0.ply")) == 0
+    assert (tmp_path / "half" / "gt.log").read_text() == ""
+    for file in (place / "depth").iterdir():
+        cv2.imwrite(str(file), np.zeros((8, 8), np.uint16))
+    for out in ("none", "none.ply"):
+        assert main(["fuse", str(place), "-o", str(tmp_path / out), *words]) == 2
+        assert "its 8 frames show no surface within 4 m" in capsys.readouterr().err
+        assert not (tmp_path / out).exists()
+
+
+def test_a_file_where_a_folder_belongs(folder, tmp_path, capsys):
+    (tmp_path / "a.png").write_bytes(b"kept")
+    assert main(["fuse", str(folder), "-o", str(tmp_path / "a.png")]) == 2
+    assert "or a folder" in capsys.readouterr().err
+    assert (tmp_path / "a.png").read_bytes() == b"kept"
+    assert main(["fuse", str(folder), "-o", str(tmp_path / "mesh.obj")]) == 2
+    assert "a folder without a suffix, got" in capsys.readouterr().err

@@ -1,0 +1,154 @@
+"""The networks, their fields, and their files."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from scipy.spatial.transform import Rotation
+
+from flowmatch.registration import MODELS, Descriptor3D, SpinDescriptor, describe, field_patches
+from flowmatch.registration.checkpoints import load, save_weights
+
+
+def parameters(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+def test_published_network_has_the_published_parameters():
+    with torch.device("meta"):
+        network = MODELS["3dmatch"]()
+    assert parameters(network) == 14_311_488
+    shapes = [tuple(layer.weight.shape[:2]) for layer in network.convolutions]
+    assert shapes == [
+        (64, 1), (64, 64), (128, 64), (128, 128), (256, 128), (256, 256), (512, 256), (512, 512),
+    ]  # fmt: skip
+    assert network(torch.empty(2, 30, 30, 30, device="meta")).shape == (2, 512)
+
+
+def test_slim_network_is_small_and_of_unit_length():
+    network = MODELS["slim"]()
+    assert 2 * parameters(network) < 2**21  # bytes in float16
+    out = network(torch.rand(2, 1, 30, 30, 30))
+    assert out.shape == (2, 32)
+    torch.testing.assert_close(out.norm(dim=1), torch.ones(2))
+
+
+def test_layers_are_applied_in_the_published_order():
+    network = Descriptor3D(2, 4).double()
+    x = torch.rand(1, 1, 30, 30, 30, dtype=torch.float64)
+    expected, sides = x, []
+    for k, layer in enumerate(network.convolutions):
+        expected = torch.relu(layer(expected))
+        if k == 1:
+            expected = torch.nn.functional.max_pool3d(expected, 2, 2)
+        sides.append(expected.shape[-1])
+    assert sides == [28, 13, 11, 9, 7, 5, 3, 1]
+    torch.testing.assert_close(network(x), network.feature(expected).flatten(1))
+
+
+def test_aligned_fields_turn_with_the_cloud():
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-0.3, 0.3, (9000, 3))
+    points[:, 2] = points[:, 0] ** 3 * 9 + points[:, 1] ** 2 + points[:, 0] * 0.3
+    keys = points[:5] * 0.3
+    keys[:, 2] = keys[:, 0] ** 3 * 9 + keys[:, 1] ** 2 + keys[:, 0] * 0.3
+    turn = Rotation.random(random_state=0).as_matrix()
+    pair = [(points, keys), (points @ turn.T + 7, keys @ turn.T + 7)]
+    aligned = [field_patches(p, k, frames=True) for p, k in pair]
+    plain = [field_patches(p, k) for p, k in pair]
+    # Not zero: the grids of down-sampling lie differently.
+    assert (aligned[0] - aligned[1]).abs().mean() < 0.02
+    assert (plain[0] - plain[1]).abs().mean() > 0.05
+    assert aligned[0].max() > 0.9
+
+
+def test_spin_is_small_and_of_unit_length():
+    network = MODELS["spin"]()
+    assert parameters(network) == 427_936
+    out = network.eval()(torch.rand(2, 1, 30, 30, 30))
+    torch.testing.assert_close(out.norm(dim=1), torch.ones(2))
+
+
+def test_unrolled_fields_are_read_around_the_normal():
+    """Height is a channel, the radius and the angle are where they should be."""
+    network = SpinDescriptor(2, 4)
+    z, y, x = torch.meshgrid(*[torch.arange(30.0) - 14.5] * 3, indexing="ij")
+    seen = []
+    network.levels.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    for field in (z, torch.hypot(x, y), x):
+        network.eval()(field[None])
+    heights, radii, along = (part[0] for part in seen)
+    torch.testing.assert_close(heights[:, 3, 5], torch.arange(30.0) - 14.5)
+    circles = torch.arange(14) + 0.5
+    torch.testing.assert_close(radii[7, 3:].mean(1), circles[3:], atol=0.03, rtol=0)
+    torch.testing.assert_close(along[0, :, 0], circles)  # the first direction is x
+    torch.testing.assert_close(along[0, :, 18], -circles)
+
+
+def test_spin_does_not_mind_how_a_field_is_turned_around_its_normal():
+    torch.manual_seed(0)
+    lumps = torch.rand(6, 1, 5, 5, 5)
+    fields = torch.nn.functional.interpolate(lumps, (30, 30, 30), mode="trilinear")[:, 0]
+    network = SpinDescriptor(8, 16)
+    with torch.no_grad():
+        for _ in range(20):
+            network(fields)  # statistics for its norms
+        out = network.eval()(fields)
+        half, quarter, tilted = (
+            network(fields.rot90(times, axes))
+            for times, axes in ((2, (-2, -1)), (1, (-2, -1)), (1, (-3, -1)))
+        )
+    apart = (out[:, None] - out[None]).norm(dim=2)[~torch.eye(6, dtype=torch.bool)].mean()
+    assert (out - half).norm(dim=1).max() < 0.01 * apart
+    assert (out - quarter).norm(dim=1).mean() < 0.3 * apart  # pooling steps are of 20 degrees
+    assert (out - tilted).norm(dim=1).mean() > 0.7 * apart
+
+
+def test_describe_in_batches_is_the_same():
+    rng = np.random.default_rng(0)
+    cloud = rng.uniform(0, 0.5, (800, 3))
+    network = MODELS["slim"](2, 4)
+    seen = []
+    some = describe(network, cloud, cloud[:7], batch=3, progress=seen.append)
+    torch.testing.assert_close(some, describe(network, cloud, cloud[:7]))
+    assert seen == [3, 6, 7]
+    assert describe(network, cloud, np.zeros((0, 3))).shape == (0, 4)
+
+
+def test_weights_are_kept_as_halves(tmp_path):
+    network = MODELS["slim"](2, 4)
+    save_weights(tmp_path / "w.safetensors", network, "slim", {"channels": 2, "dimensions": 4})
+    back = load(weights=tmp_path / "w.safetensors")
+    for key, tensor in network.state_dict().items():
+        torch.testing.assert_close(back.state_dict()[key], tensor.half().float())
+    assert not back.training
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({}, "does not say its network; give one of 3dmatch, slim, spin"),
+        (
+            {"model": "slim", "arguments": '{"channels": 900000000}'},
+            "does not fit|cannot be built",
+        ),
+        ({"model": "slim", "arguments": '{"wings": 2}'}, "cannot be built"),
+        ({"model": "slim", "arguments": "{"}, "not a whole"),
+    ],
+)
+def test_strange_weights_are_refused(metadata, message, tmp_path):
+    save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors", metadata)
+    with pytest.raises(ValueError, match=message):
+        load(weights=tmp_path / "w.safetensors")
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match=r"\[K, 30, 30, 30\], got \(1, 1, 29, 30, 30\)"):
+        MODELS["slim"](1, 1)(torch.zeros(1, 29, 30, 30))
+    with pytest.raises(ValueError, match="dimensions and detail must be positive, got 0 and 5.0"):
+        Descriptor3D(2, 0)
+    for network in (Descriptor3D, SpinDescriptor):
+        with pytest.raises(ValueError, match="channels must be positive, got 0"):
+            network(0)
+    with pytest.raises(ValueError, match="must be a module here, got 'fpfh'"):
+        describe("fpfh", np.zeros((3, 3)), np.zeros((1, 3)))
