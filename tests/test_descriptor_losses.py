@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from flowmatch.metric_learning.patch_losses import (
+from flowmatch.descriptor_losses import (
     contrastive_loss,
     distances,
     hinge_loss,

@@ -1,8 +1,8 @@
 """Geometric matching: the affine and thin-plate transform between two pictures."""
 
-from flowmatch.align.checkpoints import load, save_weights, shipped
 from flowmatch.align.estimate import BASELINES, Alignment, align_images
 from flowmatch.align.networks import MODELS, AlignNet
+from flowmatch.align.store import available, load, save_weights
 
 __all__ = [
     "BASELINES",
@@ -12,5 +12,5 @@ __all__ = [
     "align_images",
     "load",
     "save_weights",
-    "shipped",
+    "available",
 ]

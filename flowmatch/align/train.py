@@ -17,7 +17,7 @@ from flowmatch.align.recipes import AlignRecipe
 from flowmatch.align.synthetic import AlignSample
 from flowmatch.align.transforms import move, pixel_grid
 from flowmatch.training import Run, RunOptions, learnt_from
-from flowmatch.training.weights import begin_with
+from flowmatch.zoo import load_initial_weights
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -51,7 +51,7 @@ def train_align(
     samples = recipe.samples(photos)
     torch.manual_seed(recipe.seed)
     model = MODELS[recipe.model](**recipe.arguments)
-    begin_with(model, start, recipe.model)
+    load_initial_weights(model, start, recipe.model)
     fits = model.head == "fit"
     training.train(
         Matches(model) if fits else model,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from torch import nn
 
-from flowmatch.align import BASELINES, align_images, load, shipped
+from flowmatch.align import BASELINES, align_images, available, load
 from flowmatch.cli.options import DeviceName, WeightsFile, check_target, console
 from flowmatch.devices import choose_device
 from flowmatch.draw import checkerboard
@@ -66,7 +66,7 @@ def _chosen(method: str, weights: Path | None) -> str:
     if method not in known:
         raise ValueError(f"--method must be one of {', '.join(known)}, got {method!r}")
     if method == "auto":
-        return _NETWORK if weights or shipped() else _FALLBACK
+        return _NETWORK if weights or available() else _FALLBACK
     if method != _NETWORK and weights:
         raise ValueError(f"--weights are for the network, not for {method}")
     return method

@@ -22,7 +22,6 @@ from flowmatch.cli.options import (
 )
 from flowmatch.devices import choose_device
 from flowmatch.flow import load
-from flowmatch.flow.checkpoints import fingerprint
 from flowmatch.flow.data.layouts import FLOW_SUFFIXES
 from flowmatch.flow.estimate import BEST, check_options
 from flowmatch.flow.sequence import (
@@ -33,6 +32,7 @@ from flowmatch.flow.sequence import (
     draw_sequence,
     write_sequence,
 )
+from flowmatch.flow.store import STORE
 from flowmatch.io.image import IMAGE_SUFFIXES
 from flowmatch.io.video import Frames, read_frames
 from flowmatch.io.video_writer import VIDEO_SUFFIXES
@@ -114,7 +114,7 @@ def flow(
     if best:
         zoom, fuse, refine = BEST["zoom"], BEST["fuse"], BEST["refine"]
     options = SequenceOptions(
-        weights=fingerprint(model, weights),
+        weights=STORE.digest(model, weights),
         suffix=f".{format}",
         bidirectional=bidirectional,
         precision=precision,

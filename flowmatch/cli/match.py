@@ -18,9 +18,7 @@ from flowmatch.cli.options import (
 from flowmatch.devices import choose_device
 from flowmatch.draw import draw_matches
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
-from flowmatch.matching.checkpoints import find_weights
 from flowmatch.matching.describe import CLASSICAL, find_descriptor
-from flowmatch.matching.external import fingerprint
 from flowmatch.matching.files import MATCH_SUFFIXES, write_matches
 from flowmatch.matching.filter import find_similarity
 from flowmatch.matching.match import match_images
@@ -31,6 +29,8 @@ from flowmatch.matching.pair_list import (
     read_pairs,
     write_colmap,
 )
+from flowmatch.matching.store import STORE
+from flowmatch.zoo import file_digest
 
 FAILURES = TextColumn("{task.fields[failed]}")
 
@@ -182,8 +182,7 @@ def descriptor_name(descriptor: str) -> str:
     """Return a word for a descriptor that changes with its weights."""
     if descriptor in CLASSICAL:
         return descriptor
-    file = Path(descriptor) if Path(descriptor).suffix else find_weights(descriptor)
-    return fingerprint(file)
+    return file_digest(Path(descriptor) if Path(descriptor).suffix else STORE.find(descriptor))
 
 
 def _intrinsics(camera: str) -> Any:

@@ -10,7 +10,6 @@ import typer
 from numpy.typing import NDArray
 
 from flowmatch.cli.options import DeviceName, WeightsFile, check_target, console, progress_bar
-from flowmatch.devices import choose_device
 from flowmatch.io import (
     CLOUD_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -22,13 +21,13 @@ from flowmatch.io import (
     write_cloud,
     write_image,
 )
-from flowmatch.registration.checkpoints import choose_descriptor
 from flowmatch.registration.describe import Network
 from flowmatch.registration.draw import colour_of, draw_merged, draw_registration
 from flowmatch.registration.graph import Merged, register_many
 from flowmatch.registration.icp import move
 from flowmatch.registration.recording import record_merged, record_registration, require_rerun
 from flowmatch.registration.register import RegisterOptions, Registration, register
+from flowmatch.registration.store import choose_descriptor
 
 Scans = list[NDArray[np.float64]]
 
@@ -107,7 +106,7 @@ def register_command(
     options = RegisterOptions(
         voxel=voxel, keypoints=keypoints, sampling=sampling, refine=refine, seed=seed
     )
-    network: Network = choose_descriptor(descriptor, weights, choose_device(device))
+    network: Network = choose_descriptor(descriptor, weights=weights, device=device)
     clouds, depth = _read(scans, intrinsics, depth_unit)
     views = [np.zeros(3) if from_origin or is_depth else None for is_depth in depth]
     wanted = _Wanted(output, as_json, picture, recording, merge)

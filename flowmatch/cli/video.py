@@ -17,8 +17,8 @@ from flowmatch.cli.options import DeviceName, TrainingPrecision, console, progre
 from flowmatch.cli.train.flow import reporter
 from flowmatch.devices import choose_device
 from flowmatch.flow.baselines import dis_refined
-from flowmatch.flow.checkpoints import fingerprint, load
 from flowmatch.flow.estimate import estimate_flow
+from flowmatch.flow.store import STORE, load
 from flowmatch.io import write_image
 from flowmatch.io.video import Frames, read_frames
 from flowmatch.metric_learning.fit import read_trunk
@@ -79,7 +79,7 @@ def train_video_command(
         raise ValueError(f"{checkpoint} is there already: --resume, or another --out")
     videos = _videos(clips, frames)
     prints = (video.fingerprint() for video in videos)
-    made_from = " ".join([flow, fingerprint(), str(chosen.mined), *prints])
+    made_from = " ".join([flow, STORE.digest(), str(chosen.mined), *prints])
     with resumable(checkpoint, mined):
         if resume and mined.exists():
             patches = load_patches(mined, made_from)

@@ -10,7 +10,7 @@ from rich.console import Console
 from flowmatch import align, flow, matching
 from flowmatch.cli.options import console
 from flowmatch.flow.external import convert_checkpoint
-from flowmatch.registration import checkpoints as registration
+from flowmatch.registration import store as registration
 
 weights_app = typer.Typer(no_args_is_help=True, help="List weights, or convert published ones.")
 
@@ -29,7 +29,7 @@ def shipped_weights() -> list[str]:
     return [
         f"{name} ({task}{', default' if entry.get('default') else ''}): {entry['summary']}"
         for task, shelf in shelves.items()
-        for name, entry in shelf.shipped().items()
+        for name, entry in shelf.available().items()
     ]
 
 

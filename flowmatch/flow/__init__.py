@@ -1,6 +1,5 @@
 """Optical flow: networks, weights, and the way from two pictures to a field of motion."""
 
-from flowmatch.flow.checkpoints import load, save_weights, shipped
 from flowmatch.flow.estimate import (
     FlowBothWays,
     estimate_both_ways,
@@ -22,6 +21,7 @@ from flowmatch.flow.networks import (
 )
 from flowmatch.flow.occlusion import find_occlusion
 from flowmatch.flow.refine import refine_flow
+from flowmatch.flow.store import available, load, save_weights
 
 __all__ = [
     "MODELS",
@@ -43,5 +43,5 @@ __all__ = [
     "load_checkpoint",
     "refine_flow",
     "save_weights",
-    "shipped",
+    "available",
 ]

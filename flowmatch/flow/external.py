@@ -20,9 +20,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from flowmatch.devices import choose_device
-from flowmatch.flow.checkpoints import check_finite, check_fit, save_weights
 from flowmatch.flow.networks import MODELS
 from flowmatch.flow.networks.flownet import UNIT
+from flowmatch.flow.store import save_weights
+from flowmatch.zoo import check_finite, check_fit
 
 Tensors = dict[str, Tensor]
 _Rule = tuple[str, str | Callable[[re.Match[str]], str]]

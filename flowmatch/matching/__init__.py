@@ -1,11 +1,11 @@
 """Patches of images: networks that describe and compare them, and matching by them."""
 
-from flowmatch.matching.checkpoints import load, save_weights, shipped
 from flowmatch.matching.compare import dense_descriptors, similarity, similarity_of_all
 from flowmatch.matching.describe import describe
 from flowmatch.matching.external import load_published
 from flowmatch.matching.keypoints import Keypoints, detect, extract_patches
 from flowmatch.matching.match import Matches, match_images
+from flowmatch.matching.store import available, load, save_weights
 
 __all__ = [
     "Keypoints",
@@ -18,7 +18,7 @@ __all__ = [
     "load_published",
     "match_images",
     "save_weights",
-    "shipped",
+    "available",
     "similarity",
     "similarity_of_all",
 ]

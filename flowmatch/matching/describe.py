@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from flowmatch._opencv import cv2
 from flowmatch.devices import autocast, check_precision
-from flowmatch.matching.checkpoints import load, shipped
 from flowmatch.matching.compare import evaluating
 from flowmatch.matching.external import load_published
 from flowmatch.matching.keypoints import (
@@ -22,6 +21,7 @@ from flowmatch.matching.keypoints import (
     magnification_of,
 )
 from flowmatch.matching.networks import DESCRIPTORS, DescriptorNetwork
+from flowmatch.matching.store import available, load
 
 CLASSICAL = ("rootsift", "sift", "orb")
 
@@ -120,7 +120,7 @@ def find_descriptor(
     if suffix and suffix != ".safetensors":
         network = load_published(name)
     else:
-        if not suffix and name != "default" and name not in shipped():
+        if not suffix and name != "default" and name not in available():
             known = ", ".join((*CLASSICAL, "default", *descriptors()))
             raise ValueError(f"a descriptor is one of {known}, or a file, got {name!r}")
         network = load(weights=name) if suffix else load(name)
@@ -131,7 +131,7 @@ def find_descriptor(
 
 def descriptors() -> list[str]:
     """Return the names of the weights that ship and describe patches."""
-    return [name for name, entry in shipped().items() if entry["model"] in DESCRIPTORS]
+    return [name for name, entry in available().items() if entry["model"] in DESCRIPTORS]
 
 
 @lru_cache(4)

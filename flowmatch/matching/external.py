@@ -3,7 +3,6 @@
 Nothing in these files is run, and no more memory is taken than the files are long.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,12 +95,6 @@ def load_published(path: FilePath, *, decision: FilePath | None = None) -> nn.Mo
     if suffix == ".bin":
         return _load_bin(path, None if decision is None else existing_file(decision)).eval()
     return readers[suffix](path).eval()
-
-
-def fingerprint(path: FilePath) -> str:
-    """Return a word for a file of weights: it changes when the file does."""
-    path = existing_file(path)
-    return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
 
 
 # ---- DeepCompare -------------------------------------------------------------------------------

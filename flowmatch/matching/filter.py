@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from flowmatch.matching.checkpoints import load, shipped
 from flowmatch.matching.compare import similarity
 from flowmatch.matching.describe import device_of
 from flowmatch.matching.keypoints import Keypoints, extract_patches, magnification_of
 from flowmatch.matching.networks import SIMILARITIES, SimilarityNetwork
+from flowmatch.matching.store import available, load
 
 _AT_ONCE = 4096  # matches whose patches are cut together, 2 x 64 MB
 
@@ -123,7 +123,7 @@ def find_similarity(name: str, device: str | torch.device = "cpu") -> Similarity
         ValueError: There are no such weights, or they do not compare patches.
         FileNotFoundError: There is no such file.
     """
-    known = [one for one, entry in shipped().items() if entry["model"] in SIMILARITIES]
+    known = [one for one, entry in available().items() if entry["model"] in SIMILARITIES]
     is_file = bool(Path(name).suffix)
     if not is_file and name not in known:
         raise ValueError(f"a decision is one of {', '.join(known)}, or a file, got {name!r}")

@@ -49,16 +49,6 @@ def check_batch(embeddings: Tensor, labels: Tensor) -> None:
         )
 
 
-def widened(values: Tensor) -> Tensor:
-    """Return half types as float32, which squares and exponentials need; others as they are.
-
-    Example:
-        >>> widened(torch.ones(1, dtype=torch.float16)).dtype
-        torch.float32
-    """
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
 def same_and_different(labels: Tensor) -> tuple[Tensor, Tensor]:
     """Say which pairs are of the same class, an item and itself left out, and which are not.
 

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from flowmatch.align.trunks import SmallTrunk
 from flowmatch.devices import choose_device
-from flowmatch.matching.external import fingerprint
 from flowmatch.retrieval.pooling import GeM
 from flowmatch.retrieval.whitening import Whitening
-from flowmatch.training.weights import Shelf
+from flowmatch.zoo import WeightStore, file_digest
 
 
 class SignedMaps(nn.Module):
@@ -103,7 +102,7 @@ class RetrievalNet(nn.Module):
 
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = {"retrieval": RetrievalNet}
-SHELF = Shelf("retrieval", MODELS)
+STORE = WeightStore("retrieval", MODELS)
 
 
 def find_network(weights: str | Path, device: str | None = None) -> tuple[RetrievalNet, str]:
@@ -120,7 +119,7 @@ def find_network(weights: str | Path, device: str | None = None) -> tuple[Retrie
         FileNotFoundError: There is no such file.
         ValueError: It is of another network, or damaged.
     """
-    path = SHELF.find(weights=weights)
-    network = SHELF.read(path).to(choose_device(device)).eval()
+    path = STORE.find(weights=weights)
+    network = STORE.read(path).to(choose_device(device)).eval()
     assert isinstance(network, RetrievalNet)
-    return network, fingerprint(path)
+    return network, file_digest(path)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from flowmatch.align import AlignNet, load, save_weights, shipped
+from flowmatch.align import AlignNet, available, load, save_weights
 from flowmatch.align.networks import MODELS
 from flowmatch.align.recipes import RECIPES, AlignRecipe
 from flowmatch.align.train import align_loss, collate, train_align
@@ -135,5 +135,5 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
 def test_what_does_not_ship_is_not_loaded():
     with pytest.raises(ValueError, match="no weights named 'nothing' ship"):
         load("nothing")
-    for name in shipped():
+    for name in available():
         assert isinstance(load(name), AlignNet)

@@ -37,7 +37,7 @@ def words(folder, *more):
 
 
 def test_without_weights_sift_does_it_and_is_named(folder, capsys, photo, monkeypatch):
-    monkeypatch.setattr(command, "shipped", dict)
+    monkeypatch.setattr(command, "available", dict)
     assert main(words(folder)) == 0
     err = capsys.readouterr().err
     assert "aligned by sift-affine (no alignment weights ship or were given)" in err

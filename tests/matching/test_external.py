@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowmatch.matching.external import fingerprint, load_published
+from flowmatch.matching.external import load_published
 from flowmatch.matching.networks import (
     HardNet,
     HyNet,
@@ -338,12 +338,3 @@ def test_published_tfeat(shared_data, name):
     network = load_published(path)
     patches = torch.rand(4, 1, 32, 32)
     torch.testing.assert_close(network(patches), reference.eval()(patches))
-
-
-def test_fingerprint_changes_with_the_file(tmp_path):
-    path = tmp_path / "weights.bin"
-    path.write_bytes(b"a")
-    first = fingerprint(path)
-    assert first == "weights.bin ca978112ca1bbdca"  # of SHA-256
-    path.write_bytes(b"b")
-    assert fingerprint(path) != first

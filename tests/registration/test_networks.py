@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from scipy.spatial.transform import Rotation
 
 from flowmatch.registration import MODELS, Descriptor3D, SpinDescriptor, describe, field_patches
-from flowmatch.registration.checkpoints import load, save_weights
+from flowmatch.registration.store import load, save_weights
 
 
 def parameters(network):

@@ -8,7 +8,7 @@ import torch
 
 from flowmatch.align.trunks import SmallTrunk
 from flowmatch.retrieval.mining import Pair
-from flowmatch.retrieval.network import SHELF, RetrievalNet, find_network
+from flowmatch.retrieval.network import STORE, RetrievalNet, find_network
 from flowmatch.retrieval.train import (
     RECIPES,
     RetrievalRecipe,
@@ -104,7 +104,7 @@ def test_weights_come_back_with_their_whitening(tmp_path):
     network = RetrievalNet.from_trunk(SmallTrunk(4, "structure")).eval()
     network.projection.copy_(torch.eye(32).flip(0))
     path = tmp_path / "w.safetensors"
-    SHELF.save(path, network, "retrieval", network.arguments, torch.float32)
+    STORE.save(path, network, "retrieval", network.arguments, torch.float32)
     back, name = find_network(path, "cpu")
     assert name.startswith("w.safetensors ")
     images = torch.rand(2, 3, 64, 48)

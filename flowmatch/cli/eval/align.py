@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from torch import nn
 
-from flowmatch.align import BASELINES, load, shipped
+from flowmatch.align import BASELINES, available, load
 from flowmatch.align.evaluate import Scores, evaluate
 from flowmatch.align.synthetic import SyntheticPairs
 from flowmatch.cli.options import DeviceName, WeightsFile, figures_table, paper, progress_bar
@@ -31,7 +31,7 @@ def eval_align(
     """Measure alignment on pairs made from photographs, by default with strong change of look."""
     samples = SyntheticPairs(list_images(folder), appearance=appearance, seed=seed)
     methods: dict[str, nn.Module | str] = {name: name for name in BASELINES}
-    if weights or shipped():
+    if weights or available():
         methods = {"flowmatch": load(weights=weights, device=choose_device(device)), **methods}
     else:
         messages.print("no alignment weights ship or were given: --weights adds a network")

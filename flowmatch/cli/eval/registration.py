@@ -10,12 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from flowmatch.cli.options import DeviceName, WeightsFile, figures_table, progress_bar
-from flowmatch.devices import choose_device
-from flowmatch.registration.checkpoints import load, shipped
 from flowmatch.registration.data.datasets import find_fragments
 from flowmatch.registration.describe import Network
 from flowmatch.registration.evaluation.evaluate import FragmentScores, evaluate
 from flowmatch.registration.register import RegisterOptions
+from flowmatch.registration.store import available, choose_descriptor
 
 
 def eval_fragments(
@@ -44,9 +43,11 @@ def eval_fragments(
     pairs = find_fragments(folder)
     methods: dict[str, Network] = {}
     if weights is not None:
-        methods["flowmatch"] = load(weights=weights, device=choose_device(device))
+        methods["flowmatch"] = choose_descriptor(weights=weights, device=device)
     else:
-        methods |= {name: load(name, device=choose_device(device)) for name in shipped()}
+        methods |= {
+            name: choose_descriptor(name, device=device) for name in available()
+        }
     methods["FPFH"] = "fpfh"
     options = RegisterOptions(voxel=voxel, keypoints=keypoints, seed=seed)
     with progress_bar(transient=True) as bar:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from flowmatch.align.checkpoints import load, save_weights
 from flowmatch.align.recipes import RECIPES
+from flowmatch.align.store import load, save_weights
 from flowmatch.align.train import train_align
 from flowmatch.cli.options import DeviceName, Resume, TrainingPrecision
 from flowmatch.cli.train.flow import keep, new_run

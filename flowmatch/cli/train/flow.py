@@ -23,7 +23,7 @@ from flowmatch.cli.options import (
     resumable,
 )
 from flowmatch.devices import choose_device
-from flowmatch.flow.checkpoints import load, save_weights
+from flowmatch.flow.store import load, save_weights
 from flowmatch.flow.synthetic.sources import Sources
 from flowmatch.flow.training.recipes import RECIPES
 from flowmatch.flow.training.train import train_flow

@@ -8,7 +8,7 @@ import typer
 
 from flowmatch.cli.options import DeviceName, Resume, TrainingPrecision
 from flowmatch.cli.train.flow import keep, new_run
-from flowmatch.registration.checkpoints import load, save_weights
+from flowmatch.registration.store import load, save_weights
 from flowmatch.registration.training.recipes import RECIPES as FRAGMENT_RECIPES
 from flowmatch.registration.training.train import train_fragments
 

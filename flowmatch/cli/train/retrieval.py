@@ -12,7 +12,7 @@ from flowmatch.io import read_image
 from flowmatch.retrieval.describe import at_most
 from flowmatch.retrieval.index import list_pictures
 from flowmatch.retrieval.mining import clusters, verified_pairs
-from flowmatch.retrieval.network import SHELF, RetrievalNet
+from flowmatch.retrieval.network import STORE, RetrievalNet
 from flowmatch.retrieval.train import RECIPES, train_retrieval
 from flowmatch.retrieval.verify import local_features
 from flowmatch.training import Progress
@@ -80,5 +80,5 @@ def train_retrieval_command(
             report=report,
         )
     weights = out / f"{recipe}.safetensors"
-    SHELF.save(weights, network, "retrieval", network.arguments)
+    STORE.save(weights, network, "retrieval", network.arguments)
     console.print(f"weights in {weights}")

@@ -29,7 +29,7 @@ from flowmatch.flow.training.recipes import VIDEO, FlowRecipe
 from flowmatch.flow.training.unsupervised import unsupervised_loss
 from flowmatch.io import read_frames
 from flowmatch.training import Run, RunOptions, learnt_from
-from flowmatch.training.weights import begin_with
+from flowmatch.zoo import load_initial_weights
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -75,7 +75,7 @@ def train_flow(
     facts = {"learnt_from": _learnt_from(sources, data or {}, video)}
     torch.manual_seed(recipe.seed)
     model = MODELS[recipe.model](**recipe.arguments)
-    begin_with(model, start, recipe.model)
+    load_initial_weights(model, start, recipe.model)
     if recipe.norms:
         if start is not None:
             raise ValueError("this recipe begins with a new network: it takes no weights to start")

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmatch import training
+from flowmatch.descriptor_losses import contrastive_loss, hinge_loss, triplet_loss
 from flowmatch.matching.data.brown import BrownSamples
 from flowmatch.matching.data.rgbd import PosedPatches
 from flowmatch.matching.evaluation.metrics import false_positive_rate
@@ -19,9 +20,8 @@ from flowmatch.matching.networks import MODELS, SiameseNetwork
 from flowmatch.matching.synthetic.pairs import SyntheticPatches
 from flowmatch.matching.synthetic.pool import Mixture, PatchPairs, PatchSource
 from flowmatch.matching.training.recipes import PatchRecipe
-from flowmatch.metric_learning.patch_losses import contrastive_loss, hinge_loss, triplet_loss
 from flowmatch.training import Run, RunOptions, learnt_from
-from flowmatch.training.weights import begin_with
+from flowmatch.zoo import load_initial_weights
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -60,7 +60,7 @@ def train_patches(
     """
     torch.manual_seed(recipe.seed)
     model: Any = MODELS[recipe.model](**recipe.arguments)
-    begin_with(model, start, recipe.model)
+    load_initial_weights(model, start, recipe.model)
     training.train(
         trained_form(recipe, model),
         samples_of(recipe, photos, model, rgbd, brown),

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowmatch.metric_learning.tuples import Tuples, check_batch, widened
+from flowmatch.metric_learning.tuples import Tuples, check_batch
+from flowmatch.ops._types import widened
 
 
 class SimilarityLoss(nn.Module):

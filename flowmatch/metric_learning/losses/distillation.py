@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmatch.metric_learning.losses._base import at_least
-from flowmatch.metric_learning.tuples import widened
 from flowmatch.ops import pairwise_distance
+from flowmatch.ops._types import widened
 
 
 class RelationalDistillation(nn.Module):

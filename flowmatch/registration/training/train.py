@@ -20,7 +20,7 @@ from flowmatch.registration.training.losses import (
 from flowmatch.registration.training.recipes import FragmentRecipe
 from flowmatch.registration.training.samples import FieldPair, FieldPairs, collate
 from flowmatch.training import Run, RunOptions, learnt_from
-from flowmatch.training.weights import begin_with
+from flowmatch.zoo import load_initial_weights
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -55,7 +55,7 @@ def train_fragments(
     torch.manual_seed(recipe.seed)
     network = MODELS[recipe.model](**recipe.arguments)
     samples = find_samples(recipe, network, rgbd)
-    begin_with(network, start, recipe.model)
+    load_initial_weights(network, start, recipe.model)
     frames: list[Path] = [] if rgbd is None else sorted(Path(rgbd).glob("depth/*.png"))
     trained = training.train(
         network,

@@ -111,7 +111,7 @@ def test_a_room_is_recalled(benchmark):
 
 def test_command_prints_numbers(benchmark, tmp_path, capsys, monkeypatch):
     # Without the weights that ship, whose thousands of fields take their time.
-    monkeypatch.setattr(sys.modules["flowmatch.cli.eval.registration"], "shipped", dict)
+    monkeypatch.setattr(sys.modules["flowmatch.cli.eval.registration"], "available", dict)
     cloud = room()
     truth = motion(3)
     write_cloud(tmp_path / "src.npy", part(cloud, 0, 2.6))

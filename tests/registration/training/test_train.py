@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from flowmatch.cli import main
-from flowmatch.registration.checkpoints import load, save_weights
 from flowmatch.registration.networks import slim
+from flowmatch.registration.store import load, save_weights
 from flowmatch.registration.training.recipes import LOSSES, RECIPES, FragmentRecipe
 from flowmatch.registration.training.train import descriptor_loss, find_samples, train_fragments
 from flowmatch.training import Schedule

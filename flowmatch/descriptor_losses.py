@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowmatch.metric_learning.tuples import widened
+from flowmatch.ops._types import widened
 
 MINING = ("hardest", "semihard", "distance-weighted")
 

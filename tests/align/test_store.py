@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from flowmatch.align import align_images, load, shipped
+from flowmatch.align import align_images, available, load
 from flowmatch.align.evaluate import evaluate
 from flowmatch.align.synthetic import SyntheticPairs
 
@@ -15,7 +15,7 @@ def network():
 
 
 def test_index_says_how_they_were_made():
-    entry = shipped()["align-fit"]
+    entry = available()["align-fit"]
     assert entry["default"]
     for key in ("summary", "recipe", "command", "data", "seed", "steps", "precision", "commit"):
         assert entry[key] is not None

@@ -3,18 +3,18 @@
 import pytest
 
 from flowmatch.registration import MODELS, SpinDescriptor
-from flowmatch.registration.checkpoints import choose_descriptor, load, save_weights, shipped
-from flowmatch.training.weights import WEIGHTS
+from flowmatch.registration.store import available, choose_descriptor, load, save_weights
+from flowmatch.zoo import WEIGHTS
 
 
 def test_shipped_descriptors_load_and_say_how_they_were_made():
-    for name, entry in shipped().items():
+    for name, entry in available().items():
         wanted = {"file", "model", "summary", "recipe", "command", "data", "seed", "steps"}
         assert wanted | {"commit"} <= entry.keys()
         assert (WEIGHTS / entry["file"]).stat().st_size < 4 * 2**20
         network = load(name)
         assert network.unit and network.dimensions == 32 and not network.training
-    assert sum(bool(entry.get("default")) for entry in shipped().values()) == 1
+    assert sum(bool(entry.get("default")) for entry in available().values()) == 1
 
 
 def test_the_default_is_the_best_there_is():
@@ -28,7 +28,7 @@ def test_a_file_of_ones_own_comes_first(tmp_path):
     arguments = {"channels": 1, "dimensions": 3, "detail": 4.0}
     save_weights(tmp_path / "w.safetensors", MODELS["slim"](**arguments), "slim", arguments)
     for name in ("default", "fpfh", "slim"):
-        found = choose_descriptor(name, tmp_path / "w.safetensors")
+        found = choose_descriptor(name, weights=tmp_path / "w.safetensors")
         assert (found.dimensions, found.detail) == (3, 4.0)
     with pytest.raises(ValueError, match="name must be one of 3dmatch, slim"):
         save_weights(tmp_path / "x.safetensors", MODELS["slim"](1, 1), "fpfh")

@@ -6,16 +6,16 @@ import torch
 
 from flowmatch.cli import main
 from flowmatch.io import write_image
-from flowmatch.matching import describe, detect, load, match_images, save_weights, shipped
+from flowmatch.matching import available, describe, detect, load, match_images, save_weights
 from flowmatch.matching.describe import descriptors, find_descriptor
 from flowmatch.matching.keypoints import magnification_of
 from flowmatch.matching.networks import DESCRIPTORS, HardNet, Siam
 from flowmatch.matching.training.recipes import RECIPES
-from flowmatch.training.weights import WEIGHTS
+from flowmatch.zoo import WEIGHTS
 
 
 def test_shipped_weights_load_and_say_how_they_were_made():
-    index = shipped()
+    index = available()
     assert [e["model"] in DESCRIPTORS for e in index.values() if e.get("default")] == [True]
     assert {"siam", "2ch"} <= index.keys()
     for name, entry in index.items():

@@ -6,13 +6,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from flowmatch.flow import FlowNetS, PyramidNet, load, save_weights, shipped
-from flowmatch.flow.checkpoints import WEIGHTS, default_name, fingerprint
+from flowmatch.flow import FlowNetS, PyramidNet, available, load, save_weights
+from flowmatch.flow.store import STORE
+from flowmatch.zoo import WEIGHTS
 
 
 def test_shipped_weights_load_and_say_how_they_were_made():
-    index = shipped()
-    assert default_name() in index
+    index = available()
+    assert STORE.default_name() in index
     assert sum(bool(entry.get("default")) for entry in index.values()) == 1
     for name, entry in index.items():
         assert {"file", "summary", "recipe", "command", "data", "commit"} <= entry.keys()
@@ -110,13 +111,13 @@ def test_weights_are_finite(tmp_path):
         load(weights=path)
 
 
-def test_fingerprint_changes_with_the_file(tmp_path):
+def test_digest_changes_with_the_file(tmp_path):
     path = tmp_path / "w.safetensors"
     save_weights(path, PyramidNet(), "pyramid")
-    before = fingerprint(weights=path)
-    assert fingerprint(weights=path) == before
+    before = STORE.digest(weights=path)
+    assert STORE.digest(weights=path) == before
     save_weights(path, PyramidNet(), "pyramid")
-    assert fingerprint(weights=path) != before
+    assert STORE.digest(weights=path) != before
 
 
 def test_save_refuses_an_unknown_network(tmp_path):

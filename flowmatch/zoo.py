@@ -1,0 +1,246 @@
+"""Weights by name: those that ship, and files of one's own; one store for each task.
+
+A file of weights is safetensors that names its network and its arguments. Files come from
+strangers: nothing is unpickled, and a file that does not fit is refused before memory is taken.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from flowmatch.devices import choose_device
+from flowmatch.io import replace_when_done
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class WeightStore:
+    """The weights of one task.
+
+    Attributes:
+        task: Key of the task in the index of weights, such as ``"flow"``.
+        models: Constructors of the task's networks by name.
+        memory_format: Memory format of loaded networks.
+
+    Example:
+        >>> store = WeightStore("flow", {"pyramid": nn.Identity})
+        >>> store.default_name() in store.available()
+        True
+    """
+
+    task: str
+    models: Mapping[str, Callable[..., nn.Module]]
+    memory_format: torch.memory_format | None = None
+
+    def available(self) -> dict[str, dict[str, Any]]:
+        """Return the index of the weights that ship: name -> file, model, how it was made."""
+        index = json.loads((WEIGHTS / "index.json").read_text())
+        entries: dict[str, dict[str, Any]] = index.get(self.task, {})
+        return entries
+
+    def default_name(self) -> str:
+        """Return the name of the weights that ``"default"`` stands for.
+
+        Raises:
+            ValueError: No weights of this task ship.
+        """
+        for name, entry in self.available().items():
+            if entry.get("default"):
+                return name
+        raise ValueError(f"no weights for {self.task} ship with flowmatch")
+
+    def find(self, name: str | Path = "default", weights: str | Path | None = None) -> Path:
+        """Return the file that `load` reads.
+
+        Args:
+            name: ``"default"``, the name of weights that ship, or a file.
+            weights: A file, whatever the name.
+
+        Raises:
+            ValueError: No weights of that name ship.
+            FileNotFoundError: The file does not exist.
+        """
+        if weights is None:
+            if _is_file_name(name):
+                weights = name
+            else:
+                known = self.available()
+                name = self.default_name() if name == "default" else str(name)
+                if name not in known:
+                    raise ValueError(
+                        f"no weights named {name!r} ship with flowmatch; "
+                        f"there are: {', '.join(known)}"
+                    )
+                weights = WEIGHTS / known[name]["file"]
+        if not Path(weights).is_file():
+            raise FileNotFoundError(f"there is no file of weights at {weights}")
+        return Path(weights)
+
+    def load(
+        self,
+        model: str | Path | nn.Module = "default",
+        *,
+        weights: str | Path | None = None,
+        device: str | torch.device | None = "cpu",
+    ) -> nn.Module:
+        """Build a network with trained weights.
+
+        Args:
+            model: ``"default"``; the name of weights that ship (`available` lists them); a
+                ``.safetensors`` file; or a network, which is only moved to the device.
+            weights: A ``.safetensors`` file, such as `save` writes. It names its network; if it
+                does not, `model` does.
+            device: Device of the network; None takes a GPU where torch can use one.
+
+        Returns:
+            The network, in eval mode; float32 unless it was given as a network.
+
+        Raises:
+            ValueError: The name or the device is unknown, or the file is damaged or does not fit
+                its network.
+            FileNotFoundError: The file does not exist.
+        """
+        target = choose_device(device)
+        if isinstance(model, nn.Module):
+            return model.to(target).eval()
+        network = self.read(self.find(model, weights), str(model)).eval()
+        if self.memory_format is None:
+            return network.to(target)
+        return network.to(target, memory_format=self.memory_format)  # type: ignore[call-overload,no-any-return]
+
+    def digest(self, name: str | Path = "default", weights: str | Path | None = None) -> str:
+        """Return the name and a hash of the file that `load` reads: it changes when they do."""
+        return file_digest(self.find(name, weights))
+
+    def save(
+        self,
+        path: str | Path,
+        model: nn.Module,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        dtype: torch.dtype = torch.float16,
+    ) -> None:
+        """Write a network's weights as safetensors, with what is needed to rebuild it.
+
+        Args:
+            path: File to write, ``.safetensors``.
+            model: The network.
+            name: Name of the network in `models`.
+            arguments: Arguments of its constructor.
+            dtype: Type of the weights in the file; counters stay whole numbers.
+
+        Raises:
+            ValueError: The network is unknown, or a weight is not finite in `dtype`.
+        """
+        if name not in self.models:
+            raise ValueError(f"name must be one of {', '.join(self.models)}, got {name!r}")
+        tensors = {
+            key: t.detach().cpu().to(dtype if t.is_floating_point() else t.dtype).contiguous()
+            for key, t in model.state_dict().items()
+        }
+        check_finite(tensors, path)
+        metadata = {"model": name, "arguments": json.dumps(arguments or {})}
+        with replace_when_done(Path(path)) as temporary:
+            temporary.write_bytes(save(tensors, metadata))
+
+    def read(self, path: Path, name: str = "default") -> nn.Module:
+        """Build the network of a file, float32, on the CPU.
+
+        Args:
+            path: A ``.safetensors`` file.
+            name: Name of its network in `models`, if the file does not say.
+
+        Raises:
+            ValueError: The file is damaged, does not fit the network, or names none.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            arguments = json.loads(metadata.get("arguments", "{}"))
+        except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"{path} is not a whole .safetensors file: {error}") from error
+        check_finite(tensors, path)
+        name = metadata.get("model", name)
+        if name not in self.models:
+            known = ", ".join(self.models)
+            raise ValueError(f"{path} does not say its network; give one of {known}, got {name!r}")
+        make = self.models[name]
+        try:
+            # First without memory: a stranger's file may ask for a network that does not fit any.
+            with torch.device("meta"):
+                empty = make(**arguments)
+                check_fit(empty.state_dict(), tensors, path, type(empty).__name__)
+        except (TypeError, RuntimeError, OverflowError) as error:
+            raise ValueError(f"{path}: {name} cannot be built with {arguments}: {error}") from error
+        model = make(**arguments)
+        model.load_state_dict(tensors)
+        return model
+
+
+def file_digest(path: Path) -> str:
+    """Return the name and a hash of a file: it changes when they do."""
+    return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+
+
+def check_fit(
+    expected: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, torch.Tensor],
+    path: str | Path,
+    name: str,
+) -> None:
+    """Check that tensors have the expected keys and shapes.
+
+    Raises:
+        ValueError: They have not; the message names the differences.
+    """
+    wrong = [
+        *(f"{key} is missing" for key in expected.keys() - tensors.keys()),
+        *(f"{key} is unexpected" for key in tensors.keys() - expected.keys()),
+        *(
+            f"{key} is {list(tensors[key].shape)}, not {list(expected[key].shape)}"
+            for key in expected.keys() & tensors.keys()
+            if tensors[key].shape != expected[key].shape
+        ),
+    ]
+    if wrong:
+        shown = "; ".join(sorted(wrong)[:8]) + ("; ..." if len(wrong) > 8 else "")
+        raise ValueError(f"{path} does not fit {name}: {shown}")
+
+
+def load_initial_weights(
+    model: nn.Module, start: Mapping[str, torch.Tensor] | None, name: str
+) -> None:
+    """Load the weights that a training run begins with; None leaves the network as it is.
+
+    Raises:
+        ValueError: They belong to another network than `name`; the message names each difference.
+    """
+    if start is None:
+        return
+    check_fit(model.state_dict(), start, "start", name)
+    model.load_state_dict(start)
+
+
+def check_finite(tensors: Mapping[str, torch.Tensor], path: str | Path) -> None:
+    """Check that weights are finite.
+
+    Raises:
+        ValueError: Some are infinite or NaN; the message names them.
+    """
+    broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise ValueError(f"{path}: weights must be finite, these are not: {', '.join(broken[:8])}")
+
+
+def _is_file_name(name: str | Path) -> bool:
+    return isinstance(name, Path) or name.endswith(".safetensors") or "/" in name
