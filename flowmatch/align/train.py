@@ -16,7 +16,7 @@ from flowmatch.align.networks import MODELS, Matches
 from flowmatch.align.recipes import AlignRecipe
 from flowmatch.align.synthetic import AlignSample
 from flowmatch.align.transforms import move, pixel_grid
-from flowmatch.training import Run, RunOptions, learnt_from
+from flowmatch.training import Run, RunOptions, data_digest
 from flowmatch.zoo import load_initial_weights
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def train_align(
         match_loss if fits else partial(align_loss, early=recipe.early),
         recipe.schedule,
         checkpoint=checkpoint,
-        run=Run(recipe, {"learnt_from": learnt_from(photos)}),
+        run=Run(recipe, {"data_digest": data_digest(photos)}),
         every=100,
         **options,
     )

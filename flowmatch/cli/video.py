@@ -96,7 +96,7 @@ def train_video_command(
             device=str(choose_device(device)),
             precision=precision,
             workers=workers,
-            report=reporter(),
+            on_step=reporter(),
         )
     if is_first_process():
         save_embedding(out, Embedding(network, chosen.size, "cosine"))

@@ -19,7 +19,7 @@ from flowmatch.metric_learning.losses._base import at_least
 from flowmatch.metric_learning.miners import MINERS
 from flowmatch.metric_learning.networks import EmbeddingNet
 from flowmatch.metric_learning.samplers import ClassBatches, generator_of
-from flowmatch.training import Progress, Run, RunState, TrainingDiverged
+from flowmatch.training import StepReport, Run, RunState, TrainingDiverged
 
 # What a loss's own paper mines with; the others take the whole batch.
 PAPER_MINERS = {
@@ -91,7 +91,7 @@ def train_embedding(
     every: int = 100,
     device: str | torch.device = "cpu",
     workers: int = 0,
-    report: Callable[[Progress], None] = lambda progress: None,
+    on_step: Callable[[StepReport], None] | None = None,
 ) -> EmbeddingNet:
     """Train an embedding; the same call gives the same network, also one that goes on.
 
@@ -105,7 +105,7 @@ def train_embedding(
         every: Steps between checkpoints.
         device: Where.
         workers: Processes that read pictures.
-        report: Called after each step.
+        on_step: Function called after each step.
 
     Returns:
         The network, in eval mode.
@@ -159,7 +159,8 @@ def train_embedding(
         if kept and (step % every == 0 or step == recipe.steps):
             kept.save(step)
         pace = (time.monotonic() - began) / (step - first)
-        report(Progress(step, recipe.steps, {"loss": value.item()}, pace))
+        if on_step is not None:
+            on_step(StepReport(step, recipe.steps, {"loss": value.item()}, pace))
     return network.eval()
 
 

@@ -16,7 +16,7 @@ from flowmatch.metric_learning.losses._base import at_least
 from flowmatch.metric_learning.methods import METHODS, train_method
 from flowmatch.metric_learning.metrics import clustering_scores, retrieval_scores
 from flowmatch.metric_learning.verification import distances_of_pairs, roc, verify
-from flowmatch.training import Progress
+from flowmatch.training import StepReport
 
 KS = (1, 2, 4, 8)
 COLUMNS = (*(f"R@{k}" for k in KS), "NMI", "AMI", "RP", "MAP@R")
@@ -148,7 +148,7 @@ def evaluate_recipe(
     start: dict[str, Tensor] | None = None,
     device: str | torch.device = "cpu",
     workers: int = 0,
-    report: Callable[[Progress], None] = lambda progress: None,
+    on_step: Callable[[StepReport], None] | None = None,
     method: str | None = None,
 ) -> dict[str, float]:
     """Train and test once: one network, or one for each fold of the training classes.
@@ -164,7 +164,7 @@ def evaluate_recipe(
         start: As in `train_embedding`.
         device: Where.
         workers: Processes that read pictures.
-        report: As in `train_embedding`.
+        on_step: Function called after each step of training.
         method: Name in `METHODS`, which trains by losses of its own; None by the recipe's loss.
 
     Returns:
@@ -191,7 +191,7 @@ def evaluate_recipe(
             start=start,
             device=device,
             workers=workers,
-            report=report,
+            on_step=on_step,
         )
         embeddings = embed(network, test, recipe.size, workers=workers)
         found.append(F.normalize(embeddings, dim=1) if recipe.metric == "cosine" else embeddings)

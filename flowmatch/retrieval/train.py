@@ -17,7 +17,7 @@ from flowmatch.retrieval.describe import TrunkDescriber
 from flowmatch.retrieval.mining import Pair, Tuple, clusters, hard_tuples
 from flowmatch.retrieval.network import RetrievalNet
 from flowmatch.retrieval.whitening import learned_whitening
-from flowmatch.training import Progress, Run, Schedule, learnt_from
+from flowmatch.training import StepReport, Run, Schedule, data_digest
 
 Image = NDArray[np.uint8]
 
@@ -103,7 +103,7 @@ def train_retrieval(
     device: str = "cpu",
     precision: str = "bfloat16",
     workers: int = 1,
-    report: Callable[[int, Progress], None] = lambda done, progress: None,
+    on_step: Callable[[int, StepReport], None] | None = None,
 ) -> RetrievalNet:
     """Train a network on pictures of which some pairs are known to be of the same thing.
 
@@ -120,7 +120,7 @@ def train_retrieval(
         device: Where to train.
         precision: Type of the convolutions, as in `flowmatch.training.train`.
         workers: Processes that make samples.
-        report: Called after every step with the rounds done and how far this one is.
+        on_step: Function called after each step with the number of finished rounds and the step.
 
     Returns:
         The network, in eval mode.
@@ -138,7 +138,7 @@ def train_retrieval(
         )
     things = clusters(len(pictures), pairs)
     network.to(device)
-    word = learnt_from(pictures)
+    word = data_digest(pictures)
     for done in range(recipe.rounds):
         described = describe_all(network, pictures, recipe.size)
         tuples = hard_tuples(described, pairs, things, recipe.negatives)
@@ -151,12 +151,12 @@ def train_retrieval(
             partial(tuple_loss, margin=recipe.margin),
             recipe.schedule,
             checkpoint=checkpoint.with_name(f"{checkpoint.stem}-{done}{checkpoint.suffix}"),
-            run=Run(recipe, {"round": done, **network.arguments, "learnt_from": word}),
+            run=Run(recipe, {"round": done, **network.arguments, "data_digest": word}),
             resume=resume,
             workers=workers,
             device=device,
             precision=precision,
-            report=partial(report, done),
+            on_step=None if on_step is None else partial(on_step, done),
         )
     # As they will be described: not as squares, and at three scales.
     describer = TrunkDescriber.of_network(network.eval(), "in training", whiten=False)

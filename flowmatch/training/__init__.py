@@ -1,29 +1,29 @@
-"""One training loop for every task."""
+"""The training loop of every task, its checkpoints and schedules."""
 
 from flowmatch.training.checkpoint import Checkpoint, RunState, load_checkpoint, save_checkpoint
 from flowmatch.training.loop import (
-    Progress,
     RunOptions,
     Samples,
+    StepReport,
     TrainingDiverged,
     is_first_process,
     to_device,
     train,
 )
-from flowmatch.training.run import Run, learnt_from
+from flowmatch.training.run import Run, data_digest
 from flowmatch.training.schedule import Schedule
 
 __all__ = [
     "Checkpoint",
-    "Progress",
     "Run",
     "RunOptions",
     "RunState",
     "Samples",
     "Schedule",
+    "StepReport",
     "TrainingDiverged",
     "is_first_process",
-    "learnt_from",
+    "data_digest",
     "load_checkpoint",
     "save_checkpoint",
     "to_device",

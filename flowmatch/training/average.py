@@ -1,4 +1,4 @@
-"""The moving average of a network's weights: better than the last ones, for free."""
+"""Moving average of a network's weights, usually better than the final weights."""
 
 from collections.abc import Mapping
 
@@ -13,8 +13,8 @@ class Average:
     n updates, so that the first weights are forgotten soon.
 
     Args:
-        model: Whose weights are averaged.
-        decay: The largest d.
+        model: Network whose state is averaged.
+        decay: Largest d.
 
     Reference:
         Polyak & Juditsky, 1992; the growing decay is TensorFlow's `ExponentialMovingAverage`.
@@ -26,7 +26,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take the weights of a step in."""
+        """Add the weights after a step to the average."""
         self.updates += 1
         keep = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for key, value in model.state_dict().items():
@@ -37,7 +37,7 @@ class Average:
                 mean.copy_(value)  # counters, such as batch normalisation's
 
     def restore(self, weights: Mapping[str, Tensor], updates: int) -> None:
-        """Go on from what a checkpoint holds."""
+        """Continue from the average in a checkpoint."""
         self.updates = updates
         for key, value in weights.items():
             self.weights[key].copy_(value)

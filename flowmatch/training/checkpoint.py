@@ -1,4 +1,4 @@
-"""Everything a training run needs to go on where it was stopped, in one file."""
+"""Checkpoints: the state of a training run in one file."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from flowmatch.training.run import Run
 
 
 class Checkpoint(TypedDict):
-    """What a checkpoint holds."""
+    """Content of a checkpoint file."""
 
     step: int  # steps already done
     run: dict[str, Any]  # what must be the same when the run goes on: recipe, seed, network
@@ -24,46 +24,46 @@ class Checkpoint(TypedDict):
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; a crash at any moment leaves the old file or the new one, whole."""
+    """Write a checkpoint; a crash at any moment leaves either the old or the new file whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
         torch.save(checkpoint, file)
         file.flush()
         os.fsync(file.fileno())
-    beside.replace(path)
+    temporary.replace(path)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; nothing in the file is executed.
+    """Read a checkpoint without executing anything in the file.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         ValueError: The file is not one of our checkpoints.
     """
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a broken or hostile file
         raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
-    missing = set(Checkpoint.__annotations__) - set(found if isinstance(found, dict) else ())
+    missing = set(Checkpoint.__annotations__) - set(content if isinstance(content, dict) else ())
     if missing:
         raise ValueError(f"{path} is not a checkpoint of flowmatch: {sorted(missing)} missing")
-    checkpoint: Checkpoint = found
+    checkpoint: Checkpoint = content
     return checkpoint
 
 
 @dataclass(frozen=True)
 class RunState:
-    """Everything a checkpoint holds, alive.
+    """The objects whose state a checkpoint holds.
 
     Attributes:
-        model: Everything with parameters.
-        optimizer: What trains it.
-        path: Of the checkpoint.
-        run: What must be the same when the run goes on.
-        average: The moving average of the model's state, where there is one.
+        model: Module with all parameters.
+        optimizer: Optimizer of the model.
+        path: Path of the checkpoint.
+        run: Identity of the run.
+        average: Moving average of the model's state; None without one.
     """
 
     model: nn.Module
@@ -73,7 +73,7 @@ class RunState:
     average: Average | None = None
 
     def save(self, step: int) -> None:
-        """Write the checkpoint after so many steps."""
+        """Write the checkpoint after `step` finished steps."""
         save_checkpoint(
             self.path,
             Checkpoint(
@@ -87,20 +87,20 @@ class RunState:
         )
 
     def restore(self) -> int:
-        """Take everything from the checkpoint, and return the steps that are done.
+        """Load the state from the checkpoint and return the number of finished steps.
 
         Raises:
-            ValueError: It belongs to another run, or what it holds does not fit.
+            ValueError: The checkpoint belongs to another run, or does not fit the objects.
         """
-        found = load_checkpoint(self.path)
-        if differences := self.run.differences(found["run"]):
+        checkpoint = load_checkpoint(self.path)
+        if differences := self.run.differences(checkpoint["run"]):
             raise ValueError(f"{self.path} belongs to another run: {'; '.join(differences)}")
         try:
-            self.model.load_state_dict(found["model"])
-            self.optimizer.load_state_dict(found["optimizer"])
+            self.model.load_state_dict(checkpoint["model"])
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
             if self.average is not None:
-                self.average.restore(found["average"], found["step"])
-            torch.set_rng_state(found["random"])
-            return int(found["step"])
+                self.average.restore(checkpoint["average"], checkpoint["step"])
+            torch.set_rng_state(checkpoint["random"])
+            return int(checkpoint["step"])
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{self.path} does not fit the run that it names: {error}") from error

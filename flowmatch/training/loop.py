@@ -1,4 +1,4 @@
-"""The training loop: a model, samples, a loss, a schedule; stops and resumes without a trace."""
+"""The training loop, which stops and resumes to the same bits."""
 
 import os
 import time
@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from flowmatch.training.average import Average
 from flowmatch.training.checkpoint import RunState
+from flowmatch.training.interrupt import defer_interrupt
 from flowmatch.training.run import Run
 from flowmatch.training.schedule import Schedule
-from flowmatch.training.whole import whole_step
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -36,12 +36,19 @@ class Samples(Protocol):
 
 
 class TrainingDiverged(ValueError):
-    """The loss is no longer a number."""
+    """The loss became NaN or infinite."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What the loop reports after a step."""
+class StepReport:
+    """Progress of a run after a training step.
+
+    Attributes:
+        step: Number of finished steps.
+        steps: Number of steps in all.
+        metrics: Loss and other values of the step by name.
+        seconds_per_step: Mean duration of a step.
+    """
 
     step: int
     steps: int
@@ -50,24 +57,24 @@ class Progress:
 
     @property
     def seconds_left(self) -> float:
-        """At the pace so far."""
+        """Estimated time left, at the mean pace so far."""
         return (self.steps - self.step) * self.seconds_per_step
 
 
 class RunOptions(TypedDict, total=False):
-    """How a run goes, whatever is learnt: every trainer hands it on to `train`, which explains."""
+    """Options of a run that every trainer passes on to `train`, which documents them."""
 
     resume: bool
     workers: int
     device: str
     precision: str
     logs: Path | None
-    report: Callable[[Progress], None]
+    on_step: Callable[[StepReport], None]
 
 
 @dataclass(frozen=True)
 class _Order:
-    """The indices of one process's share of the batches from `start` on."""
+    """Sample indices of one process's share of each batch, from step `start` on."""
 
     start: int
     schedule: Schedule
@@ -83,7 +90,7 @@ class _Order:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Send the tensors of a batch to a device."""
+    """Return the tensors of a batch on a device."""
     return [part.to(device, non_blocking=True) for part in batch]
 
 
@@ -103,7 +110,7 @@ def train(
     precision: str = "bfloat16",
     prepare: Callable[[Batch, torch.device], Batch] = to_device,
     logs: Path | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    on_step: Callable[[StepReport], None] | None = None,
 ) -> nn.Module:
     """Train `model` in place and return it, in eval mode.
 
@@ -113,34 +120,34 @@ def train(
     of its own, and the first one writes and reports.
 
     Args:
-        model: What is trained.
-        samples: What it is trained on; rendered or read by `workers` other processes.
-        collate: Makes a batch of tensors from a list of samples, in the process that made them.
-        loss: Gives the loss of a batch, and numbers worth reporting.
+        model: Network to train.
+        samples: Training samples, rendered or read by `workers` other processes.
+        collate: Function from a list of samples to a batch of tensors, called in the worker.
+        loss: Function from the network and a batch to the loss and to metrics by name.
         schedule: Steps, batch size, learning rate.
-        checkpoint: File that the state is written to every `every` steps, at the end and at Ctrl-C,
-            which waits for the step to be whole.
-        run: What identifies the run, with `precision`; a checkpoint of another is not continued.
+        checkpoint: File of the state, written every `every` steps, at the end, and at Ctrl-C once
+            the current step is finished.
+        run: Identity of the run, completed by `precision`; a checkpoint of another run is refused.
         resume: Continue from `checkpoint` if it exists.
-        every: Steps between checkpoints.
-        workers: Processes that make samples, for each that trains; 0 makes them in this one.
-        device: Where to train; with several processes, only ``"cpu"`` or not matters.
-        precision: ``"bfloat16"`` or ``"float32"``: the type of the convolutions.
-        prepare: Makes of a batch what the loss is given, in this process and on its device.
-        logs: Folder for TensorBoard's event files; None writes none.
-        report: Called after every step, by the first process.
+        every: Number of steps between checkpoints.
+        workers: Number of processes that make samples, per training process; 0 uses this process.
+        device: Training device; with several processes, only whether it is ``"cpu"`` matters.
+        precision: Type of the convolutions, ``"bfloat16"`` or ``"float32"``.
+        prepare: Function that puts a batch on the device, called in the training process.
+        logs: Folder of TensorBoard event files; None writes none.
+        on_step: Function called after each step, by the first process.
 
     Raises:
         TrainingDiverged: The loss became NaN or infinite; the batch is saved beside `checkpoint`.
-        ValueError: `checkpoint` belongs to another run, `precision` is something else, or the
-            batch cannot be split among the processes.
+        ValueError: `checkpoint` belongs to another run, `precision` is unknown, or the batch cannot
+            be split among the processes.
         ImportError: accelerate (or for `logs`, tensorboard) is not installed.
     """
     accelerator = _accelerator(device, precision)
     processes = accelerator.num_processes
     if schedule.batch % processes:
         raise ValueError(f"a batch of {schedule.batch} cannot be split among {processes} processes")
-    # Found out now, not at the first checkpoint.
+    # Fails now rather than at the first checkpoint.
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     volumes = any(parameter.dim() == 5 for parameter in model.parameters())
     layout = torch.channels_last_3d if volumes else torch.channels_last
@@ -160,7 +167,7 @@ def train(
         batch_sampler=order,
         collate_fn=collate,
         num_workers=workers,
-        # Else it draws from the losses' generator, once more in a run that goes on.
+        # Without its own generator it would draw from the global one, once more in a resumed run.
         generator=torch.Generator(),
     )
     writer = _writer(logs, start) if accelerator.is_main_process else None
@@ -169,7 +176,7 @@ def train(
     try:
         for step, batch in enumerate(loader, start):
             rate = schedule.rate_at(step)
-            with whole_step():
+            with defer_interrupt():
                 halfway = True
                 for group in optimizer.param_groups:
                     group["lr"] = rate
@@ -191,9 +198,10 @@ def train(
                     for name, number in {**metrics, "learning_rate": rate}.items():
                         writer.add_scalar(name, number, done)
                 pace = (time.monotonic() - began) / (done - start)
-                report(Progress(done, schedule.steps, metrics, pace))
+                if on_step is not None:
+                    on_step(StepReport(done, schedule.steps, metrics, pace))
     except KeyboardInterrupt:
-        # Not what is half changed: the last file is whole.
+        # A half finished step is not saved: the last checkpoint is consistent.
         if accelerator.is_main_process and done > saved and not halfway:
             state.save(done)
         raise
@@ -207,7 +215,7 @@ def train(
 
 
 def is_first_process() -> bool:
-    """Return whether this process writes files and reports, among those that train together."""
+    """Return whether this is the one training process that writes files and reports."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -221,12 +229,12 @@ def _accelerator(device: str, precision: str) -> "Accelerator":
         raise ImportError(
             f"training needs accelerate: pip install 'flowmatch[train]' ({error})"
         ) from error
-    where = torch.device(device)
-    if where.type == "cuda" and where.index is not None:
-        torch.cuda.set_device(where)
+    target = torch.device(device)
+    if target.type == "cuda" and target.index is not None:
+        torch.cuda.set_device(target)
     # A second run in one process may want another device or precision than the first.
     AcceleratorState._reset_state(reset_partial_state="RANK" not in os.environ)
-    return Accelerator(cpu=where.type == "cpu", mixed_precision=PRECISIONS[precision])
+    return Accelerator(cpu=target.type == "cpu", mixed_precision=PRECISIONS[precision])
 
 
 def _writer(logs: Path | None, start: int) -> Any:
@@ -238,17 +246,19 @@ def _writer(logs: Path | None, start: int) -> Any:
         raise ImportError(
             f"logs need tensorboard: pip install 'flowmatch[train]' ({error})"
         ) from error
-    # What a stopped run logged after its last checkpoint will be logged again.
+    # Entries that a stopped run logged after its last checkpoint are logged again.
     return SummaryWriter(str(logs), purge_step=start + 1 if start else None)
 
 
 def _check_finite(
     accelerator: "Accelerator", value: Tensor, step: int, batch: Batch, checkpoint: Path
 ) -> None:
-    """Stop every process if the loss of any is no number; each saves its own share of the batch."""
+    """Stop all processes if the loss of one is not finite; each saves its share of the batch."""
     if torch.isfinite(accelerator.reduce(value.detach())).all():
         return
     share = f".{accelerator.process_index}" if accelerator.num_processes > 1 else ""
-    culprit = checkpoint.with_suffix(f".batch{share}.pt")
-    torch.save(batch, culprit)
-    raise TrainingDiverged(f"the loss is {value.item()} at step {step}; its batch is in {culprit}")
+    batch_file = checkpoint.with_suffix(f".batch{share}.pt")
+    torch.save(batch, batch_file)
+    raise TrainingDiverged(
+        f"the loss is {value.item()} at step {step}; its batch is in {batch_file}"
+    )

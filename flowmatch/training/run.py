@@ -1,4 +1,4 @@
-"""What makes a run the one that a checkpoint is of."""
+"""Identity of a training run: what must not change between a checkpoint and its continuation."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-# Facts that checkpoints of earlier versions do not tell: of those, they are not asked for.
-_LATER = ("precision", "learnt_from")
+# Facts that checkpoints of earlier versions lack; they are then not compared.
+_LATER = ("precision", "data_digest")
 
 
 @dataclass(frozen=True)
 class Run:
-    """What must be the same when a run goes on.
+    """Recipe and facts that must be the same when a run is resumed.
 
     Attributes:
-        recipe: How is learnt. A field that a checkpoint does not know is younger than it, and had
-            its default.
-        facts: What else, by name; `learnt_from` gives words for what is learnt from.
+        recipe: Training recipe. A field that a checkpoint lacks is newer than the checkpoint and is
+            taken to have had its default.
+        facts: Further facts by name, such as the `data_digest` of the training data.
 
     Example:
         >>> from flowmatch.training import Schedule
@@ -36,12 +36,12 @@ class Run:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of it."""
+        """Return the run as a dictionary for a checkpoint."""
         return {**(asdict(self.recipe) if self.recipe else {}), **self.facts}
 
-    def differences(self, found: Any) -> list[str]:
-        """Say where it is not what a checkpoint kept of its run: nothing where it is the same."""
-        kept = found if isinstance(found, dict) else {}
+    def differences(self, record: Any) -> list[str]:
+        """Return a sentence for each difference from the `record` of a checkpoint."""
+        kept = record if isinstance(record, dict) else {}
         here = self.record()
         kept = {name: here[name] for name in _LATER if name in here} | kept
         there = dict(_flat(_completed(kept, self.recipe) if self.recipe else kept))
@@ -53,14 +53,14 @@ class Run:
         ]
 
 
-def learnt_from(items: Iterable[Path | NDArray[Any]]) -> str:
-    """Return a short word for what a run learns from: how much it is, and a digest.
+def data_digest(items: Iterable[Path | NDArray[Any]]) -> str:
+    """Return the number of items of training data and a hash of them.
 
     Args:
-        items: Files, of which name and size count, because folders move; or arrays.
+        items: Files, identified by name and size because folders move; or arrays.
 
     Example:
-        >>> learnt_from([np.zeros(3)])
+        >>> data_digest([np.zeros(3)])
         '1 (9d908ecf)'
     """
     digest, count = hashlib.sha256(), 0
@@ -82,23 +82,23 @@ class _Absent:
 _ABSENT = _Absent()
 
 
-def _completed(found: dict[str, Any], recipe: "DataclassInstance") -> dict[str, Any]:
-    """Add the fields of a recipe that are not `found`, with their defaults."""
-    whole = dict(found)
-    for one in fields(recipe):
-        value = getattr(recipe, one.name)
-        if one.name not in found:
-            if one.default is not MISSING:
-                whole[one.name] = one.default
-            elif one.default_factory is not MISSING:
-                whole[one.name] = one.default_factory()
-        elif is_dataclass(value) and isinstance(found[one.name], dict):
-            whole[one.name] = _completed(found[one.name], value)  # type: ignore[arg-type]
+def _completed(record: dict[str, Any], recipe: "DataclassInstance") -> dict[str, Any]:
+    """Add the fields of a recipe that a record lacks, with their defaults."""
+    whole = dict(record)
+    for item in fields(recipe):
+        value = getattr(recipe, item.name)
+        if item.name not in record:
+            if item.default is not MISSING:
+                whole[item.name] = item.default
+            elif item.default_factory is not MISSING:
+                whole[item.name] = item.default_factory()
+        elif is_dataclass(value) and isinstance(record[item.name], dict):
+            whole[item.name] = _completed(record[item.name], value)  # type: ignore[arg-type]
     return whole
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Give every value by its path, lists for tuples: both are written down for the same."""
+    """Yield every value with its dotted path; tuples become lists, as in a saved record."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{name}.")

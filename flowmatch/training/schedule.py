@@ -1,4 +1,4 @@
-"""How long a network is trained, and how fast at each step."""
+"""Training schedule: number of steps, batch size, learning rate."""
 
 import math
 from dataclasses import dataclass
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast.
+    """Number of steps, batch size and learning rate of a run.
 
     Attributes:
         steps: Optimiser steps in all.
-        batch: Samples in a step, over all processes.
-        learning_rate: The highest.
-        weight_decay: Of AdamW.
-        warmup: Share of the steps that lead up to the highest rate.
+        batch: Samples in a step, summed over all processes.
+        learning_rate: Highest learning rate.
+        weight_decay: Weight decay of AdamW.
+        warmup: Share of the steps in which the rate rises to its highest value.
         clip: Largest norm of the gradient.
-        halve: Steps at which the rate is halved; with none, it falls along a cosine to nearly
-            nothing (one cycle, Smith & Topin 2018).
-        average: Decay of the exponential moving average of the weights, which is what a run ends
-            with; 0 for the last weights themselves.
+        halve: Steps at which the rate is halved. If empty, the rate falls along a cosine to nearly
+            zero (one cycle, Smith & Topin 2018).
+        average: Decay of the exponential moving average of the weights, which a run returns; 0
+            returns the final weights.
 
     Example:
         >>> schedule = Schedule(steps=100, batch=8, learning_rate=1.0, warmup=0.1)
@@ -36,7 +36,11 @@ class Schedule:
     average: float = 0.999
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be followed."""
+        """Check the values.
+
+        Raises:
+            ValueError: `steps` or `batch` is below 1, or `average` is outside [0, 1).
+        """
         if self.steps < 1 or self.batch < 1 or not 0 <= self.average < 1:
             raise ValueError(
                 "steps and batch must be at least 1 and average in [0, 1), "
@@ -54,5 +58,5 @@ class Schedule:
 
 
 def _rise(share: float) -> float:
-    """Go smoothly from 0 to 1."""
+    """Return a smooth step from 0 to 1."""
     return 0.5 - 0.5 * math.cos(math.pi * share)

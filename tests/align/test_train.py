@@ -41,7 +41,7 @@ def test_a_few_steps_lower_the_loss(photos, tmp_path):
     )
     seen = []
     network = train_align(
-        recipe, photos, tmp_path / "c.pt", precision="float32", workers=0, report=seen.append
+        recipe, photos, tmp_path / "c.pt", precision="float32", workers=0, on_step=seen.append
     )
     first, last = seen[0].metrics, seen[-1].metrics
     assert last["loss"] < first["loss"] / 3
@@ -58,7 +58,7 @@ def test_a_trunk_learns_what_matches(photos, tmp_path):
     )
     seen = []
     network = train_align(
-        recipe, photos, tmp_path / "c.pt", precision="float32", workers=0, report=seen.append
+        recipe, photos, tmp_path / "c.pt", precision="float32", workers=0, on_step=seen.append
     )
     first, last = seen[0].metrics, seen[-1].metrics
     assert first["loss"] > 3.5  # log of 64 places is 4.2
@@ -77,7 +77,7 @@ def test_a_run_goes_on_and_ends_with_the_same_bits(photos, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_align(recipe, photos, tmp_path / "b.pt", workers=0, report=stop)
+        train_align(recipe, photos, tmp_path / "b.pt", workers=0, on_step=stop)
     again = train_align(recipe, photos, tmp_path / "b.pt", workers=0, resume=True)
     for key, weight in whole.state_dict().items():
         assert weight.equal(again.state_dict()[key]), key

@@ -120,10 +120,10 @@ def test_a_stopped_run_goes_on_to_the_same_bits(parts, tmp_path, workers):
 
     kept = {"seed": 3, "checkpoint": tmp_path / "b.pt", "workers": workers}
     with pytest.raises(KeyboardInterrupt):
-        train_embedding(recipe, train, every=2, report=stop, **kept)
+        train_embedding(recipe, train, every=2, on_step=stop, **kept)
     steps = []
     resumed = train_embedding(
-        recipe, train, resume=True, report=lambda p: steps.append(p.step), **kept
+        recipe, train, resume=True, on_step=lambda p: steps.append(p.step), **kept
     )
     assert steps == [5]
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
@@ -161,7 +161,7 @@ def test_methods_that_look_at_all_the_data(name, parts):
     labels = torch.from_numpy(test.labels)
     recipe = Recipe(loss="proxynca", steps=60)
     seen = []
-    method = train_method(name, recipe, train, report=lambda p: seen.append(p.step))
+    method = train_method(name, recipe, train, on_step=lambda p: seen.append(p.step))
     assert seen == list(range(1, 61))
     untrained = embed(train_method(name, Recipe(steps=0), train), test, 8)
     before, after = (score(x, labels, "cosine") for x in (untrained, embed(method, test, 8)))

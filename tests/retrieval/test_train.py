@@ -57,7 +57,7 @@ def test_what_is_learnt(pictures, tmp_path):
 
     trained = train_retrieval(
         RECIPE, network, pictures, PAIRS, tmp_path / "r.pt", precision="float32", workers=0,
-        report=report,
+        on_step=report,
     )  # fmt: skip
     assert [(done, p.step) for done, p in seen] == [(r, s + 1) for r in (0, 1) for s in range(30)]
     assert seen[-1][1].metrics["loss"] < seen[0][1].metrics["loss"] / 2

@@ -69,7 +69,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(patches, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_video(TINY, patches, tmp_path / "b.pt", precision="float32", every=2, report=stop)
+        train_video(TINY, patches, tmp_path / "b.pt", precision="float32", every=2, on_step=stop)
     steps = []
     resumed = train_video(
         TINY,
@@ -77,7 +77,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(patches, tmp_path):
         tmp_path / "b.pt",
         precision="float32",
         resume=True,
-        report=lambda progress: steps.append(progress.step),
+        on_step=lambda progress: steps.append(progress.step),
     )
     assert steps == [6]
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):

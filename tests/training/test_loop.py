@@ -57,7 +57,7 @@ def fit(path, steps=40, loss=squared, **options):
 
 def test_learns_and_reports(tmp_path):
     seen = []
-    model = fit(tmp_path / "c.pt", 300, report=seen.append)
+    model = fit(tmp_path / "c.pt", 300, on_step=seen.append)
     assert not model.training
     assert [p.step for p in seen] == list(range(1, 301))
     assert seen[-1].metrics["root"] < 0.1 * seen[0].metrics["root"]
@@ -74,7 +74,7 @@ def test_resumes_to_the_same_bits(tmp_path):
 
     whole = fit(tmp_path / "whole.pt")
     with pytest.raises(Stop):
-        fit(tmp_path / "parts.pt", every=10, report=stop_at_25)
+        fit(tmp_path / "parts.pt", every=10, on_step=stop_at_25)
     torch.manual_seed(99)  # whatever happened in between
     assert load_checkpoint(tmp_path / "parts.pt")["step"] == 20
     resumed = fit(tmp_path / "parts.pt", resume=True)
@@ -120,7 +120,7 @@ def test_ctrl_c_ends_the_step_and_keeps_it(tmp_path, ctrl_c):
             ctrl_c()
 
     with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "c.pt", loss=noisy, resume=True, report=between)
+        fit(tmp_path / "c.pt", loss=noisy, resume=True, on_step=between)
     assert load_checkpoint(tmp_path / "c.pt")["step"] == 23
     resumed = fit(tmp_path / "c.pt", loss=noisy, resume=True)
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
@@ -257,7 +257,7 @@ def test_ends_with_the_average(tmp_path):
 
     train(
         model, Line(), collate, squared, Schedule(20, 8, learning_rate=0.1, average=0.5),
-        checkpoint=tmp_path / "c.pt", run=Run(), workers=0, precision="float32", report=follow,
+        checkpoint=tmp_path / "c.pt", run=Run(), workers=0, precision="float32", on_step=follow,
     )  # fmt: skip
     torch.testing.assert_close(model.state_dict(), means)
     assert model.weight.item() != seen[-1]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowmatch.training import Run, Schedule, learnt_from
+from flowmatch.training import Run, Schedule, data_digest
 
 
 @dataclass(frozen=True)
@@ -60,22 +60,22 @@ def test_only_what_differs_is_named():
     assert "model is not set there and 'raft' here" in Run(RECIPE).differences("no run")
 
 
-def test_what_checkpoints_did_not_tell_is_not_asked_of_them():
-    run = Run(RECIPE, {"precision": "float32", "learnt_from": {"photos": "3"}})
+def test_facts_that_a_checkpoint_lacks_are_not_compared():
+    run = Run(RECIPE, {"precision": "float32", "data_digest": {"photos": "3"}})
     assert run.differences(asdict(RECIPE)) == []
-    other = asdict(RECIPE) | {"precision": "bfloat16", "learnt_from": {"video": "1"}}
+    other = asdict(RECIPE) | {"precision": "bfloat16", "data_digest": {"video": "1"}}
     assert run.differences(other) == [
-        "learnt_from.photos is not set there and '3' here",
-        "learnt_from.video is '1' there and not set here",
+        "data_digest.photos is not set there and '3' here",
+        "data_digest.video is '1' there and not set here",
         "precision is 'bfloat16' there and 'float32' here",
     ]
 
 
-def test_what_is_learnt_from_may_move_and_not_change(tmp_path):
+def test_training_data_may_move_but_not_change(tmp_path):
     for folder, content in (("a", b"12"), ("b", b"34"), ("c", b"123")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "1.png").write_bytes(content)
-    words = [learnt_from([tmp_path / folder / "1.png"]) for folder in "abcd"]
-    assert words[0] == words[1]
-    assert len({*words, learnt_from([])}) == 4
-    assert learnt_from([np.zeros((2, 3))]) != learnt_from([np.ones((2, 3))])
+    digests = [data_digest([tmp_path / folder / "1.png"]) for folder in "abcd"]
+    assert digests[0] == digests[1]
+    assert len({*digests, data_digest([])}) == 4
+    assert data_digest([np.zeros((2, 3))]) != data_digest([np.ones((2, 3))])

@@ -30,7 +30,7 @@ from flowmatch.flow.training.train import train_flow
 from flowmatch.matching.synthetic.pairs import photos_in
 from flowmatch.matching.training.recipes import RECIPES as PATCH_RECIPES
 from flowmatch.matching.training.train import train_patches
-from flowmatch.training import Progress, RunOptions, is_first_process
+from flowmatch.training import StepReport, RunOptions, is_first_process
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a network.")
 
@@ -147,7 +147,7 @@ def new_run(
                 device=str(choose_device(device)),
                 precision=precision,
                 logs=out / "logs" / recipe,
-                report=reporter(every),
+                on_step=reporter(every),
             ),
         )
 
@@ -161,11 +161,11 @@ def keep(
         console.print(f"weights in {file}")
 
 
-def reporter(every: int = 100) -> Callable[[Progress], None]:
+def reporter(every: int = 100) -> Callable[[StepReport], None]:
     """Return what prints a line every so many steps, with means over them."""
     recent: deque[dict[str, float]] = deque(maxlen=every)
 
-    def report(progress: Progress) -> None:
+    def report(progress: StepReport) -> None:
         recent.append(progress.metrics)
         if progress.step % every == 0 or progress.step == progress.steps:
             means = "  ".join(

@@ -137,7 +137,7 @@ def train_similarity(
             resume=resume,
             device=choose_device(device),
             workers=workers,
-            report=reporter(),
+            on_step=reporter(),
         )
     save_embedding(out, Embedding(network, recipe.size, recipe.metric))
     console.print(f"trained on {len(train.classes)} of {every} classes, weights in {out}")

@@ -15,7 +15,7 @@ from flowmatch.retrieval.mining import clusters, verified_pairs
 from flowmatch.retrieval.network import STORE, RetrievalNet
 from flowmatch.retrieval.train import RECIPES, train_retrieval
 from flowmatch.retrieval.verify import local_features
-from flowmatch.training import Progress
+from flowmatch.training import StepReport
 
 _SIDE = 400  # pixels; enough for points to agree, and all pictures have to fit into memory
 
@@ -59,7 +59,7 @@ def train_retrieval_command(
     things = len(set(clusters(len(pictures), pairs).tolist()))
     console.print(f"{len(pairs)} verified pairs among {len(pictures)} pictures of {things} things")
 
-    def report(done: int, progress: Progress) -> None:
+    def report(done: int, progress: StepReport) -> None:
         if progress.step % 20 == 0 or progress.step == progress.steps:
             console.print(
                 f"round {done + 1}/{RECIPES[recipe].rounds}  step {progress.step}/{progress.steps}"
@@ -77,7 +77,7 @@ def train_retrieval_command(
             device=where,
             precision=precision,
             workers=workers,
-            report=report,
+            on_step=report,
         )
     weights = out / f"{recipe}.safetensors"
     STORE.save(weights, network, "retrieval", network.arguments)

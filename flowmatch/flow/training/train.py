@@ -28,7 +28,7 @@ from flowmatch.flow.training.losses import LOSSES, Loss, matching_loss
 from flowmatch.flow.training.recipes import VIDEO, FlowRecipe
 from flowmatch.flow.training.unsupervised import unsupervised_loss
 from flowmatch.io import read_frames
-from flowmatch.training import Run, RunOptions, learnt_from
+from flowmatch.training import Run, RunOptions, data_digest
 from flowmatch.zoo import load_initial_weights
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def train_flow(
             recipe learns from is missing, or there is nothing to `render` so.
     """
     samples = find_samples(recipe, sources, data or {}, video, render)
-    facts = {"learnt_from": _learnt_from(sources, data or {}, video)}
+    facts = {"data_digest": _data_digest(sources, data or {}, video)}
     torch.manual_seed(recipe.seed)
     model = MODELS[recipe.model](**recipe.arguments)
     load_initial_weights(model, start, recipe.model)
@@ -100,20 +100,20 @@ def train_flow(
     return without_norms(trained) if recipe.norms else trained
 
 
-def _learnt_from(
+def _data_digest(
     sources: Sources, data: Mapping[str, Path], video: str | Path | None
 ) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "photos": learnt_from(sources.photos),
-        "cutouts": learnt_from(sources.cutouts),
+        "photos": data_digest(sources.photos),
+        "cutouts": data_digest(sources.cutouts),
     }
     for name, folder in data.items():
         pairs = find_pairs(folder, train=True)
-        found[name] = learnt_from(
+        found[name] = data_digest(
             file for pair in pairs for file in (pair.first, pair.second, pair.flow)
         )
     if video is not None:
-        found["video"] = learnt_from(read_frames(video).files)
+        found["video"] = data_digest(read_frames(video).files)
     return found
 
 

@@ -20,7 +20,7 @@ from flowmatch.matching.networks import MODELS, SiameseNetwork
 from flowmatch.matching.synthetic.pairs import SyntheticPatches
 from flowmatch.matching.synthetic.pool import Mixture, PatchPairs, PatchSource
 from flowmatch.matching.training.recipes import PatchRecipe
-from flowmatch.training import Run, RunOptions, learnt_from
+from flowmatch.training import Run, RunOptions, data_digest
 from flowmatch.zoo import load_initial_weights
 
 if TYPE_CHECKING:
@@ -68,15 +68,15 @@ def train_patches(
         loss_of(recipe),
         recipe.schedule,
         checkpoint=checkpoint,
-        run=Run(recipe, {"learnt_from": _learnt_from(photos, rgbd, brown)}),
+        run=Run(recipe, {"data_digest": _data_digest(photos, rgbd, brown)}),
         **options,
     )
     return model.eval()  # type: ignore[no-any-return]
 
 
-def _learnt_from(photos: Sequence[Path], rgbd: Path | None, brown: Sequence[Path]) -> list[str]:
+def _data_digest(photos: Sequence[Path], rgbd: Path | None, brown: Sequence[Path]) -> list[str]:
     folders = [*brown, *(() if rgbd is None else (rgbd / "color", rgbd / "depth"))]
-    return [learnt_from(photos), *(learnt_from(sorted(folder.iterdir())) for folder in folders)]
+    return [data_digest(photos), *(data_digest(sorted(folder.iterdir())) for folder in folders)]
 
 
 class Mined(nn.Module):

@@ -18,7 +18,7 @@ from flowmatch.metric_learning.methods.ensembles import (
     Boosted,
     Cascaded,
 )
-from flowmatch.training import Progress, TrainingDiverged
+from flowmatch.training import StepReport, TrainingDiverged
 
 METHODS: dict[str, type[Method]] = {
     "htl": Hierarchical,
@@ -39,7 +39,7 @@ def train_method(
     start: dict[str, Tensor] | None = None,
     device: str | torch.device = "cpu",
     workers: int = 0,
-    report: Callable[[Progress], None] = lambda progress: None,
+    on_step: Callable[[StepReport], None] | None = None,
 ) -> Method:
     """Train by a method that is more than a loss; otherwise as `train_embedding` does.
 
@@ -51,7 +51,7 @@ def train_method(
         start: Weights of the trunk.
         device: Where.
         workers: Processes that read pictures.
-        report: Called after each step.
+        on_step: Function called after each step.
 
     Returns:
         What embeds, in eval mode.
@@ -94,7 +94,8 @@ def train_method(
             optimizer.step()
             step += 1
             pace = (time.monotonic() - began) / step
-            report(Progress(step, recipe.steps, {"loss": value.item()}, pace))
+            if on_step is not None:
+                on_step(StepReport(step, recipe.steps, {"loss": value.item()}, pace))
             if step == recipe.steps:
                 break
         epoch += 1

@@ -19,7 +19,7 @@ from flowmatch.registration.training.losses import (
 )
 from flowmatch.registration.training.recipes import FragmentRecipe
 from flowmatch.registration.training.samples import FieldPair, FieldPairs, collate
-from flowmatch.training import Run, RunOptions, learnt_from
+from flowmatch.training import Run, RunOptions, data_digest
 from flowmatch.zoo import load_initial_weights
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def train_fragments(
         partial(descriptor_loss, recipe=recipe),
         recipe.schedule,
         checkpoint=checkpoint,
-        run=Run(recipe, {"real": rgbd is not None, "learnt_from": learnt_from(frames)}),
+        run=Run(recipe, {"real": rgbd is not None, "data_digest": data_digest(frames)}),
         every=50,
         **options,
     )

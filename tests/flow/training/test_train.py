@@ -86,7 +86,7 @@ def test_learns_from_a_dataset(pairs, tmp_path):
     recipe = small("pyramid-small", mix=(("mine", 1.0),))
     seen = []
     train_flow(
-        recipe, Sources(), tmp_path / "c.pt", data={"mine": pairs}, workers=0, report=seen.append
+        recipe, Sources(), tmp_path / "c.pt", data={"mine": pairs}, workers=0, on_step=seen.append
     )
     assert seen[0].metrics["epe"] == pytest.approx(500 * 2**0.5, rel=0.5)
 
@@ -98,7 +98,7 @@ def test_learns_from_a_video(tmp_path, photo):
     recipe, seen = small("pyramid-video"), []
     model = train_flow(
         recipe, Sources(), tmp_path / "c.pt", video=tmp_path / "clip", workers=0,
-        report=seen.append,
+        on_step=seen.append,
     )  # fmt: skip
     assert all(p.isfinite().all() for p in model.parameters())
     assert [set(p.metrics) for p in seen] == [{"loss", "smoothness", "occluded"}] * 2
@@ -142,7 +142,7 @@ def test_resumes_to_the_same_bits_where_the_device_paints(tmp_path, workers, mon
     settings = {"workers": workers, "render": "device"}
     whole = train_flow(recipe, Sources(), tmp_path / "a.pt", **settings)
     with pytest.raises(Stop):
-        train_flow(recipe, Sources(), tmp_path / "b.pt", report=stop_at_1, **settings)
+        train_flow(recipe, Sources(), tmp_path / "b.pt", on_step=stop_at_1, **settings)
     resumed = train_flow(recipe, Sources(), tmp_path / "b.pt", resume=True, **settings)
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -237,10 +237,10 @@ def test_a_run_goes_on_with_what_it_learnt_from_alone(pairs, photo, tmp_path):
     moved = pairs.rename(tmp_path / "moved")
     train_flow(recipe, Sources(), file, data={"mine": moved}, **options)
     write_image(moved / "a" / "frame1.png", photo[:100, 20:140])
-    with pytest.raises(ValueError, match=r"run: learnt_from\.mine is '6 \(\w+\)' there and '6 "):
+    with pytest.raises(ValueError, match=r"run: data_digest\.mine is '6 \(\w+\)' there and '6 "):
         train_flow(recipe, Sources(), file, data={"mine": moved}, **options)
     kept = training.load_checkpoint(file)
-    for name in ("precision", "learnt_from", "passes"):
+    for name in ("precision", "data_digest", "passes"):
         del kept["run"][name]
     training.save_checkpoint(file, kept)
     train_flow(recipe, Sources(), file, data={"mine": moved}, **options)
@@ -263,7 +263,7 @@ def test_raft_learns_in_few_passes_and_keeps_its_own(tmp_path):
 def test_norms_and_hooks_are_gone_after_training(name, tmp_path):
     recipe = small(name, arguments={"width": 1 / 16})
     seen = []
-    trained = train_flow(recipe, Sources(), tmp_path / "c.pt", workers=0, report=seen.append)
+    trained = train_flow(recipe, Sources(), tmp_path / "c.pt", workers=0, on_step=seen.append)
     plain = MODELS[recipe.model](width=1 / 16)
     assert trained.state_dict().keys() == plain.state_dict().keys()
     assert not any(module._forward_hooks for module in trained.modules())
@@ -279,7 +279,7 @@ def test_matching_adds_to_the_loss_and_needs_whole_strides(tmp_path):
     for matching in (0.0, 2.0):
         recipe = small("flownetc-thin-small", arguments={"width": 1 / 16}, matching=matching)
         file = tmp_path / f"{matching}.pt"
-        train_flow(recipe, Sources(), file, workers=0, report=lambda p: losses.append(p.metrics))
+        train_flow(recipe, Sources(), file, workers=0, on_step=lambda p: losses.append(p.metrics))
     assert losses[2]["loss"] - losses[0]["loss"] > 2  # 441 displacements: up to log(441) twice
     assert losses[2]["epe"] == losses[0]["epe"]
     with pytest.raises(ValueError, match=r"multiples of 64, got \(64, 96\)"):

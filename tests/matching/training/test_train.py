@@ -67,7 +67,7 @@ def test_unknown_loss():
 def test_few_steps_lower_the_loss(tmp_path, photos, name):
     seen = []
     recipe = short(RECIPES[name], 12)
-    train_patches(recipe, photos, tmp_path / "c.pt", workers=0, report=seen.append)
+    train_patches(recipe, photos, tmp_path / "c.pt", workers=0, on_step=seen.append)
     losses = [progress.metrics["loss"] for progress in seen]
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
     assert (tmp_path / "c.pt").exists()

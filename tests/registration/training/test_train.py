@@ -54,7 +54,7 @@ def test_a_network_learns_a_batch(loss):
 def test_training_repeats_and_resumes(tmp_path):
     pytest.importorskip("accelerate")
     seen = []
-    whole = train_fragments(TINY, tmp_path / "a.pt", workers=0, report=seen.append)
+    whole = train_fragments(TINY, tmp_path / "a.pt", workers=0, on_step=seen.append)
     assert [progress.step for progress in seen] == [1, 2] and "first" in seen[0].metrics
     again = train_fragments(TINY, tmp_path / "a.pt", workers=0, resume=True)
     for a, b in zip(whole.parameters(), again.parameters(), strict=True):
