@@ -1,6 +1,103 @@
-"""flowmatch: dense correspondence and optical flow for PyTorch, with kernels of its own.
+"""Dense correspondence and optical flow for PyTorch (not generative flow matching).
 
-The rooms are imported by name: ``flowmatch.flow``, ``flowmatch.ops``, ``flowmatch.io``, ...
+>>> import flowmatch as fm
+>>> frames = fm.io.read_image("a.png"), fm.io.read_image("b.png")  # doctest: +SKIP
+>>> flow = fm.estimate_flow(*frames)  # float32 [H, W, 2], pixels  # doctest: +SKIP
+
+This page has what most people need. Each task is a package with more of it: ``flow``, ``matching``,
+``registration``, ``align``, ``stitch``, ``retrieval``, ``metric_learning``, ``selfsupervised``; so
+are the operators (``ops``), files (``io``) and pictures (``draw``). Everything is imported when it
+is first used.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowmatch import (
+        align,
+        bench,
+        compat,
+        draw,
+        flow,
+        geometry,
+        io,
+        matching,
+        metric_learning,
+        ops,
+        registration,
+        retrieval,
+        selfsupervised,
+        stitch,
+        training,
+    )
+    from flowmatch.align import Alignment, align_images
+    from flowmatch.catalogue import available, load
+    from flowmatch.flow import FlowBothWays, FlowOptions, estimate_both_ways, estimate_flow
+    from flowmatch.matching import Matches, MatchOptions, match_images
+    from flowmatch.registration import RegisterOptions, Registration, register_scans
+    from flowmatch.retrieval import build_index, search
+    from flowmatch.stitch import Panorama, StitchOptions, stitch_photos
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Alignment",
+    "FlowBothWays",
+    "FlowOptions",
+    "MatchOptions",
+    "Matches",
+    "Panorama",
+    "RegisterOptions",
+    "Registration",
+    "StitchOptions",
+    "align",
+    "align_images",
+    "available",
+    "bench",
+    "build_index",
+    "compat",
+    "draw",
+    "estimate_both_ways",
+    "estimate_flow",
+    "flow",
+    "geometry",
+    "io",
+    "load",
+    "match_images",
+    "matching",
+    "metric_learning",
+    "ops",
+    "register_scans",
+    "registration",
+    "retrieval",
+    "search",
+    "selfsupervised",
+    "stitch",
+    "stitch_photos",
+    "training",
+]
+
+# Where a name is defined; the other names of __all__ are modules.
+_DEFINED_IN = {
+    "flow": ("FlowBothWays", "FlowOptions", "estimate_both_ways", "estimate_flow"),
+    "matching": ("MatchOptions", "Matches", "match_images"),
+    "align": ("Alignment", "align_images"),
+    "registration": ("RegisterOptions", "Registration", "register_scans"),
+    "stitch": ("Panorama", "StitchOptions", "stitch_photos"),
+    "retrieval": ("build_index", "search"),
+    "catalogue": ("available", "load"),
+}
+_MODULE_OF = {name: module for module, names in _DEFINED_IN.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'flowmatch' has no attribute {name!r}")
+    if name in _MODULE_OF:
+        return getattr(import_module(f"flowmatch.{_MODULE_OF[name]}"), name)
+    return import_module(f"flowmatch.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
