@@ -1,113 +1,92 @@
-"""The command ``flowmatch``: one file a command, holding arguments and progress, no logic."""
+"""The command ``flowmatch``: the path of a file is its command; no logic, arguments only."""
 
+import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
-import torch
 import typer
 
-from flowmatch.cli import (
-    align,
-    bench,
-    flow,
-    fuse,
-    identify,
-    index,
-    info,
-    match,
-    register,
-    search,
-    stitch,
-    video,
-    weights,
-)
-from flowmatch.cli.eval import align as eval_align
-from flowmatch.cli.eval import flow as eval
-from flowmatch.cli.eval import matching as eval_matching
-from flowmatch.cli.eval import metric_learning as eval_metric_learning
-from flowmatch.cli.eval import retrieval as eval_retrieval
-from flowmatch.cli.options import console
-from flowmatch.cli.synth import flow as synth
-from flowmatch.cli.synth import registration as synth_registration
-from flowmatch.cli.train import align as train_align
-from flowmatch.cli.train import flow as train
-from flowmatch.cli.train import metric_learning as train_metric_learning
-from flowmatch.cli.train import registration as train_registration
-from flowmatch.cli.train import retrieval as train_retrieval
+from flowmatch import __version__
+from flowmatch.cli._tree import OrderedGroup, add_commands
 
 app = typer.Typer(
     name="flowmatch",
-    help="Dense correspondence and optical flow.",
+    cls=OrderedGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit status: 0 done; 1 the command ran, but found nothing to trust (match, register, "
+    "align, search); 2 bad input; 130 interrupted.",
 )
-app.command("flow")(flow.flow)
-app.command("match")(match.match)
-app.command("register")(register.register_command)
-app.command("fuse")(fuse.fuse_command)
-app.command("stitch")(stitch.stitch)
-app.command("index")(index.index)
-app.command("search")(search.search)
-app.command("identify")(identify.identify)
-app.command("info")(info.info)
-app.command("bench")(bench.bench)
-eval.eval_app.command("matching")(eval_matching.eval_patches)
-eval.eval_app.command("metric-learning")(eval_metric_learning.eval_similarity)
-train.train_app.command("metric-learning")(train_metric_learning.train_similarity)
-train.train_app.command("video")(video.train_video_command)
-eval.eval_app.command("video")(video.eval_video)
-app.command("align")(align.align_command)
-eval.eval_app.command("align")(eval_align.eval_align)
-train.train_app.command("registration")(train_registration.train_fragments_command)
-synth.synth_app.command("registration")(synth_registration.synth_fragments)
-eval.eval_app.command("retrieval")(eval_retrieval.eval_retrieval)
-train.train_app.command("retrieval")(train_retrieval.train_retrieval_command)
-app.add_typer(eval.eval_app, name="eval")
-train.train_app.command("align")(train_align.train_align_command)
-app.add_typer(train.train_app, name="train")
-app.add_typer(synth.synth_app, name="synth")
-app.add_typer(weights.weights_app, name="weights")
+add_commands(app)
+
+
+def _print_version(given: bool) -> None:
+    if given:
+        typer.echo(f"flowmatch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Dense correspondence and optical flow."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; bad input gives one line on stderr and status 2.
 
     Args:
-        arguments: The words after ``flowmatch``; None takes those of the process.
+        arguments: Words after ``flowmatch``; None takes those of the process.
 
     Returns:
-        0 when all went well, 1 when ``register`` or ``align`` found nothing to trust, 2 for bad
-        input, 130 when interrupted.
+        0 for success, 1 if the command ran but found nothing to trust, 2 for bad input, 130 after
+        an interruption.
     """
+    # Before OpenCV is imported: errors are reported by flowmatch, in one line.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         app(args=words, prog_name="flowmatch")
-    except SystemExit as done:  # which is how typer ends, well or not
-        return int(done.code or 0)
+    except SystemExit as end:  # raised by typer, also after success
+        return int(end.code or 0)
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError, ImportError) as error:
-        console.print(f"error: {_in_words(error)}")
-        return 2
+        return _fail(_message(error))
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        said = str(error).partition("\n")[0]
-        console.print("error: there is not enough memory" + (f": {said}" if said else ""))
-        return 2
+        reason = str(error).partition("\n")[0]
+        return _fail("there is not enough memory" + (f": {reason}" if reason else ""))
     return 0
 
 
-def _in_words(error: Exception) -> str:
-    """Return the message; of what a DataLoader's worker raised, without its traceback."""
-    said = str(error)
-    if said.startswith("Caught ") and "Original Traceback" in said:
-        return said.strip().splitlines()[-1].partition(": ")[2]
-    return said
+def _fail(message: str) -> int:
+    from flowmatch.cli._messages import messages
+
+    messages.print(f"error: {message}")
+    return 2
+
+
+def _message(error: Exception) -> str:
+    """Return an error's message; for one raised in a DataLoader's worker, without its traceback."""
+    message = str(error)
+    if message.startswith("Caught ") and "Original Traceback" in message:
+        return message.strip().splitlines()[-1].partition(": ")[2]
+    return message
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Tell what NumPy, CUDA and, in words only, PyTorch's CPU allocator raise from a defect."""
-    kinds = MemoryError, torch.OutOfMemoryError
+    """Return whether memory ran out: in NumPy, in CUDA, or in PyTorch's CPU allocator."""
+    torch = sys.modules.get("torch")
+    kinds = (MemoryError, torch.OutOfMemoryError) if torch else (MemoryError,)
     return isinstance(error, kinds) or "can't allocate memory" in str(error)

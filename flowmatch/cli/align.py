@@ -7,7 +7,14 @@ import typer
 from torch import nn
 
 from flowmatch.align import BASELINES, align_images, available, load
-from flowmatch.cli.options import DeviceName, WeightsFile, check_target, console
+from flowmatch.cli._messages import (
+    messages,
+)
+from flowmatch.cli._options import (
+    DeviceName,
+    WeightsFile,
+    check_target,
+)
 from flowmatch.devices import choose_device
 from flowmatch.draw import checkerboard
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
@@ -16,7 +23,7 @@ _NETWORK = "network"
 _FALLBACK = "sift-affine"
 
 
-def align_command(
+def command(
     first: Annotated[Path, typer.Argument(metavar="A", help="Stays as it is.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Is laid on A.")],
     output: Annotated[
@@ -56,9 +63,9 @@ def align_command(
     if method == "auto" and name == _FALLBACK:
         about += " (no alignment weights ship or were given)"
     if not alignment.found:
-        console.print(f"NOT ALIGNED: {name} found no transform, {second} is where it was")
+        messages.print(f"NOT ALIGNED: {name} found no transform, {second} is where it was")
         raise typer.Exit(1)
-    console.print(f"aligned by {about}, in {output} and {warped}")
+    messages.print(f"aligned by {about}, in {output} and {warped}")
 
 
 def _chosen(method: str, weights: Path | None) -> str:

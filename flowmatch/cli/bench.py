@@ -29,7 +29,7 @@ from flowmatch.io import replace_when_done
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
-def bench(
+def command(
     op: Annotated[str, typer.Argument(help=f"{', '.join(OPS)}, or all.")] = "all",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     dtype: Annotated[str, typer.Option(help=f"One of {', '.join(DTYPES)}.")] = "float32",

@@ -8,7 +8,11 @@ from typing import Annotated, Any
 import typer
 from rich.progress import TextColumn
 
-from flowmatch.cli.options import (
+from flowmatch.cli._messages import (
+    messages,
+    progress_bar,
+)
+from flowmatch.cli._options import (
     Best,
     DeviceName,
     Fuse,
@@ -17,8 +21,6 @@ from flowmatch.cli.options import (
     Refine,
     WeightsFile,
     Zoom,
-    console,
-    progress_bar,
 )
 from flowmatch.devices import choose_device
 from flowmatch.flow import load
@@ -43,7 +45,7 @@ _OF_FILES = {*FLOW_SUFFIXES, *IMAGE_SUFFIXES, *VIDEO_SUFFIXES}
 RATE = TextColumn("{task.fields[rate]}")
 
 
-def flow(
+def command(
     paths: Annotated[
         list[str],
         typer.Argument(
@@ -127,7 +129,7 @@ def flow(
     network = load(model, weights=weights, device=choose_device(device))
     report = _compute(network, frames, folder, options, batch, overwrite)
     drawn = _draw(frames, folder, options.suffix, video, pictures, max_flow, report)
-    console.print(summary(report, folder) + drawn)
+    messages.print(summary(report, folder) + drawn)
 
 
 def _checked_paths(paths: list[str]) -> tuple[list[str], Path]:
@@ -204,7 +206,7 @@ def _compute(
         except KeyboardInterrupt:
             bar.stop()
             again = "the same command, without --overwrite, goes on"
-            console.print(f"stopped: {summary(latest, folder)}; {again}")
+            messages.print(f"stopped: {summary(latest, folder)}; {again}")
             raise typer.Exit(130) from None
         done = report.computed + report.kept
         bar.update(task, completed=done, total=done)

@@ -5,13 +5,19 @@ from typing import Annotated
 
 import typer
 
-from flowmatch.cli.options import check_target, console, progress_bar
+from flowmatch.cli._messages import (
+    messages,
+    progress_bar,
+)
+from flowmatch.cli._options import (
+    check_target,
+)
 from flowmatch.io import CLOUD_SUFFIXES, write_cloud
 from flowmatch.registration.icp import move
 from flowmatch.registration.integrate import fuse, write_fragments
 
 
-def fuse_command(
+def command(
     folder: Annotated[
         Path,
         typer.Argument(
@@ -68,4 +74,4 @@ def fuse_command(
         write_cloud(output, move(pose, surface.points) if world else surface.points)
     for fragment in fragments:
         said = f"{fragment.frames[0]} to {fragment.frames[-1]}"
-        console.print(f"frames {said}: {len(fragment.surface.points)} points")
+        messages.print(f"frames {said}: {len(fragment.surface.points)} points")

@@ -11,7 +11,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from flowmatch.cli.options import DeviceName
+from flowmatch.cli._options import (
+    DeviceName,
+)
 from flowmatch.devices import choose_device
 from flowmatch.metric_learning.data.datasets import find_images
 from flowmatch.metric_learning.data.images import LabelledImages
@@ -20,7 +22,7 @@ from flowmatch.metric_learning.fit import embed
 from flowmatch.metric_learning.weights import load_embedding
 
 
-def identify(
+def command(
     pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="What to name.")],
     enrolled: Annotated[
         Path, typer.Option(help="Folder: one sub-folder of two or more examples for each class.")
@@ -51,7 +53,7 @@ def identify(
         torch.from_numpy(examples.labels),
         examples.classes,
         embedding.metric,
-        false_accepts=far,
+        false_accept_rate=far,
     )
     answers = known.query(embed(embedding.network, asked, embedding.size))
     rows = list(zip(map(str, pictures), answers, strict=True))

@@ -6,8 +6,14 @@ from typing import Annotated
 import typer
 from rich.progress import TextColumn
 
-from flowmatch.cli.match import descriptor_name, descriptor_network
-from flowmatch.cli.options import DeviceName, console, progress_bar
+from flowmatch.cli._messages import (
+    messages,
+    progress_bar,
+)
+from flowmatch.cli._networks import descriptor_name, descriptor_network
+from flowmatch.cli._options import (
+    DeviceName,
+)
 from flowmatch.retrieval.describe import Describer, TrunkDescriber, VladDescriber
 from flowmatch.retrieval.index import (
     Index,
@@ -22,7 +28,7 @@ _SHOWN = 20  # unreadable pictures that are listed; the index knows all
 FAILURES = TextColumn("{task.fields[failed]}")
 
 
-def index(
+def command(
     folder: Annotated[Path, typer.Argument(help="Of pictures, and folders of pictures.")],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="The index; one that is there is updated.")
@@ -77,19 +83,19 @@ def index(
         except KeyboardInterrupt:
             bar.stop()
             again = "the same command, without --overwrite, goes on"
-            console.print(f"stopped: {_summary(latest, output)}; {again}")
+            messages.print(f"stopped: {_summary(latest, output)}; {again}")
             raise typer.Exit(130) from None
     _tell_failures(made)
-    console.print(_summary(latest, output))
+    messages.print(_summary(latest, output))
     if not made.entries:
         raise ValueError(f"none of the pictures in {folder} can be read")
 
 
 def _tell_failures(made: Index) -> None:
     for entry, reason in made.failed[:_SHOWN]:
-        console.print(f"failed: {entry.name}: {reason}")
+        messages.print(f"failed: {entry.name}: {reason}")
     if len(made.failed) > _SHOWN:
-        console.print(f"... and {len(made.failed) - _SHOWN} more")
+        messages.print(f"... and {len(made.failed) - _SHOWN} more")
 
 
 def _summary(report: IndexReport, output: Path) -> str:

@@ -8,13 +8,13 @@ from rich.console import Console
 from rich.table import Table
 
 from flowmatch import __version__
-from flowmatch.cli.weights import shipped_weights
+from flowmatch.cli.weights.list import shipped_weights
 from flowmatch.ops import OPS, active_kernel, kernels_problem
 
 PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "kornia", "av", "h5py")
 
 
-def info() -> None:
+def command() -> None:
     """Print versions, devices, the active kernel of each op, and the weights that ship."""
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"flowmatch {__version__}, Python {platform.python_version()}")

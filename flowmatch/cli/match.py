@@ -7,18 +7,20 @@ import numpy as np
 import typer
 from rich.progress import TextColumn
 
-from flowmatch.cli.options import (
+from flowmatch.cli._messages import (
+    messages,
+    progress_bar,
+)
+from flowmatch.cli._networks import descriptor_name, descriptor_network
+from flowmatch.cli._options import (
     DeviceName,
     Magnification,
     Precision,
     check_target,
-    console,
-    progress_bar,
 )
 from flowmatch.devices import choose_device
 from flowmatch.draw import draw_matches
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
-from flowmatch.matching.describe import CLASSICAL, find_descriptor
 from flowmatch.matching.files import MATCH_SUFFIXES, write_matches
 from flowmatch.matching.filter import find_similarity
 from flowmatch.matching.match import match_images
@@ -29,13 +31,11 @@ from flowmatch.matching.pair_list import (
     read_pairs,
     write_colmap,
 )
-from flowmatch.matching.store import STORE
-from flowmatch.zoo import file_digest
 
 FAILURES = TextColumn("{task.fields[failed]}")
 
 
-def match(
+def command(
     images: Annotated[
         list[Path] | None,
         typer.Argument(metavar="A B", help="Two images; none with --pairs.", show_default=False),
@@ -169,20 +169,8 @@ def _model(name: str | None, otherwise: str) -> str | None:
     return None if name == "none" else name
 
 
-def descriptor_network(descriptor: str, device: str | None) -> Any:
-    """Return a classical descriptor's name, or the network of weights by name or in a file."""
-    return find_descriptor(descriptor, choose_device(device))
-
-
 def _decision(name: str | None, device: str | None) -> Any:
     return find_similarity(name, choose_device(device)) if name else None
-
-
-def descriptor_name(descriptor: str) -> str:
-    """Return a word for a descriptor that changes with its weights."""
-    if descriptor in CLASSICAL:
-        return descriptor
-    return file_digest(Path(descriptor) if Path(descriptor).suffix else STORE.find(descriptor))
 
 
 def _intrinsics(camera: str) -> Any:
@@ -217,7 +205,7 @@ def _match_two(
         article = "" if matches.matrix is None else "an " if matches.model == "essential" else "a "
         kind = matches.model if matches.model == "homography" else f"{matches.model} matrix"
         line += f", {found} {article}{kind}"
-    console.print(line + (f", in {', '.join(map(str, targets))}" if targets else ""))
+    messages.print(line + (f", in {', '.join(map(str, targets))}" if targets else ""))
 
 
 def _match_list(
@@ -249,13 +237,13 @@ def _match_list(
         except KeyboardInterrupt:
             bar.stop()
             again = "the same command, without --overwrite, goes on"
-            console.print(f"stopped: {_summary(latest, folder)}; {again}")
+            messages.print(f"stopped: {_summary(latest, folder)}; {again}")
             raise typer.Exit(130) from None
     for pair, reason in latest.failed:
-        console.print(f"failed: {pair.first} {pair.second}: {reason}")
+        messages.print(f"failed: {pair.first} {pair.second}: {reason}")
     if colmap:
         write_colmap(folder / "colmap", folder, listed)
-    console.print(_summary(latest, folder) + (", with colmap/" if colmap else ""))
+    messages.print(_summary(latest, folder) + (", with colmap/" if colmap else ""))
     _refuse(len(latest.failed) == len(listed), f"none of the {len(listed)} pairs can be matched")
 
 

@@ -9,7 +9,15 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from flowmatch.cli.options import DeviceName, WeightsFile, check_target, console, progress_bar
+from flowmatch.cli._messages import (
+    messages,
+    progress_bar,
+)
+from flowmatch.cli._options import (
+    DeviceName,
+    WeightsFile,
+    check_target,
+)
 from flowmatch.io import (
     CLOUD_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -42,7 +50,7 @@ class _Wanted(NamedTuple):
     merge: bool
 
 
-def register_command(
+def command(
     scans: Annotated[
         list[Path],
         typer.Argument(
@@ -163,7 +171,7 @@ def _pair(
     digits = 6 if max(np.abs(cloud).max() for cloud in clouds) < 1000 else 12
     rows = found.motion.tolist()
     typer.echo("\n".join(" ".join(f"{x: .{digits}f}" for x in row) for row in rows))
-    console.print(f"{'trust it' if found.trusted else 'DO NOT TRUST IT'}: {found.reason}")
+    messages.print(f"{'trust it' if found.trusted else 'DO NOT TRUST IT'}: {found.reason}")
     return found.trusted
 
 
@@ -200,11 +208,11 @@ def _many(
     for edge in merged.edges:
         state = "used" if edge.used else "not used"
         name = f"{paths[edge.source].name} on {paths[edge.target].name}"
-        console.print(f"{name}: {state}, {edge.registration.reason}")
+        messages.print(f"{name}: {state}, {edge.registration.reason}")
     lost = [str(path) for path, placed in zip(paths, merged.placed, strict=True) if not placed]
     verdict = "trust it" if merged.trusted else "DO NOT TRUST ALL OF IT"
     said = f"{len(kept)} of {len(paths)} scans laid on {paths[merged.anchor].name}"
-    console.print(f"{verdict}: {said}" + (f"; no place for {', '.join(lost)}" if lost else ""))
+    messages.print(f"{verdict}: {said}" + (f"; no place for {', '.join(lost)}" if lost else ""))
     return merged.trusted
 
 

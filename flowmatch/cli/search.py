@@ -5,8 +5,14 @@ from typing import Annotated
 
 import typer
 
-from flowmatch.cli.match import descriptor_name, descriptor_network
-from flowmatch.cli.options import DeviceName, check_target, console
+from flowmatch.cli._messages import (
+    messages,
+)
+from flowmatch.cli._networks import descriptor_name, descriptor_network
+from flowmatch.cli._options import (
+    DeviceName,
+    check_target,
+)
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
 from flowmatch.retrieval.describe import describer_of
 from flowmatch.retrieval.index import read_index
@@ -20,7 +26,7 @@ from flowmatch.retrieval.search import (
 )
 
 
-def search(
+def command(
     picture: Annotated[Path, typer.Argument(help="What to look for.")],
     index: Annotated[
         Path, typer.Option("-i", "--index", help="What flowmatch index wrote.")
@@ -92,4 +98,4 @@ def search(
         else:
             write_image(path, results_sheet(query, results, content.root))
     if output:
-        console.print(f"{len(results)} found, in {', '.join(map(str, output))}")
+        messages.print(f"{len(results)} found, in {', '.join(map(str, output))}")

@@ -9,7 +9,14 @@ from typing import Annotated, Any
 import typer
 from rich.progress import TaskID
 
-from flowmatch.cli.options import DeviceName, check_target, console, progress_bar
+from flowmatch.cli._messages import (
+    messages,
+    progress_bar,
+)
+from flowmatch.cli._options import (
+    DeviceName,
+    check_target,
+)
 from flowmatch.devices import choose_device
 from flowmatch.io import IMAGE_SUFFIXES, write_image
 from flowmatch.matching.describe import find_descriptor
@@ -21,7 +28,7 @@ from flowmatch.stitch.pipeline import Panorama, paint, register, reuse
 from flowmatch.stitch.report import Report
 
 
-def stitch(
+def command(
     photos: Annotated[
         list[Path],
         typer.Argument(help="Photos in any order, or folders of them.", show_default=False),
@@ -140,7 +147,7 @@ class _Bar:
 
 def _tell_left_out(photos: Any) -> None:
     for photo in photos:
-        console.print(f"left out: {photo.name}: {photo.reason}")
+        messages.print(f"left out: {photo.name}: {photo.reason}")
 
 
 def _written_before(output: Path) -> set[Path]:
@@ -177,11 +184,11 @@ def _targets(
 def _save(panorama: Panorama, target: Path, cameras: Path | None) -> None:
     write_image(target, panorama.image)
     for message in panorama.messages:
-        console.print(f"note: {message}")
+        messages.print(f"note: {message}")
     if cameras is not None:
         panorama.cameras.write(cameras)
     H, W = panorama.image.shape[:2]
-    console.print(
+    messages.print(
         f"{len(panorama.cameras.cameras)} photos ({', '.join(panorama.cameras.names)}), "
         f"{W} x {H} pixels, in {target}"
     )

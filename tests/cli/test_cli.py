@@ -14,7 +14,7 @@ import torch
 import typer
 
 from flowmatch.cli import main
-from flowmatch.cli.options import resumable
+from flowmatch.cli._run import resumable
 from flowmatch.flow import MODELS, FlowNet2, RAFTSmall
 from flowmatch.io import VideoWriter
 from flowmatch.io.flow import read_flow

@@ -11,13 +11,23 @@ from torch import nn
 from flowmatch.align import BASELINES, available, load
 from flowmatch.align.evaluate import Scores, evaluate
 from flowmatch.align.synthetic import SyntheticPairs
-from flowmatch.cli.options import DeviceName, WeightsFile, figures_table, paper, progress_bar
-from flowmatch.cli.options import console as messages
+from flowmatch.cli._messages import (
+    messages,
+    progress_bar,
+)
+from flowmatch.cli._options import (
+    DeviceName,
+    WeightsFile,
+)
+from flowmatch.cli._tables import (
+    number_table,
+    stdout_console,
+)
 from flowmatch.devices import choose_device
 from flowmatch.io import list_images
 
 
-def eval_align(
+def command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Photographs.", show_default=False)],
     weights: WeightsFile = None,
     device: DeviceName = None,
@@ -44,7 +54,7 @@ def eval_align(
         scores = {name: row._asdict() for name, row in found.items()}
         typer.echo(json.dumps({**about, **about_pairs, "methods": scores}, indent=2))
         return
-    console = paper()
+    console = stdout_console()
     console.print(_table(found))
     console.print(
         f"\n{pairs} pairs of 240 x 240. PCK: percent of 20 x 20 points within 0.1 of the longer "
@@ -55,7 +65,7 @@ def eval_align(
 
 
 def _table(found: dict[str, Scores]) -> Table:
-    table = figures_table("PCK@0.1 box", "PCK@0.1 scnet", "distance", "median", "found")
+    table = number_table("PCK@0.1 box", "PCK@0.1 scnet", "distance", "median", "found")
     for name, row in found.items():
         table.add_row(
             name,

@@ -9,8 +9,11 @@ import typer
 from rich.table import Table
 
 from flowmatch import flow
-from flowmatch.cli.eval.registration import eval_fragments
-from flowmatch.cli.options import (
+from flowmatch.cli._messages import (
+    messages,
+    progress_bar,
+)
+from flowmatch.cli._options import (
     DeviceName,
     Fuse,
     ModelName,
@@ -18,11 +21,11 @@ from flowmatch.cli.options import (
     WeightsFile,
     Zoom,
     check_target,
-    figures_table,
-    paper,
-    progress_bar,
 )
-from flowmatch.cli.options import console as messages
+from flowmatch.cli._tables import (
+    number_table,
+    stdout_console,
+)
 from flowmatch.devices import choose_device
 from flowmatch.flow.baselines import BASELINES
 from flowmatch.flow.data.datasets import find_pairs
@@ -31,22 +34,11 @@ from flowmatch.flow.evaluation.evaluate import Evaluation, Method, Row, evaluate
 from flowmatch.flow.evaluation.report import Gallery, known_columns
 from flowmatch.io import replace_when_done
 
-eval_app = typer.Typer(help="Measure against a dataset's truth.", no_args_is_help=True)
-
 # Beyond this many sequences the table shows the means of their groups only; JSON has them all.
 _MOST_SEQUENCES = 40
 
 
-@eval_app.callback()
-def _eval() -> None:
-    """Measure against a dataset's truth."""
-
-
-eval_app.command("registration")(eval_fragments)
-
-
-@eval_app.command("flow")
-def eval_flow(
+def command(
     folder: Annotated[
         Path,
         typer.Argument(
@@ -119,7 +111,7 @@ def eval_flow(
         about = {"folder": str(folder), "flowmatch": source, "device": str(where)}
         typer.echo(json.dumps(about | evaluation.to_json(), indent=2, allow_nan=False))
         return
-    console = paper()
+    console = stdout_console()
     console.print(_table(evaluation))
     console.print()
     console.print(_legend(evaluation, source, str(where)))
@@ -134,7 +126,7 @@ def _table(evaluation: Evaluation) -> Table:
     groups = [row._replace(name=f"{row.name}, mean") for row in evaluation.groups]
     blocks = _blocks([*(() if many else evaluation.sequences), *groups, *evaluation.mean])
     columns = known_columns(evaluation)
-    table = figures_table(*columns)
+    table = number_table(*columns)
     for rows in blocks:
         pairs = f" ({rows[0].pairs} pairs)" if rows[0].pairs > 1 else ""
         table.add_row(f"{rows[0].name}{pairs}", style="bold")

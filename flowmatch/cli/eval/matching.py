@@ -10,16 +10,20 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flowmatch.cli.eval_stacks import eval_brown, eval_hpatches
-from flowmatch.cli.options import (
+from flowmatch.cli._messages import (
+    messages,
+    progress_bar,
+)
+from flowmatch.cli._options import (
     DeviceName,
     Magnification,
     Precision,
-    figures_table,
-    paper,
-    progress_bar,
 )
-from flowmatch.cli.options import console as messages
+from flowmatch.cli._tables import (
+    number_table,
+    stdout_console,
+)
+from flowmatch.cli.eval._patches import eval_brown, eval_hpatches
 from flowmatch.devices import choose_device
 from flowmatch.matching.data.sequences import find_image_pairs
 from flowmatch.matching.describe import find_descriptor
@@ -33,7 +37,7 @@ BASELINES = {"SIFT": "sift", "RootSIFT": "rootsift", "ORB": "orb"}
 _MOST_SEQUENCES = 20
 
 
-def eval_patches(
+def command(
     folder: Annotated[
         Path | None,
         typer.Argument(
@@ -137,7 +141,7 @@ def _eval_sequences(
         about = {"folder": str(folder), "keypoints": options["keypoints"], "device": device}
         typer.echo(json.dumps(about | evaluation.to_json(), indent=2, allow_nan=False))
         return
-    console = paper(110)
+    console = stdout_console(110)
     console.print(_table(evaluation))
     console.print()
     console.print(_legend(evaluation, options["keypoints"], device))
@@ -167,7 +171,7 @@ def _table(evaluation: Evaluation) -> Table:
         *groups,
         *evaluation.mean,
     ]
-    table = figures_table(*_COLUMNS)
+    table = number_table(*_COLUMNS)
     for name, block in groupby(sorted(rows, key=_order(rows)), key=lambda row: row.name):
         lines = list(block)
         count = f" ({lines[0].pairs} pairs)" if lines[0].pairs > 1 else ""

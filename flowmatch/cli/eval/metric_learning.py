@@ -12,9 +12,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from flowmatch.cli.options import DeviceName, console, progress_bar
+from flowmatch.cli._messages import (
+    messages,
+    progress_bar,
+)
+from flowmatch.cli._options import (
+    DeviceName,
+)
 from flowmatch.cli.train.metric_learning import (
     Augment,
+    Backbone,
     Classes,
     Dimension,
     Each,
@@ -23,7 +30,6 @@ from flowmatch.cli.train.metric_learning import (
     Size,
     Start,
     Steps,
-    Trunk,
     Unseen,
     Workers,
     read_parts,
@@ -33,10 +39,16 @@ from flowmatch.draw import Picture, bar_chart
 from flowmatch.draw.scatter import scatter
 from flowmatch.io import write_image
 from flowmatch.metric_learning.data.images import LabelledImages
-from flowmatch.metric_learning.fit import Recipe, embed, read_trunk
+from flowmatch.metric_learning.fit import Recipe, embed, read_backbone
 from flowmatch.metric_learning.losses import LOSSES
 from flowmatch.metric_learning.methods import METHODS
-from flowmatch.metric_learning.protocol import COLUMNS, Row, compare, score, verified
+from flowmatch.metric_learning.protocol import (
+    COLUMNS,
+    ComparisonRow,
+    compare,
+    score,
+    verification_scores,
+)
 from flowmatch.metric_learning.weights import Embedding, load_embedding
 
 Sets = Annotated[
@@ -50,7 +62,7 @@ Sets = Annotated[
 ]
 
 
-def eval_similarity(
+def command(
     data: Sets,
     weights: Annotated[Path | None, typer.Option(help="What train metric-learning wrote.")] = None,
     compare_losses: Annotated[
@@ -67,7 +79,7 @@ def eval_similarity(
     together: Annotated[
         bool, typer.Option("--together", help="With --folds: test their embeddings as one.")
     ] = False,
-    trunk: Trunk = "small",
+    backbone: Backbone = "small",
     dimension: Dimension = 16,
     size: Size = None,
     steps: Steps = 100,
@@ -105,17 +117,17 @@ def eval_similarity(
     if picture is not None and not picture.parent.is_dir():
         raise FileNotFoundError(f"there is no folder for {picture}")
     names = (*LOSSES, *METHODS) if losses == "all" else tuple(losses.split(","))
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[ComparisonRow]] = {}
     notes = []
     for one in data:
         train, test = read_parts(one, photos, unseen, size)
         recipe = Recipe(
-            trunk=trunk,
+            backbone=backbone,
             dimension=dimension,
-            size=size or train.natural_size(trunk),
+            size=size or train.natural_size(backbone),
             steps=steps,
             classes=classes,
-            each=each,
+            samples_per_class=each,
             frozen_norm=frozen_norm,
             augment=augment,
         )
@@ -127,7 +139,7 @@ def eval_similarity(
             seeds=seeds,
             folds=folds,
             together=together,
-            start=read_trunk(start) if start else None,
+            start=read_backbone(start) if start else None,
             device=where,
             workers=workers,
         )
@@ -146,26 +158,26 @@ def eval_similarity(
     paper = _paper()
     paper.print(_table(found))
     paper.print(
-        "\n".join(notes) + f"\n{trunk}, {dimension} dimensions, {steps} steps, {seeds} seeds: "
+        "\n".join(notes) + f"\n{backbone}, {dimension} dimensions, {steps} steps, {seeds} seeds: "
         "mean ± half a 95 % interval, percent.\n"
         "Bars: MAP@R. pixels: the pictures themselves; untrained: the network as it starts."
     )
 
 
-def _watched(rows: Iterator[Row], label: str, total: int) -> list[Row]:
+def _watched(rows: Iterator[ComparisonRow], label: str, total: int) -> list[ComparisonRow]:
     """Collect rows, each with a line when it is done, and the time left."""
     found = []
     with progress_bar(transient=True) as bar:
         for row in bar.track(rows, total=total, description=label):
             found.append(row)
-            told = row.problem or f"MAP@R {100 * row.figures['MAP@R'].mean:.1f}"
-            console.print(f"{label}  {row.name}  {told}")
+            told = row.problem or f"MAP@R {100 * row.scores['MAP@R'].mean:.1f}"
+            messages.print(f"{label}  {row.name}  {told}")
     return found
 
 
-def _chart(found: dict[str, list[Row]], seeds: int) -> Picture:
+def _chart(found: dict[str, list[ComparisonRow]], seeds: int) -> Picture:
     bars = {
-        label: [(row.figures["MAP@R"].mean, row.figures["MAP@R"].margin) for row in rows]
+        label: [(row.scores["MAP@R"].mean, row.scores["MAP@R"].margin) for row in rows]
         for label, rows in found.items()
     }
     names = [row.name for row in next(iter(found.values()))]
@@ -182,7 +194,7 @@ def _one(
 ) -> None:
     found = embed(embedding.network, test, embedding.size, workers=workers)
     labels = torch.from_numpy(test.labels)
-    figures = score(found, labels, embedding.metric) | verified(
+    figures = score(found, labels, embedding.metric) | verification_scores(
         found, labels, embedding.metric, far
     )
     if picture is not None:
@@ -204,7 +216,7 @@ def _paper() -> Console:
     return paper
 
 
-def _table(found: dict[str, list[Row]]) -> Table:
+def _table(found: dict[str, list[ComparisonRow]]) -> Table:
     table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("loss", no_wrap=True)
     for column in COLUMNS:
@@ -216,10 +228,10 @@ def _table(found: dict[str, list[Row]]) -> Table:
             table.add_row(label)
         for row in rows:
             texts = []
-            for figure in row.figures.values():
+            for figure in row.scores.values():
                 sure = "" if math.isnan(figure.margin) else f"±{100 * figure.margin:.1f}"
                 texts.append("-" if math.isnan(figure.mean) else f"{100 * figure.mean:.1f}{sure}")
-            table.add_row(row.name, *texts, _bar(row.figures["MAP@R"].mean))
+            table.add_row(row.name, *texts, _bar(row.scores["MAP@R"].mean))
     return table
 
 
@@ -229,7 +241,7 @@ def _bar(share: float, width: int = 24) -> str:
     return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
-def _plain(rows: list[Row]) -> list[dict[str, object]]:
+def _plain(rows: list[ComparisonRow]) -> list[dict[str, object]]:
     def number(value: float) -> float | None:
         return None if math.isnan(value) else value
 
@@ -237,7 +249,7 @@ def _plain(rows: list[Row]) -> list[dict[str, object]]:
         {"name": row.name, "problem": row.problem}
         | {
             column: {"mean": number(found.mean), "margin": number(found.margin)}
-            for column, found in row.figures.items()
+            for column, found in row.scores.items()
         }
         for row in rows
     ]

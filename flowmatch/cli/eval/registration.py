@@ -6,10 +6,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from flowmatch.cli.options import DeviceName, WeightsFile, figures_table, progress_bar
+from flowmatch.cli._messages import (
+    progress_bar,
+)
+from flowmatch.cli._options import (
+    DeviceName,
+    WeightsFile,
+)
+from flowmatch.cli._tables import (
+    number_table,
+)
 from flowmatch.registration.data.datasets import find_fragments
 from flowmatch.registration.describe import Network
 from flowmatch.registration.evaluation.evaluate import FragmentScores, evaluate
@@ -17,7 +25,7 @@ from flowmatch.registration.register import RegisterOptions
 from flowmatch.registration.store import available, choose_descriptor
 
 
-def eval_fragments(
+def command(
     folder: Annotated[
         Path,
         typer.Argument(
@@ -45,9 +53,7 @@ def eval_fragments(
     if weights is not None:
         methods["flowmatch"] = choose_descriptor(weights=weights, device=device)
     else:
-        methods |= {
-            name: choose_descriptor(name, device=device) for name in available()
-        }
+        methods |= {name: choose_descriptor(name, device=device) for name in available()}
     methods["FPFH"] = "fpfh"
     options = RegisterOptions(voxel=voxel, keypoints=keypoints, seed=seed)
     with progress_bar(transient=True) as bar:
@@ -66,15 +72,14 @@ def eval_fragments(
         ]
         typer.echo(json.dumps({"folder": str(folder), "scores": plain}, indent=2, allow_nan=False))
         return
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.width = max(console.width, 100)
+    console = stdout_console()
     console.print(_table(rows))
     console.print()
     console.print(_legend(len(pairs)))
 
 
 def _table(rows: list[FragmentScores]) -> Table:
-    table = figures_table("pairs", "FPR95", "inliers", "FMR", "recall", "precision", "s/pair")
+    table = number_table("pairs", "FPR95", "inliers", "FMR", "recall", "precision", "s/pair")
     for row in rows:
         shares = (
             row.fpr95, row.inlier_ratio, row.feature_match_recall, row.recall, row.precision,

@@ -8,8 +8,18 @@ import typer
 from rich.table import Table
 
 from flowmatch.align import load as load_align
-from flowmatch.cli.match import descriptor_name, descriptor_network
-from flowmatch.cli.options import DeviceName, WeightsFile, figures_table, paper, progress_bar
+from flowmatch.cli._messages import (
+    progress_bar,
+)
+from flowmatch.cli._networks import descriptor_name, descriptor_network
+from flowmatch.cli._options import (
+    DeviceName,
+    WeightsFile,
+)
+from flowmatch.cli._tables import (
+    number_table,
+    stdout_console,
+)
 from flowmatch.devices import choose_device
 from flowmatch.io import list_images
 from flowmatch.retrieval.describe import Describer, TrunkDescriber, VladDescriber
@@ -19,7 +29,7 @@ from flowmatch.retrieval.network import RetrievalNet, find_network
 _VLAD = ("rootsift", "hardnet-half")
 
 
-def eval_retrieval(
+def command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Photographs.", show_default=False)],
     weights: WeightsFile = None,
     device: DeviceName = None,
@@ -53,7 +63,7 @@ def eval_retrieval(
         scores = {name: row._asdict() for name, row in found.items()}
         typer.echo(json.dumps({**about, "views": views, "seed": seed, "methods": scores}, indent=2))
         return
-    console = paper()
+    console = stdout_console()
     console.print(_table(found))
     console.print(
         f"\n{len(gallery.queries)} queries, {len(gallery.pictures)} gray views of 320 x 240 of as "
@@ -63,7 +73,7 @@ def eval_retrieval(
 
 
 def _table(found: dict[str, Scores]) -> Table:
-    table = figures_table("numbers", "mAP", "P@1", "mAP +QE", "mAP +QE +DBA")
+    table = number_table("numbers", "mAP", "P@1", "mAP +QE", "mAP +QE +DBA")
     for name, row in found.items():
         shares = (row.mean_ap, row.first, row.expanded, row.augmented)
         table.add_row(name, str(row.dim), *(f"{100 * share:.1f}" for share in shares))

@@ -8,12 +8,16 @@ import typer
 from flowmatch.align.recipes import RECIPES
 from flowmatch.align.store import load, save_weights
 from flowmatch.align.train import train_align
-from flowmatch.cli.options import DeviceName, Resume, TrainingPrecision
-from flowmatch.cli.train.flow import keep, new_run
+from flowmatch.cli._options import (
+    DeviceName,
+    Resume,
+    TrainingPrecision,
+)
+from flowmatch.cli._run import new_run, save_result
 from flowmatch.io import list_images
 
 
-def train_align_command(
+def command(
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")],
     photos: Annotated[Path, typer.Option(help="Folder of photographs.")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint and the weights.")],
@@ -35,4 +39,4 @@ def train_align_command(
             start=load(chosen.model, weights=start).state_dict() if start else None,
             **options,
         )
-    keep(save_weights, out / f"{recipe}.safetensors", model, chosen.model, chosen.arguments)
+    save_result(save_weights, out / f"{recipe}.safetensors", model, chosen.model, chosen.arguments)

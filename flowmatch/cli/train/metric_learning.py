@@ -5,16 +5,24 @@ from typing import Annotated
 
 import typer
 
-from flowmatch.cli.options import DeviceName, console, resumable
-from flowmatch.cli.train.flow import reporter
+from flowmatch.cli._messages import (
+    messages,
+)
+from flowmatch.cli._options import (
+    DeviceName,
+)
+from flowmatch.cli._run import (
+    reporter,
+    resumable,
+)
 from flowmatch.devices import choose_device
 from flowmatch.metric_learning.data.datasets import find_images
 from flowmatch.metric_learning.data.images import LabelledImages
 from flowmatch.metric_learning.data.instances import render_instances
-from flowmatch.metric_learning.fit import Recipe, read_trunk, train_embedding
+from flowmatch.metric_learning.fit import Recipe, read_backbone, train_embedding
 from flowmatch.metric_learning.losses import LOSSES
 from flowmatch.metric_learning.miners import MINERS
-from flowmatch.metric_learning.networks import TRUNKS
+from flowmatch.metric_learning.networks import BACKBONES
 from flowmatch.metric_learning.protocol import unseen_parts
 from flowmatch.metric_learning.weights import Embedding, save_embedding
 
@@ -27,7 +35,7 @@ Data = Annotated[
         show_default=False,
     ),
 ]
-Trunk = Annotated[str, typer.Option(help=f"Network: {', '.join(TRUNKS)}.")]
+Backbone = Annotated[str, typer.Option(help=f"Network: {', '.join(BACKBONES)}.")]
 Dimension = Annotated[int, typer.Option(min=1, help="Of the embedding.")]
 Size = Annotated[
     int | None,
@@ -45,7 +53,7 @@ Unseen = Annotated[
         "pictures of the same classes; or nothing.  [default: classes; pictures for digits]"
     ),
 ]
-Start = Annotated[Path | None, typer.Option(help="Weights of the trunk, .safetensors.")]
+Start = Annotated[Path | None, typer.Option(help="Weights of the backbone, .safetensors.")]
 FrozenNorm = Annotated[bool, typer.Option("--frozen-norm", help="Leave batch-norms as loaded.")]
 Augment = Annotated[bool, typer.Option("--augment", help="Random crops and mirror images.")]
 Photos = Annotated[
@@ -70,7 +78,7 @@ def read_parts(
     return unseen_parts(images, unseen or ("pictures" if data == "digits" else "classes"))
 
 
-def train_similarity(
+def command(
     data: Data,
     out: Annotated[Path, typer.Option(help="File to write, .safetensors.")],
     loss: Annotated[str, typer.Option(help=f"One of {', '.join(LOSSES)}.")] = "multi-similarity",
@@ -81,7 +89,7 @@ def train_similarity(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="What the loss takes: temperature=0.1."),
     ] = None,
-    trunk: Trunk = "small",
+    backbone: Backbone = "small",
     dimension: Dimension = 16,
     size: Size = None,
     steps: Steps = 200,
@@ -116,12 +124,12 @@ def train_similarity(
     recipe = Recipe(
         loss=loss,
         miner=miner,
-        trunk=trunk,
+        backbone=backbone,
         dimension=dimension,
-        size=size or train.natural_size(trunk),
+        size=size or train.natural_size(backbone),
         steps=steps,
         classes=classes,
-        each=each,
+        samples_per_class=each,
         rate=rate,
         frozen_norm=frozen_norm,
         augment=augment,
@@ -132,7 +140,7 @@ def train_similarity(
             recipe,
             train,
             seed=seed,
-            start=read_trunk(start) if start else None,
+            start=read_backbone(start) if start else None,
             checkpoint=checkpoint,
             resume=resume,
             device=choose_device(device),
@@ -140,7 +148,7 @@ def train_similarity(
             on_step=reporter(),
         )
     save_embedding(out, Embedding(network, recipe.size, recipe.metric))
-    console.print(f"trained on {len(train.classes)} of {every} classes, weights in {out}")
+    messages.print(f"trained on {len(train.classes)} of {every} classes, weights in {out}")
 
 
 def _numbers(options: list[str]) -> dict[str, float]:

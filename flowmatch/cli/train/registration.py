@@ -6,14 +6,18 @@ from typing import Annotated
 
 import typer
 
-from flowmatch.cli.options import DeviceName, Resume, TrainingPrecision
-from flowmatch.cli.train.flow import keep, new_run
+from flowmatch.cli._options import (
+    DeviceName,
+    Resume,
+    TrainingPrecision,
+)
+from flowmatch.cli._run import new_run, save_result
 from flowmatch.registration.store import load, save_weights
 from flowmatch.registration.training.recipes import RECIPES as FRAGMENT_RECIPES
 from flowmatch.registration.training.train import train_fragments
 
 
-def train_fragments_command(
+def command(
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(FRAGMENT_RECIPES)}.")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint and the weights.")],
     rgbd: Annotated[
@@ -46,4 +50,6 @@ def train_fragments_command(
             start=load(weights=start).state_dict() if start else None,
             **options,
         )
-    keep(save_weights, out / f"{recipe}.safetensors", network, chosen.model, chosen.arguments)
+    save_result(
+        save_weights, out / f"{recipe}.safetensors", network, chosen.model, chosen.arguments
+    )

@@ -6,7 +6,17 @@ from typing import Annotated
 import typer
 
 from flowmatch.align import load as load_align
-from flowmatch.cli.options import DeviceName, TrainingPrecision, console, progress_bar, resumable
+from flowmatch.cli._messages import (
+    messages,
+    progress_bar,
+)
+from flowmatch.cli._options import (
+    DeviceName,
+    TrainingPrecision,
+)
+from flowmatch.cli._run import (
+    resumable,
+)
 from flowmatch.devices import choose_device
 from flowmatch.io import read_image
 from flowmatch.retrieval.describe import at_most
@@ -20,7 +30,7 @@ from flowmatch.training import StepReport
 _SIDE = 400  # pixels; enough for points to agree, and all pictures have to fit into memory
 
 
-def train_retrieval_command(
+def command(
     folder: Annotated[Path, typer.Argument(help="Of pictures, some of them of the same things.")],
     out: Annotated[Path, typer.Option(help="Folder for the checkpoints and the weights.")],
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "retrieval-small",
@@ -48,7 +58,7 @@ def train_retrieval_command(
         try:
             pictures.append(at_most(read_image(folder / entry.name), _SIDE))
         except (ValueError, OSError) as error:
-            console.print(f"failed: {entry.name}: {error}")
+            messages.print(f"failed: {entry.name}: {error}")
     with progress_bar() as bar:
         task = bar.add_task("find points", total=len(pictures))
         features = [
@@ -57,11 +67,11 @@ def train_retrieval_command(
         task = bar.add_task("verify pairs", total=len(pictures))
         pairs = verified_pairs(features, progress=lambda done: bar.update(task, completed=done))
     things = len(set(clusters(len(pictures), pairs).tolist()))
-    console.print(f"{len(pairs)} verified pairs among {len(pictures)} pictures of {things} things")
+    messages.print(f"{len(pairs)} verified pairs among {len(pictures)} pictures of {things} things")
 
     def report(done: int, progress: StepReport) -> None:
         if progress.step % 20 == 0 or progress.step == progress.steps:
-            console.print(
+            messages.print(
                 f"round {done + 1}/{RECIPES[recipe].rounds}  step {progress.step}/{progress.steps}"
                 f"  loss {progress.metrics['loss']:.4f}  first {progress.metrics['first']:.2f}"
             )
@@ -81,4 +91,4 @@ def train_retrieval_command(
         )
     weights = out / f"{recipe}.safetensors"
     STORE.save(weights, network, "retrieval", network.arguments)
-    console.print(f"weights in {weights}")
+    messages.print(f"weights in {weights}")

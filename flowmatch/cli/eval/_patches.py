@@ -10,7 +10,13 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from flowmatch.cli.options import figures_table, paper, progress_bar
+from flowmatch.cli._messages import (
+    progress_bar,
+)
+from flowmatch.cli._tables import (
+    number_table,
+    stdout_console,
+)
 from flowmatch.matching.data.brown import BrownPatches, similarities_of_pairs
 from flowmatch.matching.data.hpatches import draw_tasks, find_patch_sequences, read_tasks
 from flowmatch.matching.data.stacks import describe_patches
@@ -45,7 +51,7 @@ def eval_hpatches(
         tables = {name: one._asdict() for name, one in scores.items()}
         typer.echo(json.dumps(about | {"scores": tables}, indent=2))
         return
-    table = figures_table()
+    table = number_table()
     for column in ("verification", "AUC", "matching", "easy", "hard", "tough", "retrieval"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, one in scores.items():
@@ -75,7 +81,7 @@ def eval_brown(folder: Path, pairs: Path | None, methods: Mapping[str, Any], as_
         about = {"folder": str(folder), "pairs": len(listed.alike)}
         typer.echo(json.dumps(about | {"fpr95": rates}, indent=2))
         return
-    table = figures_table()
+    table = number_table()
     table.add_column("FPR95", justify="right", no_wrap=True)
     for name, rate in rates.items():
         table.add_row(name, f"{100 * rate:.2f}")
@@ -87,7 +93,7 @@ def eval_brown(folder: Path, pairs: Path | None, methods: Mapping[str, Any], as_
 
 
 def _print(table: Table, *legend: str) -> None:
-    console = paper()
+    console = stdout_console()
     console.print(table)
     console.print()
     console.print("\n".join(legend))

@@ -1,0 +1,46 @@
+"""Messages and progress, on stderr: stdout is for results."""
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+messages = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+def progress_bar(*columns: TextColumn, transient: bool = False) -> Progress:
+    """Return a progress bar on stderr: items done, items in all, and the time left.
+
+    Args:
+        *columns: Further columns, before the time left.
+        transient: Whether the bar disappears at the end; it is then not drawn into files at all.
+    """
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *columns,
+        TimeRemainingColumn(),
+        console=messages,
+        transient=transient,
+        disable=transient and not messages.is_terminal,
+    )
+
+
+class StageBars:
+    """A `ProgressCallback` that shows one line of a progress bar for each stage."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        """Show how far a stage is."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bar.add_task(stage)
+        self._bar.update(self._tasks[stage], completed=done, total=total)

@@ -1,0 +1,135 @@
+"""The commands by name. The module of a command is imported when the command runs, not before.
+
+``train flow`` is the function `command` of ``flowmatch/cli/train/flow.py``, and so on.
+"""
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+
+class Entry(NamedTuple):
+    """A command, or a group of commands, as the help of its group shows it.
+
+    Attributes:
+        panel: Heading under which it is listed.
+        help: First sentence of its own help.
+    """
+
+    panel: str
+    help: str
+
+
+_IMAGES, _SCANS, _PICTURES = "Images and videos", "Scans", "Collections of pictures"
+_RESEARCH, _INSTALLATION = "Training and measuring", "Installation"
+
+COMMANDS = {
+    "flow": Entry(_IMAGES, "Compute the optical flow from each frame to the next."),
+    "match": Entry(_IMAGES, "Match two images, or the pairs of a list."),
+    "align": Entry(_IMAGES, "Warp one image onto another."),
+    "stitch": Entry(_IMAGES, "Stitch overlapping photos to panoramas."),
+    "register": Entry(_SCANS, "Find the rigid motion between scans, and say whether to trust it."),
+    "fuse": Entry(_SCANS, "Integrate depth frames with known poses into surfaces."),
+    "index": Entry(_PICTURES, "Describe the pictures of a folder, for flowmatch search."),
+    "search": Entry(_PICTURES, "Find pictures that show the same thing as another one."),
+    "identify": Entry(_PICTURES, "Classify pictures by a few examples of each class."),
+    "eval flow": Entry("Commands", "Measure flow networks and classical methods."),
+    "eval matching": Entry("Commands", "Measure descriptors at the same keypoints."),
+    "eval registration": Entry("Commands", "Measure descriptors and registrations of scans."),
+    "eval align": Entry("Commands", "Measure alignment on warped photographs."),
+    "eval retrieval": Entry("Commands", "Measure how well views of a photograph find each other."),
+    "eval metric-learning": Entry("Commands", "Measure one embedding, or compare all losses."),
+    "eval video": Entry("Commands", "Measure how well moving objects find themselves again."),
+    "train flow": Entry("Commands", "Train a flow network."),
+    "train matching": Entry("Commands", "Train a network that describes or compares patches."),
+    "train registration": Entry("Commands", "Train a descriptor of scans."),
+    "train align": Entry("Commands", "Train an alignment network."),
+    "train retrieval": Entry("Commands", "Train a descriptor of whole pictures, without labels."),
+    "train metric-learning": Entry("Commands", "Train an embedding of labelled pictures."),
+    "train video": Entry("Commands", "Train an embedding of moving objects, without labels."),
+    "synth flow": Entry("Commands", "Draw a sheet of synthetic pairs with their flow."),
+    "synth matching": Entry("Commands", "Draw a sheet of synthetic pairs of patches."),
+    "synth registration": Entry("Commands", "Draw a sheet of synthetic pairs of scans."),
+    "weights list": Entry("Commands", "Print the weights that ship with flowmatch."),
+    "weights convert": Entry("Commands", "Convert a published checkpoint of a flow network."),
+    "info": Entry(_INSTALLATION, "Print versions, devices, kernels and weights."),
+    "bench": Entry(_INSTALLATION, "Measure the speed of the kernels, beside other packages."),
+}
+GROUPS = {
+    "train": Entry(_RESEARCH, "Train a network by a recipe."),
+    "eval": Entry(_RESEARCH, "Measure methods against known truth."),
+    "synth": Entry(_RESEARCH, "Look at synthetic training data."),
+    "weights": Entry(_INSTALLATION, "List weights, or convert published ones."),
+}
+
+
+class _LazyCommand(TyperCommand):
+    """A name and a line of help; the rest of the command is imported when it is used."""
+
+    path = ""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        return load_command(self.path).make_context(info_name, args, parent, **extra)
+
+
+class OrderedGroup(TyperGroup):
+    """A group whose help lists commands and groups in the order of the tables above."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        panels = [entry.panel for entry in (*COMMANDS.values(), *GROUPS.values())]
+        return sorted(
+            self.commands,
+            key=lambda name: panels.index(getattr(self.commands[name], "rich_help_panel", "")),
+        )
+
+
+def module_name(path: str) -> str:
+    """Return the module of a command.
+
+    Example:
+        >>> module_name("eval metric-learning")
+        'flowmatch.cli.eval.metric_learning'
+    """
+    return "flowmatch.cli." + path.replace("-", "_").replace(" ", ".")
+
+
+def load_command(path: str) -> Any:
+    """Import a command.
+
+    Args:
+        path: Key of `COMMANDS`.
+
+    Returns:
+        The command, as Typer parses its words and runs it.
+    """
+    module = import_module(module_name(path))
+    app = typer.Typer(add_completion=False)
+    app.command(path.rpartition(" ")[2], epilog=_epilog(module.EXAMPLES))(module.command)
+    return typer.main.get_command(app)
+
+
+def _epilog(examples: Sequence[str]) -> str:
+    return "\n\n".join(["[bold]Examples[/bold]", *(f"  {line}" for line in examples)])
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add all commands to the root of the command line."""
+    parents = {"": app}
+    for name, entry in GROUPS.items():
+        group = parents[name] = typer.Typer(no_args_is_help=True, help=entry.help)
+        app.add_typer(group, name=name, rich_help_panel=entry.panel)
+    for path, entry in COMMANDS.items():
+        parent, _, name = path.rpartition(" ")
+        lazy = type("LazyCommand", (_LazyCommand,), {"path": path})
+        parents[parent].command(name, cls=lazy, help=entry.help, rich_help_panel=entry.panel)(
+            _placeholder
+        )
+
+
+def _placeholder() -> None:
+    """Stand in for a command that is not imported yet."""

@@ -1,0 +1,1 @@
+"""``flowmatch weights``: the weights that ship, and published ones."""
