@@ -38,20 +38,21 @@ leftwards = np.where(np.isfinite(disparity), -disparity, np.nan)  # where the tr
 pairs = {f"clip{t:02d}": (*frames[t : t + 2], scene.flow(views[t], t, t + 1)[0]) for t in (0, 12)}
 pairs["motorcycle"] = (left, right, np.stack([leftwards, 0 * leftwards], axis=-1))
 rows, model = [], flow.load("default")
+options = flow.FlowOptions(with_dis=True, refine=True)
 for name, (first, second, truth) in pairs.items():
     (OUT / "truth" / name).mkdir(parents=True, exist_ok=True)
     write_image(OUT / f"truth/{name}/frame1.png", first)
     write_image(OUT / f"truth/{name}/frame2.png", second)
     write_flow(OUT / f"truth/{name}/flow.flo", truth)
-    ours = flow.estimate_flow(model, first, second, fuse=True, refine=True)
+    ours = flow.estimate_flow(first, second, model=model, options=options)
     top = np.nanmax(np.hypot(*truth.T))
     errors = [error_map(field, truth, top / 4) for field in (ours, dis(first, second))]
     rows += [first, flow_to_image(truth, top), flow_to_image(ours, top), *errors]
 (OUT / "clip").mkdir(exist_ok=True)
 for t, frame in enumerate(frames):
     write_image(OUT / f"clip/{t:02d}.png", frame)
-for command in (f"flow {OUT}/clip {OUT}/flow --video --fuse --refine --overwrite",
-                f"eval flow {OUT}/truth --fuse --refine"):  # fmt: skip
+for command in (f"flow {OUT}/clip {OUT}/flow --video --with-dis --refine --overwrite",
+                f"eval flow {OUT}/truth --with-dis --refine"):  # fmt: skip
     print(f"\n$ flowmatch {command}", flush=True)
     if flowmatch(command.split()) != 0:
         raise SystemExit("the demo failed")

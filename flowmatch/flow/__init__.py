@@ -1,11 +1,8 @@
-"""Optical flow: networks, weights, and the way from two pictures to a field of motion."""
+"""Optical flow: networks, their weights, and the flow of image pairs and of clips."""
 
-from flowmatch.flow.estimate import (
-    FlowBothWays,
-    estimate_both_ways,
-    estimate_flow,
-)
-from flowmatch.flow.external import load_checkpoint
+from flowmatch.flow.combine import combine_flows
+from flowmatch.flow.estimate import FlowBothWays, estimate_both_ways, estimate_flow
+from flowmatch.flow.external import load_external
 from flowmatch.flow.networks import (
     MODELS,
     RAFT,
@@ -20,7 +17,9 @@ from flowmatch.flow.networks import (
     RecurrentPyramid,
 )
 from flowmatch.flow.occlusion import find_occlusion
+from flowmatch.flow.options import FlowOptions, SequenceOptions
 from flowmatch.flow.refine import refine_flow
+from flowmatch.flow.sequence import write_sequence
 from flowmatch.flow.store import available, load, save_weights
 
 __all__ = [
@@ -33,15 +32,19 @@ __all__ = [
     "FlowNet2SD",
     "FlowNetC",
     "FlowNetS",
+    "FlowOptions",
     "PyramidNet",
-    "RecurrentPyramid",
     "RAFTSmall",
+    "RecurrentPyramid",
+    "SequenceOptions",
+    "available",
+    "combine_flows",
     "estimate_both_ways",
     "estimate_flow",
     "find_occlusion",
     "load",
-    "load_checkpoint",
+    "load_external",
     "refine_flow",
     "save_weights",
-    "available",
+    "write_sequence",
 ]

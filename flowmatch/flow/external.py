@@ -60,7 +60,7 @@ class _Layout:
     normed: bool = False  # a batch norm stands in the place of each encoder layer's bias
 
 
-def load_checkpoint(
+def load_external(
     path: str | Path, *, device: str | torch.device = "cpu", bgr: bool = False
 ) -> nn.Module:
     """Build a flow network with weights that others published.
@@ -92,7 +92,7 @@ def load_checkpoint(
         >>> from flowmatch.flow import RAFTSmall
         >>> path = Path(tempfile.mkdtemp()) / "raft_small.pth"
         >>> torch.save(RAFTSmall().state_dict(), path)  # torchvision's names are ours
-        >>> type(load_checkpoint(path)).__name__
+        >>> type(load_external(path)).__name__
         'RAFTSmall'
     """
     target = choose_device(device)
@@ -102,19 +102,19 @@ def load_checkpoint(
 def convert_checkpoint(
     path: str | Path, target: str | Path, *, bgr: bool = False, dtype: torch.dtype = torch.float16
 ) -> Published:
-    """Write what `load_checkpoint` reads as our ``.safetensors``, which `load` takes.
+    """Write what `load_external` reads as our ``.safetensors``, which `load` takes.
 
     Args:
-        path: As in `load_checkpoint`.
+        path: As in `load_external`.
         target: File to write, ``.safetensors``.
-        bgr: As in `load_checkpoint`.
+        bgr: As in `load_external`.
         dtype: Of the weights in the file.
 
     Returns:
         What `path` held.
 
     Raises:
-        ValueError: As in `load_checkpoint`; or `target` is called something else.
+        ValueError: As in `load_external`; or `target` is called something else.
     """
     if Path(target).suffix != ".safetensors":
         raise ValueError(f"the file to write must be called .safetensors, got {target}")
@@ -124,7 +124,7 @@ def convert_checkpoint(
 
 
 def read_checkpoint(path: str | Path, *, bgr: bool = False) -> Published:
-    """Do as `load_checkpoint`, and also say what the file held."""
+    """Do as `load_external`, and also say what the file held."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {path}")

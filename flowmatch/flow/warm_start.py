@@ -1,4 +1,4 @@
-"""Begin the flow of a pair with that of the pair before, carried along by itself.
+"""Warm start: the flow of the previous pair, interpolated forward, initialises the next one.
 
 Reference:
     Teed & Deng, RAFT, ECCV 2020, section 3.3 ("warm-start").
@@ -16,88 +16,79 @@ from torch import Tensor, nn
 
 @runtime_checkable
 class WarmStarting(Protocol):
-    """A network whose forward takes a third argument: the flow to begin with."""
+    """A network whose forward takes an initial flow as its third argument."""
 
     def to_grid(self, flow: Tensor) -> Tensor:
-        """Flow ``[B, 2, H, W]``, NaN where unknown -> what forward takes, for the same images."""
+        """Convert a flow ``[B, 2, H, W]``, NaN where unknown, to the initial flow of `forward`."""
 
 
-def check_warm_start(
-    model: nn.Module, batch: int, tile: int | None, zoom: float = 1.0, fuse: bool = False
-) -> None:
-    """Refuse to begin with earlier flows where that cannot be done.
+def check_warm_start(model: nn.Module, batch: int) -> None:
+    """Check that a network and a batch size allow warm starts.
 
     Raises:
-        ValueError: The network takes no start; or pairs are computed at once, in tiles, zoomed or
-            fused.
+        ValueError: The network takes no initial flow, or several pairs are computed at once.
     """
     if not isinstance(model, WarmStarting):
         raise ValueError(
-            f"a warm start needs a network that begins with a given flow, such as RAFT, "
+            f"a warm start needs a network that takes an initial flow, such as RAFT, "
             f"got {type(model).__name__}"
         )
     if batch != 1:
-        raise ValueError(f"a warm start takes pair after pair: batch must be 1, got {batch}")
-    if tile is not None:
-        raise ValueError(f"a warm start is of whole frames, without tiles, got tile {tile}")
-    if zoom != 1:
-        raise ValueError(f"a warm start is of frames as they are, without zoom, got zoom {zoom}")
-    if fuse:
-        raise ValueError("a warm start is of one direction, and fusing flows takes both")
+        raise ValueError(f"a warm start computes one pair at a time: batch must be 1, got {batch}")
 
 
-def carry_along(flow: Tensor, direction: int = 1) -> Tensor:
-    """Take each pixel's flow to where the pixel went, and fill what is left by the nearest.
+def forward_interpolate(flow: Tensor, direction: int = 1) -> Tensor:
+    """Move each pixel's flow along itself, and fill the gaps with the nearest moved flow.
 
     Args:
-        flow: Flow ``[B, 2, h, w]``, in pixels; what is not finite goes nowhere.
-        direction: 1 if the flow leads the way its pixels went, -1 if it leads back.
+        flow: Flow ``[B, 2, h, w]``, in pixels; values that are not finite are dropped.
+        direction: 1 for a forward flow, -1 for a backward one, along which pixels move in reverse.
 
     Returns:
-        The flow of the next frame if all goes on as before, ``[B, 2, h, w]``; 0 where every pixel
-        left the frame.
+        The flow of the next frame under constant motion, ``[B, 2, h, w]``; 0 if every pixel left
+        the frame.
 
     Example:
         >>> flow = torch.zeros(1, 2, 1, 6)
         >>> flow[0, 0, 0] = torch.tensor([0, 0, 2, -9, -9, -9])
-        >>> carry_along(flow)[0, 0, 0].tolist()  # pixel 2 went to 4, and is the nearest to 3 and 5
+        >>> forward_interpolate(flow)[0, 0, 0].tolist()  # pixel 2 went to 4, the nearest to 3 and 5
         [0.0, 0.0, 0.0, 2.0, 2.0, 2.0]
 
     Reference:
         RAFT's ``forward_interpolate``.
     """
-    carried = [_carry(one, direction) for one in flow.detach().cpu().numpy()]
-    return torch.from_numpy(np.stack(carried)).to(flow)
+    moved = [_interpolate(field, direction) for field in flow.detach().cpu().numpy()]
+    return torch.from_numpy(np.stack(moved)).to(flow)
 
 
-def _carry(flow: NDArray[Any], direction: int) -> NDArray[Any]:
+def _interpolate(flow: NDArray[Any], direction: int) -> NDArray[Any]:
     _, h, w = flow.shape
     grid = np.stack(np.meshgrid(np.arange(w), np.arange(h))).astype(np.float64)
-    places, moved = (grid + direction * flow).reshape(2, -1), flow.reshape(2, -1)
-    # Inside of the frame, which ends half a pixel around the pixels' centres; NaN is not.
-    inside = (np.abs(places - [[(w - 1) / 2], [(h - 1) / 2]]) < [[w / 2], [h / 2]]).all(axis=0)
+    targets, values = (grid + direction * flow).reshape(2, -1), flow.reshape(2, -1)
+    # The frame ends half a pixel beyond the centres of its outermost pixels; NaN is outside.
+    inside = (np.abs(targets - [[(w - 1) / 2], [(h - 1) / 2]]) < [[w / 2], [h / 2]]).all(axis=0)
     if not inside.any():
         return np.zeros_like(flow)
-    nearest = KDTree(places[:, inside].T).query(grid.reshape(2, -1).T)[1]
-    return moved[:, inside][:, nearest].reshape(flow.shape)
+    nearest = KDTree(targets[:, inside].T).query(grid.reshape(2, -1).T)[1]
+    return values[:, inside][:, nearest].reshape(flow.shape)
 
 
-class StartedWith(nn.Module):
-    """A network as those that take no start, beginning with an earlier flow carried along.
+class WarmStarted(nn.Module):
+    """A network with a fixed initial flow, called like a network that takes none.
 
     Args:
-        model: A network that takes a start.
-        earlier: The flow of the pair before, ``[H, W, 2]`` in pixels, NaN where unknown.
-        direction: As in `carry_along`.
+        model: A network that takes an initial flow.
+        previous: Flow of the previous pair, ``[H, W, 2]`` in pixels, NaN where unknown.
+        direction: 1 for a forward flow, -1 for a backward one.
     """
 
-    def __init__(self, model: Any, earlier: NDArray[np.float32], direction: int = 1) -> None:
+    def __init__(self, model: Any, previous: NDArray[np.float32], direction: int = 1) -> None:
         super().__init__()
         self.model = model
-        flow = torch.from_numpy(np.ascontiguousarray(earlier)).permute(2, 0, 1)[None]
-        self.start = carry_along(model.to_grid(flow), direction)
+        flow = torch.from_numpy(np.ascontiguousarray(previous)).permute(2, 0, 1)[None]
+        self.initial = forward_interpolate(model.to_grid(flow), direction)
 
     def forward(self, first: Tensor, second: Tensor) -> Sequence[Tensor]:
         """Return the network's flows, ``[1, 2, H, W]``."""
-        flows: Sequence[Tensor] = self.model(first, second, self.start.to(first.device))
+        flows: Sequence[Tensor] = self.model(first, second, self.initial.to(first.device))
         return flows

@@ -40,7 +40,7 @@ def test_two_images(pair, tmp_path, capsys):
 
 
 def test_best_is_short_for_three_options(pair, tmp_path):
-    for name, options in (("best", ["--best"]), ("long", ["--zoom", "2", "--fuse", "--refine"])):
+    for name, options in (("best", ["--best"]), ("long", ["--zoom", "2", "--with-dis", "--refine"])):
         assert main(["flow", *pair, str(tmp_path / name), *options]) == 0
     flows = [read_flow(tmp_path / name / "000000.flo") for name in ("best", "long")]
     assert np.array_equal(*flows)

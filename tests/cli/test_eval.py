@@ -21,9 +21,9 @@ def oracle(monkeypatch):
         asked.update(name=name, weights=weights, device=device)
         return "network"
 
-    def estimate_flow(model, first, second, *, refine, zoom, fuse):
+    def estimate_flow(first, second, *, model, options):
         assert model == "network"
-        asked["refine"], asked["zoom"], asked["fuse"] = refine, zoom, fuse
+        asked["options"] = options
         return np.full((*first.shape[:2], 2), (3, 4), np.float32)
 
     monkeypatch.setattr(flowmatch.flow, "load", load)
@@ -138,16 +138,14 @@ def test_options_reach_the_network(tmp_path, oracle):
         "--refine",
         "--zoom",
         "2",
-        "--fuse",
+        "--with-dis",
     ]
     assert main(["eval", "flow", str(tmp_path), *arguments]) == 0
     assert oracle == {
         "name": "large",
         "weights": weights,
         "device": torch.device("cpu"),
-        "refine": True,
-        "zoom": 2.0,
-        "fuse": True,
+        "options": flowmatch.flow.FlowOptions(refine=True, zoom=2.0, with_dis=True),
     }
 
 
@@ -156,7 +154,8 @@ def test_best_is_a_method_of_its_own(tmp_path, oracle, capsys):
     assert main(["eval", "flow", str(tmp_path), "--best", "--json", "--no-baselines"]) == 0
     rows = json.loads(capsys.readouterr().out)["mean"]
     assert [row["method"] for row in rows] == ["flowmatch", "flowmatch best"]
-    assert (oracle["refine"], oracle["zoom"], oracle["fuse"]) == (True, 2.0, True)  # the last call
+    last = flowmatch.flow.FlowOptions(refine=True, zoom=2.0, with_dis=True)
+    assert oracle["options"] == last
 
 
 def test_bad_input_is_one_line_and_status_2(tmp_path, capsys):

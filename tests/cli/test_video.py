@@ -26,7 +26,7 @@ def clip(tmp_path, monkeypatch):
     monkeypatch.setitem(RECIPES, "tiny", tiny)
     # The network's flow would be right as well, and takes longer.
     monkeypatch.setattr(
-        "flowmatch.cli._video.estimate_flow", lambda model, a, b, **options: dis_refined(a, b)
+        "flowmatch.cli._video.estimate_flow", lambda a, b, **options: dis_refined(a, b)
     )
     return tmp_path / "clip.avi"
 

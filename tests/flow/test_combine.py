@@ -3,9 +3,15 @@ import pytest
 import torch
 from torch import nn
 
-from flowmatch.flow import combine as fuse
+from flowmatch.flow import FlowOptions, combine
 from flowmatch.flow.baselines import dis
-from flowmatch.flow.combine import fuse_flows
+from flowmatch.flow.combine import (
+    UNMATCHED_COST,
+    census_in_strips,
+    combine_flows,
+    filter_guided,
+    matching_cost,
+)
 from flowmatch.flow.estimate import estimate_flow
 
 
@@ -27,7 +33,7 @@ def moved():
 
 def test_each_half_takes_the_flow_that_moves_it(moved):
     first, second, upper, lower = moved
-    fused = fuse_flows(first, second, [(upper, -upper), (lower, -lower)])
+    fused = combine_flows(first, second, [(upper, -upper), (lower, -lower)])
     is_upper = (fused[0, 0] == 5).float()
     assert is_upper[:40, :150].mean() > 0.99
     assert is_upper[56:90].mean() < 0.01
@@ -38,7 +44,7 @@ def test_the_order_decides_between_equals(moved):
     first, second, upper, _ = moved
     plain = torch.full_like(first, 0.5)
     for flows in ([upper, -upper], [-upper, upper]):
-        fused = fuse_flows(plain, plain, [(flow, -flow) for flow in flows])
+        fused = combine_flows(plain, plain, [(flow, -flow) for flow in flows])
         middle = (..., slice(8, -8), slice(24, -24))  # where both stay inside
         assert torch.equal(fused[middle], flows[0][middle])
 
@@ -48,31 +54,31 @@ def test_what_does_not_come_back_is_not_believed(moved):
     first, _, upper, _ = moved
     second = torch.rand(first.shape, generator=torch.Generator().manual_seed(0))
     still = torch.zeros_like(upper)
-    assert torch.equal(fuse_flows(first, second, [(still, still), (upper, upper)]), still)
-    lost, found = (fuse._cost(first, first, still, back).mean() for back in (upper, still))
-    assert lost == pytest.approx(fuse.UNMATCHED)
+    assert torch.equal(combine_flows(first, second, [(still, still), (upper, upper)]), still)
+    lost, found = (matching_cost(first, first, still, back).mean() for back in (upper, still))
+    assert lost == pytest.approx(UNMATCHED_COST)
     assert found == pytest.approx(0, abs=1e-5)
 
 
 def test_strips_change_nothing(moved, monkeypatch):
     first, second, *_ = moved
-    whole = fuse._census(first, second)
-    monkeypatch.setattr(fuse, "STRIP", 7)
-    assert torch.equal(fuse._census(first, second), whole)
+    whole = census_in_strips(first, second)
+    monkeypatch.setattr(combine, "STRIP", 7)
+    assert torch.equal(census_in_strips(first, second), whole)
 
 
 def test_averages_end_at_edges():
     """A guide with a step keeps the costs of its two sides apart; a plain one mixes them."""
     step = torch.zeros(1, 1, 40, 40)
     step[..., 20:] = 1
-    assert (fuse._smooth(step, step) - step).abs().max() < 0.01
-    assert (fuse._smooth(torch.zeros_like(step), step) - step).abs().max() > 0.3
+    assert (filter_guided(step, step) - step).abs().max() < 0.01
+    assert (filter_guided(torch.zeros_like(step), step) - step).abs().max() > 0.3
 
 
 def test_no_pictures():
     flows = torch.zeros(0, 2, 24, 32)
     frames = torch.zeros(0, 3, 24, 32)
-    assert fuse_flows(frames, frames, [(flows, flows)]).shape == (0, 2, 24, 32)
+    assert combine_flows(frames, frames, [(flows, flows)]).shape == (0, 2, 24, 32)
 
 
 @pytest.mark.parametrize(
@@ -81,8 +87,8 @@ def test_no_pictures():
 )
 def test_what_does_not_fit_is_refused(flows):
     frames = torch.zeros(1, 3, 24, 32)
-    with pytest.raises(ValueError, match="at least one flow there and back"):
-        fuse_flows(frames, frames, flows)
+    with pytest.raises(ValueError, match="at least one pair of forward and backward flow"):
+        combine_flows(frames, frames, flows)
 
 
 class Still(nn.Module):
@@ -99,8 +105,8 @@ def test_estimate_takes_the_classical_flow_where_the_network_is_wrong(moved):
     first, second = (
         (255 * side[0]).byte().permute(1, 2, 0).contiguous().numpy() for side in moved[:2]
     )
-    network = Still()
-    fused = estimate_flow(network, first, second, fuse=True)
+    network, options = Still(), FlowOptions(with_dis=True)
+    fused = estimate_flow(first, second, model=network, options=options)
     assert network.calls == 2  # there and back
     classical = dis(first, second)
     inside = (slice(8, 40), slice(8, 140))
@@ -108,5 +114,5 @@ def test_estimate_takes_the_classical_flow_where_the_network_is_wrong(moved):
     assert np.allclose(np.median(fused[inside], axis=(0, 1)), [5, 0], atol=0.2)
     batch = torch.from_numpy(np.stack([first, first])).permute(0, 3, 1, 2)
     other = torch.from_numpy(np.stack([second, second])).permute(0, 3, 1, 2)
-    both = estimate_flow(network, batch, other, fuse=True)
+    both = estimate_flow(batch, other, model=network, options=options)
     assert np.array_equal(both[1].permute(1, 2, 0).numpy(), fused)

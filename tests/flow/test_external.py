@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from flowmatch.flow import RAFT, FlowNetC, FlowNetS, RAFTSmall, load, load_checkpoint, save_weights
+from flowmatch.flow import RAFT, FlowNetC, FlowNetS, RAFTSmall, load, load_external, save_weights
 from flowmatch.flow.external import convert_checkpoint, read_checkpoint
 
 ENCODER = ("conv1", "conv2", "conv3", "conv3_1", "conv4", "conv4_1", "conv5", "conv5_1", "conv6",
@@ -82,7 +82,7 @@ def test_flownets_are_recognised(name, tmp_path):
     assert len(shapes) == count  # of tensors in the publisher's own files
     tensors = quick(shapes)
     torch.save({"epoch": 3, "state_dict": tensors, "best_EPE": 1.9}, tmp_path / "c.pth.tar")
-    model = load_checkpoint(tmp_path / "c.pth.tar")
+    model = load_external(tmp_path / "c.pth.tar")
     assert type(model) is network
     assert not model.training
     assert model.mean == (None if mean is None else tuple(mean))
@@ -112,7 +112,7 @@ def test_batch_norms_are_folded(network, name, tmp_path):
     state = {key: t for key, t in normed.state_dict().items()
              if key.startswith("conv") or not key.endswith("bias")}  # fmt: skip
     torch.save({"state_dict": state, "div_flow": 20.0}, tmp_path / "bn.pth")
-    model = load_checkpoint(tmp_path / "bn.pth")
+    model = load_external(tmp_path / "bn.pth")
     pair = torch.rand(2, 1, 3, 64, 64)
     with torch.no_grad():
         for ours, theirs in zip(model(*pair), normed(*pair), strict=True):
@@ -130,8 +130,8 @@ def test_unit_mean_and_order_of_channels(tmp_path):
     state = random_flownets()
     torch.save({"state_dict": state, "div_flow": 20}, tmp_path / "20.pth")
     torch.save({"state_dict": state, "div_flow": 10}, tmp_path / "10.pth")
-    whole, half = (load_checkpoint(tmp_path / f"{unit}.pth") for unit in (20, 10))
-    swapped = load_checkpoint(tmp_path / "20.pth", bgr=True)
+    whole, half = (load_external(tmp_path / f"{unit}.pth") for unit in (20, 10))
+    swapped = load_external(tmp_path / "20.pth", bgr=True)
     bare = FlowNetS(mean=[0, 0, 0]).eval()
     bare.load_state_dict(whole.state_dict())
     first, second = torch.rand(2, 1, 3, 64, 64)
@@ -192,7 +192,7 @@ def test_princeton_raft(network, count, tmp_path):
     state = princeton(expected)
     assert len(state) == count  # the number in Princeton's own files
     torch.save(state, tmp_path / "raft.pth")
-    model = load_checkpoint(tmp_path / "raft.pth")
+    model = load_external(tmp_path / "raft.pth")
     assert type(model) is network
     for key, tensor in model.state_dict().items():
         assert torch.equal(tensor, expected.state_dict()[key]), key
@@ -216,7 +216,7 @@ def test_torchvision_raft(network, suffix, tmp_path):
 def test_what_is_loaded_outlives_the_file(tmp_path):
     state = RAFTSmall().state_dict()
     torch.save(state, tmp_path / "raft.pth")
-    model = load_checkpoint(tmp_path / "raft.pth")
+    model = load_external(tmp_path / "raft.pth")
     with (tmp_path / "raft.pth").open("r+b") as file:
         file.write(bytes((tmp_path / "raft.pth").stat().st_size))
     assert all(torch.equal(t, state[key]) for key, t in model.state_dict().items())
@@ -242,7 +242,7 @@ def test_convert_round_trip(tmp_path, dtype):
     with pytest.raises(ValueError, match="must be called .safetensors"):
         convert_checkpoint(tmp_path / "s.pth", tmp_path / "s.pth")
     with pytest.raises(ValueError, match="flowmatch's own"):
-        load_checkpoint(tmp_path / "s.safetensors")
+        load_external(tmp_path / "s.safetensors")
 
 
 def test_missing_and_unexpected_keys_have_the_file_s_names(tmp_path):
@@ -255,13 +255,13 @@ def test_missing_and_unexpected_keys_have_the_file_s_names(tmp_path):
                 r"fnet.layer2.0.conv1.weight is missing; update_block.gru.convz.bias is "
                 r"\[3\], not \[96\]$")  # fmt: skip
     with pytest.raises(ValueError, match=expected):
-        load_checkpoint(tmp_path / "raft.pth")
+        load_external(tmp_path / "raft.pth")
 
 
 def test_others_are_named(tmp_path):
     torch.save({"state_dict": {"backbone.weight": torch.zeros(1)}}, tmp_path / "c.pth")
     with pytest.raises(ValueError, match=r"is none of .*; its keys begin with backbone"):
-        load_checkpoint(tmp_path / "c.pth")
+        load_external(tmp_path / "c.pth")
 
 
 class Harmful:
@@ -277,7 +277,7 @@ def test_nothing_is_unpickled_but_tensors(tmp_path):
     for new in (True, False):
         torch.save(state, tmp_path / "c.pth", _use_new_zipfile_serialization=new)
         with pytest.raises(ValueError, match=r"nothing but tensors: .*mkdir"):
-            load_checkpoint(tmp_path / "c.pth")
+            load_external(tmp_path / "c.pth")
     assert not (tmp_path / "done").exists()
 
 
@@ -287,7 +287,7 @@ def test_huge_shapes_are_refused_before_memory_is_taken(tmp_path):
     state["feature_encoder.conv.weight"] = torch.zeros(1).expand(2_000_000_000, 2_000_000_000)
     torch.save(state, tmp_path / "c.pth")
     with pytest.raises(ValueError, match=r"conv.weight is \[2000000000, 2000000000\], not \[128"):
-        load_checkpoint(tmp_path / "c.pth")
+        load_external(tmp_path / "c.pth")
 
 
 def test_compressed_archives_are_refused(tmp_path):
@@ -298,7 +298,7 @@ def test_compressed_archives_are_refused(tmp_path):
             bomb.writestr(part.filename, whole.read(part))
     assert (tmp_path / "bomb.pth").stat().st_size < 20_000
     with pytest.raises(ValueError, match="it is compressed"):
-        load_checkpoint(tmp_path / "bomb.pth")
+        load_external(tmp_path / "bomb.pth")
 
 
 @pytest.mark.parametrize(
@@ -317,26 +317,26 @@ def test_compressed_archives_are_refused(tmp_path):
 def test_refuses_other_content(content, message, tmp_path):
     torch.save(content, tmp_path / "c.pth")
     with pytest.raises(ValueError, match=message):
-        load_checkpoint(tmp_path / "c.pth")
+        load_external(tmp_path / "c.pth")
 
 
 def test_refuses_files_that_are_none(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
-        load_checkpoint(tmp_path / "absent.pth")
+        load_external(tmp_path / "absent.pth")
     (tmp_path / "text.pth").write_text("not a checkpoint")
     with pytest.raises(ValueError, match="neither a zip archive nor a row of pickles"):
-        load_checkpoint(tmp_path / "text.pth")
+        load_external(tmp_path / "text.pth")
     (tmp_path / "text.safetensors").write_text("not a checkpoint")
     with pytest.raises(ValueError, match="not a whole .safetensors file"):
-        load_checkpoint(tmp_path / "text.safetensors")
+        load_external(tmp_path / "text.safetensors")
     state = RAFTSmall().state_dict()
     state["feature_encoder.conv.bias"][3] = torch.nan
     torch.save(state, tmp_path / "nan.pth")
     with pytest.raises(
         ValueError, match="must be finite, these are not: feature_encoder.conv.bias"
     ):
-        load_checkpoint(tmp_path / "nan.pth")
+        load_external(tmp_path / "nan.pth")
     whole = (tmp_path / "nan.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="no whole file of nothing but tensors"):
-        load_checkpoint(tmp_path / "cut.pth")
+        load_external(tmp_path / "cut.pth")

@@ -12,7 +12,7 @@ from flowmatch.flow import (
     FlowNet2CSS,
     FlowNet2SD,
     load,
-    load_checkpoint,
+    load_external,
 )
 from flowmatch.flow.external import convert_checkpoint
 
@@ -51,14 +51,14 @@ def test_a_whole_small_displacement_network(tmp_path):
         shapes = {key: t.shape for key, t in FlowNet2SD().state_dict().items()}
     state = {key: torch.rand(()).expand(shape) for key, shape in shapes.items()}  # a small file
     torch.save({"state_dict": state}, tmp_path / "sd.pth.tar")
-    found = load_checkpoint(tmp_path / "sd.pth.tar")
+    found = load_external(tmp_path / "sd.pth.tar")
     assert sum(t.numel() for t in found.parameters()) == 45_371_666
 
 
 @pytest.mark.parametrize("name", STACKS)
 def test_stacks_swap_red_and_blue_of_pictures_alone(name, tmp_path, thin):
     torch.save(STACKS[name](width=1 / 16).state_dict(), tmp_path / "c.pth")
-    model, swapped = (load_checkpoint(tmp_path / "c.pth", bgr=bgr) for bgr in (False, True))
+    model, swapped = (load_external(tmp_path / "c.pth", bgr=bgr) for bgr in (False, True))
     pair = torch.rand(2, 1, 3, 64, 64)
     with torch.no_grad():
         flows = [model(*pair)[0], swapped(*(image.flip(1) for image in pair))[0]]
@@ -75,11 +75,11 @@ def test_stacks_lack_nothing_and_hold_nothing_else(name, tmp_path, thin):
     expected = (rf"does not fit NVIDIA's {name}: {part}conv4.0.weight is missing; "
                 rf"{part}conv4.1.weight is unexpected$")  # fmt: skip
     with pytest.raises(ValueError, match=expected):
-        load_checkpoint(tmp_path / "c.pth")
+        load_external(tmp_path / "c.pth")
 
 
 def test_only_pinard_has_another_unit(tmp_path, thin):
     state = FlowNet2SD(width=1 / 16).state_dict()
     torch.save({"state_dict": state, "div_flow": 1}, tmp_path / "c.pth")
     with pytest.raises(ValueError, match="NVIDIA's FlowNet2SD has no div_flow but 20, got 1"):
-        load_checkpoint(tmp_path / "c.pth")
+        load_external(tmp_path / "c.pth")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowmatch.flow import estimate_flow, refine_flow
+from flowmatch.flow import FlowOptions, estimate_flow, refine_flow
 from flowmatch.flow.synthetic.scene import Layer, Motion, Scene, shift
 
 
@@ -40,9 +40,10 @@ def test_estimate_flow_refines_pictures_and_tensors(shifted, rough):
         def forward(self, first, second):
             return [torch.from_numpy(rough).permute(2, 0, 1).expand(len(first), -1, -1, -1)]
 
-    assert error(estimate_flow(Rough(), *shifted, refine=True)) < 0.2
+    options = FlowOptions(refine=True)
+    assert error(estimate_flow(*shifted, model=Rough(), options=options)) < 0.2
     tensors = (torch.from_numpy(np.stack([p, p])).permute(0, 3, 1, 2) for p in shifted)
-    flow = estimate_flow(Rough(), *tensors, refine=True)
+    flow = estimate_flow(*tensors, model=Rough(), options=options)
     assert flow.shape == (2, 2, 120, 161)
     assert error(flow[1].permute(1, 2, 0).numpy()) < 0.2
 

@@ -9,14 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from flowmatch.flow.options import SequenceOptions
 from flowmatch.flow.read_ahead import read_ahead
-from flowmatch.flow.sequence import (
-    RUN,
-    SequenceOptions,
-    common_scale,
-    draw_sequence,
-    write_sequence,
-)
+from flowmatch.flow.sequence import RECORD, write_sequence
+from flowmatch.flow.sequence_drawing import common_scale, draw_sequence
 from flowmatch.io.flow import read_flow, write_flow
 from flowmatch.io.image import read_image, write_image
 from flowmatch.io.video import read_frames
@@ -40,7 +36,7 @@ OPTIONS = SequenceOptions(weights="test")
 
 def run(clip, out, options=OPTIONS, **settings):
     model = Brightness()
-    report = write_sequence(model, read_frames(clip), out, options, **settings)
+    report = write_sequence(read_frames(clip), out, model=model, options=options, **settings)
     return model, report
 
 
@@ -49,7 +45,7 @@ def test_every_pair_once(clip, tmp_path, batch):
     model, report = run(clip, tmp_path / "out", batch=batch)
     assert (report.computed, report.kept, model.pairs) == (5, 0, 5)
     names = sorted(f.name for f in (tmp_path / "out").iterdir())
-    assert names == [f"{i:06d}.flo" for i in range(5)] + [RUN]
+    assert names == [f"{i:06d}.flo" for i in range(5)] + [RECORD]
     for i in range(5):
         flow = read_flow(tmp_path / f"out/{i:06d}.flo")
         np.testing.assert_allclose(flow, np.full((20, 24, 2), 10.0), atol=1e-3)
@@ -57,7 +53,7 @@ def test_every_pair_once(clip, tmp_path, batch):
 
 @pytest.mark.parametrize("suffix", [".flo", ".png", ".npz", ".pfm"])
 def test_formats(clip, tmp_path, suffix):
-    run(clip, tmp_path / "out", SequenceOptions("test", suffix))
+    run(clip, tmp_path / "out", SequenceOptions(weights="test", suffix=suffix))
     flow = read_flow(tmp_path / f"out/000004{suffix}")
     np.testing.assert_allclose(flow, np.full((20, 24, 2), 10.0), atol=1 / 64)
 
@@ -73,8 +69,8 @@ def test_resumes_and_overwrites(clip, tmp_path):
 
 
 def test_interrupted_leaves_whole_files(clip, tmp_path):
-    def interrupt(report):
-        if report.computed == 3:
+    def interrupt(stage, done, total):
+        if done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -92,7 +88,7 @@ def test_two_runs_are_not_mixed(clip, tmp_path):
     with pytest.raises(ValueError, match=r"another run \(weights differ\)"):
         run(clip, tmp_path / "out", SequenceOptions(weights="other"))
     run(clip, tmp_path / "out", SequenceOptions(weights="other"), overwrite=True)
-    assert json.loads((tmp_path / "out" / RUN).read_text())["weights"] == "other"
+    assert json.loads((tmp_path / "out" / RECORD).read_text())["weights"] == "other"
 
 
 def test_a_folder_of_something_else_is_left_alone(clip, tmp_path):
@@ -109,7 +105,7 @@ def test_a_folder_of_something_else_is_left_alone(clip, tmp_path):
 def test_the_input_is_never_the_output(clip, overwrite):
     before = {file.name: file.read_bytes() for file in clip.iterdir()}
     with pytest.raises(ValueError, match="holds the input"):
-        run(clip, clip, SequenceOptions("test", ".png"), overwrite=overwrite)
+        run(clip, clip, SequenceOptions(weights="test", suffix=".png"), overwrite=overwrite)
     assert {file.name: file.read_bytes() for file in clip.iterdir()} == before
 
 
@@ -148,7 +144,7 @@ def test_a_video_of_something_else_stays(clip, tmp_path):
 def test_interrupted_overwriting_resumes_as_the_new_run(clip, tmp_path):
     run(clip, tmp_path / "out")
 
-    def interrupt(report):
+    def interrupt(stage, done, total):
         raise KeyboardInterrupt
 
     other = SequenceOptions(weights="other")
@@ -167,21 +163,25 @@ def test_changed_input_is_another_run(clip, tmp_path):
 
 
 def test_a_refused_run_leaves_nothing_in_the_way(clip, tmp_path):
-    with pytest.raises(ValueError, match="precision"):
-        run(clip, tmp_path / "out", SequenceOptions("test", precision="int8"))
+    warm = SequenceOptions(weights="test", warm_start=True)
+    with pytest.raises(ValueError, match="takes an initial flow"):
+        run(clip, tmp_path / "out", warm)
+    with pytest.raises(ValueError, match="must name the weights"):
+        run(clip, tmp_path / "out", SequenceOptions())
+    assert not (tmp_path / "out").exists()
     _, report = run(clip, tmp_path / "out")
     assert report.computed == 5
 
 
 def test_damaged_record_is_named(clip, tmp_path):
     run(clip, tmp_path / "out")
-    (tmp_path / "out" / RUN).write_text("{")
+    (tmp_path / "out" / RECORD).write_text("{")
     with pytest.raises(ValueError, match=r"run.json is damaged"):
         run(clip, tmp_path / "out")
 
 
 def test_both_ways(clip, tmp_path):
-    run(clip, tmp_path / "out", SequenceOptions("test", bidirectional=True))
+    run(clip, tmp_path / "out", SequenceOptions(weights="test", bidirectional=True))
     assert (read_flow(tmp_path / "out/000002.flo") > 0).all()
     assert (read_flow(tmp_path / "out/000002_backward.flo") < 0).all()
     mask = read_image(tmp_path / "out/000002_occluded.png")[..., 0]
@@ -214,21 +214,22 @@ def test_what_a_format_cannot_hold_is_unknown(clip, tmp_path):
 
     for suffix, lost in ((".png", 3), (".flo", 2)):
         out = tmp_path / suffix
-        report = write_sequence(Far(), read_frames(clip), out, SequenceOptions("far", suffix))
+        options = SequenceOptions(weights="far", suffix=suffix)
+        report = write_sequence(read_frames(clip), out, model=Far(), options=options)
         assert report.unknown == 5 * lost
         assert np.isnan(read_flow(out / f"000000{suffix}")).any(axis=2).sum() == lost
 
 
 def test_one_frame_is_no_clip(tmp_path):
     write_image(tmp_path / "a.png", np.zeros((20, 24, 3), np.uint8))
-    with pytest.raises(ValueError, match="two frames of one size in a row, there are none"):
+    with pytest.raises(ValueError, match="no two consecutive frames of one size$"):
         run([tmp_path / "a.png"], tmp_path / "out")
 
 
 def test_two_sizes_are_no_pair(tmp_path):
     for name, width in (("a", 24), ("b", 25)):
         write_image(tmp_path / f"{name}.png", np.zeros((20, width, 3), np.uint8))
-    with pytest.raises(ValueError, match="there are none .*25"):
+    with pytest.raises(ValueError, match="no two consecutive frames of one size .*25"):
         run([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out")
 
 

@@ -1,6 +1,7 @@
 """Beginning with the flow before: where it is carried to, and what a resumed run gives."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import torch
 from torch import nn
 
 from flowmatch.flow import RAFTSmall
-from flowmatch.flow.sequence import RUN, SequenceOptions, write_sequence
-from flowmatch.flow.warm_start import StartedWith, carry_along
+from flowmatch.flow.options import SequenceOptions
+from flowmatch.flow.sequence import RECORD, write_sequence
+from flowmatch.flow.warm_start import WarmStarted, forward_interpolate
 from flowmatch.io.flow import read_flow
 from flowmatch.io.image import write_image
 from flowmatch.io.video import read_frames
@@ -30,7 +32,9 @@ WARM = SequenceOptions(weights="test", warm_start=True)
 
 
 def run(clip, out, options=WARM, model=None, **settings):
-    return write_sequence(model or Counting(), read_frames(clip), out, options, **settings)
+    return write_sequence(
+        read_frames(clip), out, model=model or Counting(), options=options, **settings
+    )
 
 
 def starts(out, names=range(5), suffix=".flo"):
@@ -56,8 +60,8 @@ def test_resuming_gives_the_same_files(clip, tmp_path, suffix):
     """Also in a format that rounds: what is written is what is begun with."""
     options = SequenceOptions(weights="test", suffix=suffix, bidirectional=True, warm_start=True)
 
-    def interrupt(report):
-        if report.computed == 3:
+    def interrupt(stage, done, total):
+        if done == 3:
             raise KeyboardInterrupt
 
     frames = tmp_path / "photos"
@@ -76,7 +80,7 @@ def test_resuming_gives_the_same_files(clip, tmp_path, suffix):
     for name in files:
         whole, resumed = (tmp_path / folder / name for folder in ("whole", "out"))
         assert whole.read_bytes() == resumed.read_bytes(), name
-    run(frames, tmp_path / "cold", SequenceOptions("test", suffix, bidirectional=True), model)
+    run(frames, tmp_path / "cold", replace(options, warm_start=False), model)
     for end in ("", "_backward"):
         first, later = (f"{i:06d}{end}{suffix}" for i in (0, 1))
         for name, same in ((first, True), (later, False)):
@@ -86,41 +90,30 @@ def test_resuming_gives_the_same_files(clip, tmp_path, suffix):
 
 def test_warm_and_cold_runs_are_not_mixed(clip, tmp_path):
     run(clip, tmp_path / "out")
-    assert json.loads((tmp_path / "out" / RUN).read_text())["warm_start"] is True
+    assert json.loads((tmp_path / "out" / RECORD).read_text())["warm_start"] is True
     with pytest.raises(ValueError, match=r"another run \(warm_start differ\)"):
         run(clip, tmp_path / "out", SequenceOptions(weights="test"))
 
 
 @pytest.mark.parametrize(
-    ("model", "tile", "batch", "message"),
+    ("model", "batch", "message"),
     [
-        (nn.Conv2d(3, 2, 1), None, 1, "such as RAFT, got Conv2d"),
-        (Counting(), None, 2, "batch must be 1, got 2"),
-        (Counting(), 64, 1, "without tiles, got tile 64"),
+        (nn.Conv2d(3, 2, 1), 1, "such as RAFT, got Conv2d"),
+        (Counting(), 2, "batch must be 1, got 2"),
     ],
 )
-def test_refuses(clip, tmp_path, model, tile, batch, message):
-    options = SequenceOptions(weights="test", tile=tile, warm_start=True)
+def test_refuses(clip, tmp_path, model, batch, message):
     with pytest.raises(ValueError, match=message):
-        run(clip, tmp_path / "out", options, model, batch=batch)
+        run(clip, tmp_path / "out", WARM, model, batch=batch)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("option", "message"), [({"zoom": 2.0}, "zoom 2"), ({"fuse": True}, "both")]
-)
-def test_refuses_what_shows_the_network_other_pictures(clip, tmp_path, option, message):
-    options = SequenceOptions("w", warm_start=True, **option)
-    with pytest.raises(ValueError, match=message):
-        write_sequence(Counting(), clip, tmp_path, options)
-
-
 @pytest.mark.parametrize("direction", [1, -1])
-def test_carry_along_is_the_nearest_of_all(direction):
+def test_forward_interpolate_is_the_nearest_of_all(direction):
     """Against every distance, on a field where some pixels leave the frame."""
     flow = 6 * torch.randn(2, 2, 7, 9)
     flow[0, :, 2, 3] = torch.nan
-    carried = carry_along(flow, direction)
+    carried = forward_interpolate(flow, direction)
     y, x = torch.meshgrid(torch.arange(7.0), torch.arange(9.0), indexing="ij")
     for one, found in zip(flow, carried, strict=True):
         there = [
@@ -134,18 +127,18 @@ def test_carry_along_is_the_nearest_of_all(direction):
             assert (u, v) == (near[2], near[3])
 
 
-def test_carry_along_a_moving_camera():
+def test_forward_interpolate_a_moving_camera():
     """All moves by (3, 1), and what moves a little more is found there in the next frame."""
     flow = torch.tensor([3.0, 1.0]).view(1, 2, 1, 1).repeat(1, 1, 8, 12)
     flow[0, 0, 2:4, 2:6] = 3.25
-    carried = carry_along(flow)
+    carried = forward_interpolate(flow)
     marked = torch.zeros(8, 12, dtype=torch.bool)
     marked[3:5, 5:9] = True
     assert torch.equal(carried[0, 0] == 3.25, marked)
     assert (carried[0, 0][~marked] == 3).all()
     assert (carried[0, 1] == 1).all()
-    assert (carry_along(torch.full((1, 2, 4, 4), 100.0)) == 0).all()  # all left
-    assert (carry_along(torch.full((1, 2, 4, 4), torch.nan)) == 0).all()
+    assert (forward_interpolate(torch.full((1, 2, 4, 4), 100.0)) == 0).all()  # all left
+    assert (forward_interpolate(torch.full((1, 2, 4, 4), torch.nan)) == 0).all()
 
 
 def test_started_with_begins_on_the_network_s_grid():
@@ -156,6 +149,6 @@ def test_started_with_begins_on_the_network_s_grid():
     pair = torch.rand(2, 1, 3, 40, 56)
     start = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 16, 16)
     with torch.no_grad():
-        found = StartedWith(model, earlier)(*pair)[0]
+        found = WarmStarted(model, earlier)(*pair)[0]
         torch.testing.assert_close(found, model(*pair, start)[0])
         assert not torch.allclose(found, model(*pair)[0])

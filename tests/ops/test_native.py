@@ -31,7 +31,7 @@ with warnings.catch_warnings(record=True) as seen:
     for _ in range(2):
         correlation(f1, f1, 2, 1).sum().backward()
     frame = np.zeros((20, 20, 3), np.uint8)
-    assert estimate_flow(FlowNetC(width=1 / 16), frame, frame).shape == (20, 20, 2)
+    assert estimate_flow(frame, frame, model=FlowNetC(width=1 / 16)).shape == (20, 20, 2)
 ours = [w for w in seen if issubclass(w.category, KernelsMissing)]
 assert len(ours) == 1, ours
 print(ours[0].message)
