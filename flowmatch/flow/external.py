@@ -207,7 +207,7 @@ def _recognise(keys: Iterable[str], path: Path) -> _Layout:
         large = any(
             key.startswith(("update_block.mask.", "update_block.gru.convz1")) for key in keys
         )
-        name = "raft" if large else "raft_small"
+        name = "raft" if large else "raft-small"
         return _Layout(
             f"Princeton's {'RAFT' if large else 'RAFT small'}", name,
             their=_princeton_large if large else _princeton_small,
@@ -216,7 +216,7 @@ def _recognise(keys: Iterable[str], path: Path) -> _Layout:
     if "feature_encoder" in roots:
         large = "mask_predictor" in roots
         source = f"torchvision's {'raft_large' if large else 'raft_small'}"
-        return _Layout(source, "raft" if large else "raft_small")
+        return _Layout(source, "raft" if large else "raft-small")
     if stack := _stack(roots):
         return _Layout(f"NVIDIA's {stack}", stack.lower())
     if not {"predict_flow6", "conv1"} <= roots:

@@ -169,7 +169,7 @@ def test_weights(tmp_path, photo, capsys):
     """What ships is listed; a published checkpoint is converted, and starts warm on a clip."""
     assert main(["weights", "list"]) == 0
     listed = capsys.readouterr().out
-    assert listed.startswith("recurrent_pyramid (flow, default): RecurrentPyramid")
+    assert listed.startswith("recurrent-pyramid (flow, default): RecurrentPyramid")
     for line in ("hardnet-half (matching", "spin (registration", "align-fit (align"):
         assert f"\n{line}" in listed
     torch.save(RAFTSmall(iterations=1).state_dict(), tmp_path / "raft.pth")
@@ -177,7 +177,7 @@ def test_weights(tmp_path, photo, capsys):
     sizes = []
     for words in ([], ["--float32"]):
         assert main(["weights", "convert", str(tmp_path / "raft.pth"), str(ours), *words]) == 0
-        assert "torchvision's raft_small, as raft_small, in " in capsys.readouterr().err
+        assert "torchvision's raft_small, as raft-small, in " in capsys.readouterr().err
         sizes.append(ours.stat().st_size)
     assert sizes[1] - sizes[0] == pytest.approx(2 * 990_162, rel=0.01)  # bytes
     for i in range(3):

@@ -21,7 +21,7 @@ class FlowNetwork(Protocol):
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "pyramid": PyramidNet,
-    "recurrent_pyramid": RecurrentPyramid,
+    "recurrent-pyramid": RecurrentPyramid,
     "flownets": FlowNetS,
     "flownetc": FlowNetC,
     "flownet2sd": FlowNet2SD,
@@ -29,7 +29,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "flownet2css": FlowNet2CSS,
     "flownet2": FlowNet2,
     "raft": RAFT,
-    "raft_small": RAFTSmall,
+    "raft-small": RAFTSmall,
 }
 
 __all__ = [

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.flow.synthetic import textures
-from flowmatch.io.image import draw_readable, list_images, read_image, read_rgba
+from flowmatch.io.image import sample_readable, list_images, read_image, read_rgba
 
 Generator = np.random.Generator
 Image = NDArray[np.uint8]
@@ -48,7 +48,7 @@ class Sources:
 def backdrop(rng: Generator, sources: Sources) -> Image:
     """Return a photograph or a procedural texture, ``[H, W, 3]``."""
     if sources.photos and rng.random() >= sources.procedural:
-        return draw_readable(rng, sources.photos, _load_photo)[1]
+        return sample_readable(rng, sources.photos, _load_photo)[1]
     return _procedural(int(rng.integers(PROCEDURAL_POOL)))
 
 
@@ -85,7 +85,7 @@ def _read_photo(photo: Path, short_side: int = 720) -> Image:
 
 def cutout(rng: Generator, sources: Sources) -> Image:
     """Return an object with its opacity, ``[H, W, 4]``."""
-    return draw_readable(rng, sources.cutouts, _load_cutout)[1]
+    return sample_readable(rng, sources.cutouts, _load_cutout)[1]
 
 
 def _load_cutout(cutout: Path | Image) -> Image:

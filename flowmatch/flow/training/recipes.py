@@ -92,10 +92,10 @@ _OURS: Mapping[str, FlowRecipe] = {
         seed=2,
     ),
     "recurrent-small": FlowRecipe(
-        "recurrent_pyramid", Schedule(steps=2200, batch=4), "robust", _RECURRENT
+        "recurrent-pyramid", Schedule(steps=2200, batch=4), "robust", _RECURRENT
     ),
     "recurrent-large": FlowRecipe(
-        "recurrent_pyramid",
+        "recurrent-pyramid",
         Schedule(steps=2300, batch=4, learning_rate=6e-4),
         "robust",
         _RECURRENT,
@@ -105,7 +105,7 @@ _OURS: Mapping[str, FlowRecipe] = {
     ),
     # Starts from the second stage's weights: what the first two were too short for.
     "recurrent-long": FlowRecipe(
-        "recurrent_pyramid",
+        "recurrent-pyramid",
         Schedule(steps=2200, batch=4, learning_rate=5e-4),
         "robust",
         _RECURRENT,
@@ -115,7 +115,7 @@ _OURS: Mapping[str, FlowRecipe] = {
     ),
     # Motion this long is still learnt when that stage ends: another, each pair three times.
     "recurrent-longer": FlowRecipe(
-        "recurrent_pyramid",
+        "recurrent-pyramid",
         Schedule(steps=2800, batch=4, learning_rate=5e-4),
         "robust",
         _RECURRENT,
@@ -134,7 +134,7 @@ _OURS: Mapping[str, FlowRecipe] = {
     ),
     # RAFT-small for a CPU core: a third of its passes first, then half of them on larger frames.
     "raft-small-near": FlowRecipe(
-        "raft_small",
+        "raft-small",
         Schedule(steps=3500, batch=4, learning_rate=6e-4),
         "robust",
         sequence_weights(4),
@@ -142,7 +142,7 @@ _OURS: Mapping[str, FlowRecipe] = {
         reuse=3,
     ),
     "raft-small-far": FlowRecipe(
-        "raft_small",
+        "raft-small",
         Schedule(steps=2200, batch=4, learning_rate=4e-4),
         "robust",
         sequence_weights(6),
@@ -153,7 +153,7 @@ _OURS: Mapping[str, FlowRecipe] = {
         seed=1,
     ),
     "raft-small-farther": FlowRecipe(
-        "raft_small",
+        "raft-small",
         Schedule(steps=1600, batch=4, learning_rate=3e-4),
         "robust",
         sequence_weights(6),
@@ -165,7 +165,7 @@ _OURS: Mapping[str, FlowRecipe] = {
     ),
     # For a GPU: RAFT-small from synthetic pairs alone.
     "raft-small-synthetic": FlowRecipe(
-        "raft_small",
+        "raft-small",
         Schedule(steps=100_000, batch=10, learning_rate=4e-4, warmup=0.05),
         "sequence",
         sequence_weights(12),
@@ -288,7 +288,7 @@ _PAPERS: Mapping[str, FlowRecipe] = {
             gamma=0.8,
             scale=(-0.1, 1.0),
         )
-        for model in ("raft", "raft_small")
+        for model in ("raft", "raft-small")
     },
     "raft-things": _raft((400, 720), {"things": 1.0}, decay=1e-4, gamma=0.8, scale=(-0.4, 0.8)),
     "raft-sintel": _raft((368, 768), _RAFT_SINTEL, scale=(-0.2, 0.6)),

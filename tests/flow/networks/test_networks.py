@@ -25,9 +25,9 @@ STEPS = {
     "flownet2css": (4, 8, 16, 32, 64),
     "flownet2": (1, 2, 4),
     "pyramid": (1, 4, 4, 8, 8, 16, 16, 32, 32),
-    "recurrent_pyramid": (1, 2, 2, 4, 4, *(8,) * 6, *(16,) * 4, *(32,) * 4),
+    "recurrent-pyramid": (1, 2, 2, 4, 4, *(8,) * 6, *(16,) * 4, *(32,) * 4),
     "raft": (1, 1),  # one for each iteration
-    "raft_small": (1, 1, 1),
+    "raft-small": (1, 1, 1),
 }
 SMALL = {
     "flownets": {"width": 1 / 16},
@@ -37,9 +37,9 @@ SMALL = {
     "flownet2css": {"width": 1 / 16},
     "flownet2": {"width": 1 / 16},
     "pyramid": {},
-    "recurrent_pyramid": {},
+    "recurrent-pyramid": {},
     "raft": {"iterations": 2},
-    "raft_small": {"iterations": 3},
+    "raft-small": {"iterations": 3},
 }
 
 
@@ -241,7 +241,7 @@ def test_pyramid_in_float64():
     assert all(flow.dtype == torch.float64 for flow in flows)
 
 
-@pytest.mark.parametrize("name", ["pyramid", "recurrent_pyramid"])
+@pytest.mark.parametrize("name", ["pyramid", "recurrent-pyramid"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_pyramids_of_half_types(name, dtype):
     """Similarities and flow stay float32; what is found is the same but for rounding."""

@@ -256,7 +256,7 @@ def test_weights_to_start_from_have_to_fit(tmp_path):
 def test_raft_learns_in_few_passes_and_keeps_its_own(tmp_path):
     recipe = small("raft-small-near", passes=2, loss_weights=(1.0, 0.8))
     trained = train_flow(recipe, Sources(), tmp_path / "c.pt", workers=0)
-    assert trained.iterations == MODELS["raft_small"]().iterations == 12
+    assert trained.iterations == MODELS["raft-small"]().iterations == 12
 
 
 @pytest.mark.parametrize("name", ["flownets-thin-small", "flownetc-thin-small"])
