@@ -12,9 +12,9 @@ from flowmatch.cli._messages import (
 from flowmatch.cli._options import (
     check_target,
 )
+from flowmatch.geometry import transform_points
 from flowmatch.io import CLOUD_SUFFIXES, write_cloud
-from flowmatch.registration.icp import move
-from flowmatch.registration.integrate import fuse, write_fragments
+from flowmatch.registration.integrate import integrate_depth, write_fragments
 
 
 def command(
@@ -58,20 +58,20 @@ def command(
         )
     with progress_bar(transient=True) as bar:
         task = bar.add_task("fuse", total=None)
-        fragments = fuse(
+        fragments = integrate_depth(
             folder,
             frames=None if whole else frames,
             voxel=voxel,
             truncation=truncation,
-            reach=reach,
+            max_depth=reach,
             unit=depth_unit,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=lambda stage, done, total: bar.update(task, completed=done, total=total),
         )
     if not whole:
         write_fragments(output, fragments)
     else:
         surface, pose, _ = fragments[0]
-        write_cloud(output, move(pose, surface.points) if world else surface.points)
+        write_cloud(output, transform_points(pose, surface.points) if world else surface.points)
     for fragment in fragments:
         said = f"{fragment.frames[0]} to {fragment.frames[-1]}"
         messages.print(f"frames {said}: {len(fragment.surface.points)} points")

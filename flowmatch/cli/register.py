@@ -1,7 +1,6 @@
 """``flowmatch register``: scans in, the rigid motions between them out."""
 
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -26,16 +25,19 @@ from flowmatch.io import (
     read_depth,
     read_intrinsics,
     replace_when_done,
-    write_cloud,
     write_image,
 )
-from flowmatch.registration.describe import Network
-from flowmatch.registration.draw import colour_of, draw_merged, draw_registration
-from flowmatch.registration.graph import Merged, register_many
-from flowmatch.registration.icp import move
+from flowmatch.registration.draw import draw_merged, draw_registration
+from flowmatch.registration.export import (
+    summarize_multiway,
+    summarize_registration,
+    write_moved,
+)
+from flowmatch.registration.graph import register_many
+from flowmatch.registration.options import RegisterOptions
 from flowmatch.registration.recording import record_merged, record_registration, require_rerun
-from flowmatch.registration.register import RegisterOptions, Registration, register
-from flowmatch.registration.store import choose_descriptor
+from flowmatch.registration.register import register_scans
+from flowmatch.registration.store import Descriptor, load_descriptor
 
 Scans = list[NDArray[np.float64]]
 
@@ -112,9 +114,9 @@ def command(
     check_target(as_json)
     check_target(recording)
     options = RegisterOptions(
-        voxel=voxel, keypoints=keypoints, sampling=sampling, refine=refine, seed=seed
+        voxel=voxel, keypoints=keypoints, sampling=sampling, icp=refine, seed=seed
     )
-    network: Network = choose_descriptor(descriptor, weights=weights, device=device)
+    network = load_descriptor(descriptor, weights=weights, device=device)
     clouds, depth = _read(scans, intrinsics, depth_unit)
     views = [np.zeros(3) if from_origin or is_depth else None for is_depth in depth]
     wanted = _Wanted(output, as_json, picture, recording, merge)
@@ -139,7 +141,7 @@ def _read(paths: list[Path], intrinsics: Path | None, unit: float) -> tuple[Scan
 
 
 def _pair(
-    network: Network,
+    network: Descriptor,
     paths: list[Path],
     clouds: Scans,
     views: list[NDArray[np.float64] | None],
@@ -148,21 +150,21 @@ def _pair(
 ) -> bool:
     with progress_bar(transient=True) as bar:
         task = bar.add_task("describe", total=None)
-        found = register(
-            network,
+        found = register_scans(
             clouds[0],
             clouds[1],
-            options,
+            model=network,
+            options=options,
             viewpoints=(views[0], views[1]),
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=lambda stage, done, total: bar.update(task, completed=done, total=total),
         )
     if wanted.output is not None and wanted.merge:
-        _write(wanted.output, [move(found.motion, clouds[0]), clouds[1]], coloured=True)
+        write_moved(wanted.output, clouds, [found.motion, np.eye(4)], colours=[0, 1])
     elif wanted.output is not None:
-        _write(wanted.output, [move(found.motion, clouds[0])], coloured=False)
+        write_moved(wanted.output, clouds[:1], [found.motion])
     if wanted.as_json is not None:
         about = {"source": str(paths[0]), "target": str(paths[1])}
-        _write_json(wanted.as_json, about | _in_words(found))
+        _write_json(wanted.as_json, about | summarize_registration(found))
     if wanted.picture is not None:
         write_image(wanted.picture, draw_registration(clouds[0], clouds[1], found))
     if wanted.recording is not None:
@@ -171,12 +173,12 @@ def _pair(
     digits = 6 if max(np.abs(cloud).max() for cloud in clouds) < 1000 else 12
     rows = found.motion.tolist()
     typer.echo("\n".join(" ".join(f"{x: .{digits}f}" for x in row) for row in rows))
-    messages.print(f"{'trust it' if found.trusted else 'DO NOT TRUST IT'}: {found.reason}")
+    messages.print(f"registration {'accepted' if found.trusted else 'rejected'}: {found.reason}")
     return found.trusted
 
 
 def _many(
-    network: Network,
+    network: Descriptor,
     paths: list[Path],
     clouds: Scans,
     views: list[NDArray[np.float64] | None],
@@ -186,18 +188,20 @@ def _many(
     with progress_bar(transient=True) as bar:
         tasks: dict[str, Any] = {}
 
-        def progress(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=total)
-            bar.update(tasks[name], completed=done)
+        def progress(stage: str, done: int, total: int | None) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done)
 
-        merged = register_many(network, clouds, options, viewpoints=views, progress=progress)
+        merged = register_many(
+            clouds, model=network, options=options, viewpoints=views, progress=progress
+        )
     kept = np.flatnonzero(merged.placed).tolist()
     if wanted.output is not None:
-        moved = [move(merged.motions[k], clouds[k]) for k in kept]
-        _write(wanted.output, moved, coloured=True, colours=kept)
+        moved = [clouds[k] for k in kept]
+        write_moved(wanted.output, moved, merged.motions[kept], colours=kept)
     if wanted.as_json is not None:
-        _write_json(wanted.as_json, _graph_in_words(merged, paths))
+        _write_json(wanted.as_json, summarize_multiway(merged, [str(path) for path in paths]))
     if wanted.picture is not None:
         write_image(wanted.picture, draw_merged([clouds[k] for k in kept], merged.motions[kept]))
     if wanted.recording is not None:
@@ -210,61 +214,12 @@ def _many(
         name = f"{paths[edge.source].name} on {paths[edge.target].name}"
         messages.print(f"{name}: {state}, {edge.registration.reason}")
     lost = [str(path) for path, placed in zip(paths, merged.placed, strict=True) if not placed]
-    verdict = "trust it" if merged.trusted else "DO NOT TRUST ALL OF IT"
+    verdict = "registration accepted" if merged.trusted else "registration incomplete"
     said = f"{len(kept)} of {len(paths)} scans laid on {paths[merged.anchor].name}"
     messages.print(f"{verdict}: {said}" + (f"; no place for {', '.join(lost)}" if lost else ""))
     return merged.trusted
 
 
-def _write(path: Path, clouds: Scans, *, coloured: bool, colours: list[int] | None = None) -> None:
-    points = np.concatenate(clouds)
-    # Below a kilometre float32 is finer than a tenth of a millimetre.
-    if np.abs(points).max() < 1000:
-        points = points.astype(np.float32)
-    paint = None
-    if coloured and path.suffix.lower() == ".ply":
-        shades = [colour_of(k) for k in colours or range(len(clouds))]
-        paint = np.repeat(np.array(shades, np.uint8), [len(cloud) for cloud in clouds], axis=0)
-    write_cloud(path, points, paint)
-
-
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with replace_when_done(path) as beside:
-        beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def _in_words(found: Registration) -> dict[str, Any]:
-    return {
-        "motion": found.motion.tolist(),
-        "trusted": found.trusted,
-        "reason": found.reason,
-        "correspondences": len(found.inliers),
-        "inliers": int(found.inliers.sum()),
-        "overlap": found.overlap,
-        "evidence": found.evidence,
-        "grip": found.grip,
-        "rmse": None if math.isnan(found.rmse) else found.rmse,
-        "voxel": found.voxel,
-    }
-
-
-def _graph_in_words(merged: Merged, paths: list[Path]) -> dict[str, Any]:
-    return {
-        "trusted": merged.trusted,
-        "anchor": str(paths[merged.anchor]),
-        "voxel": merged.voxel,
-        "scans": [
-            {"scan": str(path), "motion": motion.tolist() if placed else None}
-            for path, motion, placed in zip(paths, merged.motions, merged.placed, strict=True)
-        ],
-        "edges": [
-            {
-                "source": str(paths[edge.source]),
-                "target": str(paths[edge.target]),
-                "used": edge.used,
-                "error": None if math.isnan(edge.error) else edge.error,
-                **_in_words(edge.registration),
-            }
-            for edge in merged.edges
-        ],
-    }
+    with replace_when_done(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")

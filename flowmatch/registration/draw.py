@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowmatch._opencv import cv2
-from flowmatch.draw import Picture, side_by_side
-from flowmatch.registration.icp import move
+from flowmatch.imaging import Image
+from flowmatch.draw import side_by_side
+from flowmatch.geometry import transform_points
 from flowmatch.registration.keypoints import Points, as_points
 from flowmatch.registration.register import Registration
-from flowmatch.registration.synthetic.pairs import ScanPair
 
 # Orange and blue are told apart by everyone; then Okabe and Ito's other colours.
 COLOURS = (
@@ -33,7 +33,7 @@ def splat(
     size: tuple[int, int] = (360, 480),
     *,
     lines: ArrayLike | None = None,
-) -> Picture:
+) -> Image:
     """Draw points as seen from far away, the nearer ones over the others, in their scan's colour.
 
     Args:
@@ -85,7 +85,7 @@ def splat(
     return picture
 
 
-def draw_registration(source: ArrayLike, target: ArrayLike, found: Registration) -> Picture:
+def draw_registration(source: ArrayLike, target: ArrayLike, found: Registration) -> Image:
     """Draw two scans before and after they are laid together, each from three sides.
 
     Before, they stand side by side, lines between inliers; after, the source is moved.
@@ -99,7 +99,7 @@ def draw_registration(source: ArrayLike, target: ArrayLike, found: Registration)
         Picture, two rows of three views.
     """
     first, second = as_points(source, "source"), as_points(target, "target")
-    moved = move(found.motion, first)
+    moved = transform_points(found.motion, first)
     frame = _upright(np.concatenate([moved, second]))
     ends = found.correspondences[found.inliers]
     ends = ends[:: max(1, -(-len(ends) // _MOST_LINES))]
@@ -113,7 +113,7 @@ def draw_registration(source: ArrayLike, target: ArrayLike, found: Registration)
     return side_by_side(*pictures, labels=labels, columns=3)
 
 
-def draw_merged(scans: Sequence[ArrayLike], motions: ArrayLike) -> Picture:
+def draw_merged(scans: Sequence[ArrayLike], motions: ArrayLike) -> Image:
     """Draw several scans before and after they are laid together, each from three sides.
 
     Args:
@@ -124,7 +124,10 @@ def draw_merged(scans: Sequence[ArrayLike], motions: ArrayLike) -> Picture:
         Picture, two rows of three views.
     """
     clouds = [as_points(scan, "scan") for scan in scans]
-    moved = [move(motion, cloud) for motion, cloud in zip(np.asarray(motions), clouds, strict=True)]
+    moved = [
+        transform_points(motion, cloud)
+        for motion, cloud in zip(np.asarray(motions), clouds, strict=True)
+    ]
     views = _views(_upright(np.concatenate(moved)))
     rows = (("before", clouds), ("after", moved))
     labels = [f"{when}, {name}" for when, _ in rows for name, _ in views]
@@ -132,24 +135,28 @@ def draw_merged(scans: Sequence[ArrayLike], motions: ArrayLike) -> Picture:
     return side_by_side(*pictures, labels=labels, columns=3)
 
 
-def draw_pair(pair: ScanPair, size: tuple[int, int] = (240, 320)) -> Picture:
+def draw_pair(
+    source: ArrayLike, target: ArrayLike, motion: ArrayLike, size: tuple[int, int] = (240, 320)
+) -> Image:
     """Draw two scans whose motion is known: each as its camera saw it, then both, and from above.
 
     Args:
-        pair: The scans.
+        source: ``[N, 3]``, metres.
+        target: ``[M, 3]``.
+        motion: ``[4, 4]``, source to target.
         size: Of each of the four pictures, height and width, pixels.
 
     Returns:
         Picture, one row.
     """
-    moved = move(pair.motion, pair.source)
+    moved = transform_points(motion, source)
     ahead = np.eye(3)
     above = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
     return side_by_side(
-        splat([pair.source], ahead, size),
-        splat([np.zeros((0, 3)), pair.target], ahead, size),
-        splat([moved, pair.target], ahead, size),
-        splat([moved, pair.target], above, size),
+        splat([source], ahead, size),
+        splat([np.zeros((0, 3)), target], ahead, size),
+        splat([moved, target], ahead, size),
+        splat([moved, target], above, size),
         labels=["source", "target", "together", "together, from above"],
         columns=4,
     )

@@ -1,113 +1,130 @@
-"""Several scans: register pairs, and let the loops that they make correct each other."""
+"""Registration of several scans: pairwise motions, and a pose graph that closes loops."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import least_squares  # type: ignore[import-untyped]
+from torch import nn
 
-from flowmatch.geometry import motion as as_motion
-from flowmatch.geometry import rotation_about
-from flowmatch.registration.describe import Network
-from flowmatch.registration.icp import Matrix, inverse, move
+from flowmatch.geometry import Matrix, invert_motion, rotation_about, transform_points
+from flowmatch.geometry import motion as make_motion
+from flowmatch.progress import ProgressCallback
 from flowmatch.registration.keypoints import Points, as_points
-from flowmatch.registration.register import (
-    RegisterOptions,
-    Registration,
-    choose_voxel,
-    prepare,
-    register_scans,
-)
+from flowmatch.registration.options import RegisterOptions
+from flowmatch.registration.prepare import choose_voxel, prepare_scan
+from flowmatch.registration.register import Registration, register_prepared
+from flowmatch.registration.store import load_descriptor
 
-_FAR = 4.0  # voxels: an edge that is off by more contradicts its loops
+_MAX_ERROR = 4.0  # voxels: an edge with a larger error contradicts its loops
+_DEFAULTS = RegisterOptions()
 
 
 class Edge(NamedTuple):
-    """How two of several scans fit together."""
+    """The registration of two of several scans.
+
+    Attributes:
+        source: Index of the source scan.
+        target: Index of the target scan.
+        registration: The registration of the pair.
+        error: Root mean square distance, metres, between points moved by the final motions and by
+            this registration; NaN if one of the scans is not placed.
+        used: Whether it is trusted and not contradicted by a loop.
+    """
 
     source: int
     target: int
     registration: Registration
     error: float
-    """How far, root mean square, the final motions take points from where this registration puts
-    them, metres; NaN if one of the scans has no place."""
     used: bool
-    """It is trusted, and no loop contradicts it."""
 
 
-class Merged(NamedTuple):
-    """Where several scans lie."""
+class MultiwayRegistration(NamedTuple):
+    """The rigid motions of several scans to a common frame.
+
+    Attributes:
+        motions: ``[S, 4, 4]``, each scan to the frame of `anchor`; the identity if not placed.
+        placed: ``[S]``: which scans are connected to the anchor by trusted registrations.
+        anchor: Index of the scan that stays fixed: the first of the largest connected group.
+        edges: Registrations of all pairs.
+        voxel: Side of the down-sampling voxels, metres.
+    """
 
     motions: NDArray[np.float64]
-    """``[S, 4, 4]``, each scan to the frame of `anchor`; the identity where it has no place."""
     placed: NDArray[np.bool_]
-    """``[S]``: which scans are tied to the anchor by trusted registrations."""
     anchor: int
-    """The scan that stays where it is: the first of the largest group that hangs together."""
     edges: list[Edge]
     voxel: float
 
     @property
     def trusted(self) -> bool:
-        """All scans have a place, and no trusted registration is contradicted."""
+        """Whether all scans are placed and no trusted registration is contradicted."""
         unused = any(e.registration.trusted and not e.used for e in self.edges)
         return bool(self.placed.all()) and not unused
 
 
-class Measured(NamedTuple):
-    """What a pose graph is made of: a motion between two scans, and where it was seen."""
+class RelativeMotion(NamedTuple):
+    """A measured motion between two scans: a constraint of the pose graph.
+
+    Attributes:
+        source: Index of the source scan.
+        target: Index of the target scan.
+        motion: ``[4, 4]``, source to target.
+        points: ``[K, 3]``, points of the source that both scans show.
+        weight: Weight of the constraint.
+    """
 
     source: int
     target: int
     motion: Matrix
-    """``[4, 4]``, source to target."""
     points: Points
-    """``[K, 3]``, points of the source that are in both."""
     weight: float
 
 
 def register_many(
-    network: Network,
     scans: Sequence[ArrayLike],
-    options: RegisterOptions | None = None,
     *,
+    model: str | Path | nn.Module = "default",
+    device: str | torch.device | None = None,
+    options: RegisterOptions = _DEFAULTS,
     viewpoints: Sequence[ArrayLike | None] | None = None,
     pairs: Sequence[tuple[int, int]] | None = None,
-    progress: Callable[[str, int, int], None] = lambda task, done, total: None,
-) -> Merged:
+    progress: ProgressCallback | None = None,
+) -> MultiwayRegistration:
     """Find the motions that lay several scans together, with loops closed.
 
-    Pairs are registered, the trusted ones become a graph, and the motions of all scans are found
-    at once so that they agree with all edges as well as can be. Edges that loops contradict are
-    dropped.
+    Pairs are registered, the trusted ones become a pose graph, and the motions of all scans are
+    optimised jointly. Edges that loops contradict are dropped.
 
     Args:
-        network: One of `MODELS`, trained; or ``"fpfh"``.
-        scans: Two or more, ``[N, 3]`` each, metres.
-        options: How; as for `register`.
-        viewpoints: Where each sensor stood, if known; as for `register`.
-        pairs: Which to try; None tries all.
-        progress: Called with what is being done, how much is, and of how much.
-
-    Returns:
-        `Merged`.
+        scans: Two or more scans, ``[N, 3]`` each, metres.
+        model: Name of shipped weights, a ``.safetensors`` file or a descriptor network; or
+            ``"fpfh"``.
+        device: Device of the network; None takes a GPU where there is one, and leaves a given
+            network on its device.
+        options: Options of each registration, see `register_scans`.
+        viewpoints: Position of each sensor, ``[3]`` in its scan's frame, if known.
+        pairs: Pairs of indices to register; None takes all pairs.
+        progress: Called with the stages ``"describe"`` (scans) and ``"register"`` (pairs).
 
     Raises:
-        ValueError: Fewer than two scans, wrong shapes, or pairs that are none.
-        ImportError: ``refine="gicp"``, and small-gicp is not installed.
+        ValueError: Fewer than two scans, wrong shapes, invalid pairs, or an unknown model.
+        FileNotFoundError: The file of weights does not exist.
+        ImportError: ``icp="gicp"``, and small-gicp is not installed.
 
     Example:
         >>> scan = np.random.default_rng(0).normal(size=(400, 3))
-        >>> shifted = [scan + [shift, 0, 0] for shift in (0, 5)]
-        >>> register_many("fpfh", shifted, RegisterOptions(voxel=0.2)).motions[1, 0, 3].round(2)
+        >>> scans = [scan + [shift, 0, 0] for shift in (0, 5)]
+        >>> result = register_many(scans, model="fpfh", options=RegisterOptions(voxel=0.2))
+        >>> result.motions[1, 0, 3].round(2)
         np.float64(-5.0)
 
     Reference:
         Choi, Zhou and Koltun, Robust Reconstruction of Indoor Scenes, CVPR 2015.
     """
-    options = options or RegisterOptions()
     names = [f"scan {k + 1} of {len(scans)}" for k in range(len(scans))]
     clouds = [as_points(scan, name) for scan, name in zip(scans, names, strict=True)]
     count = len(clouds)
@@ -116,69 +133,76 @@ def register_many(
             f"two or more scans of 10 points are needed, got {[len(cloud) for cloud in clouds]}"
         )
     views = [None] * count if viewpoints is None else list(viewpoints)
-    tried = [(i, j) for i in range(count) for j in range(i + 1, count)] if pairs is None else pairs
+    if pairs is None:
+        pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
     if len(views) != count or any(
-        not (0 <= i < count and 0 <= j < count and i != j) for i, j in tried
+        not (0 <= i < count and 0 <= j < count and i != j) for i, j in pairs
     ):
         raise ValueError(f"viewpoints and pairs must fit {count} scans, got {views} and {pairs}")
+    report = progress or (lambda stage, done, total: None)
+    descriptor = load_descriptor(model, device=device)
     voxel = options.voxel or choose_voxel(*clouds)
-    ready = []
-    for k, cloud in enumerate(clouds):
-        progress("describe", k, count)
-        ready.append(prepare(network, cloud, voxel, options, viewpoint=views[k], name=names[k]))
-    progress("describe", count, count)
-    found = []
-    for k, (i, j) in enumerate(tried):
-        progress("register", k, len(tried))
-        found.append((i, j, register_scans(ready[i], ready[j], voxel, options)))
-    progress("register", len(tried), len(tried))
-    return _merge(count, found, voxel)
+    prepared = []
+    for k, (cloud, view, name) in enumerate(zip(clouds, views, names, strict=True)):
+        report("describe", k, count)
+        prepared.append(prepare_scan(cloud, voxel, descriptor, options, viewpoint=view, name=name))
+    report("describe", count, count)
+    results = []
+    for k, (i, j) in enumerate(pairs):
+        report("register", k, len(pairs))
+        results.append((i, j, register_prepared(prepared[i], prepared[j], voxel, options)))
+    report("register", len(pairs), len(pairs))
+    return _solve_graph(count, results, voxel)
 
 
-def _merge(count: int, found: Sequence[tuple[int, int, Registration]], voxel: float) -> Merged:
+def _solve_graph(
+    count: int, results: Sequence[tuple[int, int, Registration]], voxel: float
+) -> MultiwayRegistration:
     measured = [
-        Measured(i, j, r.motion, r.correspondences[r.inliers, 0], r.evidence)
-        for i, j, r in found
+        RelativeMotion(i, j, r.motion, r.correspondences[r.inliers, 0], r.support)
+        for i, j, r in results
         if r.trusted
     ]
     while True:
         motions, placed, anchor = solve_poses(count, measured, voxel)
         errors = [_error(motions, edge) for edge in measured]
-        # One at a time: a wrong edge bends the right ones beside it.
-        if not errors or max(errors) <= _FAR * voxel:
+        # Dropped one at a time: a wrong edge increases the errors of the correct ones beside it.
+        if not errors or max(errors) <= _MAX_ERROR * voxel:
             break
         del measured[int(np.argmax(errors))]
-    kept = {(edge.source, edge.target) for edge in measured}
+    used = {(edge.source, edge.target) for edge in measured}
     edges = []
-    for i, j, r in found:
-        near = r.correspondences[r.inliers, 0]
-        both = placed[i] and placed[j] and len(near) > 0
-        error = _error(motions, Measured(i, j, r.motion, near, 1)) if both else float("nan")
-        edges.append(Edge(i, j, r, error, (i, j) in kept))
-    return Merged(motions, placed, anchor, edges, voxel)
+    for i, j, r in results:
+        points = r.correspondences[r.inliers, 0]
+        known = placed[i] and placed[j] and len(points) > 0
+        edge = RelativeMotion(i, j, r.motion, points, 1)
+        error = _error(motions, edge) if known else float("nan")
+        edges.append(Edge(i, j, r, error, (i, j) in used))
+    return MultiwayRegistration(motions, placed, anchor, edges, voxel)
 
 
 def solve_poses(
-    count: int, edges: Sequence[Measured], scale: float
+    count: int, edges: Sequence[RelativeMotion], scale: float
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], int]:
-    """Find the motions of scans that agree best with the motions between pairs.
+    """Optimise the motions of scans given motions between pairs.
 
     Args:
-        count: How many scans, S.
+        count: Number of scans, S.
         edges: Motions between pairs.
-        scale: Error that counts as large, metres: beyond, an edge pulls with a constant force.
+        scale: Error in metres beyond which the robust loss grows linearly.
 
     Returns:
-        Motions to the anchor's frame ``[S, 4, 4]``, which have a place ``[S]``, and the anchor.
+        Motions to the anchor's frame ``[S, 4, 4]``, which scans are placed ``[S]``, and the index
+        of the anchor.
 
     Example:
         >>> step = np.eye(4)
         >>> step[0, 3] = 1.0
-        >>> edges = [Measured(k, k + 1, step, np.eye(3), 1.0) for k in range(2)]
+        >>> edges = [RelativeMotion(k, k + 1, step, np.eye(3), 1.0) for k in range(2)]
         >>> solve_poses(3, edges, 0.1)[0][2, 0, 3].round(6)
         np.float64(-2.0)
     """
-    group = _groups(count, edges)
+    group = _connected_groups(count, edges)
     anchor = max(range(count), key=lambda k: (sum(g == group[k] for g in group), -k))
     placed = np.array([g == group[anchor] for g in group])
     inside = [edge for edge in edges if placed[edge.source]]
@@ -186,60 +210,61 @@ def solve_poses(
     free = [k for k in range(count) if placed[k] and k != anchor]
     if not free:
         return start, placed, anchor
-    at = {k: 6 * n for n, k in enumerate(free)}
-    # About the middle of what an edge sees, where rotation and shift do not fight.
-    middles = {k: _middle(k, inside) for k in free}
+    row = {k: n for n, k in enumerate(free)}
+    # Rotations about the centroid of a scan's shared points decouple from translations.
+    centroids = {k: _centroid(k, inside) for k in free}
 
     def poses(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        moved = start.copy()
+        motions = start.copy()
         changes = torch.from_numpy(x.reshape(-1, 6))
-        turns = as_motion(rotation_about(changes[:, :3]), changes[:, 3:]).numpy()
+        updates = make_motion(rotation_about(changes[:, :3]), changes[:, 3:]).numpy()
         for k in free:
-            middle = move(start[k], middles[k])
-            turn = turns[at[k] // 6].copy()
-            turn[:3, 3] += middle - turn[:3, :3] @ middle
-            moved[k] = turn @ start[k]
-        return moved
+            centre = transform_points(start[k], centroids[k])
+            update = updates[row[k]].copy()
+            update[:3, 3] += centre - update[:3, :3] @ centre
+            motions[k] = update @ start[k]
+        return motions
 
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        now = poses(x)
-        return np.concatenate([_off(now, edge) for edge in inside]) / scale
+        motions = poses(x)
+        return np.concatenate([_residuals(motions, edge) for edge in inside]) / scale
 
-    solved = least_squares(residuals, np.zeros(6 * len(free)), loss="soft_l1", x_scale=scale)
-    return poses(solved.x), placed, anchor
-
-
-def _off(motions: NDArray[np.float64], edge: Measured) -> NDArray[np.float64]:
-    """Return how far points end from where the edge puts them, times the root of its weight."""
-    probes = _probes(edge.points)
-    here = move(motions[edge.source], probes)
-    there = move(motions[edge.target], move(edge.motion, probes))
-    off: NDArray[np.float64] = ((here - there) * np.sqrt(edge.weight / len(probes))).ravel()
-    return off
+    solution = least_squares(residuals, np.zeros(6 * len(free)), loss="soft_l1", x_scale=scale)
+    return poses(solution.x), placed, anchor
 
 
-def _probes(points: Points) -> Points:
-    """Return seven points that move as many do: their middle, and both ways along their axes."""
-    middle = points.mean(0)
+def _residuals(motions: NDArray[np.float64], edge: RelativeMotion) -> NDArray[np.float64]:
+    """Return displacements from the positions the edge predicts, times the root of its weight."""
+    probes = _probe_points(edge.points)
+    actual = transform_points(motions[edge.source], probes)
+    predicted = transform_points(motions[edge.target], transform_points(edge.motion, probes))
+    weighted: NDArray[np.float64] = (actual - predicted) * np.sqrt(edge.weight / len(probes))
+    return weighted.ravel()
+
+
+def _probe_points(points: Points) -> Points:
+    """Return seven points with the moments of many: centroid, and both ways along the axes."""
+    centre = points.mean(0)
     values, axes = np.linalg.eigh(np.cov(points.T) if len(points) > 1 else np.zeros((3, 3)))
     arms = axes.T * np.sqrt(np.maximum(values, 0))[:, None]
-    return np.concatenate([middle[None], middle + arms, middle - arms])
+    return np.concatenate([centre[None], centre + arms, centre - arms])
 
 
-def _middle(scan: int, edges: Sequence[Measured]) -> Points:
+def _centroid(scan: int, edges: Sequence[RelativeMotion]) -> Points:
+    """Return the centroid of a scan's points in all its edges, ``[3]``."""
     parts = [edge.points for edge in edges if edge.source == scan]
-    parts += [move(edge.motion, edge.points) for edge in edges if edge.target == scan]
+    parts += [transform_points(edge.motion, edge.points) for edge in edges if edge.target == scan]
     return np.asarray(np.concatenate(parts).mean(0))
 
 
-def _error(motions: NDArray[np.float64], edge: Measured) -> float:
-    here = move(motions[edge.source], edge.points)
-    there = move(motions[edge.target], move(edge.motion, edge.points))
-    return float(np.sqrt(((here - there) ** 2).sum(1).mean()))
+def _error(motions: NDArray[np.float64], edge: RelativeMotion) -> float:
+    actual = transform_points(motions[edge.source], edge.points)
+    predicted = transform_points(motions[edge.target], transform_points(edge.motion, edge.points))
+    return float(np.sqrt(((actual - predicted) ** 2).sum(1).mean()))
 
 
-def _groups(count: int, edges: Sequence[Measured]) -> list[int]:
-    """Number the scans by the group that hangs together."""
+def _connected_groups(count: int, edges: Sequence[RelativeMotion]) -> list[int]:
+    """Return the number of the connected group of each scan."""
     group = [*range(count)]
     for edge in edges:
         old, new = group[edge.source], group[edge.target]
@@ -247,8 +272,8 @@ def _groups(count: int, edges: Sequence[Measured]) -> list[int]:
     return group
 
 
-def _spanning_tree(count: int, anchor: int, edges: Sequence[Measured]) -> NDArray[np.float64]:
-    """Place scans by the best edges that reach them, from the anchor on."""
+def _spanning_tree(count: int, anchor: int, edges: Sequence[RelativeMotion]) -> NDArray[np.float64]:
+    """Return initial motions along a maximum spanning tree from the anchor."""
     motions = np.tile(np.eye(4), (count, 1, 1))
     placed = {anchor}
     while True:
@@ -260,5 +285,5 @@ def _spanning_tree(count: int, anchor: int, edges: Sequence[Measured]) -> NDArra
             motions[best.source] = motions[best.target] @ best.motion
             placed.add(best.source)
         else:
-            motions[best.target] = motions[best.source] @ inverse(best.motion)
+            motions[best.target] = motions[best.source] @ invert_motion(best.motion)
             placed.add(best.target)

@@ -1,4 +1,4 @@
-"""The last centimetre: iterative closest points."""
+"""ICP refinement of a motion that is nearly correct."""
 
 import importlib
 import importlib.util
@@ -7,64 +7,34 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
-from flowmatch.geometry import motion as as_motion
-from flowmatch.geometry import rotation_about
+from flowmatch.geometry import (
+    Matrix,
+    as_motion_matrix,
+    rotation_about,
+    transform_points,
+)
+from flowmatch.geometry import motion as make_motion
 from flowmatch.registration.keypoints import Points, as_points
 from flowmatch.registration.normals import estimate_normals
 
-Matrix = NDArray[np.float64]
-_MOST_POINTS = 6000  # of the source: more do not make six numbers better
+_MAX_POINTS = 6000  # of the source: more do not improve six parameters
 _METHODS = ("auto", "gicp", "icp")
 
 
-def as_motion_matrix(motion: ArrayLike) -> Matrix:
-    """Return a new float64 ``[4, 4]``, or raise saying what came."""
-    matrix = np.array(motion, np.float64)
-    rigid = matrix.shape == (4, 4) and np.allclose(
-        matrix[:3, :3] @ matrix[:3, :3].T, np.eye(3), atol=1e-3
-    )
-    if not rigid:
-        raise ValueError(f"motion must be a rigid [4, 4], got {np.array2string(matrix)[:200]}")
-    return matrix
-
-
-def move(motion: ArrayLike, points: ArrayLike) -> NDArray[np.float64]:
-    """Move points ``[N, 3]`` by a motion ``[4, 4]``.
-
-    Example:
-        >>> move(np.eye(4), [[1, 2, 3]])
-        array([[1., 2., 3.]])
-    """
-    matrix = np.asarray(motion, np.float64)
-    moved: NDArray[np.float64] = np.asarray(points, np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
-    return moved
-
-
-def inverse(motion: ArrayLike) -> Matrix:
-    """Return the motion back, ``[4, 4]``.
-
-    Example:
-        >>> inverse([[1, 0, 0, 5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])[0, 3].item()
-        -5.0
-    """
-    matrix: Matrix = np.linalg.inv(np.asarray(motion, np.float64))
-    return matrix
-
-
 class Refiner:
-    """Iterative closest points between two clouds, made ready for many starts.
+    """Iterative closest points between two clouds, prepared once for many initial motions.
 
     Args:
-        source: ``[N, 3]``, metres; best one a voxel.
+        source: ``[N, 3]``, metres; best one point per voxel.
         target: ``[M, 3]``.
-        method: ``"gicp"`` is generalised ICP by small-gicp, ``"icp"`` our own, point to plane;
-            ``"auto"`` takes the first where small-gicp is installed.
+        method: ``"gicp"`` is generalised ICP by small-gicp, ``"icp"`` flowmatch's own
+            point-to-plane ICP; ``"auto"`` takes the first where small-gicp is installed.
 
     Raises:
-        ValueError: Wrong shapes, or there is no such method.
+        ValueError: Wrong shapes, or an unknown method.
         ImportError: ``"gicp"``, and small-gicp is not installed.
     """
 
@@ -73,9 +43,9 @@ class Refiner:
             raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
         a, b = as_points(source, "source"), as_points(target, "target")
         self._enough = min(len(a), len(b)) >= 10
-        # Around the target's middle: an origin far away makes rotation and shift fight.
-        self._middle = b.mean(0) if len(b) else np.zeros(3)
-        b = b - self._middle
+        # Relative to the target's centroid: far from the origin rotation and translation correlate.
+        self._centre = b.mean(0) if len(b) else np.zeros(3)
+        b = b - self._centre
         installed = importlib.util.find_spec("small_gicp") is not None
         if method == "gicp" and not installed:
             raise ImportError("method 'gicp' needs small-gicp: pip install small-gicp")
@@ -83,49 +53,51 @@ class Refiner:
             return
         self._step = _point_to_plane(a, b) if method == "icp" or not installed else _gicp(a, b)
 
-    def __call__(self, motion: ArrayLike, reach: float, iterations: int = 30) -> Matrix:
-        """Improve a motion that is nearly right.
+    def __call__(self, motion: ArrayLike, radius: float, iterations: int = 30) -> Matrix:
+        """Refine a motion that is nearly correct.
 
         Args:
             motion: ``[4, 4]``, source to target.
-            reach: How far a point's partner may be, metres; it shrinks to a third along the way.
-            iterations: At most, for each reach.
+            radius: Maximum distance of corresponding points, metres; it shrinks to a third in the
+                second round.
+            iterations: Maximum number of iterations per round.
 
         Returns:
-            The motion, ``[4, 4]``. Where no points are within reach, as it came.
+            The refined motion, ``[4, 4]``; the initial one if no points are within the radius.
 
         Raises:
-            ValueError: The motion is not rigid, or `reach` is not positive.
+            ValueError: The motion is not rigid, or `radius` is not positive.
         """
-        found = as_motion_matrix(motion)
-        if not reach > 0:
-            raise ValueError(f"reach must be positive, got {reach}")
+        refined = as_motion_matrix(motion)
+        if not radius > 0:
+            raise ValueError(f"radius must be positive, got {radius}")
         if not self._enough:
-            return found
-        found[:3, 3] -= self._middle
-        for near in (reach, reach / 3):
-            found = self._step(found, near, iterations)
-        found[:3, 3] += self._middle
-        return found
+            return refined
+        refined[:3, 3] -= self._centre
+        for limit in (radius, radius / 3):
+            refined = self._step(refined, limit, iterations)
+        refined[:3, 3] += self._centre
+        return refined
 
 
 def refine_motion(
-    source: ArrayLike, target: ArrayLike, motion: ArrayLike, reach: float, *, method: str = "auto"
+    source: ArrayLike, target: ArrayLike, motion: ArrayLike, radius: float, *, method: str = "auto"
 ) -> Matrix:
-    """Improve a motion that is nearly right: a `Refiner` used once.
+    """Refine a motion that is nearly correct by ICP; `Refiner` does the same for many motions.
 
     Args:
-        source: ``[N, 3]``, metres; best one a voxel.
+        source: ``[N, 3]``, metres; best one point per voxel.
         target: ``[M, 3]``.
         motion: ``[4, 4]``, source to target.
-        reach: How far a point's partner may be, metres; it shrinks to a third along the way.
+        radius: Maximum distance of corresponding points, metres; it shrinks to a third in the
+            second round.
         method: ``"gicp"`` (needs small-gicp), ``"icp"`` or ``"auto"``.
 
     Returns:
-        The motion, ``[4, 4]``. Where no points are within reach, as it came.
+        The refined motion, ``[4, 4]``; the initial one if no points are within the radius.
 
     Raises:
-        ValueError: Wrong shapes, there is no such method, or an argument is out of range.
+        ValueError: Wrong shapes, an unknown method, or an argument is out of range.
         ImportError: ``"gicp"``, and small-gicp is not installed.
 
     Example:
@@ -136,7 +108,7 @@ def refine_motion(
     Reference:
         Chen and Medioni, ICRA 1991; Segal, Haehnel and Thrun, Generalized-ICP, RSS 2009.
     """
-    return Refiner(source, target, method)(motion, reach)
+    return Refiner(source, target, method)(motion, radius)
 
 
 _Step = Callable[[Matrix, float, int], Matrix]
@@ -149,43 +121,43 @@ def _gicp(a: Points, b: Points) -> _Step:
     for cloud, tree in zip(clouds, trees, strict=True):
         library.estimate_covariances(cloud, tree, num_neighbors=20)
 
-    def step(start: Matrix, reach: float, iterations: int) -> Matrix:
+    def step(start: Matrix, radius: float, iterations: int) -> Matrix:
         result = library.align(
             clouds[1],
             clouds[0],
             trees[1],
             init_T_target_source=start,
-            max_correspondence_distance=reach,
+            max_correspondence_distance=radius,
             max_iterations=iterations,
         )
-        found: Matrix = result.T_target_source
-        return found if result.num_inliers >= 10 and np.isfinite(found).all() else start
+        refined: Matrix = result.T_target_source
+        return refined if result.num_inliers >= 10 and np.isfinite(refined).all() else start
 
     return step
 
 
 def _point_to_plane(a: Points, b: Points) -> _Step:
     tree = cKDTree(b)
-    a = a[:: -(-len(a) // _MOST_POINTS)]
+    a = a[:: -(-len(a) // _MAX_POINTS)]
     spacing = float(np.median(tree.query(b[:: max(1, len(b) // 500)], k=[2])[0]))
     normals = estimate_normals(b, 4 * max(spacing, 1e-9))
 
-    def step(start: Matrix, reach: float, iterations: int) -> Matrix:
+    def step(start: Matrix, radius: float, iterations: int) -> Matrix:
         for _ in range(iterations):
-            moved = move(start, a)
-            distance, index = tree.query(moved, distance_upper_bound=reach)
+            moved = transform_points(start, a)
+            distance, index = tree.query(moved, distance_upper_bound=radius)
             near = np.isfinite(distance)
             if near.sum() < 10:
                 break
             n = normals[index[near]]
-            off = np.einsum("ni,ni->n", b[index[near]] - moved[near], n)
+            residual = np.einsum("ni,ni->n", b[index[near]] - moved[near], n)
             rows = np.concatenate([np.cross(moved[near], n), n], axis=1)
-            # Geman and McClure's weights: what is far off pulls little.
-            weights = (1 + (off / (reach / 3)) ** 2) ** -2
-            normal = rows.T @ (weights[:, None] * rows)
-            normal += 1e-9 * np.trace(normal) * np.eye(6)  # along surfaces nothing pulls
-            change = torch.from_numpy(np.linalg.solve(normal, rows.T @ (weights * off)))
-            start = as_motion(rotation_about(change[:3]), change[3:]).numpy() @ start
+            # Geman-McClure weights: large residuals have little influence.
+            weights = (1 + (residual / (radius / 3)) ** 2) ** -2
+            system = rows.T @ (weights[:, None] * rows)
+            system += 1e-9 * np.trace(system) * np.eye(6)  # regularises sliding directions
+            change = torch.from_numpy(np.linalg.solve(system, rows.T @ (weights * residual)))
+            start = make_motion(rotation_about(change[:3]), change[3:]).numpy() @ start
             if change.abs().max() < 1e-6:
                 break
         return start

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowmatch.geometry import transform_points
 from flowmatch.io import replace_when_done
 from flowmatch.registration.draw import colour_of
-from flowmatch.registration.icp import move
 from flowmatch.registration.register import Registration
 
 _TIMELINE = "step"  # 0 as the scans came, 1 as they were laid together
@@ -46,7 +46,7 @@ def record_registration(
         for step, motion in enumerate((np.eye(4), found.motion)):
             stream.set_time(_TIMELINE, sequence=step)
             stream.log("source", _transform(rerun, motion))
-            moved = move(motion, first)
+            moved = transform_points(motion, first)
             for name, chosen, colour in (
                 ("right", found.inliers, _RIGHT),
                 ("wrong", ~found.inliers, _WRONG),
@@ -87,9 +87,9 @@ def record_merged(
 def _recording(path: str | Path) -> Iterator[tuple[Any, Any]]:
     require_rerun()
     rerun: Any = importlib.import_module("rerun")
-    with replace_when_done(Path(path)) as beside:
+    with replace_when_done(Path(path)) as temporary:
         stream = rerun.RecordingStream("flowmatch")
-        stream.save(str(beside))
+        stream.save(str(temporary))
         try:
             yield rerun, stream
         finally:

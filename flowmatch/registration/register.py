@@ -1,237 +1,138 @@
-"""Two scans in, the rigid motion between them out, and whether to trust it."""
+"""Registration of two scans: the rigid motion between them, and whether to trust it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import nn
 
+from flowmatch.geometry import Matrix, invert_motion, transform_points
 from flowmatch.ops import nearest
+from flowmatch.progress import ProgressCallback
 from flowmatch.registration.agreement import NO_AGREEMENT, Agreement, agreement
-from flowmatch.registration.describe import Network, describe_points
-from flowmatch.registration.icp import Matrix, Refiner, inverse, move
-from flowmatch.registration.keypoints import (
-    Points,
-    as_points,
-    iss_keypoints,
-    uniform_keypoints,
-    voxel_down,
-)
-from flowmatch.registration.normals import estimate_normals
+from flowmatch.registration.icp import Refiner
+from flowmatch.registration.keypoints import as_points
+from flowmatch.registration.options import RegisterOptions
+from flowmatch.registration.prepare import PreparedScan, choose_voxel, prepare_scan
 from flowmatch.registration.ransac import Hypothesis, ransac
+from flowmatch.registration.store import load_descriptor
 
-# On frames of an office, described by the network that ships: 19 right motions of frames that
-# overlap by a fifth to two thirds had an evidence of 2 to 436, 14 of them of more than 10. Of 40
-# frames that do not meet, the most was 8; a cabinet taken for a sofa had 12.
-_LEAST_EVIDENCE = 9.0
-_LEAST_INLIERS = 10
-_LEAST_GRIP = 0.002
-_RIVAL = 0.7
+# On frames of an office, described by the shipped network: 19 correct motions of frames that
+# overlap by a fifth to two thirds had a support of 2 to 436, 14 of them more than 10. Of 40 pairs
+# of frames without overlap the maximum was 8; a cabinet mistaken for a sofa had 12.
+_MIN_SUPPORT = 9.0
+_MIN_INLIERS = 10
+_MIN_SLIP_EIGENVALUE = 0.002
+_MAX_RIVAL = 0.7
 _HYPOTHESES = 10
-_MOST_POINTS = 10_000
-_KEYPOINTS = 4000
+_DEFAULTS = RegisterOptions()
 
 
 class Registration(NamedTuple):
-    """How two scans fit together."""
-
-    motion: NDArray[np.float64]
-    """``[4, 4]``, takes the source's points to the target; the identity where nothing was found."""
-    correspondences: NDArray[np.float64]
-    """``[M, 2, 3]``: keypoints of the source, and of the target, whose descriptors are mutually
-    nearest."""
-    inliers: NDArray[np.bool_]
-    """``[M]``: which agree with the motion."""
-    overlap: float
-    """Share of the smaller scan that lies on the other: within a voxel, normals parallel."""
-    evidence: float
-    """Inliers times that share, balanced as in `agreement.Agreement`: chance gives less than 8."""
-    rmse: float
-    """Root mean square distance of these points along the normals, metres."""
-    voxel: float
-    """Of the down-sampled clouds, metres."""
-    grip: float
-    """How firmly the surfaces hold the motion, see `agreement.Agreement`: 0 where they slide."""
-    trusted: bool
-    reason: str
-    """Why it is trusted, or why not."""
-
-
-@dataclass(frozen=True)
-class RegisterOptions:
-    """How two scans are registered.
+    """The rigid motion between two scans.
 
     Attributes:
-        voxel: Down-sampling, metres; None takes a twentieth of the distance that half of a scan's
-            points are within of its middle: 5 cm for a room.
-        keypoints: How many points are described, at most.
-        sampling: ``"uniform"``, or ``"iss"``: where the surface bends.
-        trials: Triplets that RANSAC draws.
-        refine: ``"auto"``, ``"gicp"``, ``"icp"`` or ``"none"``.
-        seed: Of the keypoints and of RANSAC.
+        motion: ``[4, 4]``, takes points of the source to the target; the identity if no motion was
+            found.
+        correspondences: ``[M, 2, 3]``: pairs of a source and a target keypoint whose descriptors
+            are mutual nearest neighbours.
+        inliers: ``[M]``: which correspondences agree with the motion.
+        overlap: Share of the smaller scan's points that lie on the other scan: within a voxel,
+            with parallel normals.
+        support: Number of inliers times the balanced overlap, see `agreement.Agreement`: below 8
+            for scans that do not overlap.
+        rmse: Root mean square distance of the overlapping points along the normals, metres.
+        voxel: Side of the down-sampling voxels, metres.
+        slip_eigenvalue: Smallest eigenvalue of the normal equations, see `agreement.Agreement`: 0
+            where surfaces can slide on each other.
+        trusted: Whether the registration is accepted.
+        reason: Reason for accepting or rejecting it.
     """
 
-    voxel: float | None = None
-    keypoints: int = _KEYPOINTS
-    sampling: str = "uniform"
-    trials: int = 400_000
-    refine: str = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without scans."""
-        if self.sampling not in ("uniform", "iss"):
-            raise ValueError(f"sampling must be uniform or iss, got {self.sampling!r}")
-        if self.refine not in ("auto", "gicp", "icp", "none"):
-            raise ValueError(f"refine must be auto, gicp, icp or none, got {self.refine!r}")
-        if self.keypoints < 3 or self.trials < 1 or not (self.voxel is None or self.voxel > 0):
-            raise ValueError(
-                "at least 3 keypoints, 1 trial and a positive voxel are needed, "
-                f"got {self.keypoints}, {self.trials} and {self.voxel}"
-            )
+    motion: NDArray[np.float64]
+    correspondences: NDArray[np.float64]
+    inliers: NDArray[np.bool_]
+    overlap: float
+    support: float
+    rmse: float
+    voxel: float
+    slip_eigenvalue: float
+    trusted: bool
+    reason: str
 
 
-class Scan(NamedTuple):
-    """A scan made ready to be matched; see `prepare`."""
-
-    points: Points
-    """``[N, 3]``, one a voxel."""
-    normals: NDArray[np.float64]
-    chosen: NDArray[np.int64]
-    """Indices of its keypoints."""
-    descriptors: Tensor
-    """Of these, ``[K, D]``."""
-    fine: Points
-    """One a half voxel, for the refinement."""
-
-
-Report = Callable[[int, int], None]
-"""Called with how many keypoints of a scan are described, and of how many."""
-
-
-def choose_voxel(*scans: Points) -> float:
-    """Return a size of voxels that fits all scans, metres: see `RegisterOptions.voxel`."""
-    sizes = []
-    for points in scans:
-        spread = np.linalg.norm(points - np.median(points, axis=0), axis=1)
-        sizes.append(float(np.median(spread)) / 20)
-    voxel = min(sizes)
-    if not voxel > 0:
-        raise ValueError("a scan's points are all in one place")
-    while max(len(voxel_down(points, voxel)) for points in scans) > _MOST_POINTS:
-        voxel *= 1.3
-    return voxel
-
-
-def prepare(
-    network: Network,
-    points: ArrayLike,
-    voxel: float,
-    options: RegisterOptions | None = None,
-    *,
-    viewpoint: ArrayLike | None = None,
-    name: str = "a scan",
-    progress: Report = lambda done, total: None,
-) -> Scan:
-    """Down-sample a scan, find its normals and keypoints, and describe these.
-
-    Args:
-        network: One of `MODELS`, or ``"fpfh"``.
-        points: ``[N, 3]``, metres.
-        voxel: Down-sampling, metres.
-        options: Keypoints, sampling and seed.
-        viewpoint: Where the sensor stood, ``[3]``; see `estimate_normals`.
-        name: Of the scan, for errors.
-        progress: Called with how many keypoints are described, and of how many.
-
-    Raises:
-        ValueError: Wrong shape, or fewer than 10 points are left.
-    """
-    options = options or RegisterOptions()
-    dense = as_points(points)
-    cloud = voxel_down(dense, voxel)
-    if len(cloud) < 10:
-        raise ValueError(f"{name} needs 10 points, got {len(cloud)} at voxels of {voxel:g} m")
-    normals = estimate_normals(cloud, 3 * voxel, viewpoint=viewpoint)
-    if options.sampling == "iss":
-        chosen = iss_keypoints(cloud, 6 * voxel, count=options.keypoints)
-    else:
-        chosen = uniform_keypoints(cloud, options.keypoints, options.seed)
-    descriptors = describe_points(
-        network,
-        cloud,
-        normals,
-        chosen,
-        voxel=voxel,
-        dense=dense,
-        progress=lambda done: progress(done, len(chosen)),
-    )
-    return Scan(cloud, normals, chosen, descriptors, voxel_down(dense, voxel / 2))
-
-
-def register(
-    network: Network,
+def register_scans(
     source: ArrayLike,
     target: ArrayLike,
-    options: RegisterOptions | None = None,
     *,
+    model: str | Path | nn.Module = "default",
+    device: str | torch.device | None = None,
+    options: RegisterOptions = _DEFAULTS,
     viewpoints: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
-    progress: Report = lambda done, total: None,
+    progress: ProgressCallback | None = None,
 ) -> Registration:
-    """Find the rigid motion that lays one scan on another, from any start.
+    """Find the rigid motion that lays one scan on another, from any initial position.
 
-    Both are down-sampled, keypoints described, mutually nearest descriptors paired; RANSAC on
-    triplets proposes some motions, ICP refines each, and the best is judged.
+    Both scans are down-sampled, their keypoints described, and mutual nearest descriptors matched;
+    RANSAC on triplets proposes motions, ICP refines each, and the best one is judged.
 
     Args:
-        network: One of `MODELS`, trained; or ``"fpfh"``, the classical descriptor.
         source: ``[N, 3]``, metres.
         target: ``[M, 3]``.
-        options: How; the defaults suit scans of rooms, buildings and gardens.
-        viewpoints: Where each sensor stood, ``[3]`` in its scan's frame, if known: normals are
-            then sure of their side, and more descriptors match.
-        progress: Called while keypoints are described, first of the source.
+        model: Name of shipped weights, a ``.safetensors`` file or a descriptor network; or
+            ``"fpfh"``, the classical descriptor.
+        device: Device of the network; None takes a GPU where there is one, and leaves a given
+            network on its device.
+        options: Voxel size, keypoints, RANSAC and ICP; the defaults suit scans of rooms, buildings
+            and gardens.
+        viewpoints: Positions of the two sensors, each ``[3]`` in its scan's frame, if known: they
+            orient the normals reliably, and more descriptors match.
+        progress: Called with the number of keypoints described, first of the source.
 
     Returns:
-        `Registration`. Look at `trusted` before use: scans that do not overlap give a motion, too.
-        What looks alike is taken for the same: bare corners of two rooms may be trusted.
+        `Registration`. Check `trusted` before use: scans without overlap give a motion as well.
+        Similar surfaces may be confused: bare corners of two rooms may be trusted.
 
     Raises:
-        ValueError: Wrong shapes, points that are not finite, fewer than 10 of them.
-        ImportError: ``refine="gicp"``, and small-gicp is not installed.
+        ValueError: Wrong shapes, points that are not finite, fewer than 10 of them, or an unknown
+            model.
+        FileNotFoundError: The file of weights does not exist.
+        ImportError: ``icp="gicp"``, and small-gicp is not installed.
 
     Example:
         >>> scan = np.random.default_rng(0).normal(size=(400, 3))
-        >>> found = register("fpfh", scan, scan + [5, 6, 7], RegisterOptions(voxel=0.2))
-        >>> found.motion[:3, 3].round(2).tolist()
+        >>> options = RegisterOptions(voxel=0.2)
+        >>> result = register_scans(scan, scan + [5, 6, 7], model="fpfh", options=options)
+        >>> result.motion[:3, 3].round(2).tolist()
         [5.0, 6.0, 7.0]
 
     Reference:
         The order of steps: Zeng et al., 3DMatch, CVPR 2017, section 5.2.
     """
-    options = options or RegisterOptions()
     first, second = as_points(source, "source"), as_points(target, "target")
     if min(len(first), len(second)) < 10:
         raise ValueError(f"each scan needs 10 points, got {len(first)} and {len(second)}")
+    descriptor = load_descriptor(model, device=device)
     voxel = options.voxel or choose_voxel(first, second)
-    moved, fixed = (
-        prepare(network, points, voxel, options, viewpoint=view, name=name, progress=progress)
-        for points, view, name in zip(
+    prepared = [
+        prepare_scan(
+            points, voxel, descriptor, options, viewpoint=viewpoint, name=name, progress=progress
+        )
+        for points, viewpoint, name in zip(
             (first, second), viewpoints, ("the first scan", "the second scan"), strict=True
         )
-    )
-    return register_scans(moved, fixed, voxel, options)
+    ]
+    return register_prepared(prepared[0], prepared[1], voxel, options)
 
 
-def register_scans(
-    source: Scan, target: Scan, voxel: float, options: RegisterOptions | None = None
+def register_prepared(
+    source: PreparedScan, target: PreparedScan, voxel: float, options: RegisterOptions = _DEFAULTS
 ) -> Registration:
-    """Register two scans that `prepare` made ready with the same voxel."""
-    options = options or RegisterOptions()
-    pairs = match(source, target)
-    found = ransac(
+    """Register two scans that `prepare_scan` prepared with the same voxel."""
+    pairs = match_descriptors(source, target)
+    hypotheses = ransac(
         pairs[:, 0],
         pairs[:, 1],
         1.5 * voxel,
@@ -239,101 +140,121 @@ def register_scans(
         hypotheses=_HYPOTHESES,
         seed=options.seed,
     )
-    tried = _try(source, target, found, voxel, options.refine)
-    if not tried:
-        return _nothing(pairs, voxel)
-    best = tried[0]
+    candidates = _refine_hypotheses(source, target, hypotheses, voxel, options.icp)
+    if not candidates:
+        return _no_registration(pairs, voxel)
+    best = candidates[0]
     motion, fit = best.motion, best.fit
-    if options.refine != "none" and best.evidence > _LEAST_EVIDENCE / 2:
-        motion = Refiner(source.fine, target.fine, options.refine)(motion, voxel)
-        fit = _agreement(source, target, motion, voxel)
-    rival = tried[1].evidence / max(best.evidence, 1e-9) if len(tried) > 1 else 0.0
+    if options.icp != "none" and best.support > _MIN_SUPPORT / 2:
+        motion = Refiner(source.fine, target.fine, options.icp)(motion, voxel)
+        fit = _measure_agreement(source, target, motion, voxel)
+    rival = candidates[1].support / max(best.support, 1e-9) if len(candidates) > 1 else 0.0
     trusted, reason = _judge(best, fit, rival)
     return Registration(
         motion=motion,
         correspondences=pairs,
         inliers=best.inliers,
         overlap=fit.overlap,
-        evidence=best.evidence,
+        support=best.support,
         rmse=fit.rmse,
         voxel=voxel,
-        grip=fit.grip,
+        slip_eigenvalue=fit.slip_eigenvalue,
         trusted=trusted,
         reason=reason,
     )
 
 
-def _nothing(pairs: NDArray[np.float64], voxel: float) -> Registration:
+def _no_registration(pairs: NDArray[np.float64], voxel: float) -> Registration:
     return Registration(
         motion=np.eye(4),
         correspondences=pairs,
         inliers=np.zeros(len(pairs), bool),
         overlap=0.0,
-        evidence=0.0,
+        support=0.0,
         rmse=float("nan"),
         voxel=voxel,
-        grip=NO_AGREEMENT.grip,
+        slip_eigenvalue=NO_AGREEMENT.slip_eigenvalue,
         trusted=False,
         reason=f"of {len(pairs)} correspondences no four fit a rigid motion",
     )
 
 
-def match(source: Scan, target: Scan) -> NDArray[np.float64]:
-    """Pair keypoints whose descriptors are mutually nearest, ``[M, 2, 3]``."""
-    found = nearest(source.descriptors, target.descriptors, mutual=True)
-    assert found.accepted is not None
-    row = np.flatnonzero(found.accepted.numpy())
-    column = found.index[row, 0].numpy()
-    ends = source.points[source.chosen[row]], target.points[target.chosen[column]]
+def match_descriptors(source: PreparedScan, target: PreparedScan) -> NDArray[np.float64]:
+    """Return pairs of keypoints whose descriptors are mutual nearest neighbours, ``[M, 2, 3]``."""
+    result = nearest(source.descriptors, target.descriptors, mutual=True)
+    assert result.accepted is not None
+    row = np.flatnonzero(result.accepted.numpy())
+    column = result.index[row, 0].numpy()
+    ends = source.points[source.keypoints[row]], target.points[target.keypoints[column]]
     return np.stack(ends, axis=1)
 
 
-class _Tried(NamedTuple):
+class _Candidate(NamedTuple):
     motion: Matrix
     inliers: NDArray[np.bool_]
     fit: Agreement
-    evidence: float
+    support: float
 
 
-def _try(
-    source: Scan, target: Scan, found: list[Hypothesis], voxel: float, method: str
-) -> list[_Tried]:
-    """Refine each motion; return those that stay different, the one with most evidence first."""
+def _refine_hypotheses(
+    source: PreparedScan,
+    target: PreparedScan,
+    hypotheses: list[Hypothesis],
+    voxel: float,
+    method: str,
+) -> list[_Candidate]:
+    """Refine each motion by ICP; return the distinct ones, the one with most support first."""
     refiner = None if method == "none" else Refiner(source.points, target.points, method)
-    tried = []
-    least = max(4, 0.2 * max((one.inliers.sum() for one in found), default=0))
-    for motion, inliers in found:
-        if inliers.sum() < least:  # far below the best: chance, and slow to refine
+    candidates = []
+    minimum = max(4, 0.2 * max((h.inliers.sum() for h in hypotheses), default=0))
+    for motion, inliers in hypotheses:
+        if inliers.sum() < minimum:  # far below the best: a chance result, and slow to refine
             continue
         refined = motion if refiner is None else refiner(motion, 2 * voxel)
-        fit = _agreement(source, target, refined, voxel)
-        # What the descriptors say times what the surfaces do: each alone is fooled by planes.
-        tried.append(_Tried(refined, inliers, fit, float(inliers.sum()) * fit.balanced))
-    kept: list[_Tried] = []
-    for one in sorted(tried, key=lambda one: -one.evidence):
-        places = [move(other.motion, source.points) for other in kept]
-        here = move(one.motion, source.points)
-        if all(np.linalg.norm(here - there, axis=1).mean() > 6 * voxel for there in places):
-            kept.append(one)
-    return kept
+        fit = _measure_agreement(source, target, refined, voxel)
+        # Descriptor inliers times surface overlap: either alone is misled by planes.
+        support = float(inliers.sum()) * fit.balanced
+        candidates.append(_Candidate(refined, inliers, fit, support))
+    distinct: list[_Candidate] = []
+    for candidate in sorted(candidates, key=lambda candidate: -candidate.support):
+        moved = transform_points(candidate.motion, source.points)
+        others = [transform_points(other.motion, source.points) for other in distinct]
+        if all(np.linalg.norm(moved - other, axis=1).mean() > 6 * voxel for other in others):
+            distinct.append(candidate)
+    return distinct
 
 
-def _agreement(source: Scan, target: Scan, motion: Matrix, voxel: float) -> Agreement:
-    """Measure on the smaller scan, so that a part of a large one may overlap wholly."""
+def _measure_agreement(
+    source: PreparedScan, target: PreparedScan, motion: Matrix, voxel: float
+) -> Agreement:
+    """Measure on the smaller scan, so that a part of a large scan can overlap completely."""
     if len(source.points) > len(target.points):
-        source, target, motion = target, source, inverse(motion)
+        source, target, motion = target, source, invert_motion(motion)
     return agreement(source.points, source.normals, target.points, target.normals, motion, voxel)
 
 
-def _judge(best: _Tried, fit: Agreement, rival: float) -> tuple[bool, str]:
+def _judge(best: _Candidate, fit: Agreement, rival: float) -> tuple[bool, str]:
+    """Return whether a registration is accepted, and the reason.
+
+    Args:
+        best: The candidate with most support.
+        fit: Its agreement after the final refinement.
+        rival: Support of the second candidate relative to the best.
+    """
     count = int(best.inliers.sum())
-    said = f"{count} of {len(best.inliers)} correspondences agree, overlap {fit.overlap:.0%}"
-    if count < _LEAST_INLIERS:
-        return False, f"{said}: fewer than {_LEAST_INLIERS} may agree by chance"
-    if best.evidence < _LEAST_EVIDENCE:
-        return False, f"{said}, and little but flat parts: scans that do not meet give as much"
-    if fit.grip < _LEAST_GRIP:
-        return False, f"{said}: the surfaces slide on each other (grip {fit.grip:.4f})"
-    if rival > _RIVAL:
-        return False, f"{said}: another motion fits nearly as well ({rival:.0%})"
-    return True, f"{said}, rmse {1000 * fit.rmse:.0f} mm; the next motion fits {rival:.0%} as well"
+    summary = f"{count} of {len(best.inliers)} correspondences agree, overlap {fit.overlap:.0%}"
+    if count < _MIN_INLIERS:
+        return False, f"{summary}: fewer than {_MIN_INLIERS} inliers may be due to chance"
+    if best.support < _MIN_SUPPORT:
+        return False, f"{summary}, mostly on flat surfaces: scans without overlap reach as much"
+    if fit.slip_eigenvalue < _MIN_SLIP_EIGENVALUE:
+        return False, (
+            f"{summary}: degenerate geometry: motion unconstrained along a surface "
+            f"(slip eigenvalue {fit.slip_eigenvalue:.4f})"
+        )
+    if rival > _MAX_RIVAL:
+        return False, f"{summary}: ambiguous: another motion fits nearly as well ({rival:.0%})"
+    return True, (
+        f"{summary}, rmse {1000 * fit.rmse:.0f} mm; the next-best motion has {rival:.0%} of its "
+        "support"
+    )

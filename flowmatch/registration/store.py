@@ -1,9 +1,10 @@
 """Weights of point-cloud descriptors by name."""
 
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
+from torch import nn
 
 from flowmatch.registration.networks import MODELS, FieldDescriptor
 from flowmatch.zoo import WeightStore
@@ -11,28 +12,37 @@ from flowmatch.zoo import WeightStore
 STORE = WeightStore("registration", MODELS)
 load, available, save_weights = STORE.load, STORE.available, STORE.save
 
+Descriptor: TypeAlias = FieldDescriptor | str
+"""A descriptor network, or ``"fpfh"``, the classical descriptor."""
 
-def choose_descriptor(
-    model: str | Path | FieldDescriptor = "default",
+
+def load_descriptor(
+    model: str | Path | nn.Module = "default",
     *,
     weights: str | Path | None = None,
-    device: str | torch.device | None = "cpu",
-) -> FieldDescriptor | str:
-    """Return a trained descriptor network, or ``"fpfh"`` for the classical descriptor.
+    device: str | torch.device | None = None,
+) -> Descriptor:
+    """Return a trained descriptor network in eval mode, or ``"fpfh"``.
 
     Args:
-        model: ``"fpfh"``, or as in `load`.
-        weights: As in `load`.
-        device: As in `load`.
+        model: ``"fpfh"``; the name of shipped weights; a ``.safetensors`` file; or a network.
+        weights: A ``.safetensors`` file, which takes precedence over a name.
+        device: Device of the network. None takes a GPU where torch can use one, and leaves a
+            given network on its device.
 
     Raises:
-        ValueError: The name or the device is unknown, or the file does not fit its network.
+        ValueError: The name or the device is unknown, the file does not fit its network, or the
+            network is not a `FieldDescriptor`.
         FileNotFoundError: The file does not exist.
 
     Example:
-        >>> choose_descriptor("fpfh")
+        >>> load_descriptor("fpfh")
         'fpfh'
     """
+    if isinstance(model, nn.Module):
+        if not isinstance(model, FieldDescriptor):
+            raise ValueError(f"model must be a FieldDescriptor, got {type(model).__name__}")
+        return model.eval() if device is None else cast(FieldDescriptor, load(model, device=device))
     if weights is None and model == "fpfh":
         return "fpfh"
     return cast(FieldDescriptor, load(model, weights=weights, device=device))

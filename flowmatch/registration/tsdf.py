@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowmatch.geometry import Matrix, as_motion_matrix, invert_motion, transform_points
 from flowmatch.io import depth_to_points
-from flowmatch.registration.icp import Matrix, as_motion_matrix, inverse, move
 
 Float = NDArray[np.float32]
 Int = NDArray[np.int64]
@@ -28,7 +28,7 @@ class Surface(NamedTuple):
     """Unit vectors ``[N, 3]``, to the side that cameras saw it from."""
 
 
-class Volume:
+class TSDFVolume:
     """Truncated signed distances on a sparse grid: blocks of 8 x 8 x 8 voxels near surfaces.
 
     Args:
@@ -41,7 +41,7 @@ class Volume:
         ValueError: An argument is not positive, or `truncation` is below 2.
 
     Example:
-        >>> volume = Volume(voxel=0.02)
+        >>> volume = TSDFVolume(voxel=0.02)
         >>> volume.add(np.full((40, 40), 1.0), [[40, 0, 20], [0, 40, 20], [0, 0, 1]], np.eye(4))
         >>> volume.surface().points[:, 2].round(3).max().item()
         1.0
@@ -87,7 +87,7 @@ class Volume:
         rows = self._find(chosen)
         for start in range(0, len(chosen), _CHUNK):
             part = slice(start, start + _CHUNK)
-            self._average(chosen[part], rows[part], picture, camera, inverse(place))
+            self._average(chosen[part], rows[part], picture, camera, invert_motion(place))
 
     def surface(self, least: float = 0.0) -> Surface:
         """Return where the distance changes its sign, between neighbouring voxels.
@@ -113,7 +113,7 @@ class Volume:
         steps = int(np.ceil(2 * reach / (self.voxel * _SIDE / 2))) + 1
         keys = []
         for off in np.linspace(-reach, reach, max(steps, 2)):
-            at = move(pose, seen * (1 + off / length)) / (self.voxel * _SIDE)
+            at = transform_points(pose, seen * (1 + off / length)) / (self.voxel * _SIDE)
             cells = np.floor(at + 0.5 / _SIDE).astype(np.int64)  # voxel 0's middle is at 0
             if len(cells) and np.abs(cells).max() >= _OFFSET:
                 raise ValueError(
@@ -153,7 +153,7 @@ class Volume:
         corner = self.voxel * _SIDE * _unpack(keys).astype(np.float64)
         turn = to_camera[:3, :3]
         within = (self.voxel * _GRID @ turn.T).astype(np.float32)
-        at = move(to_camera, corner).astype(np.float32)[:, None] + within
+        at = transform_points(to_camera, corner).astype(np.float32)[:, None] + within
         z = np.maximum(at[..., 2], np.float32(1e-6))
         # By the whole matrix: a skew, too, belongs to the camera.
         pixels = at @ camera[:2].T.astype(np.float32) / z[..., None]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from flowmatch.geometry import invert_motion, transform_points
 from flowmatch.registration import RegisterOptions
-from flowmatch.registration.graph import Measured, register_many, solve_poses
-from flowmatch.registration.icp import inverse, move
+from flowmatch.registration.graph import RelativeMotion, register_many, solve_poses
 from tests.registration.scenes import balls, errors, motion, part, room
 
 
@@ -14,10 +14,13 @@ def test_three_parts_of_a_room_and_a_stranger():
     truths = [motion(seed) for seed in range(4)]
     parts = [part(cloud, *ends, seed) for seed, ends in enumerate([(0, 2.4), (0.8, 3.2), (1.6, 4)])]
     parts.append(balls(3))
-    scans = [move(truth, cloud) for truth, cloud in zip(truths, parts, strict=True)]
+    scans = [transform_points(truth, cloud) for truth, cloud in zip(truths, parts, strict=True)]
     seen = []
     found = register_many(
-        "fpfh", scans, RegisterOptions(voxel=0.06), progress=lambda *now: seen.append(now)
+        scans,
+        model="fpfh",
+        options=RegisterOptions(voxel=0.06),
+        progress=lambda *now: seen.append(now),
     )
     assert found.placed.tolist() == [True, True, True, False]
     assert not found.trusted
@@ -38,9 +41,9 @@ def chain(count, drift):
     edges = []
     for k in range(count):
         after = (k + 1) % count
-        step = inverse(truths[after]) @ truths[k]
+        step = invert_motion(truths[after]) @ truths[k]
         step[:3, 3] += drift * rng.normal(size=3)
-        edges.append(Measured(k, after, step, rng.normal(size=(30, 3)), 10.0))
+        edges.append(RelativeMotion(k, after, step, rng.normal(size=(30, 3)), 10.0))
     return truths, edges
 
 
@@ -53,12 +56,12 @@ def test_a_loop_shares_out_its_error():
 
     def gap(motions):
         edge = edges[-1]
-        a = move(motions[edge.source], edge.points)
-        b = move(motions[edge.target] @ edge.motion, edge.points)
+        a = transform_points(motions[edge.source], edge.points)
+        b = transform_points(motions[edge.target] @ edge.motion, edge.points)
         return np.linalg.norm(a - b, axis=1).mean()
 
     assert gap(closed) < gap(open_ended) / 2
-    apart = [errors(inverse(truths[0]) @ truths[k], closed[k])[1] for k in range(6)]
+    apart = [errors(invert_motion(truths[0]) @ truths[k], closed[k])[1] for k in range(6)]
     assert max(apart) < 0.6
 
 
@@ -66,7 +69,7 @@ def test_exact_edges_are_met_exactly():
     truths, edges = chain(5, 0.0)
     found, *_ = solve_poses(5, edges, 0.1)
     for k in range(5):
-        np.testing.assert_allclose(found[k], inverse(truths[0]) @ truths[k], atol=1e-6)
+        np.testing.assert_allclose(found[k], invert_motion(truths[0]) @ truths[k], atol=1e-6)
 
 
 def test_the_largest_group_is_placed():
@@ -79,11 +82,11 @@ def test_the_largest_group_is_placed():
 def test_refusals():
     cloud = np.random.default_rng(0).normal(size=(50, 3))
     with pytest.raises(ValueError, match="two or more scans"):
-        register_many("fpfh", [cloud])
+        register_many([cloud], model="fpfh")
     few = RegisterOptions(voxel=0.1)
     with pytest.raises(ValueError, match="scan 3 of 3 needs 10 points, got . at voxels of 0.1"):
-        register_many("fpfh", [cloud, cloud, cloud / 1000], few)
+        register_many([cloud, cloud, cloud / 1000], model="fpfh", options=few)
     with pytest.raises(ValueError, match="scan 2 of 2 must be"):
-        register_many("fpfh", [cloud, cloud[:, :2]])
+        register_many([cloud, cloud[:, :2]], model="fpfh")
     with pytest.raises(ValueError, match="must fit 2 scans"):
-        register_many("fpfh", [cloud, cloud], pairs=[(0, 2)])
+        register_many([cloud, cloud], model="fpfh", pairs=[(0, 2)])

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from flowmatch.cli import main
+from flowmatch.geometry import invert_motion, transform_points
 from flowmatch.io import read_cloud
 from flowmatch.registration.data.datasets import find_fragments
-from flowmatch.registration.icp import inverse, move
-from flowmatch.registration.integrate import fuse
+from flowmatch.registration.integrate import integrate_depth
 from tests.registration.ball import CAMERA, POSES, depth_of, off
 
 
@@ -31,14 +31,16 @@ def folder(tmp_path_factory):
 
 def test_fragments_lie_in_their_first_camera(folder):
     seen = []
-    fragments = fuse(folder, frames=4, voxel=0.02, progress=lambda *done: seen.append(done))
+    fragments = integrate_depth(
+        folder, frames=4, voxel=0.02, progress=lambda *done: seen.append(done)
+    )
     assert [fragment.frames[0] for fragment in fragments] == ["000", "004"]
-    assert seen[0] == (1, 8) and seen[-1] == (8, 8)
+    assert seen[0] == ("integrate", 1, 8) and seen[-1] == ("integrate", 8, 8)
     for fragment in fragments:
-        error = off(move(fragment.pose, fragment.surface.points))[0]
+        error = off(transform_points(fragment.pose, fragment.surface.points))[0]
         assert np.sqrt((error**2).mean()) < 0.2 * 0.02
     # Two of seven are less than half of five.
-    assert [len(f.frames) for f in fuse(folder, frames=6, voxel=0.04)] == [6]
+    assert [len(f.frames) for f in integrate_depth(folder, frames=6, voxel=0.04)] == [6]
 
 
 def test_command_writes_fragments_and_their_motions(folder, tmp_path):
@@ -49,7 +51,7 @@ def test_command_writes_fragments_and_their_motions(folder, tmp_path):
     assert main([*words, "--voxel", "0.04"]) == 0
     pairs = find_fragments(tmp_path / "scene")
     assert [pair.name for pair in pairs] == ["0 1", "0 2", "1 2"]
-    truth = inverse(POSES[0]) @ POSES[3]
+    truth = invert_motion(POSES[0]) @ POSES[3]
     np.testing.assert_allclose(pairs[0].truth, truth, atol=1e-6)
     assert main(["fuse", str(folder), "-o", str(tmp_path / "no" / "x.ply")]) == 2
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from scipy.spatial.transform import Rotation
 
-from flowmatch.registration import MODELS, Descriptor3D, SpinDescriptor, describe, field_patches
+from flowmatch.registration import MODELS, Spin, ThreeDMatch, describe_points, field_patches
 from flowmatch.registration.store import load, save_weights
 
 
@@ -34,7 +34,7 @@ def test_slim_network_is_small_and_of_unit_length():
 
 
 def test_layers_are_applied_in_the_published_order():
-    network = Descriptor3D(2, 4).double()
+    network = ThreeDMatch(2, 4).double()
     x = torch.rand(1, 1, 30, 30, 30, dtype=torch.float64)
     expected, sides = x, []
     for k, layer in enumerate(network.convolutions):
@@ -71,7 +71,7 @@ def test_spin_is_small_and_of_unit_length():
 
 def test_unrolled_fields_are_read_around_the_normal():
     """Height is a channel, the radius and the angle are where they should be."""
-    network = SpinDescriptor(2, 4)
+    network = Spin(2, 4)
     z, y, x = torch.meshgrid(*[torch.arange(30.0) - 14.5] * 3, indexing="ij")
     seen = []
     network.levels.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -89,7 +89,7 @@ def test_spin_does_not_mind_how_a_field_is_turned_around_its_normal():
     torch.manual_seed(0)
     lumps = torch.rand(6, 1, 5, 5, 5)
     fields = torch.nn.functional.interpolate(lumps, (30, 30, 30), mode="trilinear")[:, 0]
-    network = SpinDescriptor(8, 16)
+    network = Spin(8, 16)
     with torch.no_grad():
         for _ in range(20):
             network(fields)  # statistics for its norms
@@ -109,10 +109,12 @@ def test_describe_in_batches_is_the_same():
     cloud = rng.uniform(0, 0.5, (800, 3))
     network = MODELS["slim"](2, 4)
     seen = []
-    some = describe(network, cloud, cloud[:7], batch=3, progress=seen.append)
-    torch.testing.assert_close(some, describe(network, cloud, cloud[:7]))
-    assert seen == [3, 6, 7]
-    assert describe(network, cloud, np.zeros((0, 3))).shape == (0, 4)
+    some = describe_points(
+        cloud, cloud[:7], model=network, batch=3, progress=lambda *step: seen.append(step)
+    )
+    torch.testing.assert_close(some, describe_points(cloud, cloud[:7], model=network))
+    assert seen == [("describe", done, 7) for done in (3, 6, 7)]
+    assert describe_points(cloud, np.zeros((0, 3)), model=network).shape == (0, 4)
 
 
 def test_weights_are_kept_as_halves(tmp_path):
@@ -146,9 +148,9 @@ def test_refusals():
     with pytest.raises(ValueError, match=r"\[K, 30, 30, 30\], got \(1, 1, 29, 30, 30\)"):
         MODELS["slim"](1, 1)(torch.zeros(1, 29, 30, 30))
     with pytest.raises(ValueError, match="dimensions and detail must be positive, got 0 and 5.0"):
-        Descriptor3D(2, 0)
-    for network in (Descriptor3D, SpinDescriptor):
+        ThreeDMatch(2, 0)
+    for network in (ThreeDMatch, Spin):
         with pytest.raises(ValueError, match="channels must be positive, got 0"):
             network(0)
-    with pytest.raises(ValueError, match="must be a module here, got 'fpfh'"):
-        describe("fpfh", np.zeros((3, 3)), np.zeros((1, 3)))
+    with pytest.raises(ValueError, match="must be a network here, got 'fpfh'"):
+        describe_points(np.zeros((3, 3)), np.zeros((1, 3)), model="fpfh")

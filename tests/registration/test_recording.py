@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from flowmatch.cli import main
+from flowmatch.geometry import transform_points
 from flowmatch.io import write_cloud
-from flowmatch.registration import RegisterOptions, register
-from flowmatch.registration.icp import move
+from flowmatch.registration import RegisterOptions, register_scans
 from flowmatch.registration.recording import record_merged, record_registration
 from tests.registration.scenes import motion, part, room
 
@@ -50,8 +50,8 @@ def rerun(monkeypatch):
 
 def test_before_and_after(rerun, tmp_path):
     cloud = room()
-    first, second = part(cloud, 0, 2.6), move(motion(1), part(cloud, 0.7, 3.3, 1))
-    found = register("fpfh", first, second, RegisterOptions(voxel=0.06))
+    first, second = part(cloud, 0, 2.6), transform_points(motion(1), part(cloud, 0.7, 3.3, 1))
+    found = register_scans(first, second, model="fpfh", options=RegisterOptions(voxel=0.06))
     record_registration(tmp_path / "a.rrd", first, second, found)
     assert (tmp_path / "a.rrd").read_bytes() == b"RRF2" and Stream.last.closed
     told = {(step, entity): what for step, entity, what in Stream.last.told}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from flowmatch.registration import MODELS, SpinDescriptor
-from flowmatch.registration.store import available, choose_descriptor, load, save_weights
+from flowmatch.registration import MODELS, Spin
+from flowmatch.registration.store import available, load, load_descriptor, save_weights
 from flowmatch.zoo import WEIGHTS
 
 
@@ -18,17 +18,17 @@ def test_shipped_descriptors_load_and_say_how_they_were_made():
 
 
 def test_the_default_is_the_best_there_is():
-    assert isinstance(choose_descriptor(), SpinDescriptor)
-    assert choose_descriptor("fpfh") == "fpfh"
+    assert isinstance(load_descriptor(), Spin)
+    assert load_descriptor("fpfh") == "fpfh"
     with pytest.raises(ValueError, match="no weights named 'shot' ship"):
-        choose_descriptor("shot")
+        load_descriptor("shot")
 
 
 def test_a_file_of_ones_own_comes_first(tmp_path):
     arguments = {"channels": 1, "dimensions": 3, "detail": 4.0}
     save_weights(tmp_path / "w.safetensors", MODELS["slim"](**arguments), "slim", arguments)
     for name in ("default", "fpfh", "slim"):
-        found = choose_descriptor(name, weights=tmp_path / "w.safetensors")
+        found = load_descriptor(name, weights=tmp_path / "w.safetensors")
         assert (found.dimensions, found.detail) == (3, 4.0)
     with pytest.raises(ValueError, match="name must be one of 3dmatch, slim"):
         save_weights(tmp_path / "x.safetensors", MODELS["slim"](1, 1), "fpfh")

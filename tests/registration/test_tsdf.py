@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from flowmatch.registration.tsdf import Volume
+from flowmatch.registration.tsdf import TSDFVolume
 from tests.registration.ball import BALL, CAMERA, POSES, SIZE, depth_of, off
 
 
 @pytest.fixture(scope="module")
 def fused():
-    volume = Volume(voxel=0.02)
+    volume = TSDFVolume(voxel=0.02)
     for pose in POSES:
         volume.add(depth_of(pose), CAMERA, pose)
     return volume
@@ -33,7 +33,7 @@ def test_noise_averages_out():
     rng = np.random.default_rng(0)
     errors = []
     for count in (1, 12):
-        volume = Volume(voxel=0.02)
+        volume = TSDFVolume(voxel=0.02)
         depth = depth_of(POSES[0])
         for _ in range(count):
             volume.add(depth + rng.normal(0, 0.008, SIZE), CAMERA, POSES[0])
@@ -42,7 +42,7 @@ def test_noise_averages_out():
 
 
 def test_the_order_of_pictures_is_no_matter(fused):
-    volume = Volume(voxel=0.02)
+    volume = TSDFVolume(voxel=0.02)
     for pose in POSES[::-1]:
         volume.add(depth_of(pose), CAMERA, pose)
     assert len(volume) == len(fused)
@@ -52,17 +52,17 @@ def test_the_order_of_pictures_is_no_matter(fused):
 
 
 def test_nothing_seen_is_nothing_fused():
-    volume = Volume()
+    volume = TSDFVolume()
     volume.add(np.full(SIZE, np.nan), CAMERA, np.eye(4))
     assert len(volume) == 0 and volume.surface().normals.shape == (0, 3)
 
 
 def test_refusals():
     with pytest.raises(ValueError, match="truncation of 2 voxels or more.*0.01, 1"):
-        Volume(truncation=1)
+        TSDFVolume(truncation=1)
     with pytest.raises(ValueError, match="more than 3 blocks of 0.08 m"):
-        Volume(most=3).add(depth_of(POSES[0]), CAMERA, POSES[0])
+        TSDFVolume(most=3).add(depth_of(POSES[0]), CAMERA, POSES[0])
     with pytest.raises(ValueError, match="too small"):
-        Volume(voxel=1e-9).add(np.ones((2, 2)), CAMERA, np.eye(4))
+        TSDFVolume(voxel=1e-9).add(np.ones((2, 2)), CAMERA, np.eye(4))
     with pytest.raises(ValueError, match="rigid"):
-        Volume().add(np.ones((2, 2)), CAMERA, 2 * np.eye(4))
+        TSDFVolume().add(np.ones((2, 2)), CAMERA, 2 * np.eye(4))

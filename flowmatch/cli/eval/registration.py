@@ -19,10 +19,9 @@ from flowmatch.cli._tables import (
     number_table,
 )
 from flowmatch.registration.data.datasets import find_fragments
-from flowmatch.registration.describe import Network
-from flowmatch.registration.evaluation.evaluate import FragmentScores, evaluate
-from flowmatch.registration.register import RegisterOptions
-from flowmatch.registration.store import available, choose_descriptor
+from flowmatch.registration.evaluation.evaluate import RegistrationScores, evaluate
+from flowmatch.registration.options import RegisterOptions
+from flowmatch.registration.store import Descriptor, available, load_descriptor
 
 
 def command(
@@ -49,11 +48,11 @@ def command(
 ) -> None:
     """Measure descriptors and registrations on fragments whose motions are known."""
     pairs = find_fragments(folder)
-    methods: dict[str, Network] = {}
+    methods: dict[str, Descriptor] = {}
     if weights is not None:
-        methods["flowmatch"] = choose_descriptor(weights=weights, device=device)
+        methods["flowmatch"] = load_descriptor(weights=weights, device=device)
     else:
-        methods |= {name: choose_descriptor(name, device=device) for name in available()}
+        methods |= {name: load_descriptor(name, device=device) for name in available()}
     methods["FPFH"] = "fpfh"
     options = RegisterOptions(voxel=voxel, keypoints=keypoints, seed=seed)
     with progress_bar(transient=True) as bar:
@@ -63,7 +62,7 @@ def command(
             methods,
             options,
             rotated=(False, True) if rotated else (False,),
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=lambda stage, done, total: bar.update(task, completed=done, total=total),
         )
     if as_json:
         plain = [
@@ -78,7 +77,7 @@ def command(
     console.print(_legend(len(pairs)))
 
 
-def _table(rows: list[FragmentScores]) -> Table:
+def _table(rows: list[RegistrationScores]) -> Table:
     table = number_table("pairs", "FPR95", "inliers", "FMR", "recall", "precision", "s/pair")
     for row in rows:
         shares = (

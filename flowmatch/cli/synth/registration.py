@@ -21,5 +21,5 @@ def command(
 ) -> None:
     """Draw a sheet of pairs of scans: each alone, then laid together, and from above."""
     pairs = SyntheticScans(seed)
-    write_image(sheet, side_by_side(*(draw_pair(pairs[k]) for k in range(count)), columns=1))
+    write_image(sheet, side_by_side(*(draw_pair(*pairs[k]) for k in range(count)), columns=1))
     messages.print(f"{count} pairs in {sheet}")

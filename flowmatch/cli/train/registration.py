@@ -14,7 +14,7 @@ from flowmatch.cli._options import (
 from flowmatch.cli._run import new_run, save_result
 from flowmatch.registration.store import load, save_weights
 from flowmatch.registration.training.recipes import RECIPES as FRAGMENT_RECIPES
-from flowmatch.registration.training.train import train_fragments
+from flowmatch.registration.training.train import train_descriptor
 
 
 def command(
@@ -43,7 +43,7 @@ def command(
         checkpoint,
         options,
     ):
-        network = train_fragments(
+        network = train_descriptor(
             chosen,
             checkpoint,
             rgbd=rgbd,

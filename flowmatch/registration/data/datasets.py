@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from flowmatch.geometry import invert_motion
 from flowmatch.io import (
     CLOUD_SUFFIXES,
     depth_to_points,
@@ -16,7 +17,6 @@ from flowmatch.io import (
     read_poses,
     replace_when_done,
 )
-from flowmatch.registration.icp import inverse
 
 Points = NDArray[np.float64]
 _LONGEST = 2**26
@@ -42,7 +42,7 @@ class FragmentPair(NamedTuple):
     """Each fragment's sensor stood at its origin."""
 
 
-class Entry(NamedTuple):
+class LogEntry(NamedTuple):
     """An entry of a ``.log`` or ``.info`` file."""
 
     first: int
@@ -51,7 +51,7 @@ class Entry(NamedTuple):
     matrix: NDArray[np.float64]
 
 
-def read_log(path: str | Path, size: int = 4) -> list[Entry]:
+def read_log(path: str | Path, size: int = 4) -> list[LogEntry]:
     """Read ``gt.log`` (or ``gt.info`` with `size` 6): three numbers, then a matrix, and so on.
 
     Args:
@@ -93,16 +93,18 @@ def read_log(path: str | Path, size: int = 4) -> list[Entry]:
     rows = numbers.reshape(-1, step)
     if (rows[:, :3] < 0).any() or (rows[:, :3] % 1 != 0).any():
         raise ValueError(f"{path}: expected two fragments and their number before each matrix")
-    return [Entry(int(r[0]), int(r[1]), int(r[2]), r[3:].reshape(size, size).copy()) for r in rows]
+    return [
+        LogEntry(int(r[0]), int(r[1]), int(r[2]), r[3:].reshape(size, size).copy()) for r in rows
+    ]
 
 
-def write_log(path: str | Path, entries: Sequence[Entry]) -> None:
+def write_log(path: str | Path, entries: Sequence[LogEntry]) -> None:
     """Write ``gt.log`` or ``gt.info`` as `read_log` reads it.
 
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "gt.log"
-        >>> write_log(path, [Entry(0, 2, 60, np.eye(4))])
+        >>> write_log(path, [LogEntry(0, 2, 60, np.eye(4))])
         >>> read_log(path)[0].total
         60
     """
@@ -110,8 +112,8 @@ def write_log(path: str | Path, entries: Sequence[Entry]) -> None:
     for first, second, total, matrix in entries:
         lines.append(f"{first}\t{second}\t{total}")
         lines += ["\t".join(f"{value:.10g}" for value in row) for row in matrix.tolist()]
-    with replace_when_done(Path(path)) as beside:
-        beside.write_text("".join(f"{line}\n" for line in lines))
+    with replace_when_done(Path(path)) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in lines))
 
 
 def find_fragments(folder: str | Path) -> list[FragmentPair]:
@@ -218,7 +220,7 @@ def _frames(folder: Path) -> list[FragmentPair]:
 
     found = []
     for (a, pose_a), (b, pose_b) in zip(poses, poses[_FRAMES_APART:], strict=False):
-        truth = inverse(pose_b) @ pose_a
+        truth = invert_motion(pose_b) @ pose_a
         found.append(
             FragmentPair(
                 f"{a} {b}", folder.name, reader(a), reader(b), truth, None, False, False, True

@@ -1,7 +1,7 @@
 """Measure descriptors and registrations on fragments with known motions."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,33 +10,31 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 from scipy.spatial.transform import Rotation  # type: ignore[import-untyped]
 
+from flowmatch.geometry import invert_motion, transform_points
+from flowmatch.progress import ProgressCallback
+from flowmatch.registration.agreement import pair_information
 from flowmatch.registration.data.datasets import FragmentPair
-from flowmatch.registration.describe import Network, describe_points
+from flowmatch.registration.describe import describe_indices
 from flowmatch.registration.evaluation.metrics import (
     fpr95,
     inlier_ratio,
-    pair_information,
     registration_error,
 )
-from flowmatch.registration.icp import inverse, move
 from flowmatch.registration.keypoints import Points, as_points, voxel_down
-from flowmatch.registration.register import (
-    RegisterOptions,
-    Scan,
-    choose_voxel,
-    match,
-    prepare,
-    register_scans,
-)
+from flowmatch.registration.options import RegisterOptions
+from flowmatch.registration.prepare import PreparedScan, choose_voxel, prepare_scan
+from flowmatch.registration.register import match_descriptors, register_prepared
+from flowmatch.registration.store import Descriptor
 
 TAU1, TAU2 = 0.1, 0.05  # metres; share
 LEAST_OVERLAP = 0.3  # pairs below are not asked for
 _SHARED = 0.03  # metres within which a point counts as shared
 _RIGHT = 0.04  # square metres, of `registration_error`
 _KEYPOINT_PAIRS = 200
+_DEFAULTS = RegisterOptions()
 
 
-class FragmentScores(NamedTuple):
+class RegistrationScores(NamedTuple):
     """What one method reached, original or rotated; NaN where nothing was to measure."""
 
     method: str
@@ -81,12 +79,12 @@ class _Case(NamedTuple):
 
 def evaluate(
     pairs: Sequence[FragmentPair],
-    methods: Mapping[str, Network],
-    options: RegisterOptions | None = None,
+    methods: Mapping[str, Descriptor],
+    options: RegisterOptions = _DEFAULTS,
     *,
     rotated: Sequence[bool] = (False, True),
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[FragmentScores]:
+    progress: ProgressCallback | None = None,
+) -> list[RegistrationScores]:
     """Measure methods side by side, on fragments as they are and turned at random.
 
     Args:
@@ -108,7 +106,6 @@ def evaluate(
     """
     if not pairs or not methods:
         raise ValueError(f"pairs and methods are needed, got {len(pairs)} and {len(methods)}")
-    options = options or RegisterOptions()
     tallies = {(name, turned): _Tally() for name in methods for turned in rotated}
     total, done = len(pairs) * len(tallies), 0
     for number, pair in enumerate(pairs):
@@ -118,7 +115,8 @@ def evaluate(
             for name, network in methods.items():
                 _measure(network, now, options, tallies[name, turned])
                 done += 1
-                progress(done, total)
+                if progress is not None:
+                    progress("evaluate", done, total)
     return [_scores(name, turned, tally) for (name, turned), tally in tallies.items()]
 
 
@@ -128,12 +126,12 @@ def _open(pair: FragmentPair) -> _Case:
     truth, information = pair.truth, pair.information
     overlaps = truth is not None
     if truth is not None and information is None:
-        moved = move(truth, voxel_down(source, 0.05))
+        moved = transform_points(truth, voxel_down(source, 0.05))
         dense = cKDTree(voxel_down(target, 0.01))
         near = np.isfinite(dense.query(moved, distance_upper_bound=_SHARED)[0])
         overlaps = pair.listed or near.mean() >= LEAST_OVERLAP
         if near.any():
-            information = pair_information(move(inverse(truth), moved[near]))
+            information = pair_information(transform_points(invert_motion(truth), moved[near]))
     return _Case(pair, source, target, truth, information, overlaps, (origin, origin))
 
 
@@ -144,34 +142,36 @@ def _turn(case: _Case, seed: int) -> _Case:
         turn = np.eye(4)
         turn[:3, :3] = rotation
         turns.append(turn)
-    truth = None if case.truth is None else turns[1] @ case.truth @ inverse(turns[0])
+    truth = None if case.truth is None else turns[1] @ case.truth @ invert_motion(turns[0])
     information = case.information
     if information is not None:
         both = np.kron(np.eye(2), turns[0][:3, :3])
         information = both @ information @ both.T
     return case._replace(
-        source=move(turns[0], case.source),
-        target=move(turns[1], case.target),
+        source=transform_points(turns[0], case.source),
+        target=transform_points(turns[1], case.target),
         truth=truth,
         information=information,
     )
 
 
-def _measure(network: Network, case: _Case, options: RegisterOptions, tally: _Tally) -> None:
+def _measure(network: Descriptor, case: _Case, options: RegisterOptions, tally: _Tally) -> None:
     began = time.monotonic()
     voxel = options.voxel or choose_voxel(case.source, case.target)
     source, target = (
-        prepare(network, points, voxel, options, viewpoint=view)
+        prepare_scan(points, voxel, network, options, viewpoint=view)
         for points, view in zip((case.source, case.target), case.views, strict=True)
     )
-    found = register_scans(source, target, voxel, options)
+    found = register_prepared(source, target, voxel, options)
     tally.seconds.append(time.monotonic() - began)
     scene = case.pair.scene
     right = False
     if case.truth is not None and case.information is not None:
         right = registration_error(found.motion, case.truth, case.information) <= _RIGHT
     if case.truth is not None and case.overlaps:
-        tally.ratios.append((scene, inlier_ratio(match(source, target), case.truth, TAU1)))
+        tally.ratios.append(
+            (scene, inlier_ratio(match_descriptors(source, target), case.truth, TAU1))
+        )
         _add_keypoint_pairs(network, case, source, target, voxel, options, tally)
     if case.pair.neighbours:
         return
@@ -182,24 +182,24 @@ def _measure(network: Network, case: _Case, options: RegisterOptions, tally: _Ta
 
 
 def _add_keypoint_pairs(
-    network: Network,
+    network: Descriptor,
     case: _Case,
-    source: Scan,
-    target: Scan,
+    source: PreparedScan,
+    target: PreparedScan,
     voxel: float,
     options: RegisterOptions,
     tally: _Tally,
 ) -> None:
     """Compare descriptors of points that are the same, and as many of points that are not."""
     assert case.truth is not None
-    moved = move(case.truth, source.points)
+    moved = transform_points(case.truth, source.points)
     distance, index = cKDTree(target.points).query(moved, distance_upper_bound=voxel / 2)
     shared = np.flatnonzero(np.isfinite(distance))
     shared = np.random.default_rng(options.seed).permutation(shared)[:_KEYPOINT_PAIRS]
     if len(shared) < 2:
         return
     first, second = (
-        describe_points(network, scan.points, scan.normals, chosen, voxel=voxel, dense=dense)
+        describe_indices(network, scan.points, scan.normals, chosen, voxel=voxel, dense=dense)
         for scan, chosen, dense in (
             (source, shared, case.source),
             (target, index[shared], case.target),
@@ -211,9 +211,9 @@ def _add_keypoint_pairs(
     tally.right += [np.ones(len(shared), bool), np.zeros(len(shared), bool)]
 
 
-def _scores(method: str, rotated: bool, tally: _Tally) -> FragmentScores:
+def _scores(method: str, rotated: bool, tally: _Tally) -> RegistrationScores:
     known = bool(tally.distances)
-    return FragmentScores(
+    return RegistrationScores(
         method=method,
         rotated=rotated,
         pairs=len(tally.ratios),

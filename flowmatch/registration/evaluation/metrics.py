@@ -1,11 +1,10 @@
 """Scores of descriptors and of registrations, as 3DMatch and its successors measure them."""
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation  # type: ignore[import-untyped]
 
-from flowmatch.registration.icp import inverse, move
-from flowmatch.registration.keypoints import as_points
+from flowmatch.geometry import invert_motion, transform_points
 
 
 def fpr95(distances: ArrayLike, matches: ArrayLike) -> float:
@@ -60,7 +59,9 @@ def inlier_ratio(correspondences: ArrayLike, truth: ArrayLike, tau1: float = 0.1
         raise ValueError(f"correspondences must be [M, 2, 3], got {list(pairs.shape)}")
     if len(pairs) == 0:
         return 0.0
-    return float((np.linalg.norm(move(truth, pairs[:, 0]) - pairs[:, 1], axis=1) < tau1).mean())
+    return float(
+        (np.linalg.norm(transform_points(truth, pairs[:, 0]) - pairs[:, 1], axis=1) < tau1).mean()
+    )
 
 
 def registration_error(motion: ArrayLike, truth: ArrayLike, information: ArrayLike) -> float:
@@ -95,26 +96,8 @@ def registration_error(motion: ArrayLike, truth: ArrayLike, information: ArrayLi
             "motion and truth must be [4, 4] and information [6, 6], "
             f"got {list(found.shape)}, {list(true.shape)} and {list(weights.shape)}"
         )
-    left = inverse(true) @ found
+    left = invert_motion(true) @ found
     x, y, z, w = Rotation.from_matrix(left[:3, :3]).as_quat()
     sign = -1.0 if w < 0 else 1.0
     error = np.array([*left[:3, 3], -sign * x, -sign * y, -sign * z])
     return float(error @ weights @ error / weights[0, 0])
-
-
-def pair_information(points: ArrayLike) -> NDArray[np.float64]:
-    """Return the information ``[6, 6]`` of the points that two fragments share.
-
-    Args:
-        points: ``[K, 3]``, metres, in the frame that the motion leads from.
-
-    Reference:
-        As `registration_error`: the sum of ``G^T G`` with ``G = [I, 2 skew(p)]``.
-    """
-    shared = as_points(points)
-    zero = np.zeros(len(shared))
-    x, y, z = shared.T
-    skew = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3)
-    rows = np.concatenate([np.tile(np.eye(3), (len(shared), 1, 1)), 2 * skew], axis=2)
-    summed: NDArray[np.float64] = np.einsum("kij,kil->jl", rows, rows)
-    return summed

@@ -11,8 +11,8 @@ from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
 from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 from scipy.spatial.transform import Rotation  # type: ignore[import-untyped]
 
+from flowmatch.geometry import Matrix, invert_motion, transform_points
 from flowmatch.io import depth_to_points, read_depth, read_intrinsics, read_poses
-from flowmatch.registration.icp import Matrix, inverse, move
 from flowmatch.registration.keypoints import Points, voxel_down
 from flowmatch.registration.synthetic.solids import Float, Room, make_room
 
@@ -47,7 +47,7 @@ class Sensor:
     Attributes:
         size: Height and width, pixels.
         focal: Focal length over the width.
-        reach: Farthest it sees, metres.
+        max_depth: Farthest it sees, metres.
         noise: Standard deviation of the depth at 0 m, metres, and its growth per square metre.
         step: Between depths it tells apart, as a share of the depth's square, per metre.
         grazing: Surfaces whose normal is this cosine or less from the ray give nothing.
@@ -60,7 +60,7 @@ class Sensor:
 
     size: tuple[int, int] = (120, 160)
     focal: float = 0.9
-    reach: float = 4.0
+    max_depth: float = 4.0
     noise: tuple[float, float] = (0.001, 0.0015)
     step: float = 0.0015
     grazing: float = 0.12
@@ -106,7 +106,7 @@ def scan(
     found, cosine = room.trace(at[:3, 3], (rays / lengths[:, None]) @ at[:3, :3].T)
     depth = (found / lengths).reshape(height, width).astype(np.float32)
     cosine = cosine.reshape(height, width)
-    depth[~np.isfinite(depth) | (depth > sensor.reach)] = np.nan
+    depth[~np.isfinite(depth) | (depth > sensor.max_depth)] = np.nan
     return depth if rng is None else _measured(depth, cosine, sensor, rng)
 
 
@@ -173,7 +173,7 @@ class SyntheticScans:
             sensor = Sensor(
                 self.sensor.size,
                 self.sensor.focal,
-                self.sensor.reach,
+                self.sensor.max_depth,
                 (self.sensor.noise[0] * strength, self.sensor.noise[1] * strength),
                 self.sensor.step * float(rng.uniform(0, 1)),
                 self.sensor.grazing,
@@ -181,7 +181,7 @@ class SyntheticScans:
             )
             depth = scan(room, pose, sensor, rng)
             clouds.append(depth_to_points(depth, sensor.intrinsics))
-        return ScanPair(clouds[0], clouds[1], inverse(poses[1]) @ poses[0])
+        return ScanPair(clouds[0], clouds[1], invert_motion(poses[1]) @ poses[0])
 
 
 def _overlapping(draw: Callable[[], ScanPair]) -> ScanPair:
@@ -238,7 +238,7 @@ def _look(eye: Points, aim: NDArray[np.floating], rng: np.random.Generator) -> M
 
 def overlap(pair: ScanPair) -> float:
     """Return the share of the source that the target shows too, within 5 cm."""
-    moved = move(pair.motion, voxel_down(pair.source, _SHARED))
+    moved = transform_points(pair.motion, voxel_down(pair.source, _SHARED))
     if len(moved) == 0 or len(pair.target) == 0:
         return 0.0
     near = cKDTree(pair.target).query(moved, distance_upper_bound=_SHARED)[0]
@@ -297,4 +297,4 @@ class PosedScans:
             depth_to_points(read_depth(self.folder / "depth" / f"{name}.png"), self.intrinsics)
             for name in (a, b)
         )
-        return ScanPair(source, target, inverse(pose_b) @ pose_a)
+        return ScanPair(source, target, invert_motion(pose_b) @ pose_a)

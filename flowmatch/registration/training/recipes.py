@@ -10,7 +10,7 @@ LOSSES = ("softmax", "triplet", "contrastive")
 
 
 @dataclass(frozen=True)
-class FragmentRecipe:
+class DescriptorRecipe:
     """What to train, how, on what.
 
     Attributes:
@@ -22,7 +22,7 @@ class FragmentRecipe:
         points: That are taken from each pair of scans.
         arguments: Of the network's constructor.
         voxel: Least and largest side of the fields' voxels, metres.
-        reach: As in `FieldPairs`.
+        max_offset: As in `FieldPairs`.
         reuse: As in `FieldPairs`.
         rgbd: Share of the pairs that come from real frames, where there are some.
         seed: Of the scans, the points and the network's first weights.
@@ -35,7 +35,7 @@ class FragmentRecipe:
     points: int = 64
     arguments: dict[str, Any] = field(default_factory=dict)
     voxel: tuple[float, float] = (0.009, 0.016)
-    reach: float = 0.5
+    max_offset: float = 0.5
     reuse: int = 4
     rgbd: float = 0.5
     seed: int = 0
@@ -51,15 +51,15 @@ class FragmentRecipe:
             )
 
 
-RECIPES: Mapping[str, FragmentRecipe] = {
-    "slim": FragmentRecipe(
+RECIPES: Mapping[str, DescriptorRecipe] = {
+    "slim": DescriptorRecipe(
         "slim",
         Schedule(steps=5000, batch=1, average=0.995),
         loss="softmax",
         voxel=(0.012, 0.028),
     ),
     # Made to be trained on one CPU core, in an hour.
-    "spin": FragmentRecipe(
+    "spin": DescriptorRecipe(
         "spin",
         Schedule(steps=4000, batch=2, average=0.998),
         loss="softmax",
@@ -68,12 +68,12 @@ RECIPES: Mapping[str, FragmentRecipe] = {
     # Zeng et al., 3DMatch, CVPR 2017, section 4 and the authors' solver: as many pairs of the same
     # point as of different ones, voxels of 1 cm along the camera's axes, margin 1. Stochastic
     # gradient descent there, AdamW here.
-    "3dmatch": FragmentRecipe(
+    "3dmatch": DescriptorRecipe(
         "3dmatch",
         Schedule(steps=100_000, batch=2, weight_decay=5e-4, average=0.0),
         loss="contrastive",
         voxel=(0.01, 0.01),
-        reach=0.0,
+        max_offset=0.0,
     ),
 }
 """Recipes by name: ours, and the paper's."""

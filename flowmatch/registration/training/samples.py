@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 from torch import Tensor
 
+from flowmatch.geometry import transform_points
 from flowmatch.registration.describe import field_patches
-from flowmatch.registration.icp import move
 from flowmatch.registration.keypoints import Points, covariances, neighbourhoods, voxel_down
 from flowmatch.registration.synthetic.pairs import ScanPair, Scans
 
@@ -37,7 +37,7 @@ class FieldPairs:
         frame_radius: As in `field_patches`.
         voxel: Least and largest side of the fields' voxels, metres.
         detail: Voxels between keypoints, as the network has it.
-        reach: Most that the second point may be off the first, as a share of the distance between
+        max_offset: Most that the second point may be off the first, as a share of the distance between
             keypoints: at 0.5 those of two scans are as far apart as keypoints of `register`, whose
             grids know nothing of each other.
         reuse: Items from each pair of scans, with other points: scans take longer than points.
@@ -62,7 +62,7 @@ class FieldPairs:
         frame_radius: float = 15.0,
         voxel: tuple[float, float] = (0.009, 0.016),
         detail: float = 5.0,
-        reach: float = 0.5,
+        max_offset: float = 0.5,
         reuse: int = 4,
         seed: int = 0,
     ) -> None:
@@ -74,7 +74,7 @@ class FieldPairs:
         self.scans = list(scans)
         self.count, self.frames = count, frames
         self.truncation, self.frame_radius = truncation, frame_radius
-        self.voxel, self.detail, self.reach = voxel, detail, reach
+        self.voxel, self.detail, self.max_offset = voxel, detail, max_offset
         self.reuse, self.seed = reuse, seed
         self._open = lru_cache(maxsize=4)(self._read)
 
@@ -95,7 +95,9 @@ class FieldPairs:
         rng = np.random.default_rng([self.seed, index, 5])
         voxel = float(np.exp(rng.uniform(*np.log(self.voxel))))
         spacing = self.detail * voxel
-        first, second = shared_points(pair, self.count, voxel, spacing, rng, reach=self.reach)
+        first, second = shared_points(
+            pair, self.count, voxel, spacing, rng, max_offset=self.max_offset
+        )
         fields = [
             field_patches(
                 voxel_down(cloud, voxel),
@@ -132,7 +134,7 @@ def shared_points(
     spacing: float,
     rng: np.random.Generator,
     *,
-    reach: float = 0.5,
+    max_offset: float = 0.5,
 ) -> tuple[Points, Points]:
     """Choose points that both scans of a pair show.
 
@@ -144,7 +146,7 @@ def shared_points(
         voxel: Of the fields, metres.
         spacing: Between keypoints of the source, metres.
         rng: Of the choice.
-        reach: Most that the target's point is off the source's, as a share of `spacing`.
+        max_offset: Most that the target's point is off the source's, as a share of `spacing`.
 
     Returns:
         Points of the source and of the target, ``[count, 3]`` each, in its scan's frame, metres.
@@ -156,10 +158,10 @@ def shared_points(
     fine = voxel_down(pair.target, voxel)
     if len(coarse) == 0 or len(fine) == 0:
         raise ValueError("one of the scans is empty")
-    moved = move(pair.motion, coarse)
+    moved = transform_points(pair.motion, coarse)
     # Off by as much as the keypoints of another grid would be.
     off = rng.normal(size=moved.shape)
-    far = reach * spacing
+    far = max_offset * spacing
     off *= far * rng.random((len(moved), 1)) / np.linalg.norm(off, axis=1, keepdims=True)
     index = cKDTree(fine).query(moved + off)[1]
     apart = np.linalg.norm(fine[index] - moved, axis=1)

@@ -17,7 +17,7 @@ from flowmatch.registration.training.losses import (
     hardest_triplet_loss,
     softmax_loss,
 )
-from flowmatch.registration.training.recipes import FragmentRecipe
+from flowmatch.registration.training.recipes import DescriptorRecipe
 from flowmatch.registration.training.samples import FieldPair, FieldPairs, collate
 from flowmatch.training import Run, RunOptions, data_digest
 from flowmatch.zoo import load_initial_weights
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-def train_fragments(
-    recipe: FragmentRecipe,
+def train_descriptor(
+    recipe: DescriptorRecipe,
     checkpoint: Path,
     *,
     rgbd: str | Path | None = None,
@@ -88,7 +88,7 @@ class _Mixed:
 
 
 def find_samples(
-    recipe: FragmentRecipe, network: FieldDescriptor, rgbd: str | Path | None = None
+    recipe: DescriptorRecipe, network: FieldDescriptor, rgbd: str | Path | None = None
 ) -> training.Samples:
     """Return what a recipe learns from; folders are checked before the first step.
 
@@ -104,7 +104,7 @@ def find_samples(
         frame_radius=network.frame_radius,
         voxel=recipe.voxel,
         detail=network.detail,
-        reach=recipe.reach,
+        max_offset=recipe.max_offset,
         reuse=recipe.reuse,
         seed=recipe.seed,
     )
@@ -115,7 +115,7 @@ def find_samples(
 
 
 def descriptor_loss(
-    model: nn.Module, batch: Sequence[Tensor], *, recipe: FragmentRecipe
+    model: nn.Module, batch: Sequence[Tensor], *, recipe: DescriptorRecipe
 ) -> tuple[Tensor, dict[str, float]]:
     """Describe a batch; return its loss, and how often the right point is the nearest.
 

@@ -2,24 +2,23 @@
 
 import json
 import math
-import sys
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from flowmatch.cli import main
+from flowmatch.geometry import invert_motion, transform_points
 from flowmatch.io import write_cloud
 from flowmatch.registration import RegisterOptions
+from flowmatch.registration.agreement import pair_information
 from flowmatch.registration.data.datasets import find_fragments, read_log
 from flowmatch.registration.evaluation.evaluate import evaluate
 from flowmatch.registration.evaluation.metrics import (
     fpr95,
     inlier_ratio,
-    pair_information,
     registration_error,
 )
-from flowmatch.registration.icp import inverse, move
 from tests.registration.scenes import balls, motion, part, room
 
 
@@ -37,7 +36,7 @@ def test_fpr95_by_a_plain_sweep():
 def test_inlier_ratio_uses_the_truth():
     truth = motion(0)
     source = np.random.default_rng(0).normal(size=(10, 3))
-    target = move(truth, source)
+    target = transform_points(truth, source)
     target[3:] += [0.2, 0, 0]
     assert inlier_ratio(np.stack([source, target], 1), truth) == 0.3
     assert inlier_ratio(np.zeros((0, 2, 3)), truth) == 0
@@ -51,7 +50,7 @@ def test_error_is_the_mean_square_distance_of_shared_points(seed):
     small = np.eye(4)
     small[:3, :3] = Rotation.from_rotvec(0.002 * rng.normal(size=3)).as_matrix()
     small[:3, 3] = 0.004 * rng.normal(size=3)
-    expected = (np.linalg.norm(move(small, points) - points, axis=1) ** 2).mean()
+    expected = (np.linalg.norm(transform_points(small, points) - points, axis=1) ** 2).mean()
     found = registration_error(truth @ small, truth, pair_information(points))
     assert found == pytest.approx(expected, rel=0.01)
 
@@ -77,10 +76,12 @@ def benchmark(tmp_path_factory):
     parts.append(balls(5))
     poses = [motion(seed) for seed in range(4)]
     for k, (pose, points) in enumerate(zip(poses, parts, strict=True)):
-        write_cloud(folder / f"cloud_bin_{k}.ply", move(pose, points))
+        write_cloud(folder / f"cloud_bin_{k}.ply", transform_points(pose, points))
     pairs = [(0, 1), (0, 2), (1, 2)]
-    write_log(logs / "gt.log", {(i, j): poses[i] @ inverse(poses[j]) for i, j in pairs}, 4)
-    shared = {pair: pair_information(move(poses[pair[1]], parts[2][::20])) for pair in pairs}
+    write_log(logs / "gt.log", {(i, j): poses[i] @ invert_motion(poses[j]) for i, j in pairs}, 4)
+    shared = {
+        pair: pair_information(transform_points(poses[pair[1]], parts[2][::20])) for pair in pairs
+    }
     write_log(logs / "gt.info", shared, 4)
     return folder.parent
 
@@ -93,7 +94,7 @@ def test_layout_of_the_benchmark(benchmark):
     assert pairs[1].information.shape == (6, 6)
     # The log has the second fragment's way to the first.
     source, target = pairs[1].source(), pairs[1].target()
-    moved = move(pairs[1].truth, source)
+    moved = transform_points(pairs[1].truth, source)
     from scipy.spatial import cKDTree
 
     assert np.isfinite(cKDTree(target).query(moved, distance_upper_bound=0.1)[0]).mean() > 0.4
@@ -111,11 +112,11 @@ def test_a_room_is_recalled(benchmark):
 
 def test_command_prints_numbers(benchmark, tmp_path, capsys, monkeypatch):
     # Without the weights that ship, whose thousands of fields take their time.
-    monkeypatch.setattr(sys.modules["flowmatch.cli.eval.registration"], "available", dict)
+    monkeypatch.setattr("flowmatch.cli.eval.registration.available", dict)
     cloud = room()
     truth = motion(3)
     write_cloud(tmp_path / "src.npy", part(cloud, 0, 2.6))
-    write_cloud(tmp_path / "ref.ply", move(truth, part(cloud, 0.8, 4, 1)))
+    write_cloud(tmp_path / "ref.ply", transform_points(truth, part(cloud, 0.8, 4, 1)))
     np.save(tmp_path / "gt.npy", truth)
     words = ["eval", "registration", str(tmp_path), "--no-rotated", "--voxel", "0.06"]
     assert main([*words, "--json"]) == 0

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from flowmatch.geometry import invert_motion, transform_points
 from flowmatch.io import depth_to_points
-from flowmatch.registration.icp import inverse, move
 from flowmatch.registration.synthetic.pairs import (
     PosedScans,
     ScanPair,
@@ -30,7 +30,7 @@ def test_a_true_scan_lies_on_the_room(seed):
     pose = looking(room)
     seen = depth_to_points(scan(room, pose, SMALL), SMALL.intrinsics)
     assert len(seen) > 100
-    at = move(pose, seen).astype(np.float32)
+    at = transform_points(pose, seen).astype(np.float32)
     assert np.median(np.abs(room.distance(at))) < 2e-3
     assert (np.abs(room.distance(at)) < 0.02).all()
 
@@ -79,7 +79,7 @@ def test_items_repeat_differ_and_overlap():
         first.source, other.source
     )
     assert overlap(first) > 0.2
-    back = ScanPair(first.target, first.source, inverse(first.motion))
+    back = ScanPair(first.target, first.source, invert_motion(first.motion))
     assert overlap(back) > 0.1
     with pytest.raises(IndexError, match="below"):
         scans[-1]

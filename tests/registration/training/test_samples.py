@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from flowmatch.geometry import invert_motion, transform_points
 from flowmatch.registration.describe import field_patches
-from flowmatch.registration.icp import inverse, move
 from flowmatch.registration.keypoints import voxel_down
 from flowmatch.registration.synthetic.pairs import ScanPair, Sensor, SyntheticScans
 from flowmatch.registration.training.samples import FieldPairs, collate, shared_points
@@ -23,15 +23,15 @@ class Twice:
     def __getitem__(self, index):
         points = room(index, density=3000)
         turn = motion(index)
-        return ScanPair(points, move(turn, points), turn)
+        return ScanPair(points, transform_points(turn, points), turn)
 
 
 def test_points_are_where_both_scans_have_them():
     pair = SyntheticScans(0, SMALL)[0]
-    first, second = shared_points(pair, 40, 0.02, 0.1, np.random.default_rng(0), reach=0.2)
+    first, second = shared_points(pair, 40, 0.02, 0.1, np.random.default_rng(0), max_offset=0.2)
     assert first.shape == second.shape == (40, 3)
-    assert (np.linalg.norm(move(pair.motion, first) - second, axis=1) < 0.04).all()
-    again = shared_points(pair, 40, 0.02, 0.1, np.random.default_rng(0), reach=0.2)
+    assert (np.linalg.norm(transform_points(pair.motion, first) - second, axis=1) < 0.04).all()
+    again = shared_points(pair, 40, 0.02, 0.1, np.random.default_rng(0), max_offset=0.2)
     assert np.array_equal(first, again[0])
 
 
@@ -57,13 +57,13 @@ def test_fields_are_those_that_describe_measures():
 
 
 def test_fields_of_the_same_points_are_alike_in_their_own_frames():
-    pairs = FieldPairs([Twice()], 12, frames=True, voxel=(0.03, 0.03), reach=0.0)
+    pairs = FieldPairs([Twice()], 12, frames=True, voxel=(0.03, 0.03), max_offset=0.0)
     first, second = pairs[0].fields
     same = (first - second).abs().mean((1, 2, 3, 4)).median()
     other = (first - second.roll(5, 0)).abs().mean((1, 2, 3, 4)).median()
     assert same < 0.6 * other
     pair = Twice()[0]
-    assert np.allclose(move(inverse(pair.motion), pair.target), pair.source)
+    assert np.allclose(transform_points(invert_motion(pair.motion), pair.target), pair.source)
 
 
 def test_items_repeat_in_any_process_and_share_scans():

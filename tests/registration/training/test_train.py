@@ -6,11 +6,11 @@ import torch
 from flowmatch.cli import main
 from flowmatch.registration.networks import slim
 from flowmatch.registration.store import load, save_weights
-from flowmatch.registration.training.recipes import LOSSES, RECIPES, FragmentRecipe
-from flowmatch.registration.training.train import descriptor_loss, find_samples, train_fragments
+from flowmatch.registration.training.recipes import LOSSES, RECIPES, DescriptorRecipe
+from flowmatch.registration.training.train import descriptor_loss, find_samples, train_descriptor
 from flowmatch.training import Schedule
 
-TINY = FragmentRecipe(
+TINY = DescriptorRecipe(
     "slim",
     Schedule(steps=2, batch=1, average=0.0),
     points=4,
@@ -54,15 +54,15 @@ def test_a_network_learns_a_batch(loss):
 def test_training_repeats_and_resumes(tmp_path):
     pytest.importorskip("accelerate")
     seen = []
-    whole = train_fragments(TINY, tmp_path / "a.pt", workers=0, on_step=seen.append)
+    whole = train_descriptor(TINY, tmp_path / "a.pt", workers=0, on_step=seen.append)
     assert [progress.step for progress in seen] == [1, 2] and "first" in seen[0].metrics
-    again = train_fragments(TINY, tmp_path / "a.pt", workers=0, resume=True)
+    again = train_descriptor(TINY, tmp_path / "a.pt", workers=0, resume=True)
     for a, b in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
     with pytest.raises(ValueError, match="another run"):
-        train_fragments(replace(TINY, seed=1), tmp_path / "a.pt", workers=0, resume=True)
+        train_descriptor(replace(TINY, seed=1), tmp_path / "a.pt", workers=0, resume=True)
     with pytest.raises(ValueError, match="start does not fit"):
-        train_fragments(TINY, tmp_path / "b.pt", start=slim(2, 4).state_dict(), workers=0)
+        train_descriptor(TINY, tmp_path / "b.pt", start=slim(2, 4).state_dict(), workers=0)
     save_weights(tmp_path / "w.safetensors", whole, "slim", TINY.arguments)
     assert load(weights=tmp_path / "w.safetensors").dimensions == 4
 
