@@ -17,15 +17,12 @@ from flowmatch.cli._options import (
     DeviceName,
     check_target,
 )
-from flowmatch.devices import choose_device
 from flowmatch.io import IMAGE_SUFFIXES, write_image
-from flowmatch.matching.describe import find_descriptor
-from flowmatch.stitch.cameras import MODELS, read_cameras
-from flowmatch.stitch.compose import CHOICES, Style
-from flowmatch.stitch.estimate import WAVES
-from flowmatch.stitch.photos import open_photos, photos_in
-from flowmatch.stitch.pipeline import Panorama, paint, register, reuse
-from flowmatch.stitch.report import Report
+from flowmatch.stitch.cameras import CAMERA_MODELS, read_cameras
+from flowmatch.stitch.options import CHOICES, WAVES, StitchOptions
+from flowmatch.stitch.photos import expand_folders
+from flowmatch.stitch.pipeline import Panorama, find_cameras, render_panorama, render_panoramas
+from flowmatch.stitch.report import StitchReport
 
 
 def command(
@@ -107,28 +104,39 @@ def command(
         }  # fmt: skip
         if unused := [name for name, given in changed.items() if given]:
             raise ValueError(f"--cameras matches nothing: it takes no {', '.join(unused)}")
-    style = Style(
-        projection=warper, exposure=exposure, seams=seams, blend=blend, strength=strength,
-        crop=crop, megapixels=megapix, seam_megapixels=low_megapix,
+    options = StitchOptions(
+        detector=detector, keypoints=keypoints, confidence=confidence,
+        motion=CAMERA_MODELS[1] if affine else CAMERA_MODELS[0], wave=wave,
+        keypoint_megapixels=medium_megapix, projection=warper, exposure=exposure, seams=seams,
+        blend=blend, blend_width=strength, crop=crop, megapixels=megapix,
+        seam_megapixels=low_megapix,
     )  # fmt: skip
-    chosen = photos_in(photos, without=_written_before(output))
-    targets = _targets(output, save_cameras, {photo.resolve() for photo in chosen})
-    opened = open_photos(chosen)
-    report = Report(verbose_dir) if verbose_dir else None
+    files = expand_folders(photos, without=_written_before(output))
+    targets = _targets(output, save_cameras, {file.resolve() for file in files})
+    report = StitchReport(verbose_dir) if verbose_dir else None
     with progress_bar(transient=True) as bar:
-        more: dict[str, Any] = {"progress": _Bar(bar), "report": report}
+        progress = _Bar(bar)
+        rendering: dict[str, Any] = {
+            "options": options,
+            "progress": progress,
+            "on_warped": report.write_warped if report else None,
+        }
+        panoramas: Iterator[Panorama]
         if cameras is not None:
-            panorama = reuse(opened, read_cameras(cameras), style, **more)
+            panorama = render_panorama(files, read_cameras(cameras), **rendering)
             _tell_left_out(panorama.left_out)
-            _save(panorama, *next(targets))
-            return
-        registration = register(
-            opened, find_descriptor(descriptor, choose_device(device)),
-            detector=detector, keypoints=keypoints, confidence=confidence,
-            model=MODELS[1] if affine else MODELS[0], wave=wave, megapixels=medium_megapix, **more,
-        )  # fmt: skip
-        _tell_left_out(registration.left_out)
-        for panorama in paint(opened, registration, style, **more):
+            panoramas = iter([panorama])
+        else:
+            groups = find_cameras(
+                files, model=descriptor, device=device, options=options, progress=progress
+            )
+            if report:
+                report.write_groups(groups, confidence)
+            panoramas = render_panoramas(groups, **rendering)
+            _tell_left_out(groups.left_out)
+        for panorama in panoramas:
+            if report:
+                report.write_panorama(panorama)
             _save(panorama, *next(targets))
 
 
@@ -139,10 +147,10 @@ class _Bar:
         self._bar = bar
         self._tasks: dict[str, TaskID] = {}
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
         if stage not in self._tasks:
             self._tasks[stage] = self._bar.add_task(stage)
-        self._bar.update(self._tasks[stage], completed=done + 1, total=total)
+        self._bar.update(self._tasks[stage], completed=done, total=total)
 
 
 def _tell_left_out(photos: Any) -> None:

@@ -1,19 +1,37 @@
-"""Panoramas: photos that overlap become one picture."""
+"""Panoramas: photos that overlap are stitched to one image."""
 
-from flowmatch.stitch.cameras import Camera, Cameras, read_cameras
-from flowmatch.stitch.compose import Style
+from flowmatch.stitch.cameras import CAMERA_MODELS, Camera, Cameras, read_cameras
+from flowmatch.stitch.compose import WarpedPhoto
 from flowmatch.stitch.crop import Rectangle, largest_rectangle
 from flowmatch.stitch.matching import LeftOut
-from flowmatch.stitch.pipeline import Panorama, stitch
+from flowmatch.stitch.options import StitchOptions
+from flowmatch.stitch.pipeline import (
+    Panorama,
+    PhotoGroup,
+    PhotoGroups,
+    find_cameras,
+    render_panorama,
+    render_panoramas,
+    stitch_photos,
+)
+from flowmatch.stitch.report import StitchReport
 
 __all__ = [
+    "CAMERA_MODELS",
     "Camera",
     "Cameras",
     "LeftOut",
     "Panorama",
+    "PhotoGroup",
+    "PhotoGroups",
     "Rectangle",
-    "Style",
+    "StitchOptions",
+    "StitchReport",
+    "WarpedPhoto",
+    "find_cameras",
     "largest_rectangle",
     "read_cameras",
-    "stitch",
+    "render_panorama",
+    "render_panoramas",
+    "stitch_photos",
 ]

@@ -1,4 +1,4 @@
-"""The largest upright rectangle without a hole in it."""
+"""Largest axis-parallel rectangle without holes."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,14 @@ from numpy.typing import ArrayLike, NDArray
 
 
 class Rectangle(NamedTuple):
-    """Columns ``left`` to ``right`` and rows ``top`` to ``bottom``, the ends not included."""
+    """A rectangle of pixels.
+
+    Attributes:
+        left: First column.
+        top: First row.
+        right: Column after the last.
+        bottom: Row after the last.
+    """
 
     left: int
     top: int
@@ -16,26 +23,26 @@ class Rectangle(NamedTuple):
 
     @property
     def area(self) -> int:
-        """Pixels inside."""
+        """Number of pixels."""
         return (self.right - self.left) * (self.bottom - self.top)
 
     def cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return that part of an image, as an array of its own."""
+        """Return a copy of this part of an image."""
         return np.ascontiguousarray(image[self.top : self.bottom, self.left : self.right])
 
 
 def largest_rectangle(mask: ArrayLike) -> Rectangle:
-    """Find the largest rectangle that is true everywhere; time is proportional to the pixels.
+    """Find the largest rectangle that is true everywhere, in time proportional to the pixels.
 
     Args:
-        mask: ``[H, W]``, false or 0 where there is no picture.
+        mask: ``[H, W]``, false or 0 outside the picture.
 
     Returns:
-        The rectangle; of equal ones the uppermost bottom, then the leftmost; of area 0 if all is
-        false.
+        The rectangle: of several of the same area, the one that ends first, then the leftmost;
+        of area 0 if the mask is false everywhere.
 
     Raises:
-        ValueError: `mask` has not two dimensions.
+        ValueError: `mask` does not have two dimensions.
 
     Example:
         >>> mask = np.ones((4, 6), bool)
@@ -49,8 +56,8 @@ def largest_rectangle(mask: ArrayLike) -> Rectangle:
     W = inside.shape[1]
     best = Rectangle(0, 0, 0, 0)
     columns = np.arange(W)
-    # Of the column of true pixels that ends in each pixel of the row: its height, and how far a
-    # rectangle of that height reaches. It reaches no further than in the row above, and no
+    # For each pixel of the row: the height of the column of true pixels that ends there, and how
+    # far a rectangle of that height extends. It extends no further than in the row above, and no
     # further than the run of true pixels in this row.
     height, left, right = np.zeros(W, np.int64), np.zeros(W, np.int64), np.full(W, W)
     for y, row in enumerate(inside):

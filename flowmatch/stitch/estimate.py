@@ -1,4 +1,4 @@
-"""From matches to cameras: a first guess, adjustment, straightening."""
+"""Estimation of cameras from matches: initial guess, bundle adjustment, straightening."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,25 +8,25 @@ import numpy as np
 from flowmatch._opencv import cv2
 from flowmatch.stitch.adjust import (
     Array,
-    Matched,
-    Turning,
+    MatchedPoints,
+    RotatingCameras,
     adjust_rotations,
     adjust_scans,
 )
-from flowmatch.stitch.cameras import Camera, Cameras, resizing
+from flowmatch.stitch.cameras import Camera, Cameras, resizing_matrix
 from flowmatch.stitch.matching import Pair, View, fit_pair
+from flowmatch.stitch.options import StitchOptions
 
-WAVES = ("auto", "horizontal", "vertical", "none")
-# Of a pair; more cost more than they tell.
-_MOST_MATCHES = 250
-# Pixels at registration: matched points that miss each other by more are seen as ghosts.
+# Per pair; further matches cost time and hardly change the cameras.
+_MAX_MATCHES = 250
+# Pixels of the reduced photos: matched points further apart are visible as ghosts.
 _LARGE_ERROR = 3.0
 
 
 class _Fit(NamedTuple):
-    """What one attempt found: intrinsics and rotations (or maps), or the reason why not."""
+    """Result of one attempt: intrinsics and rotations (or affine maps), or a failure."""
 
-    model: str
+    motion: str
     intrinsics: list[Array]
     matrices: list[Array]
     error: float
@@ -34,85 +34,81 @@ class _Fit(NamedTuple):
 
 
 def estimate_cameras(
-    views: Sequence[View],
-    pairs: Sequence[Pair],
-    *,
-    model: str,
-    wave: str,
-    confidence: float,
+    views: Sequence[View], pairs: Sequence[Pair], options: StitchOptions
 ) -> tuple[Cameras, list[str]]:
-    """Estimate the cameras of photos that hang together.
+    """Estimate the cameras of photos that are connected by overlaps.
 
-    If no camera that only turned explains the matches, affine maps are tried, and the better of
-    both is taken.
+    If no rotating camera explains the matches, affine maps are tried, and the better of both is
+    taken.
 
     Args:
-        views: Of one group.
-        pairs: Of these views; `first` and `second` count in `views`.
-        model: ``"rotation"`` or ``"affine"``.
-        wave: How the panorama is straightened: one of `WAVES`.
-        confidence: From which on a pair counts.
+        views: Views of one group.
+        pairs: Pairs of these views; `first` and `second` are indices into `views`.
+        options: Motion, straightening, and the confidence of a pair that overlaps.
 
     Returns:
-        The cameras, as many as views and in their order, for the full photos; and messages about
-        what did not work on the way.
+        One camera for each view, in the same order, for the photo at full size; and messages about
+        attempts that failed.
 
     Raises:
-        ValueError: Nothing worked; it says what was tried.
+        ValueError: All attempts failed; the message says how.
     """
     best: _Fit | None = None
-    tried = []
-    for kind in ("affine",) if model == "affine" else ("rotation", "affine"):
+    attempts = []
+    for motion in ("affine",) if options.motion == "affine" else ("rotation", "affine"):
         if best is not None and best.error <= _LARGE_ERROR:
             break
-        fit = _attempt(kind, views, pairs, confidence)
-        reason = fit.failure or f"points miss each other by {fit.error:.1f} pixels"
-        tried.append(f"{kind}: {reason}")
+        fit = _attempt(motion, views, pairs, options.confidence)
+        reason = fit.failure or f"matched points are {fit.error:.1f} pixels apart"
+        attempts.append(f"{motion}: {reason}")
         if fit.failure is None and (best is None or fit.error < 0.7 * best.error):
             best = fit
     if best is None:
-        raise ValueError(f"no cameras were found ({'; '.join(tried)})")
+        raise ValueError(f"no cameras were found ({'; '.join(attempts)})")
     messages = []
-    if best.model != model:
+    if best.motion != options.motion:
         messages.append(
-            f"no turning camera fits, so photos are moved as scans ({'; '.join(tried)})"
+            f"no rotating camera fits, so photos are placed as scans ({'; '.join(attempts)})"
         )
     elif best.error > _LARGE_ERROR:
         messages.append(
-            f"matched points miss each other by {best.error:.1f} pixels: the camera moved, or "
-            "something in front of it; expect ghosts"
+            f"matched points are {best.error:.1f} pixels apart: the camera or an object in front "
+            "of it moved; expect ghosts"
         )
-    if best.model == "rotation":
-        straight = _straightened(best.matrices, wave)
-        if wave == "auto" and _at_a_pole(straight):
+    if best.motion == "rotation":
+        straight = _straighten(best.matrices, options.wave)
+        if options.wave == "auto" and _points_to_a_pole(straight):
             messages.append(
-                "the horizon was not found, as where a photo is turned; --wave horizontal insists"
+                "the horizon was not found, perhaps because a photo is stored rotated; "
+                "wave horizontal straightens all the same"
             )
         else:
             best = best._replace(matrices=straight)
-    return _full_size(best, views), messages
+    return _cameras_at_full_size(best, views), messages
 
 
-def _attempt(model: str, views: Sequence[View], pairs: Sequence[Pair], confidence: float) -> _Fit:
-    sure = [pair for pair in pairs if pair.confidence >= confidence]
+def _attempt(motion: str, views: Sequence[View], pairs: Sequence[Pair], confidence: float) -> _Fit:
+    confident = [pair for pair in pairs if pair.confidence >= confidence]
     try:
-        if model == "affine":
-            # The pairs may have agreed on homographies, of which fewer matches are left then.
-            fitted = [fit_pair(pair, views, "affine") for pair in sure]
-            agreed = [pair for pair in fitted if pair.confidence >= confidence]
+        if motion == "affine":
+            # Pairs may have agreed on homographies; fewer of their matches agree on affine maps.
+            refitted = [fit_pair(pair, views, "affine") for pair in confident]
+            agreed = [pair for pair in refitted if pair.confidence >= confidence]
             intrinsics = [np.eye(3) for _ in views]
-            matrices = list(adjust_scans(_matched(agreed), len(views), _middle(agreed, len(views))))
-            if min(np.linalg.det(some) for some in matrices) < 0.01:
+            reference = _most_connected(agreed, len(views))
+            matrices = list(adjust_scans(_matched_points(agreed), len(views), reference))
+            if min(np.linalg.det(matrix) for matrix in matrices) < 0.01:
                 raise ValueError("a scan would shrink to nothing")
         else:
-            intrinsics, matrices = _rotations(views, sure)
+            intrinsics, matrices = _rotations(views, confident)
     except (ValueError, np.linalg.LinAlgError, cv2.error) as error:
-        return _Fit(model, [], [], np.inf, str(error))
-    return _Fit(model, intrinsics, matrices, _missed(sure, intrinsics, matrices), None)
+        return _Fit(motion, [], [], np.inf, str(error))
+    distance = _median_error(confident, intrinsics, matrices)
+    return _Fit(motion, intrinsics, matrices, distance, None)
 
 
-def _middle(pairs: Sequence[Pair], views: int) -> int:
-    """Return the view that agrees most with all others: it stays upright, they are turned to it."""
+def _most_connected(pairs: Sequence[Pair], views: int) -> int:
+    """Return the view with the most inliers: it stays upright, the others are rotated to it."""
     inliers = np.zeros(views, np.int64)
     for pair in pairs:
         inliers[[pair.first, pair.second]] += pair.inliers
@@ -123,26 +119,26 @@ def _rotations(views: Sequence[View], pairs: Sequence[Pair]) -> tuple[list[Array
     """Return camera matrices and rotations.
 
     Raises:
-        ValueError: There are none that make sense.
+        ValueError: The photos are not connected, or a focal length is absurd.
     """
-    # Of any type, because OpenCV's stubs know neither optional arguments nor what comes back.
+    # Any, because OpenCV's stubs lack the optional arguments and the results.
     estimator: Any = cv2.detail.HomographyBasedEstimator()
-    done, cameras = estimator.apply(*_for_opencv(views, pairs), None)
-    if not done:
-        raise ValueError("the pairs do not hang together")
+    success, cameras = estimator.apply(*_for_opencv(views, pairs), None)
+    if not success:
+        raise ValueError("the pairs do not connect all photos")
     focal = np.array([camera.focal for camera in cameras], np.float64)
-    # The guess is a product of homographies: what is nearest to it among rotations is wanted.
+    # The guess is a product of homographies: take the nearest rotation.
     u, _, v = np.linalg.svd(np.stack([np.asarray(camera.R, np.float64) for camera in cameras]))
     nearest = u @ v
-    start = Turning(focal, nearest * np.sign(np.linalg.det(nearest))[:, None, None])
+    start = RotatingCameras(focal, nearest * np.sign(np.linalg.det(nearest))[:, None, None])
     middles = np.array([view.size for view in views]) / 2 - 0.5
-    matched = _matched(pairs)
+    matched = _matched_points(pairs)
     matched = matched._replace(
         a=matched.a - middles[matched.first], b=matched.b - middles[matched.second]
     )
-    found = adjust_rotations(matched, start)
-    for focal_length, view in zip(found.focal, views, strict=True):
-        # From 160 degrees to 2 for the longer side.
+    adjusted = adjust_rotations(matched, start)
+    for focal_length, view in zip(adjusted.focal, views, strict=True):
+        # A field of view of 160 to 2 degrees along the longer side.
         if not 0.09 < focal_length / max(view.size) < 30:
             raise ValueError(
                 f"the focal length of {view.name} would be {focal_length:.0f} pixels, "
@@ -150,29 +146,29 @@ def _rotations(views: Sequence[View], pairs: Sequence[Pair]) -> tuple[list[Array
             )
     intrinsics = [
         np.array([[f, 0, x], [0, f, y], [0, 0, 1]])
-        for f, (x, y) in zip(found.focal, middles, strict=True)
+        for f, (x, y) in zip(adjusted.focal, middles, strict=True)
     ]
-    return intrinsics, list(found.rotation)
+    return intrinsics, list(adjusted.rotation)
 
 
-def _matched(pairs: Sequence[Pair]) -> Matched:
-    """Return the inliers of all pairs; of many, an even choice."""
+def _matched_points(pairs: Sequence[Pair]) -> MatchedPoints:
+    """Return the inliers of all pairs; of a pair with many, evenly spaced ones."""
     parts = []
     for pair in pairs:
-        a, b = (some.astype(np.float64) for some in pair.matches.points(inliers=True))
-        if len(a) > _MOST_MATCHES:
-            kept = np.linspace(0, len(a) - 1, _MOST_MATCHES).astype(np.intp)
+        a, b = (xy.astype(np.float64) for xy in pair.matches.points(inliers=True))
+        if len(a) > _MAX_MATCHES:
+            kept = np.linspace(0, len(a) - 1, _MAX_MATCHES).astype(np.intp)
             a, b = a[kept], b[kept]
         parts.append((np.full(len(a), pair.first), np.full(len(a), pair.second), a, b))
     if not parts:
         raise ValueError("no pair agrees")
-    return Matched(*(np.concatenate(some) for some in zip(*parts, strict=True)))
+    return MatchedPoints(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _for_opencv(views: Sequence[View], pairs: Sequence[Pair]) -> Any:
     """Return views and pairs as OpenCV's estimator takes them.
 
-    Its homographies go between coordinates that start in the middle of the images.
+    The origin of its homographies is the middle of each image.
     """
     features = []
     for number, view in enumerate(views):
@@ -184,13 +180,13 @@ def _for_opencv(views: Sequence[View], pairs: Sequence[Pair]) -> Any:
     for pair in pairs:
         i, j = pair.first, pair.second
         matrix = pair.matches.matrix
-        assert matrix is not None  # or the pair would not be sure
+        assert matrix is not None  # a pair without a matrix has confidence 0
         matrix = _shift(views[j].size, -0.5) @ matrix @ _shift(views[i].size, 0.5)
         inverse = np.linalg.inv(matrix)
         for source, target, H in ((i, j, matrix), (j, i, inverse)):
             info = matches[source * N + target]
             info.src_img_idx, info.dst_img_idx = source, target
-            info.num_inliers = pair.inliers  # the tree that is walked has the largest sum of them
+            info.num_inliers = pair.inliers  # weights of OpenCV's maximum spanning tree
             info.confidence, info.H = pair.confidence, H / H[2, 2]
     return features, matches
 
@@ -199,20 +195,20 @@ def _shift(size: tuple[int, int], share: float) -> Array:
     return np.array([[1, 0, size[0] * share], [0, 1, size[1] * share], [0, 0, 1]])
 
 
-def _missed(pairs: Sequence[Pair], intrinsics: list[Array], matrices: list[Array]) -> float:
-    """Return by how many pixels matched points miss each other: the median of all inliers."""
+def _median_error(pairs: Sequence[Pair], intrinsics: list[Array], matrices: list[Array]) -> float:
+    """Return the median distance of matched points in pixels, over the inliers of all pairs."""
     distances = []
-    # Of both kinds of camera: this times a pixel is where it lies in the panorama.
+    # Maps from pixels to the panorama, for both kinds of camera.
     maps = [R @ np.linalg.inv(K) for R, K in zip(matrices, intrinsics, strict=True)]
     for pair in pairs:
         a, b = pair.matches.points(inliers=True)
-        there = np.linalg.inv(maps[pair.second]) @ maps[pair.first]
-        moved = np.concatenate([a, np.ones((len(a), 1))], axis=1) @ there.T
+        first_to_second = np.linalg.inv(maps[pair.second]) @ maps[pair.first]
+        moved = np.concatenate([a, np.ones((len(a), 1))], axis=1) @ first_to_second.T
         distances.append(np.hypot(*(moved[:, :2] / moved[:, 2:] - b).T))
     return float(np.median(np.concatenate(distances)))
 
 
-def _straightened(rotations: list[Array], wave: str) -> list[Array]:
+def _straighten(rotations: list[Array], wave: str) -> list[Array]:
     if wave == "none" or len(rotations) < 2:
         return rotations
     kind = {
@@ -224,32 +220,32 @@ def _straightened(rotations: list[Array], wave: str) -> list[Array]:
     return [np.asarray(R, np.float64) for R in corrected]
 
 
-def _at_a_pole(rotations: list[Array]) -> bool:
-    """Return whether photos look up or down on the whole, where projections tear them apart.
+def _points_to_a_pole(rotations: list[Array]) -> bool:
+    """Return whether the mean viewing direction is up or down, where projections tear photos apart.
 
-    The horizon is what the x axes have in common: with those of a photo in portrait among them, it
-    comes out upright.
+    The horizon is the plane of the x axes of all photos: one photo that is stored rotated turns it
+    upright.
     """
     x, y, z = np.mean([R[:, 2] for R in rotations], axis=0)
-    # All around, the mean is next to nothing and its direction means nothing.
+    # The mean of a full circle is close to zero, and its direction means nothing.
     return bool(abs(y) > max(np.hypot(x, z), 0.1))
 
 
-def _full_size(fit: _Fit, views: Sequence[View]) -> Cameras:
-    """Return cameras for the photos as they are, not as they were looked at."""
-    scales = [view.size[0] / view.full[0] for view in views]
-    panorama = min(scales)  # an affine panorama is as fine as its finest photo
+def _cameras_at_full_size(fit: _Fit, views: Sequence[View]) -> Cameras:
+    """Return cameras for photos at full size instead of the reduced size."""
+    scales = [view.size[0] / view.full_size[0] for view in views]
+    finest = min(scales)  # an affine panorama has the resolution of its finest photo
     cameras = []
     for view, K, matrix, scale in zip(views, fit.intrinsics, fit.matrices, scales, strict=True):
-        camera = Camera(view.name, view.full, 1.0, 1.0, (0.0, 0.0), matrix)
-        if fit.model == "affine":
+        camera = Camera(view.name, view.full_size, 1.0, 1.0, (0.0, 0.0), matrix)
+        if fit.motion == "affine":
             # From the photo to its view, to the panorama of views, to the panorama of photos.
-            full = np.linalg.inv(resizing(panorama)) @ matrix @ resizing(scale)
+            full = np.linalg.inv(resizing_matrix(finest)) @ matrix @ resizing_matrix(scale)
             camera = camera._replace(matrix=full)
         else:
             x, y = ((c + 0.5) / scale - 0.5 for c in (float(K[0, 2]), float(K[1, 2])))
             focal = float(K[0, 0]) / scale
-            camera = camera._replace(focal=focal, aspect=float(K[1, 1] / K[0, 0]), center=(x, y))
+            camera = camera._replace(focal=focal, aspect=float(K[1, 1] / K[0, 0]), centre=(x, y))
         cameras.append(camera)
-    projection = "plane" if fit.model == "affine" else "spherical"
-    return Cameras(fit.model, projection, tuple(cameras), fit.error)
+    projection = "plane" if fit.motion == "affine" else "spherical"
+    return Cameras(fit.motion, projection, tuple(cameras), fit.error)

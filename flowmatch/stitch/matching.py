@@ -1,7 +1,7 @@
-"""Which photos show the same: every pair is matched, and sure pairs make groups."""
+"""Features of photos, matches of every pair, and groups of photos that overlap."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -9,48 +9,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
-from flowmatch.matching.describe import describe
-from flowmatch.matching.keypoints import detect
+from flowmatch.imaging import Image
+from flowmatch.matching.describe import describe_keypoints
+from flowmatch.matching.keypoints import detect_keypoints
 from flowmatch.matching.match import Features, Matches, fit_geometry, match_features
-from flowmatch.stitch.photos import Image, Photo, Size, scale_for, scaled_size, shrunk
+from flowmatch.progress import ProgressCallback
+from flowmatch.stitch.options import StitchOptions
+from flowmatch.stitch.photos import Photo, Size, reduce_image, scale_for, scaled_size
 
-# OpenCV's constants: of what overlaps by chance, 8 + 0.3 n of n matches agree.
+# OpenCV's constants: of n matches between unrelated photos, at most 8 + 0.3 n agree by chance.
 _CHANCE, _CHANCE_SHARE = 8.0, 0.3
-_FEWEST = 4  # matches that a homography needs; an affine map needs fewer
-_THRESHOLD = 3.0  # pixels, at the size of registration
-
-Progress = Callable[[str, int, int], None]
+_MIN_MATCHES = 4  # for a homography; an affine map needs fewer
+_THRESHOLD = 3.0  # pixels of the reduced photos
 
 
 class View(NamedTuple):
-    """A photo at the size at which it is registered.
+    """A photo, reduced for matching, and its features.
 
     Attributes:
-        photo: Its number among the photos given.
-        name: What it is called.
-        full: Width and height of the photo.
-        size: Width and height at which it was looked at.
+        photo: The photo.
+        full_size: Width and height of the photo.
+        size: Width and height to which it was reduced.
         features: Keypoints and descriptors, in pixels of `size`.
-        digest: Of its pixels; what comes first does not depend on the order it was given in.
+        digest: Hash of the reduced pixels, so that views are sorted by content.
     """
 
-    photo: int
-    name: str
-    full: Size
+    photo: Photo
+    full_size: Size
     size: Size
     features: Features
     digest: str
 
+    @property
+    def name(self) -> str:
+        """Name of the photo."""
+        return self.photo.name
+
 
 class Pair(NamedTuple):
-    """Two views, and what was found between them.
+    """Matches of two views.
 
     Attributes:
-        first: Number of the view, the smaller one.
-        second: Number of the other.
-        matches: All of them, with the model from the first to the second.
-        confidence: ``inliers / (8 + 0.3 * matches)``: 1 and more is no chance.
-        reason: Why the pair says nothing though many matches agree, or None.
+        first: Index of the first view.
+        second: Index of the second view, larger than that of the first.
+        matches: All matches, with the geometry that takes the first view to the second.
+        confidence: ``inliers / (8 + 0.3 * matches)``: chance gives less than 1.
+        reason: Reason for which the pair is rejected although many matches agree, or None.
     """
 
     first: int
@@ -61,55 +65,59 @@ class Pair(NamedTuple):
 
     @property
     def inliers(self) -> int:
-        """How many matches agree."""
-        return int(self.matches.inlier.sum())
+        """Number of matches that agree."""
+        return int(self.matches.inliers.sum())
 
 
 class LeftOut(NamedTuple):
-    """A photo that is in no panorama, and why."""
+    """A photo that is in no panorama.
+
+    Attributes:
+        name: Name of the photo.
+        reason: Reason for leaving it out.
+    """
 
     name: str
     reason: str
 
 
-def look_at(
+def extract_features(
     photos: Sequence[Photo],
     network: Any,
-    *,
-    detector: str,
-    keypoints: int,
-    megapixels: float,
-    progress: Progress | None = None,
+    options: StitchOptions,
+    progress: ProgressCallback | None = None,
 ) -> tuple[list[View], list[LeftOut]]:
-    """Read the photos one after the other and describe their keypoints.
+    """Read photos one after the other, and detect and describe their keypoints.
 
     Args:
-        photos: At least one.
-        network: As in `match_images`.
-        detector: As in `match_images`.
-        keypoints: As in `match_images`.
-        megapixels: To which a photo is reduced before.
-        progress: Called with the stage, what is done, and of how many.
+        photos: At least one photo.
+        network: Descriptor network, or ``"rootsift"``, ``"sift"``, ``"orb"``.
+        options: Detector, number of keypoints and size.
+        progress: Called after each photo.
 
     Returns:
-        The views, in an order that only their pixels decide, and the photos that cannot be read.
+        Views, sorted by content, and the photos that cannot be read.
     """
     views, unreadable = [], []
-    for number, photo in enumerate(photos):
-        if progress:
-            progress("keypoints", number, len(photos))
+    for number, photo in enumerate(photos, 1):
         try:
             image = photo.read()
         except (OSError, ValueError) as error:
             unreadable.append(LeftOut(photo.name, str(error)))
-            continue
-        full = (image.shape[1], image.shape[0])
-        size = scaled_size(full, scale_for(full, megapixels))
-        image = shrunk(image, size)
-        points = detect(image, detector, keypoints=keypoints)
-        features = Features(points, describe(network, image, points))
-        views.append(View(number, photo.name, full, size, features, _digest(image)))
+        else:
+            views.append(_view(photo, image, network, options))
+        if progress:
+            progress("keypoints", number, len(photos))
     return sorted(views, key=lambda view: (view.digest, view.name)), unreadable
+
+
+def _view(photo: Photo, image: Image, network: Any, options: StitchOptions) -> View:
+    full_size = (image.shape[1], image.shape[0])
+    size = scaled_size(full_size, scale_for(full_size, options.keypoint_megapixels))
+    image = reduce_image(image, size)
+    keypoints = detect_keypoints(image, options.detector, keypoints=options.keypoints)
+    features = Features(keypoints, describe_keypoints(image, keypoints, model=network))
+    return View(photo, full_size, size, features, _digest(image))
 
 
 def _digest(image: Image) -> str:
@@ -118,81 +126,84 @@ def _digest(image: Image) -> str:
 
 
 def match_views(
-    views: Sequence[View],
-    *,
-    model: str,
-    ratio: float | None,
-    progress: Progress | None = None,
+    views: Sequence[View], options: StitchOptions, progress: ProgressCallback | None = None
 ) -> list[Pair]:
     """Match every view with every other.
 
     Args:
-        views: At least two.
-        model: ``"rotation"``: pairs agree on a homography; ``"affine"``: on a shift, a turn and a
-            scale.
-        ratio: As in `match_images`.
-        progress: Called with the stage, what is done, and of how many.
+        views: At least two views.
+        options: Ratio test and motion: pairs agree on a homography for ``"rotation"``, on a
+            shift, a rotation and a scale for ``"affine"``.
+        progress: Called after each pair.
 
     Returns:
         All pairs, also those without a match.
     """
-    chosen = list(combinations(range(len(views)), 2))
+    indices = list(combinations(range(len(views)), 2))
     pairs = []
-    for done, (i, j) in enumerate(chosen):
+    for number, (i, j) in enumerate(indices, 1):
+        pairs.append(_match_pair(i, j, views, options))
         if progress:
-            progress("matches", done, len(chosen))
-        pairs.append(_match_pair(i, j, views, model, ratio))
+            progress("matches", number, len(indices))
     return pairs
 
 
-def _match_pair(i: int, j: int, views: Sequence[View], model: str, ratio: float | None) -> Pair:
+def _match_pair(i: int, j: int, views: Sequence[View], options: StitchOptions) -> Pair:
     first, second = views[i].features, views[j].features
     index, distance = np.empty((0, 2), np.int64), np.empty(0, np.float32)
     if len(first.keypoints.xy) and len(second.keypoints.xy):
-        index, distance = match_features(first, second, ratio=ratio)
-    matches = fit_geometry(
-        first.keypoints, second.keypoints, index, distance, model=None
-    )  # without a model all are inliers, until one is fitted
-    return fit_pair(Pair(i, j, matches, 0.0, None), views, model)
+        index, distance = match_features(first, second, ratio=options.ratio)
+    # Without a geometry all matches are inliers, until one is fitted.
+    matches = fit_geometry(first.keypoints, second.keypoints, index, distance, geometry=None)
+    return fit_pair(Pair(i, j, matches, 0.0, None), views, options.motion)
 
 
-def fit_pair(pair: Pair, views: Sequence[View], model: str) -> Pair:
-    """Fit a model, ``"rotation"`` or ``"affine"``, to the matches of a pair, whatever they had."""
-    found = pair.matches
-    if len(found.pairs) < _FEWEST:
-        nothing = np.zeros(len(found.pairs), np.bool_)
-        matches = found._replace(inlier=nothing, matrix=None, model=model)
+def fit_pair(pair: Pair, views: Sequence[View], motion: str) -> Pair:
+    """Fit the geometry of a motion to all matches of a pair.
+
+    Args:
+        pair: Pair whose geometry and inliers are replaced.
+        views: All views.
+        motion: ``"rotation"`` (a homography) or ``"affine"`` (a similarity transform).
+
+    Returns:
+        The pair with new inliers, matrix, confidence and reason.
+    """
+    matches = pair.matches
+    if len(matches.matches) < _MIN_MATCHES:
+        inliers = np.zeros(len(matches.matches), np.bool_)
+        matches = matches._replace(inliers=inliers, matrix=None, geometry=motion)
         return pair._replace(matches=matches, confidence=0.0)
-    if model == "affine":
-        matches = _fit_affine(found)
+    if motion == "affine":
+        matches = _fit_affine(matches)
     else:
-        matches = fit_geometry(*found[:4], model="homography", threshold=_THRESHOLD)
-    confidence = float(matches.inlier.sum() / (_CHANCE + _CHANCE_SHARE * len(matches.pairs)))
+        matches = fit_geometry(*matches[:4], geometry="homography", threshold=_THRESHOLD)
+    confidence = float(matches.inliers.sum() / (_CHANCE + _CHANCE_SHARE * len(matches.matches)))
     reason = None
     if matches.matrix is None:
         confidence = 0.0
     elif not _plausible(matches.matrix, views[pair.first].size):
-        reason = "what agrees would fold or mirror the photo"
+        reason = "the matches agree on a map that would fold or mirror the photo"
         confidence = 0.0
     return pair._replace(matches=matches, confidence=confidence, reason=reason)
 
 
-def _fit_affine(found: Matches) -> Matches:
-    a, b = found._replace(inlier=np.ones(len(found.pairs), np.bool_)).points()
+def _fit_affine(matches: Matches) -> Matches:
+    a, b = matches.points()
     matrix, mask = cv2.estimateAffinePartial2D(
         a, b, method=cv2.RANSAC, ransacReprojThreshold=_THRESHOLD,
         maxIters=5000, confidence=0.9999, refineIters=20,
     )  # fmt: skip
     if matrix is None or not np.isfinite(matrix).all():
-        return found._replace(inlier=np.zeros(len(a), np.bool_), matrix=None, model="affine")
-    whole = np.vstack([np.asarray(matrix, np.float64), [0, 0, 1]])
-    return found._replace(inlier=np.asarray(mask).ravel() != 0, matrix=whole, model="affine")
+        return matches._replace(inliers=np.zeros(len(a), np.bool_), matrix=None, geometry="affine")
+    square = np.vstack([np.asarray(matrix, np.float64), [0, 0, 1]])
+    return matches._replace(inliers=np.asarray(mask).ravel() != 0, matrix=square, geometry="affine")
 
 
 def _plausible(matrix: NDArray[np.float64], size: Size) -> bool:
-    """Tell whether a view stays in front of the other camera, and is not mirrored or shrunk away.
+    """Return whether a map keeps a view in front of the other camera, unmirrored and not tiny.
 
-    Chance matches agree on maps that fold the view; of a camera that turned none does.
+    Chance matches agree on maps that fold the view; the map of a rotating camera never does.
     """
     W, H = size
     corners = np.array([(0, 0, 1), (W, 0, 1), (W, H, 1), (0, H, 1)], np.float64) @ matrix.T
@@ -205,16 +216,16 @@ def _plausible(matrix: NDArray[np.float64], size: Size) -> bool:
     return bool(turns.min() > W * H * 1e-3)
 
 
-def groups_of(pairs: Sequence[Pair], views: int, confidence: float) -> list[list[int]]:
-    """Return the connected parts of the graph of sure pairs, the largest first.
+def group_views(pairs: Sequence[Pair], views: int, confidence: float) -> list[list[int]]:
+    """Return the connected components of the graph of confident pairs, the largest first.
 
     Args:
-        pairs: Of `match_views`.
-        views: How many there are.
-        confidence: What a pair needs.
+        pairs: Pairs from `match_views`.
+        views: Number of views.
+        confidence: Smallest confidence of a pair that overlaps.
 
     Returns:
-        Numbers of views, ascending; each view is in one group, perhaps alone in it.
+        Indices of views, ascending; each view is in one group, perhaps alone.
     """
     root = list(range(views))
 
@@ -233,22 +244,30 @@ def groups_of(pairs: Sequence[Pair], views: int, confidence: float) -> list[list
     return sorted(groups.values(), key=lambda group: (-len(group), group[0]))
 
 
-def why_alone(
+def explain_ungrouped(
     view: int, pairs: Sequence[Pair], views: Sequence[View], confidence: float
 ) -> LeftOut:
-    """Say why a view is in no group: what its best pair has, and what would be needed."""
+    """Explain why a view is in no group: the numbers of its best pair, and the confidence needed.
+
+    Args:
+        view: Index of the view.
+        pairs: Pairs from `match_views`.
+        views: All views.
+        confidence: Smallest confidence of a pair that overlaps.
+    """
     name = views[view].name
-    found = len(views[view].features.keypoints.xy)
-    if found == 0:
+    if len(views[view].features.keypoints.xy) == 0:
         return LeftOut(name, "no keypoints: it is blank, blurred or too small")
-    mine = [pair for pair in pairs if view in (pair.first, pair.second)]
-    best = max(mine, key=lambda p: (p.confidence, p.inliers, len(p.matches.pairs)), default=None)
+    own = [pair for pair in pairs if view in (pair.first, pair.second)]
+    best = max(own, key=lambda p: (p.confidence, p.inliers, len(p.matches.matches)), default=None)
     if best is None:
-        return LeftOut(name, "there is no other photo")
+        return LeftOut(name, "no other photo could be read")
     other = views[best.second if best.first == view else best.first].name
-    counts = f"{len(best.matches.pairs)} matches, {best.inliers} inliers"
+    counts = f"{len(best.matches.matches)} matches, {best.inliers} inliers"
     if best.reason:
-        return LeftOut(name, f"overlaps with no other; best with {other}: {counts}, {best.reason}")
+        return LeftOut(
+            name, f"overlaps with no other photo; best with {other}: {counts}; {best.reason}"
+        )
     return LeftOut(
         name,
         f"overlaps too little; best with {other}: {counts}, confidence {best.confidence:.2f}, "

@@ -1,106 +1,123 @@
-"""Photos as a stitcher sees them: read one at a time, at the size that a stage needs."""
+"""Photos of a panorama, read one at a time at the size that a stage needs."""
 
 import math
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from flowmatch._opencv import cv2
+from flowmatch.imaging import Image, as_rgb, resize
 from flowmatch.io import list_images, read_image
 
-Image = NDArray[np.uint8]
-Size = tuple[int, int]  # width, height
+Size: TypeAlias = tuple[int, int]
+"""Width and height in pixels."""
 
 
 class Photo:
-    """One photo: a file, read whenever it is asked for, or pixels that are there already.
+    """One photo: a file that is read each time its pixels are needed, or pixels in memory.
 
     Attributes:
-        name: What messages and reports call it.
+        name: Name in messages and reports.
+        number: Position among the photos that were opened together, from 0.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | ArrayLike, name: str) -> None:
+    def __init__(self, source: str | os.PathLike[str] | ArrayLike, name: str, number: int) -> None:
         self.name = name
+        self.number = number
         self._source: Any = source
 
     def read(self, size: Size | None = None) -> Image:
-        """Return the photo as RGB ``[H, W, 3]``, reduced to a width and height; None keeps it.
+        """Return the photo as RGB ``[H, W, 3]``, reduced to a width and height; None keeps its own.
 
         Raises:
             OSError: The file cannot be read.
-            ValueError: It is no image.
+            ValueError: It is not an image.
         """
-        image = self._pixels()
-        return image if size is None else shrunk(image, size)
-
-    def _pixels(self) -> Image:
-        if isinstance(self._source, str | os.PathLike):
-            return read_image(self._source)
-        pixels = np.asarray(self._source)
-        if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.size == 0:
-            came = f"{pixels.dtype} {list(pixels.shape)}"
-            raise ValueError(f"{self.name} must be uint8 RGB [H, W, 3] or gray [H, W], got {came}")
-        if pixels.ndim == 2:
-            pixels = np.repeat(pixels[..., None], 3, axis=2)
-        if pixels.shape[2] != 3:
-            raise ValueError(f"{self.name} must have 3 channels, got {pixels.shape[2]}")
-        return np.ascontiguousarray(pixels)
+        is_file = isinstance(self._source, str | os.PathLike)
+        image = read_image(self._source) if is_file else as_rgb(self._source, self.name)
+        return image if size is None else reduce_image(image, size)
 
 
-def open_photos(images: Sequence[str | os.PathLike[str] | ArrayLike]) -> list[Photo]:
-    """Name the photos: by the name of the file where that tells them apart, else by the path.
+Source: TypeAlias = str | os.PathLike[str] | ArrayLike | Photo
+"""A file, pixels (uint8 RGB ``[H, W, 3]`` or gray ``[H, W]``), or a photo that is open already."""
 
-    Nothing is read yet. Pixels are called photo 1, photo 2, ... as they were given.
+
+def open_photos(sources: Sequence[Source]) -> list[Photo]:
+    """Name photos: a file by its name if that is unique, else by its path; pixels by their place.
+
+    Nothing is read. Photos that are open already stay as they are.
+
+    Args:
+        sources: Files, images or photos.
+
+    Returns:
+        Photos in the same order.
+
+    Raises:
+        FileNotFoundError: A file does not exist.
+
+    Example:
+        >>> import numpy as np
+        >>> [photo.name for photo in open_photos([np.zeros((4, 6), np.uint8)] * 2)]
+        ['photo 1', 'photo 2']
     """
-    files = [Path(i).name for i in images if isinstance(i, str | os.PathLike)]
+    files = [Path(source) for source in sources if isinstance(source, str | os.PathLike)]
+    for file in files:
+        if not file.exists():
+            raise FileNotFoundError(f"{file} does not exist")
+    names = [file.name for file in files]
     photos = []
-    for number, image in enumerate(images, 1):
-        if isinstance(image, str | os.PathLike):
-            file = Path(image)
-            photos.append(Photo(file, file.name if files.count(file.name) == 1 else str(file)))
+    for number, source in enumerate(sources):
+        if isinstance(source, Photo):
+            photos.append(source)
+        elif isinstance(source, str | os.PathLike):
+            file = Path(source)
+            name = file.name if names.count(file.name) == 1 else str(file)
+            photos.append(Photo(file, name, number))
         else:
-            photos.append(Photo(image, f"photo {number}"))
+            photos.append(Photo(source, f"photo {number + 1}", number))
     return photos
 
 
-def photos_in(paths: Sequence[Path], without: Collection[Path] = ()) -> list[Path]:
-    """Replace each folder by the pictures in it, by name; other paths are kept as they are.
+def expand_folders(paths: Sequence[Path], without: Collection[Path] = ()) -> list[Path]:
+    """Replace each folder by the images in it, sorted by name; other paths are kept.
 
     Args:
-        paths: Pictures and folders.
-        without: Resolved paths of pictures that are skipped in folders.
+        paths: Images and folders.
+        without: Resolved paths of images that are skipped in folders.
+
+    Returns:
+        Paths of images.
 
     Raises:
-        FileNotFoundError: A folder holds no picture.
+        FileNotFoundError: A path does not exist, or a folder contains no image.
     """
-    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist")
+    images: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += [file for file in list_images(path) if file.resolve() not in without]
+            images += [file for file in list_images(path) if file.resolve() not in without]
         else:
-            found.append(path)
-    return found
+            images.append(path)
+    return images
 
 
-def shrunk(image: Image, size: Size) -> Image:
-    """Return an image reduced to a width and height."""
-    if size == (image.shape[1], image.shape[0]):
-        return image
-    # An average over each new pixel, so that fine texture does not turn into false corners.
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+def reduce_image(image: Image, size: Size) -> Image:
+    """Return an image reduced to a width and height; the image itself if it has them already."""
+    return image if size == (image.shape[1], image.shape[0]) else resize(image, size)
 
 
 def scaled_size(size: Size, scale: float) -> Size:
-    """Return a width and height times `scale`, in whole pixels."""
+    """Return a width and height times `scale`, in whole pixels, at least 1."""
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def scale_for(size: Size, megapixels: float | None) -> float:
-    """Return by what to multiply the sides to get `megapixels`, never more than 1; None keeps."""
+    """Return the factor of the sides, at most 1, that leaves `megapixels`; 1 for None."""
     if megapixels is None:
         return 1.0
     return min(1.0, math.sqrt(megapixels * 1e6 / (size[0] * size[1])))

@@ -1,4 +1,4 @@
-"""Photos onto the surface of a panorama: where they land, and how they look there."""
+"""Projection of photos onto the surface of a panorama."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,11 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
+from flowmatch.imaging import Image
 from flowmatch.stitch.cameras import Camera
-from flowmatch.stitch.photos import Image, Size
+from flowmatch.stitch.photos import Size
 
-# Names of flowmatch, and of OpenCV. Its stereographic and fisheye look down from above: they make
-# little planets.
 PROJECTIONS = {
     "plane": "plane",
     "cylindrical": "cylindrical",
@@ -22,11 +21,13 @@ PROJECTIONS = {
     "panini": "paniniA2B1",
     "rectilinear": "compressedPlaneA2B1",
 }
-_LONGEST_SIDE = 32_000  # OpenCV's remap counts in 16 bits
+"""OpenCV's name of each projection. Stereographic and fisheye look down from above: they make
+little planets."""
+_MAX_SIDE = 32_000  # OpenCV's remap counts in 16 bits
 
 
 class Box(NamedTuple):
-    """Where a photo lands in the panorama: its upper left pixel and its size."""
+    """Place of a warped photo in the panorama: its upper left pixel and its size."""
 
     left: int
     top: int
@@ -35,66 +36,71 @@ class Box(NamedTuple):
 
     @property
     def corner(self) -> tuple[int, int]:
-        """The upper left pixel, x, y."""
+        """Upper left pixel, x, y."""
         return self.left, self.top
 
 
 class Projector:
-    """Projects photos of turning cameras onto a surface, or moves those of affine ones.
+    """Warps photos of rotating cameras onto a surface, and photos of affine cameras onto a plane.
 
     Args:
-        model: Of the cameras.
-        projection: A name in `PROJECTIONS`; affine cameras know only a plane.
-        radius: Pixels of the panorama per radian, at its middle, for full photos.
-        scale: By which the sides of the photos are multiplied.
+        motion: ``"rotation"`` or ``"affine"``.
+        projection: A name in `PROJECTIONS`; affine cameras always take the plane.
+        radius: Pixels of the panorama per radian, at its middle, for photos of full size.
+        scale: Factor of the photos' sides.
     """
 
-    def __init__(self, model: str, projection: str, radius: float, scale: float) -> None:
-        self._affine = model == "affine"
+    def __init__(self, motion: str, projection: str, radius: float, scale: float) -> None:
+        self._affine = motion == "affine"
         self._scale = scale
-        # The type of OpenCV's stub does not know the class.
+        # Any, because OpenCV's stub lacks the class.
         self._warper: Any = cv2.PyRotationWarper(PROJECTIONS[projection], radius * scale)
 
     def box(self, camera: Camera, size: Size) -> Box:
-        """Return where a photo of `size`, already scaled, lands.
+        """Return the place of a photo in the panorama.
+
+        Args:
+            camera: Camera of the photo.
+            size: Width and height of the photo, already scaled.
 
         Raises:
-            ValueError: It lands nowhere that fits into memory.
+            ValueError: The warped photo would be empty or too large.
         """
         if self._affine:
             box = _affine_box(camera.affine(self._scale), size)
         else:
             box = Box(*self._warper.warpRoi(size, *self._rotation(camera)))
-        if not 0 < max(box.width, box.height) < _LONGEST_SIDE or min(box.width, box.height) < 1:
+        if not 0 < max(box.width, box.height) < _MAX_SIDE or min(box.width, box.height) < 1:
             raise ValueError(
                 f"{camera.name} would cover {box.width} x {box.height} pixels of the panorama; "
-                "choose another projection (spherical has room for all directions) or fewer "
+                "choose another projection (spherical covers all directions) or fewer "
                 "megapixels"
             )
         return box
 
     def warp(self, camera: Camera, image: Image) -> tuple[Box, Image, Image]:
-        """Return where a photo lands, how it looks there, and the mask of its pixels.
+        """Warp a photo.
 
         Args:
-            camera: Of the photo.
-            image: ``[H, W, 3]``, its sides already multiplied by the scale.
+            camera: Camera of the photo.
+            image: ``[H, W, 3]``, already scaled.
 
         Returns:
-            The box, the picture ``[h, w, 3]`` and the mask ``[h, w]``, 255 where the photo is.
+            The place of the warped photo, its pixels ``[h, w, 3]``, and its mask ``[h, w]``: 255
+            inside the photo, else 0.
         """
         box = self.box(camera, (image.shape[1], image.shape[0]))
         full = np.full(image.shape[:2], 255, np.uint8)
         if self._affine:
-            moved = self._move(camera, box, image, cv2.INTER_CUBIC, cv2.BORDER_REFLECT)
-            mask = self._move(camera, box, full, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
-            return box, moved, mask
+            warped = self._warp_affine(camera, box, image, cv2.INTER_CUBIC, cv2.BORDER_REFLECT)
+            mask = self._warp_affine(camera, box, full, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
+            return box, warped, mask
         K, R = self._rotation(camera)
-        corner, moved = self._warper.warp(image, K, R, cv2.INTER_CUBIC, cv2.BORDER_REFLECT)
+        corner, warped = self._warper.warp(image, K, R, cv2.INTER_CUBIC, cv2.BORDER_REFLECT)
         _, mask = self._warper.warp(full, K, R, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
         return (
-            Box(corner[0], corner[1], moved.shape[1], moved.shape[0]),
-            moved,
+            Box(corner[0], corner[1], warped.shape[1], warped.shape[0]),
+            warped,
             np.asarray(mask, np.uint8),
         )
 
@@ -102,12 +108,14 @@ class Projector:
         K = camera.intrinsics(self._scale).astype(np.float32)
         return K, camera.matrix.astype(np.float32)
 
-    def _move(self, camera: Camera, box: Box, image: Image, how: int, border: int) -> Image:
+    def _warp_affine(
+        self, camera: Camera, box: Box, image: Image, interpolation: int, border: int
+    ) -> Image:
         matrix = camera.affine(self._scale)[:2].copy()
         matrix[:, 2] -= box.corner
         size = (box.width, box.height)
-        moved = cv2.warpAffine(image, matrix, size, flags=how, borderMode=border)
-        return np.asarray(moved, np.uint8)
+        warped = cv2.warpAffine(image, matrix, size, flags=interpolation, borderMode=border)
+        return np.asarray(warped, np.uint8)
 
 
 def _affine_box(matrix: NDArray[np.float64], size: Size) -> Box:
@@ -118,6 +126,6 @@ def _affine_box(matrix: NDArray[np.float64], size: Size) -> Box:
     return Box(left, top, right - left + 1, bottom - top + 1)
 
 
-def middle_focal(cameras: Sequence[Camera]) -> float:
-    """Return the median focal length: with that radius a panorama is as fine as its photos."""
+def median_focal(cameras: Sequence[Camera]) -> float:
+    """Return the median focal length: the radius at which a panorama resolves what photos do."""
     return float(np.median([camera.focal for camera in cameras]))

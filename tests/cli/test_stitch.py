@@ -58,7 +58,7 @@ def _check_report(folder):
     assert best["confidence"] >= 1 and best["inliers"] <= best["matches"]
     first, second = report["panoramas"]
     assert first["photos"] == ["cat_a.png", "cat_b.png", "cat_c.png"]
-    assert first["size"] == [420, 240] and second["model"] == "affine"
+    assert first["size"] == [420, 240] and second["motion"] == "affine"
     dot = (folder / "graph.dot").read_text()
     assert dot.startswith("graph matches {") and '"cup.png";' in dot and "style=solid" in dot
     assert read_image(folder / "graph.png").shape[2] == 3
@@ -134,10 +134,11 @@ def test_nothing_is_written_when_nothing_overlaps(folder, tmp_path, capsys):
         (["EMPTY", "-o", "OUT.jpg"], "holds no picture"),
         (["PHOTO", "PHOTO", "-o", "PHOTO"], "cat_a.png cannot be written: it is one of the photos"),
         (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--save-cameras", "PHOTO"], "is one of the photos"),
-        (["PHOTO", "missing.jpg", "-o", "OUT.jpg"], "missing.jpg: missing.jpg does not exist"),
+        (["PHOTO", "missing.jpg", "-o", "OUT.jpg"], "error: missing.jpg does not exist"),
+        (["nosuch", "-o", "OUT.jpg"], "error: nosuch does not exist"),
         (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--warper", "x"], "projection must be one of"),
         (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--wave", "x"], "wave must be one of"),
-        (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--cameras", "PHOTO"], "is no file of cameras"),
+        (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--cameras", "PHOTO"], "is not a file of cameras"),
         (
             ["PHOTO", "PHOTO", "-o", "OUT.jpg", "--cameras", "PHOTO", "--affine", "--wave", "none"],
             "--cameras matches nothing: it takes no --affine, --wave",

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from flowmatch.stitch.adjust import Matched, Turning, adjust_rotations, adjust_scans
+from flowmatch.stitch.adjust import MatchedPoints, RotatingCameras, adjust_rotations, adjust_scans
 
 from .conftest import turn
 
-TRUTH = Turning(
+TRUTH = RotatingCameras(
     np.array([480.0, 500, 650, 490]),
     np.stack([turn(0, 1, 0), turn(20, 2, 3), turn(38, -3, -2), turn(20, 15, 0)]),
 )
@@ -22,13 +22,13 @@ def seen_by_turning_cameras(rng, noise):
         rays = np.c_[a, np.full(80, TRUTH.focal[i])] @ TRUTH.rotation[i].T @ TRUTH.rotation[j]
         b = TRUTH.focal[j] * rays[:, :2] / rays[:, 2:]
         parts.append((np.full(80, i), np.full(80, j), a, b + rng.normal(0, noise, b.shape)))
-    return Matched(*(np.concatenate(some) for some in zip(*parts, strict=True)))
+    return MatchedPoints(*(np.concatenate(some) for some in zip(*parts, strict=True)))
 
 
 def rough_start():
     offs = [turn(3, -4, 2), turn(-5, 2, 1), turn(2, 6, -3), turn(-1, 3, 8)]
     start = [R @ off for R, off in zip(TRUTH.rotation, offs, strict=True)]
-    return Turning(np.full(4, 700.0), np.stack(start))
+    return RotatingCameras(np.full(4, 700.0), np.stack(start))
 
 
 def turned_apart(found):
@@ -71,9 +71,9 @@ def test_scans():
         b = np.c_[a, np.ones(60)] @ (np.linalg.inv(truth[j]) @ truth[i]).T
         b[::15, 0] += 25  # wrong matches
         parts.append((np.full(60, i), np.full(60, j), a, b[:, :2]))
-    matched = Matched(*(np.concatenate(some) for some in zip(*parts, strict=True)))
+    matched = MatchedPoints(*(np.concatenate(some) for some in zip(*parts, strict=True)))
     found = adjust_scans(matched, 3, 0)
     np.testing.assert_allclose(found, truth, atol=0.5)
     np.testing.assert_array_equal(found[0], np.eye(3))
-    with pytest.raises(ValueError, match="do not place all scans"):
+    with pytest.raises(ValueError, match="do not determine the places of all scans"):
         adjust_scans(matched, 4, 0)

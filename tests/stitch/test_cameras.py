@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flowmatch.stitch import Camera, Cameras, read_cameras
-from flowmatch.stitch.cameras import assign
+from flowmatch.stitch.cameras import assign_cameras
 
 from .conftest import turn
 
@@ -23,7 +23,7 @@ def test_round_trip(tmp_path):
     cameras = rig("a.jpg", "b/ä.jpg")
     cameras.write(tmp_path / "c.json")
     again = read_cameras(tmp_path / "c.json")
-    assert (again.model, again.projection, again.error) == ("rotation", "spherical", 1 / 3)
+    assert (again.motion, again.projection, again.error) == ("rotation", "spherical", 1 / 3)
     for ours, theirs in zip(again.cameras, cameras.cameras, strict=True):
         assert ours[:5] == theirs[:5]
         np.testing.assert_array_equal(ours.matrix, theirs.matrix)
@@ -33,17 +33,17 @@ def test_round_trip(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(format="x"), "no file of cameras: expected format"),
+        (lambda d: d.update(format="x"), "not a file of cameras: expected format"),
         (lambda d: d.pop("photos"), "'photos' is missing"),
         (lambda d: d.update(photos=[]), "expected a list of photos"),
-        (lambda d: d.update(model="fish"), "model must be one of rotation, affine"),
+        (lambda d: d.update(motion="fish"), "motion must be one of rotation, affine"),
         (lambda d: d["photos"][0].update(width=0), "expected a size in pixels, got 0 x 480"),
         (lambda d: d["photos"][0].update(width=10**9), "expected a size in pixels"),
         (lambda d: d["photos"][0].update(focal=float("nan")), "expected 4 finite numbers"),
         (lambda d: d["photos"][0].update(focal=-1), "focal and aspect must be positive"),
         (lambda d: d["photos"][0].update(matrix=[[1, 2], [3, 4]]), "expected 9 finite numbers"),
         (lambda d: d["photos"][0].update(matrix=(2 * np.eye(3)).tolist()), "expected a rotation"),
-        (lambda d: d.update(model="affine"), "expected an affine map"),
+        (lambda d: d.update(motion="affine"), "expected an affine map"),
         (lambda d: d["photos"].append(3), "damaged"),
     ],
 )
@@ -63,16 +63,16 @@ def test_damaged_files(tmp_path, change, message):
 def test_other_files(tmp_path, content):
     file = tmp_path / "c.json"
     file.write_bytes(content)
-    with pytest.raises(ValueError, match="no file of cameras"):
+    with pytest.raises(ValueError, match="not a file of cameras"):
         read_cameras(file)
 
 
 def test_photos_get_their_cameras():
     cameras = rig("a", "b")
     sizes = [(640, 480)] * 2
-    assert [c.name for c in assign(cameras, ["b", "a"], sizes)] == ["b", "a"]
-    assert [c.name for c in assign(cameras, ["x", "a"], sizes)] == ["a", "b"]
-    assert [c.name for c in assign(cameras, ["a", "a"], sizes)] == ["a", "b"]
+    assert [c.name for c in assign_cameras(cameras, ["b", "a"], sizes)] == ["b", "a"]
+    assert [c.name for c in assign_cameras(cameras, ["x", "a"], sizes)] == ["a", "b"]
+    assert [c.name for c in assign_cameras(cameras, ["a", "a"], sizes)] == ["a", "b"]
 
 
 def test_other_resolutions():
@@ -80,7 +80,7 @@ def test_other_resolutions():
     half = camera.of_size((320, 240))
     assert half.focal == camera.focal / 2
     # A point in the middle of a corner's pixels stays there.
-    assert half.center[0] == 319.5 / 2 - 0.25
+    assert half.centre[0] == 319.5 / 2 - 0.25
     np.testing.assert_allclose(half.intrinsics(), camera.intrinsics(0.5))
     with pytest.raises(ValueError, match="640 x 480 pixels, .* got 640 x 360"):
         camera.of_size((640, 360))

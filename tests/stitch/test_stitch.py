@@ -6,18 +6,30 @@ import cv2
 import numpy as np
 import pytest
 
-from flowmatch.matching.match import match_images
-from flowmatch.stitch import Style, estimate, read_cameras, stitch
+from flowmatch.matching import MatchOptions, match_images
+from flowmatch.stitch import (
+    StitchOptions,
+    estimate,
+    read_cameras,
+    render_panorama,
+    stitch_photos,
+)
 
 from .conftest import ANGLES, FOCAL, take, turn
 
-PLANE = Style(projection="plane")
+PLANE = StitchOptions(projection="plane")
+LEVEL = StitchOptions(projection="plane", wave="none")
 
 
 def error_to_truth(panorama, truth):
     """Return the mean absolute difference in gray values, after aligning the two."""
-    found = match_images("rootsift", truth, panorama.image, keypoints=3000, threshold=1.0)
-    assert found.inlier.sum() > 150
+    found = match_images(
+        truth,
+        panorama.image,
+        model="rootsift",
+        options=MatchOptions(keypoints=3000, threshold=1.0),
+    )
+    assert found.inliers.sum() > 150
     H, W = panorama.image.shape[:2]
     fetched = cv2.warpPerspective(truth, found.matrix, (W, H))
     known = cv2.warpPerspective(np.ones(truth.shape[:2], np.uint8), found.matrix, (W, H)) > 0
@@ -28,7 +40,7 @@ def error_to_truth(panorama, truth):
 
 @pytest.fixture(scope="module")
 def panorama(photos):
-    return stitch(photos, style=PLANE, wave="none")
+    return stitch_photos(photos, options=LEVEL)
 
 
 def test_picture_is_the_truth(panorama, scene):
@@ -54,7 +66,7 @@ def test_cameras_are_the_truth(panorama):
 
 def test_order_does_not_matter(photos, panorama):
     for order in permutations(range(3)):
-        again = stitch([photos[k] for k in order], style=PLANE, wave="none")
+        again = stitch_photos([photos[k] for k in order], options=LEVEL)
         np.testing.assert_array_equal(again.image, panorama.image)
         for place, k in enumerate(order):
             ours, theirs = again.cameras.cameras[place], panorama.cameras.cameras[k]
@@ -63,18 +75,20 @@ def test_order_does_not_matter(photos, panorama):
 
 
 def test_every_projection_and_choice(photos, panorama):
-    for style in (
-        Style(), Style(projection="cylindrical", seams="dp", exposure="gain"),
-        Style(projection="mercator", seams="graphcut_grad", exposure="channels"),
-        Style(projection="panini", seams="dp_grad", exposure="channel_blocks", blend="feather"),
-        Style(projection="stereographic", seams="voronoi", exposure="none", blend="none"),
-        Style(projection="fisheye", seams="none"), Style(projection="rectilinear"),
+    for choices in (
+        {}, {"projection": "cylindrical", "seams": "dp", "exposure": "gain"},
+        {"projection": "mercator", "seams": "graphcut_grad", "exposure": "channels"},
+        {"projection": "panini", "seams": "dp_grad", "exposure": "channel_blocks",
+         "blend": "feather"},
+        {"projection": "stereographic", "seams": "voronoi", "exposure": "none", "blend": "none"},
+        {"projection": "fisheye", "seams": "none"}, {"projection": "rectilinear"},
     ):  # fmt: skip
-        made = stitch(photos, cameras=panorama.cameras, style=style)
+        options = StitchOptions(**choices)
+        made = render_panorama(photos, panorama.cameras, options=options)
         H, W = made.image.shape[:2]
-        assert min(H, W) > 180 and 400 < max(H, W) < 1200, style
+        assert min(H, W) > 180 and 400 < max(H, W) < 1200, options
         # The colours of the panorama that was compared with the truth.
-        assert abs(made.image.mean() - panorama.image.mean()) < 12, style
+        assert abs(made.image.mean() - panorama.image.mean()) < 12, options
 
 
 def test_two_panoramas_and_a_stranger(photos, other_photos):
@@ -83,7 +97,7 @@ def test_two_panoramas_and_a_stranger(photos, other_photos):
     stranger = np.ascontiguousarray(data.chelsea()[:240, :320])
     blank = np.full((240, 320, 3), 128, np.uint8)
     mixed = [other_photos[0], photos[2], stranger, photos[0], blank, other_photos[1], photos[1]]
-    found = stitch(mixed, style=PLANE)
+    found = stitch_photos(mixed, options=PLANE)
     assert found.cameras.names == ["photo 2", "photo 4", "photo 7"]
     (other,) = found.others
     assert other.cameras.names == ["photo 1", "photo 6"]
@@ -99,9 +113,13 @@ def test_exposure_is_evened_out(scene):
     truth = cv2.blur(scene, (2, 2)).astype(float)
     steps = {}
     for exposure in ("none", "gain", "blocks"):
-        style = Style(projection="plane", exposure=exposure, blend="none", seams="voronoi")
-        image = stitch(photos, style=style, wave="none").image
-        found = match_images("rootsift", truth.astype(np.uint8), image, threshold=1.0)
+        options = StitchOptions(
+            projection="plane", exposure=exposure, blend="none", seams="voronoi", wave="none"
+        )
+        image = stitch_photos(photos, options=options).image
+        found = match_images(
+            truth.astype(np.uint8), image, model="rootsift", options=MatchOptions(threshold=1.0)
+        )
         fetched = cv2.warpPerspective(truth, found.matrix, image.shape[1::-1])
         shares = (image.sum(axis=2) + 10.0) / (fetched.sum(axis=2) + 10)
         W = image.shape[1]
@@ -118,8 +136,9 @@ def test_affine_scans(other_scene):
     turned = cv2.getRotationMatrix2D((0, 0), 8, 1.0)
     turned[:, 2] += (-430, -60)
     second = cv2.warpAffine(other_scene, turned, (500, 420))
-    found = stitch([other_scene[100:520, 100:600], second], model="affine", style=Style(crop=False))
-    assert found.cameras.model == "affine"
+    scans = [other_scene[100:520, 100:600], second]
+    found = stitch_photos(scans, options=StitchOptions(motion="affine", crop=False))
+    assert found.cameras.motion == "affine"
     assert error_to_truth(found, other_scene) < 3
     a, b = (camera.matrix for camera in found.cameras.cameras)
     first = np.array([[1, 0, -100], [0, 1, -100], [0, 0, 1]])
@@ -130,54 +149,59 @@ def test_affine_scans(other_scene):
 def test_scans_without_the_option_say_what_happened(other_scene):
     """Pure shifts tell nothing about a focal length: there is a panorama all the same."""
     scans = [other_scene[100:500, x : x + 500] for x in (100, 350)]
-    found = stitch(scans, style=Style(crop=False))
+    found = stitch_photos(scans, options=StitchOptions(crop=False))
     assert error_to_truth(found, other_scene) < 3
 
 
 def test_reduced_photos(photos, panorama):
-    style = Style(projection="plane", megapixels=0.02, crop=False)
-    small = stitch(photos, cameras=panorama.cameras, style=style)
-    full = stitch(photos, cameras=panorama.cameras, style=Style(projection="plane", crop=False))
+    options = StitchOptions(projection="plane", megapixels=0.02, crop=False)
+    small = render_panorama(photos, panorama.cameras, options=options)
+    full = render_panorama(
+        photos, panorama.cameras, options=StitchOptions(projection="plane", crop=False)
+    )
     ratio = (0.02e6 / (320 * 240)) ** 0.5
     assert small.image.shape[1] == pytest.approx(full.image.shape[1] * ratio, abs=3)
 
 
 def test_errors(photos, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nosuch.jpg does not exist"):
+        stitch_photos([tmp_path / "nosuch.jpg"])
     with pytest.raises(ValueError, match="at least two photos, got 1"):
-        stitch(photos[:1])
+        stitch_photos(photos[:1])
     with pytest.raises(ValueError, match="no two of the 2 photos .* best with .* confidence"):
-        stitch([photos[0], photos[2][:, ::-1]])
+        stitch_photos([photos[0], photos[2][:, ::-1]])
     with pytest.raises(ValueError, match="photo 2 must be uint8 .* got float64"):
-        stitch([photos[0], photos[1] / 255.0])
+        stitch_photos([photos[0], photos[1] / 255.0])
+    with pytest.raises(ValueError, match="surf"):
+        stitch_photos(photos, model="surf")
     for words, message in (
-        ({"model": "perspective"}, "model must be one of rotation, affine"),
+        ({"motion": "perspective"}, "motion must be one of rotation, affine"),
         ({"wave": "up"}, "wave must be one of auto"),
+        ({"detector": "surf"}, "detector must be one of sift, orb"),
         ({"confidence": 0.0}, "confidence must be positive"),
-        ({"megapixels": -1.0}, "megapixels must be positive"),
-        ({"ratio": 2.0}, "ratio"),
-        ({"network": "surf"}, "surf"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            stitch(photos, **words)
-    for words, message in (
+        ({"keypoint_megapixels": -1.0}, "keypoint_megapixels must be positive"),
+        ({"seam_megapixels": float("nan")}, "seam_megapixels must be positive"),
+        ({"keypoints": 0}, "keypoints must be positive"),
+        ({"ratio": 2.0}, "ratio must be None or between 0 and 1, got 2.0"),
         ({"projection": "cube"}, "projection must be one of auto, plane"),
         ({"seams": "x"}, "seams must be"), ({"exposure": "x"}, "exposure must be"),
-        ({"blend": "x"}, "blend must be"), ({"strength": 101.0}, "strength must be"),
+        ({"blend": "x"}, "blend must be"),
+        ({"blend_width": 101.0}, "blend_width must be"),
         ({"megapixels": 0.0}, "megapixels must be positive"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
-            Style(**words)
+            StitchOptions(**words)
     assert not any(tmp_path.iterdir())
 
 
 def test_cameras_come_back_from_their_file(photos, panorama, tmp_path):
     file = tmp_path / "rig.json"
     panorama.cameras.write(file)
-    again = stitch(photos, cameras=read_cameras(file), style=PLANE)
+    again = render_panorama(photos, read_cameras(file), options=PLANE)
     np.testing.assert_array_equal(again.image, panorama.image)
     # By order where names say nothing, and at another resolution.
     large = [cv2.resize(photo, None, fx=2, fy=2) for photo in photos]
-    double = stitch(large, cameras=read_cameras(file), style=PLANE)
+    double = render_panorama(large, read_cameras(file), options=PLANE)
     assert double.image.shape[1] == pytest.approx(2 * again.image.shape[1], abs=6)
     small = cv2.resize(double.image, again.image.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(small.astype(float) - again.image).mean() < 8
@@ -185,13 +209,13 @@ def test_cameras_come_back_from_their_file(photos, panorama, tmp_path):
 
 def test_cameras_of_a_rig_take_other_photos(panorama, other_scene):
     others = [take(other_scene, turn(*angles)) for angles in ANGLES]
-    found = stitch(others, cameras=panorama.cameras, style=PLANE)
+    found = render_panorama(others, panorama.cameras, options=PLANE)
     assert found.image.shape == panorama.image.shape
     assert error_to_truth(found, cv2.blur(other_scene, (2, 2))) < 5
     with pytest.raises(ValueError, match=r"3 cameras \(photo 1, photo 2, photo 3\), got 2 photos"):
-        stitch(others[:2], cameras=panorama.cameras)
+        render_panorama(others[:2], panorama.cameras)
     with pytest.raises(ValueError, match="320 x 240 pixels, .* got 200 x 240"):
-        stitch([photo[:, :200] for photo in others], cameras=panorama.cameras)
+        render_panorama([photo[:, :200] for photo in others], panorama.cameras)
 
 
 def test_when_no_turning_camera_fits(photos, monkeypatch):
@@ -201,26 +225,26 @@ def test_when_no_turning_camera_fits(photos, monkeypatch):
         raise ValueError("out of luck")
 
     monkeypatch.setattr(estimate, "adjust_rotations", failing)
-    found = stitch(photos, style=Style(crop=False))
-    assert found.cameras.model == "affine"
+    found = stitch_photos(photos, options=StitchOptions(crop=False))
+    assert found.cameras.motion == "affine"
     (message,) = found.messages
     assert message.startswith(
-        "no turning camera fits, so photos are moved as scans (rotation: out of luck; affine: "
+        "no rotating camera fits, so photos are placed as scans (rotation: out of luck; affine: "
     )
     monkeypatch.setattr(estimate, "adjust_scans", failing)
     with pytest.raises(ValueError, match="photo 1: no cameras were found .rotation: out of luck"):
-        stitch(photos)
+        stitch_photos(photos)
 
 
 def test_a_photo_stored_turned_does_not_tip_the_horizon(photos, panorama):
-    found = stitch([*photos[:2], np.rot90(photos[2])])
+    found = stitch_photos([*photos[:2], np.rot90(photos[2])])
     (message,) = found.messages
     assert message.startswith("the horizon was not found")
     axes = np.array([camera.matrix[:, 2] for camera in found.cameras.cameras])
     assert np.abs(axes[:, 1]).max() < 0.2
     H, W = panorama.image.shape[:2]
     assert found.image.shape[:2] == pytest.approx((H, W), rel=0.1)
-    assert stitch(photos).messages == ()
+    assert stitch_photos(photos).messages == ()
 
 
 def test_all_around():
@@ -239,7 +263,7 @@ def test_all_around():
             borderMode=cv2.BORDER_WRAP,
         )  # fmt: skip
         photos.append(cv2.resize(sampled, None, fx=2, fy=2))
-    found = stitch(photos, keypoints=1000, style=Style(seams="dp"))
+    found = stitch_photos(photos, options=StitchOptions(keypoints=1000, seams="dp"))
     assert found.left_out == () and len(found.cameras.cameras) == 12
     assert [c.focal for c in found.cameras.cameras] == pytest.approx([380] * 12, rel=0.01)
     assert found.image.shape[1] == pytest.approx(2 * np.pi * 380, rel=0.02)

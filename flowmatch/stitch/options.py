@@ -1,0 +1,97 @@
+"""Options of stitching."""
+
+import math
+from dataclasses import dataclass
+
+from flowmatch.matching.keypoints import DETECTORS
+from flowmatch.stitch.cameras import CAMERA_MODELS
+from flowmatch.stitch.project import PROJECTIONS
+
+WAVES = ("auto", "horizontal", "vertical", "none")
+EXPOSURES = ("blocks", "gain", "channels", "channel_blocks", "none")
+SEAMS = ("graphcut", "graphcut_grad", "dp", "dp_grad", "voronoi", "none")
+BLENDS = ("multiband", "feather", "none")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "detector": DETECTORS,
+    "motion": CAMERA_MODELS,
+    "wave": WAVES,
+    "projection": ("auto", *PROJECTIONS),
+    "exposure": EXPOSURES,
+    "seams": SEAMS,
+    "blend": BLENDS,
+}
+"""Values of the options that are words, by option."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StitchOptions:
+    """Options of `stitch_photos`: first those that find cameras, then those that render.
+
+    Attributes:
+        detector: Keypoint detector, see `flowmatch.matching.detect`.
+        keypoints: Maximum number of keypoints per photo.
+        ratio: Threshold of the ratio test, at most 1; None accepts every nearest neighbour.
+        confidence: Smallest ``inliers / (8 + 0.3 * matches)`` of two photos that overlap.
+        motion: Motion of the camera between photos: ``"rotation"`` about one place, or
+            ``"affine"`` for scans and other flat things from above, which are shifted, rotated
+            and scaled.
+        wave: Straightening of the horizon: ``"auto"``, ``"horizontal"``, ``"vertical"`` or
+            ``"none"``.
+        keypoint_megapixels: Size to which photos are reduced before keypoints are detected.
+        projection: Surface of the panorama, a name in `PROJECTIONS`; ``"auto"`` takes the one that
+            the cameras were saved with: a sphere, or a plane for scans.
+        exposure: Compensation of brightness: ``"blocks"`` (a gain for each block, a tenth of a
+            photo wide, near seams only), ``"gain"`` (one for each photo), ``"channels"`` and
+            ``"channel_blocks"`` (the same for each colour, which also balances white), ``"none"``.
+        seams: Method that finds the seams between photos: ``"graphcut"`` or ``"dp"`` (dynamic
+            programming), by colour or, with ``"_grad"``, also by gradients; ``"voronoi"``;
+            ``"none"``.
+        blend: ``"multiband"``, ``"feather"`` or ``"none"``.
+        blend_width: Width of the blended band in percent of the square root of the panorama's
+            area.
+        crop: Whether to crop to the largest rectangle without holes.
+        megapixels: Size to which photos are reduced for the panorama; None keeps them as they are.
+        seam_megapixels: Size to which photos are reduced for exposure and seams; None takes 0.3,
+            less for more than ten photos.
+
+    Raises:
+        ValueError: A value is unknown or out of range.
+
+    Example:
+        >>> StitchOptions(motion="affine", crop=False).projection
+        'auto'
+    """
+
+    detector: str = "sift"
+    keypoints: int = 4000
+    ratio: float | None = 0.8
+    confidence: float = 1.0
+    motion: str = "rotation"
+    wave: str = "auto"
+    keypoint_megapixels: float = 0.6
+    projection: str = "auto"
+    exposure: str = "blocks"
+    seams: str = "graphcut"
+    blend: str = "multiband"
+    blend_width: float = 5.0
+    crop: bool = True
+    megapixels: float | None = None
+    seam_megapixels: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, known in CHOICES.items():
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if self.keypoints < 1:
+            raise ValueError(f"keypoints must be positive, got {self.keypoints}")
+        if self.ratio is not None and not 0 < self.ratio <= 1:
+            raise ValueError(f"ratio must be None or between 0 and 1, got {self.ratio}")
+        for name in ("confidence", "keypoint_megapixels", "megapixels", "seam_megapixels"):
+            number = getattr(self, name)
+            if number is None and name in ("megapixels", "seam_megapixels"):
+                continue
+            if not 0 < number < math.inf:
+                raise ValueError(f"{name} must be positive, got {number}")
+        if not 0 <= self.blend_width <= 100:
+            raise ValueError(f"blend_width must be a percentage, got {self.blend_width}")
