@@ -1,4 +1,4 @@
-"""``python -m flowmatch`` is the command ``flowmatch``."""
+"""Run the command ``flowmatch`` as ``python -m flowmatch``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""OpenCV, imported in one place, so that a broken installation is explained in one sentence."""
+"""Import of OpenCV, with an explanation if its installation is broken."""
 
 try:
     import cv2
@@ -8,7 +8,7 @@ except ModuleNotFoundError as error:
         "pip install opencv-python-headless"
     ) from error
 except ImportError as error:
-    # Nearly always libGL.so.1 on a machine without a display; the headless wheel does not need it.
+    # Usually libGL.so.1 is missing on a machine without a display; the headless wheel needs none.
     raise ImportError(
         f"OpenCV is installed but does not load ({error}): "
         "pip uninstall opencv-python, then pip install opencv-python-headless"

@@ -1,4 +1,4 @@
-"""Which device to compute on, and how much of its memory that takes."""
+"""Devices, their memory, and floating-point precision."""
 
 import ctypes
 import gc
@@ -10,13 +10,17 @@ PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.floa
 
 
 def choose_device(name: str | torch.device | None = None) -> torch.device:
-    """Return the device of that name, or the best there is.
+    """Return a device that torch can use here.
+
+    On devices other than the CPU and NVIDIA GPUs, the operators of flowmatch run as their
+    references, in plain PyTorch.
 
     Args:
-        name: ``"cpu"``, ``"cuda"``, ``"cuda:1"``; None takes a GPU where torch can use one.
+        name: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ``"xpu"`` or any other accelerator of
+            torch; None is a GPU if torch can use one, else the CPU.
 
     Raises:
-        ValueError: There is no such device here.
+        ValueError: The device does not exist, or not on this machine.
 
     Example:
         >>> choose_device("cpu")
@@ -25,23 +29,37 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device: torch.device | None = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be cpu, cuda or cuda:N, got {str(name)!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        device = torch.device(name)
+        count = _device_count(device.type)
+    except (RuntimeError, AttributeError):  # unknown to torch, or without devices, as meta
+        raise ValueError(
+            f"device must be cpu, cuda, mps, xpu or another accelerator of torch, with a number "
+            f"such as cuda:1 or without, got {str(name)!r}"
+        ) from None
+    if (device.index or 0) >= count:
         raise ValueError(
             f"device {name} is not here: torch {torch.__version__} sees "
-            f"{torch.cuda.device_count()} CUDA devices"
+            f"{count} {device.type.upper()} devices"
         )
     return device
 
 
-class PeakMemory:
-    """The most memory that is held at once from here on, beyond what is held already.
+def _device_count(kind: str) -> int:
+    """Return the number of devices of a kind; AttributeError or RuntimeError if it has none."""
+    if kind == "cpu":
+        return 1
+    module = torch.get_device_module(kind)
+    return int(module.device_count()) if module.is_available() else 0
 
-    On the CPU that is resident memory, which Linux counts; elsewhere there is no figure.
+
+class PeakMemory:
+    """Peak memory from the construction of this object on, beyond what was already allocated.
+
+    On the CPU it is resident memory, which only Linux reports; on NVIDIA GPUs it is what torch
+    allocates; elsewhere it is unknown.
+
+    Args:
+        device: Device whose memory is measured.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -51,26 +69,29 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
             self.before = torch.cuda.memory_allocated(device)
             return
+        if device.type != "cpu":
+            self.before = 0
+            return
         try:
-            ctypes.CDLL(None).malloc_trim(0)  # what was freed must not serve unseen
-            Path("/proc/self/clear_refs").write_text("5")  # the peak starts from now
+            ctypes.CDLL(None).malloc_trim(0)  # or freed memory is reused unnoticed
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         except (OSError, AttributeError):
             self.before = 0
         else:
             self.before = _status("VmRSS") - _status("RssFile")
 
     def megabytes(self) -> float | None:
-        """Return the peak so far in MB, None where it cannot be known."""
+        """Return the peak so far in MB; None if it is unknown."""
         if self.device.type == "cuda":
             return 1e-6 * (torch.cuda.max_memory_allocated(self.device) - self.before)
         if not self.before:
             return None
-        # Pages of libraries come and go by themselves and are not counted.
+        # Pages of libraries are not counted: the kernel loads and drops them.
         return 1.024e-3 * max(0, _status("VmHWM") - _status("RssFile") - self.before)
 
 
 def _status(field: str) -> int:
-    """Return a field of this process's status, in units of 1024 bytes."""
+    """Return a field of the status of this process, in units of 1024 bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1])
@@ -78,10 +99,10 @@ def _status(field: str) -> int:
 
 
 def check_precision(precision: str) -> str:
-    """Return a key of `PRECISIONS`, or refuse it.
+    """Return a precision if it is a key of `PRECISIONS`.
 
     Raises:
-        ValueError: There is no such precision.
+        ValueError: The precision is unknown.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
@@ -89,14 +110,14 @@ def check_precision(precision: str) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return a context in which convolutions and products are of a type.
+    """Return a context in which convolutions and matrix products are computed in a precision.
 
     Args:
-        device: Where they are computed.
-        precision: A key of `PRECISIONS`; ``"float32"`` changes nothing.
+        device: Device of the computation.
+        precision: Key of `PRECISIONS`; ``"float32"`` changes nothing.
 
     Raises:
-        ValueError: There is no such precision.
+        ValueError: The precision is unknown.
 
     Example:
         >>> with autocast(torch.device("cpu"), "bfloat16"):

@@ -17,11 +17,11 @@ def check_image(image: ArrayLike, name: str = "image") -> Image:
     """Return an image as an array, not copied.
 
     Args:
-        image: uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``, not empty.
+        image: Picture, uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``, not empty.
         name: Name of the argument in the error message.
 
     Raises:
-        ValueError: Another type or shape.
+        ValueError: The image has another type or shape.
 
     Example:
         >>> check_image(np.zeros((4, 6), np.uint8)).shape
@@ -41,7 +41,7 @@ def as_rgb(image: ArrayLike, name: str = "image") -> Image:
     """Return an image as contiguous RGB ``[H, W, 3]``; gray is repeated.
 
     Raises:
-        ValueError: As `check_image` does.
+        ValueError: The image is not uint8 RGB or gray.
 
     Example:
         >>> as_rgb(np.zeros((4, 6), np.uint8)).shape
@@ -54,10 +54,10 @@ def as_rgb(image: ArrayLike, name: str = "image") -> Image:
 
 
 def as_gray(image: ArrayLike, name: str = "image") -> Image:
-    """Return an image as contiguous gray ``[H, W]``, by the luma of Rec. 601.
+    """Return an image as contiguous gray ``[H, W]``, the luma of Rec. 601.
 
     Raises:
-        ValueError: As `check_image` does.
+        ValueError: The image is not uint8 RGB or gray.
 
     Example:
         >>> as_gray(np.full((4, 6, 3), 9, np.uint8))[0, 0].item()
@@ -75,7 +75,7 @@ def resize(image: Image, size: tuple[int, int], interpolation: int = cv2.INTER_A
         image: Picture of any number of channels.
         size: Width and height in pixels.
         interpolation: A constant of OpenCV; the default averages over each new pixel, so that
-            fine texture does not alias when an image is reduced.
+            fine texture does not alias in a smaller image.
 
     Example:
         >>> resize(np.zeros((4, 6, 3), np.uint8), (3, 2)).shape

@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.align.appearance import restyle
-from flowmatch.align.transforms import control_points, move, pixel_grid
-from flowmatch.io import read_image
-from flowmatch.io.image import draw_readable
+from flowmatch.align.transforms import control_points, transform_points, pixel_grid
+from flowmatch.io.image import read_photo, sample_readable
 
 Generator = np.random.Generator
 Image = NDArray[np.uint8]
 Parameters = NDArray[np.float32]
 
-SMALLEST_PHOTO = 32
 _SHORT_SIDE = 512  # what of a photograph is kept in memory
 
 
@@ -132,7 +130,7 @@ class SyntheticPairs:
         if not 0 <= index < self.length:
             raise IndexError(f"there are {self.length} pairs, got {index}")
         rng = np.random.default_rng([self.seed, index])
-        _, photo = draw_readable(rng, self.photos, load_photo)
+        _, photo = sample_readable(rng, self.photos, load_photo)
         window, centre = _window(rng, photo, self.size)
         has_affine = rng.random() < self.affine
         has_bend = rng.random() < self.thin_plate or not has_affine
@@ -158,7 +156,7 @@ class SyntheticPairs:
 
 def _moved(affine: Parameters, plate: Parameters, size: int) -> NDArray[np.float32]:
     stages = [torch.from_numpy(theta)[None] for theta in (affine, plate)]
-    return np.asarray(move(stages, pixel_grid(size, size)[None])[0].numpy(), np.float32)
+    return np.asarray(transform_points(stages, pixel_grid(size, size)[None])[0].numpy(), np.float32)
 
 
 def _window(rng: Generator, photo: Image, size: int) -> tuple[Image, tuple[float, float]]:
@@ -199,10 +197,8 @@ def load_photo(photo: Path | Image) -> Image:
 
 @lru_cache(maxsize=256)
 def _read_photo(photo: Path) -> Image:
-    picture = read_image(photo)
+    picture = read_photo(photo)
     h, w = picture.shape[:2]
-    if min(h, w) < SMALLEST_PHOTO:
-        raise ValueError(f"{photo}: a side of {SMALLEST_PHOTO} pixels is the least of a photograph")
     scale = _SHORT_SIDE / min(h, w)
     if scale >= 1:
         return picture

@@ -1,4 +1,4 @@
-"""Horizontal bars beside each other: what a table says, at a glance."""
+"""Charts of horizontal bars."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from flowmatch._opencv import cv2
-from flowmatch.draw.picture import Picture, draw_text, text_width
+from flowmatch.draw.picture import draw_text, text_width
+from flowmatch.imaging import Image
 
 _LETTERS, _BAR, _GAP, _MARGIN = 22.0, 18, 14, 24
 _COLOURS = ((46, 110, 182), (226, 132, 52), (70, 150, 90), (150, 90, 160))
 _GRID, _WHISKER = (225, 225, 225), (60, 60, 60)
 
-Bar = tuple[float, float]  # a value and half its interval; NaN where it is not known
+Bar = tuple[float, float]  # value and half its interval; NaN if unknown
 
 
 def bar_chart(
@@ -21,22 +22,22 @@ def bar_chart(
     *,
     title: str = "",
     width: int = 1200,
-) -> Picture:
+) -> Image:
     """Draw percentages as bars with intervals, a row for each name, a colour for each group.
 
     Args:
-        groups: By group, a value and half its interval for each name, shares in 0..1; NaN draws no
-            bar, or no interval.
-        names: Of the rows; ASCII.
-        title: Above.
-        width: Of the picture, pixels.
+        groups: By group, a value and half its interval for each name, shares in 0..1. NaN draws
+            no bar, or no interval.
+        names: Names of the rows, ASCII.
+        title: Title above the chart.
+        width: Width of the picture, pixels.
 
     Returns:
-        Picture ``[H, W, 3]``; its height is as the rows need it.
+        Picture ``[H, W, 3]``; the height depends on the number of rows.
 
     Raises:
-        ValueError: There are no rows or groups, or a group has not one bar for each row, or a share
-            is out of range.
+        ValueError: No rows, no groups, a group without exactly one bar for each row, or a share
+            out of range.
 
     Example:
         >>> bar_chart({"digits": [(0.5, 0.1), (0.7, 0.0)]}, ["one", "two"], width=400).shape
@@ -52,7 +53,7 @@ def bar_chart(
     row = len(groups) * _BAR + _GAP
     top = round(_MARGIN + (2 * _LETTERS if title else 0) + 1.6 * _LETTERS)
     left = _MARGIN + max(text_width(name, _LETTERS) for name in names) + 12
-    # Beyond the longest bar the number has its place.
+    # Room for the number to the right of the longest bar.
     full = width - _MARGIN - text_width("100.0", _LETTERS) - left
     if full < 50:
         raise ValueError(f"width must leave bars 50 pixels beside their names, got {width}")
@@ -78,7 +79,7 @@ def bar_chart(
 
 
 def _bar(
-    page: Picture, bar: Bar, colour: tuple[int, int, int], left: int, top: int, full: float
+    page: Image, bar: Bar, colour: tuple[int, int, int], left: int, top: int, full: float
 ) -> None:
     value, interval = bar
     bottom, middle = top + _BAR - 3, top + (_BAR - 3) // 2
@@ -88,7 +89,7 @@ def _bar(
     end = round(left + full * value)
     if end > left:
         cv2.rectangle(page, (left, top), (end, bottom), colour, -1)
-    if interval > 0:  # which NaN is not
+    if interval > 0:  # false for NaN
         low, high = (
             round(left + full * min(1.0, max(0.0, value + d))) for d in (-interval, interval)
         )
@@ -99,7 +100,7 @@ def _bar(
     draw_text(page, f"{100 * value:.1f}", end + 8, bottom, 0.8 * _LETTERS)
 
 
-def _legend(page: Picture, groups: list[str], left: float, baseline: float) -> None:
+def _legend(page: Image, groups: list[str], left: float, baseline: float) -> None:
     for j, group in enumerate(groups):
         corner = round(left), round(baseline - 13)
         other = round(left) + 14, round(baseline) + 1

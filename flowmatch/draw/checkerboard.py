@@ -1,18 +1,19 @@
-"""Two pictures in one, in the squares of a checkerboard: edges that do not meet are errors."""
+"""Checkerboards of two aligned pictures: edges that do not meet show errors."""
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flowmatch.draw.picture import Picture, checked_picture
+from flowmatch.draw.picture import checked_picture
+from flowmatch.imaging import Image
 
 
-def checkerboard(first: ArrayLike, second: ArrayLike, cells: int = 8) -> Picture:
+def checkerboard(first: ArrayLike, second: ArrayLike, cells: int = 8) -> Image:
     """Show the first picture in every other square and the second in the rest.
 
     Args:
-        first: uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``; it has the upper left corner.
-        second: The same size.
-        cells: Squares along the longer side.
+        first: Picture of the upper left square, uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
+        second: Picture of the same size.
+        cells: Number of squares along the longer side.
 
     Returns:
         Picture ``[H, W, 3]``.
@@ -33,5 +34,5 @@ def checkerboard(first: ArrayLike, second: ArrayLike, cells: int = 8) -> Picture
     H, W = a.shape[:2]
     side = max(H, W) / cells
     row, column = (np.floor(np.arange(n) / side).astype(np.intp) for n in (H, W))
-    odd = (row[:, None] + column) % 2 == 1
-    return np.where(odd[..., None], b, a)
+    is_odd = (row[:, None] + column) % 2 == 1
+    return np.where(is_odd[..., None], b, a)

@@ -1,4 +1,4 @@
-"""Pictures of flow: colours, arrows, error maps."""
+"""Draw optical flow as colours, arrows and error maps."""
 
 import math
 from typing import Any
@@ -7,21 +7,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowmatch._opencv import cv2
-from flowmatch.draw.picture import INK, Picture, checked_picture, draw_text, text_width
+from flowmatch.draw.picture import INK, checked_picture, draw_text, text_width
+from flowmatch.imaging import Image
 
 _PAPER = (255, 255, 255)
 
 
-def flow_to_image(flow: ArrayLike, max_flow: float | None = None) -> Picture:
-    """Colour each flow vector as in the Middlebury benchmark: hue is direction, paleness is rest.
+def flow_to_image(flow: ArrayLike, max_flow: float | None = None) -> Image:
+    """Colour each flow vector as in the Middlebury benchmark: hue is direction, saturation length.
 
     Zero is white, `max_flow` is fully saturated, longer vectors are darkened to 75 %, unknown flow
     (NaN) is black. Rightward is red, downward yellow, leftward cyan, upward violet.
 
     Args:
-        flow: ``[H, W, 2]`` in pixels, u to the right and v down; NaN where unknown.
-        max_flow: Length in pixels that gets full colour. None takes this field's longest vector;
-            give one number for all frames of a video, or its colours flicker.
+        flow: Flow ``[H, W, 2]`` in pixels, u to the right and v down; NaN where unknown.
+        max_flow: Length in pixels that gets full colour. None uses the longest vector of this
+            field; for a video, pass one number for all frames, or the colours flicker.
 
     Returns:
         Picture ``[H, W, 3]``.
@@ -38,7 +39,7 @@ def flow_to_image(flow: ArrayLike, max_flow: float | None = None) -> Picture:
         the colours are those of the authors' colorcode.cpp.
     """
     field, valid = _checked_flow(flow)
-    # Adding 0 turns -0 into 0: both rightward zeros must meet the wheel at its red end.
+    # Adding 0 turns -0 into 0: both must lie at the red end of the colour wheel.
     u, v = np.moveaxis(field + 0.0, 2, 0)
     length = np.hypot(u, v)
     radius = (length / _full_scale(length, max_flow, "max_flow"))[..., None].astype(np.float32)
@@ -50,12 +51,12 @@ def flow_to_image(flow: ArrayLike, max_flow: float | None = None) -> Picture:
     return np.where(valid[..., None], colour, 0).astype(np.uint8)
 
 
-def flow_legend(size: int, max_flow: float) -> Picture:
+def flow_legend(size: int, max_flow: float) -> Image:
     """Draw the colour wheel of `flow_to_image` with its radius labelled in pixels.
 
     Args:
         size: Side of the picture in pixels, at least 64.
-        max_flow: Flow at the rim, in pixels: what `flow_to_image` was given.
+        max_flow: Flow at the rim, in pixels: the argument of `flow_to_image`.
 
     Returns:
         Picture ``[size, size, 3]`` on white.
@@ -76,14 +77,14 @@ def flow_legend(size: int, max_flow: float) -> Picture:
     x, y = x - middle, y - radius - 1
     scale = _full_scale(np.zeros(1), max_flow, "max_flow") / radius
     wheel = flow_to_image(np.stack([x, y], axis=-1) * scale, max_flow)
-    # One pixel of fading at the rim, as smooth lines have.
-    inside = np.clip(radius - np.hypot(x, y) + 0.5, 0, 1)[..., None]
-    picture: Picture = (wheel * inside + 255 * (1 - inside) + 0.5).astype(np.uint8)
-    # A scale bar from the centre to the rim, and what it stands for to its left.
+    # The rim fades over one pixel, as anti-aliased lines do.
+    alpha = np.clip(radius - np.hypot(x, y) + 0.5, 0, 1)[..., None]
+    picture: Image = (wheel * alpha + 255 * (1 - alpha) + 0.5).astype(np.uint8)
+    # A scale bar from the centre to the rim, and its length in pixels to the left.
     rim, tick = middle + radius, letters / 4
     bar = [(middle, foot - tick), (middle, foot + tick), (middle, foot)]
     bar += [(rim, foot), (rim, foot - tick), (rim, foot + tick)]
-    # OpenCV takes sixteenths of a pixel when it is told to shift by 4 bits.
+    # A shift of 4 bits makes OpenCV read sixteenths of a pixel.
     fixed = np.rint(np.array(bar) * 16).astype(np.int32)
     cv2.polylines(picture, [fixed], False, INK, 1 + size // 300, cv2.LINE_AA, 4)
     text = f"{max_flow:.4g} px"
@@ -95,24 +96,24 @@ def flow_legend(size: int, max_flow: float) -> Picture:
 
 def draw_arrows(
     image: ArrayLike, flow: ArrayLike, step: int | None = None, *, scale: float | None = None
-) -> Picture:
+) -> Image:
     """Draw flow as arrows on a regular grid over a picture.
 
-    The arrows are white with a dark outline, which is readable on any picture. Where the flow is
-    unknown there is no arrow; where it is zero, a dot.
+    The arrows are white with a dark outline, readable on any picture. Unknown flow has no arrow,
+    zero flow a dot.
 
     Args:
-        image: uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
-        flow: ``[H, W, 2]`` in pixels of the picture; NaN where unknown.
-        step: Distance between arrows in pixels; None makes about 32 on the longer side.
-        scale: Drawn length per length of flow. None lets the longer arrows (the 95th percentile)
-            just reach the next grid point; give a number (1 is true length) for videos.
+        image: Picture, uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
+        flow: Flow ``[H, W, 2]`` in pixels of the picture; NaN where unknown.
+        step: Distance between arrows in pixels; None draws about 32 along the longer side.
+        scale: Drawn length per length of flow. With None the longer arrows (the 95th percentile)
+            just reach the next grid point; for videos, pass a number (1 is true length).
 
     Returns:
         Picture ``[H, W, 3]``.
 
     Raises:
-        ValueError: Wrong shapes, different sizes, or `step` or `scale` is not positive.
+        ValueError: Wrong shapes, different sizes, or `step` or `scale` not positive.
 
     Example:
         >>> draw_arrows(np.zeros((64, 96), np.uint8), np.ones((64, 96, 2)), step=16).shape
@@ -121,8 +122,10 @@ def draw_arrows(
     picture = checked_picture(image)
     field, valid = _checked_flow(flow)
     if valid.shape != picture.shape[:2]:
-        came = f"{list(picture.shape[:2])} and {list(valid.shape)}"
-        raise ValueError(f"image and flow must have the same size, got {came}")
+        raise ValueError(
+            "image and flow must have the same size, "
+            f"got {list(picture.shape[:2])} and {list(valid.shape)}"
+        )
     step = max(8, max(valid.shape) // 32) if step is None else step
     if step < 1 or (scale is not None and not scale > 0):
         raise ValueError(f"step and scale must be positive, got step={step}, scale={scale}")
@@ -133,23 +136,23 @@ def draw_arrows(
         lengths = np.hypot(*vectors.T)
         scale = step / max(float(np.quantile(lengths, 0.95)), 1e-6) if lengths.size else 1.0
     vectors = scale * vectors
-    # Far outside the picture the tip may be anywhere, but not beyond OpenCV's integers.
-    far = 2 * max(valid.shape) / np.maximum(np.hypot(*vectors.T), 1e-6)
-    vectors *= np.minimum(far, 1)[:, None]
+    # Tips far outside the picture are clipped to the range of OpenCV's integers.
+    limit = 2 * max(valid.shape) / np.maximum(np.hypot(*vectors.T), 1e-6)
+    vectors *= np.minimum(limit, 1)[:, None]
     starts = np.stack([x, y], axis=-1)
     return _with_arrows(picture, starts, vectors, step)
 
 
-def error_map(flow: ArrayLike, truth: ArrayLike, max_error: float | None = None) -> Picture:
-    """Colour the endpoint error of each pixel: dark blue is right, yellow is `max_error` or more.
+def error_map(flow: ArrayLike, truth: ArrayLike, max_error: float | None = None) -> Image:
+    """Colour the endpoint error of each pixel: dark blue is zero, yellow is `max_error` or more.
 
-    The colours (plasma) grow lighter evenly, so equal steps of error look equal, also in gray.
+    The colour map (plasma) is perceptually uniform: equal steps of error look equal, also in gray.
 
     Args:
-        flow: Estimate, ``[H, W, 2]`` in pixels.
-        truth: Ground truth, same shape.
-        max_error: Error in pixels that gets the last colour. None takes the 99th percentile, so
-            that a few wild pixels do not hide the others.
+        flow: Estimated flow ``[H, W, 2]`` in pixels.
+        truth: Ground truth of the same shape.
+        max_error: Error in pixels that gets the last colour. None uses the 99th percentile, so
+            that a few outliers do not hide the rest.
 
     Returns:
         Picture ``[H, W, 3]``; black where either flow is unknown.
@@ -164,8 +167,10 @@ def error_map(flow: ArrayLike, truth: ArrayLike, max_error: float | None = None)
     """
     (estimate, known), (target, valid) = _checked_flow(flow), _checked_flow(truth)
     if estimate.shape != target.shape:
-        came = f"{list(estimate.shape)} and {list(target.shape)}"
-        raise ValueError(f"flow and truth must have the same shape, got {came}")
+        raise ValueError(
+            "flow and truth must have the same shape, "
+            f"got {list(estimate.shape)} and {list(target.shape)}"
+        )
     valid = valid & known
     error = np.hypot(*np.moveaxis(estimate - target, 2, 0)) * valid
     if max_error is None and valid.any():
@@ -175,12 +180,12 @@ def error_map(flow: ArrayLike, truth: ArrayLike, max_error: float | None = None)
     return picture
 
 
-def error_legend(width: int, max_error: float) -> Picture:
+def error_legend(width: int, max_error: float) -> Image:
     """Draw the colours of `error_map` as a bar labelled in pixels.
 
     Args:
         width: Width of the picture in pixels, at least 96.
-        max_error: Error of the last colour, in pixels: what `error_map` was given.
+        max_error: Error of the last colour, in pixels: the argument of `error_map`.
 
     Returns:
         Picture ``[H, width, 3]`` on white, H about a ninth of `width`.
@@ -207,7 +212,7 @@ def error_legend(width: int, max_error: float) -> Picture:
 
 
 def _checked_flow(flow: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the flow [H, W, 2], zero where it is unknown, and where it is known [H, W]."""
+    """Return the flow ``[H, W, 2]``, zero where unknown, and the mask of known pixels."""
     field = np.asarray(flow, np.float64)
     if field.ndim != 3 or field.shape[2] != 2 or field.size == 0:
         raise ValueError(f"flow must be [H, W, 2], got {list(field.shape)}")
@@ -216,7 +221,7 @@ def _checked_flow(flow: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool
 
 
 def _full_scale(values: NDArray[np.float64], limit: float | None, name: str) -> float:
-    """Return what full colour stands for: `limit`, or else the largest value, never zero."""
+    """Return the value of full colour: `limit` or else the largest value; never zero."""
     if limit is None:
         return float(values.max()) or 1.0
     if not (math.isfinite(limit) and limit > 0):
@@ -226,7 +231,7 @@ def _full_scale(values: NDArray[np.float64], limit: float | None, name: str) -> 
 
 def _middlebury_wheel() -> NDArray[np.float32]:
     """Return the 55 colours of colorcode.cpp, [55, 3] in 0 to 255, starting at red."""
-    # Red, yellow, green, cyan, blue, magenta; more steps where the eye tells more hues apart.
+    # Red, yellow, green, cyan, blue, magenta; more steps where the eye distinguishes more hues.
     corners = np.array([(1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1)])
     changes = np.roll(corners, -1, axis=0) - corners
     steps = np.array([15, 6, 4, 11, 13, 6])
@@ -239,17 +244,17 @@ def _middlebury_wheel() -> NDArray[np.float32]:
 _WHEEL = _middlebury_wheel()
 
 
-def _plasma(share: NDArray[np.float64]) -> Picture:
+def _plasma(share: NDArray[np.float64]) -> Image:
     steps = np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
     bgr = cv2.applyColorMap(steps, cv2.COLORMAP_PLASMA)
     return np.array(bgr[..., ::-1], np.uint8, order="C")
 
 
 def _with_arrows(
-    picture: Picture, starts: NDArray[Any], vectors: NDArray[np.float64], step: int
-) -> Picture:
+    picture: Image, starts: NDArray[Any], vectors: NDArray[np.float64], step: int
+) -> Image:
     height, width, _ = picture.shape
-    # Drawn four times larger and averaged: OpenCV's own smooth lines have whole-pixel widths only.
+    # Drawn four times larger and averaged: OpenCV's anti-aliased lines have integer widths only.
     white = np.zeros((4 * height, 4 * width), np.uint8)
     for start, vector in zip(starts, vectors, strict=True):
         corners = start + _arrow(vector, step) + 0.5
@@ -264,7 +269,7 @@ def _with_arrows(
 
 
 def _arrow(vector: NDArray[np.float64], step: int) -> NDArray[np.float64]:
-    """Return the corners (x, y) of an arrow from the origin, or of a dot if it has no length."""
+    """Return the corners (x, y) of an arrow from the origin, or of a dot if its length is zero."""
     length = float(np.hypot(*vector))
     half = max(0.6, 0.04 * step)
     if length < 2 * half:

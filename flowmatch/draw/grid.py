@@ -1,4 +1,4 @@
-"""Pictures of any sizes in a grid, with labels."""
+"""Grids of labelled pictures."""
 
 import itertools
 import math
@@ -8,24 +8,25 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowmatch._opencv import cv2
-from flowmatch.draw.picture import Picture, checked_picture, draw_text, text_width
+from flowmatch.draw.picture import checked_picture, draw_text, text_width
+from flowmatch.imaging import Image
 
 
 def side_by_side(
     *pictures: ArrayLike, labels: Sequence[str] | None = None, columns: int | None = None
-) -> Picture:
-    """Put pictures into a grid on white, all as high as the tallest, each with its label above.
+) -> Image:
+    """Arrange pictures in a grid on white, scaled to the height of the tallest, labels above.
 
     Args:
-        *pictures: uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
-        labels: One text for each picture.
-        columns: Pictures in a row; None puts all into one row.
+        *pictures: Pictures, uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
+        labels: Text for each picture.
+        columns: Number of pictures in a row; None puts all into one row.
 
     Returns:
         Picture ``[H, W, 3]``.
 
     Raises:
-        ValueError: No picture, wrong shapes or types, or not as many labels as pictures.
+        ValueError: No picture, wrong shape or type, or a different number of labels.
 
     Example:
         >>> black = np.zeros((40, 60), np.uint8)
@@ -35,17 +36,21 @@ def side_by_side(
     texts = [""] * len(pictures) if labels is None else list(labels)
     columns = len(pictures) if columns is None else columns
     if not pictures or len(texts) != len(pictures) or columns < 1:
-        came = f"{len(pictures)} pictures, {len(texts)} labels and {columns} columns"
-        raise ValueError(f"expected pictures, as many labels, and columns, got {came}")
+        raise ValueError(
+            "expected pictures, as many labels, and columns, "
+            f"got {len(pictures)} pictures, {len(texts)} labels and {columns} columns"
+        )
     columns = min(columns, len(pictures))
     checked = [checked_picture(picture) for picture in pictures]
     height = max(picture.shape[0] for picture in checked)
     shown = [_with_height(picture, height) for picture in checked]
     widths = [max(picture.shape[1] for picture in shown[k::columns]) for k in range(columns)]
     margin = max(4, height // 40)
-    # The longest label decides the size of all, so that they look alike.
-    room = min(pic.shape[1] / text_width(text, 1) for pic, text in zip(shown, texts, strict=True))
-    letters = max(8, min(int(room), max(12, height // 16), 48))
+    # The longest label determines the size of all.
+    fitting = min(
+        pic.shape[1] / text_width(text, 1) for pic, text in zip(shown, texts, strict=True)
+    )
+    letters = max(8, min(int(fitting), max(12, height // 16), 48))
     head = round(1.4 * letters) if labels is not None else 0
     lefts = list(itertools.accumulate((width + margin for width in widths), initial=margin))
     rows = math.ceil(len(shown) / columns)
@@ -60,6 +65,6 @@ def side_by_side(
     return page
 
 
-def _with_height(picture: Picture, height: int) -> Picture:
+def _with_height(picture: Image, height: int) -> Image:
     size = (max(1, round(height * picture.shape[1] / picture.shape[0])), height)
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)

@@ -7,17 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
-from flowmatch.draw.picture import Picture
+from flowmatch.imaging import Image
 
 
 def two_dimensions(embeddings: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Project embeddings to two coordinates: their own, or the first two principal components.
+    """Return the coordinates of two-dimensional embeddings, or the first two principal components.
 
     Args:
-        embeddings: ``[N, D]``, D of 1 or more.
+        embeddings: Embeddings ``[N, D]``, D at least 1.
 
     Returns:
-        ``[N, 2]`` float64.
+        Coordinates ``[N, 2]``, float64.
 
     Example:
         >>> two_dimensions(np.eye(3)).shape
@@ -37,17 +37,18 @@ def scatter(
     labels: NDArray[np.integer],
     classes: Sequence[str],
     side: int = 800,
-) -> Picture:
-    """Draw embeddings as dots coloured by class, each class's name at the median of its dots.
+) -> Image:
+    """Draw embeddings as dots coloured by class, with the name of a class at its median.
 
     Args:
-        embeddings: ``[N, D]``; with more than two dimensions, the principal components are drawn.
-        labels: ``[N]``, indices into `classes`.
+        embeddings: Embeddings ``[N, D]``; of more than two dimensions, the first two principal
+            components are drawn.
+        labels: Indices into `classes`, ``[N]``.
         classes: Names of the classes.
         side: Height and width of the picture, in pixels.
 
     Returns:
-        ``[side, side, 3]``, RGB.
+        Picture ``[side, side, 3]``.
 
     Example:
         >>> scatter(np.eye(2), np.array([0, 1]), ("a", "b"), side=64).shape
@@ -58,7 +59,9 @@ def scatter(
         return picture
     flat = two_dimensions(embeddings)
     low, high = flat.min(0), flat.max(0)
-    scale = 0.88 * side / max(float((high - low).max()), 1e-12)  # one for both: angles stay
+    scale = (
+        0.88 * side / max(float((high - low).max()), 1e-12)
+    )  # the same for both axes, which preserves angles
     middle = (low + high) / 2
     places = np.rint((flat - middle) * scale * (1, -1) + side / 2).astype(int)
     colours = [
@@ -70,7 +73,7 @@ def scatter(
         cv2.circle(picture, place, radius, colours[number], -1, cv2.LINE_AA)
     for number in np.unique(labels).tolist():
         x, y = np.median(places[labels == number], axis=0).astype(int).tolist()
-        # In black, outlined: in their own colour names would drown among the dots.
+        # Black, outlined in white: in the colour of its class a name is unreadable among dots.
         for width, colour in ((7, (255, 255, 255)), (2, (0, 0, 0))):
             font = cv2.FONT_HERSHEY_SIMPLEX
             name = classes[number][:24]

@@ -1,4 +1,4 @@
-"""A contact sheet: pictures in a grid, each with a caption below."""
+"""Contact sheets: pictures in a grid, each with a caption below."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowmatch._opencv import cv2
-from flowmatch.draw.picture import Picture, checked_picture, draw_text, text_width
+from flowmatch.draw.picture import checked_picture, draw_text, text_width
+from flowmatch.imaging import Image, resize_within
 
 _GAP, _LINE, _LETTERS = 8, 18, 13.0
 _FRAME = (64, 160, 90)
@@ -19,21 +20,21 @@ def contact_sheet(
     columns: int = 4,
     side: int = 240,
     framed: Sequence[bool] | None = None,
-) -> Picture:
-    """Lay pictures out in a grid, each shrunk into a square, with a line of text below.
+) -> Image:
+    """Arrange pictures in a grid, each reduced to fit a square, with a line of text below.
 
     Args:
-        pictures: uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``, of any sizes.
-        captions: One each; what is too long is cut in its middle.
-        columns: How many beside each other, at most.
-        side: Of the squares, pixels. Smaller pictures are not enlarged.
-        framed: Which get a green frame.
+        pictures: Pictures, uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``, of any size.
+        captions: Caption of each picture; long ones are cut in the middle.
+        columns: Maximum number of pictures in a row.
+        side: Side of a square, pixels. Smaller pictures are not enlarged.
+        framed: Whether a picture gets a green frame, for each picture.
 
     Returns:
         Picture ``[H, W, 3]``.
 
     Raises:
-        ValueError: There is no picture, or not as many captions, or a size is out of range.
+        ValueError: No picture, a different number of captions, or a size out of range.
 
     Example:
         >>> contact_sheet([np.zeros((40, 60), np.uint8)] * 3, ["a", "b", "c"], side=64).shape
@@ -53,7 +54,7 @@ def contact_sheet(
     width, height = side + _GAP, side + _LINE + _GAP
     page = np.full((rows * height + _GAP, columns * width + _GAP, 3), 255, np.uint8)
     for k, (picture, caption, mark) in enumerate(zip(pictures, captions, marks, strict=True)):
-        small = _within(checked_picture(picture), side)
+        small = resize_within(checked_picture(picture), side)
         h, w = small.shape[:2]
         corner_y, corner_x = _GAP + k // columns * height, _GAP + k % columns * width
         top, left = corner_y + (side - h) // 2, corner_x + (side - w) // 2
@@ -65,16 +66,8 @@ def contact_sheet(
     return page
 
 
-def _within(picture: Picture, side: int) -> Picture:
-    share = side / max(picture.shape[:2])
-    if share >= 1:
-        return picture
-    size = (max(1, round(picture.shape[1] * share)), max(1, round(picture.shape[0] * share)))
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
 def _shortened(text: str, width: float) -> str:
-    """Cut letters out of the middle until a text fits; OpenCV draws ASCII only."""
+    """Return a text with letters cut out of the middle so that it fits; OpenCV draws ASCII only."""
     text = text.encode("ascii", "replace").decode()
     kept = text
     for cut in range(1, len(text)):

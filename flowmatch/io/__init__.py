@@ -1,4 +1,4 @@
-"""Files in and out: optical flow, pictures, videos, clouds of points."""
+"""Read and write optical flow, pictures, videos and point clouds."""
 
 from flowmatch.io._files import replace_when_done
 from flowmatch.io.cloud import (

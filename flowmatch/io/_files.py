@@ -1,5 +1,6 @@
-"""What the readers and writers of flowmatch.io share: paths, suffixes, optional packages."""
+"""Paths, suffixes, size checks and optional packages of all readers and writers."""
 
+import errno
 import importlib
 import os
 import re
@@ -7,7 +8,7 @@ import secrets
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,36 +17,41 @@ FilePath = str | os.PathLike[str]
 # Deflate cannot expand further (zlib's technical notes), so no honest file claims more.
 _DEFLATE_LIMIT = 1032
 
-# What zipfile raises for files that are none; OSError where an offset is negative.
+# Errors of zipfile for damaged files; OSError where an offset is negative.
 DAMAGED_ZIP = (
     zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError,
 )  # fmt: skip
+
+# Errors that name no file and come from the storage: full, over a quota, too large, read-only.
+_STORAGE_ERRORS = {errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 T = TypeVar("T")
 
 
 @contextmanager
 def replace_when_done(path: FilePath) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, and give it the final name when all went well.
+    """Yield a temporary path in the folder of `path`, renamed to `path` if the block succeeds.
 
     A reader therefore sees the old file or the whole new one, never a part. If the block fails,
-    the temporary file is deleted and `path` is left as it was. The suffix is kept, because
-    encoders choose the format by it.
+    the temporary file is deleted and `path` is left as it was. The temporary name has the same
+    suffix, because encoders choose the format by it.
 
     Args:
-        path: The final name.
+        path: File to write; its folder must exist.
 
     Yields:
-        The path to write to; it does not exist yet.
+        Path to write to; it does not exist yet.
 
     Raises:
         FileNotFoundError: The folder of `path` does not exist.
+        IsADirectoryError: `path` is a folder.
+        OSError: The file cannot be written; the message names `path`, not the temporary file.
 
     Example:
         >>> import tempfile
         >>> target = Path(tempfile.mkdtemp()) / "flow.flo"
-        >>> with replace_when_done(target) as beside:
-        ...     _ = beside.write_bytes(b"PIEH")
+        >>> with replace_when_done(target) as temporary:
+        ...     _ = temporary.write_bytes(b"PIEH")
         >>> target.read_bytes()
         b'PIEH'
     """
@@ -54,16 +60,28 @@ def replace_when_done(path: FilePath) -> Iterator[Path]:
         raise FileNotFoundError(f"{path} cannot be written: there is no folder {path.parent}")
     if path.is_dir():
         raise IsADirectoryError(f"{path} cannot be written: it is a folder")
-    beside = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:
-        yield beside
-        beside.replace(path)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        if temporary.name not in str(error) and error.errno not in _STORAGE_ERRORS:
+            raise
+        reason = error.strerror or str(error).replace(str(temporary), str(path))
+        kind = PermissionError if isinstance(error, PermissionError) else OSError
+        raise kind(f"{path} cannot be written: {reason}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def existing_file(path: FilePath) -> Path:
-    """Return `path` as a Path, or raise naming it when it is missing or a folder."""
+    """Return the path of an existing file.
+
+    Raises:
+        FileNotFoundError: Nothing has that name.
+        IsADirectoryError: It is a folder.
+    """
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, expected a file")
@@ -73,7 +91,16 @@ def existing_file(path: FilePath) -> Path:
 
 
 def entry_for_suffix(path: Path, table: Mapping[str, T], kind: str) -> T:
-    """Look up the suffix of `path`, in any case; the error lists the suffixes of `table`."""
+    """Return the entry of `table` for the suffix of `path`, in any case.
+
+    Args:
+        path: Name of a file.
+        table: Entries by lower-case suffix, such as ``".png"``.
+        kind: Noun for the error message, such as ``"picture"``.
+
+    Raises:
+        ValueError: The suffix is not in `table`; the message lists its suffixes.
+    """
     try:
         return table[path.suffix.lower()]
     except KeyError:
@@ -84,7 +111,11 @@ def entry_for_suffix(path: Path, table: Mapping[str, T], kind: str) -> T:
 
 
 def optional_module(name: str, purpose: str) -> Any:
-    """Import an optional dependency, or say in one sentence what it is needed for."""
+    """Import an optional dependency.
+
+    Raises:
+        ImportError: It is not installed; the message says what needs it.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -92,24 +123,24 @@ def optional_module(name: str, purpose: str) -> Any:
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:
-    """Sort key by which frame2 comes before frame10."""
+    """Return a sort key that puts frame2 before frame10."""
     parts = re.split(r"([0-9]+)", str(path))
     return [(int(part), part) if part.isdecimal() else (-1, part.casefold()) for part in parts]
 
 
 def size_in_words(shape: tuple[int, ...]) -> str:
-    """Return ``width x height`` of an array ``[H, W, ...]``."""
+    """Return the size of an array ``[H, W, ...]`` as the text ``width x height``."""
     return f"{shape[1]} x {shape[0]}"
 
 
 def require_dimensions(path: Path, height: int, width: int) -> None:
-    """Refuse an image or field without pixels."""
+    """Raise ValueError for an image or flow field without pixels."""
     if height < 1 or width < 1:
         raise ValueError(f"{path}: expected at least 1 x 1 pixels, got {width} x {height}")
 
 
 def require_size(path: Path, header: int, height: int, width: int, pixel: int) -> None:
-    """Refuse a raw file that is not exactly its header and `height` x `width` pixels, in bytes."""
+    """Raise ValueError unless a raw file has exactly the bytes of its header and its pixels."""
     require_dimensions(path, height, width)
     expected = header + height * width * pixel
     actual = path.stat().st_size
@@ -120,7 +151,7 @@ def require_size(path: Path, header: int, height: int, width: int, pixel: int) -
 
 
 def require_plausible(path: Path, claimed: int, stored: int) -> None:
-    """Refuse a file that claims more bytes than deflate can make of what is stored."""
+    """Raise ValueError if a file claims more bytes than deflate can expand the stored ones to."""
     if claimed > _DEFLATE_LIMIT * stored:
         raise ValueError(
             f"{path}: claims {claimed} bytes, but its {stored} compressed bytes "

@@ -1,4 +1,4 @@
-"""What a JPEG file claims to be, before memory is taken."""
+"""Checks of a JPEG file's header, before memory is allocated."""
 
 import re
 import struct
@@ -7,8 +7,8 @@ from pathlib import Path
 # A block of 8 x 8 pixels takes at least one bit, of a progressive file's first scan.
 _PIXELS_PER_BYTE = 8 * 64
 
-_MARKER = re.compile(rb"\xff([^\x00\xff])")  # as decoders look for one, past what is no marker
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the kinds of SOF
+_MARKER = re.compile(rb"\xff([^\x00\xff])")  # searched for, as decoders do: other bytes are skipped
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers that start a frame (SOF)
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _SCAN = 0xDA
 
@@ -19,18 +19,18 @@ def is_jpeg(encoded: bytes | memoryview) -> bool:
 
 
 def check_jpeg(path: Path, encoded: bytes | memoryview) -> None:
-    """Refuse a JPEG that claims more pixels than its bytes can hold.
+    """Check that a JPEG does not claim more pixels than its bytes can hold.
 
     Raises:
-        ValueError: It does.
+        ValueError: It claims more.
     """
     at = 2
-    while (found := _MARKER.search(encoded, at)) and found[1][0] != _SCAN:
-        kind, at = found[1][0], found.end()
+    while (marker := _MARKER.search(encoded, at)) and marker[1][0] != _SCAN:
+        kind, at = marker[1][0], marker.end()
         if kind in _WITHOUT_LENGTH:
             continue
         if at + 7 > len(encoded):
-            return  # cut off, which the decoder says
+            return  # cut off; the decoder reports it
         length, _, height, width = struct.unpack_from(">HBHH", encoded, at)
         if kind in _FRAMES:
             if height * width > _PIXELS_PER_BYTE * len(encoded):

@@ -1,4 +1,4 @@
-"""NumPy's own arrays, checked before they are read: np.load would allocate first."""
+"""NumPy arrays in .npy and .npz files, checked before they are read: np.load allocates first."""
 
 import math
 import warnings
@@ -16,18 +16,29 @@ from flowmatch.io._files import require_plausible
 def read_npy_entry(
     path: Path, archive: zipfile.ZipFile, name: str, kind: str, expected: tuple[int | None, ...]
 ) -> NDArray[Any]:
-    """Read one array of an .npz after checking its header."""
+    """Read one array of an .npz file after checking its header.
+
+    Args:
+        path: The .npz file.
+        archive: The same file, open.
+        name: Name of the array's entry, such as ``"flow.npy"``.
+        kind: Expected kind of the type, as in NumPy: ``"f"`` or ``"b"``.
+        expected: Expected shape; None for an axis of any size.
+
+    Raises:
+        ValueError: The file is damaged, or the array has another type or shape.
+    """
     entry = archive.getinfo(name)
     require_plausible(path, entry.file_size, min(entry.compress_size, path.stat().st_size))
     with archive.open(entry) as file:
         shape, fortran, dtype, header = read_npy_header(path, file)
         fits = len(shape) == len(expected) and all(
-            size > 0 and size == (want or size) for size, want in zip(shape, expected, strict=True)
+            size > 0 and size == (side or size) for size, side in zip(shape, expected, strict=True)
         )
         if dtype.kind != kind or not fits:
-            wanted = ", ".join("any" if want is None else str(want) for want in expected)
+            sides = ", ".join("any" if side is None else str(side) for side in expected)
             raise ValueError(
-                f"{path}: {name} must be {'floats' if kind == 'f' else 'bool'} [{wanted}], "
+                f"{path}: {name} must be {'floats' if kind == 'f' else 'bool'} [{sides}], "
                 f"got {dtype} {list(shape)}"
             )
         claimed = math.prod(shape) * dtype.itemsize
@@ -44,10 +55,17 @@ def read_npy_entry(
 def read_npy_header(
     path: Path, file: IO[bytes]
 ) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Return shape, whether it is in Fortran order, type, and bytes up to the numbers."""
+    """Read the header of an array.
+
+    Returns:
+        Shape, whether the order is Fortran's, type, and number of bytes before the data.
+
+    Raises:
+        ValueError: The header is damaged.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about headers of Python 2
+            warnings.simplefilter("ignore")  # warnings about headers of Python 2
             version = np.lib.format.read_magic(file)
             if version == (1, 0):
                 shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)

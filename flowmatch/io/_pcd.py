@@ -1,4 +1,4 @@
-"""PCD of the Point Cloud Library, version 0.7: ascii, binary, binary_compressed."""
+"""PCD files of the Point Cloud Library, version 0.7: ascii, binary, binary_compressed."""
 
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -10,20 +10,27 @@ from flowmatch.io._text import number_table
 
 _LONGEST_HEADER = 2**14
 _TYPES = {f"{kind}{size}" for kind in "IU" for size in (1, 2, 4, 8)} | {"F4", "F8", "F2"}
-# LZF makes at most 264 bytes of 3.
+# LZF expands 3 bytes to at most 264.
 _LZF_LIMIT = 88
 
 
 class _Header(NamedTuple):
     fields: list[str]
-    types: list[str]  # NumPy's
+    types: list[str]  # in NumPy's notation
     counts: list[int]
     points: int
     data: str
 
 
 def read_pcd(path: Path) -> NDArray[np.float64]:
-    """Read the points of a PCD file, [N, 3]."""
+    """Read the points of a PCD file.
+
+    Returns:
+        Points ``[N, 3]``.
+
+    Raises:
+        ValueError: The file is damaged, or not a PCD file.
+    """
     with path.open("rb") as file:
         header = _header(path, file)
         stored = path.stat().st_size - file.tell()
@@ -44,7 +51,7 @@ def read_pcd(path: Path) -> NDArray[np.float64]:
             )
         else:
             content = file.read(claimed)
-    if header.data == "binary":  # point by point; compressed it is field by field
+    if header.data == "binary":  # stored point by point; binary_compressed stores field by field
         raw = np.frombuffer(content, np.uint8).reshape(header.points, sum(sizes))
     columns = []
     for axis in "xyz":
@@ -63,7 +70,7 @@ def _header(path: Path, file: IO[bytes]) -> _Header:
     while "DATA" not in entries:
         line = file.readline(_LONGEST_HEADER)
         if not line.endswith(b"\n") or file.tell() > _LONGEST_HEADER:
-            raise ValueError(f"{path}: expected a PCD header that ends with DATA, there is none")
+            raise ValueError(f"{path}: expected a PCD header that ends with DATA")
         words = line.decode("latin1").split()
         if words and not words[0].startswith("#"):
             entries[words[0].upper()] = words[1:]
@@ -80,7 +87,7 @@ def _header(path: Path, file: IO[bytes]) -> _Header:
         or not set(types) <= _TYPES
         or data not in ("ascii", "binary", "binary_compressed")
     ):
-        raise ValueError(f"{path}: cannot make sense of the PCD header {str(entries)[:300]}")
+        raise ValueError(f"{path}: invalid PCD header {str(entries)[:300]}")
     widths = [int(count) for count in counts]
     for axis in "xyz":
         if fields.count(axis) != 1 or widths[fields.index(axis)] != 1:
@@ -89,7 +96,7 @@ def _header(path: Path, file: IO[bytes]) -> _Header:
 
 
 def _decompress(path: Path, file: IO[bytes], stored: int, claimed: int) -> bytes:
-    """Undo LZF (Lehmann's liblzf): runs of literals, and references into what is there."""
+    """Decompress LZF (Lehmann's liblzf): runs of literals, and references to earlier output."""
     sizes = np.frombuffer(file.read(8), "<u4").tolist() if stored >= 8 else [0, 0]
     if sizes[0] > stored - 8 or sizes[1] != claimed or claimed > _LZF_LIMIT * sizes[0]:
         raise ValueError(
@@ -116,7 +123,7 @@ def _decompress(path: Path, file: IO[bytes], stored: int, claimed: int) -> bytes
             start = len(out) - back
             if start < 0:
                 raise IndexError(back)
-            while length + 2 > 0:  # a reference may reach into what it makes itself
+            while length + 2 > 0:  # a reference may overlap its own output
                 part = out[start : start + length + 2]
                 out += part
                 start += len(part)
@@ -128,14 +135,14 @@ def _decompress(path: Path, file: IO[bytes], stored: int, claimed: int) -> bytes
     return bytes(out)
 
 
-def write_pcd(beside: Path, points: NDArray[np.floating]) -> None:
-    """Write points, binary, in float32 or float64 as they come."""
+def write_pcd(temporary: Path, points: NDArray[np.floating]) -> None:
+    """Write points in binary, float32 or float64 as given."""
     size = points.dtype.itemsize
     header = [
         "# .PCD v0.7 - Point Cloud Data file format", "VERSION 0.7", "FIELDS x y z",
         f"SIZE {size} {size} {size}", "TYPE F F F", "COUNT 1 1 1", f"WIDTH {len(points)}",
         "HEIGHT 1", "VIEWPOINT 0 0 0 1 0 0 0", f"POINTS {len(points)}", "DATA binary", "",
     ]  # fmt: skip
-    with beside.open("wb") as file:
+    with temporary.open("wb") as file:
         file.write("\n".join(header).encode())
         points.astype(f"<f{size}").tofile(file)

@@ -1,4 +1,4 @@
-"""Stanford PLY: the vertices' x, y and z; ASCII and both byte orders."""
+"""Stanford PLY files: x, y and z of the vertices; ASCII and both byte orders."""
 
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -20,11 +20,18 @@ _LONGEST_HEADER = 2**16
 class _Element(NamedTuple):
     name: str
     rows: int
-    fields: list[tuple[str, str]]  # name, NumPy type; a list has the type ""
+    fields: list[tuple[str, str]]  # name and NumPy type; "" for a list
 
 
 def read_ply(path: Path) -> NDArray[np.float64]:
-    """Read the vertices of a PLY file, [N, 3]."""
+    """Read the vertices of a PLY file.
+
+    Returns:
+        Points ``[N, 3]``.
+
+    Raises:
+        ValueError: The file is damaged, or not a PLY file with x, y and z.
+    """
     with path.open("rb") as file:
         order, elements = _header(path, file)
         start = file.tell()
@@ -57,7 +64,7 @@ def read_ply(path: Path) -> NDArray[np.float64]:
 
 def _row(path: Path, order: str, element: _Element) -> np.dtype[np.void]:
     if any(not kind for _, kind in element.fields):
-        raise ValueError(f"{path}: {element.name} has lists, which cannot stand before the points")
+        raise ValueError(f"{path}: lists ({element.name}) are not supported before the vertices")
     fields = [(f"{k}" if element.name != "vertex" else name, order + kind)
               for k, (name, kind) in enumerate(element.fields)]  # fmt: skip
     return np.dtype(fields)
@@ -70,9 +77,7 @@ def _header(path: Path, file: IO[bytes]) -> tuple[str, list[_Element]]:
     end = start.find(b"end_header")
     newline = start.find(b"\n", end)
     if end < 0 or newline < 0:
-        raise ValueError(
-            f"{path}: expected end_header within {_LONGEST_HEADER} bytes, there is none"
-        )
+        raise ValueError(f"{path}: expected end_header within {_LONGEST_HEADER} bytes, found none")
     file.seek(newline + 1)
     order: str | None = None
     elements: list[_Element] = []
@@ -87,9 +92,9 @@ def _header(path: Path, file: IO[bytes]) -> tuple[str, list[_Element]]:
         elif words[0] == "property" and elements and _property(words, elements[-1]):
             continue
         else:
-            raise ValueError(f"{path}: cannot make sense of the header's line {line[:80]!r}")
+            raise ValueError(f"{path}: invalid line in the header: {line[:80]!r}")
     if order is None:
-        raise ValueError(f"{path}: the header says no format, expected one of {[*_ORDERS]}")
+        raise ValueError(f"{path}: the header names no format, expected one of {[*_ORDERS]}")
     return order, elements
 
 
@@ -98,7 +103,11 @@ def _is_count(word: str) -> bool:
 
 
 def _property(words: list[str], element: _Element) -> bool:
-    """Append a property to its element; False if the line is not one."""
+    """Append a property to its element.
+
+    Returns:
+        False if the line is not a property.
+    """
     if len(words) == 5 and words[1] == "list" and words[2] in _TYPES and words[3] in _TYPES:
         element.fields.append((words[4], ""))
     elif len(words) == 3 and words[1] in _TYPES:
@@ -109,9 +118,9 @@ def _property(words: list[str], element: _Element) -> bool:
 
 
 def write_ply(
-    beside: Path, points: NDArray[np.floating], colours: NDArray[np.uint8] | None
+    temporary: Path, points: NDArray[np.floating], colours: NDArray[np.uint8] | None
 ) -> None:
-    """Write vertices, little endian, in float32 or float64 as they come."""
+    """Write vertices in little endian, float32 or float64 as given."""
     wide = points.dtype == np.float64
     kind = "f8" if wide else "f4"
     fields = [(axis, f"<{kind}") for axis in "xyz"]
@@ -126,6 +135,6 @@ def write_ply(
         for k, name in enumerate(("red", "green", "blue")):
             rows[name] = colours[:, k]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]
-    with beside.open("wb") as file:
+    with temporary.open("wb") as file:
         file.write("\n".join([*header, *names, "end_header", ""]).encode())
         rows.tofile(file)

@@ -1,4 +1,4 @@
-"""What a PNG file claims to be, before memory is taken; and those of 16 bits a channel."""
+"""Checks of a PNG file before memory is allocated, and PNG files of 16 bits a channel."""
 
 import struct
 from pathlib import Path
@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.io._files import require_dimensions, require_plausible
+from flowmatch.io._quiet import quiet_stderr
 
-_COLOUR_TYPES = {1: 0, 3: 2}  # of a PNG header, by the number of channels
+_COLOUR_TYPES = {1: 0, 3: 2}  # of a PNG header, by number of channels
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 
 
@@ -20,20 +21,35 @@ def is_png(encoded: bytes | memoryview) -> bool:
 
 
 def check_png(path: Path, encoded: bytes | memoryview) -> tuple[int, int, int, int]:
-    """Return width, height, bits and colour type of a PNG that may be as large as it claims.
+    """Check that a PNG does not claim more pixels than its bytes can hold.
+
+    Returns:
+        Width, height, bits a channel and colour type.
 
     Raises:
-        ValueError: It may not.
+        ValueError: It claims more.
     """
     width, height, bits, colour = struct.unpack(">IIBB", encoded[16:26])
     require_dimensions(path, height, width)
-    row = (_CHANNELS.get(colour, 1) * bits * width + 7) // 8 + 1  # a filter's byte before each
+    row = (_CHANNELS.get(colour, 1) * bits * width + 7) // 8 + 1  # one byte for the filter
     require_plausible(path, height * row, len(encoded))
     return width, height, bits, colour
 
 
 def read_png16(path: Path, channels: int, expected: str) -> NDArray[np.uint16]:
-    """Return the pixels, ``[H, W]`` or ``[H, W, 3]`` in BGR; errors name what was `expected`."""
+    """Read a PNG of 16 bits a channel.
+
+    Args:
+        path: The file.
+        channels: 1 or 3.
+        expected: Description of the file for the error message.
+
+    Returns:
+        Pixels ``[H, W]`` or, in BGR, ``[H, W, 3]``.
+
+    Raises:
+        ValueError: The file is damaged or of another kind.
+    """
     encoded = path.read_bytes()
     if not is_png(encoded):
         raise ValueError(f"{path}: expected a PNG file, got one starting with {encoded[:8]!r}")
@@ -43,7 +59,8 @@ def read_png16(path: Path, channels: int, expected: str) -> NDArray[np.uint16]:
             f"{path}: expected {expected}, got {bits} bits and PNG colour type {colour}"
         )
     try:
-        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+        with quiet_stderr():
+            pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise ValueError(f"{path}: damaged PNG: {error}") from error
     shape = (height, width) if channels == 1 else (height, width, channels)

@@ -1,4 +1,4 @@
-"""Tables of numbers in text, as .xyz, ASCII .ply and .pcd hold them."""
+"""Tables of numbers in text files: .xyz, ASCII .ply and .pcd."""
 
 import io
 import warnings
@@ -18,20 +18,23 @@ def number_table(
     rows: int | None = None,
     comments: tuple[str, ...] | None = None,
 ) -> NDArray[np.float64]:
-    """Read columns of the lines that are left in a file, [N, columns].
+    """Read columns of numbers from the remaining lines of a file.
 
     Args:
-        path: Its name, for messages.
-        file: Open, at the first line.
-        columns: Which.
-        skip: Lines to pass over.
-        rows: How many lines there must be at least; None takes all.
-        comments: What starts a comment.
+        path: Name of the file, for error messages.
+        file: The file, open at the first line.
+        columns: Indices of the columns.
+        skip: Number of lines to skip.
+        rows: Number of lines to read; None reads all.
+        comments: Marks that start a comment.
+
+    Returns:
+        Numbers ``[N, columns]``.
 
     Raises:
-        ValueError: There are fewer lines, or something else than numbers.
+        ValueError: The file has fewer lines, or other text than numbers.
     """
-    # Two bytes a line at least, so that a claim costs nothing before it is known to be one.
+    # A line has two bytes at least: a false number of lines is refused before memory is allocated.
     left = path.stat().st_size - file.tell()
     if (rows or 0) + skip > left:
         raise ValueError(f"{path}: claims {(rows or 0) + skip} lines, but {left} bytes are left")
@@ -42,7 +45,7 @@ def number_table(
         text.readline()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "input contained no data" is said below
+            warnings.simplefilter("ignore")  # "input contained no data" is reported below
             table = np.loadtxt(text, usecols=columns, max_rows=rows, comments=comments, ndmin=2)
     except (ValueError, IndexError, OverflowError) as error:
         raise ValueError(f"{path}: expected numbers: {error}") from error

@@ -1,7 +1,7 @@
-"""Clouds of points: .ply, .pcd, .npy, .npz, .xyz, and depth pictures.
+"""Point clouds (.ply, .pcd, .npy, .npz, .xyz) and depth pictures.
 
-Files come from strangers, so what a header claims is compared with the size of the file before
-memory is taken.
+Files may be hostile: what a header claims is compared with the size of the file before memory is
+allocated.
 """
 
 import math
@@ -27,21 +27,21 @@ from flowmatch.io._text import number_table
 
 
 def read_cloud(path: FilePath) -> NDArray[np.float64]:
-    """Read the points of a cloud; the suffix names the format.
+    """Read the points of a cloud; the suffix determines the format.
 
-    ``.ply`` and ``.pcd`` (text, binary, ``binary_compressed``; the vertices' x, y, z),
-    ``.npy`` and ``.npz`` (``[N, 3]``, in an ``.npz`` called ``points`` or the only array),
-    ``.xyz`` (three numbers a line, more are passed over, ``#`` starts a comment).
+    ``.ply`` and ``.pcd`` (text, binary, ``binary_compressed``; x, y, z of the vertices),
+    ``.npy`` and ``.npz`` (``[N, 3]``; in an ``.npz`` the array ``points`` or the only array),
+    ``.xyz`` (three numbers a line, further ones are ignored, ``#`` starts a comment).
 
     Args:
         path: The file.
 
     Returns:
-        Points ``[N, 3]`` in the file's unit, metres throughout flowmatch. Those that are not
-        finite, as depth cameras leave them, are dropped.
+        Points ``[N, 3]`` in the file's unit, metres throughout flowmatch. Points that are not
+        finite, as depth cameras produce them, are dropped.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         ValueError: The suffix is unknown, or the file is damaged or not what its suffix says.
 
     Example:
@@ -57,15 +57,15 @@ def read_cloud(path: FilePath) -> NDArray[np.float64]:
 
 
 def write_cloud(path: FilePath, points: ArrayLike, colours: ArrayLike | None = None) -> None:
-    """Write a cloud; the suffix names the format, as in `read_cloud`.
+    """Write a point cloud; the suffix determines the format, as in `read_cloud`.
 
     Args:
-        path: The file to write; its folder must exist. It gets its name only when complete.
-        points: ``[N, 3]``, metres; float64 is kept, other types become float32.
-        colours: uint8 ``[N, 3]``, RGB. Only ``.ply`` keeps them.
+        path: File to write; its folder must exist. It gets its name only when complete.
+        points: Points ``[N, 3]``, metres; float64 is kept, other types become float32.
+        colours: Colours uint8 ``[N, 3]``, RGB. Only ``.ply`` keeps them.
 
     Raises:
-        ValueError: A wrong shape, an unknown suffix, or colours for a format without.
+        ValueError: Wrong shape, unknown suffix, or colours for a format that holds none.
         FileNotFoundError: The folder does not exist.
 
     Example:
@@ -78,31 +78,30 @@ def write_cloud(path: FilePath, points: ArrayLike, colours: ArrayLike | None = N
     if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "fiu":
         raise ValueError(f"{path}: points must be [N, 3], got {array.dtype} {list(array.shape)}")
     array = array.astype(np.float64 if array.dtype == np.float64 else np.float32)
-    paint = None if colours is None else np.asarray(colours)
-    if paint is not None and (paint.dtype != np.uint8 or paint.shape != array.shape):
+    rgb = None if colours is None else np.asarray(colours)
+    if rgb is not None and (rgb.dtype != np.uint8 or rgb.shape != array.shape):
         raise ValueError(
-            f"{path}: colours must be uint8 {list(array.shape)}, "
-            f"got {paint.dtype} {list(paint.shape)}"
+            f"{path}: colours must be uint8 {list(array.shape)}, got {rgb.dtype} {list(rgb.shape)}"
         )
-    if paint is not None and path.suffix.lower() != ".ply":
+    if rgb is not None and path.suffix.lower() != ".ply":
         raise ValueError(f"{path}: only .ply keeps colours")
-    with replace_when_done(path) as beside:
-        write(beside, array, paint)
+    with replace_when_done(path) as temporary:
+        write(temporary, array, rgb)
 
 
 def read_depth(path: FilePath, unit: float = 0.001) -> NDArray[np.float32]:
-    """Read a depth picture of 16 bits, as RGB-D cameras write it.
+    """Read a depth picture of 16 bits, as RGB-D cameras produce it.
 
     Args:
         path: A PNG of one channel, 16 bits.
-        unit: Metres that 1 stands for: 0.001 for millimetres, 1/5000 in TUM's data.
+        unit: Metres per unit of the picture: 0.001 for millimetres, 1/5000 in TUM's data.
 
     Returns:
-        Depth ``[H, W]`` along the optical axis, metres; NaN where the picture has 0, unknown.
+        Depth ``[H, W]`` along the optical axis, metres; NaN where it is unknown (0 in the file).
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is damaged or another kind of picture, or `unit` is not positive.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is damaged or another kind of picture, or `unit` is not positive.
 
     Example:
         >>> import tempfile
@@ -122,11 +121,11 @@ def read_depth(path: FilePath, unit: float = 0.001) -> NDArray[np.float32]:
 
 
 def read_intrinsics(path: FilePath) -> NDArray[np.float64]:
-    """Read a camera's matrix ``[3, 3]``, or ``fx fy cx cy``, from text.
+    """Read a camera matrix ``[3, 3]``, or ``fx fy cx cy``, from a text file.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It holds other numbers.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file holds anything else.
     """
     path = existing_file(path)
     if path.stat().st_size > 4096:
@@ -139,7 +138,7 @@ def read_intrinsics(path: FilePath) -> NDArray[np.float64]:
         fx, fy, cx, cy = numbers.tolist()
         numbers = np.array([fx, 0, cx, 0, fy, cy, 0, 0, 1])
     camera = numbers.size == 9 and np.isfinite(numbers).all() and numbers[0] * numbers[4] != 0
-    # The last row also tells a matrix that was written column by column.
+    # The last row also reveals a matrix that was written column by column.
     if not camera or numbers[6:].tolist() != [0, 0, 1]:
         raise ValueError(
             f"{path}: expected a camera matrix, 3 x 3 with 0 0 1 below, or fx fy cx cy"
@@ -148,11 +147,11 @@ def read_intrinsics(path: FilePath) -> NDArray[np.float64]:
 
 
 def depth_to_points(depth: ArrayLike, intrinsics: ArrayLike) -> NDArray[np.float64]:
-    """Return the points that a depth picture shows, in the camera's frame.
+    """Return the 3-D points of a depth picture, in the camera's frame.
 
     Args:
-        depth: ``[H, W]`` along the optical axis, metres; pixels that are not positive are unknown.
-        intrinsics: Camera matrix ``[3, 3]``, pixels; pixel centres have whole coordinates.
+        depth: ``[H, W]`` along the optical axis, metres; values that are not positive are unknown.
+        intrinsics: Camera matrix ``[3, 3]``, pixels; pixel centres have integer coordinates.
 
     Returns:
         Points ``[N, 3]``: x right, y down, z forward.
@@ -169,7 +168,7 @@ def depth_to_points(depth: ArrayLike, intrinsics: ArrayLike) -> NDArray[np.float
         raise ValueError(
             f"depth must be [H, W] and intrinsics [3, 3], got {list(z.shape)}, {list(camera.shape)}"
         )
-    v, u = np.nonzero(z > 0)  # NaN is not
+    v, u = np.nonzero(z > 0)  # also false for NaN
     rays = np.stack([u, v, np.ones_like(u)], axis=1) @ np.linalg.inv(camera).T
     points: NDArray[np.float64] = rays * z[v, u, None]
     return points[np.isfinite(points).all(axis=1)]
@@ -211,28 +210,29 @@ def _read_xyz(path: Path) -> NDArray[np.float64]:
 
 
 _Points = NDArray[np.floating]
-_Paint = NDArray[np.uint8] | None
+_Colours = NDArray[np.uint8] | None
 
 
-def _write_npy(beside: Path, points: _Points, _: _Paint) -> None:
-    with beside.open("wb") as file:  # NumPy adds .npy to names that end in .NPY
+def _write_npy(temporary: Path, points: _Points, _: _Colours) -> None:
+    with temporary.open("wb") as file:  # NumPy adds .npy to names that end in .NPY
         np.save(file, points)
 
 
-def _write_npz(beside: Path, points: _Points, _: _Paint) -> None:
-    with beside.open("wb") as file:  # NumPy adds .npz to names that end in .NPZ
+def _write_npz(temporary: Path, points: _Points, _: _Colours) -> None:
+    with temporary.open("wb") as file:  # NumPy adds .npz to names that end in .NPZ
         np.savez_compressed(file, points=points)
 
 
-def _write_pcd(beside: Path, points: _Points, _: _Paint) -> None:
-    write_pcd(beside, points)
+def _write_pcd(temporary: Path, points: _Points, _: _Colours) -> None:
+    write_pcd(temporary, points)
 
 
-def _write_xyz(beside: Path, points: _Points, _: _Paint) -> None:
-    np.savetxt(beside, points, fmt="%.9g" if points.dtype == np.float32 else "%.17g")
+def _write_xyz(temporary: Path, points: _Points, _: _Colours) -> None:
+    np.savetxt(temporary, points, fmt="%.9g" if points.dtype == np.float32 else "%.17g")
 
 
-# To add a format: its reader and writer, a line in each table, golden bytes in the tests.
+# To add a format: write its reader and writer, add a line to each table, and golden bytes to the
+# tests.
 _READERS: dict[str, Callable[[Path], NDArray[np.float64]]] = {
     ".ply": read_ply,
     ".pcd": read_pcd,
@@ -240,7 +240,7 @@ _READERS: dict[str, Callable[[Path], NDArray[np.float64]]] = {
     ".npz": _read_npz,
     ".xyz": _read_xyz,
 }
-_WRITERS: dict[str, Callable[[Path, _Points, _Paint], None]] = {
+_WRITERS: dict[str, Callable[[Path, _Points, _Colours], None]] = {
     ".ply": write_ply,
     ".pcd": _write_pcd,
     ".npy": _write_npy,

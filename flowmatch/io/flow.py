@@ -1,7 +1,7 @@
 """Optical flow files: Middlebury .flo, KITTI .png, FlyingThings .pfm, Spring .flo5, NumPy .npz.
 
-Files come from strangers, so every reader compares the size that a header claims with the size of
-the file before it allocates.
+Files may be hostile: every reader compares the size that a header claims with the size of the
+file before it allocates memory.
 """
 
 import math
@@ -30,13 +30,13 @@ from flowmatch.io._files import (
 from flowmatch.io._npy import read_npy_entry
 from flowmatch.io._png import read_png16
 
-# Middlebury's rule (flowIO.h): components beyond 1e9 mean unknown, and 1e10 is what is written.
+# Middlebury's rule (flowIO.h): components beyond 1e9 are unknown; unknown ones are written as 1e10.
 _LARGEST_KNOWN = 1e9
 _UNKNOWN = 1e10
 
 
 def read_flow(path: FilePath) -> NDArray[np.float32]:
-    """Read an optical flow file; its suffix names the format.
+    """Read an optical flow file; the suffix determines the format.
 
     ``.flo`` (Middlebury, Sintel, FlyingChairs), ``.png`` (KITTI, 16 bits), ``.pfm`` (FlyingThings),
     ``.flo5`` (Spring; needs h5py), ``.npz`` (array ``flow`` and, optionally, bool ``valid``).
@@ -45,13 +45,13 @@ def read_flow(path: FilePath) -> NDArray[np.float32]:
         path: The file.
 
     Returns:
-        Flow ``[H, W, 2]`` in pixels, u to the right and v down. Where it is unknown both
-        components are NaN, so ``np.isfinite(flow[..., 0])`` is the valid mask.
+        Flow ``[H, W, 2]`` in pixels, u to the right and v down. Both components are NaN where the
+        flow is unknown, so ``np.isfinite(flow[..., 0])`` is the valid mask.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         ValueError: The suffix is unknown, or the file is damaged or not what its suffix says.
-        ImportError: A ``.flo5`` file, and h5py is not installed.
+        ImportError: The file is a ``.flo5`` file and h5py is not installed.
 
     Example:
         >>> import tempfile
@@ -72,20 +72,20 @@ def read_flow(path: FilePath) -> NDArray[np.float32]:
 
 
 def write_flow(path: FilePath, flow: ArrayLike) -> None:
-    """Write an optical flow file; its suffix names the format, as in `read_flow`.
+    """Write an optical flow file; the suffix determines the format, as in `read_flow`.
 
     The file gets its name only when it is complete. All formats but KITTI's keep float32 exactly;
     KITTI's ``.png`` rounds to 1/64 px.
 
     Args:
-        path: The file to write; its folder must exist.
-        flow: ``[H, W, 2]`` of any float type, in pixels. Not finite in either component means
-            unknown.
+        path: File to write; its folder must exist.
+        flow: Flow ``[H, W, 2]`` of any float type, in pixels; unknown where either component is
+            not finite.
 
     Raises:
-        ValueError: Wrong shape or type, an unknown suffix, or values that the format cannot hold.
+        ValueError: Wrong shape or type, unknown suffix, or values that the format cannot hold.
         FileNotFoundError: The folder does not exist.
-        ImportError: A ``.flo5`` file, and h5py is not installed.
+        ImportError: The file is a ``.flo5`` file and h5py is not installed.
 
     Example:
         >>> import tempfile
@@ -107,11 +107,11 @@ def write_flow(path: FilePath, flow: ArrayLike) -> None:
     largest = np.abs(values, where=known, out=np.zeros_like(values)).max()
     if largest > _LARGEST_KNOWN:
         raise ValueError(
-            f"{path}: flow must be within ±{_LARGEST_KNOWN:g} px, or NaN where it is unknown, "
+            f"{path}: flow must be within ±{_LARGEST_KNOWN:g} px, or NaN where unknown, "
             f"got {largest:g} px"
         )
-    with replace_when_done(path) as beside:
-        flow_format.write(beside, values, path)
+    with replace_when_done(path) as temporary:
+        flow_format.write(temporary, values, path)
 
 
 # ---- Middlebury .flo: "PIEH", width, height, then (u, v) row by row, little endian -------------
@@ -128,9 +128,9 @@ def _read_flo(path: Path) -> NDArray[np.float32]:
     return values.reshape(height, width, 2).astype(np.float32, copy=False)
 
 
-def _write_flo(beside: Path, flow: NDArray[np.float32], path: Path) -> None:
+def _write_flo(temporary: Path, flow: NDArray[np.float32], path: Path) -> None:
     height, width, _ = flow.shape
-    with beside.open("wb") as file:
+    with temporary.open("wb") as file:
         file.write(b"PIEH" + struct.pack("<ii", width, height))
         np.nan_to_num(flow, nan=_UNKNOWN).astype("<f4", copy=False).tofile(file)
 
@@ -145,7 +145,7 @@ def _read_png(path: Path) -> NDArray[np.float32]:
     return flow
 
 
-def _write_png(beside: Path, flow: NDArray[np.float32], path: Path) -> None:
+def _write_png(temporary: Path, flow: NDArray[np.float32], path: Path) -> None:
     valid = np.isfinite(flow[..., 0])
     steps = np.rint(np.where(valid[..., None], flow, 0) * 64) + 2**15
     if steps.min() < 0 or steps.max() > 2**16 - 1:
@@ -157,12 +157,12 @@ def _write_png(beside: Path, flow: NDArray[np.float32], path: Path) -> None:
     bgr[..., 0] = valid
     bgr[valid, :0:-1] = steps[valid]
     _, encoded = cv2.imencode(".png", bgr)
-    beside.write_bytes(encoded.tobytes())
+    temporary.write_bytes(encoded.tobytes())
 
 
 # ---- FlyingThings .pfm: three float channels (u, v, 0), bottom row first -----------------------
 
-# One white space ends the header, and what follows may look like white space, so no `\s+` there.
+# One white space ends the header; the data may begin with bytes that look like it, so no `\s+`.
 _PFM_HEADER = re.compile(rb"(P\w+)\s+([-+]?\d+)\s+([-+]?\d+)\s+([-+.\deE]+)\s")
 
 
@@ -182,20 +182,20 @@ def _read_pfm(path: Path) -> NDArray[np.float32]:
         scale = 0.0
     if scale == 0:
         raise ValueError(
-            f"{path}: expected a scale whose sign tells the byte order, got {header[4]!r}"
+            f"{path}: expected a scale whose sign is the byte order, got {header[4]!r}"
         )
     require_size(path, header.end(), height, width, pixel=12)
-    # Only the sign of the scale matters: nobody's flow is stored in other units than pixels.
+    # Only the sign of the scale matters: flow is always stored in pixels.
     order = "<f4" if scale < 0 else ">f4"
     values = np.fromfile(path, order, height * width * 3, offset=header.end())
     return values.reshape(height, width, 3)[::-1, :, :2].astype(np.float32)
 
 
-def _write_pfm(beside: Path, flow: NDArray[np.float32], path: Path) -> None:
+def _write_pfm(temporary: Path, flow: NDArray[np.float32], path: Path) -> None:
     height, width, _ = flow.shape
     pixels = np.zeros((height, width, 3), "<f4")
     pixels[..., :2] = flow[::-1]
-    with beside.open("wb") as file:
+    with temporary.open("wb") as file:
         file.write(b"PF\n%d %d\n-1\n" % (width, height))
         pixels.tofile(file)
 
@@ -210,7 +210,7 @@ def _read_npz(path: Path) -> NDArray[np.float32]:
             if "flow.npy" not in names:
                 raise ValueError(f"{path}: expected an array 'flow', got {names}")
             flow = read_npy_entry(path, archive, "flow.npy", "f", (None, None, 2))
-            # A float64 beyond float32 becomes infinite here, and read_flow then calls it unknown.
+            # A float64 beyond float32 becomes infinite here, hence unknown in read_flow.
             with np.errstate(over="ignore"):
                 flow = flow.astype(np.float32)
             if "valid.npy" in names:
@@ -220,8 +220,8 @@ def _read_npz(path: Path) -> NDArray[np.float32]:
     return flow
 
 
-def _write_npz(beside: Path, flow: NDArray[np.float32], path: Path) -> None:
-    with beside.open("wb") as file:  # NumPy adds .npz to names that end in .NPZ
+def _write_npz(temporary: Path, flow: NDArray[np.float32], path: Path) -> None:
+    with temporary.open("wb") as file:  # NumPy adds .npz to names that end in .NPZ
         np.savez_compressed(file, flow=flow)
 
 
@@ -232,7 +232,7 @@ def _read_flo5(path: Path) -> NDArray[np.float32]:
     h5py = optional_module("h5py", "reading .flo5 files")
     try:
         with h5py.File(path, "r") as file:
-            # A link of another kind would open whatever file its author names.
+            # A link of another kind could open any file that its author names.
             if not isinstance(file.get("flow", getlink=True), h5py.HardLink):
                 raise ValueError(f"{path}: expected a dataset 'flow', got {list(file)}")
             dataset = file["flow"]
@@ -244,7 +244,7 @@ def _read_flo5(path: Path) -> NDArray[np.float32]:
 
 
 def _require_plain_dataset(path: Path, dataset: Any, h5py: Any) -> None:
-    """Refuse what is not floats stored in this very file, plain or by gzip."""
+    """Raise ValueError unless a dataset holds floats in this very file, plain or by gzip."""
     is_array = isinstance(dataset, h5py.Dataset) and dataset.dtype.kind == "f"
     if not is_array or dataset.ndim != 3 or dataset.shape[2] != 2:
         raise ValueError(f"{path}: 'flow' must be floats [H, W, 2], got {dataset}")
@@ -263,19 +263,20 @@ def _require_plain_dataset(path: Path, dataset: Any, h5py: Any) -> None:
         require_plausible(path, math.prod(shape) * dataset.dtype.itemsize, stored)
 
 
-def _write_flo5(beside: Path, flow: NDArray[np.float32], path: Path) -> None:
+def _write_flo5(temporary: Path, flow: NDArray[np.float32], path: Path) -> None:
     h5py = optional_module("h5py", "writing .flo5 files")
-    with h5py.File(beside, "w") as file:
+    with h5py.File(temporary, "w") as file:
         file.create_dataset("flow", data=flow, compression="gzip", shuffle=True)
 
 
 class _Format(NamedTuple):
     read: Callable[[Path], NDArray[np.float32]]
-    # (where to write, the flow with NaN where unknown, the final name for messages)
+    # (path to write to, flow with NaN where unknown, final path for error messages)
     write: Callable[[Path, NDArray[np.float32], Path], None]
 
 
-# To add a format: its reader and writer above, its line here, its golden bytes in the tests.
+# To add a format: write its reader and writer above, add its line here and golden bytes to the
+# tests.
 _FORMATS = {
     ".flo": _Format(_read_flo, _write_flo),
     ".png": _Format(_read_png, _write_png),

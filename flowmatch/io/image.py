@@ -1,4 +1,4 @@
-"""Pictures: uint8 RGB arrays in, uint8 RGB arrays out."""
+"""Read and write pictures as uint8 RGB arrays."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -9,23 +9,27 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowmatch._opencv import cv2
+from flowmatch.imaging import check_image
 from flowmatch.io._files import FilePath, entry_for_suffix, existing_file, replace_when_done
 from flowmatch.io._jpeg import check_jpeg, is_jpeg
 from flowmatch.io._png import check_png, is_png
+from flowmatch.io._quiet import quiet_stderr
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
 )  # fmt: skip
 
-Picture = TypeVar("Picture")
-_DRAWS = 20
+Item = TypeVar("Item")
+_ATTEMPTS = 20
+SMALLEST_PHOTO = 32
+"""Smallest side of a photograph, in pixels."""
 
 
 def list_images(folder: FilePath) -> tuple[Path, ...]:
-    """Return the pictures of a folder, by name; hidden ones are left out.
+    """Return the paths of the pictures in a folder, sorted by name, without hidden files.
 
     Raises:
-        FileNotFoundError: The folder is missing or holds no picture.
+        FileNotFoundError: The folder does not exist or holds no picture.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -41,20 +45,20 @@ def list_images(folder: FilePath) -> tuple[Path, ...]:
 
 
 def read_image(path: FilePath) -> NDArray[np.uint8]:
-    """Read a picture, whatever it is, as 8-bit RGB.
+    """Read a picture of any kind as 8-bit RGB.
 
     Gray is repeated to three channels, alpha is dropped, 16 bits are rounded to 8, and the
-    orientation that a camera noted in EXIF is applied.
+    orientation in EXIF is applied.
 
     Args:
-        path: A file of any format that OpenCV decodes; its content counts, not its suffix.
+        path: File of any format that OpenCV decodes; the content decides, not the suffix.
 
     Returns:
         Image ``[H, W, 3]``, RGB.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or not a picture, or holds floats.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is damaged, or not a picture, or holds floats.
 
     Example:
         >>> import tempfile
@@ -68,18 +72,40 @@ def read_image(path: FilePath) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def read_rgba(path: FilePath) -> NDArray[np.uint8]:
-    """Read a picture with its opacity, as 8 bits; one without is opaque.
+def read_photo(path: FilePath) -> NDArray[np.uint8]:
+    """Read a photograph that synthetic samples are made from, as 8-bit RGB.
 
     Args:
-        path: As `read_image` takes it.
+        path: File of any format that OpenCV decodes.
 
     Returns:
-        Image ``[H, W, 4]``: RGB, and alpha from 0, nothing to be seen, to 255.
+        Image ``[H, W, 3]``, at least `SMALLEST_PHOTO` pixels to a side.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or not a picture, or holds floats.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is damaged, or not a picture, or the picture is too small.
+    """
+    photo = read_image(path)
+    if min(photo.shape[:2]) < SMALLEST_PHOTO:
+        raise ValueError(
+            f"{path}: a photograph must have {SMALLEST_PHOTO} pixels to a side, "
+            f"got {photo.shape[1]} x {photo.shape[0]}"
+        )
+    return photo
+
+
+def read_rgba(path: FilePath) -> NDArray[np.uint8]:
+    """Read a picture with its alpha channel, as 8-bit RGBA; without one it is opaque.
+
+    Args:
+        path: File of any format that OpenCV decodes; the content decides, not the suffix.
+
+    Returns:
+        Image ``[H, W, 4]``: RGB, and alpha from 0 (transparent) to 255.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is damaged, or not a picture, or holds floats.
     """
     picture = _decode(path, cv2.IMREAD_UNCHANGED)
     channels = 1 if picture.ndim == 2 else picture.shape[2]
@@ -98,7 +124,8 @@ def _decode(path: FilePath, flags: int) -> NDArray[np.uint8]:
     elif is_jpeg(encoded.data):
         check_jpeg(path, encoded.data)
     try:
-        image = cv2.imdecode(encoded, flags)
+        with quiet_stderr():
+            image = cv2.imdecode(encoded, flags)
     except cv2.error as error:
         raise ValueError(f"{path} cannot be decoded as an image: {error}") from error
     if image is None:
@@ -111,44 +138,51 @@ def _decode(path: FilePath, flags: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image, dtype=np.uint8)
 
 
-def draw_readable(
+def sample_readable(
     rng: np.random.Generator,
-    pictures: Sequence[Picture],
-    read: Callable[[Picture], NDArray[np.uint8]],
+    pictures: Sequence[Item],
+    read: Callable[[Item], NDArray[np.uint8]],
 ) -> tuple[int, NDArray[np.uint8]]:
-    """Draw one of `pictures` and read it; warn of what cannot be read, and draw another.
+    """Read a picture chosen at random; after a failure, warn and choose another.
+
+    Args:
+        rng: Source of random numbers.
+        pictures: Arguments of `read`, such as paths.
+        read: Function that reads one of them; it may raise ValueError or OSError.
 
     Returns:
-        The place of the picture, and the picture.
+        Index of the picture, and the picture.
 
     Raises:
-        ValueError: None of 20 that were drawn can be read.
+        ValueError: None of 20 chosen pictures can be read.
 
     Example:
         >>> black = np.zeros((2, 2, 3), np.uint8)
-        >>> place, picture = draw_readable(np.random.default_rng(0), [black], lambda black: black)
+        >>> place, picture = sample_readable(np.random.default_rng(0), [black], lambda black: black)
         >>> place, picture.shape
         (0, (2, 2, 3))
     """
-    for _ in range(_DRAWS):
+    for _ in range(_ATTEMPTS):
         place = int(rng.integers(len(pictures)))
         try:
             return place, read(pictures[place])
         except (ValueError, OSError) as error:
             last = error
             warnings.warn(f"skipped: {error}", stacklevel=2)
-    raise ValueError(f"of the pictures none that was drawn can be read, the last: {last}")
+    raise ValueError(
+        f"none of {_ATTEMPTS} pictures chosen at random can be read; the last one: {last}"
+    )
 
 
 def write_image(path: FilePath, image: ArrayLike) -> None:
-    """Write a picture; its suffix, one of `IMAGE_SUFFIXES`, names the format.
+    """Write a picture; the suffix, one of `IMAGE_SUFFIXES`, determines the format.
 
     Args:
-        path: The file to write; its folder must exist. It gets its name only when complete.
-        image: uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
+        path: File to write; its folder must exist. It gets its name only when complete.
+        image: Picture, uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
 
     Raises:
-        ValueError: Wrong shape or type, or the format is unknown or cannot hold the picture.
+        ValueError: Wrong shape or type, unknown format, or a format that cannot hold the picture.
         FileNotFoundError: The folder does not exist.
 
     Example:
@@ -157,20 +191,15 @@ def write_image(path: FilePath, image: ArrayLike) -> None:
     """
     path = Path(path)
     suffix = entry_for_suffix(path, {suffix: suffix for suffix in IMAGE_SUFFIXES}, "picture")
-    pixels = np.asarray(image)
-    colour = pixels.ndim == 3 and pixels.shape[2] == 3
-    if pixels.dtype != np.uint8 or not (colour or pixels.ndim == 2) or pixels.size == 0:
-        raise ValueError(
-            f"{path}: image must be uint8 [H, W, 3] or [H, W], "
-            f"got {pixels.dtype} {list(pixels.shape)}"
-        )
+    pixels = check_image(image, f"{path}: image")
+    colour = pixels.ndim == 3
     if (suffix, colour) in ((".pgm", True), (".ppm", False)):
         raise ValueError(f"{path}: .pgm holds gray and .ppm colour, got {list(pixels.shape)}")
-    with replace_when_done(path) as beside:
+    with replace_when_done(path) as temporary:
         try:
             done, encoded = cv2.imencode(suffix, pixels[..., ::-1] if colour else pixels)
         except cv2.error as error:
             raise ValueError(f"{path} cannot be encoded: {error}") from error
         if not done:
             raise ValueError(f"{path}: {list(pixels.shape)} pixels cannot be encoded as {suffix}")
-        beside.write_bytes(encoded.tobytes())
+        temporary.write_bytes(encoded.tobytes())

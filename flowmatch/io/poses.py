@@ -1,4 +1,4 @@
-"""Poses of the frames of an RGB-D camera."""
+"""Camera poses of RGB-D frames."""
 
 from pathlib import Path
 
@@ -7,22 +7,22 @@ from numpy.typing import NDArray
 
 from flowmatch.io._files import FilePath, existing_file
 
-_LARGEST = 2**26  # bytes, of a quarter of a million poses
+_LARGEST = 2**26  # bytes, enough for a quarter of a million poses
 
 
 def read_poses(folder: FilePath) -> list[tuple[str, NDArray[np.float64]]]:
-    """Read where a camera stood when it took the depth frames of a folder.
+    """Read the camera poses of a folder of depth frames.
 
     Args:
-        folder: With ``poses.txt``, in each line the name of a frame and a camera-to-world matrix,
-            row by row. Empty lines and those that begin with # are left out.
+        folder: Folder with ``poses.txt``: in each line the name of a frame and a camera-to-world
+            matrix, row by row. Empty lines and lines that begin with # are ignored.
 
     Returns:
         Name and matrix ``[4, 4]``, metres, of each frame that has a ``depth/NAME.png``.
 
     Raises:
-        FileNotFoundError: There is no ``poses.txt``.
-        ValueError: A line is something else, or its matrix is no rigid motion.
+        FileNotFoundError: ``poses.txt`` does not exist.
+        ValueError: A line has another form, or its matrix is not a rigid motion.
 
     Example:
         >>> import tempfile

@@ -1,4 +1,4 @@
-"""Videos, folders of pictures and cameras in, one frame after the other."""
+"""Read frames from videos, folders of pictures, cameras and streams, one by one."""
 
 import hashlib
 import itertools
@@ -13,27 +13,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
+from flowmatch.imaging import resize
 from flowmatch.io._files import (
     FilePath,
     existing_file,
     natural_order,
     size_in_words,
 )
+from flowmatch.io._quiet import quiet_stderr
 from flowmatch.io.image import IMAGE_SUFFIXES, read_image
 
 # A decoder may lose a whole group of pictures after one damaged key frame; x264's default group
-# is 250 frames. After more failures than this the rest of the file is given up.
-_LOST_IN_A_ROW = 300
+# is 250 frames. After more failures in a row, the rest of the file is skipped.
+_MOST_FAILURES = 300
 
-_MOST_PIXELS = 2**28  # of a frame after scaling: 32k x 8k
+_MOST_PIXELS = 2**28  # in a frame after scaling: 32k x 8k
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
-# What a source yields: the frame's number in the source, and the frame or why there is none.
+# A source yields the frame's number in the source, and the frame or the reason why it is missing.
 _FrameOrReason = tuple[int, NDArray[np.uint8] | str]
 
 
 @dataclass(frozen=True)
 class SkippedFrame:
-    """A frame of the source that was not delivered, and why; `str` makes a line of it."""
+    """A frame that could not be read or had another size; `str` gives one line.
+
+    Attributes:
+        index: Number of the frame in the source, from 0.
+        reason: Reason why it was skipped.
+    """
 
     index: int
     reason: str
@@ -48,11 +56,11 @@ class Frames:
     Each iteration opens the source again and yields uint8 RGB ``[H, W, 3]``, all of one size.
 
     Attributes:
-        name: What is read, in words.
-        files: The files it is read from; none for a camera.
-        count: How many frames to expect, or None where nobody knows (a camera). For a video it is
-            what the container claims, which may be wrong: for progress bars only.
-        rate: Frames per second after `every`, or None (pictures).
+        name: Description of the source.
+        files: Files of the source; empty for a camera or a stream.
+        count: Expected number of frames, or None if it is unknown (a camera). For a video it is
+            the container's claim, which may be wrong: for progress bars only.
+        rate: Frames per second after `stride`, or None (pictures).
         skipped: Frames that could not be read, or had another size than the first; filled by the
             last iteration.
     """
@@ -68,7 +76,7 @@ class Frames:
         return (frame for _, frame in self.numbered())
 
     def numbered(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Yield each frame with its place among the chosen ones: a skipped frame leaves a gap."""
+        """Yield each frame with its index among the chosen ones; a skipped frame leaves a gap."""
         self.skipped.clear()
         first: tuple[int, ...] = ()
         for index, frame in self._source.frames(self._chosen):
@@ -82,16 +90,17 @@ class Frames:
                 first = frame.shape
                 yield (index - self._chosen.start) // self._chosen.step, self._scaled(frame)
         if not first:
-            why = self.skipped[0] if self.skipped else f"it ends before {self._chosen.start}"
-            raise ValueError(f"no frame of {self._source.name} could be read: {why}")
+            end = f"it ends before frame {self._chosen.start}"
+            reason = self.skipped[0] if self.skipped else end
+            raise ValueError(f"no frame of {self._source.name} could be read: {reason}")
 
-    def fingerprint(self) -> str:
-        """Return a short word that changes with the files, the choice of frames and the scale."""
-        found = hashlib.sha256(f"{self.name} {self._chosen} {self._scale}".encode())
+    def digest(self) -> str:
+        """Return a short hash that changes with the files, the choice of frames and the scale."""
+        state = hashlib.sha256(f"{self.name} {self._chosen} {self._scale}".encode())
         for file in self.files:
-            state = file.stat()
-            found.update(f"{file.resolve()} {state.st_size} {state.st_mtime_ns}".encode())
-        return found.hexdigest()[:16]
+            status = file.stat()
+            state.update(f"{file.resolve()} {status.st_size} {status.st_mtime_ns}".encode())
+        return state.hexdigest()[:16]
 
     def _scaled(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self._scale == 1:
@@ -99,8 +108,9 @@ class Frames:
         height, width = (max(1, round(self._scale * side)) for side in frame.shape[:2])
         if height * width > _MOST_PIXELS:
             raise ValueError(f"scale {self._scale:g} makes frames of {width} x {height} pixels")
-        how = cv2.INTER_AREA if self._scale < 1 else cv2.INTER_CUBIC
-        return np.asarray(cv2.resize(frame, (width, height), interpolation=how), np.uint8)
+        return resize(
+            frame, (width, height), cv2.INTER_AREA if self._scale < 1 else cv2.INTER_CUBIC
+        )
 
 
 def read_frames(
@@ -108,30 +118,30 @@ def read_frames(
     *,
     start: int = 0,
     stop: int | None = None,
-    every: int = 1,
+    stride: int = 1,
     scale: float = 1.0,
 ) -> Frames:
-    """Read the frames of a video, of a folder of pictures, or of a camera, lazily.
+    """Read the frames of a video, a folder of pictures, a camera or a stream, lazily.
 
-    One damaged frame does not end a clip: it is left out and noted in `Frames.skipped`.
+    A damaged frame does not end a clip: it is skipped and noted in `Frames.skipped`.
 
     Args:
-        source: A video file; a folder of pictures, taken in natural order (``frame2`` before
+        source: A video file; a folder of pictures, in natural order (``frame2`` before
             ``frame10``); a pattern such as ``"dir/*.png"``; a list of pictures, in its own order;
-            or the number of a camera.
-        start: First frame to deliver, counted from 0.
+            a URL such as ``"rtsp://host/stream"``, as text; or the number of a camera.
+        start: First frame to read, counted from 0.
         stop: Frame to stop before; None reads to the end.
-        every: Deliver each `every`-th frame.
-        scale: Factor on both sides of each frame.
+        stride: Step between frames: 2 reads every second one.
+        scale: Factor on width and height of each frame.
 
     Returns:
-        An iterable of uint8 RGB frames ``[H, W, 3]``. Iterating raises ValueError if not a single
-        frame could be read.
+        Iterable of uint8 RGB frames ``[H, W, 3]``. Iterating raises ValueError if no frame at all
+        can be read.
 
     Raises:
-        FileNotFoundError: There is no such file, or nothing matches the pattern.
+        FileNotFoundError: The file does not exist, or nothing matches the pattern.
         ValueError: The source holds neither video nor pictures, or an argument is out of range.
-        OSError: The camera cannot be opened.
+        OSError: The camera or stream cannot be opened.
 
     Example:
         >>> import tempfile
@@ -140,16 +150,18 @@ def read_frames(
         >>> with VideoWriter(folder / "clip.avi", rate=25) as video:
         ...     for _ in range(4):
         ...         video.write(np.zeros((32, 48, 3), np.uint8))
-        >>> frames = read_frames(folder / "clip.avi", every=2)
+        >>> frames = read_frames(folder / "clip.avi", stride=2)
         >>> frames.count, frames.rate, [frame.shape for frame in frames]
         (2, 12.5, [(32, 48, 3), (32, 48, 3)])
     """
-    if start < 0 or every < 1 or (stop is not None and stop <= start):
-        came = f"start={start}, stop={stop}, every={every}"
-        raise ValueError(f"expected 0 <= start < stop and every >= 1, got {came}")
+    if start < 0 or stride < 1 or (stop is not None and stop <= start):
+        raise ValueError(
+            "expected 0 <= start < stop and stride >= 1, "
+            f"got start={start}, stop={stop}, stride={stride}"
+        )
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale must be a positive number, got {scale}")
-    return Frames(_open(source), slice(start, stop, every), scale)
+    return Frames(_open(source), slice(start, stop, stride), scale)
 
 
 def _open(source: FilePath | int | Sequence[FilePath]) -> "_Pictures | _Video":
@@ -157,17 +169,19 @@ def _open(source: FilePath | int | Sequence[FilePath]) -> "_Pictures | _Video":
         if not 0 <= source < 2**31:
             raise ValueError(f"the number of a camera is expected, got {source}")
         return _Video(source)
+    if isinstance(source, str) and _URL.match(source):
+        return _Video(source)
     if not isinstance(source, str | os.PathLike):
         return _Pictures([existing_file(path) for path in source], "the list of pictures")
     path = Path(source)
     if path.is_dir():
-        inside = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        return _Pictures(_in_order(inside), f"folder {path}")
+        pictures = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        return _Pictures(_in_order(pictures), f"folder {path}")
     if not path.exists() and re.search(r"[*?\[]", str(path)):
-        found = _in_order(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-        if not found:
+        matching = _in_order(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        if not matching:
             raise FileNotFoundError(f"no file matches {path}")
-        return _Pictures(found, str(path))
+        return _Pictures(matching, str(path))
     if existing_file(path).suffix.lower() in IMAGE_SUFFIXES:
         # OpenCV would take frame1.png for a numbered sequence, and read frame2.png next.
         return _Pictures([path], str(path))
@@ -175,7 +189,7 @@ def _open(source: FilePath | int | Sequence[FilePath]) -> "_Pictures | _Video":
 
 
 def _in_order(paths: Iterable[Path]) -> list[Path]:
-    # macOS leaves a hidden "._frame.png", which is no picture, beside each frame it copies.
+    # macOS writes a hidden "._frame.png", which is not a picture, for each frame that it copies.
     files = (path for path in paths if path.is_file() and not path.name.startswith("."))
     return sorted(files, key=natural_order)
 
@@ -186,6 +200,8 @@ def _retrieved(capture: cv2.VideoCapture) -> NDArray[np.uint8] | str:
 
 
 class _Pictures:
+    """A list of picture files."""
+
     rate = None
 
     def __init__(self, paths: list[Path], name: str) -> None:
@@ -203,9 +219,11 @@ class _Pictures:
 
 
 class _Video:
-    def __init__(self, source: Path | int) -> None:
+    """A video file, the number of a camera, or the URL of a stream."""
+
+    def __init__(self, source: Path | int | str) -> None:
         self.source = source
-        self.files = () if isinstance(source, int) else (source,)
+        self.files = (source,) if isinstance(source, Path) else ()
         self.name = f"camera {source}" if isinstance(source, int) else str(source)
         capture = self._capture()
         total, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
@@ -214,11 +232,12 @@ class _Video:
         self.rate = rate if math.isfinite(rate) and rate > 0 else None
 
     def _capture(self) -> cv2.VideoCapture:
-        camera = isinstance(self.source, int)
-        capture = cv2.VideoCapture(self.source if camera else str(self.source))
+        source = self.source
+        with quiet_stderr():
+            capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
         if capture.isOpened():
             return capture
-        if camera:
+        if not isinstance(source, Path):
             raise OSError(f"{self.name} cannot be opened")
         raise ValueError(f"{self.name} is neither a video that OpenCV decodes nor pictures")
 
@@ -231,16 +250,19 @@ class _Video:
             for index in itertools.count() if chosen.stop is None else range(chosen.stop):
                 if not capture.grab():
                     failed.append(index)
-                    # OpenCV does not tell a damaged frame from the end: believe the container's
-                    # count only as far as to go on trying.
-                    if index >= claimed or len(failed) > _LOST_IN_A_ROW:
+                    # OpenCV does not tell a damaged frame from the end: the container's count
+                    # only decides whether to try further.
+                    if index >= claimed or len(failed) > _MOST_FAILURES:
                         break
                     continue
-                yield from ((lost, "cannot be decoded") for lost in failed)
+                yield from ((number, "cannot be decoded") for number in failed)
                 failed.clear()
                 if index >= chosen.start and (index - chosen.start) % chosen.step == 0:
                     yield index, _retrieved(capture)
         finally:
             capture.release()
         if failed and failed[0] < claimed:
-            yield failed[0], f"nothing more can be decoded; the file claims {claimed} frames"
+            yield (
+                failed[0],
+                f"cannot be decoded, nor can the rest; the file claims {claimed} frames",
+            )

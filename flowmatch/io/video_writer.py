@@ -1,4 +1,4 @@
-"""Videos out: frames into a file that appears only when it is whole."""
+"""Write frames to a video file, which appears only when it is complete."""
 
 from contextlib import ExitStack
 from fractions import Fraction
@@ -16,25 +16,27 @@ from flowmatch.io._files import (
     replace_when_done,
     size_in_words,
 )
+from flowmatch.io._quiet import quiet_stderr
 
 
 class VideoWriter:
-    """Write frames to a video file, as a context manager.
+    """Context manager that writes frames to a video file.
 
     The file gets its name when the block ends without an exception, and is deleted otherwise.
     Sides of odd length are extended by repeating the edge: colour is stored at half resolution.
 
     Args:
-        path: ``.mp4``, ``.avi`` (Motion JPEG) or ``.webm`` (VP9); the folder must exist.
+        path: File to write, ``.mp4``, ``.avi`` (Motion JPEG) or ``.webm`` (VP9); its folder must
+            exist.
         rate: Frames per second, 0.01 to 1000.
-        codec: For ``.mp4``, ``"h264"`` (needs the package av) or ``"mp4v"``; ``"auto"`` takes the
-            first where av is installed.
+        codec: Codec of an ``.mp4``: ``"h264"`` (needs the package av) or ``"mp4v"``; ``"auto"``
+            is h264 if av is installed.
 
     Raises:
-        ValueError: Unknown suffix, a codec that does not go with it, a rate out of range,
-            frames of different sizes, or not a single frame.
+        ValueError: Unknown suffix, a codec of another suffix, a rate out of range, frames of
+            different sizes, or no frame at all.
         OSError: The encoder cannot be opened or wrote nothing.
-        ImportError: ``codec="h264"``, and av is not installed.
+        ImportError: `codec` is ``"h264"`` and av is not installed.
 
     Example:
         >>> import tempfile
@@ -53,63 +55,66 @@ class VideoWriter:
         self.rate, self.codec = float(rate), codec
         self._encoder: _H264 | _OpenCV | None = None
         self._shape: tuple[int, ...] = ()
-        self._beside: Path | None = None
+        self._temporary: Path | None = None
         self._closing = ExitStack()
 
     def __enter__(self) -> "VideoWriter":
-        self._beside = self._closing.enter_context(replace_when_done(self.path))
-        self._closing.push(self._refuse_empty)
+        self._temporary = self._closing.enter_context(replace_when_done(self.path))
+        self._closing.push(self._check_not_empty)
         self._encoder = None
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._closing.__exit__(*error)
-        self._beside = None
+        self._temporary = None
 
     def write(self, frame: NDArray[np.uint8]) -> None:
-        """Append one frame, RGB uint8 ``[H, W, 3]``, of the same size as the first."""
-        if self._beside is None:
+        """Append a frame, RGB uint8 ``[H, W, 3]``, of the same size as the first."""
+        if self._temporary is None:
             raise ValueError(f"{self.path}: frames are written inside `with VideoWriter(...)`")
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
-            came = f"{frame.dtype} {list(frame.shape)}"
-            raise ValueError(f"{self.path}: frame must be uint8 [H, W, 3], got {came}")
+            raise ValueError(
+                f"{self.path}: frame must be uint8 [H, W, 3], got {frame.dtype} {list(frame.shape)}"
+            )
         if self._encoder is None:
             self._shape = frame.shape
-            self._encoder = self._open_encoder(self._beside)
+            self._encoder = self._open_encoder(self._temporary)
             self._closing.callback(self._encoder.close)
         if frame.shape != self._shape:
-            first, came = size_in_words(self._shape), size_in_words(frame.shape)
             raise ValueError(
-                f"{self.path}: frame must be {first} pixels like the first, got {came}"
+                f"{self.path}: frame must be {size_in_words(self._shape)} pixels like the first, "
+                f"got {size_in_words(frame.shape)}"
             )
         height, width, _ = frame.shape
         self._encoder.write(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge"))
 
-    def _open_encoder(self, beside: Path) -> "_H264 | _OpenCV":
+    def _open_encoder(self, temporary: Path) -> "_H264 | _OpenCV":
         height, width = (side + side % 2 for side in self._shape[:2])
         codecs = _CODECS[self.path.suffix.lower()] if self.codec == "auto" else (self.codec,)
         if codecs[0] == "h264":
             try:
-                return _H264(beside, self.rate, height, width)
+                return _H264(temporary, self.rate, height, width)
             except ImportError:
                 if self.codec == "h264":
                     raise
-        return _OpenCV(beside, self.rate, height, width, _FOURCC[codecs[-1]])
+        return _OpenCV(temporary, self.rate, height, width, _FOURCC[codecs[-1]])
 
-    def _refuse_empty(self, kind: Any, *error: Any) -> None:
+    def _check_not_empty(self, kind: Any, *error: Any) -> None:
         if kind is None and self._encoder is None:
             raise ValueError(f"{self.path}: no frame was written")
 
 
 class _H264:
+    """Encoder of H.264, by PyAV."""
+
     def __init__(self, path: Path, rate: float, height: int, width: int) -> None:
         self.av = optional_module("av", "writing H.264")
         self.container = self.av.open(str(path), "w")
-        # 30000/1001 is the finest that television needs, and encoders refuse large terms.
+        # Television needs no finer rate than 30000/1001, and encoders reject large terms.
         exact = Fraction(rate).limit_denominator(1001)
         self.stream = self.container.add_stream("libx264", rate=exact, options={"crf": "18"})
         self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
-        # The matrix that libswscale converts with by default; untagged, players guess by size.
+        # The default matrix of libswscale; without the tag, players guess it from the size.
         self.stream.codec_context.colorspace = self.av.video.reformatter.Colorspace.ITU601
 
     def write(self, frame: NDArray[np.uint8]) -> None:
@@ -122,9 +127,12 @@ class _H264:
 
 
 class _OpenCV:
+    """Encoder of the codecs in OpenCV's wheels."""
+
     def __init__(self, path: Path, rate: float, height: int, width: int, fourcc: str) -> None:
         self.path, code = path, cv2.VideoWriter.fourcc(*fourcc)
-        self.writer = cv2.VideoWriter(str(path), code, rate, (width, height))
+        with quiet_stderr():
+            self.writer = cv2.VideoWriter(str(path), code, rate, (width, height))
         if not self.writer.isOpened():
             raise OSError(f"OpenCV cannot write {fourcc} video of {width} x {height} pixels")
 
@@ -133,12 +141,12 @@ class _OpenCV:
 
     def close(self) -> None:
         self.writer.release()
-        # The writer reports nothing, not even a full disk.
+        # The writer reports no errors, not even a full disk.
         if not self.path.exists() or self.path.stat().st_size == 0:
             raise OSError("OpenCV wrote no video")
 
 
-# Codecs by suffix, best first; OpenCV's wheels hold no H.264 encoder.
+# Codecs by suffix, best first; OpenCV's wheels have no H.264 encoder.
 _CODECS = {".mp4": ("h264", "mp4v"), ".avi": ("mjpg",), ".webm": ("vp9",)}
 VIDEO_SUFFIXES = tuple(_CODECS)
 _FOURCC = {"mp4v": "mp4v", "mjpg": "MJPG", "vp9": "VP90"}

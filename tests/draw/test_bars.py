@@ -1,3 +1,5 @@
+"""Bar charts: lengths of bars and intervals, and errors."""
+
 import math
 
 import numpy as np
@@ -9,7 +11,7 @@ BLUE, ORANGE = (46, 110, 182), (226, 132, 52)
 
 
 def lengths(page, colour):
-    """Widths of bars from top to bottom; the first is the legend's."""
+    """Return the widths of bars from top to bottom; the first belongs to the legend."""
     mask = (page == colour).all(-1)
     rows = mask.sum(1)
     starts = np.flatnonzero((rows > 0) & (np.roll(rows, 1) == 0))
@@ -20,12 +22,12 @@ def test_bars_are_as_long_as_their_values():
     groups = {"a": [(1.0, 0.0), (0.5, math.nan)], "b": [(0.25, 0.0), (math.nan, math.nan)]}
     page = bar_chart(groups, ["one", "two"], width=900)
     _, whole, half = lengths(page, BLUE)
-    _, quarter = lengths(page, ORANGE)  # the other has none
+    _, quarter = lengths(page, ORANGE)  # the other bar is NaN
     assert half == pytest.approx(whole / 2, abs=2) and quarter == pytest.approx(whole / 4, abs=2)
     assert page.dtype == np.uint8 and page.shape[1] == 900
 
 
-def test_whiskers_reach_as_far_as_the_interval():
+def test_whiskers_are_as_long_as_the_interval():
     plain = bar_chart({"a": [(0.5, 0.0)]}, ["one"])
     wide = bar_chart({"a": [(0.5, 0.25)]}, ["one"])
     whole = lengths(bar_chart({"a": [(1.0, 0.0)]}, ["one"]), BLUE)[1]
@@ -33,7 +35,7 @@ def test_whiskers_reach_as_far_as_the_interval():
     assert dark.max() == pytest.approx(whole / 2, rel=0.03)
 
 
-def test_refusals():
+def test_errors():
     with pytest.raises(ValueError, match=r"a bar for each of 2 names, got \[1\]"):
         bar_chart({"a": [(0.5, 0.0)]}, ["one", "two"])
     with pytest.raises(ValueError, match=r"shares in 0\.\.1"):

@@ -1,4 +1,4 @@
-"""The checkerboard: whose square is where, and what is refused."""
+"""Checkerboards: positions of the squares, and errors."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_one_cell_is_the_first_picture():
     np.testing.assert_array_equal(checkerboard(first, 255 - first, cells=1), first)
 
 
-def test_refusals():
+def test_errors():
     with pytest.raises(ValueError, match="one size"):
         checkerboard(np.zeros((4, 4), np.uint8), np.zeros((4, 5), np.uint8))
     with pytest.raises(ValueError, match="cells must be at least 1"):

@@ -1,4 +1,4 @@
-"""Pictures of flow: known colours, and what must be refused."""
+"""Pictures of flow: known colours, and errors."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_known_colours(name):
 
 
 def colour_of_the_paper(u, v):
-    """Compute one colour as colorcode.cpp does, one number after the other."""
+    """Compute one colour as colorcode.cpp does, number by number."""
     wheel = []
     for steps, colour in (
         (15, lambda s: (255, s, 0)),
@@ -61,7 +61,7 @@ def test_equals_the_paper_everywhere():
     assert (difference > 0).mean() < 0.02
 
 
-def test_scale_is_of_the_frame_or_fixed():
+def test_scale_is_the_largest_flow_or_fixed():
     first, second = np.zeros((1, 2, 2)), np.zeros((1, 2, 2))
     first[0, 0], second[0] = (2, 0), [(2, 0), (8, 0)]
     assert flow_to_image(first)[0, 0].tolist() == [255, 0, 0]
@@ -137,6 +137,6 @@ FLOW, IMAGE = np.zeros((4, 4, 2)), np.zeros((4, 4, 3), np.uint8)
         (lambda: error_map(FLOW, FLOW, max_error=-1), "max_error must be a positive"),
     ],
 )
-def test_refuses(call, message):
+def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -1,4 +1,4 @@
-"""Pictures in a grid: where each lies, and what must be refused."""
+"""Pictures in a grid: positions, and errors."""
 
 import numpy as np
 import pytest
@@ -31,6 +31,6 @@ def test_side_by_side():
         (lambda: side_by_side(IMAGE, columns=0), "0 columns"),
     ],
 )
-def test_refuses(call, message):
+def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()

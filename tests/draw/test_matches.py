@@ -1,4 +1,4 @@
-"""Pictures of matches: where the images are, where the lines go, what is refused."""
+"""Pictures of matches: positions of images and lines, and errors."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_inliers_are_on_top():
     assert all(colour[1] > colour[0] for colour in colours)
 
 
-def test_no_marks_are_all_inliers_and_only_some_are_drawn():
+def test_without_marks_all_are_inliers_and_a_selection_is_drawn():
     points = np.stack([np.full(30, 20), np.arange(5, 35)], axis=1)
     picture = draw_matches(GRAY, GRAY, points, points, most=2)
     rows = np.flatnonzero((picture[:, 40] != 128).any(axis=1))
@@ -53,11 +53,11 @@ def test_points_far_outside_are_harmless():
     assert picture.shape == (40, 124, 3)
 
 
-def test_refusals():
+def test_errors():
     for arguments, reason in (
         ((GRAY.astype(float), GRAY, [], []), "image must be uint8"),
         ((GRAY, GRAY, [(1, 2)], []), "got 1 and 0 points"),
-        ((GRAY, GRAY, [(1, 2)], [(1, 2)], [True, True]), r"and \[2\]"),
+        ((GRAY, GRAY, [(1, 2)], [(1, 2)], [True, True]), r"marks \[2\]"),
         ((GRAY, GRAY, [(1, np.nan)], [(1, 2)]), r"points must be finite \[K, 2\]"),
         ((GRAY, GRAY, [1, 2], [1, 2]), r"points must be finite \[K, 2\], got \[2\]"),
     ):

@@ -1,3 +1,5 @@
+"""Scatter plots: positions of dots, and the projection to two dimensions."""
+
 import numpy as np
 from scipy.spatial.distance import pdist
 
@@ -5,7 +7,7 @@ from flowmatch.draw import scatter
 from flowmatch.draw.scatter import two_dimensions
 
 
-def test_dots_lie_where_their_coordinates_say():
+def test_dots_lie_at_their_coordinates():
     x = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 2.0]])
     picture = scatter(x, np.array([0, 1, 1]), ("a", "b"), side=200)
     coloured = (picture != 255).any(2)

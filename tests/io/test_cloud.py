@@ -1,4 +1,4 @@
-"""Cloud files: round trips, golden bytes, and what must be refused."""
+"""Point cloud files: round trips, golden bytes, and errors."""
 
 import struct
 import tracemalloc
@@ -32,7 +32,7 @@ def test_round_trip(suffix, dtype, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".ply", ".pcd", ".npy", ".xyz"])
-def test_a_cloud_without_points(suffix, tmp_path):
+def test_an_empty_cloud(suffix, tmp_path):
     write_cloud(tmp_path / f"c{suffix}", np.zeros((0, 3)))
     assert read_cloud(tmp_path / f"c{suffix}").shape == (0, 3)
 
@@ -144,7 +144,7 @@ NPY_HUGE = b"\x93NUMPY\x01\x00v\x00" + (
         ("a.stl", b"", "ending in one of .ply"),
     ],
 )
-def test_refusals_name_the_file_and_take_no_memory(name, content, message, tmp_path):
+def test_errors_name_the_file_and_allocate_no_memory(name, content, message, tmp_path):
     (tmp_path / name).write_bytes(content)
     tracemalloc.start()
     try:
@@ -193,7 +193,7 @@ def test_depth_becomes_points(tmp_path):
     np.testing.assert_array_equal(read_intrinsics(tmp_path / "short.txt"), camera)
 
 
-def test_other_pictures_are_no_depth(tmp_path):
+def test_other_pictures_are_not_depth(tmp_path):
     cv2.imwrite(str(tmp_path / "d.png"), np.zeros((3, 4), np.uint8))
     with pytest.raises(ValueError, match=r"d\.png: expected depth of 16 bits.* 8 bits"):
         read_depth(tmp_path / "d.png")
@@ -207,7 +207,7 @@ def test_other_pictures_are_no_depth(tmp_path):
 
 
 @pytest.mark.parametrize("read", [read_cloud, read_flow])
-def test_an_archive_whose_offsets_are_negative_is_named(read, tmp_path):
+def test_an_archive_with_negative_offsets_is_an_error(read, tmp_path):
     np.savez(tmp_path / "c.npz", points=np.eye(3), flow=np.zeros((2, 2, 2)))
     content = bytearray((tmp_path / "c.npz").read_bytes())
     end = content.rindex(b"PK\5\6")

@@ -1,4 +1,4 @@
-"""Pictures in and out."""
+"""Reading and writing pictures."""
 
 import struct
 import zlib
@@ -8,7 +8,7 @@ import pytest
 
 from flowmatch._opencv import cv2
 from flowmatch.io import IMAGE_SUFFIXES, read_image, read_rgba, write_image
-from flowmatch.io.image import draw_readable
+from flowmatch.io.image import read_photo, sample_readable
 
 LOSSLESS = [".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp"]
 
@@ -74,23 +74,26 @@ def test_rgba(tmp_path):
     assert read_rgba(tmp_path / "gray.png")[0, 1].tolist() == [40, 40, 40, 255]
 
 
-def test_draws_another_for_what_cannot_be_read(image, tmp_path):
+def test_another_picture_replaces_an_unreadable_one(image, tmp_path):
     write_image(tmp_path / "good.png", image)
     (tmp_path / "bad.png").write_bytes(b"nothing")
     files = [tmp_path / name for name in ("bad.png", "good.png", "gone.png")]
     rng = np.random.default_rng(0)
-    with pytest.warns(UserWarning) as said:
-        drawn = [draw_readable(rng, files, read_image) for _ in range(8)]
-    assert all(place == 1 and np.array_equal(picture, image) for place, picture in drawn)
-    assert {"bad" in str(one.message) for one in said} == {True, False}
+    with pytest.warns(UserWarning) as warned:
+        samples = [sample_readable(rng, files, read_image) for _ in range(8)]
+    assert all(place == 1 and np.array_equal(picture, image) for place, picture in samples)
+    assert {"bad" in str(warning.message) for warning in warned} == {True, False}
     with (
         pytest.warns(UserWarning),
-        pytest.raises(ValueError, match=r"none that was drawn can be read, the last: .*gone\.png"),
+        pytest.raises(
+            ValueError,
+            match=r"none of 20 pictures chosen at random can be read; the last one: .*gone\.png",
+        ),
     ):
-        draw_readable(rng, files[2:], read_image)
+        sample_readable(rng, files[2:], read_image)
 
 
-def test_orientation_of_the_camera(image, tmp_path):
+def test_exif_orientation_is_applied(image, tmp_path):
     path = tmp_path / "turned.jpg"
     write_image(path, image)
     entry = struct.pack("<HHIHH", 0x112, 3, 1, 6, 0)
@@ -103,25 +106,28 @@ def test_orientation_of_the_camera(image, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp"])
 @pytest.mark.parametrize("part", [0.0, 0.1, 0.6])
-def test_refuses_damaged(suffix, part, tmp_path):
+def test_damaged_pictures_are_errors(suffix, part, tmp_path, capfd):
     path = tmp_path / f"damaged{suffix}"
     write_image(path, np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     content = path.read_bytes()
     path.write_bytes(content[: int(part * len(content))])
     with pytest.raises(ValueError, match="damaged"):
         read_image(path)
+    assert capfd.readouterr().err == ""  # libpng and libjpeg print there
 
 
-def test_refuses(image, tmp_path):
+def test_wrong_input_is_an_error(image, tmp_path):
     with pytest.raises(FileNotFoundError, match="none.png"):
         read_image(tmp_path / "none.png")
-    (tmp_path / "text.png").write_text("this is no picture")
+    (tmp_path / "text.png").write_text("this is not a picture")
     with pytest.raises(ValueError, match=r"text\.png"):
         read_image(tmp_path / "text.png")
     with pytest.raises(ValueError, match=", ".join(IMAGE_SUFFIXES).replace(".", r"\.")):
         write_image(tmp_path / "a.xyz", image)
     for wrong in (image / 255, image[..., :2], image[:0], image[None]):
-        with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\] or \[H, W\], got"):
+        with pytest.raises(
+            ValueError, match=r"a\.png: image must be uint8 RGB \[H, W, 3\] or gray"
+        ):
             write_image(tmp_path / "a.png", wrong)
     with pytest.raises(ValueError, match="holds gray"):
         write_image(tmp_path / "a.pgm", image)
@@ -130,8 +136,8 @@ def test_refuses(image, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["text.png"]
 
 
-def test_refuses_a_png_larger_than_its_bytes_can_be(image, tmp_path):
-    """Else a file of a few hundred bytes takes gigabytes."""
+def test_a_png_that_claims_more_than_its_bytes_hold(image, tmp_path):
+    """Without the check, a file of a few hundred bytes allocates gigabytes."""
     path = tmp_path / "a.png"
     write_image(path, image)
     encoded = bytearray(path.read_bytes())
@@ -143,12 +149,12 @@ def test_refuses_a_png_larger_than_its_bytes_can_be(image, tmp_path):
 
 
 def with_jpeg_size(content, side):
-    """Change the size that the header of the picture claims; not that of the thumbnail before."""
+    """Change the size in the header of the picture, not that of its thumbnail."""
     at = content.rfind(b"\xff\xc0\0\x11")
     return content[: at + 5] + struct.pack(">HH", side, side) + content[at + 9 :]
 
 
-def test_refuses_a_jpeg_larger_than_its_bytes_can_be(image, tmp_path):
+def test_a_jpeg_that_claims_more_than_its_bytes_hold(image, tmp_path):
     path = tmp_path / "a.jpg"
     write_image(path, image)
     content = path.read_bytes()
@@ -161,7 +167,7 @@ def test_refuses_a_jpeg_larger_than_its_bytes_can_be(image, tmp_path):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_reads_the_smallest_of_flat_jpegs(channels, tmp_path):
-    """A progressive one with codes of its own has less than two bits for a block of 64 pixels."""
+    """A progressive JPEG with optimal codes has less than two bits for a block of 64 pixels."""
     flat = np.full((1600, 1600, channels), 90, np.uint8)
     options = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
     path = tmp_path / "flat.jpg"
@@ -170,8 +176,16 @@ def test_reads_the_smallest_of_flat_jpegs(channels, tmp_path):
     assert (read_image(path) == 90).all()
 
 
-def test_failing_write_leaves_nothing(image, tmp_path, monkeypatch):
+def test_a_failed_write_leaves_no_file(image, tmp_path, monkeypatch):
     monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
     with pytest.raises(ValueError, match="cannot be encoded"):
         write_image(tmp_path / "a.png", image)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_photograph_has_a_smallest_size(tmp_path):
+    for side in (31, 32):
+        write_image(tmp_path / f"{side}.png", np.zeros((side, 40, 3), np.uint8))
+    assert read_photo(tmp_path / "32.png").shape == (32, 40, 3)
+    with pytest.raises(ValueError, match="31.png: a photograph must have 32 pixels to a side"):
+        read_photo(tmp_path / "31.png")

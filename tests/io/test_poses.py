@@ -1,4 +1,4 @@
-"""Poses: what a line says, and what is refused."""
+"""Camera poses from text, and errors."""
 
 import numpy as np
 import pytest
@@ -33,12 +33,12 @@ def test_poses(folder):
         (LINE[:-1] + "2", r"expected a rotation and a translation"),
     ],
 )
-def test_refused(folder, line, message):
+def test_wrong_lines_are_errors(folder, line, message):
     (folder / "poses.txt").write_text(line)
     with pytest.raises(ValueError, match=message):
         read_poses(folder)
 
 
-def test_missing(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="poses.txt"):
         read_poses(tmp_path)

@@ -1,4 +1,4 @@
-"""Frames of videos, folders and lists; videos out."""
+"""Frames of videos, folders and lists, and writing of videos."""
 
 import re
 import sys
@@ -11,7 +11,7 @@ from flowmatch.io import VideoWriter, read_frames, write_image
 
 
 def gray_frames(count, height=48, width=64):
-    """Frame k is uniformly 20 k + 20, so that a decoded frame tells which one it is."""
+    """Return frames whose value is 20 k + 20, so that a decoded frame reveals its number."""
     return [np.full((height, width, 3), 20 * k + 20, np.uint8) for k in range(count)]
 
 
@@ -27,7 +27,7 @@ def numbers(frames):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Seven pictures whose natural order is not the alphabetical one."""
+    """Return a folder of seven pictures whose natural order is not the alphabetical one."""
     for k, frame in enumerate(gray_frames(7, 6, 8)):
         write_image(tmp_path / f"frame{k + 5}.png", frame)
     (tmp_path / "notes.txt").write_text("not a picture")
@@ -43,7 +43,7 @@ def clip(tmp_path):
 
 def chunks(content):
     """Return (start, size) of each frame's bytes in an AVI."""
-    starts = [found.start() for found in re.finditer(b"00dc", content)]
+    starts = [match.start() for match in re.finditer(b"00dc", content)]
     movie = content.index(b"movi")
     index = content.index(b"idx1")
     sizes = [int.from_bytes(content[at + 4 : at + 8], "little") for at in starts]
@@ -97,13 +97,13 @@ def test_odd_sizes_are_extended_by_the_edge(name, tmp_path):
     assert back[-1].min() > 150
 
 
-def test_start_stop_every(clip):
-    assert numbers(read_frames(clip, start=2, stop=7, every=2)) == [2, 4, 6]
-    frames = read_frames(clip, start=1, every=3)
+def test_start_stop_stride(clip):
+    assert numbers(read_frames(clip, start=2, stop=7, stride=2)) == [2, 4, 6]
+    frames = read_frames(clip, start=1, stride=3)
     assert (frames.count, frames.rate) == (3, pytest.approx(10 / 3))
     assert numbers(frames) == numbers(frames) == [1, 4, 7]  # iterating again opens it again
     assert numbers(read_frames(clip, stop=100)) == list(range(8))
-    with pytest.raises(ValueError, match=r"clip\.avi could be read: it ends before 20"):
+    with pytest.raises(ValueError, match=r"clip\.avi could be read: it ends before frame 20"):
         list(read_frames(clip, start=20))
 
 
@@ -141,7 +141,7 @@ def test_nothing_readable(clip, tmp_path):
     clip.write_bytes(content)
     with pytest.raises(ValueError, match=r"no frame of .*clip\.avi could be read: frame 0"):
         list(read_frames(clip))
-    (tmp_path / "text.mp4").write_text("this is no video")
+    (tmp_path / "text.mp4").write_text("this is not a video")
     with pytest.raises(ValueError, match=r"text\.mp4 is neither a video"):
         read_frames(tmp_path / "text.mp4")
 
@@ -153,7 +153,7 @@ def test_folder_in_natural_order(folder):
     frames = read_frames(folder)
     assert (frames.count, frames.rate) == (7, None)
     assert numbers(frames) == list(range(7))
-    assert numbers(read_frames(str(folder), start=1, stop=6, every=2)) == [1, 3, 5]
+    assert numbers(read_frames(str(folder), start=1, stop=6, stride=2)) == [1, 3, 5]
 
 
 def test_pattern_and_list(folder, monkeypatch):
@@ -178,7 +178,7 @@ def test_corrupt_and_odd_pictures_are_skipped(folder):
     assert frames.skipped[1].reason == "9 x 5 pixels, the first frame has 8 x 6"
 
 
-def test_sources_refused(tmp_path):
+def test_wrong_sources_are_errors(tmp_path):
     with pytest.raises(ValueError, match="holds no pictures"):
         read_frames(tmp_path)
     with pytest.raises(ValueError, match="the list of pictures holds no pictures"):
@@ -189,12 +189,29 @@ def test_sources_refused(tmp_path):
         read_frames(63)
 
 
+def test_a_url_reaches_the_reader_as_it_is(clip, monkeypatch):
+    opened = []
+    capture = cv2.VideoCapture
+
+    def open_video(source):
+        opened.append(source)
+        return capture(str(clip) if source == "rtsp://host:554/stream" else source)
+
+    monkeypatch.setattr(cv2, "VideoCapture", open_video)
+    frames = read_frames("rtsp://host:554/stream")
+    assert opened == ["rtsp://host:554/stream"]
+    assert (frames.name, frames.files) == ("rtsp://host:554/stream", ())
+    assert numbers(frames) == list(range(8))
+    with pytest.raises(OSError, match=r"http://127\.0\.0\.1:9/none cannot be opened"):
+        read_frames("http://127.0.0.1:9/none")
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [{"start": -1}, {"every": 0}, {"start": 3, "stop": 3}, {"scale": 0}, {"scale": np.nan}],
+    [{"start": -1}, {"stride": 0}, {"start": 3, "stop": 3}, {"scale": 0}, {"scale": np.nan}],
     ids=str,
 )
-def test_arguments_refused(arguments, folder):
+def test_wrong_arguments_are_errors(arguments, folder):
     with pytest.raises(ValueError, match="got"):
         read_frames(folder, **arguments)
 
@@ -203,7 +220,7 @@ def test_arguments_refused(arguments, folder):
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.avi"])
-def test_failure_leaves_nothing(name, tmp_path):
+def test_a_failure_leaves_no_file(name, tmp_path):
     with pytest.raises(ZeroDivisionError), VideoWriter(tmp_path / name, 10) as video:
         video.write(gray_frames(1)[0])
         raise ZeroDivisionError
@@ -214,7 +231,7 @@ def test_failure_leaves_nothing(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_writer_refuses(tmp_path, monkeypatch):
+def test_wrong_input_of_the_writer_is_an_error(tmp_path, monkeypatch):
     frame = gray_frames(1)[0]
     with pytest.raises(ValueError, match=r"\.mp4, \.avi, \.webm, got '\.mov'"):
         VideoWriter(tmp_path / "a.mov", 10)

@@ -8,11 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
+from flowmatch.imaging import as_gray
 from flowmatch.io import list_images, read_image
-from flowmatch.io.image import draw_readable
-from flowmatch.matching.keypoints import MAGNIFICATION, detect, gray_image
+from flowmatch.io.image import sample_readable
+from flowmatch.matching.keypoints import MAGNIFICATION, detect_keypoints
 from flowmatch.matching.synthetic.pool import FEWEST, Generator, PatchPool, Views, shared_points
-from flowmatch.matching.synthetic.views import Gray, develop, project_keypoints, random_view, warp
+from flowmatch.matching.synthetic.views import (
+    Gray,
+    apply_camera_noise,
+    project_keypoints,
+    random_view,
+    warp_perspective,
+)
 
 _SIDES = (520, 900)  # of the longer side of a view, pixels
 _ATTEMPTS = 8
@@ -53,7 +60,7 @@ class SyntheticPatches(PatchPool):
 
     def _draw(self, rng: Generator) -> tuple[int, Gray]:
         if self.photos:
-            return draw_readable(rng, self.photos, _read_gray)
+            return sample_readable(rng, self.photos, _read_gray)
         which = int(rng.integers(_PROCEDURAL))
         return which, _texture(np.random.default_rng([self.seed, 2, which]))
 
@@ -68,7 +75,7 @@ def photos_in(folder: Path | None) -> tuple[Path, ...]:
 
 
 def _read_gray(photo: Path | NDArray[np.uint8]) -> Gray:
-    return gray_image(read_image(photo) if isinstance(photo, Path) else photo)
+    return as_gray(read_image(photo) if isinstance(photo, Path) else photo)
 
 
 # ---- One pair of views -------------------------------------------------------------------------
@@ -83,10 +90,10 @@ def _render_views(rng: Generator, photo: Gray, which: int) -> Views:
     shrink = np.array([[x, 0, 0.5 * x - 0.5], [0, y, 0.5 * y - 0.5], [0, 0, 1]])
     homography = random_view(rng, height, width)
     images = (
-        develop(rng, warp(photo, shrink, height, width)),
-        develop(rng, warp(photo, homography @ shrink, height, width)),
+        apply_camera_noise(rng, warp_perspective(photo, shrink, height, width)),
+        apply_camera_noise(rng, warp_perspective(photo, homography @ shrink, height, width)),
     )
-    found = [detect(image, keypoints=1000) for image in images]
+    found = [detect_keypoints(image, keypoints=1000) for image in images]
     there = project_keypoints(found[0], homography)
     # Half of a patch may be cut off by the border.
     margin = 0.5 * MAGNIFICATION * there.scale[:, None]
