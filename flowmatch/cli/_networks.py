@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from flowmatch.devices import choose_device
-from flowmatch.matching.describe import CLASSICAL, find_descriptor
+from flowmatch.matching.describe import CLASSICAL, load_descriptor
 from flowmatch.matching.store import STORE
 from flowmatch.zoo import file_digest
 
 
 def descriptor_network(descriptor: str, device: str | None) -> Any:
     """Return a classical descriptor's name, or the network of weights by name or in a file."""
-    return find_descriptor(descriptor, choose_device(device))
+    return load_descriptor(descriptor, choose_device(device))
 
 
 def descriptor_name(descriptor: str) -> str:

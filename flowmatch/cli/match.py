@@ -1,9 +1,11 @@
 """``flowmatch match``: matches of two images, or of thousands of pairs."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 from rich.progress import TextColumn
 
@@ -11,7 +13,6 @@ from flowmatch.cli._messages import (
     messages,
     progress_bar,
 )
-from flowmatch.cli._networks import descriptor_name, descriptor_network
 from flowmatch.cli._options import (
     DeviceName,
     Magnification,
@@ -21,11 +22,12 @@ from flowmatch.cli._options import (
 from flowmatch.devices import choose_device
 from flowmatch.draw import draw_matches
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
+from flowmatch.matching.describe import load_descriptor
 from flowmatch.matching.files import MATCH_SUFFIXES, write_matches
-from flowmatch.matching.filter import find_similarity
+from flowmatch.matching.filter import load_comparator
 from flowmatch.matching.match import match_images
+from flowmatch.matching.options import MatchOptions
 from flowmatch.matching.pair_list import (
-    PairOptions,
     PairReport,
     match_pairs,
     read_pairs,
@@ -118,6 +120,8 @@ def command(
         "precision": precision,
     }
     _refuse(decide is None and above != 0, "--above needs --decide")
+    options |= {"filter_model": decide, "min_score": above}
+    target = choose_device(device)
     if pairs is None:
         _refuse(camera is not None and model != "essential", "--camera needs --model essential")
         _refuse(
@@ -125,25 +129,21 @@ def command(
         )
         first, second = _two_images(images)
         targets = _checked_outputs(output)
-        geometry = _model(model, "homography")
-        network = descriptor_network(descriptor, device)
-        more = {"intrinsics": _intrinsics(camera)} if camera is not None else {}
-        more |= {"decide": _decision(decide, device), "above": above, "model": geometry}
-        _match_two(network, first, second, targets, options | more)
+        intrinsics = _intrinsics(camera) if camera is not None else None
+        chosen = MatchOptions(
+            geometry=_geometry(model, "homography"), intrinsics=intrinsics, **options
+        )
+        network = load_descriptor(descriptor, target)
+        if decide:
+            chosen = replace(chosen, filter_model=load_comparator(decide, target))
+        _match_two(network, first, second, targets, chosen)
     else:
         _refuse(bool(images) or camera is not None, "--pairs takes no images and no --camera")
         _refuse(len(output or []) != 1, "--pairs needs one -o FOLDER")
         assert output is not None
-        network = descriptor_network(descriptor, device)
-        about = PairOptions(
-            descriptor=descriptor_name(descriptor),
-            model=_model(model, "fundamental"),
-            decide=descriptor_name(decide) if decide else None,
-            above=above,
-            **options,
-        )
-        networks = network, _decision(decide, device)
-        _match_list(networks, pairs, root or pairs.parent, output[0], about, colmap, overwrite)
+        chosen = MatchOptions(geometry=_geometry(model, "fundamental"), **options)
+        models = descriptor, target
+        _match_list(models, pairs, root or pairs.parent, output[0], chosen, colmap, overwrite)
 
 
 def _refuse(wrong: bool, reason: str) -> None:
@@ -163,14 +163,10 @@ def _checked_outputs(output: list[Path] | None) -> list[Path]:
     return output or []
 
 
-def _model(name: str | None, otherwise: str) -> str | None:
+def _geometry(name: str | None, default: str) -> str | None:
     if name is None:
-        return otherwise
+        return default
     return None if name == "none" else name
-
-
-def _decision(name: str | None, device: str | None) -> Any:
-    return find_similarity(name, choose_device(device)) if name else None
 
 
 def _intrinsics(camera: str) -> Any:
@@ -187,33 +183,34 @@ def _intrinsics(camera: str) -> Any:
 
 
 def _match_two(
-    network: Any, first: Path, second: Path, targets: list[Path], options: dict[str, Any]
+    network: Any, first: Path, second: Path, targets: list[Path], options: MatchOptions
 ) -> None:
     a, b = read_image(first), read_image(second)
-    matches = match_images(network, a, b, **options)
+    matches = match_images(a, b, model=network, options=options)
     for path in targets:
         if path.suffix.lower() in MATCH_SUFFIXES:
             write_matches(path, matches, f"{first} {second}")
         else:
-            write_image(path, draw_matches(a, b, *matches.points(), matches.inlier))
+            write_image(path, draw_matches(a, b, *matches.points(), matches.inliers))
     line = (
-        f"{len(matches.pairs)} matches of {len(matches.first.xy)} and {len(matches.second.xy)} "
-        "keypoints"
+        f"{len(matches.matches)} matches of {len(matches.keypoints0.xy)} and "
+        f"{len(matches.keypoints1.xy)} keypoints"
     )
-    if matches.model is not None:
-        found = f"{matches.inlier.sum()} inliers of" if matches.matrix is not None else "no"
-        article = "" if matches.matrix is None else "an " if matches.model == "essential" else "a "
-        kind = matches.model if matches.model == "homography" else f"{matches.model} matrix"
-        line += f", {found} {article}{kind}"
+    geometry = matches.geometry
+    if geometry is not None:
+        count = f"{matches.inliers.sum()} inliers of" if matches.matrix is not None else "no"
+        article = "" if matches.matrix is None else "an " if geometry == "essential" else "a "
+        kind = geometry if geometry == "homography" else f"{geometry} matrix"
+        line += f", {count} {article}{kind}"
     messages.print(line + (f", in {', '.join(map(str, targets))}" if targets else ""))
 
 
 def _match_list(
-    networks: tuple[Any, Any],
+    models: tuple[str, torch.device],
     source: Path,
     root: Path,
     folder: Path,
-    options: PairOptions,
+    options: MatchOptions,
     colmap: bool,
     overwrite: bool,
 ) -> None:
@@ -222,17 +219,14 @@ def _match_list(
     with progress_bar(FAILURES) as bar:
         task = bar.add_task("match", total=len(listed), failed="")
 
-        def progress(report: PairReport) -> None:
-            nonlocal latest
-            latest = report
-            done = report.computed + report.kept + len(report.failed)
-            failed = f"{len(report.failed)} failed" if report.failed else ""
+        def progress(stage: str, done: int, total: int | None) -> None:
+            failed = f"{len(latest.failed)} failed" if latest.failed else ""
             bar.update(task, completed=done, failed=failed)
 
         try:
             match_pairs(
-                networks[0], listed, root, folder, options,
-                decide=networks[1], overwrite=overwrite, progress=progress,
+                listed, root, folder, model=models[0], device=models[1], options=options,
+                overwrite=overwrite, report=latest, progress=progress,
             )  # fmt: skip
         except KeyboardInterrupt:
             bar.stop()

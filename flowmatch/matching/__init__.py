@@ -1,24 +1,31 @@
-"""Patches of images: networks that describe and compare them, and matching by them."""
+"""Matching of two images by keypoints and descriptors, and networks that compare patches."""
 
-from flowmatch.matching.compare import dense_descriptors, similarity, similarity_of_all
-from flowmatch.matching.describe import describe
-from flowmatch.matching.external import load_published
-from flowmatch.matching.keypoints import Keypoints, detect, extract_patches
+from flowmatch.matching.compare import compare_all_patches, compare_patches, dense_descriptors
+from flowmatch.matching.describe import describe_keypoints
+from flowmatch.matching.external import load_external
+from flowmatch.matching.filter import filter_matches
+from flowmatch.matching.keypoints import Keypoints, detect_keypoints
 from flowmatch.matching.match import Matches, match_images
+from flowmatch.matching.networks import MODELS
+from flowmatch.matching.options import MatchOptions
+from flowmatch.matching.patches import extract_patches
 from flowmatch.matching.store import available, load, save_weights
 
 __all__ = [
+    "MODELS",
     "Keypoints",
+    "MatchOptions",
     "Matches",
+    "available",
+    "compare_all_patches",
+    "compare_patches",
     "dense_descriptors",
-    "describe",
-    "detect",
+    "describe_keypoints",
+    "detect_keypoints",
     "extract_patches",
+    "filter_matches",
     "load",
-    "load_published",
+    "load_external",
     "match_images",
     "save_weights",
-    "available",
-    "similarity",
-    "similarity_of_all",
 ]

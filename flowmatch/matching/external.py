@@ -58,7 +58,7 @@ _BIN_LAYERS = {
 }  # fmt: skip
 
 
-def load_published(path: FilePath, *, decision: FilePath | None = None) -> nn.Module:
+def load_external(path: FilePath, *, decision: FilePath | None = None) -> nn.Module:
     """Build a network with weights that its authors published.
 
     Args:
@@ -76,7 +76,7 @@ def load_published(path: FilePath, *, decision: FilePath | None = None) -> nn.Mo
         ValueError: It is damaged, or holds none of these networks.
 
     Example:
-        >>> network = load_published("tfeat-liberty.params")  # doctest: +SKIP
+        >>> network = load_external("tfeat-liberty.params")  # doctest: +SKIP
         >>> network(torch.rand(3, 1, 32, 32)).shape  # doctest: +SKIP
         torch.Size([3, 128])
 

@@ -1,143 +1,173 @@
-"""Matching two images: keypoints, descriptors, nearest neighbours, and the geometry behind."""
+"""Matching of two images: keypoints, descriptors, nearest neighbours and a robust fit."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowmatch._opencv import cv2
-from flowmatch.matching.describe import describe
-from flowmatch.matching.filter import decide_matches
-from flowmatch.matching.keypoints import Keypoints, detect
-from flowmatch.matching.networks import DescriptorNetwork, SimilarityNetwork
+from flowmatch.matching.describe import describe_keypoints, load_descriptor
+from flowmatch.matching.filter import filter_matches
+from flowmatch.matching.keypoints import Keypoints, detect_keypoints
+from flowmatch.matching.networks import DescriptorNetwork
+from flowmatch.matching.options import GEOMETRIES, Intrinsics, MatchOptions, check_geometry
 from flowmatch.ops import nearest
 
-# How many matches each model needs.
-MODELS_OF_GEOMETRY = {"homography": 4, "fundamental": 8, "essential": 5}
 _CONFIDENCE, _ITERATIONS = 0.9999, 10_000
-
-Intrinsics = tuple[ArrayLike, ArrayLike]
+_DEFAULTS = MatchOptions()
 
 
 class Features(NamedTuple):
-    """The keypoints of an image and their descriptors ``[N, D]``."""
+    """Keypoints of an image with their descriptors.
+
+    Attributes:
+        keypoints: N keypoints.
+        descriptors: ``[N, D]``.
+    """
 
     keypoints: Keypoints
     descriptors: Tensor
 
 
 class Matches(NamedTuple):
-    """What `match_images` found.
+    """Matches of two images.
 
     Attributes:
-        first: Keypoints of the first image, all of them.
-        second: Keypoints of the second image.
-        pairs: ``[K, 2]`` int64: which of the first goes with which of the second.
-        distance: ``[K]`` float32, between their descriptors.
-        inlier: ``[K]`` bool, what the model explains; all, where no model was asked for.
-        matrix: ``[3, 3]`` float64 of the model, from the first image to the second; None if none
-            was asked for or found.
-        model: Its name, or None.
-        similarity: ``[K]`` float32, what a decision network said of them; None if none was asked.
+        keypoints0: All keypoints of the first image.
+        keypoints1: All keypoints of the second image.
+        matches: ``[K, 2]`` int64, indices into `keypoints0` and `keypoints1`.
+        distances: ``[K]`` float32, descriptor distances.
+        inliers: ``[K]`` bool, which matches agree with the geometric model; all of them if no model
+            was requested.
+        matrix: ``[3, 3]`` float64, the geometric model from the first image to the second; None if
+            no model was requested, or the fit failed.
+        geometry: Name of the geometric model, such as ``"homography"``, or None.
+        scores: ``[K]`` float32, similarities by the filter network; None without a filter.
     """
 
-    first: Keypoints
-    second: Keypoints
-    pairs: NDArray[np.int64]
-    distance: NDArray[np.float32]
-    inlier: NDArray[np.bool_]
+    keypoints0: Keypoints
+    keypoints1: Keypoints
+    matches: NDArray[np.int64]
+    distances: NDArray[np.float32]
+    inliers: NDArray[np.bool_]
     matrix: NDArray[np.float64] | None
-    model: str | None
-    similarity: NDArray[np.float32] | None = None
+    geometry: str | None
+    scores: NDArray[np.float32] | None = None
 
     def points(self, *, inliers: bool = False) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the matched points of both images, ``[K, 2]`` twice, or only the inliers."""
-        pairs = self.pairs[self.inlier] if inliers else self.pairs
-        return self.first.xy[pairs[:, 0]], self.second.xy[pairs[:, 1]]
+        """Return the matched points of both images, ``[K, 2]`` each, or only the inliers."""
+        matches = self.matches[self.inliers] if inliers else self.matches
+        return self.keypoints0.xy[matches[:, 0]], self.keypoints1.xy[matches[:, 1]]
 
 
 def match_images(
-    network: DescriptorNetwork | str,
-    a: ArrayLike,
-    b: ArrayLike,
+    first: ArrayLike,
+    second: ArrayLike,
     *,
-    detector: str = "sift",
-    keypoints: int = 8000,
-    ratio: float | None = 0.8,
-    mutual: bool = True,
-    decide: SimilarityNetwork | str | None = None,
-    above: float = 0.0,
-    model: str | None = "homography",
-    threshold: float = 3.0,
-    intrinsics: Intrinsics | None = None,
-    magnification: float | None = None,
-    batch: int | None = None,
-    precision: str = "float32",
+    model: DescriptorNetwork | nn.Module | str | Path = "default",
+    device: str | torch.device | None = None,
+    options: MatchOptions = _DEFAULTS,
 ) -> Matches:
-    """Find which points of one image are which points of another.
+    """Find points of one image in another.
 
     Args:
-        network: A descriptor network, used where its weights are; ``"default"``, the one that
-            ships, or another of its kind; or ``"rootsift"``, ``"sift"``, ``"orb"``.
-        a: First image, uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
-        b: Second image, of any size.
-        detector: ``"sift"``, ``"orb"`` or ``"grid"``, see `detect`.
-        keypoints: How many at most in each image, the best ones.
-        ratio: Accept a match if it is at most that many times as far as the next best; None takes
-            all.
-        mutual: Accept a match only if each is the other's nearest.
-        decide: A network that is shown the patches of each match, or the name of one that ships
-            (``"siam"``, ``"2ch"``); what it finds unlike is rejected.
-        above: The similarity that a match must exceed; at 0 both answers are as likely.
-        model: What the matches have to agree on: ``"homography"`` (a plane, or a camera that only
-            turned), ``"fundamental"`` or ``"essential"`` (any rigid scene), or None.
-        threshold: Pixels, how far an inlier may be off.
-        intrinsics: Camera matrices ``[3, 3]`` of both images, for ``"essential"``.
-        magnification: Half a patch's side in scales of its keypoint, for networks; None takes what
-            each was trained on.
-        batch: How many patches to describe at once; None takes what suits the device.
-        precision: As in `describe`.
+        first: First image, uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
+        second: Second image, of any size.
+        model: Descriptor: ``"default"`` or another name of shipped weights; ``"rootsift"``,
+            ``"sift"``, ``"orb"``; a file of weights; or a network.
+        device: Device of the network; None takes a GPU if torch can use one. A network given as a
+            module stays on its device then.
+        options: Detector, ratio test, filter and geometric model.
 
     Returns:
-        `Matches`, closest first, or with `decide` most similar first; perhaps none, and then
-        without a matrix.
+        `Matches`, by increasing distance, or by decreasing score if there is a filter. Possibly no
+        match at all, and then no matrix.
 
     Raises:
-        ValueError: An argument is out of range, or an image is none.
+        ValueError: An image or the model is invalid.
+        FileNotFoundError: The file of weights does not exist.
 
     Example:
         >>> texture = np.random.default_rng(0).integers(0, 255, (30, 40), np.uint8)
         >>> image = texture.repeat(8, axis=0).repeat(8, axis=1)
-        >>> matches = match_images("rootsift", image[:, :280], image[:, 40:])
+        >>> matches = match_images(image[:, :280], image[:, 40:], model="rootsift")
         >>> float(matches.matrix[0, 2].round(1))  # 40 pixels to the left
         -40.0
 
     Reference:
-        The ratio test: Lowe, IJCV 2004. MAGSAC++: Barath et al., CVPR 2020, as OpenCV has it.
+        The ratio test: Lowe, IJCV 2004. MAGSAC++: Barath et al., CVPR 2020, in OpenCV's
+        implementation.
     """
-    check_geometry(model, threshold, intrinsics)
-    features = []
-    for image in (a, b):
-        points = detect(image, detector, keypoints=keypoints)
-        descriptors = describe(
-            network, image, points, magnification=magnification, batch=batch, precision=precision
-        )
-        features.append(Features(points, descriptors))
+    network = load_descriptor(model, device)
+    features = [detect_and_describe(image, network, options) for image in (first, second)]
+    return match_described((features[0], features[1]), options, (first, second), device)
+
+
+def detect_and_describe(
+    image: ArrayLike, network: DescriptorNetwork | str, options: MatchOptions
+) -> Features:
+    """Detect the keypoints of an image and describe them, by the options of `match_images`."""
+    keypoints = detect_keypoints(image, options.detector, keypoints=options.keypoints)
+    descriptors = describe_keypoints(
+        image,
+        keypoints,
+        model=network,
+        magnification=options.magnification,
+        batch=options.batch,
+        precision=options.precision,
+    )
+    return Features(keypoints, descriptors)
+
+
+def match_described(
+    features: tuple[Features, Features],
+    options: MatchOptions,
+    images: tuple[ArrayLike, ArrayLike] | None = None,
+    device: str | torch.device | None = None,
+) -> Matches:
+    """Match two images whose features are known: nearest neighbours, filter, robust fit.
+
+    Args:
+        features: Features of each image, by the same descriptor.
+        options: Options of `match_images`.
+        images: Both images; required by a filter network only.
+        device: Device of a filter network that is given by name.
+
+    Returns:
+        `Matches`.
+
+    Raises:
+        ValueError: The filter network is invalid, or it lacks the images.
+    """
     first, second = features
-    pairs, distance = match_features(first, second, ratio=ratio, mutual=mutual)
-    similar = None
-    if decide is not None:
-        pairs, distance, similar = decide_matches(
-            decide, (a, b), (first.keypoints, second.keypoints), pairs, distance,
-            above=above, magnification=magnification,
-        )  # fmt: skip
-    found = fit_geometry(
-        first.keypoints, second.keypoints, pairs, distance,
-        model=model, threshold=threshold, intrinsics=intrinsics,
-    )  # fmt: skip
-    return found._replace(similarity=similar)
+    matches, distances = match_features(first, second, ratio=options.ratio, mutual=options.mutual)
+    scores = None
+    if options.filter_model is not None:
+        if images is None:
+            raise ValueError("a filter network needs the images, got none")
+        matches, distances, scores = filter_matches(
+            images,
+            (first.keypoints, second.keypoints),
+            matches,
+            distances,
+            model=options.filter_model,
+            device=device,
+            min_score=options.min_score,
+            magnification=options.magnification,
+        )
+    result = fit_geometry(
+        first.keypoints,
+        second.keypoints,
+        matches,
+        distances,
+        geometry=options.geometry,
+        threshold=options.threshold,
+        intrinsics=options.intrinsics,
+    )
+    return result._replace(scores=scores)
 
 
 def match_features(
@@ -146,110 +176,89 @@ def match_features(
     """Match descriptors by distance.
 
     Args:
-        first: Of one image.
-        second: Of the other, by the same network.
-        ratio: As in `match_images`.
-        mutual: As in `match_images`.
+        first: Features of one image.
+        second: Features of the other image, by the same descriptor.
+        ratio: Threshold of the ratio test; None turns the test off.
+        mutual: Accept mutual nearest neighbours only.
 
     Returns:
-        Pairs of indices ``[K, 2]``, closest first, and their distances ``[K]``.
+        Index pairs ``[K, 2]``, by increasing distance, and their distances ``[K]``.
 
     Raises:
-        ValueError: The descriptors do not fit each other.
+        ValueError: The descriptors differ in length or type, or `ratio` is out of range.
     """
-    q, r = first.descriptors, second.descriptors
-    metric = "hamming" if q.dtype == torch.uint8 else "l2"
-    found = nearest(q, r, 1, metric, ratio=ratio, mutual=mutual)
-    index, distance = found.index[:, 0], found.distance[:, 0].float()
-    accepted = index >= 0 if found.accepted is None else found.accepted
+    queries, references = first.descriptors, second.descriptors
+    metric = "hamming" if queries.dtype == torch.uint8 else "l2"
+    neighbours = nearest(queries, references, 1, metric, ratio=ratio, mutual=mutual)
+    index, distance = neighbours.index[:, 0], neighbours.distance[:, 0].float()
+    accepted = index >= 0 if neighbours.accepted is None else neighbours.accepted
     chosen = accepted.nonzero()[:, 0]
     chosen = chosen[distance[chosen].argsort(stable=True)]
-    pairs = torch.stack([chosen, index[chosen]], dim=1)
-    return pairs.cpu().numpy(), distance[chosen].cpu().numpy()
+    matches = torch.stack([chosen, index[chosen]], dim=1)
+    return matches.cpu().numpy(), distance[chosen].cpu().numpy()
 
 
 # ---- Geometry ----------------------------------------------------------------------------------
 
 
-def check_geometry(
-    model: str | None, threshold: float = 3.0, intrinsics: Intrinsics | None = None
-) -> None:
-    """Refuse a model there is not, before any work is done for it.
-
-    Raises:
-        ValueError: There is no such model, it lacks intrinsics, or `threshold` is not positive.
-    """
-    if model is not None and model not in MODELS_OF_GEOMETRY:
-        known = ", ".join(MODELS_OF_GEOMETRY)
-        raise ValueError(f"model must be one of {known}, or None, got {model!r}")
-    if not 0 < threshold < np.inf:
-        raise ValueError(f"threshold must be a positive number of pixels, got {threshold}")
-    if model == "essential":
-        shapes = [np.shape(K) for K in intrinsics] if intrinsics is not None else None
-        if shapes != [(3, 3), (3, 3)]:
-            raise ValueError(
-                "an essential matrix needs intrinsics, [3, 3] for both images, "
-                f"got {'none' if shapes is None else shapes}"
-            )
-
-
 def fit_geometry(
-    first: Keypoints,
-    second: Keypoints,
-    pairs: NDArray[np.int64],
-    distance: NDArray[np.float32],
+    keypoints0: Keypoints,
+    keypoints1: Keypoints,
+    matches: NDArray[np.int64],
+    distances: NDArray[np.float32],
     *,
-    model: str | None = "homography",
+    geometry: str | None = "homography",
     threshold: float = 3.0,
     intrinsics: Intrinsics | None = None,
 ) -> Matches:
-    """Find what matches agree on, by MAGSAC++, and which of them do.
+    """Fit a geometric model to matches by MAGSAC++, and find the inliers.
 
     Args:
-        first: Keypoints of one image.
-        second: Keypoints of the other.
-        pairs: ``[K, 2]`` indices into them.
-        distance: ``[K]``, passed on.
-        model: As in `match_images`.
-        threshold: As in `match_images`.
-        intrinsics: As in `match_images`.
+        keypoints0: Keypoints of the first image.
+        keypoints1: Keypoints of the second image.
+        matches: ``[K, 2]`` indices into both.
+        distances: ``[K]``, copied to the result.
+        geometry: ``"homography"``, ``"fundamental"``, ``"essential"``, or None to fit no model.
+        threshold: Maximum error of an inlier, pixels.
+        intrinsics: Camera matrices ``[3, 3]`` of both images; required by ``"essential"``.
 
     Returns:
-        `Matches`; without inliers where no model was found.
+        `Matches`; without inliers if the fit failed.
 
     Raises:
-        ValueError: As `check_geometry` does.
+        ValueError: The model is unknown, the threshold is not positive, or intrinsics are missing.
     """
-    check_geometry(model, threshold, intrinsics)
-    inlier = np.full(len(pairs), model is None)
+    check_geometry(geometry, threshold, intrinsics)
+    inliers = np.full(len(matches), geometry is None)
     matrix = None
-    if model is not None and len(pairs) >= MODELS_OF_GEOMETRY[model]:
-        points = first.xy[pairs[:, 0]], second.xy[pairs[:, 1]]
-        matrix, mask = _fit(model, points, threshold, intrinsics)
+    if geometry is not None and len(matches) >= GEOMETRIES[geometry]:
+        points = keypoints0.xy[matches[:, 0]], keypoints1.xy[matches[:, 1]]
+        matrix, mask = _fit(geometry, points, threshold, intrinsics)
         if matrix is not None and mask is not None:
-            inlier = np.asarray(mask).ravel() != 0
-    return Matches(first, second, pairs, distance, inlier, matrix, model)
+            inliers = np.asarray(mask).ravel() != 0
+    return Matches(keypoints0, keypoints1, matches, distances, inliers, matrix, geometry)
 
 
 def _fit(
-    model: str,
+    geometry: str,
     points: tuple[NDArray[np.float32], NDArray[np.float32]],
     threshold: float,
     intrinsics: Intrinsics | None,
 ) -> tuple[NDArray[np.float64] | None, Any]:
-    a, b = (some.astype(np.float64) for some in points)
-    if model == "homography":
+    a, b = (xy.astype(np.float64) for xy in points)
+    if geometry == "homography":
         matrix, mask = cv2.findHomography(
             a, b, cv2.USAC_MAGSAC, threshold, maxIters=_ITERATIONS, confidence=_CONFIDENCE
         )
-    elif model == "fundamental":
+    elif geometry == "fundamental":
         matrix, mask = cv2.findFundamentalMat(
             a, b, cv2.USAC_MAGSAC, threshold, _CONFIDENCE, _ITERATIONS
         )
     else:
         assert intrinsics is not None
         cameras = [np.asarray(K, np.float64) for K in intrinsics]
-        # On rays, so that both cameras may differ; the threshold follows their focal lengths.
+        # Points become rays, so that the cameras may differ; the threshold is divided by the mean
+        # focal length.
         a, b = (_rays(xy, K) for xy, K in zip((a, b), cameras, strict=True))
         focal = float(np.mean([K[0, 0] + K[1, 1] for K in cameras]) / 2)
         matrix, mask = cv2.findEssentialMat(

@@ -1,15 +1,19 @@
-"""Thousands of pairs of images: each image is described once, each pair is a file, runs resume."""
+"""Matching of many pairs of images: each image is described once, and a run can be continued."""
 
+import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
+
+import torch
+from torch import nn
 
 from flowmatch.io import read_image
 from flowmatch.io._files import FilePath, existing_file
-from flowmatch.matching.describe import describe
+from flowmatch.matching.describe import CLASSICAL, is_file_name, load_descriptor
 from flowmatch.matching.files import (
     about_matches,
     read_matches,
@@ -17,70 +21,37 @@ from flowmatch.matching.files import (
     write_colmap_matches,
     write_matches,
 )
-from flowmatch.matching.filter import decide_matches
-from flowmatch.matching.keypoints import detect
-from flowmatch.matching.match import (
-    Features,
-    Matches,
-    check_geometry,
-    fit_geometry,
-    match_features,
-)
-from flowmatch.matching.networks import DescriptorNetwork, SimilarityNetwork
+from flowmatch.matching.filter import load_comparator
+from flowmatch.matching.match import Features, Matches, detect_and_describe, match_described
+from flowmatch.matching.networks import DescriptorNetwork
+from flowmatch.matching.options import MatchOptions
+from flowmatch.matching.store import STORE
+from flowmatch.progress import ProgressCallback
+from flowmatch.zoo import file_digest
 
-_LONGEST = 200  # characters of a file's name; file systems allow 255 bytes
+_MAX_NAME = 200  # characters of a file's name; file systems allow 255 bytes
+_DEFAULTS = MatchOptions(geometry="fundamental")
 
 
 class Pair(NamedTuple):
-    """The names of two images, relative to the folder of all."""
+    """Names of two images, relative to the folder of the images."""
 
     first: str
     second: str
 
     def file(self) -> str:
-        """Return the name of the file for its matches; no other pair has the same."""
+        """Return the name of the file of this pair's matches; it is unique."""
         return f"{quote(self.first, safe='')}&{quote(self.second, safe='')}.npz"
-
-
-@dataclass(frozen=True)
-class PairOptions:
-    """What the matches of a list are; files with different ones are computed again.
-
-    Attributes:
-        descriptor: What the network is, for the record.
-        detector: As in `match_images`, like all that follow.
-        keypoints: As there.
-        ratio: As there.
-        mutual: As there.
-        decide: What the decision network is, for the record; None for none.
-        above: As there.
-        model: As there, without ``"essential"``.
-        threshold: As there.
-        magnification: As there.
-        precision: As there.
-    """
-
-    descriptor: str
-    detector: str = "sift"
-    keypoints: int = 8000
-    ratio: float | None = 0.8
-    mutual: bool = True
-    decide: str | None = None
-    above: float = 0.0
-    model: str | None = "fundamental"
-    threshold: float = 3.0
-    magnification: float | None = None
-    precision: str = "float32"
 
 
 @dataclass
 class PairReport:
-    """How far a list is.
+    """State of a run over a list of pairs.
 
     Attributes:
-        computed: Pairs matched by this run.
-        kept: Pairs that were there already.
-        failed: Pairs that could not be matched, and why.
+        computed: Number of pairs matched by this run.
+        kept: Number of pairs kept from earlier runs.
+        failed: Pairs that could not be matched, with the reasons.
     """
 
     computed: int = 0
@@ -89,16 +60,16 @@ class PairReport:
 
 
 def read_pairs(path: FilePath) -> list[Pair]:
-    r"""Read a list of pairs: two names a line, parted by a tab, or by spaces if there is none.
+    r"""Read a list of pairs: two names per line, separated by a tab, or by spaces without a tab.
 
-    Empty lines and those that begin with # are left out, as are repetitions.
+    Empty lines, lines that begin with # and repetitions are skipped.
 
     Args:
-        path: A text file, UTF-8.
+        path: Text file, UTF-8.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: A line does not hold two names, a name is not one, or there is no line.
+        FileNotFoundError: The file does not exist.
+        ValueError: A line does not hold two valid names, or the list is empty.
 
     Example:
         >>> import tempfile
@@ -119,10 +90,10 @@ def read_pairs(path: FilePath) -> list[Pair]:
         names = [name.strip() for name in (line.split("\t") if "\t" in line else line.split())]
         if len(names) != 2 or not all(names) or any("\0" in name for name in names):
             raise ValueError(
-                f"{path}:{number}: expected two names, parted by a tab or a space, got {line!r}"
+                f"{path}:{number}: expected two names, separated by a tab or a space, got {line!r}"
             )
         pair = Pair(*names)
-        if len(pair.file()) > _LONGEST:
+        if len(pair.file()) > _MAX_NAME:
             raise ValueError(f"{path}:{number}: names are too long for a file: {line!r}")
         pairs[pair] = None
     if not pairs:
@@ -130,139 +101,165 @@ def read_pairs(path: FilePath) -> list[Pair]:
     return list(pairs)
 
 
-class _Descriptions:
-    """Features of the images that were needed last: pairs of a list mostly share one."""
+class _FeatureCache:
+    """Features of the images used most recently; consecutive pairs mostly share an image."""
 
     def __init__(
-        self, network: DescriptorNetwork | str, root: Path, options: PairOptions, most: int = 32
+        self,
+        network: DescriptorNetwork | str,
+        root: Path,
+        options: MatchOptions,
+        capacity: int = 32,
     ) -> None:
-        self.network, self.root, self.options, self.most = network, root, options, most
-        self.known: OrderedDict[str, Features] = OrderedDict()
+        self.network, self.root, self.options, self.capacity = network, root, options, capacity
+        self.entries: OrderedDict[str, Features] = OrderedDict()
 
-    def of(self, name: str) -> Features:
-        if name in self.known:
-            self.known.move_to_end(name)
-            return self.known[name]
+    def features(self, name: str) -> Features:
+        if name in self.entries:
+            self.entries.move_to_end(name)
+            return self.entries[name]
         image = read_image(self.root / name)
-        options = self.options
-        keypoints = detect(image, options.detector, keypoints=options.keypoints)
-        descriptors = describe(
-            self.network, image, keypoints,
-            magnification=options.magnification, precision=options.precision,
-        )  # fmt: skip
-        self.known[name] = Features(keypoints, descriptors)
-        if len(self.known) > self.most:
-            self.known.popitem(last=False)
-        return self.known[name]
+        self.entries[name] = detect_and_describe(image, self.network, self.options)
+        if len(self.entries) > self.capacity:
+            self.entries.popitem(last=False)
+        return self.entries[name]
 
 
 def match_pairs(
-    network: DescriptorNetwork | str,
     pairs: Sequence[Pair],
     root: FilePath,
-    folder: FilePath,
-    options: PairOptions,
+    output: FilePath,
     *,
-    decide: SimilarityNetwork | str | None = None,
+    model: DescriptorNetwork | nn.Module | str | Path = "default",
+    device: str | torch.device | None = None,
+    options: MatchOptions = _DEFAULTS,
     overwrite: bool = False,
-    progress: Callable[[PairReport], None] | None = None,
+    report: PairReport | None = None,
+    progress: ProgressCallback | None = None,
 ) -> PairReport:
-    """Match pairs of images, a file each; what is there already, of the same pictures, is kept.
+    """Match pairs of images and write one file per pair.
+
+    A file that exists is kept if its images, model and options are the same, so that an interrupted
+    run continues when it is started again.
 
     Args:
-        network: As in `match_images`.
-        pairs: Those of `read_pairs`.
-        root: The folder that their names start from.
-        folder: Where to write to, made if need be. Files are whole or not there.
-        options: How to match.
-        decide: As in `match_images`.
-        overwrite: Compute again what is there.
-        progress: Called after each pair.
+        pairs: Pairs of image names, see `read_pairs`.
+        root: Folder of the images.
+        output: Folder of the results, created if it does not exist.
+        model: Descriptor, see `match_images`.
+        device: Device of the networks; None takes a GPU if torch can use one.
+        options: Options of `match_images`, without ``"essential"``; by default a fundamental matrix
+            is fitted.
+        overwrite: Compute all pairs again.
+        report: Report to update in place, for callers that read it after an interruption.
+        progress: Progress callback, called after each pair.
 
     Returns:
-        What was done; a pair that fails is reported there, and the others go on.
+        The report. A pair that fails is listed there and does not stop the others.
 
     Raises:
-        ValueError: An option is out of range.
+        ValueError: `model` or an option is invalid.
+        FileNotFoundError: A file of weights does not exist.
         OSError: The folder cannot be written to.
     """
-    if options.model == "essential":
+    if options.geometry == "essential":
         raise ValueError("a list of pairs has no intrinsics for essential matrices")
-    check_geometry(options.model, options.threshold)
-    root, folder = Path(root), Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    report = PairReport()
-    descriptions = _Descriptions(network, root, options)
-    for pair in pairs:
-        target = folder / pair.file()
-        about = f"{options} of {_stamp(root / pair.first)} and {_stamp(root / pair.second)}"
-        # Older records have the options alone.
-        if not overwrite and _is_there(target, (about, repr(options))):
+    record = _record(model, options)
+    if options.filter_model is not None:
+        options = replace(options, filter_model=load_comparator(options.filter_model, device))
+    cache = _FeatureCache(load_descriptor(model, device), Path(root), options)
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    report = PairReport() if report is None else report
+    for done, pair in enumerate(pairs, start=1):
+        target = output / pair.file()
+        stamps = [_stamp(cache.root / name) for name in pair]
+        about = f"{record} of {stamps[0]} and {stamps[1]}"
+        if not overwrite and _is_done(target, about):
             report.kept += 1
         else:
             try:
-                matches = _match(descriptions, pair, options, decide)
+                matches = _match(cache, pair)
             except (ValueError, OSError, MemoryError) as error:
                 report.failed.append((pair, str(error) or type(error).__name__))
             else:
                 write_matches(target, matches, about)
                 report.computed += 1
         if progress is not None:
-            progress(report)
+            progress("match", done, len(pairs))
     return report
 
 
-def _stamp(picture: Path) -> str:
-    """Tell pictures of one name in several folders apart, or before and after a change."""
+def _record(model: DescriptorNetwork | nn.Module | str | Path, options: MatchOptions) -> str:
+    """Return a description of model and options that changes whenever the matches may change."""
+    filter_model = options.filter_model and model_digest(options.filter_model)
+    # The batch size does not change the results.
+    return f"{model_digest(model)} {replace(options, filter_model=filter_model, batch=None)}"
+
+
+def model_digest(model: Any) -> str:
+    """Return a name of a model that changes with its weights.
+
+    Args:
+        model: Model as in `match_images`: a name, a file or a network.
+
+    Raises:
+        ValueError: The name is unknown.
+        FileNotFoundError: The file does not exist.
+
+    Example:
+        >>> model_digest("rootsift")
+        'rootsift'
+    """
+    if isinstance(model, str | Path):
+        if model in CLASSICAL:
+            return str(model)
+        return file_digest(Path(model)) if is_file_name(model) else STORE.digest(model)
+    digest = hashlib.sha256()
+    for key, tensor in model.state_dict().items() if isinstance(model, nn.Module) else ():
+        digest.update(key.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    name = getattr(model, "__qualname__", type(model).__qualname__)
+    return f"{name} {digest.hexdigest()[:16]}"
+
+
+def _stamp(path: Path) -> str:
+    """Return size and time of an image file, by which a replaced image is recognised."""
     try:
-        about = picture.stat()
-    except (OSError, ValueError):  # reading it will say why
+        status = path.stat()
+    except (OSError, ValueError):  # the error is reported when the image is read
         return "nothing"
-    return f"{about.st_size} bytes at {about.st_mtime_ns}"
+    return f"{status.st_size} bytes at {status.st_mtime_ns}"
 
 
-def _is_there(path: Path, abouts: Sequence[str]) -> bool:
+def _is_done(path: Path, about: str) -> bool:
     try:
-        return path.exists() and about_matches(path) in abouts
-    except ValueError:  # damaged: computed again
+        return path.exists() and about_matches(path) == about
+    except ValueError:  # a damaged file is computed again
         return False
 
 
-def _match(
-    descriptions: _Descriptions,
-    pair: Pair,
-    options: PairOptions,
-    decide: SimilarityNetwork | str | None,
-) -> Matches:
-    first, second = (descriptions.of(name) for name in pair)
-    pairs, distance = match_features(first, second, ratio=options.ratio, mutual=options.mutual)
-    similar = None
-    if decide is not None:
-        a, b = (read_image(descriptions.root / name) for name in pair)
-        pairs, distance, similar = decide_matches(
-            decide, (a, b), (first.keypoints, second.keypoints), pairs, distance,
-            above=options.above, magnification=options.magnification,
-        )  # fmt: skip
-    matches = fit_geometry(
-        first.keypoints, second.keypoints, pairs, distance,
-        model=options.model, threshold=options.threshold,
-    )  # fmt: skip
-    return matches._replace(similarity=similar)
+def _match(cache: _FeatureCache, pair: Pair) -> Matches:
+    features = cache.features(pair.first), cache.features(pair.second)
+    if cache.options.filter_model is None:
+        return match_described(features, cache.options)
+    images = read_image(cache.root / pair.first), read_image(cache.root / pair.second)
+    return match_described(features, cache.options, images)
 
 
 def write_colmap(folder: FilePath, matches: FilePath, pairs: Sequence[Pair]) -> Path:
-    """Write the features and matches of a list for COLMAP to import.
+    """Write the features and matches of a list in the formats that COLMAP imports.
 
     Args:
-        folder: Where to write to: ``features/NAME.txt`` for each image, and ``matches.txt``.
-        matches: The folder of `match_pairs`.
-        pairs: Those to write; what is missing there is left out.
+        folder: Folder to write ``features/NAME.txt`` of each image and ``matches.txt`` to.
+        matches: Output folder of `match_pairs`.
+        pairs: Pairs to write; those without a file in `matches` are skipped.
 
     Returns:
         The path of ``matches.txt``.
 
     Raises:
-        ValueError: A name is absolute, or leaves the folder of the images.
+        ValueError: A name is absolute, or points outside the folder of the images.
     """
     outside = [name for pair in pairs for name in pair if _leaves_its_folder(name)]
     if outside:
@@ -274,20 +271,21 @@ def write_colmap(folder: FilePath, matches: FilePath, pairs: Sequence[Pair]) -> 
     features.mkdir(parents=True, exist_ok=True)
     written: set[str] = set()
 
-    def found() -> Iterator[tuple[str, str, Matches]]:
+    def results() -> Iterator[tuple[str, str, Matches]]:
         for pair in pairs:
             source = Path(matches) / pair.file()
             if not source.exists():
                 continue
-            one = read_matches(source)
-            for name, keypoints in zip(pair, (one.first, one.second), strict=True):
+            result = read_matches(source)
+            both = result.keypoints0, result.keypoints1
+            for name, keypoints in zip(pair, both, strict=True):
                 if name not in written:
                     (features / name).parent.mkdir(parents=True, exist_ok=True)
                     write_colmap_features(features / f"{name}.txt", keypoints)
                     written.add(name)
-            yield *pair, one
+            yield *pair, result
 
-    write_colmap_matches(target, found())
+    write_colmap_matches(target, results())
     return target
 
 

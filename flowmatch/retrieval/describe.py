@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from flowmatch._opencv import cv2
-from flowmatch.matching import describe, detect
+from flowmatch.matching import describe_keypoints, detect_keypoints
 from flowmatch.matching.compare import evaluating
 from flowmatch.matching.describe import device_of
 from flowmatch.matching.networks import DescriptorNetwork
@@ -145,8 +145,8 @@ class VladDescriber:
     def local(self, image: ArrayLike) -> Tensor:
         """Describe the keypoints of a picture, ``[N, D]``."""
         small = at_most(image, self.side)
-        points = detect(small, "sift", keypoints=self.keypoints)
-        return describe(self.descriptor, small, points)
+        points = detect_keypoints(small, "sift", keypoints=self.keypoints)
+        return describe_keypoints(small, points, model=self.descriptor)
 
     def fit(self, images: Iterable[NDArray[np.uint8]]) -> None:
         """Learn the vocabulary.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.io import read_image
-from flowmatch.matching.synthetic.views import develop, random_view, warp
+from flowmatch.matching.synthetic.views import apply_camera_noise, random_view, warp_perspective
 from flowmatch.retrieval.describe import Describer
 from flowmatch.retrieval.expansion import augment_database, expand_queries
 from flowmatch.retrieval.metrics import Truth, mean_average_precision
@@ -80,7 +80,7 @@ def make_views(photo: Image, count: int, seed: int | Sequence[int]) -> list[Imag
     left, top = (size[0] - width) / 2, (size[1] - height) / 2
     away = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1.0]])
     return [
-        develop(rng, warp(whole, random_view(rng, height, width) @ away, height, width))
+        apply_camera_noise(rng, warp_perspective(whole, random_view(rng, height, width) @ away, height, width))
         for _ in range(count)
     ]
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowmatch.matching import describe, detect
+from flowmatch.matching import describe_keypoints, detect_keypoints
 from flowmatch.matching.match import Features, Matches, fit_geometry, match_features
 from flowmatch.matching.networks import DescriptorNetwork
 from flowmatch.retrieval.describe import at_most
@@ -76,8 +76,8 @@ def local_features(
         torch.Size([0, 128])
     """
     small = at_most(image, side)
-    points = detect(small, "sift", keypoints=keypoints)
-    return Features(points, describe(descriptor, small, points))
+    points = detect_keypoints(small, "sift", keypoints=keypoints)
+    return Features(points, describe_keypoints(small, points, model=descriptor))
 
 
 def count_inliers(first: Features, second: Features, threshold: float = 5.0) -> int:

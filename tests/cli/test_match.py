@@ -30,7 +30,7 @@ def test_two_images(pair, tmp_path, capsys):
     assert 50 < inliers <= count <= 300
     assert read_image(targets[0]).shape == (200, 300 + 6 + 300, 3)
     matches = read_matches(targets[1])
-    assert len(matches.pairs) == count
+    assert len(matches.matches) == count
     np.testing.assert_allclose(matches.matrix, [[1, 0, -20], [0, 1, -10], [0, 0, 1]], atol=0.1)
     assert len(targets[2].read_text().splitlines()) == count + 1
     assert len(json.loads(targets[3].read_text())["matches"]) == count
@@ -50,7 +50,7 @@ def test_decide(pair, tmp_path, capsys):
     words = ["--keypoints", "100", "--decide", "siam", "-o", str(tmp_path / "m.npz")]
     assert main(["match", *pair, *words, "--above", "0.2"]) == 0
     assert "inliers of a homography" in capsys.readouterr().err
-    assert read_matches(tmp_path / "m.npz").similarity.min() > 0.2
+    assert read_matches(tmp_path / "m.npz").scores.min() > 0.2
 
 
 def test_published_weights(pair, shared_data, capsys):
@@ -92,12 +92,12 @@ def test_list_with_errors_and_resume(pair, tmp_path, capsys):
         (["{a}", "missing.png", "-o", "no/folder/m.png"], "there is no folder"),
         (
             ["{a}", "{b}", "--descriptor", "surf"],
-            "a descriptor is one of rootsift, sift, orb, default",
+            "a descriptor must be one of rootsift, sift, orb, default",
         ),
         (["{a}", "{b}", "--descriptor", "x.pth"], "x.pth does not exist"),
-        (["{a}", "{b}", "--decide", "hardnet-half"], "a decision is one of siam, 2ch"),
+        (["{a}", "{b}", "--decide", "hardnet-half"], "a filter must be one of siam, 2ch"),
         (["{a}", "{b}", "--detector", "fast"], "detector must be one of sift, orb, grid"),
-        (["{a}", "{b}", "--model", "affine"], "model must be one of"),
+        (["{a}", "{b}", "--model", "affine"], "geometry must be one of"),
         (["{a}", "{b}", "--model", "essential"], "needs intrinsics"),
         ([*ESSENTIAL, "--camera", "1,2"], "--camera must be fx,fy,cx,cy in pixels, got '1,2'"),
         ([*ESSENTIAL, "--camera", "0,0,9,9"], "must have positive focal lengths"),

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from flowmatch.matching.compare import dense_descriptors, similarity, similarity_of_all
+from flowmatch.matching.compare import compare_all_patches, compare_patches, dense_descriptors
 from flowmatch.matching.networks import (
-    SIMILARITIES,
+    COMPARATORS,
     HardNet,
     Siam,
     SiamBranch,
@@ -14,12 +14,12 @@ from flowmatch.matching.networks import (
 )
 
 
-@pytest.mark.parametrize("name", SIMILARITIES)
+@pytest.mark.parametrize("name", COMPARATORS)
 def test_all_pairs_equal_pair_by_pair(name, monkeypatch):
     monkeypatch.setattr(deepcompare, "_PAIRS_OF_FLOATS", 5 * 1024 * 2)  # several parts
-    network = SIMILARITIES[name]()
+    network = COMPARATORS[name]()
     first, second = torch.rand(4, 1, 64, 64), torch.rand(3, 1, 64, 64)
-    result = similarity_of_all(network, first, second, batch=2)
+    result = compare_all_patches(first, second, model=network, batch=2)
     with torch.no_grad():
         expected = [[network(a[None], b[None])[0] for b in second] for a in first]
     torch.testing.assert_close(result, torch.tensor(expected), rtol=1e-4, atol=1e-5)
@@ -29,37 +29,37 @@ def test_all_pairs_equal_pair_by_pair(name, monkeypatch):
 def test_stacks_are_compared_in_batches():
     network = TwoChannel()
     first, second = torch.rand(5, 1, 64, 64), torch.rand(5, 1, 64, 64)
-    result = similarity(network, first, second, batch=2)
+    result = compare_patches(first, second, model=network, batch=2)
     torch.testing.assert_close(result, network(first, second).detach(), rtol=1e-4, atol=1e-5)
     assert not result.requires_grad
-    assert similarity(network, first[:0], second[:0]).shape == (0,)
-    assert similarity_of_all(network, first[:0], second).shape == (0, 5)
+    assert compare_patches(first[:0], second[:0], model=network).shape == (0,)
+    assert compare_all_patches(first[:0], second, model=network).shape == (0, 5)
 
 
 def test_branches_run_once_per_patch():
     network, seen = Siam(), []
     network.branch.layers.conv0.register_forward_hook(lambda _, x, __: seen.append(len(x[0])))
-    similarity_of_all(network, torch.rand(5, 1, 64, 64), torch.rand(7, 1, 64, 64), batch=4)
+    compare_all_patches(torch.rand(5, 1, 64, 64), torch.rand(7, 1, 64, 64), model=network, batch=4)
     assert seen == [4, 1, 4, 3]
 
 
 def test_refusals():
     patches = torch.rand(2, 1, 64, 64)
-    with pytest.raises(ValueError, match="as many patches twice, got 2 and 1"):
-        similarity(Siam(), patches, patches[:1])
+    with pytest.raises(ValueError, match="equal numbers of patches, got 2 and 1"):
+        compare_patches(patches, patches[:1], model=Siam())
     with pytest.raises(ValueError, match=r"patches must be \[N, 1, S, S\]"):
-        similarity_of_all(Siam(), patches[0], patches)
+        compare_all_patches(patches[0], patches, model=Siam())
     with pytest.raises(ValueError, match="batch must be positive, got 0"):
-        similarity(Siam(), patches, patches, batch=0)
+        compare_patches(patches, patches, model=Siam(), batch=0)
 
 
 def test_dense_descriptors():
     network = SiamBranch()
     image = torch.rand(1, 1, 88, 76)
-    result = dense_descriptors(network, image)
+    result = dense_descriptors(image, model=network)
     assert result.shape == (1, 256, 3, 2)
     assert torch.equal(result, network.dense(image).detach())
     with pytest.raises(ValueError, match=r"SiamBranch, TwoStreamBranch, TFeat\), got HardNet"):
-        dense_descriptors(HardNet(), image)
+        dense_descriptors(image, model=HardNet())
     with pytest.raises(ValueError, match="H and W at least 64"):
-        dense_descriptors(network, image[..., :60])
+        dense_descriptors(image[..., :60], model=network)

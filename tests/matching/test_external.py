@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowmatch.matching.external import load_published
+from flowmatch.matching.external import load_external
 from flowmatch.matching.networks import (
     HardNet,
     HyNet,
@@ -134,7 +134,7 @@ def same(network, expected):
 def test_bin(tmp_path, name, network):
     path = tmp_path / "weights.bin"
     path.write_bytes(bin_file(name, pairs(network)))
-    same(load_published(path), network)
+    same(load_external(path), network)
 
 
 def test_published_bin_sizes():
@@ -150,11 +150,11 @@ def test_bin_in_two_files(tmp_path):
     desc, decision, network = tmp_path / "d.bin", tmp_path / "f.bin", Siam()
     desc.write_bytes(bin_file("siam_desc", pairs(network.branch)))
     decision.write_bytes(bin_file("siam_decision", pairs(network.decision)))
-    same(load_published(desc, decision=decision), network)
+    same(load_external(desc, decision=decision), network)
     with pytest.raises(ValueError, match=r"give siam_desc\.bin as path"):
-        load_published(decision)
+        load_external(decision)
     with pytest.raises(ValueError, match="got siam_decision in .* with siam_decision in"):
-        load_published(decision, decision=decision)
+        load_external(decision, decision=decision)
 
 
 def test_bin_refusals(tmp_path):
@@ -171,7 +171,7 @@ def test_bin_refusals(tmp_path):
     ):
         path.write_bytes(wrong)
         with pytest.raises(ValueError, match=reason):
-            load_published(path)
+            load_external(path)
 
 
 @pytest.mark.parametrize("hidden", [(512,), (1024,), (1024, 1024)])
@@ -180,14 +180,14 @@ def test_t7_siamese(tmp_path, hidden):
     path = tmp_path / "weights.t7"
     branch = pairs(network.branch)
     path.write_bytes(t7_file(branch, branch, top=pairs(network.decision)))
-    same(load_published(path), network)
+    same(load_external(path), network)
 
 
 @pytest.mark.parametrize("network", [TwoChannel(), TwoChannel(hidden=()), TwoChannelDeep()])
 def test_t7_two_channels(tmp_path, network):
     path = tmp_path / "weights.t7"
     path.write_bytes(t7_file(top=pairs(network)))
-    same(load_published(path), network)
+    same(load_external(path), network)
 
 
 def test_t7_pseudo_siam_and_two_streams(tmp_path):
@@ -195,11 +195,11 @@ def test_t7_pseudo_siam_and_two_streams(tmp_path):
     pseudo = PseudoSiam()
     first, second = pairs(pseudo.branch), pairs(pseudo.second)
     path.write_bytes(t7_file(first, second, top=pairs(pseudo.decision)))
-    same(load_published(path), pseudo)
+    same(load_external(path), pseudo)
     streams = TwoChannelTwoStream()
     fovea, retina = pairs(streams.fovea), pairs(streams.retina)
     path.write_bytes(t7_file(fovea, retina, top=pairs(streams.decision)))
-    same(load_published(path), streams)
+    same(load_external(path), streams)
 
 
 def test_t7_values():
@@ -236,7 +236,7 @@ def test_t7_refusals(tmp_path):
     ):
         path.write_bytes(wrong)
         with pytest.raises(ValueError, match=reason):
-            load_published(path)
+            load_external(path)
 
 
 def test_t7_modules_that_name_each_other_do_not_multiply(tmp_path):
@@ -256,7 +256,7 @@ def test_t7_modules_that_name_each_other_do_not_multiply(tmp_path):
     path = tmp_path / "weights.t7"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="at most 200 modules"):
-        load_published(path)
+        load_external(path)
 
 
 @settings(max_examples=60, deadline=None)
@@ -273,7 +273,7 @@ def test_garbage_is_refused(tmp_path_factory, data, suffix):
         content[place] = data.draw(st.integers(0, 255))
     path.write_bytes(bytes(content))
     with pytest.raises(ValueError, match="weights"):
-        load_published(path)
+        load_external(path)
 
 
 # ---- State dicts -------------------------------------------------------------------------------
@@ -285,7 +285,7 @@ def test_pth(tmp_path, make, wrap):
     network = make().eval()
     old = {k: t for k, t in network.state_dict().items() if "num_batches" not in k}
     torch.save(wrap(old), tmp_path / "weights.pth")
-    same(load_published(tmp_path / "weights.pth"), network)
+    same(load_external(tmp_path / "weights.pth"), network)
 
 
 def test_pth_refusals(tmp_path):
@@ -301,7 +301,7 @@ def test_pth_refusals(tmp_path):
     ):
         torch.save(wrong, path)
         with pytest.raises(ValueError, match=reason):
-            load_published(path)
+            load_external(path)
 
 
 class _Evil:
@@ -313,17 +313,17 @@ def test_pickles_do_not_run(tmp_path, capsys):
     path = tmp_path / "weights.pth"
     torch.save({"descr.0.weight": _Evil()}, path)
     with pytest.raises(ValueError, match="is not a whole file of tensors"):
-        load_published(path)
+        load_external(path)
     assert "this ran" not in capsys.readouterr().out
 
 
 def test_wrong_names(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        load_published(tmp_path / "missing.bin")
+        load_external(tmp_path / "missing.bin")
     other = tmp_path / "weights.mat"
     other.write_bytes(b"")
     with pytest.raises(ValueError, match=r"expected one of \.bin, \.t7, .* got '\.mat'"):
-        load_published(other)
+        load_external(other)
 
 
 @pytest.mark.parametrize("name", ["liberty", "notredame", "yosemite"])
@@ -335,6 +335,6 @@ def test_published_tfeat(shared_data, name):
 
     reference = kornia.feature.TFeat(pretrained=False)
     reference.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    network = load_published(path)
+    network = load_external(path)
     patches = torch.rand(4, 1, 32, 32)
     torch.testing.assert_close(network(patches), reference.eval()(patches))

@@ -40,7 +40,7 @@ def some_matches(matrix=True):
 def test_capital_suffix(tmp_path):
     write_matches(tmp_path / "m.NPZ", some_matches())
     assert [file.name for file in tmp_path.iterdir()] == ["m.NPZ"]
-    np.testing.assert_array_equal(read_matches(tmp_path / "m.NPZ").pairs, some_matches().pairs)
+    np.testing.assert_array_equal(read_matches(tmp_path / "m.NPZ").matches, some_matches().matches)
 
 
 @pytest.mark.parametrize("matrix", [True, False])
@@ -49,8 +49,10 @@ def test_npz_holds_everything(tmp_path, matrix):
     write_matches(path, matches, "found by hand")
     again = read_matches(path)
     assert about_matches(path) == "found by hand"
-    assert again.model == matches.model
-    ours, theirs = ([*m.first, *m.second, m.pairs, m.distance, m.inlier] for m in (again, matches))
+    assert again.geometry == matches.geometry
+    ours, theirs = (
+        [*m.keypoints0, *m.keypoints1, m.matches, m.distances, m.inliers] for m in (again, matches)
+    )
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(a, b)
         assert a.dtype == b.dtype
@@ -63,7 +65,7 @@ def test_npz_holds_everything(tmp_path, matrix):
 def test_csv_and_json_hold_a_line_for_each_match(tmp_path):
     matches = some_matches()
     a, b = matches.points()
-    expected = np.column_stack([a, b, matches.distance, matches.inlier])
+    expected = np.column_stack([a, b, matches.distances, matches.inliers])
     write_matches(tmp_path / "m.csv", matches)
     with (tmp_path / "m.csv").open(newline="") as file:
         head, *rows = csv.reader(file)
@@ -73,18 +75,18 @@ def test_csv_and_json_hold_a_line_for_each_match(tmp_path):
     content = json.loads((tmp_path / "m.json").read_text())
     np.testing.assert_allclose(content["matches"], expected, atol=6e-4)
     assert content["matrix"] == matches.matrix.tolist()
-    assert (content["model"], content["about"]) == ("homography", "by hand")
+    assert (content["geometry"], content["about"]) == ("homography", "by hand")
 
 
 def test_colmap(tmp_path):
     matches = some_matches()
-    write_colmap_features(tmp_path / "a.jpg.txt", matches.first)
+    write_colmap_features(tmp_path / "a.jpg.txt", matches.keypoints0)
     head, *rows = (tmp_path / "a.jpg.txt").read_text().splitlines()
     assert head == "5 128"
     numbers = np.array([row.split() for row in rows], float)
     assert numbers.shape == (5, 4 + 128)
-    np.testing.assert_allclose(numbers[:, :2], matches.first.xy + 0.5, atol=1e-3)
-    np.testing.assert_allclose(numbers[:, 2], matches.first.scale, atol=1e-4)
+    np.testing.assert_allclose(numbers[:, :2], matches.keypoints0.xy + 0.5, atol=1e-3)
+    np.testing.assert_allclose(numbers[:, 2], matches.keypoints0.scale, atol=1e-4)
     assert (numbers[:, 4:] == 0).all()
     write_colmap_matches(tmp_path / "m.txt", [("a.jpg", "b.jpg", matches)] * 2)
     assert (tmp_path / "m.txt").read_text() == 2 * "a.jpg b.jpg\n0 3\n2 2\n\n"
@@ -103,12 +105,12 @@ def test_refusals(tmp_path):
 @pytest.mark.parametrize(
     ("name", "array", "reason"),
     [
-        ("pairs", np.array([(0, 9), (4, 1), (2, 2)]), "keypoints or a model that are not there"),
-        ("pairs", np.zeros((3, 2), np.float32), r"expected pairs as i8 \[K, 2\], got float32"),
-        ("distance", np.zeros(2, np.float32), r"expected distance as f4 \[K\], got .* \[2\]"),
+        ("matches", np.array([(0, 9), (4, 1), (2, 2)]), "refer to keypoints that do not exist"),
+        ("matches", np.zeros((3, 2), np.float32), r"expected matches as i8 \[K, 2\], got float32"),
+        ("distances", np.zeros(2, np.float32), r"expected distances as f4 \[K\], got .* \[2\]"),
         ("scale1", np.zeros(5, np.float32), r"expected scale1 as f4 \[M\]"),
-        ("model", np.array("magic"), "keypoints or a model that are not there"),
-        ("inlier", np.array([None, 1, 2], object), "claims object"),
+        ("geometry", np.array("magic"), "expected geometry as one of homography, fundamental"),
+        ("inliers", np.array([None, 1, 2], object), "claims object"),
     ],
 )
 def test_files_that_contradict_themselves(tmp_path, name, array, reason):
@@ -128,8 +130,8 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
         header, {"descr": "<i8", "fortran_order": False, "shape": (2**40, 2)}
     )
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("pairs.npy", header.getvalue())
-    with pytest.raises(ValueError, match=r"pairs claims int64 \[1099511627776, 2\]"):
+        archive.writestr("matches.npy", header.getvalue())
+    with pytest.raises(ValueError, match=r"matches claims int64 \[1099511627776, 2\]"):
         read_matches(path)
 
 

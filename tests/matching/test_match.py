@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from flowmatch.matching.describe import describe
-from flowmatch.matching.external import load_published
-from flowmatch.matching.keypoints import Keypoints, detect
+from flowmatch.matching.describe import describe_keypoints
+from flowmatch.matching.external import load_external
+from flowmatch.matching.keypoints import Keypoints, detect_keypoints
 from flowmatch.matching.match import Features, fit_geometry, match_features, match_images
 from flowmatch.matching.networks import HardNet, SiamBranch
+from flowmatch.matching.options import MatchOptions
 
 TURNED = np.array([[0.9, -0.35, 90.0], [0.3, 0.95, -30.0], [1e-4, 5e-5, 1.0]])
 
@@ -19,6 +20,10 @@ def views(photo):
     """A photograph, and how a camera from the side sees it."""
     H, W = photo.shape[:2]
     return photo, cv2.warpPerspective(photo, TURNED, (W, H))
+
+
+def match_rootsift(first, second, **options):
+    return match_images(first, second, model="rootsift", options=MatchOptions(**options))
 
 
 def corner_error(matrix, truth, shape):
@@ -40,37 +45,41 @@ def corner_error(matrix, truth, shape):
 )
 def test_a_known_homography_is_found(views, network, detector, inliers):
     network = network if isinstance(network, str) else network()
-    matches = match_images(network, *views, detector=detector, keypoints=1000)
+    matches = match_images(
+        *views, model=network, options=MatchOptions(detector=detector, keypoints=1000)
+    )
     assert corner_error(matches.matrix, TURNED, views[0].shape) < 2
     a, b = matches.points(inliers=True)
-    assert len(a) == matches.inlier.sum() >= inliers
+    assert len(a) == matches.inliers.sum() >= inliers
     mapped = cv2.perspectiveTransform(a[None].astype(np.float64), TURNED)[0]
     assert np.median(np.linalg.norm(mapped - b, axis=1)) < 1
-    assert (np.diff(matches.distance) >= 0).all()
-    assert len(np.unique(matches.pairs[:, 0])) == len(np.unique(matches.pairs[:, 1]))
+    assert (np.diff(matches.distances) >= 0).all()
+    assert len(np.unique(matches.matches[:, 0])) == len(np.unique(matches.matches[:, 1]))
 
 
 def test_a_grid_matches_what_moved_a_little(photo):
     moved = np.roll(photo, (8, -16), axis=(0, 1))
-    matches = match_images("rootsift", photo, moved, detector="grid", keypoints=2000)  # 8 apart
-    assert matches.inlier.sum() > 50
+    matches = match_images(
+        photo, moved, model="rootsift", options=MatchOptions(detector="grid", keypoints=2000)
+    )  # 8 pixels apart
+    assert matches.inliers.sum() > 50
     np.testing.assert_allclose(matches.matrix, [[1, 0, -16], [0, 1, 8], [0, 0, 1]], atol=0.5)
 
 
 def test_same_answer_twice(views):
-    first, second = (match_images("rootsift", *views, keypoints=500) for _ in range(2))
-    np.testing.assert_array_equal(first.pairs, second.pairs)
-    np.testing.assert_array_equal(first.inlier, second.inlier)
+    first, second = (match_rootsift(*views, keypoints=500) for _ in range(2))
+    np.testing.assert_array_equal(first.matches, second.matches)
+    np.testing.assert_array_equal(first.inliers, second.inliers)
     np.testing.assert_array_equal(first.matrix, second.matrix)
 
 
 def test_nothing_to_match(photo):
     flat = np.full((60, 80, 3), 128, np.uint8)
     for a, b in ((flat, photo), (photo, flat), (flat, flat)):
-        matches = match_images("rootsift", a, b, keypoints=100)
-        assert matches.pairs.shape == (0, 2)
+        matches = match_rootsift(a, b, keypoints=100)
+        assert matches.matches.shape == (0, 2)
         assert matches.matrix is None
-        assert matches.inlier.shape == (0,)
+        assert matches.inliers.shape == (0,)
 
 
 class _Judge:
@@ -83,10 +92,10 @@ class _Judge:
 
 
 def test_a_decision_rejects(views):
-    everything = match_images("rootsift", *views, keypoints=500)
-    judged = match_images("rootsift", *views, keypoints=500, decide=_Judge())
-    assert 0 < len(judged.pairs) < len(everything.pairs)
-    assert {tuple(p) for p in judged.pairs} < {tuple(p) for p in everything.pairs}
+    everything = match_rootsift(*views, keypoints=500)
+    judged = match_rootsift(*views, keypoints=500, filter_model=_Judge())
+    assert 0 < len(judged.matches) < len(everything.matches)
+    assert {tuple(p) for p in judged.matches} < {tuple(p) for p in everything.matches}
 
 
 def test_ratio_and_mutual():
@@ -124,19 +133,19 @@ def rigid():
     return views, (K, L), cross @ rotation
 
 
-@pytest.mark.parametrize("model", ["fundamental", "essential"])
-def test_a_rigid_scene(rigid, model):
+@pytest.mark.parametrize("geometry", ["fundamental", "essential"])
+def test_a_rigid_scene(rigid, geometry):
     views, cameras, essential = rigid
     first, second = (Keypoints(xy, *np.ones((3, len(xy)), np.float32)) for xy in views)
     pairs = np.stack([np.arange(200)] * 2, axis=1)
     distance = np.ones(200, np.float32)
-    options = {"model": model, "threshold": 1.0, "intrinsics": cameras}
+    options = {"geometry": geometry, "threshold": 1.0, "intrinsics": cameras}
     found = fit_geometry(first, second, pairs, distance, **options)
     right = np.arange(200) % 4 != 0
-    assert found.inlier[right].mean() > 0.97
-    assert found.inlier[~right].mean() < 0.2
+    assert found.inliers[right].mean() > 0.97
+    assert found.inliers[~right].mean() < 0.2
     truth = essential
-    if model == "fundamental":
+    if geometry == "fundamental":
         K, L = cameras
         truth = np.linalg.inv(L).T @ essential @ np.linalg.inv(K)
     ours, truth = (m / np.linalg.norm(m) for m in (found.matrix, truth))
@@ -144,21 +153,21 @@ def test_a_rigid_scene(rigid, model):
 
 
 def test_without_a_model_all_are_inliers(views):
-    matches = match_images("rootsift", *views, keypoints=200, model=None)
+    matches = match_rootsift(*views, keypoints=200, geometry=None)
     assert matches.matrix is None
-    assert matches.inlier.all()
-    assert len(matches.pairs) > 30
+    assert matches.inliers.all()
+    assert len(matches.matches) > 30
 
 
 def test_half_precision_describes_nearly_the_same(views):
-    points = detect(views[0], keypoints=40)
+    points = detect_keypoints(views[0], keypoints=40)
     exact, near = (
-        describe("default", views[0], points, precision=name) for name in ("float32", "bfloat16")
+        describe_keypoints(views[0], points, precision=name) for name in ("float32", "bfloat16")
     )
     assert near.dtype == torch.float32
     assert 0 < (exact - near).norm(dim=1).max() < 0.05
-    matches = match_images("default", *views, keypoints=100, precision="bfloat16")
-    assert matches.inlier.sum() > 40
+    matches = match_images(*views, options=MatchOptions(keypoints=100, precision="bfloat16"))
+    assert matches.inliers.sum() > 40
 
 
 def test_too_few_for_a_model():
@@ -166,19 +175,22 @@ def test_too_few_for_a_model():
     pairs = np.stack([np.arange(3)] * 2, axis=1)
     found = fit_geometry(points, points, pairs, np.zeros(3, np.float32))
     assert found.matrix is None
-    assert found.inlier.tolist() == [False] * 3
+    assert found.inliers.tolist() == [False] * 3
 
 
-def test_refusals(photo):
+def test_refusals():
     for options, reason in (
-        ({"model": "affine"}, "model must be one of homography, fundamental, essential, or None"),
-        ({"model": "essential"}, r"needs intrinsics, \[3, 3\] for both images, got none"),
+        (
+            {"geometry": "affine"},
+            "geometry must be one of homography, fundamental, essential, or None",
+        ),
+        ({"geometry": "essential"}, r"needs intrinsics, \[3, 3\] for both images, got none"),
         ({"threshold": 0.0}, "threshold must be a positive number of pixels, got 0.0"),
         ({"ratio": 2.0}, "0 < ratio <= 1"),
         ({"precision": "int8"}, "precision must be one of float32, bfloat16, float16, got 'int8'"),
     ):
         with pytest.raises(ValueError, match=reason):
-            match_images("rootsift", photo, photo, keypoints=50, **options)
+            MatchOptions(keypoints=50, **options)
 
 
 @pytest.mark.parametrize(
@@ -198,9 +210,9 @@ def test_real_viewpoints(shared_data, pair, network, correct):
     else:
         truth, names = np.loadtxt(folder / "H_1_4"), ("1.png", "4.png")
     if network == "tfeat":
-        network = load_published(shared_data / "interop" / "tfeat" / "tfeat-liberty.params")
+        network = load_external(shared_data / "interop" / "tfeat" / "tfeat-liberty.params")
     a, b = (read_image(folder / name) for name in names)
-    matches = match_images(network, a, b)
+    matches = match_images(a, b, model=network)
     p, q = matches.points()
     error = np.linalg.norm(cv2.perspectiveTransform(p[None].astype(float), truth)[0] - q, axis=1)
     assert (error < 3).sum() >= correct
@@ -209,5 +221,7 @@ def test_real_viewpoints(shared_data, pair, network, correct):
 
 
 def test_detected_keypoints_are_those_of_detect(views):
-    matches = match_images("rootsift", *views, keypoints=100)
-    np.testing.assert_array_equal(matches.first.xy, detect(views[0], keypoints=100).xy)
+    matches = match_rootsift(*views, keypoints=100)
+    np.testing.assert_array_equal(
+        matches.keypoints0.xy, detect_keypoints(views[0], keypoints=100).xy
+    )

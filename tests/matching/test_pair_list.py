@@ -7,11 +7,12 @@ import pytest
 
 from flowmatch.io import write_image
 from flowmatch.matching import pair_list as module
-from flowmatch.matching.files import read_matches, write_matches
+from flowmatch.matching.files import read_matches
 from flowmatch.matching.match import match_images
-from flowmatch.matching.pair_list import Pair, PairOptions, match_pairs, read_pairs, write_colmap
+from flowmatch.matching.options import MatchOptions
+from flowmatch.matching.pair_list import Pair, match_pairs, read_pairs, write_colmap
 
-OPTIONS = PairOptions("rootsift", keypoints=200, model="homography")
+OPTIONS = MatchOptions(keypoints=200)
 
 
 @pytest.fixture
@@ -27,12 +28,18 @@ def images(tmp_path, photo):
 @pytest.fixture
 def described(monkeypatch):
     """The shapes of the images that were described."""
-    seen = []
-    real = module.describe
+    shapes = []
+    real = module.detect_and_describe
     monkeypatch.setattr(
-        module, "describe", lambda *args, **kw: seen.append(args[1].shape) or real(*args, **kw)
+        module,
+        "detect_and_describe",
+        lambda image, *args: shapes.append(image.shape) or real(image, *args),
     )
-    return seen
+    return shapes
+
+
+def run(pairs, images, output, options=OPTIONS, **rest):
+    return match_pairs(pairs, images, output, model="rootsift", options=options, **rest)
 
 
 ALL = [Pair("a.png", "b.png"), Pair("a.png", "more/c.png"), Pair("b.png", "more/c.png")]
@@ -40,68 +47,64 @@ ALL = [Pair("a.png", "b.png"), Pair("a.png", "more/c.png"), Pair("b.png", "more/
 
 def test_each_image_is_described_once(images, tmp_path, described):
     counts = []
-    report = match_pairs(
-        "rootsift", ALL, images, tmp_path / "out", OPTIONS,
-        progress=lambda report: counts.append(report.computed),
-    )  # fmt: skip
+    report = run(ALL, images, tmp_path / "out", progress=lambda *args: counts.append(args))
     assert (report.computed, report.kept, report.failed) == (3, 0, [])
-    assert counts == [1, 2, 3]
+    assert counts == [("match", 1, 3), ("match", 2, 3), ("match", 3, 3)]
     assert len(described) == 3
     matches = read_matches(tmp_path / "out" / ALL[0].file())
     np.testing.assert_allclose(matches.matrix, [[1, 0, -20], [0, 1, -10], [0, 0, 1]], atol=0.1)
 
 
 def test_a_pair_is_what_match_images_finds(images, tmp_path, photo):
-    match_pairs("rootsift", ALL[:1], images, tmp_path / "out", OPTIONS)
+    run(ALL[:1], images, tmp_path / "out")
     found = read_matches(tmp_path / "out" / ALL[0].file())
-    expected = match_images("rootsift", photo[:200, :300], photo[10:210, 20:320], keypoints=200)
-    np.testing.assert_array_equal(found.pairs, expected.pairs)
-    np.testing.assert_array_equal(found.inlier, expected.inlier)
+    expected = match_images(
+        photo[:200, :300], photo[10:210, 20:320], model="rootsift", options=OPTIONS
+    )
+    np.testing.assert_array_equal(found.matches, expected.matches)
+    np.testing.assert_array_equal(found.inliers, expected.inliers)
 
 
 def test_few_images_are_remembered(images, described):
-    descriptions = module._Descriptions("rootsift", images, OPTIONS, most=2)
+    cache = module._FeatureCache("rootsift", images, OPTIONS, capacity=2)
     for name in ("a.png", "b.png", "a.png", "more/c.png", "a.png", "b.png"):
-        descriptions.of(name)
+        cache.features(name)
     assert len(described) == 4
-    assert list(descriptions.known) == ["a.png", "b.png"]
+    assert list(cache.entries) == ["a.png", "b.png"]
 
 
 def test_a_run_goes_on_where_it_stopped(images, tmp_path, described):
     out = tmp_path / "out"
-    match_pairs("rootsift", ALL[:2], images, out, OPTIONS)
+    run(ALL[:2], images, out)
     (out / ALL[1].file()).write_bytes(b"PK, cut off")
     described.clear()
-    report = match_pairs("rootsift", ALL, images, out, OPTIONS)
+    report = run(ALL, images, out)
     assert (report.computed, report.kept) == (2, 1)
-    assert match_pairs("rootsift", ALL, images, out, OPTIONS).kept == 3
+    assert run(ALL, images, out).kept == 3
     # Other options are other matches.
-    other = PairOptions("rootsift", keypoints=100, model="homography")
-    assert match_pairs("rootsift", ALL, images, out, other).computed == 3
-    assert len(read_matches(out / ALL[0].file()).first.xy) == 100
-    assert match_pairs("rootsift", ALL, images, out, other, overwrite=True).computed == 3
+    other = MatchOptions(keypoints=100)
+    assert run(ALL, images, out, other).computed == 3
+    assert len(read_matches(out / ALL[0].file()).keypoints0.xy) == 100
+    assert run(ALL, images, out, other, overwrite=True).computed == 3
     assert sorted(path.name for path in out.iterdir()) == sorted(pair.file() for pair in ALL)
 
 
 def test_other_pictures_of_the_same_names_are_other_matches(images, tmp_path, photo):
     out, other = tmp_path / "out", tmp_path / "other"
-    match_pairs("rootsift", ALL[:1], images, out, OPTIONS)
+    run(ALL[:1], images, out)
     other.mkdir()
     for name, x in (("a.png", 0), ("b.png", 40)):
         write_image(other / name, np.ascontiguousarray(photo[:200, x : x + 300]))
-    assert match_pairs("rootsift", ALL[:1], other, out, OPTIONS).computed == 1
+    assert run(ALL[:1], other, out).computed == 1
     found = read_matches(out / ALL[0].file())
     np.testing.assert_allclose(found.matrix[:2, 2], [-40, 0], atol=0.2)
-    assert match_pairs("rootsift", ALL[:1], other, out, OPTIONS).kept == 1
-    # Earlier records, of the options alone, are still taken for done.
-    write_matches(out / ALL[0].file(), found, repr(OPTIONS))
-    assert match_pairs("rootsift", ALL[:1], other, out, OPTIONS).kept == 1
+    assert run(ALL[:1], other, out).kept == 1
 
 
 def test_a_pair_that_fails_does_not_stop_the_others(images, tmp_path):
     (images / "broken.png").write_bytes(b"not a picture")
     wanted = [Pair("a.png", "broken.png"), Pair("missing.png", "a.png"), ALL[0]]
-    report = match_pairs("rootsift", wanted, images, tmp_path / "out", OPTIONS)
+    report = run(wanted, images, tmp_path / "out")
     assert report.computed == 1
     (first, reason), (second, other) = report.failed
     assert (first, second) == (wanted[0], wanted[1])
@@ -111,12 +114,12 @@ def test_a_pair_that_fails_does_not_stop_the_others(images, tmp_path):
 
 def test_colmap(images, tmp_path):
     out = tmp_path / "out"
-    match_pairs("rootsift", ALL[:2], images, out, OPTIONS)
+    run(ALL[:2], images, out)
     path = write_colmap(tmp_path / "colmap", out, ALL)
     blocks = path.read_text().strip().split("\n\n")
     assert [block.splitlines()[0] for block in blocks] == ["a.png b.png", "a.png more/c.png"]
     found = read_matches(out / ALL[0].file())
-    rows = [f"{i} {j}" for i, j in found.pairs[found.inlier]]
+    rows = [f"{i} {j}" for i, j in found.matches[found.inliers]]
     assert blocks[0].splitlines()[1:] == rows
     files = [p.relative_to(tmp_path / "colmap") for p in (tmp_path / "colmap").rglob("*.txt")]
     assert sorted(map(str, files)) == [
@@ -161,9 +164,9 @@ def test_lists_that_are_none(tmp_path, content, reason):
 
 
 def test_options_are_checked_first(images, tmp_path):
-    options = PairOptions("rootsift", model="essential")
+    options = MatchOptions(geometry="essential", intrinsics=(np.eye(3), np.eye(3)))
     with pytest.raises(ValueError, match="has no intrinsics for essential matrices"):
-        match_pairs("rootsift", ALL, images, tmp_path / "out", options)
+        run(ALL, images, tmp_path / "out", options)
     assert not (tmp_path / "out").exists()
 
 
@@ -172,15 +175,15 @@ def test_a_decision_is_asked_about_pairs_of_a_list(images, tmp_path, photo):
         return 0.5 - first.mean(dim=(1, 2, 3))
 
     dim.patch_size = 16
-    options = replace(OPTIONS, decide="dim", above=0.05)
+    options = replace(OPTIONS, filter_model=dim, min_score=0.05)
     out = tmp_path / "out"
-    report = match_pairs("rootsift", ALL[:1], images, out, options, decide=dim)
+    report = run(ALL[:1], images, out, options)
     assert report.computed == 1
     found = read_matches(out / ALL[0].file())
     views = photo[:200, :300], photo[10:210, 20:320]
-    expected = match_images("rootsift", *views, keypoints=200, decide=dim, above=0.05)
-    np.testing.assert_array_equal(found.pairs, expected.pairs)
-    np.testing.assert_array_equal(found.similarity, expected.similarity)
+    expected = match_images(*views, model="rootsift", options=options)
+    np.testing.assert_array_equal(found.matches, expected.matches)
+    np.testing.assert_array_equal(found.scores, expected.scores)
     # Without it, or with another threshold, they are others: computed again.
-    assert match_pairs("rootsift", ALL[:1], images, out, options, decide=dim).kept == 1
-    assert match_pairs("rootsift", ALL[:1], images, out, OPTIONS).computed == 1
+    assert run(ALL[:1], images, out, options).kept == 1
+    assert run(ALL[:1], images, out).computed == 1

@@ -6,10 +6,18 @@ import torch
 
 from flowmatch.cli import main
 from flowmatch.io import write_image
-from flowmatch.matching import available, describe, detect, load, match_images, save_weights
-from flowmatch.matching.describe import descriptors, find_descriptor
-from flowmatch.matching.keypoints import magnification_of
+from flowmatch.matching import (
+    MatchOptions,
+    available,
+    describe_keypoints,
+    detect_keypoints,
+    load,
+    match_images,
+    save_weights,
+)
+from flowmatch.matching.describe import descriptors, load_descriptor
 from flowmatch.matching.networks import DESCRIPTORS, HardNet, Siam
+from flowmatch.matching.patches import magnification_of
 from flowmatch.matching.training.recipes import RECIPES
 from flowmatch.zoo import WEIGHTS
 
@@ -36,7 +44,7 @@ def test_round_trip(tmp_path):
     arguments = {"width": 0.25, "magnification": 9.0}
     network = HardNet(**arguments)
     save_weights(tmp_path / "w.safetensors", network, "hardnet", arguments)
-    found = find_descriptor(str(tmp_path / "w.safetensors"))
+    found = load_descriptor(str(tmp_path / "w.safetensors"))
     assert isinstance(found, HardNet)
     assert magnification_of(found) == 9
     for key, value in found.state_dict().items():
@@ -51,36 +59,39 @@ def test_refusals(tmp_path):
     save_weights(tmp_path / "siam.safetensors", Siam(), "siam")
     for word in ("siam", str(tmp_path / "siam.safetensors")):
         with pytest.raises(ValueError, match="compares patches, it does not describe them"):
-            find_descriptor(word)
+            load_descriptor(word)
     with pytest.raises(FileNotFoundError):
-        find_descriptor(str(tmp_path / "none.safetensors"))
+        load_descriptor(str(tmp_path / "none.safetensors"))
     with pytest.raises(ValueError, match="0 < magnification <= 100, got 0"):
         HardNet(width=0.5, magnification=0)
     image = np.zeros((32, 32), np.uint8)
-    with pytest.raises(ValueError, match="expected a descriptor network or one of default, "):
-        describe("siam", image, detect(image))
+    with pytest.raises(ValueError, match="compares patches, it does not describe them"):
+        describe_keypoints(image, detect_keypoints(image), model="siam")
 
 
 def test_a_network_knows_how_far_its_patches_reach(photo):
     """The same as to say it; another reach gives other descriptors."""
-    points = detect(photo, keypoints=40)
+    points = detect_keypoints(photo, keypoints=40)
     network = HardNet(width=0.25, magnification=9.0).eval()
-    found = describe(network, photo, points)
-    assert torch.equal(found, describe(network, photo, points, magnification=9.0))
-    assert not torch.allclose(found, describe(network, photo, points, magnification=6.0))
-    assert torch.equal(describe("default", photo, points), describe(load(), photo, points))
+
+    def describe(model, **options):
+        return describe_keypoints(photo, points, model=model, device="cpu", **options)
+
+    assert torch.equal(describe(network), describe(network, magnification=9.0))
+    assert not torch.allclose(describe(network), describe(network, magnification=6.0))
+    assert torch.equal(describe("default"), describe(load()))
     assert "default" not in descriptors()
 
 
 def test_matching_by_default(tmp_path, photo, capsys):
     """A quarter turn and half the size: both the function and the command find it."""
     other = np.ascontiguousarray(np.rot90(photo)[::2, ::2])
-    matches = match_images("default", photo, other, keypoints=800)
-    assert matches.inlier.sum() > 30
+    matches = match_images(photo, other, options=MatchOptions(keypoints=800))
+    assert matches.inliers.sum() > 30
     middle = matches.matrix @ [225, 150, 1]
     assert np.allclose(middle[:2] / middle[2], [75, 112.5], atol=2)
     for name, image in (("a", photo), ("b", other)):
         write_image(tmp_path / f"{name}.png", image)
     words = ["match", str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--device", "cpu"]
     assert main([*words, "--keypoints", "800"]) == 0
-    assert f"{matches.inlier.sum()} inliers of a homography" in capsys.readouterr().err
+    assert f"{matches.inliers.sum()} inliers of a homography" in capsys.readouterr().err

@@ -26,10 +26,10 @@ from flowmatch.cli._tables import (
 from flowmatch.cli.eval._patches import eval_brown, eval_hpatches
 from flowmatch.devices import choose_device
 from flowmatch.matching.data.sequences import find_image_pairs
-from flowmatch.matching.describe import find_descriptor
+from flowmatch.matching.describe import load_descriptor
 from flowmatch.matching.evaluation.evaluate import evaluate
 from flowmatch.matching.evaluation.scores import Evaluation, Row
-from flowmatch.matching.filter import find_similarity
+from flowmatch.matching.filter import load_comparator
 
 BASELINES = {"SIFT": "sift", "RootSIFT": "rootsift", "ORB": "orb"}
 
@@ -97,18 +97,18 @@ def command(
     if sum(given is not None for given in (folder, hpatches, brown)) != 1:
         raise ValueError("expected one of DIR, --hpatches and --brown")
     where = choose_device(device)
-    found = _by_name(descriptor or ["default"], lambda name: find_descriptor(name, where))
+    found = _by_name(descriptor or ["default"], lambda name: load_descriptor(name, where))
     methods: dict[str, Any] = {name: (network, magnification) for name, network in found.items()}
     methods |= BASELINES if baselines else {}
     networks = {name: m[0] if isinstance(m, tuple) else m for name, m in methods.items()}
-    decisions = _by_name(decide or [], lambda name: find_similarity(name, where))
+    decisions = _by_name(decide or [], lambda name: load_comparator(name, where))
     if hpatches is not None:
         eval_hpatches(hpatches, lists, split, networks, as_json)
     elif brown is not None:
         eval_brown(brown, pairs_file, networks | decisions, as_json)
     else:
         assert folder is not None
-        options = {"decisions": decisions, "detector": detector, "keypoints": keypoints}
+        options = {"filter_models": decisions, "detector": detector, "keypoints": keypoints}
         options |= {"precision": precision}
         _eval_sequences(folder, methods, options, as_json, str(where))
 
@@ -132,7 +132,7 @@ def _eval_sequences(
         evaluation = evaluate(
             pairs,
             methods,
-            report=lambda done, _: bar.update(task, completed=done),
+            progress=lambda _, done, __: bar.update(task, completed=done),
             **options,
         )
     for name, reason in evaluation.skipped:

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from flowmatch.io import read_image
 from flowmatch.io._files import FilePath, existing_file
 from flowmatch.matching.data.stacks import (
-    compare_patches,
+    compare_stacks,
     describe_patches,
     descriptor_distances,
     resize_patches,
 )
-from flowmatch.matching.networks import DescriptorNetwork, SimilarityNetwork
+from flowmatch.matching.networks import DescriptorNetwork, PatchComparator
 from flowmatch.matching.synthetic.pool import PatchPairs
 
 SIDE = 64  # pixels of a patch
@@ -178,7 +178,7 @@ def _table(path: Path, columns: int = 1) -> NDArray[np.int64]:
 
 
 def similarities_of_pairs(
-    network: DescriptorNetwork | SimilarityNetwork | str, patches: BrownPatches, pairs: BrownPairs
+    network: DescriptorNetwork | PatchComparator | str, patches: BrownPatches, pairs: BrownPairs
 ) -> NDArray[np.float32]:
     """Compare the pairs of a test; `false_positive_rate` makes FPR95 of it.
 
@@ -199,7 +199,7 @@ def similarities_of_pairs(
         found = []
         for k in parts:
             sides = (patches.read(side[k : k + _AT_ONCE]) for side in (pairs.first, pairs.second))
-            found.append(compare_patches(network, *sides))
+            found.append(compare_stacks(network, *sides))
         return np.concatenate(found)
     describer: Any = network
     shown, index = np.unique(np.concatenate([pairs.first, pairs.second]), return_inverse=True)

@@ -7,15 +7,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from flowmatch.geometry import depths_agree, unproject
+from flowmatch.imaging import as_gray
 from flowmatch.io import IMAGE_SUFFIXES, read_depth, read_image, read_intrinsics, read_poses
-from flowmatch.matching.keypoints import Keypoints, detect, gray_image
+from flowmatch.matching.keypoints import Keypoints, detect_keypoints
 from flowmatch.matching.synthetic.pool import FEWEST, PatchPool, Views, shared_points
-from flowmatch.matching.synthetic.views import Gray, carry_keypoints, develop
+from flowmatch.matching.synthetic.views import Gray, apply_camera_noise, carry_keypoints
 
 # Cameras of a pair: at most so far apart, at most so far turned (the cosine of 40 degrees).
 _MOVED, _TURNED = 0.8, np.cos(np.deg2rad(40))
 _ATTEMPTS = 24
-_NEAR, _NEAR_SHARE = 0.03, 0.02  # metres and share of the depth: the same surface
 _STEP = 4  # pixels to each side, over which a surface is taken for flat
 _BEND = 0.02  # of the depth, by how much it may not be
 _STEEPEST = 0.15  # smallest stretch of a surface seen from the side; less is a line
@@ -85,7 +86,7 @@ class PosedPatches(PatchPool):
     def _frame(self, name: str, pose: NDArray[np.float64]) -> Frame:
         files = [self.folder / "color" / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES]
         picture = next((file for file in files if file.is_file()), files[0])
-        gray = gray_image(read_image(picture))
+        gray = as_gray(read_image(picture))
         depth = read_depth(self.folder / "depth" / f"{name}.png")
         if gray.shape != depth.shape:
             raise ValueError(
@@ -106,13 +107,13 @@ def _near(poses: NDArray[np.float64], one: int) -> NDArray[np.int64]:
 def _views(
     rng: np.random.Generator, first: Frame, second: Frame, camera: NDArray[np.float64]
 ) -> Views:
-    images = develop(rng, first.gray), develop(rng, second.gray)
-    found = [detect(image, keypoints=1000) for image in images]
+    images = apply_camera_noise(rng, first.gray), apply_camera_noise(rng, second.gray)
+    found = [detect_keypoints(image, keypoints=1000) for image in images]
     there, inside = reproject(found[0], first, second, camera)
     which, others = shared_points(rng, there, found[1], inside)
     keypoints = found[0].select(which)
     z = _depth_at(first.depth, keypoints.xy)
-    world = _lift(keypoints.xy, z, camera) @ first.pose[:3, :3].T + first.pose[:3, 3]
+    world = unproject(keypoints.xy, z, camera) @ first.pose[:3, :3].T + first.pose[:3, 3]
     size = keypoints.scale * z / camera[0, 0]
     place = np.column_stack([np.zeros(len(z)), 100 * world, 100 * size]).astype(np.float32)
     return Views(images, (keypoints, others), place)
@@ -141,7 +142,8 @@ def reproject(
     spots = [keypoints.xy + off for off in (0 * right, right, -right, down, -down)]
     depths = np.stack([_depth_at(first.depth, xy) for xy in spots])
     seen = [
-        _project(_lift(xy, z, camera), motion, camera) for xy, z in zip(spots, depths, strict=True)
+        _project(unproject(xy, z, camera), motion, camera)
+        for xy, z in zip(spots, depths, strict=True)
     ]
     bend = np.abs(depths[[1, 3]] + depths[[2, 4]] - 2 * depths[0]).max(axis=0)
     columns = [(seen[k][0] - seen[k + 1][0]) / (2 * _STEP) for k in (1, 3)]
@@ -150,7 +152,7 @@ def reproject(
     measured = _depth_at(second.depth, points)
     with np.errstate(invalid="ignore"):  # unknown depths are NaN, and no comparison holds
         inside = (bend < _BEND * depths[0]) & (z > 0)
-        inside &= np.abs(measured - z) < _NEAR + _NEAR_SHARE * z
+        inside &= depths_agree(measured, z)
         inside &= np.linalg.svd(np.nan_to_num(jacobian), compute_uv=False)[:, 1] > _STEEPEST
     jacobian[~inside], points[~inside] = np.eye(2), 0
     return carry_keypoints(keypoints, points, jacobian), inside
@@ -164,14 +166,6 @@ def _depth_at(depth: NDArray[np.float32], xy: NDArray[np.floating]) -> NDArray[n
     )
     inside = (x >= 0) & (x < W) & (y >= 0) & (y < H)
     return np.where(inside, depth[y.clip(0, H - 1), x.clip(0, W - 1)], np.nan).astype(np.float64)
-
-
-def _lift(
-    xy: NDArray[np.floating], z: NDArray[np.float64], camera: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return the points ``[N, 3]`` that pixels with a depth show, in the camera's frame."""
-    rays = np.column_stack([xy, np.ones(len(xy))]) @ np.linalg.inv(camera).T
-    return np.asarray(rays * z[:, None])
 
 
 def _project(

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowmatch._opencv import cv2
-from flowmatch.matching.compare import evaluating, similarity
-from flowmatch.matching.describe import CLASSICAL, describe, device_of
+from flowmatch.matching.compare import compare_patches, evaluating
+from flowmatch.matching.describe import CLASSICAL, describe_keypoints, device_of
 from flowmatch.matching.keypoints import Keypoints
-from flowmatch.matching.networks import DescriptorNetwork, SimilarityNetwork
+from flowmatch.matching.networks import DescriptorNetwork, PatchComparator
 
 _SIFT_REACH = 5.303  # half a patch's side in scales of the SIFT in it, as HPatches measures SIFT
 
@@ -28,7 +28,7 @@ def describe_patches(
         batch: How many to describe at once.
 
     Returns:
-        Descriptors ``[N, D]``, as those of `describe`.
+        Descriptors ``[N, D]``, as those of `describe_keypoints`.
 
     Raises:
         ValueError: They are no patches, or there is no such descriptor.
@@ -45,15 +45,15 @@ def describe_patches(
                 f"expected a network or one of {', '.join(CLASSICAL)}, got {network!r}"
             )
         middle = _middle(patches.shape[1])
-        return torch.cat([describe(network, patch, middle) for patch in patches])
+        return torch.cat([describe_keypoints(patch, middle, model=network) for patch in patches])
     own = _tensor(patches, network.patch_size, device_of(network))
     with evaluating(network):
         parts = [network(own[k : k + batch]) for k in range(0, len(own), batch)]
     return torch.cat(parts)
 
 
-def compare_patches(
-    network: SimilarityNetwork,
+def compare_stacks(
+    network: PatchComparator,
     first: NDArray[np.uint8],
     second: NDArray[np.uint8],
     *,
@@ -73,10 +73,10 @@ def compare_patches(
     Raises:
         ValueError: They are no patches, or not as many.
     """
-    stacks = [
+    a, b = (
         _tensor(check_stack(p), network.patch_size, device_of(network)) for p in (first, second)
-    ]
-    return similarity(network, *stacks, batch=batch).float().cpu().numpy()
+    )
+    return compare_patches(a, b, model=network, batch=batch).float().cpu().numpy()
 
 
 def descriptor_distances(

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from flowmatch.io import read_image
 from flowmatch.matching.data.sequences import ImagePair, read_homography
 from flowmatch.matching.data.stacks import descriptor_distances
-from flowmatch.matching.describe import describe
+from flowmatch.matching.describe import describe_keypoints
 from flowmatch.matching.evaluation.metrics import (
     average_precision,
     corner_error,
@@ -20,12 +20,13 @@ from flowmatch.matching.evaluation.metrics import (
     project,
 )
 from flowmatch.matching.evaluation.scores import Evaluation, PairScores, average
-from flowmatch.matching.filter import similarity_of_matches
-from flowmatch.matching.keypoints import Keypoints, detect
+from flowmatch.matching.filter import score_matches
+from flowmatch.matching.keypoints import Keypoints, detect_keypoints
 from flowmatch.matching.match import Features, fit_geometry
-from flowmatch.matching.networks import DescriptorNetwork, SimilarityNetwork
+from flowmatch.matching.networks import DescriptorNetwork, PatchComparator
 from flowmatch.matching.synthetic.views import find_again, project_keypoints
 from flowmatch.ops import nearest
+from flowmatch.progress import ProgressCallback
 
 THRESHOLD = 3.0  # pixels, of a correct match
 _RATIO = 0.8  # that of `match_images`
@@ -39,35 +40,36 @@ def evaluate(
     pairs: Sequence[ImagePair],
     methods: Mapping[str, DescriptorNetwork | str | Method],
     *,
-    decisions: Mapping[str, SimilarityNetwork] | None = None,
+    filter_models: Mapping[str, PatchComparator] | None = None,
     detector: str = "sift",
     keypoints: int = 2000,
     precision: str = "float32",
-    report: Callable[[int, str], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Evaluation:
     """Compare descriptors on images with known homographies.
 
     All methods describe the same keypoints. Their matches are mutual nearest neighbours, ranked by
-    the ratio of the nearest to the next distance, and each method is judged by as many of its best
-    as the method with the fewest has.
+    the ratio of the nearest to the second nearest distance. For each pair of images, every method
+    is scored on the same number of best matches: that of the method with the fewest.
 
-    A decision network judges what the first method found: its nearest neighbours, its matches and
-    its pairs of one point and of two are ranked by the network's similarity instead.
+    Filter networks re-rank the result of the first method: its nearest neighbours, its matches and
+    its pairs of corresponding and non-corresponding patches are ranked by the network's similarity.
 
     Args:
-        pairs: Those of `find_image_pairs`. One that cannot be read is skipped, and listed.
-        methods: By name: a network or a name as in `describe`, or such with its magnification.
-        decisions: By name: networks that compare patches, of ``FIRST + NAME`` in the tables.
-        detector: As in `detect`.
-        keypoints: At most, in each image.
-        precision: Of networks that describe, as in `describe`.
-        report: Called after each pair with how many are done and the name of this one.
+        pairs: Pairs of `find_image_pairs`. Pairs that cannot be read are skipped and listed.
+        methods: Methods by name: a model of `describe_keypoints`, or a tuple of model and
+            magnification.
+        filter_models: Networks that compare patches, by name; rows ``FIRST + NAME`` of the result.
+        detector: Detector of `detect_keypoints`.
+        keypoints: Maximum number of keypoints per image.
+        precision: Precision of descriptor networks, see `describe_keypoints`.
+        progress: Progress callback, called after each pair.
 
     Returns:
-        Scores per sequence, group and in the mean.
+        Scores of each sequence and group, and their mean.
 
     Raises:
-        ValueError: There is no method, or no pair can be read.
+        ValueError: There are no methods, or no pair can be read.
 
     Reference:
         Mean matching accuracy: Dusmanu et al., D2-Net, CVPR 2019. Average precision: Balntas et
@@ -89,7 +91,7 @@ def evaluate(
         except (ValueError, OSError) as error:
             skipped.append((pair.name, str(error)))
         else:
-            points = [detect(image, detector, keypoints=keypoints) for image in images]
+            points = [detect_keypoints(image, detector, keypoints=keypoints) for image in images]
             known = {key: value for key, value in known.items() if key[0] == pair.first}
             described = {}
             for name, method in complete.items():
@@ -97,10 +99,10 @@ def evaluate(
                     known[pair.first, name] = _describe(method, images[0], points[0], precision)
                 second = _describe(method, images[1], points[1], precision)
                 described[name] = known[pair.first, name], second
-            scores = _score(described, decisions or {}, images, truth)
+            scores = _score(described, filter_models or {}, images, truth)
             measured += [(pair, name, score) for name, score in scores.items()]
-        if report is not None:
-            report(done, pair.name)
+        if progress is not None:
+            progress("pairs", done, len(pairs))
     if not measured:
         reason = f", the first because {skipped[0][1]}" if skipped else ""
         raise ValueError(f"none of the {len(pairs)} pairs can be read{reason}")
@@ -118,7 +120,9 @@ def _describe(
     """Return features and the seconds that 8000 of them take."""
     network, magnification = method
     start = time.perf_counter()
-    descriptors = describe(network, image, points, magnification=magnification, precision=precision)
+    descriptors = describe_keypoints(
+        image, points, model=network, magnification=magnification, precision=precision
+    )
     if descriptors.is_cuda:
         torch.cuda.synchronize(descriptors.device)
     return Features(points, descriptors), _for_many(start, len(points.xy))
@@ -159,7 +163,7 @@ def _rank(
 
 
 def _judge(
-    network: SimilarityNetwork,
+    network: PatchComparator,
     base: _Ranked,
     images: tuple[ArrayLike, ArrayLike],
     keypoints: tuple[Keypoints, Keypoints],
@@ -170,20 +174,20 @@ def _judge(
     start = time.perf_counter()
     similar = np.full(len(base.nearest), -np.inf, np.float32)
     pairs = np.stack([there, base.nearest[there]], axis=1)
-    similar[there] = similarity_of_matches(network, images, keypoints, pairs)
+    similar[there] = score_matches(images, keypoints, pairs, model=network)
     seconds = _for_many(start, len(there))
     order = np.argsort(-similar[base.mutual], kind="stable")
     mutual = base.mutual[order]
     kept = base.kept[order] & (similar[mutual] > 0)
     same, different = (
-        similarity_of_matches(network, images, keypoints, np.stack(pair, axis=1)) for pair in known
+        score_matches(images, keypoints, np.stack(pair, axis=1), model=network) for pair in known
     )
     return _Ranked(base.nearest, -similar, mutual, kept, same, different, seconds)
 
 
 def _score(
     described: Mapping[str, tuple[tuple[Features, float], tuple[Features, float]]],
-    decisions: Mapping[str, SimilarityNetwork],
+    filter_models: Mapping[str, PatchComparator],
     images: tuple[NDArray[np.uint8], NDArray[np.uint8]],
     truth: NDArray[np.float64],
 ) -> dict[str, PairScores]:
@@ -196,7 +200,7 @@ def _score(
         for name, ((one, fast), (other, slow)) in described.items()
     }
     base = next(iter(ranked))
-    for name, network in decisions.items():
+    for name, network in filter_models.items():
         ranked[f"{base} + {name}"] = _judge(network, ranked[base], images, (a, b), known)
     possible = int((_closest(there, b.xy) <= THRESHOLD).sum())
     count = min(len(one.mutual) for one in ranked.values())

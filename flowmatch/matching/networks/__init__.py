@@ -49,7 +49,7 @@ class DenseNetwork(Protocol):
         """Gray images in [0, 1], ``[B, 1, H, W]`` -> descriptors ``[B, dim, h, w]``."""
 
 
-class SimilarityNetwork(Protocol):
+class PatchComparator(Protocol):
     """What every network that compares patches is, as the rest of the package sees it.
 
     Attributes:
@@ -71,10 +71,10 @@ class SiameseNetwork(Protocol):
     def features(self, patches: Tensor, *, second: bool = False) -> Tensor:
         """Patches -> what decides, ``[N, D]``; of a pair's `second` patch, if that differs."""
 
-    def decide(self, first: Tensor, second: Tensor) -> Tensor:
+    def compare(self, first: Tensor, second: Tensor) -> Tensor:
         """Features ``[N, D]`` twice -> similarities ``[N]``."""
 
-    def decide_all(self, first: Tensor, second: Tensor) -> Tensor:
+    def compare_all(self, first: Tensor, second: Tensor) -> Tensor:
         """Features ``[N, D]`` and ``[M, D]`` -> similarities ``[N, M]``."""
 
 
@@ -88,7 +88,7 @@ DESCRIPTORS: dict[str, Callable[..., nn.Module]] = {
     "hynet": HyNet,
 }
 
-SIMILARITIES: dict[str, Callable[..., nn.Module]] = {
+COMPARATORS: dict[str, Callable[..., nn.Module]] = {
     "2ch": TwoChannel,
     "2ch-deep": TwoChannelDeep,
     "2ch-2stream": TwoChannelTwoStream,
@@ -102,12 +102,12 @@ SIMILARITIES: dict[str, Callable[..., nn.Module]] = {
     "siam-spp-l2": partial(SiamSPP, l2=True),
 }
 
-MODELS = DESCRIPTORS | SIMILARITIES
+MODELS = DESCRIPTORS | COMPARATORS
 
 __all__ = [
     "DESCRIPTORS",
     "MODELS",
-    "SIMILARITIES",
+    "COMPARATORS",
     "DenseNetwork",
     "DescriptorNetwork",
     "HardNet",
@@ -120,7 +120,7 @@ __all__ = [
     "SiamSPP",
     "SiamTwoStream",
     "SiameseNetwork",
-    "SimilarityNetwork",
+    "PatchComparator",
     "TFeat",
     "TwoChannel",
     "TwoChannelDeep",

@@ -65,7 +65,7 @@ class _Siamese(nn.Module):
         branch = self.second if second and self.second is not None else self.branch
         return branch.features(patches)
 
-    def decide(self, first: Tensor, second: Tensor) -> Tensor:
+    def compare(self, first: Tensor, second: Tensor) -> Tensor:
         """Return the similarities ``[N]`` of features ``[N, D]`` with features ``[N, D]``."""
         if self.decision is None:
             apart = F.normalize(first, dim=1) - F.normalize(second, dim=1)
@@ -74,7 +74,7 @@ class _Siamese(nn.Module):
         similarity: Tensor = self.decision(torch.cat([first, second], dim=1))
         return similarity[:, 0]
 
-    def decide_all(self, first: Tensor, second: Tensor) -> Tensor:
+    def compare_all(self, first: Tensor, second: Tensor) -> Tensor:
         """Return the similarities ``[N, M]`` of features ``[N, D]`` with features ``[M, D]``."""
         if self.decision is None:
             return -pairwise_distance(
@@ -109,7 +109,7 @@ class _Siamese(nn.Module):
             ValueError: Wrong or different shapes.
         """
         check_pairs(first, second)
-        return self.decide(self.features(first), self.features(second, second=True))
+        return self.compare(self.features(first), self.features(second, second=True))
 
 
 class Siam(_Siamese):
@@ -186,7 +186,7 @@ class SiamSPP(_Siamese):
             raise ValueError(
                 f"expected as many patches on both sides, got {len(first)} and {len(second)}"
             )
-        return self.decide(self.features(first), self.features(second))
+        return self.compare(self.features(first), self.features(second))
 
 
 # ---- Two channels ------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from flowmatch.matching.keypoints import MAGNIFICATION, Keypoints, extract_patches
+from flowmatch.matching.keypoints import MAGNIFICATION, Keypoints
+from flowmatch.matching.patches import extract_patches
 from flowmatch.matching.synthetic.views import Gray, find_again
 
 Generator = np.random.Generator

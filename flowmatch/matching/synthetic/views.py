@@ -55,7 +55,7 @@ def random_view(rng: Generator, height: int, width: int) -> Matrix:
     return np.asarray(matrix / matrix[2, 2])
 
 
-def warp(image: Gray, matrix: Matrix, height: int, width: int) -> Gray:
+def warp_perspective(image: Gray, matrix: Matrix, height: int, width: int) -> Gray:
     """Paint the view ``[height, width]`` of an image; beyond its border it is mirrored."""
     middle = np.linalg.inv(matrix) @ [(width - 1) / 2, (height - 1) / 2, 1]
     _, scale, _ = frames_at(matrix, (middle[:2] / middle[2])[None].astype(np.float32))
@@ -164,7 +164,7 @@ def find_again(there: Keypoints, found: Keypoints) -> NDArray[np.int64]:
     return best
 
 
-def develop(rng: Generator, image: Gray) -> Gray:
+def apply_camera_noise(rng: Generator, image: Gray) -> Gray:
     """Give a view light, optics, a sensor and a file of its own.
 
     Args:

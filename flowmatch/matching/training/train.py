@@ -15,8 +15,8 @@ from flowmatch.descriptor_losses import contrastive_loss, hinge_loss, triplet_lo
 from flowmatch.matching.data.brown import BrownSamples
 from flowmatch.matching.data.rgbd import PosedPatches
 from flowmatch.matching.evaluation.metrics import false_positive_rate
-from flowmatch.matching.keypoints import magnification_of
 from flowmatch.matching.networks import MODELS, SiameseNetwork
+from flowmatch.matching.patches import magnification_of
 from flowmatch.matching.synthetic.pairs import SyntheticPatches
 from flowmatch.matching.synthetic.pool import Mixture, PatchPairs, PatchSource
 from flowmatch.matching.training.recipes import PatchRecipe
@@ -124,11 +124,11 @@ class Mined(nn.Module):
     def _judge(self, first: Tensor, second: Tensor, same: Tensor) -> Tensor:
         pairs = torch.arange(len(first), device=first.device)
         with torch.no_grad():
-            others = self.network.decide_all(first, second).float().masked_fill(same, -torch.inf)
+            others = self.network.compare_all(first, second).float().masked_fill(same, -torch.inf)
             at_random = torch.rand_like(others).masked_fill(same, -1)
         i = torch.cat([pairs, pairs, others.argmax(dim=0), pairs])
         j = torch.cat([pairs, others.argmax(dim=1), pairs, at_random.argmax(dim=1)])
-        return self.network.decide(first[i], second[j]).view(4, -1)
+        return self.network.compare(first[i], second[j]).view(4, -1)
 
 
 def trained_form(recipe: PatchRecipe, model: nn.Module) -> nn.Module:

@@ -7,7 +7,7 @@ from flowmatch._opencv import cv2
 from flowmatch.io import write_image
 from flowmatch.matching.data.rgbd import Frame, PosedPatches, reproject
 from flowmatch.matching.evaluation.metrics import project
-from flowmatch.matching.keypoints import detect
+from flowmatch.matching.keypoints import detect_keypoints
 from flowmatch.matching.networks import MODELS
 from flowmatch.matching.synthetic.pairs import SyntheticPatches
 from flowmatch.matching.synthetic.views import project_keypoints
@@ -67,7 +67,7 @@ def folder(tmp_path, frames):
 
 def test_reproject_is_the_homography_of_a_plane(frames):
     first, second = frames
-    keypoints = detect(first.gray, keypoints=300)
+    keypoints = detect_keypoints(first.gray, keypoints=300)
     there, inside = reproject(keypoints, first, second, CAMERA)
     between = to_picture(POSES[1]) @ np.linalg.inv(to_picture(POSES[0]))
     expected = project_keypoints(keypoints, between)
@@ -86,7 +86,7 @@ def test_reproject_is_the_homography_of_a_plane(frames):
 
 def test_what_is_hidden_is_not_shown(frames):
     first, second = frames
-    keypoints = detect(first.gray, keypoints=300)
+    keypoints = detect_keypoints(first.gray, keypoints=300)
     there, inside = reproject(keypoints, first, second, CAMERA)
     depth = second.depth.copy()
     depth[:, :160] = 1.0  # something stands in front

@@ -52,8 +52,8 @@ def test_scores(folder):
     pairs = find_image_pairs(folder)
     done = []
     methods = {"pixels": _Pixels(), "wide": (_Pixels(), 9.0), "rootsift": "rootsift"}
-    result = evaluate(pairs, methods, keypoints=300, report=lambda *args: done.append(args))
-    assert done == [(1, "i_dim/2"), (2, "v_moved/2")]
+    result = evaluate(pairs, methods, keypoints=300, progress=lambda *args: done.append(args))
+    assert done == [("pairs", 1, 2), ("pairs", 2, 2)]
     assert [(r.name, r.method) for r in result.sequences] == [
         (name, method) for name in ("i_dim", "v_moved") for method in methods
     ]
@@ -106,8 +106,8 @@ class _Difference:
 def test_decisions(folder):
     pairs = find_image_pairs(folder / "v_moved")
     methods = {"pixels": (_Pixels(), 2.0), "sift": "sift"}
-    decisions = {"wise": _Difference(1), "foolish": _Difference(-1)}
-    result = evaluate(pairs, methods, decisions=decisions, keypoints=200)
+    filter_models = {"wise": _Difference(1), "foolish": _Difference(-1)}
+    result = evaluate(pairs, methods, filter_models=filter_models, keypoints=200)
     rows = {row.method: row for row in result.mean}
     assert list(rows) == ["pixels", "sift", "pixels + wise", "pixels + foolish"]
     base, wise, foolish = rows["pixels"], rows["pixels + wise"], rows["pixels + foolish"]

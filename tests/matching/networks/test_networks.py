@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from flowmatch.matching.networks import (
+    COMPARATORS,
     DESCRIPTORS,
     MODELS,
-    SIMILARITIES,
     DenseNetwork,
     HardNet,
     HyNet,
@@ -67,7 +67,7 @@ def test_published_size(network, arguments, expected):
 )
 def test_layers_have_the_published_sizes(name, sizes):
     seen = []
-    network = SIMILARITIES[name]().eval()
+    network = COMPARATORS[name]().eval()
     trunk = network.branch if isinstance(network, SiameseNetwork) else network
     for layer in trunk.modules():
         if isinstance(layer, torch.nn.Conv2d | torch.nn.MaxPool2d):
@@ -117,14 +117,14 @@ def test_descriptors_have_unit_length(name):
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "hynet"])
 def test_brightness_does_not_matter(name):
     network = MODELS[name]().double().eval()
-    inputs = [0.5 * patches_of(network, 2).double() for _ in range(1 + (name in SIMILARITIES))]
+    inputs = [0.5 * patches_of(network, 2).double() for _ in range(1 + (name in COMPARATORS))]
     brighter = network(*(x + 0.25 for x in inputs))
     torch.testing.assert_close(brighter, network(*inputs), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in SIMILARITIES if name.endswith("-l2")])
+@pytest.mark.parametrize("name", [name for name in COMPARATORS if name.endswith("-l2")])
 def test_l2_is_the_distance_of_unit_vectors(name):
-    network = SIMILARITIES[name]().eval()
+    network = COMPARATORS[name]().eval()
     first, second = patches_of(network, 3), patches_of(network, 3)
     a = torch.nn.functional.normalize(network.features(first), dim=1)
     b = torch.nn.functional.normalize(network.features(second, second=True), dim=1)

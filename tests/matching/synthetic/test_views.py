@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 
+from flowmatch.imaging import as_gray
 from flowmatch.matching.evaluation.metrics import project
-from flowmatch.matching.keypoints import Keypoints, detect, extract_patches, gray_image
+from flowmatch.matching.keypoints import Keypoints, detect_keypoints
+from flowmatch.matching.patches import extract_patches
 from flowmatch.matching.synthetic.views import (
-    develop,
+    apply_camera_noise,
     find_again,
     project_keypoints,
     random_view,
-    warp,
+    warp_perspective,
 )
 
 
@@ -31,9 +33,9 @@ def turned(degrees, zoom, height, width):
 @pytest.mark.parametrize(("degrees", "zoom"), [(0, 1.0), (35, 1.0), (-110, 1.6), (20, 0.55)])
 def test_projected_patches_are_the_same(photo, degrees, zoom):
     """A similarity changes place, scale and direction of a patch, and nothing in it."""
-    gray = gray_image(photo)
+    gray = as_gray(photo)
     matrix = turned(degrees, zoom, *gray.shape)
-    there = warp(gray, matrix, *gray.shape)
+    there = warp_perspective(gray, matrix, *gray.shape)
     some = keypoints((220, 150, 4, 0.3), (260, 120, 5, 2.0), (190, 170, 6, -1.0))
     first = extract_patches(gray, some, 16)
     second = extract_patches(there, project_keypoints(some, matrix), 16)
@@ -90,12 +92,12 @@ def test_find_again():
 
 def test_develop(photo):
     """Light changes, the picture stays: what was bright is still bright."""
-    gray = gray_image(photo)
-    seen = [develop(np.random.default_rng(k), gray) for k in range(8)]
+    gray = as_gray(photo)
+    seen = [apply_camera_noise(np.random.default_rng(k), gray) for k in range(8)]
     assert all(view.shape == gray.shape and view.dtype == np.uint8 for view in seen)
-    assert (develop(np.random.default_rng(3), gray) == seen[3]).all()
+    assert (apply_camera_noise(np.random.default_rng(3), gray) == seen[3]).all()
     assert np.std([view.mean() for view in seen]) > 5
     alike = [np.corrcoef(view.ravel(), gray.ravel())[0, 1] for view in seen]
     assert np.median(alike) > 0.7
     assert min(alike) > 0.3
-    assert len(detect(seen[0]).xy) > 20
+    assert len(detect_keypoints(seen[0]).xy) > 20

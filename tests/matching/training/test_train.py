@@ -10,7 +10,7 @@ from flowmatch.cli import main
 from flowmatch.io import write_image
 from flowmatch.matching import load
 from flowmatch.matching.evaluation.metrics import false_positive_rate
-from flowmatch.matching.networks import DESCRIPTORS, MODELS, SIMILARITIES
+from flowmatch.matching.networks import COMPARATORS, DESCRIPTORS, MODELS
 from flowmatch.matching.synthetic.pairs import SyntheticPatches
 from flowmatch.matching.training.recipes import RECIPES, PatchRecipe
 from flowmatch.matching.training.train import (
@@ -45,7 +45,7 @@ def photos(tmp_path_factory, photo):
 def test_recipes_fit_their_networks(name):
     """A loss that the network can have, of patches it can take, with gradients for all of it."""
     recipe = RECIPES[name]
-    kinds = SIMILARITIES if recipe.loss.startswith("hinge") else DESCRIPTORS
+    kinds = COMPARATORS if recipe.loss.startswith("hinge") else DESCRIPTORS
     assert recipe.model in kinds
     network = MODELS[recipe.model](**recipe.arguments)
     samples = samples_of(recipe, [], network)
@@ -131,10 +131,10 @@ class _Numbers(torch.nn.Module):
     def features(self, patches, *, second=False):
         return patches.flatten(1) * 255 + (0.25 if second else 0)
 
-    def decide(self, first, second):
+    def compare(self, first, second):
         return 1 - (first - second).abs()[:, 0]
 
-    def decide_all(self, first, second):
+    def compare_all(self, first, second):
         return 1 - (first - second.T).abs()
 
 
