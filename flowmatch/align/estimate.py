@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from flowmatch.align.baselines import sift_affine
-from flowmatch.align.transforms import AFFINE, corner_grid, identity, move, warp_by
+from flowmatch.align.transforms import AFFINE, corner_grid, identity, transform_points, warp_image
 
 Image = NDArray[np.uint8]
 
@@ -26,7 +26,7 @@ class Alignment:
     """Which point of the second picture each point of the first one is.
 
     Attributes:
-        stages: Transforms as `transforms.move` takes them, for one pair, in half pictures, float32.
+        stages: Transforms as `transforms.transform_points` takes them, for one pair, in half pictures, float32.
         method: ``"network"`` or one of `BASELINES`.
         found: False where the method gave up; then nothing is moved.
         first_size: Height and width of the first picture.
@@ -56,7 +56,7 @@ class Alignment:
             raise ValueError(f"points must be [N, 2], got {list(pixels.shape)}")
         (h, w), (H, W) = self.first_size, self.second_size
         inside = torch.from_numpy((2 * pixels + 1) / (w, h) - 1)
-        moved = move([theta.double() for theta in self.stages], inside[None])[0].numpy()
+        moved = transform_points([theta.double() for theta in self.stages], inside[None])[0].numpy()
         return np.asarray(((moved + 1) * (W, H) - 1) / 2, np.float64)
 
     def warp(self, second: ArrayLike) -> Image:
@@ -75,7 +75,7 @@ class Alignment:
         if image.shape[:2] != self.second_size:
             raise ValueError(f"expected {self.second_size} pixels, got {image.shape[:2]}")
         with torch.inference_mode():
-            laid = warp_by(self.stages, _tensor(image), self.first_size)[0]
+            laid = warp_image(self.stages, _tensor(image), self.first_size)[0]
         pixels = (255 * laid).round().clamp(0, 255).byte().permute(1, 2, 0)
         return np.ascontiguousarray(pixels.numpy(), np.uint8)
 
@@ -144,8 +144,8 @@ def round_trip(there: Sequence[Tensor], back: Sequence[Tensor]) -> float:
         0.5
     """
     start = corner_grid()[None]
-    second = move(there, start)
-    apart = torch.linalg.vector_norm(move(back, second) - start, dim=-1)
+    second = transform_points(there, start)
+    apart = torch.linalg.vector_norm(transform_points(back, second) - start, dim=-1)
     seen = apart[(second.abs() <= 1).all(-1)]
     return seen.median().item() if len(seen) * 16 > start.shape[1] else float("inf")
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from flowmatch.align.estimate import align_images
 from flowmatch.align.metrics import grid_distance, pck_box, pck_scnet
 from flowmatch.align.synthetic import AlignSample, SyntheticPairs
-from flowmatch.align.transforms import corner_grid, move
+from flowmatch.align.transforms import corner_grid, transform_points
 
 ALPHA = 0.1
 
@@ -69,7 +69,7 @@ def _scores(method: Any, sample: AlignSample) -> list[float]:
     truth = [torch.from_numpy(theta)[None] for theta in (sample.affine, sample.thin_plate)]
     size = sample.second.shape[0]
     grid = corner_grid()[None]
-    moved, target = (_pixels(move(stages, grid), size) for stages in (alignment.stages, truth))
+    moved, target = (_pixels(transform_points(stages, grid), size) for stages in (alignment.stages, truth))
     return [
         pck_box(moved, target, target, ALPHA).item(),
         pck_scnet(moved, target, (size, size), ALPHA).item(),

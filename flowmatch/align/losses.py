@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from flowmatch.align.transforms import corner_grid, move, pixel_grid
+from flowmatch.align.transforms import corner_grid, transform_points, pixel_grid
 
 
 def grid_loss(
@@ -17,7 +17,7 @@ def grid_loss(
     compared with a thin-plate truth.
 
     Args:
-        estimate: One transform ``[B, 6]`` or ``[B, 18]``, or stages as `move` takes them.
+        estimate: One transform ``[B, 6]`` or ``[B, 18]``, or stages as `transform_points` takes them.
         truth: The same.
         side: Points a side of the grid from edge to edge.
 
@@ -37,7 +37,7 @@ def grid_loss(
     """
     first = truth if isinstance(truth, Tensor) else truth[0]
     points = corner_grid(side).to(first).expand(len(first), -1, -1)
-    return (move(estimate, points) - move(truth, points)).square().sum(-1).mean()
+    return (transform_points(estimate, points) - transform_points(truth, points)).square().sum(-1).mean()
 
 
 def stages_loss(estimate: Sequence[Tensor], truth: Sequence[Tensor], early: float = 0.5) -> Tensor:
@@ -71,7 +71,7 @@ def matching_loss(scores: Tensor, truth: Tensor | Sequence[Tensor], side: int) -
 
     Args:
         scores: ``[B, side^2, side^2]``: the second picture's position, then the first one's.
-        truth: The transform or its stages, as `transforms.move` takes them.
+        truth: The transform or its stages, as `transforms.transform_points` takes them.
         side: Of both maps.
 
     Returns:
@@ -88,7 +88,7 @@ def matching_loss(scores: Tensor, truth: Tensor | Sequence[Tensor], side: int) -
     """
     first = truth if isinstance(truth, Tensor) else truth[0]
     grid = pixel_grid(side, side).to(first).expand(len(first), -1, -1)
-    share = _bilinear(move(truth, grid), side).mT.to(scores)
+    share = _bilinear(transform_points(truth, grid), side).mT.to(scores)
     both = scores.log_softmax(1) + scores.log_softmax(2)
     return -(share * both).sum() / (2 * share.sum()).clamp_min(1)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from flowmatch.align.transforms import corner_grid, move
+from flowmatch.align.transforms import corner_grid, transform_points
 
 
 def pck(moved: Tensor, truth: Tensor, length: Tensor | float, alpha: float = 0.1) -> Tensor:
@@ -101,7 +101,7 @@ def grid_distance(
     """Return how far apart two transforms carry a grid's points: ``[B]``, half pictures, the mean.
 
     Args:
-        estimate: As `transforms.move` takes them.
+        estimate: As `transforms.transform_points` takes them.
         truth: The same.
         side: Points a side of the grid from edge to edge.
 
@@ -114,5 +114,5 @@ def grid_distance(
     """
     first = truth if isinstance(truth, Tensor) else truth[0]
     points = corner_grid(side).to(first).expand(len(first), -1, -1)
-    apart: Tensor = torch.linalg.vector_norm(move(estimate, points) - move(truth, points), dim=-1)
+    apart: Tensor = torch.linalg.vector_norm(transform_points(estimate, points) - transform_points(truth, points), dim=-1)
     return apart.mean(-1)

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmatch.align.fit import best_matches, fit_transform, match_scores
-from flowmatch.align.transforms import AFFINE, THIN_PLATE, identity, pixel_grid, warp_by
-from flowmatch.align.trunks import SmallTrunk
+from flowmatch.align.transforms import AFFINE, THIN_PLATE, identity, pixel_grid, warp_image
+from flowmatch.align.backbones import SmallBackbone
 
 _KERNELS = (7, 5)  # of the regression: both without padding, so a map must be 11 wide
 _LEAST = sum(_KERNELS) - len(_KERNELS) + 1
@@ -109,23 +109,23 @@ class AlignNet(nn.Module):
 
     The head ``"regression"`` is Rocco's, convolutions over the volume of matches. The head
     ``"fit"`` has nothing to learn: it takes the best match of each position and fits the transform
-    that most agree with, so only the trunk is trained, on where things are, which takes a small
+    that most agree with, so only the backbone is trained, on where things are, which takes a small
     part of the time.
 
     Pictures of any size are resized to `size` x `size` and their colours normalised inside.
 
     Args:
         stages: Kinds of transforms, such as ``("affine", "thin-plate")``.
-        size: Side of what the trunk sees.
-        width: Of `SmallTrunk`, if there is no other.
+        size: Side of what the backbone sees.
+        width: Of `SmallBackbone`, if there is no other.
         channels: Of the regression's convolutions.
-        front: Of `SmallTrunk`.
+        front: Of `SmallBackbone`.
         head: One of `HEADS`.
-        trunk: Any module from ``[B, 3, size, size]`` to square maps ``[B, C, h, h]``; made anew
-            if not given. Files of weights know `SmallTrunk` only.
+        backbone: Any module from ``[B, 3, size, size]`` to square maps ``[B, C, h, h]``; made anew
+            if not given. Files of weights know `SmallBackbone` only.
 
     Raises:
-        ValueError: A stage, the head or the front is unknown, or the trunk's maps are not square
+        ValueError: A stage, the head or the front is unknown, or the backbone's maps are not square
             or, for the regression, below 11 x 11.
 
     Example:
@@ -145,7 +145,7 @@ class AlignNet(nn.Module):
         channels: tuple[int, int] = (128, 64),
         front: str = "colour",
         head: str = "regression",
-        trunk: nn.Module | None = None,
+        backbone: nn.Module | None = None,
     ) -> None:
         super().__init__()
         unknown = [stage for stage in stages if stage not in KINDS]
@@ -156,14 +156,14 @@ class AlignNet(nn.Module):
         self.size = size
         self.head = head
         self.kinds = [KINDS[stage] for stage in stages]
-        self.trunk = SmallTrunk(width, front) if trunk is None else trunk
+        self.backbone = SmallBackbone(width, front) if backbone is None else backbone
         with torch.no_grad():
-            # In training mode a look would change the statistics of a trained trunk.
-            training = self.trunk.training
-            shape = self.trunk.eval()(torch.zeros(1, 3, size, size)).shape
-            self.trunk.train(training)
+            # In training mode a look would change the statistics of a trained backbone.
+            training = self.backbone.training
+            shape = self.backbone.eval()(torch.zeros(1, 3, size, size)).shape
+            self.backbone.train(training)
         if len(shape) != 4 or shape[2] != shape[3]:
-            raise ValueError(f"the trunk must give maps [B, C, h, h], got {list(shape)}")
+            raise ValueError(f"the backbone must give maps [B, C, h, h], got {list(shape)}")
         side = shape[2]
         if head == "regression":
             self.regressions = nn.ModuleList(
@@ -172,7 +172,7 @@ class AlignNet(nn.Module):
             )
         else:
             self.log_sharpness = nn.Parameter(torch.tensor(2.5))
-        # ImageNet's, which trained trunks expect; another one learns to live with it.
+        # ImageNet's, which trained backbones expect; another one learns to live with it.
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]), persistent=False)
         self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]), persistent=False)
 
@@ -184,15 +184,15 @@ class AlignNet(nn.Module):
             second: ``[B, 3, H2, W2]``.
 
         Returns:
-            ``[B, 6]`` or ``[B, 18]`` of each stage, as `transforms.move` takes them.
+            ``[B, 6]`` or ``[B, 18]`` of each stage, as `transforms.transform_points` takes them.
         """
         a, b = self._prepare(first), self._prepare(second)
-        target = self.trunk(a)
+        target = self.backbone(a)
         found: list[Tensor] = []
         for stage, kind in enumerate(self.kinds):
             # Resampled from the picture at each stage: resampling what was resampled would blur it.
-            seen = warp_by([theta.detach() for theta in found], b) if found else b
-            features = self.trunk(seen)
+            seen = warp_image([theta.detach() for theta in found], b) if found else b
+            features = self.backbone(seen)
             if self.head == "regression":
                 theta = self.regressions[stage](match_volume(target, features))
             else:
@@ -210,7 +210,7 @@ class AlignNet(nn.Module):
         Returns:
             ``[B, h * h, h * h]``: the second picture's position, then the first one's.
         """
-        a, b = (self.trunk(self._prepare(image)) for image in (first, second))
+        a, b = (self.backbone(self._prepare(image)) for image in (first, second))
         return match_scores(a, b, self.log_sharpness.exp())
 
     def _fit(self, kind: int, target: Tensor, features: Tensor) -> Tensor:
@@ -230,11 +230,11 @@ class AlignNet(nn.Module):
         return (small - mean) / deviation
 
 
-class Matches(nn.Module):
+class CorrelationHead(nn.Module):
     """The part of a network with the head "fit" that is trained: pictures in, scores out.
 
     Args:
-        network: Whose trunk is trained.
+        network: Whose backbone is trained.
     """
 
     def __init__(self, network: AlignNet) -> None:

@@ -43,7 +43,7 @@ RECIPES: dict[str, AlignRecipe] = {
         arguments={"size": 96, "width": 12, "channels": [64, 32]},
         pairs={"size": 96, **_MIXED},
     ),
-    # Its trunk alone is trained, on matches under the strongest changes of look.
+    # Its backbone alone is trained, on matches under the strongest changes of look.
     "align-fit": AlignRecipe(
         "align",
         Schedule(steps=900, batch=8, learning_rate=3e-3, average=0.99),
@@ -58,7 +58,7 @@ RECIPES: dict[str, AlignRecipe] = {
         pairs={"size": 240, **_MIXED},
     ),
     # One kind of transform each and no change of appearance, with the paper's ranges, batch and
-    # rate; its trunk, VGG-16, was trained on ImageNet, ours starts from nothing.
+    # rate; its backbone, VGG-16, was trained on ImageNet, ours starts from nothing.
     **{
         f"rocco-{stage}": AlignRecipe(
             "align",

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from flowmatch import training
 from flowmatch.align.losses import matching_loss, stages_loss
 from flowmatch.align.metrics import grid_distance
-from flowmatch.align.networks import MODELS, Matches
+from flowmatch.align.networks import MODELS, CorrelationHead
 from flowmatch.align.recipes import AlignRecipe
 from flowmatch.align.synthetic import AlignSample
-from flowmatch.align.transforms import move, pixel_grid
+from flowmatch.align.transforms import transform_points, pixel_grid
 from flowmatch.training import Run, RunOptions, data_digest
 from flowmatch.zoo import load_initial_weights
 
@@ -54,7 +54,7 @@ def train_align(
     load_initial_weights(model, start, recipe.model)
     fits = model.head == "fit"
     training.train(
-        Matches(model) if fits else model,
+        CorrelationHead(model) if fits else model,
         samples,
         collate,
         match_loss if fits else partial(align_loss, early=recipe.early),
@@ -90,7 +90,7 @@ def align_loss(
 
 
 def match_loss(model: nn.Module, batch: Sequence[Tensor]) -> tuple[Tensor, dict[str, float]]:
-    """Run `Matches` on a batch; return its loss and the share of positions matched to a neighbour.
+    """Run `CorrelationHead` on a batch; return its loss and the share of positions matched to a neighbour.
 
     A position's best match is right if it is the nearest cell to the true one or one next to it.
     """
@@ -99,7 +99,7 @@ def match_loss(model: nn.Module, batch: Sequence[Tensor]) -> tuple[Tensor, dict[
     side = round(scores.shape[1] ** 0.5)
     with torch.no_grad():
         places = pixel_grid(side, side).to(scores)
-        ends = move(truth, places.expand(len(scores), -1, -1))
+        ends = transform_points(truth, places.expand(len(scores), -1, -1))
         inside = (ends.abs() <= 1).all(-1)
         near = (places[scores.argmax(1)] - ends).abs().amax(-1) <= 3 / side
         matched = ((near & inside).sum() / inside.sum().clamp_min(1)).item()

@@ -142,7 +142,7 @@ def _solution() -> NDArray[np.float64]:
     return np.ascontiguousarray(np.linalg.inv(system)[:, :K])
 
 
-def move(stages: Tensor | Sequence[Tensor], points: Tensor) -> Tensor:
+def transform_points(stages: Tensor | Sequence[Tensor], points: Tensor) -> Tensor:
     """Move points by one transform, or by several, the last of them first.
 
     With an affine and a thin-plate stage, a point is bent, then moved by the affine transform: the
@@ -161,7 +161,7 @@ def move(stages: Tensor | Sequence[Tensor], points: Tensor) -> Tensor:
     Example:
         >>> double = torch.tensor([[2.0, 0, 0, 0, 2, 0]])
         >>> right = torch.tensor([[1.0, 0, 1, 0, 1, 0]])
-        >>> move([double, right], torch.zeros(1, 1, 2))
+        >>> transform_points([double, right], torch.zeros(1, 1, 2))
         tensor([[[2., 0.]]])
     """
     if isinstance(stages, Tensor):
@@ -231,7 +231,7 @@ def corner_grid(side: int = 20) -> Tensor:
     return torch.stack([x, y], -1).view(-1, 2)
 
 
-def warp_by(
+def warp_image(
     stages: Tensor | Sequence[Tensor],
     image: Tensor,
     size: tuple[int, int] | None = None,
@@ -242,7 +242,7 @@ def warp_by(
     Unlike `flowmatch.ops.warp` the new picture may have another size than the old one.
 
     Args:
-        stages: As for `move`: from points of the new picture to points of `image`.
+        stages: As for `transform_points`: from points of the new picture to points of `image`.
         image: ``[B, C, H, W]``.
         size: Height and width of the new picture; that of `image` if not given.
         padding: What lies outside: ``"zeros"``, ``"border"`` or ``"reflection"``.
@@ -252,10 +252,10 @@ def warp_by(
 
     Example:
         >>> image = torch.arange(4.0).view(1, 1, 1, 4)
-        >>> warp_by(torch.tensor([[1.0, 0, 0.5, 0, 1, 0]]), image)
+        >>> warp_image(torch.tensor([[1.0, 0, 0.5, 0, 1, 0]]), image)
         tensor([[[[1., 2., 3., 0.]]]])
     """
     H, W = size or (image.shape[-2], image.shape[-1])
     points = pixel_grid(H, W).to(image).expand(len(image), -1, -1)
-    where = move(stages, points).view(-1, H, W, 2)
+    where = transform_points(stages, points).view(-1, H, W, 2)
     return F.grid_sample(image, where, padding_mode=padding, align_corners=False)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowmatch.align.trunks import SmallTrunk
+from flowmatch.align.backbones import SmallBackbone
 from flowmatch.devices import choose_device
 from flowmatch.retrieval.pooling import GeM
 from flowmatch.retrieval.whitening import Whitening
@@ -35,7 +35,7 @@ class SignedMaps(nn.Module):
 
 
 class RetrievalNet(nn.Module):
-    """Describe pictures: `SmallTrunk`, `GeM`, and a whitening that is learnt after them.
+    """Describe pictures: `SmallBackbone`, `GeM`, and a whitening that is learnt after them.
 
     Args:
         width: Of the trunk; descriptors have eight times as many numbers.
@@ -52,7 +52,7 @@ class RetrievalNet(nn.Module):
     def __init__(self, width: int = 20, front: str = "structure") -> None:
         super().__init__()
         self.arguments = {"width": width, "front": front}
-        self.maps = SignedMaps(SmallTrunk(width, front))
+        self.maps = SignedMaps(SmallBackbone(width, front))
         self.pooling = GeM()
         dim = 8 * width
         self.register_buffer("mean", torch.zeros(dim))
@@ -63,14 +63,14 @@ class RetrievalNet(nn.Module):
         """Begin with the weights of a trunk that was trained for something else.
 
         Raises:
-            ValueError: It is no `SmallTrunk`.
+            ValueError: It is no `SmallBackbone`.
 
         Example:
-            >>> RetrievalNet.from_trunk(SmallTrunk(8)).arguments
+            >>> RetrievalNet.from_trunk(SmallBackbone(8)).arguments
             {'width': 8, 'front': 'colour'}
         """
-        if not isinstance(trunk, SmallTrunk):
-            raise ValueError(f"expected a SmallTrunk, got {type(trunk).__name__}")
+        if not isinstance(trunk, SmallBackbone):
+            raise ValueError(f"expected a SmallBackbone, got {type(trunk).__name__}")
         network = cls(trunk.width, trunk.front)
         network.maps.trunk.load_state_dict(trunk.state_dict())
         return network

@@ -6,7 +6,7 @@ import torch
 
 from flowmatch.align.fit import best_matches, fit_transform, match_scores
 from flowmatch.align.synthetic import Ranges, random_affine, random_thin_plate
-from flowmatch.align.transforms import AFFINE, THIN_PLATE, identity, move, pixel_grid
+from flowmatch.align.transforms import AFFINE, THIN_PLATE, identity, transform_points, pixel_grid
 
 GRID = pixel_grid(16, 16)
 
@@ -20,26 +20,26 @@ def random_theta(kind, seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_exact_matches_give_their_transform(kind, seed):
     theta = random_theta(kind, seed)
-    found = fit_transform(kind, GRID, move(theta, GRID[None]), torch.ones(1, 256))
+    found = fit_transform(kind, GRID, transform_points(theta, GRID[None]), torch.ones(1, 256))
     # What is left is the small weight of staying where one is.
-    apart = (move(found, GRID[None]) - move(theta, GRID[None])).norm(dim=-1)
+    apart = (transform_points(found, GRID[None]) - transform_points(theta, GRID[None])).norm(dim=-1)
     assert apart.mean() < (0.001 if kind == AFFINE else 0.03)
-    before = (move(identity(kind), GRID[None]) - move(theta, GRID[None])).norm(dim=-1)
+    before = (transform_points(identity(kind), GRID[None]) - transform_points(theta, GRID[None])).norm(dim=-1)
     assert apart.mean() < before.mean() / 5
 
 
 def test_a_third_of_wrong_matches_is_outvoted():
     noise = torch.Generator().manual_seed(0)
     theta = random_theta(AFFINE, 5)
-    end = move(theta, GRID[None])
+    end = transform_points(theta, GRID[None])
     wrong = torch.rand(1, 256, generator=noise) < 0.35
     end[wrong] = torch.rand(int(wrong.sum()), 2, generator=noise) * 2 - 1
     found = fit_transform(AFFINE, GRID, end, torch.ones(1, 256))
-    apart = (move(found, GRID[None]) - move(theta, GRID[None])).norm(dim=-1)
+    apart = (transform_points(found, GRID[None]) - transform_points(theta, GRID[None])).norm(dim=-1)
     assert apart.mean() < 0.03
     # With all matches counted alike the same points are far off.
     design = torch.cat([GRID, torch.ones(256, 1)], 1)
-    plain = (design @ torch.linalg.lstsq(design, end[0]).solution).sub(move(theta, GRID[None])[0])
+    plain = (design @ torch.linalg.lstsq(design, end[0]).solution).sub(transform_points(theta, GRID[None])[0])
     assert plain.norm(dim=-1).mean() > 0.1
 
 

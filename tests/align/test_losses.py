@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flowmatch.align.losses import grid_loss, matching_loss, stages_loss
-from flowmatch.align.transforms import AFFINE, THIN_PLATE, identity, move
+from flowmatch.align.transforms import AFFINE, THIN_PLATE, identity, transform_points
 
 
 def test_grid_loss_by_a_loop():
@@ -15,7 +15,7 @@ def test_grid_loss_by_a_loop():
         for row in range(20):
             for column in range(20):
                 point = torch.tensor([[[-1 + 2 * column / 19, -1 + 2 * row / 19]]])
-                one, two = (move(theta[b : b + 1], point) for theta in (estimate, truth))
+                one, two = (transform_points(theta[b : b + 1], point) for theta in (estimate, truth))
                 total += ((one - two) ** 2).sum().item()
     assert grid_loss(estimate, truth).item() == pytest.approx(total / (2 * 400), rel=1e-4)
 

@@ -1,4 +1,4 @@
-"""Networks: all matches, shapes, first estimates, trunks of one's own."""
+"""Networks: all matches, shapes, first estimates, backbones of one's own."""
 
 import pytest
 import torch
@@ -74,12 +74,12 @@ def test_the_second_stage_sees_what_the_first_aligned():
     torch.testing.assert_close(mirrored, same, atol=1e-5, rtol=1e-5)
 
 
-def test_any_trunk_will_do():
-    trunk = nn.Sequential(nn.Conv2d(3, 7, 8, 8), nn.BatchNorm2d(7))
-    before = trunk[1].running_mean.clone()
-    network = AlignNet(("thin-plate",), size=88, channels=(4, 4), trunk=trunk)
-    assert trunk.training
-    assert trunk[1].running_mean.equal(before)
+def test_any_backbone_will_do():
+    backbone = nn.Sequential(nn.Conv2d(3, 7, 8, 8), nn.BatchNorm2d(7))
+    before = backbone[1].running_mean.clone()
+    network = AlignNet(("thin-plate",), size=88, channels=(4, 4), backbone=backbone)
+    assert backbone.training
+    assert backbone[1].running_mean.equal(before)
     assert [theta.shape for theta in network(*torch.rand(2, 2, 3, 40, 40))] == [(2, 18)]
 
 
@@ -93,7 +93,7 @@ class Corners(nn.Module):
 def test_the_fit_finds_a_shift_of_cells_and_of_no_learning():
     noise = torch.rand(1, 3, 144, 144, generator=torch.Generator().manual_seed(0))
     first, second = noise[..., 8:136, 16:], noise[..., :128, :128]  # 8 px down, 16 px left
-    network = AlignNet(size=128, head="fit", trunk=Corners()).eval()
+    network = AlignNet(size=128, head="fit", backbone=Corners()).eval()
     with torch.no_grad():
         network.log_sharpness.fill_(4.0)
         affine, plate = network(first, second)
@@ -104,7 +104,7 @@ def test_the_fit_finds_a_shift_of_cells_and_of_no_learning():
 
 def test_scores_are_of_the_second_then_the_first():
     noise = torch.rand(1, 3, 40, 32, generator=torch.Generator().manual_seed(0))
-    network = AlignNet(size=32, head="fit", trunk=Corners()).eval()
+    network = AlignNet(size=32, head="fit", backbone=Corners()).eval()
     scores = network.scores(noise[..., 8:, :], noise[..., :32, :])
     assert scores.shape == (1, 16, 16)
     assert scores[0].argmax(0)[:12].tolist() == list(range(4, 16))  # a row further down
@@ -117,7 +117,7 @@ def test_scores_are_of_the_second_then_the_first():
         ({"stages": ()}, "stages must be among"),
         ({"size": 80}, "maps must be 11 x 11 at least, got 10 x 10"),
         ({"head": "guess"}, "head must be one of regression, fit, got 'guess'"),
-        ({"size": 32, "trunk": nn.Flatten()}, "the trunk must give maps"),
+        ({"size": 32, "backbone": nn.Flatten()}, "the backbone must give maps"),
     ],
 )
 def test_refusals(arguments, message):

@@ -11,7 +11,7 @@ from flowmatch.align.synthetic import (
     random_affine,
     random_thin_plate,
 )
-from flowmatch.align.transforms import control_points, move, pixel_grid, warp_by
+from flowmatch.align.transforms import control_points, transform_points, pixel_grid, warp_image
 from flowmatch.io import list_images, write_image
 
 
@@ -25,8 +25,8 @@ def test_the_truth_lays_the_second_on_the_first(photo, parts):
     for index in range(3):
         sample = samples[index]
         second = torch.from_numpy(sample.second).permute(2, 0, 1)[None].float()
-        laid = warp_by(stages(sample), second)[0].permute(1, 2, 0).numpy()
-        inside = move(stages(sample), pixel_grid(96, 96)[None])[0].abs().amax(-1) < 0.97
+        laid = warp_image(stages(sample), second)[0].permute(1, 2, 0).numpy()
+        inside = transform_points(stages(sample), pixel_grid(96, 96)[None])[0].abs().amax(-1) < 0.97
         inside = inside.view(96, 96).numpy()
         assert inside.mean() > 0.3
         difference = np.abs(laid - sample.first)[inside].mean()
@@ -104,7 +104,7 @@ def test_photos(tmp_path, photo):
     with pytest.raises(ValueError, match="there are none"):
         SyntheticPairs([])
     write_image(tmp_path / "a.jpg", photo[:20])
-    with pytest.warns(UserWarning, match=r"skipped: .*a.jpg: .* least of a photograph"):
+    with pytest.warns(UserWarning, match=r"skipped: .*a.jpg: a photograph must have 32 pixels to a side, got 451 x 20"):
         SyntheticPairs(list_images(tmp_path), 32, seed=1)[0]
 
 

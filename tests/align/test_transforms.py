@@ -16,10 +16,10 @@ from flowmatch.align.transforms import (
     corner_grid,
     identity,
     invert_affine,
-    move,
+    transform_points,
     pixel_grid,
     thin_plate_points,
-    warp_by,
+    warp_image,
 )
 from flowmatch.ops import warp
 
@@ -32,13 +32,13 @@ def some_plate(batch=2, seed=0):
 @pytest.mark.parametrize("kind", [AFFINE, THIN_PLATE])
 def test_identity_moves_nothing(kind):
     points = 3 * torch.randn(2, 50, 2)
-    torch.testing.assert_close(move(identity(kind, 2), points), points, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(transform_points(identity(kind, 2), points), points, rtol=1e-4, atol=1e-4)
 
 
 def test_a_known_affine_transform():
     """A quarter turn and a shift: (1, 0) goes to (0, 1) + (2, 3)."""
     theta = torch.tensor([[0.0, -1, 2, 1, 0, 3]])
-    assert move(theta, torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])).tolist() == [[[2, 4], [1, 3]]]
+    assert transform_points(theta, torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])).tolist() == [[[2, 4], [1, 3]]]
 
 
 def test_thin_plate_goes_through_its_control_points():
@@ -49,9 +49,9 @@ def test_thin_plate_goes_through_its_control_points():
 
 def test_thin_plate_is_affine_where_its_control_points_are():
     affine = torch.tensor([[0.9, 0.2, 0.1, -0.3, 1.1, -0.2]]).double()
-    theta = move(affine, control_points().double()[None]).mT.flatten(1)
+    theta = transform_points(affine, control_points().double()[None]).mT.flatten(1)
     points = torch.randn(1, 40, 2).double()
-    torch.testing.assert_close(move(theta, points), move(affine, points))
+    torch.testing.assert_close(transform_points(theta, points), transform_points(affine, points))
 
 
 def test_thin_plate_is_that_of_scipy():
@@ -76,23 +76,23 @@ def test_thin_plate_has_gradients_everywhere():
 
 def test_it_learns_after_it_was_used_in_inference_mode():
     with torch.inference_mode():
-        move(some_plate(), torch.rand(2, 4, 2))
+        transform_points(some_plate(), torch.rand(2, 4, 2))
     theta = some_plate().double().requires_grad_()
-    move(theta, torch.rand(2, 4, 2).double()).sum().backward()
+    transform_points(theta, torch.rand(2, 4, 2).double()).sum().backward()
     assert theta.grad.isfinite().all()
 
 
 def test_the_last_stage_moves_first():
     affine, plate = torch.tensor([[2.0, 0, 1, 0, 2, 0]]), some_plate(1)
     points = torch.rand(1, 7, 2)
-    torch.testing.assert_close(move([affine, plate], points), move(affine, move(plate, points)))
+    torch.testing.assert_close(transform_points([affine, plate], points), transform_points(affine, transform_points(plate, points)))
 
 
 def test_affine_transforms_compose_and_turn_back():
     one, two = torch.randn(2, 3, 6).double()
     points = torch.randn(3, 8, 2).double()
     both = compose_affine(one, two)
-    torch.testing.assert_close(move(both, points), move([one, two], points))
+    torch.testing.assert_close(transform_points(both, points), transform_points([one, two], points))
     still = compose_affine(invert_affine(one), one)
     torch.testing.assert_close(still, identity(AFFINE, 3).double())
 
@@ -101,7 +101,7 @@ def test_unknown_parameters_are_refused():
     with pytest.raises(ValueError, match="kind must be 6 or 18, got 7"):
         identity(7)
     with pytest.raises(ValueError, match=r"\[B, 6\] or \[B, 18\], got \(1, 8\)"):
-        move(torch.zeros(1, 8), torch.zeros(1, 1, 2))
+        transform_points(torch.zeros(1, 8), torch.zeros(1, 1, 2))
 
 
 def test_grids():
@@ -117,16 +117,16 @@ def test_warping_is_the_operator_where_sizes_are_equal():
     theta = theta + 0.1 * torch.randn(2, 6)
     points = pixel_grid(9, 13).expand(2, -1, -1)
     scale = torch.tensor([13 / 2, 9 / 2])
-    flow = ((move(theta, points) - points) * scale).mT.view(2, 2, 9, 13)
-    torch.testing.assert_close(warp_by(theta, image), warp(image, flow), rtol=1e-4, atol=1e-4)
+    flow = ((transform_points(theta, points) - points) * scale).mT.view(2, 2, 9, 13)
+    torch.testing.assert_close(warp_image(theta, image), warp(image, flow), rtol=1e-4, atol=1e-4)
 
 
 def test_warping_to_another_size():
     image = torch.arange(16.0).view(1, 1, 1, 16).expand(1, 1, 8, 16)
-    half = warp_by(identity(AFFINE), image, (4, 8))
+    half = warp_image(identity(AFFINE), image, (4, 8))
     assert half[0, 0, 0].tolist() == [0.5 + 2 * k for k in range(8)]
     turned = torch.tensor([[math.cos(math.pi), 0, 0, 0, 1, 0]])
-    torch.testing.assert_close(warp_by(turned, image), image.flip(-1))
+    torch.testing.assert_close(warp_image(turned, image), image.flip(-1))
 
 
 def test_bookstein_1989():

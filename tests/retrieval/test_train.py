@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowmatch.align.trunks import SmallTrunk
+from flowmatch.align.backbones import SmallBackbone
 from flowmatch.retrieval.mining import Pair
 from flowmatch.retrieval.network import STORE, RetrievalNet, find_network
 from flowmatch.retrieval.train import (
@@ -95,13 +95,13 @@ def test_refusals(pictures, tmp_path):
         train_retrieval(RECIPE, RetrievalNet(4), pictures, [], tmp_path / "r.pt")
     with pytest.raises(ValueError, match="rounds, negatives and size must be positive"):
         replace(RECIPE, rounds=0)
-    with pytest.raises(ValueError, match="expected a SmallTrunk, got Identity"):
+    with pytest.raises(ValueError, match="expected a SmallBackbone, got Identity"):
         RetrievalNet.from_trunk(torch.nn.Identity())
     assert all(recipe.size % 32 == 0 for recipe in RECIPES.values())
 
 
 def test_weights_come_back_with_their_whitening(tmp_path):
-    network = RetrievalNet.from_trunk(SmallTrunk(4, "structure")).eval()
+    network = RetrievalNet.from_trunk(SmallBackbone(4, "structure")).eval()
     network.projection.copy_(torch.eye(32).flip(0))
     path = tmp_path / "w.safetensors"
     STORE.save(path, network, "retrieval", network.arguments, torch.float32)

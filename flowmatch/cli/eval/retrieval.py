@@ -43,7 +43,7 @@ def command(
         f"vlad {name}": VladDescriber(descriptor_network(name, device), name=descriptor_name(name))
         for name in _VLAD
     }
-    begun = RetrievalNet.from_trunk(load_align().get_submodule("trunk")).to(choose_device(device))
+    begun = RetrievalNet.from_trunk(load_align().get_submodule("backbone")).to(choose_device(device))
     describers["trunk of align"] = TrunkDescriber.of_network(begun.eval(), "align", whiten=False)
     if weights:
         network, name = find_network(weights, device)

@@ -79,7 +79,7 @@ def command(
     with resumable(first):
         network = train_retrieval(
             RECIPES[recipe],
-            RetrievalNet.from_trunk(load_align().get_submodule("trunk")),
+            RetrievalNet.from_trunk(load_align().get_submodule("backbone")),
             pictures,
             pairs,
             checkpoint,

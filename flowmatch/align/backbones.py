@@ -49,7 +49,7 @@ def _mean_around(values: Tensor) -> Tensor:
     return values
 
 
-class SmallTrunk(nn.Module):
+class SmallBackbone(nn.Module):
     """Features of stride 8 from eight convolutions.
 
     Args:

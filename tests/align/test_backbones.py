@@ -1,9 +1,9 @@
-"""What the trunk sees: edges, whichever way their colours go."""
+"""What the backbone sees: edges, whichever way their colours go."""
 
 import pytest
 import torch
 
-from flowmatch.align.trunks import SmallTrunk, structure
+from flowmatch.align.backbones import SmallBackbone, structure
 
 
 @pytest.fixture
@@ -45,14 +45,14 @@ def test_nothing_gives_nothing_and_has_gradients():
 
 
 @pytest.mark.parametrize("front", ["colour", "structure"])
-def test_trunk(front, picture):
-    trunk = SmallTrunk(width=4, front=front)  # in training: normalised by what comes
-    features = trunk(picture)
+def test_backbone(front, picture):
+    backbone = SmallBackbone(width=4, front=front)  # in training: normalised by what comes
+    features = backbone(picture)
     assert features.shape == (1, 16, 5, 6)
-    same = trunk(1 - picture)
+    same = backbone(1 - picture)
     assert torch.allclose(same, features, atol=0.05) == (front == "structure")
 
 
 def test_unknown_front():
     with pytest.raises(ValueError, match="front must be one of colour, structure, got 'edges'"):
-        SmallTrunk(front="edges")
+        SmallBackbone(front="edges")
