@@ -9,8 +9,8 @@ from flowmatch import flow
 from flowmatch.cli import main as flowmatch
 from flowmatch.draw import error_map, flow_to_image, side_by_side
 from flowmatch.flow.baselines import dis
-from flowmatch.flow.synthetic.scene import Layer, Motion, Scene, shift
-from flowmatch.flow.synthetic.textures import outline
+from flowmatch.flow.synthetic.scene import Layer, Motion, Scene, translation_matrix
+from flowmatch.flow.synthetic.textures import sample_outline
 from flowmatch.io import write_flow, write_image
 
 OUT = Path("demo_out")
@@ -19,19 +19,19 @@ OUT = Path("demo_out")
 def clip() -> Scene:
     """A cat, a cup and a rocket pass before an astronaut; the camera pans, turns and zooms."""
     rng = np.random.default_rng(4)
-    layers = [Layer(data.astronaut(), shift(-60, -20) @ np.diag([1.2, 1.2, 1]))]
+    layers = [Layer(data.astronaut(), translation_matrix(-60, -20) @ np.diag([1.2, 1.2, 1]))]
     for picture, size, motion in (
         (data.chelsea()[:, 100:400], 170, Motion((110, 190), (6, 0.6), 0.012)),
         (data.coffee()[50:350, 150:450], 150, Motion((380, 210), (-5, -2), -0.02, 0.008)),
         (data.rocket()[60:360, 180:480], 110, Motion((300, 60), (-2, 5), 0.03)),
     ):
-        fit = np.diag([size / 300, size / 300, 1]) @ shift(-150, -150)
-        layers.append(Layer(picture, shift(*motion.centre) @ fit, motion, outline(rng, 300)))
+        fit = np.diag([size / 300, size / 300, 1]) @ translation_matrix(-150, -150)
+        layers.append(Layer(picture, translation_matrix(*motion.centre) @ fit, motion, sample_outline(rng, 300)))
     return Scene((320, 480), tuple(layers), Motion((240, 160), (-2.5, 1.2), 0.004, 0.006))
 
 
 scene = clip()
-views = [scene.view(t) for t in range(26)]
+views = [scene.render(t) for t in range(26)]
 frames = [np.rint(view.image).astype(np.uint8) for view in views]
 left, right, disparity = data.stereo_motorcycle()
 leftwards = np.where(np.isfinite(disparity), -disparity, np.nan)  # where the truth is known
