@@ -1,4 +1,4 @@
-"""Geometric matching: the affine and thin-plate transform between two pictures."""
+"""Image alignment: the affine and thin-plate transform between two images."""
 
 from flowmatch.align.estimate import BASELINES, Alignment, align_images
 from flowmatch.align.networks import MODELS, AlignNet
@@ -10,7 +10,7 @@ __all__ = [
     "AlignNet",
     "Alignment",
     "align_images",
+    "available",
     "load",
     "save_weights",
-    "available",
 ]

@@ -1,4 +1,4 @@
-"""What an alignment network is compared with: doing nothing, and keypoints with an affine fit."""
+"""Baseline of image alignment: SIFT matches and an affine fit."""
 
 import numpy as np
 import torch
@@ -7,11 +7,10 @@ from torch import Tensor
 
 from flowmatch._opencv import cv2
 from flowmatch.align.transforms import AFFINE, identity
-
-Image = NDArray[np.uint8]
+from flowmatch.imaging import Image, as_gray
 
 _KEYPOINTS = 4000
-_LEAST_INLIERS = 6  # three pairs fit any affine transform; as many again say that it is one
+_MIN_INLIERS = 6  # three matches fit any affine transform; three more confirm it
 
 
 def sift_affine(
@@ -22,12 +21,12 @@ def sift_affine(
     Args:
         first: RGB ``[H, W, 3]``.
         second: RGB, any size.
-        ratio: Of Lowe's test.
-        threshold: Error of an inlier, pixels of the second picture.
+        ratio: Threshold of Lowe's ratio test.
+        threshold: Maximum error of an inlier, pixels of the second image.
 
     Returns:
-        The transform from points of the first picture to points of the second, ``[1, 6]``, and
-        whether one was found; else it is the identity.
+        The transform from points of the first image to points of the second, ``[1, 6]``, and
+        whether it was found; else it is the identity.
 
     Example:
         >>> flat = np.zeros((40, 40, 3), np.uint8)
@@ -38,40 +37,38 @@ def sift_affine(
         Lowe, IJCV 2004; Fischler & Bolles, CACM 1981.
     """
     sift = cv2.SIFT.create(_KEYPOINTS)
-    found = [
-        sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
-        for image in (first, second)
-    ]
-    (points, words), (other_points, other_words) = found
-    still = identity(AFFINE), False
-    if words is None or other_words is None or len(words) < 2 or len(other_words) < 2:
-        return still
-    nearest = cv2.BFMatcher().knnMatch(words, other_words, k=2)
-    good = [one for one, two in nearest if one.distance < ratio * two.distance]
-    if len(good) < _LEAST_INLIERS:
-        return still
-    start = np.array([points[match.queryIdx].pt for match in good])
-    end = np.array([other_points[match.trainIdx].pt for match in good])
-    cv2.setRNGSeed(0)  # the same pictures, the same transform
+    (points0, descriptors0), (points1, descriptors1) = (
+        sift.detectAndCompute(as_gray(image), None) for image in (first, second)
+    )
+    failure = identity(AFFINE), False
+    if descriptors0 is None or descriptors1 is None:
+        return failure
+    if min(len(descriptors0), len(descriptors1)) < 2:
+        return failure
+    nearest = cv2.BFMatcher().knnMatch(descriptors0, descriptors1, k=2)
+    matches = [best for best, other in nearest if best.distance < ratio * other.distance]
+    if len(matches) < _MIN_INLIERS:
+        return failure
+    start = np.array([points0[match.queryIdx].pt for match in matches])
+    end = np.array([points1[match.trainIdx].pt for match in matches])
+    cv2.setRNGSeed(0)  # for reproducible results
     matrix, inlier = cv2.estimateAffine2D(
         start, end, method=cv2.RANSAC, ransacReprojThreshold=threshold, maxIters=5000
     )
-    if matrix is None or inlier.sum() < _LEAST_INLIERS:
-        return still
-    return _in_half_pictures(
-        np.asarray(matrix, np.float64), first.shape[:2], second.shape[:2]
-    ), True
+    if matrix is None or inlier.sum() < _MIN_INLIERS:
+        return failure
+    return _in_half_images(np.asarray(matrix, np.float64), first.shape[:2], second.shape[:2]), True
 
 
-def _in_half_pictures(
+def _in_half_images(
     matrix: NDArray[np.float64], first: tuple[int, ...], second: tuple[int, ...]
 ) -> Tensor:
-    """Turn a transform of pixels, ``[2, 3]``, into one of half pictures, ``[1, 6]``."""
+    """Convert a transform of pixels, ``[2, 3]``, into one of half images, ``[1, 6]``."""
 
     def to_pixels(size: tuple[int, ...]) -> NDArray[np.float64]:
         H, W = size
         return np.array([[W / 2, 0, (W - 1) / 2], [0, H / 2, (H - 1) / 2], [0, 0, 1]])
 
-    whole = np.vstack([matrix, [0, 0, 1]])
-    turned = np.linalg.inv(to_pixels(second)) @ whole @ to_pixels(first)
-    return torch.from_numpy(turned[:2].reshape(1, AFFINE)).float()
+    homogeneous = np.vstack([matrix, [0, 0, 1]])
+    normalised = np.linalg.inv(to_pixels(second)) @ homogeneous @ to_pixels(first)
+    return torch.from_numpy(normalised[:2].reshape(1, AFFINE)).float()

@@ -1,7 +1,8 @@
-"""From two pictures to the transform between them, and one laid on the other."""
+"""Alignment of two images: the transform between them, and one warped onto the other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,27 +11,33 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from flowmatch.align.baselines import sift_affine
-from flowmatch.align.transforms import AFFINE, corner_grid, identity, transform_points, warp_image
+from flowmatch.align.store import load
+from flowmatch.align.transforms import (
+    AFFINE,
+    corner_grid,
+    identity,
+    transform_points,
+    warp_image,
+)
+from flowmatch.imaging import Image, as_rgb
 
-Image = NDArray[np.uint8]
-
-# Median of a round trip, half pictures. Of 24 pairs of training photographs with other looks the
-# worst came back within 0.09; from one photograph to another and back, 2 of 24 came within 0.15.
-_ASTRAY = 0.15
+# Maximum median round-trip error, in half images. Of 24 pairs of training photographs with changed
+# appearance the worst had 0.09; of 24 pairs of unrelated photographs 2 had less than 0.15.
+_MAX_ROUND_TRIP = 0.15
 
 BASELINES = ("identity", "sift-affine")
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """Which point of the second picture each point of the first one is.
+    """The transform from points of the first image to points of the second.
 
     Attributes:
-        stages: Transforms as `transforms.transform_points` takes them, for one pair, in half pictures, float32.
+        stages: Transforms for `transforms.transform_points`, for one pair, in half images, float32.
         method: ``"network"`` or one of `BASELINES`.
-        found: False where the method gave up; then nothing is moved.
-        first_size: Height and width of the first picture.
-        second_size: Of the second.
+        found: Whether a transform was found; else the stages are the identity.
+        first_size: Height and width of the first image.
+        second_size: Height and width of the second image.
     """
 
     stages: tuple[Tensor, ...]
@@ -40,124 +47,124 @@ class Alignment:
     second_size: tuple[int, int]
 
     def points(self, xy: ArrayLike) -> NDArray[np.float64]:
-        """Carry pixels of the first picture to the second.
+        """Transform pixels of the first image to the second.
 
         Args:
             xy: ``[N, 2]``; (0, 0) is the centre of the upper left pixel.
 
         Returns:
-            ``[N, 2]``; may lie outside.
+            ``[N, 2]``; may lie outside the second image.
 
         Raises:
-            ValueError: The shape is another.
+            ValueError: Another shape.
         """
         pixels = np.asarray(xy, np.float64)
         if pixels.ndim != 2 or pixels.shape[1] != 2:
             raise ValueError(f"points must be [N, 2], got {list(pixels.shape)}")
         (h, w), (H, W) = self.first_size, self.second_size
-        inside = torch.from_numpy((2 * pixels + 1) / (w, h) - 1)
-        moved = transform_points([theta.double() for theta in self.stages], inside[None])[0].numpy()
+        start = torch.from_numpy((2 * pixels + 1) / (w, h) - 1)
+        stages = [theta.double() for theta in self.stages]
+        moved = transform_points(stages, start[None])[0].numpy()
         return np.asarray(((moved + 1) * (W, H) - 1) / 2, np.float64)
 
     def warp(self, second: ArrayLike) -> Image:
-        """Lay the second picture on the first.
+        """Warp the second image onto the first.
 
         Args:
             second: uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``, of the size that was aligned.
 
         Returns:
-            ``[H1, W1, 3]``, of the first picture's size; black where the second shows nothing.
+            RGB image of the first image's size; black outside the second image.
 
         Raises:
-            ValueError: It is not such a picture.
+            ValueError: Another type or size.
         """
-        image = _checked(second, "second")
+        image = as_rgb(second, "second")
         if image.shape[:2] != self.second_size:
             raise ValueError(f"expected {self.second_size} pixels, got {image.shape[:2]}")
         with torch.inference_mode():
-            laid = warp_image(self.stages, _tensor(image), self.first_size)[0]
-        pixels = (255 * laid).round().clamp(0, 255).byte().permute(1, 2, 0)
+            warped = warp_image(self.stages, _tensor(image), self.first_size)[0]
+        pixels = (255 * warped).round().clamp(0, 255).byte().permute(1, 2, 0)
         return np.ascontiguousarray(pixels.numpy(), np.uint8)
 
 
-def align_images(network: nn.Module | str, first: ArrayLike, second: ArrayLike) -> Alignment:
-    """Find the transform from one picture to another.
+def align_images(
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    model: str | Path | nn.Module = "default",
+    device: str | torch.device | None = None,
+) -> Alignment:
+    """Find the transform from one image to another.
 
     Args:
-        network: An alignment network, or one of `BASELINES`: ``"identity"`` moves nothing,
-            ``"sift-affine"`` fits SIFT matches.
-        first: uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``: what the second is laid on.
-        second: The same, of any size.
+        first: Reference image, uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
+        second: Image to warp onto the first, of any size.
+        model: Name of shipped weights, a ``.safetensors`` file or an alignment network; or one of
+            `BASELINES`: ``"identity"`` is the identity, ``"sift-affine"`` fits an affine transform
+            to SIFT matches.
+        device: Device of the network; None takes a GPU where there is one, and leaves a given
+            network on its device.
 
     Returns:
-        The alignment; its `warp` lays the second picture on the first. A network is also asked the
-        other way round: where the two answers contradict each other, nothing was found.
+        The alignment; its `warp` warps the second image onto the first. A network also estimates
+        the transform back: if the two contradict each other, no transform is found.
 
     Raises:
-        ValueError: A picture is not one, or there is no such method.
+        ValueError: An image has another type or shape, or the model is unknown.
+        FileNotFoundError: The file of weights does not exist.
 
     Example:
-        >>> picture = np.zeros((40, 60, 3), np.uint8)
-        >>> align_images("identity", picture, picture).points([(10, 20)]).tolist()
+        >>> image = np.zeros((40, 60, 3), np.uint8)
+        >>> align_images(image, image, model="identity").points([(10, 20)]).tolist()
         [[10.0, 20.0]]
     """
-    a, b = _checked(first, "first"), _checked(second, "second")
+    a, b = as_rgb(first, "first"), as_rgb(second, "second")
     sizes = (a.shape[0], a.shape[1]), (b.shape[0], b.shape[1])
-    if isinstance(network, nn.Module):
-        like: Any = next(network.parameters(), torch.zeros(()))
-        with torch.inference_mode():
-            there, back = (
-                network.eval()(*(_tensor(image).to(like) for image in pair))
-                for pair in ((a, b), (b, a))
-            )
-        # Clones: what is made in inference mode cannot be derived later.
-        stages, returned = (
-            tuple(theta.detach().float().cpu().clone() for theta in found)
-            for found in (there, back)
-        )
-        if round_trip(stages, returned) > _ASTRAY:
-            return Alignment((identity(AFFINE),), "network", False, *sizes)
-        return Alignment(stages, "network", True, *sizes)
-    if network == "identity":
-        return Alignment((identity(AFFINE),), network, True, *sizes)
-    if network == "sift-affine":
-        theta, known = sift_affine(a, b)
-        return Alignment((theta,), network, known, *sizes)
-    raise ValueError(f"expected a network or one of {', '.join(BASELINES)}, got {network!r}")
+    if model == "identity":
+        return Alignment((identity(AFFINE),), "identity", True, *sizes)
+    if model == "sift-affine":
+        theta, found = sift_affine(a, b)
+        return Alignment((theta,), "sift-affine", found, *sizes)
+    if isinstance(model, nn.Module) and device is None:
+        network = model.eval()
+    else:
+        network = load(model, device=device)
+    like: Any = next(network.parameters(), torch.zeros(()))
+    with torch.inference_mode():
+        results = [network(*(_tensor(x).to(like) for x in pair)) for pair in ((a, b), (b, a))]
+    # Cloned: tensors made in inference mode cannot take part in autograd later.
+    forward, backward = (
+        tuple(theta.detach().float().cpu().clone() for theta in stages) for stages in results
+    )
+    if round_trip_error(forward, backward) > _MAX_ROUND_TRIP:
+        return Alignment((identity(AFFINE),), "network", False, *sizes)
+    return Alignment(forward, "network", True, *sizes)
 
 
-def round_trip(there: Sequence[Tensor], back: Sequence[Tensor]) -> float:
-    """Return how far from where they began points come back, the median, in half pictures.
+def round_trip_error(forward: Sequence[Tensor], backward: Sequence[Tensor]) -> float:
+    """Return the median distance of points from their start after both transforms, half images.
 
-    Two pictures of different things give a transform as well, and another one the other way round.
+    A network also returns transforms for two unrelated images, but these are not inverse to each
+    other.
 
     Args:
-        there: Stages for one pair, from the first picture to the second.
-        back: From the second to the first.
+        forward: Stages for one pair, from the first image to the second.
+        backward: Stages from the second image to the first.
 
     Returns:
-        Infinity where a sixteenth of the points, or less, fall on the second picture.
+        Infinity if at most a sixteenth of the points fall on the second image.
 
     Example:
         >>> right = torch.tensor([[1.0, 0, 0.5, 0, 1, 0]])
-        >>> round_trip([right], [identity(AFFINE)])
+        >>> round_trip_error([right], [identity(AFFINE)])
         0.5
     """
     start = corner_grid()[None]
-    second = transform_points(there, start)
-    apart = torch.linalg.vector_norm(transform_points(back, second) - start, dim=-1)
-    seen = apart[(second.abs() <= 1).all(-1)]
-    return seen.median().item() if len(seen) * 16 > start.shape[1] else float("inf")
-
-
-def _checked(image: ArrayLike, name: str) -> Image:
-    pixels = np.asarray(image)
-    colour = pixels.ndim == 3 and pixels.shape[2] == 3
-    if pixels.dtype != np.uint8 or not (colour or pixels.ndim == 2) or pixels.size == 0:
-        raise ValueError(
-            f"{name} must be uint8 [H, W, 3] or [H, W], got {pixels.dtype} {list(pixels.shape)}"
-        )
-    return np.ascontiguousarray(pixels if colour else np.repeat(pixels[..., None], 3, axis=2))
+    second = transform_points(forward, start)
+    error = torch.linalg.vector_norm(transform_points(backward, second) - start, dim=-1)
+    visible = error[(second.abs() <= 1).all(-1)]
+    return visible.median().item() if len(visible) * 16 > start.shape[1] else float("inf")
 
 
 def _tensor(image: Image) -> Tensor:

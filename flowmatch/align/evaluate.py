@@ -1,6 +1,7 @@
-"""Methods beside each other on pairs with a known transform."""
+"""Evaluation of alignment methods on pairs with a known transform."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,19 +12,20 @@ from flowmatch.align.estimate import align_images
 from flowmatch.align.metrics import grid_distance, pck_box, pck_scnet
 from flowmatch.align.synthetic import AlignSample, SyntheticPairs
 from flowmatch.align.transforms import corner_grid, transform_points
+from flowmatch.progress import ProgressCallback
 
 ALPHA = 0.1
 
 
-class Scores(NamedTuple):
-    """Means over pairs.
+class AlignScores(NamedTuple):
+    """Scores of one method, means over pairs.
 
     Attributes:
         pck_box: `metrics.pck_box` of the grid's points, 0 to 1.
-        pck_scnet: `metrics.pck_scnet` of the same.
-        distance: `metrics.grid_distance`, half pictures.
-        median: Of the pairs' distances: one bad failure does not hide the rest.
-        found: Share of pairs for which the method gave a transform.
+        pck_scnet: `metrics.pck_scnet` of the grid's points, 0 to 1.
+        distance: `metrics.grid_distance`, half images.
+        median: Median over pairs of the distance, robust to single failures.
+        found: Share of pairs for which the method found a transform.
     """
 
     pck_box: float
@@ -34,18 +36,18 @@ class Scores(NamedTuple):
 
 
 def evaluate(
-    methods: Mapping[str, nn.Module | str],
+    methods: Mapping[str, str | Path | nn.Module],
     samples: SyntheticPairs,
     pairs: int,
-    progress: Callable[[int], None] = lambda done: None,
-) -> dict[str, Scores]:
-    """Measure methods on the first `pairs` samples.
+    progress: ProgressCallback | None = None,
+) -> dict[str, AlignScores]:
+    """Evaluate methods on the first `pairs` samples.
 
     Args:
-        methods: What `align_images` takes, by name.
-        samples: Pairs with their truth.
-        pairs: How many.
-        progress: Called with the number of pairs done.
+        methods: Models for `align_images` by name.
+        samples: Pairs with their true transforms.
+        pairs: Number of pairs.
+        progress: Called with the stage ``"evaluate"`` and the number of pairs done.
 
     Returns:
         Scores by name, over the same 20 x 20 points of each pair.
@@ -58,18 +60,21 @@ def evaluate(
     rows: dict[str, list[list[float]]] = {name: [] for name in methods}
     for index in range(pairs):
         sample = samples[index]
-        for name, method in methods.items():
-            rows[name].append(_scores(method, sample))
-        progress(index + 1)
+        for name, model in methods.items():
+            rows[name].append(_scores(model, sample))
+        if progress is not None:
+            progress("evaluate", index + 1, pairs)
     return {name: _means(np.array(row)) for name, row in rows.items()}
 
 
-def _scores(method: Any, sample: AlignSample) -> list[float]:
-    alignment = align_images(method, sample.first, sample.second)
+def _scores(model: str | Path | nn.Module, sample: AlignSample) -> list[float]:
+    alignment = align_images(sample.first, sample.second, model=model)
     truth = [torch.from_numpy(theta)[None] for theta in (sample.affine, sample.thin_plate)]
     size = sample.second.shape[0]
     grid = corner_grid()[None]
-    moved, target = (_pixels(transform_points(stages, grid), size) for stages in (alignment.stages, truth))
+    moved, target = (
+        _pixels(transform_points(stages, grid), size) for stages in (alignment.stages, truth)
+    )
     return [
         pck_box(moved, target, target, ALPHA).item(),
         pck_scnet(moved, target, (size, size), ALPHA).item(),
@@ -82,6 +87,6 @@ def _pixels(points: Tensor, size: int) -> Tensor:
     return ((points + 1) * size - 1) / 2
 
 
-def _means(rows: Any) -> Scores:
+def _means(rows: Any) -> AlignScores:
     box, scnet, distance, found = rows.mean(0).tolist()
-    return Scores(box, scnet, distance, float(np.median(rows[:, 2])), found)
+    return AlignScores(box, scnet, distance, float(np.median(rows[:, 2])), found)

@@ -1,4 +1,4 @@
-"""From scores of all matches to the transform that most of them agree with."""
+"""Robust fit of a transform to the correlation scores of all matches."""
 
 import torch
 import torch.nn.functional as F
@@ -12,20 +12,20 @@ from flowmatch.align.transforms import (
     thin_plate_basis,
 )
 
-# How far a match may be from where the others say, in half pictures: first as far as transforms go,
-# then somewhat more than the cells of a map, for an affine transform is not all there is.
-_TOLERANCES = (0.8, 0.6, 0.45, 0.34, 0.26, 0.2, 0.15, 0.15, 0.15, 0.15)
-# Weight of staying where one is, beside all matches together: what they leave open.
-_CALM = {AFFINE: 1e-4, THIN_PLATE: 2e-3}
+# Scales of the robust loss, in half images: at first as large as the transforms, in the end
+# somewhat larger than a cell of the feature map, because an affine fit is only an approximation.
+_SCALES = (0.8, 0.6, 0.45, 0.34, 0.26, 0.2, 0.15, 0.15, 0.15, 0.15)
+# Weight of the identity prior relative to all matches together: it fixes what they leave open.
+_PRIOR = {AFFINE: 1e-4, THIN_PLATE: 2e-3}
 
 
 def match_scores(first: Tensor, second: Tensor, sharpness: Tensor | float) -> Tensor:
-    """Compare L2-normalised features of all positions, times `sharpness`.
+    """Return the cosine similarity of features at all pairs of positions, times `sharpness`.
 
     Args:
         first: ``[B, C, h, w]``.
         second: ``[B, C, h2, w2]``.
-        sharpness: What a softmax wants cosines to be multiplied by.
+        sharpness: Inverse temperature of the softmax over the scores.
 
     Returns:
         ``[B, h2 * w2, h * w]`` float32.
@@ -44,20 +44,21 @@ def match_scores(first: Tensor, second: Tensor, sharpness: Tensor | float) -> Te
 
 
 def best_matches(scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return where each position of the first map lies in the second, and how sure that is.
+    """Return the best match of each position of the first map, and its confidence.
 
-    A match is as sure as it is chosen from both sides: the product of the softmax over the second
-    map and the softmax over the first. Its place is the mean over the cells next to the best one.
+    The confidence is the dual softmax: the product of the softmax over the second map and the
+    softmax over the first. The match is the confidence-weighted mean over the cells adjacent to the
+    best one.
 
     Args:
-        scores: ``[B, h2 * w2, N]``, such as `match_scores` gives.
+        scores: ``[B, h2 * w2, N]``, from `match_scores`.
         size: ``(h2, w2)``.
 
     Returns:
-        Points in half pictures, ``[B, N, 2]``, and weights in 0 to 1, ``[B, N]``.
+        Points in half images, ``[B, N, 2]``, and confidences in 0 to 1, ``[B, N]``.
 
     Raises:
-        ValueError: `scores` are not of a map of that size.
+        ValueError: `scores` do not have ``h2 * w2`` rows.
 
     Example:
         >>> best_matches(9 * torch.eye(2)[None], (1, 2))[0].round(decimals=1) + 0  # no -0
@@ -70,33 +71,34 @@ def best_matches(scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]
     h, w = size
     if scores.dim() != 3 or scores.shape[1] != h * w:
         raise ValueError(f"expected scores of {h} x {w} positions, got {tuple(scores.shape)}")
-    sure = scores.softmax(1) * scores.softmax(2)
-    weight, best = sure.max(1)
+    confidence = scores.softmax(1) * scores.softmax(2)
+    weight, best = confidence.max(1)
     places = pixel_grid(h, w).to(scores)
     cell = places.new_tensor([2 / w, 2 / h])
     near = ((places[:, None] - places[best][:, None]) / cell).abs().amax(-1) <= 1.5
-    share = sure * near
+    share = confidence * near
     share = share / share.sum(1, keepdim=True).clamp_min(torch.finfo(share.dtype).tiny)
     return share.mT @ places, weight
 
 
 def fit_transform(kind: int, start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
-    """Fit a transform to weighted matches, many of which may be wrong.
+    """Fit a transform to weighted matches with many outliers.
 
-    Least squares, again and again, in which a match that is r from where it should be has the
-    weight ``(s^2 / (s^2 + r^2))^2`` more: at a large s all count, at the last one those that agree.
+    Iteratively reweighted least squares with the Geman-McClure loss: a residual r has the weight
+    ``(s^2 / (s^2 + r^2))^2``. The scale s decreases, so that at first all matches count, in the end
+    only those that agree.
 
     Args:
         kind: `AFFINE` or `THIN_PLATE`.
-        start: ``[N, 2]``, in half pictures.
+        start: ``[N, 2]``, in half images.
         end: ``[B, N, 2]``.
         weight: ``[B, N]``, at least 0.
 
     Returns:
-        ``[B, kind]``; the identity where no match has a weight.
+        ``[B, kind]``; the identity if all weights are 0.
 
     Raises:
-        ValueError: There is no such kind.
+        ValueError: Unknown kind.
 
     Example:
         >>> start = pixel_grid(4, 4)
@@ -106,22 +108,21 @@ def fit_transform(kind: int, start: Tensor, end: Tensor, weight: Tensor) -> Tens
         tensor([[1.0000, 0.0000, 0.2500, 0.0000, 1.0000, 0.0000]])
 
     Reference:
-        Yang et al., Graduated non-convexity for robust spatial perception, RA-L 2020 (its
-        Geman-McClure cost).
+        Yang et al., Graduated non-convexity for robust spatial perception, RA-L 2020.
     """
-    still = identity(kind, len(end)).to(end).view(len(end), 2, -1).mT.double()  # [B, K, 2]
+    neutral = identity(kind, len(end)).to(end).view(len(end), 2, -1).mT.double()  # [B, K, 2]
     at = start.double()
     if kind == AFFINE:
         basis = torch.cat([at, torch.ones_like(at[:, :1])], 1)
     else:
         basis = thin_plate_basis(at)
-    goal, trust = end.double(), weight.double()
-    trust = trust / trust.sum(1, keepdim=True).clamp_min(1e-12)
-    theta = still
-    for tolerance in _TOLERANCES:
-        apart = (goal - basis @ theta).square().sum(-1)
-        now = trust * (tolerance**2 / (tolerance**2 + apart)).square()
-        weighted = basis.mT * now[:, None]
-        calm = _CALM[kind] * torch.eye(basis.shape[1]).to(basis)
-        theta = torch.linalg.solve(weighted @ basis + calm, weighted @ goal + calm @ still)
+    goal, confidence = end.double(), weight.double()
+    confidence = confidence / confidence.sum(1, keepdim=True).clamp_min(1e-12)
+    prior = _PRIOR[kind] * torch.eye(basis.shape[1]).to(basis)
+    theta = neutral
+    for scale in _SCALES:
+        square = (goal - basis @ theta).square().sum(-1)
+        robust = confidence * (scale**2 / (scale**2 + square)).square()
+        weighted = basis.mT * robust[:, None]
+        theta = torch.linalg.solve(weighted @ basis + prior, weighted @ goal + prior @ neutral)
     return theta.mT.flatten(1).to(end)

@@ -1,4 +1,4 @@
-"""How good an alignment is: the share of points that arrive, by two conventions, and distances."""
+"""Metrics of alignment: PCK in two conventions, and the distance of a grid's points."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,16 @@ from flowmatch.align.transforms import corner_grid, transform_points
 
 
 def pck(moved: Tensor, truth: Tensor, length: Tensor | float, alpha: float = 0.1) -> Tensor:
-    """Return the share of points that come within ``alpha * length`` of the truth.
+    """Return the percentage of correct keypoints: the share within ``alpha * length`` of the truth.
 
-    Papers differ in the `length` they mean, so their figures cannot be compared: see `pck_box` and
+    Papers differ in the `length`, so their numbers are not comparable: see `pck_box` and
     `pck_scnet`.
 
     Args:
-        moved: Where the points of one picture were carried to in the other, ``[B, N, 2]``.
-        truth: Where they belong, in the same unit; NaN for points that do not count.
-        length: ``[B]`` or one for all.
-        alpha: How much of the length is near enough.
+        moved: Transformed points, ``[B, N, 2]``.
+        truth: True positions in the same unit; NaN for points that do not count.
+        length: Reference length, ``[B]`` or a single one.
+        alpha: Threshold as a share of the length.
 
     Returns:
         ``[B]`` in 0 to 1; NaN where no point counts.
@@ -51,8 +51,8 @@ def pck_box(moved: Tensor, truth: Tensor, keypoints: Tensor, alpha: float = 0.1)
     Args:
         moved: ``[B, N, 2]``.
         truth: The same.
-        keypoints: Those of the picture that the points are carried to, ``[B, K, 2]``; NaN for none.
-        alpha: How much of the box's side is near enough.
+        keypoints: Keypoints of the second image, ``[B, K, 2]``; NaN for missing ones.
+        alpha: Threshold as a share of the box's longer side.
 
     Returns:
         ``[B]`` in 0 to 1.
@@ -72,13 +72,13 @@ def pck_box(moved: Tensor, truth: Tensor, keypoints: Tensor, alpha: float = 0.1)
 
 
 def pck_scnet(moved: Tensor, truth: Tensor, size: tuple[int, int], alpha: float = 0.1) -> Tensor:
-    """Return the `pck` of a picture that was resized to 224 x 224, with length 224.
+    """Return the `pck` in an image resized to 224 x 224, with length 224.
 
     Args:
         moved: ``[B, N, 2]`` in pixels.
         truth: The same.
-        size: Height and width of the picture that the points are carried to.
-        alpha: How much of the side is near enough.
+        size: Height and width of the second image.
+        alpha: Threshold as a share of the side.
 
     Returns:
         ``[B]`` in 0 to 1.
@@ -98,12 +98,12 @@ def pck_scnet(moved: Tensor, truth: Tensor, size: tuple[int, int], alpha: float 
 def grid_distance(
     estimate: Tensor | Sequence[Tensor], truth: Tensor | Sequence[Tensor], side: int = 20
 ) -> Tensor:
-    """Return how far apart two transforms carry a grid's points: ``[B]``, half pictures, the mean.
+    """Return the mean distance between a grid's points under two transforms: ``[B]``, half images.
 
     Args:
-        estimate: As `transforms.transform_points` takes them.
+        estimate: One transform ``[B, 6]`` or ``[B, 18]``, or a sequence of stages.
         truth: The same.
-        side: Points a side of the grid from edge to edge.
+        side: Points per side of the grid, from edge to edge.
 
     Example:
         >>> from flowmatch.align.transforms import AFFINE, identity
@@ -114,5 +114,7 @@ def grid_distance(
     """
     first = truth if isinstance(truth, Tensor) else truth[0]
     points = corner_grid(side).to(first).expand(len(first), -1, -1)
-    apart: Tensor = torch.linalg.vector_norm(transform_points(estimate, points) - transform_points(truth, points), dim=-1)
-    return apart.mean(-1)
+    distance: Tensor = torch.linalg.vector_norm(
+        transform_points(estimate, points) - transform_points(truth, points), dim=-1
+    )
+    return distance.mean(-1)

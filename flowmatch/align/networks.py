@@ -1,4 +1,4 @@
-"""Networks that see two pictures and give the transform between them."""
+"""Networks that estimate the transform between two images."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,21 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowmatch.align.backbones import SmallBackbone
 from flowmatch.align.fit import best_matches, fit_transform, match_scores
 from flowmatch.align.transforms import AFFINE, THIN_PLATE, identity, pixel_grid, warp_image
-from flowmatch.align.backbones import SmallBackbone
 
-_KERNELS = (7, 5)  # of the regression: both without padding, so a map must be 11 wide
-_LEAST = sum(_KERNELS) - len(_KERNELS) + 1
+_KERNELS = (7, 5)  # of the regression, both without padding: a map must be 11 wide
+_MIN_SIDE = sum(_KERNELS) - len(_KERNELS) + 1
+
+HEADS = ("regression", "fit")
+KINDS = {"affine": AFFINE, "thin-plate": THIN_PLATE}
 
 
 def global_correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Return the product of every position of one map with every position of the other.
+    """Return the dot products of the features at all pairs of positions.
 
     This is one matrix product for each pair of maps. `flowmatch.ops.correlation` with a radius that
-    covers the map computes the same numbers, but orders them by displacement, and most of those
-    leave the map: of 29 x 29 for a map of 15 x 15, at any position a quarter is kept. The
-    regression needs them by absolute position.
+    covers the map computes the same numbers, but orders them by displacement, and most
+    displacements leave the map: of 29 x 29 for a map of 15 x 15, a quarter is valid at any
+    position. The regression needs them by absolute position.
 
     Args:
         first: ``[B, C, h, w]``.
@@ -46,87 +49,89 @@ def global_correlation(first: Tensor, second: Tensor) -> Tensor:
 
 
 def match_volume(first: Tensor, second: Tensor) -> Tensor:
-    """Compare L2-normalised features everywhere; at each position the matches share length 1.
+    """Return the rectified global correlation, normalised to unit length at each position.
 
-    A position that is like many others gets many small values, one with a single good match one
-    large: the normalisation does what the ratio test does for descriptors.
+    A position with many similar matches gets many small values, a position with a single good match
+    one large value: the normalisation acts as the ratio test does for descriptors.
 
     Args:
         first: ``[B, C, h, w]``.
         second: ``[B, C, h2, w2]``.
 
     Returns:
-        ``[B, h2 * w2, h, w]``, none below 0.
+        ``[B, h2 * w2, h, w]``, not negative.
 
     Reference:
         Rocco et al., CVPR 2017, section 3.2.
     """
-    # The root of what autocast leaves of a small square would be 0.
+    # In float32: under autocast the square of a small feature underflows.
     unit = [F.normalize(features.float(), dim=1, eps=1e-6) for features in (first, second)]
     volume: Tensor = F.normalize(F.relu(global_correlation(*unit)), dim=1, eps=1e-6)
     return volume
 
 
 class Regression(nn.Module):
-    """From a volume of matches to the parameters of a transform; at first, to the identity.
+    """Regression of transform parameters from a correlation volume, initialised to the identity.
 
     Args:
         positions: Channels of the volume, h * w.
-        side: Its height and width, at least 11.
+        side: Height and width of the volume, at least 11.
         kind: `AFFINE` or `THIN_PLATE`.
-        channels: Of the two convolutions.
+        channels: Channels of the two convolutions.
     """
 
     def __init__(
         self, positions: int, side: int, kind: int, channels: tuple[int, int] = (128, 64)
     ) -> None:
         super().__init__()
-        if side < _LEAST:
-            raise ValueError(f"maps must be {_LEAST} x {_LEAST} at least, got {side} x {side}")
+        if side < _MIN_SIDE:
+            raise ValueError(
+                f"maps must be {_MIN_SIDE} x {_MIN_SIDE} at least, got {side} x {side}"
+            )
         layers: list[nn.Module] = []
-        before = positions
-        for kernel, after in zip(_KERNELS, channels, strict=True):
+        inputs = positions
+        for kernel, outputs in zip(_KERNELS, channels, strict=True):
             layers += [
-                nn.Conv2d(before, after, kernel),
-                nn.BatchNorm2d(after),
+                nn.Conv2d(inputs, outputs, kernel),
+                nn.BatchNorm2d(outputs),
                 nn.ReLU(inplace=True),
             ]
-            before = after
+            inputs = outputs
         self.layers = nn.Sequential(*layers)
-        self.out = nn.Linear(before * (side - _LEAST + 1) ** 2, kind)
+        self.out = nn.Linear(inputs * (side - _MIN_SIDE + 1) ** 2, kind)
         nn.init.zeros_(self.out.bias)
         nn.init.normal_(self.out.weight, std=1e-3)
-        self.register_buffer("still", identity(kind)[0], persistent=False)
+        self.register_buffer("identity", identity(kind)[0], persistent=False)
 
     def forward(self, volume: Tensor) -> Tensor:
         """``[B, positions, side, side]`` to ``[B, kind]``."""
         theta: Tensor = self.out(self.layers(volume).flatten(1))
-        return self.get_buffer("still") + theta.float()
+        return self.get_buffer("identity") + theta.float()
 
 
 class AlignNet(nn.Module):
-    """Features, all matches, a transform; each stage sees what the last aligned.
+    """Features, global correlation and a transform, in stages: each refines the one before.
 
-    The head ``"regression"`` is Rocco's, convolutions over the volume of matches. The head
-    ``"fit"`` has nothing to learn: it takes the best match of each position and fits the transform
-    that most agree with, so only the backbone is trained, on where things are, which takes a small
-    part of the time.
+    The head ``"regression"`` is Rocco's: convolutions over the correlation volume. The head
+    ``"fit"`` has no parameters but a temperature: it takes the best match of each position and fits
+    the transform robustly, so that only the backbone is trained, on correspondences, which takes a
+    small part of the time.
 
-    Pictures of any size are resized to `size` x `size` and their colours normalised inside.
+    Images of any size are resized to `size` x `size` and their colours normalised inside.
 
     Args:
         stages: Kinds of transforms, such as ``("affine", "thin-plate")``.
-        size: Side of what the backbone sees.
-        width: Of `SmallBackbone`, if there is no other.
-        channels: Of the regression's convolutions.
-        front: Of `SmallBackbone`.
+        size: Side of the images that the backbone gets.
+        width: Width of `SmallBackbone`.
+        channels: Channels of the regression's convolutions.
+        front: Front of `SmallBackbone`.
         head: One of `HEADS`.
-        backbone: Any module from ``[B, 3, size, size]`` to square maps ``[B, C, h, h]``; made anew
-            if not given. Files of weights know `SmallBackbone` only.
+        backbone: Any module from ``[B, 3, size, size]`` to square maps ``[B, C, h, h]``; None
+            builds a `SmallBackbone`. Files of weights support `SmallBackbone` only.
 
     Raises:
         ValueError: A stage, the head or the front is unknown, or the backbone's maps are not square
-            or, for the regression, below 11 x 11.
+            or, for the regression, smaller than 11 x 11.
 
     Example:
         >>> network = AlignNet(stages=("affine",), size=96, width=4).eval()
@@ -158,7 +163,7 @@ class AlignNet(nn.Module):
         self.kinds = [KINDS[stage] for stage in stages]
         self.backbone = SmallBackbone(width, front) if backbone is None else backbone
         with torch.no_grad():
-            # In training mode a look would change the statistics of a trained backbone.
+            # In training mode this pass would change the statistics of a trained backbone.
             training = self.backbone.training
             shape = self.backbone.eval()(torch.zeros(1, 3, size, size)).shape
             self.backbone.train(training)
@@ -172,45 +177,45 @@ class AlignNet(nn.Module):
             )
         else:
             self.log_sharpness = nn.Parameter(torch.tensor(2.5))
-        # ImageNet's, which trained backbones expect; another one learns to live with it.
+        # Statistics of ImageNet, which pretrained backbones expect.
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]), persistent=False)
         self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]), persistent=False)
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
-        """Return the transforms from points of the first picture to points of the second.
+        """Return the transforms from points of the first image to points of the second.
 
         Args:
             first: RGB in [0, 1], ``[B, 3, H, W]``.
             second: ``[B, 3, H2, W2]``.
 
         Returns:
-            ``[B, 6]`` or ``[B, 18]`` of each stage, as `transforms.transform_points` takes them.
+            ``[B, 6]`` or ``[B, 18]`` for each stage, for `transforms.transform_points`.
         """
-        a, b = self._prepare(first), self._prepare(second)
+        a, b = self._preprocess(first), self._preprocess(second)
         target = self.backbone(a)
-        found: list[Tensor] = []
+        stages: list[Tensor] = []
         for stage, kind in enumerate(self.kinds):
-            # Resampled from the picture at each stage: resampling what was resampled would blur it.
-            seen = warp_image([theta.detach() for theta in found], b) if found else b
-            features = self.backbone(seen)
+            # Each stage resamples the original image: repeated resampling would blur it.
+            warped = warp_image([theta.detach() for theta in stages], b) if stages else b
+            features = self.backbone(warped)
             if self.head == "regression":
                 theta = self.regressions[stage](match_volume(target, features))
             else:
                 theta = self._fit(kind, target, features)
-            found.append(theta)
-        return tuple(found)
+            stages.append(theta)
+        return tuple(stages)
 
     def scores(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return how well each position of one picture fits each of the other; for the head "fit".
+        """Return the correlation scores of all pairs of positions; for the head ``"fit"``.
 
         Args:
-            first: As for `forward`.
-            second: The same.
+            first: RGB in [0, 1], ``[B, 3, H, W]``.
+            second: ``[B, 3, H2, W2]``.
 
         Returns:
-            ``[B, h * h, h * h]``: the second picture's position, then the first one's.
+            ``[B, h * h, h * h]``: positions of the second image, then of the first.
         """
-        a, b = (self.backbone(self._prepare(image)) for image in (first, second))
+        a, b = (self.backbone(self._preprocess(image)) for image in (first, second))
         return match_scores(a, b, self.log_sharpness.exp())
 
     def _fit(self, kind: int, target: Tensor, features: Tensor) -> Tensor:
@@ -219,22 +224,21 @@ class AlignNet(nn.Module):
         points, weight = best_matches(scores, (h, w))
         return fit_transform(kind, pixel_grid(*target.shape[-2:]).to(points), points, weight)
 
-    def _prepare(self, image: Tensor) -> Tensor:
+    def _preprocess(self, image: Tensor) -> Tensor:
         if image.dim() != 4 or image.shape[1] != 3:
-            raise ValueError(f"pictures must be [B, 3, H, W], got {tuple(image.shape)}")
-        small = image
+            raise ValueError(f"images must be [B, 3, H, W], got {tuple(image.shape)}")
         if image.shape[-2:] != (self.size, self.size):
             size = (self.size, self.size)
-            small = F.interpolate(image, size, mode="bilinear", antialias=True)
+            image = F.interpolate(image, size, mode="bilinear", antialias=True)
         mean, deviation = (self.get_buffer(k)[:, None, None] for k in ("mean", "deviation"))
-        return (small - mean) / deviation
+        return (image - mean) / deviation
 
 
 class CorrelationHead(nn.Module):
-    """The part of a network with the head "fit" that is trained: pictures in, scores out.
+    """The trained part of a network with the head ``"fit"``: two images to correlation scores.
 
     Args:
-        network: Whose backbone is trained.
+        network: Network whose backbone is trained.
     """
 
     def __init__(self, network: AlignNet) -> None:
@@ -246,7 +250,5 @@ class CorrelationHead(nn.Module):
         return self.network.scores(first, second)
 
 
-HEADS = ("regression", "fit")
-KINDS = {"affine": AFFINE, "thin-plate": THIN_PLATE}
-
 MODELS: Mapping[str, Callable[..., AlignNet]] = {"align": AlignNet}
+"""Constructors of alignment networks by name."""

@@ -1,4 +1,4 @@
-"""All that makes one set of weights, except the photographs."""
+"""Training recipes of alignment networks."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,15 +10,15 @@ from flowmatch.training import Schedule
 
 @dataclass(frozen=True)
 class AlignRecipe:
-    """What to train, how, on what.
+    """Network, schedule and data of a training run.
 
     Attributes:
-        model: Name in `MODELS`.
-        schedule: Steps, batch size, learning rate.
-        arguments: Of the network's constructor.
+        model: Name of the network in `MODELS`.
+        schedule: Steps, batch size and learning rate.
+        arguments: Arguments of the network's constructor.
         pairs: Arguments of `SyntheticPairs` but photographs and seed.
         early: Weight of the loss of every stage but the last.
-        seed: Of the pairs and of the network's first weights.
+        seed: Random seed of the pairs and the network's initialisation.
     """
 
     model: str
@@ -29,21 +29,21 @@ class AlignRecipe:
     seed: int = 0
 
     def samples(self, photos: tuple[Path, ...]) -> SyntheticPairs:
-        """Return the pairs to learn from."""
+        """Return the training pairs."""
         return SyntheticPairs(photos, seed=self.seed, **self.pairs)
 
 
 _MIXED = {"affine": 0.9, "thin_plate": 0.6, "appearance": 0.7}
 
 RECIPES: dict[str, AlignRecipe] = {
-    # Minutes on a CPU: small pictures, thin layers.
+    # Small images and narrow layers, for a CPU: minutes.
     "align-small": AlignRecipe(
         "align",
         Schedule(steps=2000, batch=16, learning_rate=2e-3, average=0.99),
         arguments={"size": 96, "width": 12, "channels": [64, 32]},
         pairs={"size": 96, **_MIXED},
     ),
-    # Its backbone alone is trained, on matches under the strongest changes of look.
+    # Only the backbone is trained, on correspondences under strong changes of appearance.
     "align-fit": AlignRecipe(
         "align",
         Schedule(steps=900, batch=8, learning_rate=3e-3, average=0.99),
@@ -57,8 +57,9 @@ RECIPES: dict[str, AlignRecipe] = {
         arguments={"size": 192, "width": 48},
         pairs={"size": 240, **_MIXED},
     ),
-    # One kind of transform each and no change of appearance, with the paper's ranges, batch and
-    # rate; its backbone, VGG-16, was trained on ImageNet, ours starts from nothing.
+    # A single kind of transform and no change of appearance, with the paper's ranges, batch size
+    # and learning rate. The paper's backbone is VGG-16, pretrained on ImageNet; this one is trained
+    # from scratch.
     **{
         f"rocco-{stage}": AlignRecipe(
             "align",
@@ -69,3 +70,4 @@ RECIPES: dict[str, AlignRecipe] = {
         for stage, affine in (("affine", 1.0), ("thin-plate", 0.0))
     },
 }
+"""Training recipes by name."""

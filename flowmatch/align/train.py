@@ -1,4 +1,4 @@
-"""The one function that follows a recipe for an alignment network."""
+"""Training of alignment networks."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,7 +15,7 @@ from flowmatch.align.metrics import grid_distance
 from flowmatch.align.networks import MODELS, CorrelationHead
 from flowmatch.align.recipes import AlignRecipe
 from flowmatch.align.synthetic import AlignSample
-from flowmatch.align.transforms import transform_points, pixel_grid
+from flowmatch.align.transforms import pixel_grid, transform_points
 from flowmatch.training import Run, RunOptions, data_digest
 from flowmatch.zoo import load_initial_weights
 
@@ -34,11 +34,11 @@ def train_align(
     """Train an alignment network on pairs made from photographs.
 
     Args:
-        recipe: What to train, how.
-        photos: What the pairs are made from.
-        checkpoint: File the state is kept in.
-        start: Weights to begin with, such as an earlier run's.
-        **options: Of the run, as in `flowmatch.training.train`.
+        recipe: Training recipe.
+        photos: Photographs to make the pairs from.
+        checkpoint: Checkpoint file.
+        start: Initial weights, such as those of an earlier run.
+        **options: Options of the run, see `flowmatch.training.train`.
 
     Returns:
         The trained network, in eval mode.
@@ -68,20 +68,20 @@ def train_align(
 
 
 def collate(samples: Sequence[AlignSample]) -> list[Tensor]:
-    """Make a batch: both pictures ``[B, 3, S, S]`` uint8, ``[B, 6]`` and ``[B, 18]``."""
-    pictures = [
+    """Return a batch: both images ``[B, 3, S, S]`` uint8, ``[B, 6]`` and ``[B, 18]``."""
+    images = [
         torch.from_numpy(np.stack([getattr(sample, part) for sample in samples])).movedim(-1, 1)
         for part in ("first", "second")
     ]
     affine = torch.from_numpy(np.stack([sample.affine for sample in samples]))
     thin_plate = torch.from_numpy(np.stack([sample.thin_plate for sample in samples]))
-    return [*pictures, affine, thin_plate]
+    return [*images, affine, thin_plate]
 
 
 def align_loss(
     model: nn.Module, batch: Sequence[Tensor], *, early: float
 ) -> tuple[Tensor, dict[str, float]]:
-    """Run the network on a batch; return its loss and the mean distance of the grid's points."""
+    """Return the loss of a batch and the mean `grid_distance`."""
     first, second, *truth = batch
     stages = [theta.float() for theta in model(first.float() / 255, second.float() / 255)]
     with torch.no_grad():
@@ -90,9 +90,9 @@ def align_loss(
 
 
 def match_loss(model: nn.Module, batch: Sequence[Tensor]) -> tuple[Tensor, dict[str, float]]:
-    """Run `CorrelationHead` on a batch; return its loss and the share of positions matched to a neighbour.
+    """Return the loss of a batch and the share of positions that are matched correctly.
 
-    A position's best match is right if it is the nearest cell to the true one or one next to it.
+    A match is correct if it is the cell of the true position or adjacent to it.
     """
     first, second, *truth = batch
     scores = model(first.float() / 255, second.float() / 255)

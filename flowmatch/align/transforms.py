@@ -1,7 +1,7 @@
 """Affine and thin-plate transforms of the plane: parameters, points, grids, composition.
 
-Points are (x, y) in units of half a picture: -1 and 1 are its outer edges, so that a transform does
-not depend on how many pixels there are. The centre of pixel i of n lies at ``(2 i + 1) / n - 1``.
+Points are (x, y) in units of half an image: -1 and 1 are its outer edges, so that a transform does
+not depend on the resolution. The centre of pixel i of n lies at ``(2 i + 1) / n - 1``.
 """
 
 from collections.abc import Sequence
@@ -16,37 +16,37 @@ from torch import Tensor
 
 AFFINE = 6
 THIN_PLATE = 18
-_SIDE = 3  # control points a side
+_SIDE = 3  # control points per side
 
 
 def identity(kind: int, batch: int = 1) -> Tensor:
-    """Return the parameters that move nothing.
+    """Return the parameters of the identity.
 
     Args:
         kind: `AFFINE` or `THIN_PLATE`.
-        batch: How many.
+        batch: Batch size.
 
     Returns:
         ``[batch, kind]``.
 
     Raises:
-        ValueError: There is no such kind.
+        ValueError: Unknown kind.
 
     Example:
         >>> identity(AFFINE)
         tensor([[1., 0., 0., 0., 1., 0.]])
     """
     if kind == AFFINE:
-        still = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
+        theta = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
     elif kind == THIN_PLATE:
-        still = control_points().mT.flatten()
+        theta = control_points().mT.flatten()
     else:
         raise ValueError(f"kind must be {AFFINE} or {THIN_PLATE}, got {kind}")
-    return still.expand(batch, kind).clone()
+    return theta.expand(batch, kind).clone()
 
 
 def control_points() -> Tensor:
-    """Return where the thin plate is held: ``[9, 2]``, row by row from (-1, -1) to (1, 1).
+    """Return the control points of the thin plate: ``[9, 2]``, row by row from (-1, -1) to (1, 1).
 
     Example:
         >>> control_points()[:3].tolist()
@@ -58,7 +58,7 @@ def control_points() -> Tensor:
 
 
 def affine_points(theta: Tensor, points: Tensor) -> Tensor:
-    """Move points by ``x' = a x + b y + c, y' = d x + e y + f``.
+    """Transform points by ``x' = a x + b y + c, y' = d x + e y + f``.
 
     Args:
         theta: (a, b, c, d, e, f), ``[B, 6]``.
@@ -77,13 +77,13 @@ def affine_points(theta: Tensor, points: Tensor) -> Tensor:
 
 
 def thin_plate_points(theta: Tensor, points: Tensor) -> Tensor:
-    r"""Move points as a thin plate bends that is held at nine points.
+    r"""Transform points by the thin-plate spline through nine control points.
 
     ``x' = a_0 + a_1 x + a_2 y + sum_k w_k U(|p - c_k|)`` with ``U(r) = r^2 log r^2``, and the same
-    for y'; the weights are those for which ``c_k`` moves to where `theta` says, exactly.
+    for y'; the weights are those that move each ``c_k`` exactly to its target.
 
     Args:
-        theta: Where the nine `control_points` go: their x, then their y, ``[B, 18]``.
+        theta: Targets of the nine `control_points`: their x, then their y, ``[B, 18]``.
         points: ``[B, N, 2]``.
 
     Returns:
@@ -99,36 +99,37 @@ def thin_plate_points(theta: Tensor, points: Tensor) -> Tensor:
         Bookstein, Principal warps, PAMI 1989.
     """
     targets = theta.view(-1, 2, _SIDE * _SIDE).mT  # [B, 9, 2]
-    solve = torch.from_numpy(_solution()).to(points)
-    return _bases(points, control_points().to(points)) @ (solve @ targets.to(points))
+    weights = torch.from_numpy(_solution()).to(points) @ targets.to(points)
+    return spline_bases(points, control_points().to(points)) @ weights
 
 
 def thin_plate_basis(points: Tensor) -> Tensor:
-    """Return how much each control point moves each point: ``[..., N, 2]`` to ``[..., N, 9]``.
+    """Return the weight of each control point's target: ``[..., N, 2]`` to ``[..., N, 9]``.
 
-    A thin plate is linear in where its control points go, so that it can be fitted by least
+    The spline is linear in the targets of its control points, so that it can be fitted by least
     squares.
 
     Example:
         >>> thin_plate_basis(control_points()).round(decimals=4).eq(torch.eye(9)).all()
         tensor(True)
     """
-    return _bases(points, control_points().to(points)) @ torch.from_numpy(_solution()).to(points)
+    bases = spline_bases(points, control_points().to(points))
+    return bases @ torch.from_numpy(_solution()).to(points)
 
 
-def _bases(points: Tensor, control: Tensor) -> Tensor:
-    """Return U of the distances to the control points, then 1, x, y: ``[..., N, 12]``."""
+def spline_bases(points: Tensor, control: Tensor) -> Tensor:
+    """Return U of the distances to the control points, then 1, x, y: ``[..., N, K + 3]``."""
     squares = (points[..., None, :] - control).square().sum(-1)
-    # r^2 log r^2 goes to 0 with r; xlogy says so, and its derivative is finite away from 0 only.
-    bent = torch.xlogy(squares, squares.clamp_min(torch.finfo(squares.dtype).tiny))
-    return torch.cat([bent, torch.ones_like(points[..., :1]), points], -1)
+    # xlogy is 0 at r = 0, the limit of r^2 log r^2; the clamp keeps its derivative finite there.
+    radial = torch.xlogy(squares, squares.clamp_min(torch.finfo(squares.dtype).tiny))
+    return torch.cat([radial, torch.ones_like(points[..., :1]), points], -1)
 
 
 @lru_cache(maxsize=1)
 def _solution() -> NDArray[np.float64]:
-    """Return the matrix from moved control points to weights, ``[12, 9]``.
+    """Return the matrix from targets of control points to spline weights, ``[12, 9]``.
 
-    An array: a tensor would remember the mode (inference, meta) that it was first asked for in.
+    An array: a cached tensor would keep the mode (inference, meta) of the first call.
     """
     ticks = np.linspace(-1, 1, _SIDE)
     control = np.array([(x, y) for y in ticks for x in ticks])
@@ -143,20 +144,20 @@ def _solution() -> NDArray[np.float64]:
 
 
 def transform_points(stages: Tensor | Sequence[Tensor], points: Tensor) -> Tensor:
-    """Move points by one transform, or by several, the last of them first.
+    """Transform points by one transform, or by several, the last of them first.
 
-    With an affine and a thin-plate stage, a point is bent, then moved by the affine transform: the
-    order in which a picture that was warped by the first stage is warped by the second.
+    With an affine and a thin-plate stage, the thin-plate transform is applied first, then the
+    affine one: an image warped by the first stage is warped again by the second.
 
     Args:
-        stages: ``[B, 6]`` or ``[B, 18]``, or several of these.
+        stages: One transform, ``[B, 6]`` or ``[B, 18]``, or a sequence of transforms.
         points: ``[B, N, 2]``.
 
     Returns:
         ``[B, N, 2]``.
 
     Raises:
-        ValueError: Parameters are of neither kind.
+        ValueError: Parameters have another shape.
 
     Example:
         >>> double = torch.tensor([[2.0, 0, 0, 0, 2, 0]])
@@ -171,13 +172,13 @@ def transform_points(stages: Tensor | Sequence[Tensor], points: Tensor) -> Tenso
             raise ValueError(
                 f"parameters must be [B, {AFFINE}] or [B, {THIN_PLATE}], got {tuple(theta.shape)}"
             )
-        moved = affine_points if theta.shape[1] == AFFINE else thin_plate_points
-        points = moved(theta, points)
+        function = affine_points if theta.shape[1] == AFFINE else thin_plate_points
+        points = function(theta, points)
     return points
 
 
 def compose_affine(outer: Tensor, inner: Tensor) -> Tensor:
-    """Return the one affine transform that is `outer` after `inner`, ``[B, 6]``.
+    """Return the affine transform that applies `inner`, then `outer`, ``[B, 6]``.
 
     Example:
         >>> double = torch.tensor([[2.0, 0, 0, 0, 2, 0]])
@@ -192,10 +193,10 @@ def compose_affine(outer: Tensor, inner: Tensor) -> Tensor:
 
 
 def invert_affine(theta: Tensor) -> Tensor:
-    """Return the affine transform back, ``[B, 6]``.
+    """Return the inverse of an affine transform, ``[B, 6]``.
 
     Raises:
-        RuntimeError: It has none: it flattens the plane.
+        RuntimeError: It is singular.
 
     Example:
         >>> invert_affine(torch.tensor([[2.0, 0, 1, 0, 4, 0]])).abs().tolist()
@@ -207,7 +208,7 @@ def invert_affine(theta: Tensor) -> Tensor:
 
 
 def pixel_grid(height: int, width: int) -> Tensor:
-    """Return the centres of a picture's pixels, row by row: ``[height * width, 2]``.
+    """Return the centres of an image's pixels, row by row: ``[height * width, 2]``.
 
     Example:
         >>> pixel_grid(1, 2).tolist()
@@ -220,7 +221,7 @@ def pixel_grid(height: int, width: int) -> Tensor:
 
 
 def corner_grid(side: int = 20) -> Tensor:
-    """Return points from edge to edge, on which transforms are compared: ``[side^2, 2]``.
+    """Return a grid of points from edge to edge, to compare transforms on: ``[side^2, 2]``.
 
     Example:
         >>> corner_grid(2).tolist()
@@ -237,15 +238,15 @@ def warp_image(
     size: tuple[int, int] | None = None,
     padding: str = "zeros",
 ) -> Tensor:
-    """Fetch, for every pixel of a new picture, what lies where the transform moves it, bilinearly.
+    """Warp an image backward: sample it, bilinearly, at the transformed pixels of a new image.
 
-    Unlike `flowmatch.ops.warp` the new picture may have another size than the old one.
+    Unlike with `flowmatch.ops.warp` the new image may have another size.
 
     Args:
-        stages: As for `transform_points`: from points of the new picture to points of `image`.
+        stages: Transforms from points of the new image to points of `image`.
         image: ``[B, C, H, W]``.
-        size: Height and width of the new picture; that of `image` if not given.
-        padding: What lies outside: ``"zeros"``, ``"border"`` or ``"reflection"``.
+        size: Height and width of the new image; None takes those of `image`.
+        padding: Values outside the image: ``"zeros"``, ``"border"`` or ``"reflection"``.
 
     Returns:
         ``[B, C, *size]``.

@@ -55,7 +55,7 @@ def command(
     network: nn.Module | str = name
     if name == _NETWORK:
         network = load(weights=weights, device=choose_device(device))
-    alignment = align_images(network, a, b)
+    alignment = align_images(a, b, model=network)
     laid = alignment.warp(b)
     write_image(warped, laid)
     write_image(output, checkerboard(a, laid, cells))

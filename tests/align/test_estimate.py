@@ -6,7 +6,7 @@ import torch
 
 from flowmatch._opencv import cv2
 from flowmatch.align import AlignNet, align_images
-from flowmatch.align.estimate import round_trip
+from flowmatch.align.estimate import round_trip_error
 from flowmatch.align.evaluate import evaluate
 from flowmatch.align.synthetic import Ranges, SyntheticPairs
 from flowmatch.align.transforms import AFFINE, identity, invert_affine
@@ -15,9 +15,9 @@ TINY = {"size": 96, "width": 4, "channels": (8, 8)}
 
 
 def test_identity_keeps_pixels_and_scales_sizes(photo):
-    still = align_images("identity", photo, photo)
+    still = align_images(photo, photo, model="identity")
     np.testing.assert_array_equal(still.warp(photo), photo)
-    half = align_images("identity", photo[::2, ::2], photo)
+    half = align_images(photo[::2, ::2], photo, model="identity")
     h, w = half.first_size
     corner = half.points([(-0.5, -0.5), (w - 0.5, h - 0.5)])
     np.testing.assert_allclose(corner, [(-0.5, -0.5), (photo.shape[1] - 0.5, photo.shape[0] - 0.5)])
@@ -28,7 +28,7 @@ def test_sift_finds_a_known_affine_transform(photo):
     """The second is a larger picture, in which the first is turned and shrunk."""
     matrix = np.array([[0.9, -0.2, 60.0], [0.25, 0.8, 40.0]])
     second = cv2.warpAffine(photo, matrix, (520, 400))
-    alignment = align_images("sift-affine", photo, second)
+    alignment = align_images(photo, second, model="sift-affine")
     assert alignment.found
     xy = np.array([(20.0, 30.0), (400.0, 50.0), (200.0, 280.0)])
     np.testing.assert_allclose(alignment.points(xy), xy @ matrix[:, :2].T + matrix[:, 2], atol=0.7)
@@ -39,14 +39,14 @@ def test_sift_finds_a_known_affine_transform(photo):
 
 def test_sift_says_that_it_found_nothing(photo):
     flat = np.full((60, 80), 128, np.uint8)
-    alignment = align_images("sift-affine", flat, photo)
+    alignment = align_images(flat, photo, model="sift-affine")
     assert not alignment.found
     np.testing.assert_allclose(alignment.points([(39.5, 29.5)]), [(225, 149.5)])
 
 
 def test_a_network_on_gray_and_colour(photo):
     network = AlignNet(**TINY)
-    alignment = align_images(network, photo[..., 0], photo[:200])
+    alignment = align_images(photo[..., 0], photo[:200], model=network)
     assert (alignment.method, alignment.found) == ("network", True)
     assert [theta.shape for theta in alignment.stages] == [(1, 6), (1, 18)]
     assert not any(theta.is_inference() for theta in alignment.stages)
@@ -60,11 +60,11 @@ def test_a_network_on_gray_and_colour(photo):
 
 
 def test_refusals(photo):
-    with pytest.raises(ValueError, match="expected a network or one of identity, sift-affine"):
-        align_images("orb", photo, photo)
+    with pytest.raises(ValueError, match="no weights named 'orb' ship"):
+        align_images(photo, photo, model="orb")
     with pytest.raises(ValueError, match="second must be uint8"):
-        align_images("identity", photo, photo / 255)
-    alignment = align_images("identity", photo, photo)
+        align_images(photo, photo / 255, model="identity")
+    alignment = align_images(photo, photo, model="identity")
     with pytest.raises(ValueError, match=r"points must be \[N, 2\]"):
         alignment.points([1, 2])
     with pytest.raises(ValueError, match="expected .* pixels"):
@@ -91,8 +91,13 @@ class Oracle(torch.nn.Module):
 def test_evaluation(photo):
     samples = SyntheticPairs([photo], 96, Ranges(0, 0, (1, 1), 0.25), thin_plate=0.0, length=4)
     seen = []
-    found = evaluate({"still": "identity", "oracle": Oracle(samples)}, samples, 4, seen.append)
-    assert seen == [1, 2, 3, 4]
+    found = evaluate(
+        {"still": "identity", "oracle": Oracle(samples)},
+        samples,
+        4,
+        lambda *step: seen.append(step),
+    )
+    assert seen == [("evaluate", done, 4) for done in (1, 2, 3, 4)]
     assert found["oracle"][:4] == (1, 1, 0, 0)
     shifts = np.array([np.hypot(*samples[k].affine[[2, 5]]) for k in range(4)])
     assert found["still"].distance == pytest.approx(shifts.mean(), rel=1e-4)
@@ -103,14 +108,14 @@ def test_evaluation(photo):
         evaluate({}, samples, 0)
 
 
-def test_round_trip():
+def test_round_trip_error():
     right, left = identity(AFFINE), identity(AFFINE)
     right[:, 2], left[:, 2] = 0.5, -0.3
-    assert round_trip([right], [left]) == pytest.approx(0.2, abs=1e-6)
-    assert round_trip([left], [right]) == pytest.approx(0.2, abs=1e-6)
+    assert round_trip_error([right], [left]) == pytest.approx(0.2, abs=1e-6)
+    assert round_trip_error([left], [right]) == pytest.approx(0.2, abs=1e-6)
     away = identity(AFFINE)
     away[:, 2] = 3.0
-    assert round_trip([away], [identity(AFFINE)]) == float("inf")
+    assert round_trip_error([away], [identity(AFFINE)]) == float("inf")
 
 
 def test_answers_that_contradict_each_other_are_none(photo):
@@ -124,8 +129,8 @@ def test_answers_that_contradict_each_other_are_none(photo):
         def forward(self, first, second):
             return (self.shift,)
 
-    little = align_images(Same(0.04), photo, photo)
+    little = align_images(photo, photo, model=Same(0.04))
     assert little.found and little.points([(0, 0)])[0, 0] == pytest.approx(0.02 * 451, abs=0.1)
-    much = align_images(Same(0.2), photo, photo)
+    much = align_images(photo, photo, model=Same(0.2))
     assert not much.found
     np.testing.assert_allclose(much.points([(3, 5)]), [[3, 5]])

@@ -6,14 +6,14 @@ import torch
 
 from flowmatch.align.fit import best_matches, fit_transform, match_scores
 from flowmatch.align.synthetic import Ranges, random_affine, random_thin_plate
-from flowmatch.align.transforms import AFFINE, THIN_PLATE, identity, transform_points, pixel_grid
+from flowmatch.align.transforms import AFFINE, THIN_PLATE, identity, pixel_grid, transform_points
 
 GRID = pixel_grid(16, 16)
 
 
 def random_theta(kind, seed):
     draw = random_affine if kind == AFFINE else random_thin_plate
-    return torch.from_numpy(draw(np.random.default_rng(seed), Ranges(bend=0.2)))[None]
+    return torch.from_numpy(draw(np.random.default_rng(seed), Ranges(displacement=0.2)))[None]
 
 
 @pytest.mark.parametrize("kind", [AFFINE, THIN_PLATE])
@@ -24,7 +24,9 @@ def test_exact_matches_give_their_transform(kind, seed):
     # What is left is the small weight of staying where one is.
     apart = (transform_points(found, GRID[None]) - transform_points(theta, GRID[None])).norm(dim=-1)
     assert apart.mean() < (0.001 if kind == AFFINE else 0.03)
-    before = (transform_points(identity(kind), GRID[None]) - transform_points(theta, GRID[None])).norm(dim=-1)
+    before = (
+        transform_points(identity(kind), GRID[None]) - transform_points(theta, GRID[None])
+    ).norm(dim=-1)
     assert apart.mean() < before.mean() / 5
 
 
@@ -39,7 +41,9 @@ def test_a_third_of_wrong_matches_is_outvoted():
     assert apart.mean() < 0.03
     # With all matches counted alike the same points are far off.
     design = torch.cat([GRID, torch.ones(256, 1)], 1)
-    plain = (design @ torch.linalg.lstsq(design, end[0]).solution).sub(transform_points(theta, GRID[None])[0])
+    plain = (design @ torch.linalg.lstsq(design, end[0]).solution).sub(
+        transform_points(theta, GRID[None])[0]
+    )
     assert plain.norm(dim=-1).mean() > 0.1
 
 

@@ -30,14 +30,14 @@ def test_better_than_nothing_and_than_sift_under_other_looks(network, photo):
 
 
 def test_a_negative_lies_where_the_picture_lies(network, photo):
-    found = align_images(network, photo, 255 - photo)
+    found = align_images(photo, 255 - photo, model=network)
     corners = np.array([[20.0, 20], [430, 20], [430, 280], [20, 280], [225, 150]])
     assert np.abs(found.points(corners) - corners).max() < 12  # of 451 x 300
 
 
 def test_sizes_may_differ(network, photo):
     half = np.ascontiguousarray(photo[::2, ::2])
-    found = align_images(network, photo, half)
+    found = align_images(photo, half, model=network)
     centre = np.array([[225.0, 150.0]])
     assert np.abs(found.points(centre) - centre / 2).max() < 6
     assert found.warp(half).shape == photo.shape
@@ -46,5 +46,5 @@ def test_sizes_may_differ(network, photo):
 def test_pictures_of_different_things_are_not_aligned(network, photo):
 
     for other in (data.astronaut(), data.coins()):
-        assert not align_images(network, photo, other).found
-    assert align_images(network, photo, photo).found
+        assert not align_images(photo, other, model=network).found
+    assert align_images(photo, photo, model=network).found

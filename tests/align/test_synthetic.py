@@ -11,7 +11,7 @@ from flowmatch.align.synthetic import (
     random_affine,
     random_thin_plate,
 )
-from flowmatch.align.transforms import control_points, transform_points, pixel_grid, warp_image
+from flowmatch.align.transforms import control_points, pixel_grid, transform_points, warp_image
 from flowmatch.io import list_images, write_image
 
 
@@ -101,10 +101,13 @@ def test_photos(tmp_path, photo):
         write_image(tmp_path / name, photo)
     assert [path.name for path in list_images(tmp_path)] == ["a.jpg", "b.png"]
     assert SyntheticPairs(list_images(tmp_path), 32)[0].first.shape == (32, 32, 3)
-    with pytest.raises(ValueError, match="there are none"):
+    with pytest.raises(ValueError, match="at least one photograph is needed, got none"):
         SyntheticPairs([])
     write_image(tmp_path / "a.jpg", photo[:20])
-    with pytest.warns(UserWarning, match=r"skipped: .*a.jpg: a photograph must have 32 pixels to a side, got 451 x 20"):
+    with pytest.warns(
+        UserWarning,
+        match=r"skipped: .*a.jpg: a photograph must have 32 pixels to a side, got 451 x 20",
+    ):
         SyntheticPairs(list_images(tmp_path), 32, seed=1)[0]
 
 

@@ -10,15 +10,15 @@ from scipy.interpolate import RBFInterpolator
 from flowmatch.align.transforms import (
     AFFINE,
     THIN_PLATE,
-    _bases,
     compose_affine,
     control_points,
     corner_grid,
     identity,
     invert_affine,
-    transform_points,
     pixel_grid,
+    spline_bases,
     thin_plate_points,
+    transform_points,
     warp_image,
 )
 from flowmatch.ops import warp
@@ -32,13 +32,17 @@ def some_plate(batch=2, seed=0):
 @pytest.mark.parametrize("kind", [AFFINE, THIN_PLATE])
 def test_identity_moves_nothing(kind):
     points = 3 * torch.randn(2, 50, 2)
-    torch.testing.assert_close(transform_points(identity(kind, 2), points), points, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        transform_points(identity(kind, 2), points), points, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_known_affine_transform():
     """A quarter turn and a shift: (1, 0) goes to (0, 1) + (2, 3)."""
     theta = torch.tensor([[0.0, -1, 2, 1, 0, 3]])
-    assert transform_points(theta, torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])).tolist() == [[[2, 4], [1, 3]]]
+    assert transform_points(theta, torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])).tolist() == [
+        [[2, 4], [1, 3]]
+    ]
 
 
 def test_thin_plate_goes_through_its_control_points():
@@ -85,7 +89,10 @@ def test_it_learns_after_it_was_used_in_inference_mode():
 def test_the_last_stage_moves_first():
     affine, plate = torch.tensor([[2.0, 0, 1, 0, 2, 0]]), some_plate(1)
     points = torch.rand(1, 7, 2)
-    torch.testing.assert_close(transform_points([affine, plate], points), transform_points(affine, transform_points(plate, points)))
+    torch.testing.assert_close(
+        transform_points([affine, plate], points),
+        transform_points(affine, transform_points(plate, points)),
+    )
 
 
 def test_affine_transforms_compose_and_turn_back():
@@ -136,12 +143,12 @@ def test_bookstein_1989():
     """
     square = torch.tensor([[0.0, 1.0], [-1.0, 0.0], [0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
     down = torch.tensor([-0.25, 0.25, -0.25, 0.25], dtype=torch.float64)
-    kernel = _bases(square, square)[:, :4]
+    kernel = spline_bases(square, square)[:, :4]
     # U(0), U(sqrt 2) = 2 log 2, U(2) = 4 log 4.
     expected = [0.0, 2 * math.log(2), 4 * math.log(4), 2 * math.log(2)]
     assert kernel[0].tolist() == pytest.approx(expected)
     system = torch.zeros(7, 7, dtype=torch.float64)
-    system[:4] = _bases(square, square)
+    system[:4] = spline_bases(square, square)
     system[4:, :4] = system[:4, 4:].T
     solved = torch.linalg.solve(system, torch.cat([down, torch.zeros(3, dtype=torch.float64)]))
     assert solved[:4].tolist() == pytest.approx([-0.0902, 0.0902, -0.0902, 0.0902], abs=5e-5)
@@ -152,5 +159,5 @@ def test_kernel_at_known_places():
     """U is 0 at 0 and 1, e at sqrt(e), and least, -1/e, at r^2 = 1/e."""
     r = torch.tensor([0.0, 1.0, math.exp(0.5), math.exp(-0.5)], dtype=torch.float64)
     points = torch.stack([r, torch.zeros(4)], 1)
-    kernel = _bases(points, torch.zeros(1, 2, dtype=torch.float64))[:, 0]
+    kernel = spline_bases(points, torch.zeros(1, 2, dtype=torch.float64))[:, 0]
     assert kernel.tolist() == pytest.approx([0, 0, math.e, -1 / math.e])

@@ -9,7 +9,7 @@ from rich.table import Table
 from torch import nn
 
 from flowmatch.align import BASELINES, available, load
-from flowmatch.align.evaluate import Scores, evaluate
+from flowmatch.align.evaluate import AlignScores, evaluate
 from flowmatch.align.synthetic import SyntheticPairs
 from flowmatch.cli._messages import (
     messages,
@@ -47,7 +47,9 @@ def command(
         messages.print("no alignment weights ship or were given: --weights adds a network")
     with progress_bar(transient=True) as bar:
         task = bar.add_task("eval", total=pairs)
-        found = evaluate(methods, samples, pairs, lambda done: bar.update(task, completed=done))
+        found = evaluate(
+            methods, samples, pairs, lambda stage, done, total: bar.update(task, completed=done)
+        )
     if as_json:
         about = {"folder": str(folder), "weights": str(weights) if weights else None}
         about_pairs = {"pairs": pairs, "appearance": appearance, "seed": seed}
@@ -64,7 +66,7 @@ def command(
     )
 
 
-def _table(found: dict[str, Scores]) -> Table:
+def _table(found: dict[str, AlignScores]) -> Table:
     table = number_table("PCK@0.1 box", "PCK@0.1 scnet", "distance", "median", "found")
     for name, row in found.items():
         table.add_row(
