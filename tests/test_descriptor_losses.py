@@ -7,8 +7,12 @@ import torch
 
 from flowmatch.descriptor_losses import (
     contrastive_loss,
+    contrastive_terms,
     distances,
+    hardest_contrastive_loss,
     hinge_loss,
+    info_nce_loss,
+    row_distances,
     second_order_similarity,
     triplet_loss,
 )
@@ -95,14 +99,47 @@ def test_second_order(pairs, neighbours):
     )
 
 
-def test_contrastive(pairs):
+def test_hardest_contrastive(pairs):
     first, second, same = pairs
     total = 0.0
     for i in range(N):
         closest = min(far(first[i], second[j]) for j in range(N) if not same[i, j])
         total += far(first[i], second[i]) ** 2 + max(0, 0.9 - closest) ** 2
-    found, _ = contrastive_loss(first, second, same, margin=0.9)
+    found, _ = hardest_contrastive_loss(first, second, same, margin=0.9)
     assert found.item() == pytest.approx(total / N / 2, abs=1e-5)
+
+
+def test_contrastive_by_a_loop():
+    a, b = torch.randn(2, 20, 4) / 3
+    same = torch.arange(20) % 2 == 0
+    total = 0.0
+    for x, y, s in zip(a, b, same, strict=True):
+        d = (x - y).norm()
+        total += 0.5 * (d**2 if s else max(torch.tensor(0.0), 1 - d) ** 2)
+    torch.testing.assert_close(contrastive_loss(a, b, same), total / 20)
+
+
+def test_contrastive_has_gradients_where_descriptors_are_equal():
+    a = torch.zeros(2, 3, requires_grad=True)
+    contrastive_loss(a, torch.zeros(2, 3), torch.tensor([True, False])).backward()
+    assert a.grad.isfinite().all()
+
+
+def test_shapes_of_labelled_pairs_are_checked():
+    a = torch.zeros(3, 4)
+    with pytest.raises(ValueError, match=r"same must be \[3\]"):
+        contrastive_loss(a, a, torch.ones(2, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"two \[N, D\], got \(3, 4\) and \(2, 4\)"):
+        contrastive_loss(a, a[:2], torch.ones(3, dtype=torch.bool))
+
+
+def test_contrastive_terms_of_tuples():
+    """One positive and two negatives for each query, as retrieval has them."""
+    described = torch.tensor([[[0.0, 0.0], [0.6, 0.8], [0.5, 0.0], [3.0, 4.0]]])
+    distance = row_distances(described[:, 1:], described[:, :1])
+    assert distance.tolist() == [pytest.approx([1.0, 0.5, 5.0])]
+    terms = contrastive_terms(distance, torch.arange(3) == 0, margin=0.7)
+    assert terms.tolist() == [pytest.approx([0.5, 0.2**2 / 2, 0.0])]
 
 
 def test_hinge():
@@ -125,3 +162,26 @@ def test_distances_under_autocast_are_those_without(pairs):
     with torch.autocast("cpu", torch.bfloat16):
         found = distances(first, second)
     torch.testing.assert_close(found, distances(first, second))
+
+
+def test_distances_have_the_gradients_of_the_expanded_form(pairs):
+    """The exact distances replace |x|^2 + |y|^2 - 2xy, with the same gradients away from 0."""
+    first, second = (x.clone().requires_grad_() for x in pairs[:2])
+    weight = torch.randn(N, N, dtype=torch.float64)
+    expanded = first.square().sum(1)[:, None] + second.square().sum(1) - 2 * first @ second.T
+    expected = torch.autograd.grad((expanded.sqrt() * weight).sum(), (first, second))
+    found = torch.autograd.grad((distances(first, second) * weight).sum(), (first, second))
+    torch.testing.assert_close(distances(first, second), expanded.sqrt())
+    torch.testing.assert_close(found, expected)
+
+
+def test_info_nce_leaves_pairs_of_the_same_point_out(pairs):
+    first, second, same = pairs
+    total = 0.0
+    for a, b in ((first, second), (second, first)):
+        for i in range(N):
+            others = [j for j in range(N) if j == i or not same[i, j]]
+            logits = torch.stack([a[i] @ b[j] for j in others]) / 0.2
+            total += (logits.logsumexp(0) - a[i] @ b[i] / 0.2).item()
+    found = info_nce_loss(first, second, same, temperature=0.2)
+    assert found.item() == pytest.approx(total / N / 2)

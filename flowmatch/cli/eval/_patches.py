@@ -20,8 +20,8 @@ from flowmatch.cli._tables import (
 from flowmatch.matching.data.brown import BrownPatches, similarities_of_pairs
 from flowmatch.matching.data.hpatches import draw_tasks, find_patch_sequences, read_tasks
 from flowmatch.matching.data.stacks import describe_patches
-from flowmatch.matching.evaluation.metrics import false_positive_rate
 from flowmatch.matching.evaluation.patch_scores import PatchScores, evaluate_patches
+from flowmatch.metrics import fpr_at_recall
 
 
 def eval_hpatches(
@@ -76,7 +76,7 @@ def eval_brown(folder: Path, pairs: Path | None, methods: Mapping[str, Any], as_
     with progress_bar(transient=True) as bar:
         for name, network in bar.track(methods.items(), description="eval"):
             similar = similarities_of_pairs(network, patches, listed)
-            rates[name] = false_positive_rate(similar[listed.alike], similar[~listed.alike])
+            rates[name] = fpr_at_recall(similar[listed.alike], similar[~listed.alike])
     if as_json:
         about = {"folder": str(folder), "pairs": len(listed.alike)}
         typer.echo(json.dumps(about | {"fpr95": rates}, indent=2))

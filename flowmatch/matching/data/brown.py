@@ -180,7 +180,7 @@ def _table(path: Path, columns: int = 1) -> NDArray[np.int64]:
 def similarities_of_pairs(
     network: DescriptorNetwork | PatchComparator | str, patches: BrownPatches, pairs: BrownPairs
 ) -> NDArray[np.float32]:
-    """Compare the pairs of a test; `false_positive_rate` makes FPR95 of it.
+    """Compare the pairs of a test; `fpr_at_recall` makes FPR95 of it.
 
     Args:
         network: What describes patches (a network, or a name as in `describe_patches`), or what

@@ -14,9 +14,7 @@ from flowmatch.matching.data.sequences import ImagePair, read_homography
 from flowmatch.matching.data.stacks import descriptor_distances
 from flowmatch.matching.describe import describe_keypoints
 from flowmatch.matching.evaluation.metrics import (
-    average_precision,
     corner_error,
-    false_positive_rate,
     project,
 )
 from flowmatch.matching.evaluation.scores import Evaluation, PairScores, average
@@ -25,6 +23,7 @@ from flowmatch.matching.keypoints import Keypoints, detect_keypoints
 from flowmatch.matching.match import Features, fit_geometry
 from flowmatch.matching.networks import DescriptorNetwork, PatchComparator
 from flowmatch.matching.synthetic.views import find_again, project_keypoints
+from flowmatch.metrics import average_precision, fpr_at_recall
 from flowmatch.ops import nearest
 from flowmatch.progress import ProgressCallback
 
@@ -218,7 +217,7 @@ def _score(
             matches=count,
             accuracy=float(right[best].mean()) if count else 0.0,
             recall=float(right[best].sum() / possible) if possible else math.nan,
-            fpr95=false_positive_rate(one.same, one.different),
+            fpr95=fpr_at_recall(one.same, one.different),
             precision=average_precision(right[order], possible),
             corner_error=corner_error(fit.matrix, truth, images[0].shape[:2]),
             kept=len(kept),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowmatch.matching.data.hpatches import NOISES, VIEWS, PatchSequence, Tasks
-from flowmatch.matching.evaluation.metrics import area_under_precision, area_under_roc
+from flowmatch.metrics import area_under_roc, average_precision
 from flowmatch.ops import nearest
 
 # Of retrieval: the queries' five matches and as many others as make these.
@@ -115,7 +115,7 @@ def _verification(
             ]
             for some in (few, positive)
         ]
-        areas.append((area_under_precision(marks[0]), area_under_roc(marks[1])))
+        areas.append((average_precision(marks[0], trapezoids=True), area_under_roc(marks[1])))
     precision, characteristic = np.mean(areas, axis=0).tolist()
     return precision, characteristic
 
@@ -164,7 +164,7 @@ def _matching(
             found = nearest(first, torch.from_numpy(described[f"{noise}{k}"][rows]), 1)
             right = found.index[:, 0].numpy() == np.arange(sequence.length)
             order = np.argsort(found.distance[:, 0].numpy(), kind="stable")
-            areas.append(area_under_precision(right[order], sequence.length))
+            areas.append(average_precision(right[order], sequence.length, trapezoids=True))
         kind = sequence.name[:2] if sequence.name[:2] in ("v_", "i_") else ""
         groups.setdefault(kind, []).append(float(np.mean(areas)))
     return float(np.mean([np.mean(areas) for areas in groups.values()]))

@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmatch import training
-from flowmatch.descriptor_losses import contrastive_loss, hinge_loss, triplet_loss
+from flowmatch.descriptor_losses import hardest_contrastive_loss, hinge_loss, triplet_loss
 from flowmatch.matching.data.brown import BrownSamples
 from flowmatch.matching.data.rgbd import PosedPatches
-from flowmatch.matching.evaluation.metrics import false_positive_rate
 from flowmatch.matching.networks import MODELS, SiameseNetwork
 from flowmatch.matching.patches import magnification_of
 from flowmatch.matching.synthetic.pairs import SyntheticPatches
 from flowmatch.matching.synthetic.pool import Mixture, PatchPairs, PatchSource
 from flowmatch.matching.training.recipes import PatchRecipe
+from flowmatch.metrics import fpr_at_recall
 from flowmatch.training import Run, RunOptions, data_digest
 from flowmatch.zoo import load_initial_weights
 
@@ -191,7 +191,7 @@ def loss_of(recipe: PatchRecipe) -> Loss:
         return partial(similarity_loss, **recipe.loss_arguments)
     if recipe.loss == "hinge-hardest":
         return partial(mined_loss, **recipe.loss_arguments)
-    compare = triplet_loss if recipe.loss == "triplet" else contrastive_loss
+    compare = triplet_loss if recipe.loss == "triplet" else hardest_contrastive_loss
     return partial(descriptor_loss, compare=partial(compare, **recipe.loss_arguments))
 
 
@@ -241,7 +241,7 @@ def similarity_loss(model: nn.Module, batch: Sequence[Tensor]) -> tuple[Tensor, 
     similarity = model(torch.cat([first, second[other]]), torch.cat([second, first])).float()
     alike = torch.arange(2 * N, device=similarity.device) < N
     with torch.no_grad():
-        rate = false_positive_rate(similarity[:N].cpu().numpy(), similarity[N:].cpu().numpy())
+        rate = fpr_at_recall(similarity[:N].cpu().numpy(), similarity[N:].cpu().numpy())
     return hinge_loss(similarity, alike), {"fpr95": rate}
 
 
@@ -262,7 +262,7 @@ def mined_loss(model: nn.Module, batch: Sequence[Tensor]) -> tuple[Tensor, dict[
     if useful.any():
         loss = loss + 0.5 * _hinge(different, False)
     with torch.no_grad():
-        rate = false_positive_rate(alike.flatten().cpu(), different[:, 2].flatten().cpu())
+        rate = fpr_at_recall(alike.flatten().cpu(), different[:, 2].flatten().cpu())
         wrong = (different[:, :2].amax(dim=1) >= alike[:, useful]).float().mean().item()
     return loss, {"wrong": wrong, "fpr95": rate}
 

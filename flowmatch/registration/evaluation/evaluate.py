@@ -11,12 +11,12 @@ from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 from scipy.spatial.transform import Rotation  # type: ignore[import-untyped]
 
 from flowmatch.geometry import invert_motion, transform_points
+from flowmatch.metrics import fpr_at_recall
 from flowmatch.progress import ProgressCallback
 from flowmatch.registration.agreement import pair_information
 from flowmatch.registration.data.datasets import FragmentPair
 from flowmatch.registration.describe import describe_indices
 from flowmatch.registration.evaluation.metrics import (
-    fpr95,
     inlier_ratio,
     registration_error,
 )
@@ -212,20 +212,24 @@ def _add_keypoint_pairs(
 
 
 def _scores(method: str, rotated: bool, tally: _Tally) -> RegistrationScores:
-    known = bool(tally.distances)
     return RegistrationScores(
         method=method,
         rotated=rotated,
         pairs=len(tally.ratios),
-        fpr95=fpr95(np.concatenate(tally.distances), np.concatenate(tally.right))
-        if known
-        else float("nan"),
+        fpr95=_fpr95(tally),
         inlier_ratio=float(np.mean([r for _, r in tally.ratios])) if tally.ratios else float("nan"),
         feature_match_recall=_mean_of_scenes([(s, r > TAU2) for s, r in tally.ratios]),
         recall=_mean_of_scenes(tally.asked),
         precision=_mean_of_scenes(tally.given),
         seconds=float(np.mean(tally.seconds)),
     )
+
+
+def _fpr95(tally: _Tally) -> float:
+    if not tally.distances:
+        return float("nan")
+    distances, right = np.concatenate(tally.distances), np.concatenate(tally.right)
+    return fpr_at_recall(-distances[right], -distances[~right])
 
 
 def _mean_of_scenes(entries: Sequence[tuple[str, bool]]) -> float:

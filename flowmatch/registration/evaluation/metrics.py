@@ -7,38 +7,6 @@ from scipy.spatial.transform import Rotation  # type: ignore[import-untyped]
 from flowmatch.geometry import invert_motion, transform_points
 
 
-def fpr95(distances: ArrayLike, matches: ArrayLike) -> float:
-    """Return the share of wrong pairs accepted where 95 % of the right ones are.
-
-    Args:
-        distances: Between the descriptors of pairs, ``[K]``.
-        matches: bool ``[K]``: which pairs are right.
-
-    Returns:
-        0 to 1, lower is better; NaN without right or without wrong pairs.
-
-    Raises:
-        ValueError: Shapes do not fit.
-
-    Example:
-        >>> fpr95([0.1, 0.2, 0.3, 0.15], [True, True, False, False])
-        0.5
-
-    Reference:
-        Zeng et al., 3DMatch, CVPR 2017, section 5.1.
-    """
-    d, right = np.asarray(distances, np.float64), np.asarray(matches, bool)
-    if d.ndim != 1 or d.shape != right.shape:
-        raise ValueError(
-            f"distances and matches must be [K], got {list(d.shape)} and {list(right.shape)}"
-        )
-    if not right.any() or right.all():
-        return float("nan")
-    accepted = np.sort(d[right])
-    limit = accepted[max(0, int(np.ceil(0.95 * len(accepted))) - 1)]
-    return float((d[~right] <= limit).mean())
-
-
 def inlier_ratio(correspondences: ArrayLike, truth: ArrayLike, tau1: float = 0.1) -> float:
     """Return the share of correspondences that the true motion brings within `tau1`.
 

@@ -2,19 +2,13 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-
-def _check(first: Tensor, second: Tensor) -> None:
-    if first.dim() != 2 or first.shape != second.shape:
-        raise ValueError(
-            f"descriptors must be two [B, D], got {tuple(first.shape)} and {tuple(second.shape)}"
-        )
+from flowmatch.descriptor_losses import check_pairs, info_nce_loss, triplet_loss
 
 
 def _close(first: Tensor, second: Tensor, positions: Tensor | None, apart: float) -> Tensor:
     """Return which points are the same or nearer than `apart`, bool ``[B, B]``."""
-    _check(first, second)
+    check_pairs(first, second)
     close = torch.eye(len(first), dtype=torch.bool, device=first.device)
     if positions is None:
         return close
@@ -22,37 +16,6 @@ def _close(first: Tensor, second: Tensor, positions: Tensor | None, apart: float
         raise ValueError(f"positions must be [{len(first)}, 3], got {tuple(positions.shape)}")
     where = positions.float()
     return close | ((where[:, None] - where[None]).square().sum(2) < apart**2)
-
-
-def contrastive_loss(first: Tensor, second: Tensor, same: Tensor, margin: float = 1.0) -> Tensor:
-    """Pull pairs of the same point together and push others beyond a margin.
-
-    Args:
-        first: Descriptors ``[B, D]``.
-        second: What each is paired with, ``[B, D]``.
-        same: bool ``[B]``: whether a pair shows the same point.
-        margin: Distance from which other points cost nothing.
-
-    Returns:
-        Mean of ``1/2 [y d^2 + (1 - y) max(0, margin - d)^2]``.
-
-    Raises:
-        ValueError: Shapes do not fit.
-
-    Example:
-        >>> a = torch.zeros(2, 3)
-        >>> contrastive_loss(a, a, torch.tensor([True, False]))
-        tensor(0.2500)
-
-    Reference:
-        Hadsell, Chopra and LeCun, CVPR 2006; as in Zeng et al., 3DMatch, CVPR 2017.
-    """
-    _check(first, second)
-    if same.shape != first.shape[:1]:
-        raise ValueError(f"same must be [{len(first)}], got {tuple(same.shape)}")
-    square = (first - second).square().sum(1)
-    apart = F.relu(margin - (square + 1e-12).sqrt()).square()
-    return 0.5 * torch.where(same, square, apart).mean()
 
 
 def hardest_triplet_loss(
@@ -87,14 +50,8 @@ def hardest_triplet_loss(
     Reference:
         Mishchuk et al., Working hard to know your neighbor's margins, NeurIPS 2017.
     """
-    # Half types would round small distances to nothing.
-    a, b = first.float(), second.float()
-    close = _close(a, b, positions, apart)
-    distances = (2 - 2 * (a @ b.T)).clamp(min=1e-8).sqrt()
-    wrong = distances.masked_fill(close, torch.inf)
-    hardest = torch.minimum(wrong.amin(0), wrong.amin(1))
-    pairs = (2 - 2 * (a * b).sum(1)).clamp(min=1e-8).sqrt()
-    return F.relu(margin + pairs - hardest).mean()
+    close = _close(first, second, positions, apart)
+    return triplet_loss(first, second, close, margin=margin)[0]
 
 
 def softmax_loss(
@@ -131,9 +88,5 @@ def softmax_loss(
         van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018; for
         fragments: Xie et al., PointContrast, ECCV 2020.
     """
-    a, b = first.float(), second.float()
-    close = _close(a, b, positions, apart)
-    own = torch.eye(len(a), dtype=torch.bool, device=a.device)
-    alike = (a @ b.T / temperature).masked_fill(close & ~own, -torch.inf)
-    right = torch.arange(len(a), device=a.device)
-    return (F.cross_entropy(alike, right) + F.cross_entropy(alike.T, right)) / 2
+    close = _close(first, second, positions, apart)
+    return info_nce_loss(first, second, close, temperature=temperature)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from flowmatch import training
+from flowmatch.descriptor_losses import contrastive_loss
 from flowmatch.registration.networks import MODELS, FieldDescriptor
 from flowmatch.registration.synthetic.pairs import PosedScans, SyntheticScans
 from flowmatch.registration.training.losses import (
-    contrastive_loss,
     hardest_triplet_loss,
     softmax_loss,
 )
@@ -135,7 +135,7 @@ def descriptor_loss(
         # Every point with itself, and with one that is far along the batch.
         same = torch.arange(2 * len(first), device=first.device) < len(first)
         others = torch.cat([second, second.roll(half, 0)])
-        loss = contrastive_loss(torch.cat([first, first]), others, same, recipe.margin)
+        loss = contrastive_loss(torch.cat([first, first]), others, same, margin=recipe.margin)
     with torch.no_grad():
         nearest = torch.cdist(first, second).argmin(1)
         right = (positions[nearest] - positions).norm(dim=1) < 0.05

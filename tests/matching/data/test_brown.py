@@ -10,10 +10,10 @@ import torch
 from flowmatch.cli import main
 from flowmatch.io import write_image
 from flowmatch.matching.data.brown import BrownPatches, BrownSamples, similarities_of_pairs
-from flowmatch.matching.evaluation.metrics import false_positive_rate
 from flowmatch.matching.synthetic.pairs import SyntheticPatches
 from flowmatch.matching.synthetic.pool import Mixture
 from flowmatch.matching.training.recipes import RECIPES
+from flowmatch.metrics import fpr_at_recall
 
 COUNT = 300  # patches: one whole file and a part of another
 POINTS = np.repeat(np.arange(100), 3)[np.random.default_rng(1).permutation(COUNT)]
@@ -89,7 +89,7 @@ def test_false_positives_are_those_of_a_plain_loop(folder, patches):
     expected = sum(far <= threshold for far in different) / len(different)
     similar = similarities_of_pairs(Difference(), found, pairs)
     np.testing.assert_allclose(np.sort(-similar[pairs.alike]), np.sort(alike), rtol=1e-5)
-    rate = false_positive_rate(similar[pairs.alike], similar[~pairs.alike])
+    rate = fpr_at_recall(similar[pairs.alike], similar[~pairs.alike])
     assert rate == pytest.approx(expected)
     # Squares of 4 pixels do not change when they are shrunk: distances are a quarter.
     described = similarities_of_pairs(Pixels(), found, pairs)

@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 
 from flowmatch.matching.evaluation.metrics import (
-    area_under_precision,
     area_under_recall,
-    area_under_roc,
-    average_precision,
     corner_error,
     project,
 )
@@ -51,33 +48,3 @@ def test_area_under_recall(errors, expected):
 
 def test_area_without_pairs():
     assert math.isnan(area_under_recall([], 3))
-
-
-def test_average_precision_is_a_mean_of_precisions():
-    marks = np.random.default_rng(0).random(50) < 0.4
-    found, total = 0, 0.0
-    for rank, mark in enumerate(marks, start=1):
-        if mark:
-            found += 1
-            total += found / rank
-    assert average_precision(marks, found) == pytest.approx(total / found)
-    # What was not found counts as missed.
-    assert average_precision(marks, 2 * found) == pytest.approx(total / found / 2)
-    assert math.isnan(average_precision([], 0))
-    assert average_precision([], 3) == 0
-
-
-def test_areas_of_ranked_marks():
-    marks = np.random.default_rng(1).random(60) < 0.3
-    wins = [i < j for i in np.flatnonzero(marks) for j in np.flatnonzero(~marks)]
-    assert area_under_roc(marks) == pytest.approx(np.mean(wins))
-    assert area_under_roc([True, False]) == 1
-    assert math.isnan(area_under_roc([True]))
-    # Straight lines between (0, 1), (1/2, 1/2), (1/2, 1/3), (1, 1/2).
-    assert area_under_precision([False, True, False, True]) == pytest.approx(
-        (0 + 1 / 2) / 4 + (1 / 3 + 1 / 2) / 4
-    )
-    assert area_under_precision([True, True]) == 1
-    assert area_under_precision([True, False], 4) == 0.25
-    assert area_under_precision([], 4) == 0
-    assert math.isnan(area_under_precision([False]))

@@ -9,7 +9,6 @@ import torch
 from flowmatch.cli import main
 from flowmatch.io import write_image
 from flowmatch.matching import load
-from flowmatch.matching.evaluation.metrics import false_positive_rate
 from flowmatch.matching.networks import COMPARATORS, DESCRIPTORS, MODELS
 from flowmatch.matching.synthetic.pairs import SyntheticPatches
 from flowmatch.matching.training.recipes import RECIPES, PatchRecipe
@@ -194,11 +193,3 @@ def test_command(tmp_path, photos, monkeypatch, capsys):
     assert "--resume, or another --out" in capsys.readouterr().err
     assert main([*words[:3], "siamese", *words[4:]]) == 2
     assert "--recipe must be one of hardnet-half" in capsys.readouterr().err
-
-
-def test_false_positive_rate():
-    """Of 20 true pairs 19 have to pass: the threshold is the second lowest, 1."""
-    alike = [0, *range(1, 20)]
-    assert false_positive_rate(alike, [0.5, 1, 1.5, -3]) == 0.5
-    assert false_positive_rate(alike, [0.5], recall=1.0) == 1.0
-    assert np.isnan(false_positive_rate([], [1.0]))

@@ -15,22 +15,10 @@ from flowmatch.registration.agreement import pair_information
 from flowmatch.registration.data.datasets import find_fragments, read_log
 from flowmatch.registration.evaluation.evaluate import evaluate
 from flowmatch.registration.evaluation.metrics import (
-    fpr95,
     inlier_ratio,
     registration_error,
 )
 from tests.registration.scenes import balls, motion, part, room
-
-
-def test_fpr95_by_a_plain_sweep():
-    rng = np.random.default_rng(0)
-    distances = np.concatenate([rng.normal(1, 0.5, 400), rng.normal(2, 0.5, 300)])
-    right = np.arange(700) < 400
-    limits = np.sort(distances[right])
-    limit = next(t for t in limits if (distances[right] <= t).mean() >= 0.95)
-    assert fpr95(distances, right) == (distances[~right] <= limit).mean()
-    assert 0.2 < fpr95(distances, right) < 0.5
-    assert math.isnan(fpr95([1.0], [True]))
 
 
 def test_inlier_ratio_uses_the_truth():

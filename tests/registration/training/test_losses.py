@@ -5,26 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from flowmatch.registration.training.losses import (
-    contrastive_loss,
     hardest_triplet_loss,
     softmax_loss,
 )
-
-
-def test_contrastive_by_a_loop():
-    a, b = torch.randn(2, 20, 4) / 3
-    same = torch.arange(20) % 2 == 0
-    total = 0.0
-    for x, y, s in zip(a, b, same, strict=True):
-        d = (x - y).norm()
-        total += 0.5 * (d**2 if s else max(torch.tensor(0.0), 1 - d) ** 2)
-    torch.testing.assert_close(contrastive_loss(a, b, same), total / 20)
-
-
-def test_contrastive_has_gradients_where_descriptors_are_equal():
-    a = torch.zeros(2, 3, requires_grad=True)
-    contrastive_loss(a, torch.zeros(2, 3), torch.tensor([True, False])).backward()
-    assert a.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("placed", [False, True])
@@ -65,11 +48,9 @@ def test_softmax_by_a_loop(placed):
 
 def test_shapes_are_checked():
     a = torch.zeros(3, 4)
-    with pytest.raises(ValueError, match=r"two \[B, D\], got \(3, 4\) and \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"two \[N, D\], got \(3, 4\) and \(2, 4\)"):
         hardest_triplet_loss(a, a[:2])
     with pytest.raises(ValueError, match=r"positions must be \[3, 3\]"):
         hardest_triplet_loss(a, a, torch.zeros(3, 2))
-    with pytest.raises(ValueError, match=r"two \[B, D\]"):
+    with pytest.raises(ValueError, match=r"two \[N, D\]"):
         softmax_loss(a, a[:2])
-    with pytest.raises(ValueError, match=r"same must be \[3\]"):
-        contrastive_loss(a, a, torch.ones(2, dtype=torch.bool))
