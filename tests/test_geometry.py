@@ -7,6 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from flowmatch.geometry import (
     compose,
+    depths_agree,
     fit_motion,
     invert,
     motion,
@@ -14,6 +15,7 @@ from flowmatch.geometry import (
     rotation_angle,
     transform,
     translation_error,
+    unproject,
 )
 
 
@@ -85,3 +87,21 @@ def test_shapes_are_checked():
         motion(torch.eye(4), torch.zeros(3))
     with pytest.raises(ValueError, match="at least one"):
         compose()
+
+
+def test_unprojected_pixels_have_their_depth_and_project_back():
+    camera = np.array([[80.0, 0, 30], [0, 90, 20], [0, 0, 1]])
+    pixels = np.array([[[0, 0], [30, 20]], [[59, 39], [12, 34]]])
+    depth = np.array([[1.0, 2.0], [3.0, np.nan]])
+    points = unproject(pixels, depth, camera)
+    assert points.shape == (2, 2, 3)
+    np.testing.assert_allclose(points[..., 2], depth)
+    projected = points @ camera.T
+    np.testing.assert_allclose((projected[..., :2] / depth[..., None])[0], pixels[0])
+    assert np.isnan(points[1, 1]).all()
+
+
+def test_depths_agree_within_3_cm_and_2_percent():
+    expected = np.array([1.0, 1.0, 10.0, 10.0, 1.0, np.nan])
+    measured = np.array([1.049, 1.051, 10.22, 10.24, np.nan, 1.0])
+    assert depths_agree(measured, expected).tolist() == [True, False, True, False, False, False]

@@ -178,7 +178,7 @@ def begin_run(folder: Path, frames: Frames, options: SequenceOptions, overwrite:
         raise ValueError(f"{folder} holds the input; take another folder for the output")
     record = folder / RECORD
     entries = asdict(options)
-    new = {"frames": frames.fingerprint(), "source": frames.name, **entries.pop("flow"), **entries}
+    new = {"frames": frames.digest(), "source": frames.name, **entries.pop("flow"), **entries}
     existing = [file for file in folder.glob("*") if _FLOW_FILE.fullmatch(file.name)]
     if existing and not record.exists():
         raise ValueError(f"{folder} holds files of something else; take another folder")

@@ -5,14 +5,16 @@ import pytest
 import torch
 
 from flowmatch.flow import FlowOptions, estimate_flow, refine_flow
-from flowmatch.flow.synthetic.scene import Layer, Motion, Scene, shift
+from flowmatch.flow.synthetic.scene import Layer, Motion, Scene, translate
 
 
 @pytest.fixture(scope="module")
 def shifted(photo):
     """A photograph that moves by (1.6, -0.7)."""
-    scene = Scene((120, 161), (Layer(photo, shift(-150, -90)),), Motion(translation=(1.6, -0.7)))
-    return [np.rint(scene.view(t).image).astype(np.uint8) for t in (0, 1)]
+    scene = Scene(
+        (120, 161), (Layer(photo, translate(-150, -90)),), Motion(translation=(1.6, -0.7))
+    )
+    return [np.rint(scene.render(t).image).astype(np.uint8) for t in (0, 1)]
 
 
 @pytest.fixture(scope="module")

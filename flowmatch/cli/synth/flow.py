@@ -10,7 +10,7 @@ from flowmatch.cli._messages import messages
 from flowmatch.cli._options import CutoutsFolder, DeviceName, PhotosFolder, Render
 from flowmatch.devices import choose_device
 from flowmatch.draw import flow_to_image, side_by_side
-from flowmatch.flow.synthetic.packing import pack
+from flowmatch.flow.synthetic.packing import pack_plans
 from flowmatch.flow.synthetic.pairs import SyntheticFlow
 from flowmatch.flow.synthetic.render import render_plans
 from flowmatch.flow.synthetic.sources import Sources
@@ -34,7 +34,7 @@ def command(
     samples = (pairs[index] for index in range(count))
     if render == "device":
         where, plans = choose_device(device), (pairs.plan(index) for index in range(count))
-        samples = (render_plans(pack([plan]), where).samples()[0] for plan in plans)
+        samples = (render_plans(pack_plans([plan]), where).samples()[0] for plan in plans)
     pictures = []
     for sample in samples:
         occluded = np.repeat(sample.occluded[..., None] * np.uint8(255), 3, axis=2)

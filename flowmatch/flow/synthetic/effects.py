@@ -1,7 +1,7 @@
-"""What cameras and weather do to frames: blur, fog, shadow, tone, noise, compression.
+"""Photometric effects of air and camera: blur, fog, shadow, tone, noise, compression.
 
-What happens is drawn first, as numbers (`draw_effects`), and done to the frames afterwards: here by
-NumPy and OpenCV (`expose_moving`, `degrade`), for whole batches by torch in `develop`.
+Effects are sampled first, as numbers (`sample_effects`), and applied to the frames afterwards: here
+by NumPy and OpenCV (`blur_motion`, `apply_effects`), for whole batches by torch in `effects_torch`.
 """
 
 from dataclasses import dataclass
@@ -10,26 +10,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
-from flowmatch.flow.synthetic.scene import Scene, View
+from flowmatch.flow.synthetic.scene import Rendering, Scene
+from flowmatch.imaging import Generator, Image
 
-Generator = np.random.Generator
-Image = NDArray[np.uint8]
-Light = NDArray[np.float32]  # [H, W, 3], 0..255
-Octaves = tuple[NDArray[np.float32], ...]  # random squares, the next ones finer: see `clouds`
+Frame = NDArray[np.float32]
+"""A frame before it is stored, ``[H, W, 3]``, 0..255."""
+Octaves = tuple[NDArray[np.float32], ...]
+"""Squares of random values, each finer than the one before; `sum_octaves` makes noise of them."""
 
 SHUTTER_SAMPLES = 7
-OCTAVES = ((3, 1.0), (6, 0.5), (12, 0.25))  # cells and weight of each
+"""Number of renderings that motion blur averages."""
+OCTAVES = ((3, 1.0), (6, 0.5), (12, 0.25))
+"""Cells to a side and weight of each octave."""
 
 
 @dataclass(frozen=True)
 class Fog:
-    """A veil over both frames, that drifts on its own.
+    """Fog over both frames, with a motion of its own.
 
     Attributes:
-        octaves: Its clouds.
-        strength: Opacity where they are thickest.
+        octaves: Noise of its density.
+        strength: Opacity where it is thickest.
         colour: RGB, about 0..255.
-        drift: Pixels to the left, from the first frame to the second.
+        drift: Motion to the left from the first frame to the second, in pixels.
     """
 
     octaves: Octaves
@@ -40,12 +43,12 @@ class Fog:
 
 @dataclass(frozen=True)
 class Shade:
-    """Light that changes smoothly across the frames, and a little from one to the next.
+    """Shadows that change smoothly across the frames, and a little from one frame to the next.
 
     Attributes:
-        strength: Light lost in the darkest place.
-        common: Clouds over both frames.
-        change: Clouds over the second.
+        strength: Share of the light that the darkest place loses.
+        common: Noise of the shadows of both frames.
+        change: Noise of the change in the second frame.
     """
 
     strength: float
@@ -55,11 +58,11 @@ class Shade:
 
 @dataclass(frozen=True)
 class Exposure:
-    """One frame's own tone and noise.
+    """Tone and noise of one frame.
 
     Attributes:
-        contrast: About the middle gray.
-        brightness: Added to all channels.
+        contrast: Factor on the difference to middle gray.
+        brightness: Value added to all channels.
         grain: Standard normal noise ``[H, W, 3]``, or the seed of a generator that makes it.
     """
 
@@ -70,13 +73,13 @@ class Exposure:
 
 @dataclass(frozen=True)
 class Film:
-    """One camera's tone and noise.
+    """Tone and noise of one camera.
 
     Attributes:
-        gamma: Exponent of the tone.
+        gamma: Exponent of the tone curve.
         colour: Factor of each channel.
         sigma: Standard deviation of the noise.
-        exposures: Of the first frame and of the second.
+        exposures: Exposures of the first and of the second frame.
     """
 
     gamma: float
@@ -85,23 +88,24 @@ class Film:
     exposures: tuple[Exposure, Exposure]
 
     def table(self, frame: int) -> NDArray[np.float32]:
-        """Return what becomes of the levels 0..255 in the first frame or the second, [256, 3]."""
-        own = self.exposures[frame]
+        """Return the tone curve of the first or second frame: a value for each level, [256, 3]."""
+        exposure = self.exposures[frame]
         levels = (np.arange(256)[:, None] / 255) ** self.gamma * 255 * self.colour
-        return ((levels - 128) * own.contrast + 128 + own.brightness).astype(np.float32)
+        toned = (levels - 128) * exposure.contrast + 128 + exposure.brightness
+        return toned.astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Effects:
-    """All that happens to a pair of frames; None is what does not.
+    """Effects on a pair of frames; None leaves an effect out.
 
     Attributes:
-        shutter: Share of the time between the frames for which it is open.
-        fog: The air.
-        shade: The light.
-        defocus: Standard deviation of the blur of the first frame and of the second, pixels.
+        shutter: Exposure time, as a share of the time between the frames.
+        fog: Fog.
+        shade: Shadows.
+        defocus: Standard deviations of the blur of the first and of the second frame, pixels.
         film: Tone and noise.
-        quality: Of a JPEG file.
+        quality: Quality of the JPEG compression.
     """
 
     shutter: float | None
@@ -112,76 +116,116 @@ class Effects:
     quality: int | None
 
 
-def draw_effects(rng: Generator, size: tuple[int, int], seeded: bool = False) -> Effects:
-    """Draw one scene's air, one camera's optics, and for each frame a little of its own.
+def sample_effects(rng: Generator, size: tuple[int, int], seeded: bool = False) -> Effects:
+    """Sample the effects of one scene and one camera, and the small differences of the frames.
 
     Args:
-        rng: The only source of chance.
+        rng: Source of all random numbers.
         size: Height and width of the frames.
-        seeded: Leave the noise to another generator: draw a seed for each frame.
+        seeded: Sample a seed for the noise of each frame instead of the noise.
     """
     return Effects(
         shutter=rng.uniform(0.15, 0.6) if rng.random() < 1 / 7 else None,
-        fog=_draw_fog(rng) if rng.random() < 0.1 else None,
-        shade=_draw_shade(rng) if rng.random() < 0.2 else None,
-        defocus=_draw_defocus(rng) if rng.random() < 0.3 else None,
-        film=_draw_film(rng, size, seeded),
+        fog=_sample_fog(rng) if rng.random() < 0.1 else None,
+        shade=_sample_shade(rng) if rng.random() < 0.2 else None,
+        defocus=_sample_defocus(rng) if rng.random() < 0.3 else None,
+        film=_sample_film(rng, size, seeded),
         quality=int(rng.integers(30, 95)) if rng.random() < 0.15 else None,
     )
 
 
+# ---- Random parameters -------------------------------------------------------------------------
+
+
+def sample_octaves(rng: Generator) -> Octaves:
+    """Sample the octaves of `sum_octaves`."""
+    return tuple(rng.random((cells, cells), dtype=np.float32) for cells, _ in OCTAVES)
+
+
+def _sample_fog(rng: Generator) -> Fog:
+    drift = int(rng.integers(0, 9))
+    octaves, strength = sample_octaves(rng), rng.uniform(0.2, 0.7)
+    colour = np.float32(rng.uniform(120, 255)) + rng.normal(size=3).astype(np.float32) * 8
+    return Fog(octaves, strength, colour, drift)
+
+
+def _sample_shade(rng: Generator) -> Shade:
+    return Shade(rng.uniform(0.1, 0.5), sample_octaves(rng), sample_octaves(rng))
+
+
+def _sample_defocus(rng: Generator) -> tuple[float, float]:
+    blur = rng.uniform(0.3, 1.5)
+    # The two frames rarely differ.
+    return blur, blur * (rng.uniform(0.7, 1.4) if rng.random() < 0.2 else 1.0)
+
+
+def _sample_film(rng: Generator, size: tuple[int, int], seeded: bool) -> Film:
+    gamma, contrast = np.exp(rng.normal(size=2) * 0.2)
+    brightness, colour = rng.normal() * 15, np.exp(rng.normal(size=3) * 0.1)
+    sigma = np.float32(abs(rng.normal()) * 4)
+    difference = 3.0 if rng.random() < 0.15 else 1.0  # an exposure that adapts
+
+    def sample_exposure() -> Exposure:
+        own_contrast = contrast * np.exp(rng.normal() * 0.03 * difference)
+        own_brightness = brightness + rng.normal() * 3 * difference
+        if seeded:
+            return Exposure(own_contrast, own_brightness, int(rng.integers(2**63)))
+        grain = rng.standard_normal((*size, 3), dtype=np.float32)
+        return Exposure(own_contrast, own_brightness, grain)
+
+    return Film(gamma, colour, sigma, (sample_exposure(), sample_exposure()))
+
+
+# ---- Their effect on frames --------------------------------------------------------------------
+
+
 def shutter_times(shutter: float) -> NDArray[np.float64]:
-    """Return when a frame is seen beside its own time, for as long as the shutter is open."""
+    """Return the times of the renderings that motion blur adds, relative to the frame's time."""
     times = np.linspace(-shutter / 2, shutter / 2, SHUTTER_SAMPLES)
-    return np.delete(times, SHUTTER_SAMPLES // 2)  # which is not always exactly 0
+    return np.delete(times, SHUTTER_SAMPLES // 2)  # the middle, which is not always exactly 0
 
 
-def expose_moving(
-    scene: Scene, shutter: float | None, first: View, second: View
-) -> tuple[Light, Light]:
-    """Blur both frames along everything's motion, if there is a shutter; else leave them sharp."""
+def blur_motion(
+    scene: Scene, shutter: float | None, first: Rendering, second: Rendering
+) -> tuple[Frame, Frame]:
+    """Blur two frames along the motion of everything in them; no `shutter` leaves them sharp."""
     if shutter is None:
         return first.image, second.image
-    around = shutter_times(shutter)
+    offsets = shutter_times(shutter)
 
-    def mean(middle: float, view: View) -> Light:
-        others = [scene.view(middle + float(t)).image for t in around]
-        return np.asarray((view.image + sum(others)) / SHUTTER_SAMPLES, np.float32)
+    def mean(time: float, rendering: Rendering) -> Frame:
+        others = [scene.render(time + float(offset)).image for offset in offsets]
+        return np.asarray((rendering.image + sum(others)) / SHUTTER_SAMPLES, np.float32)
 
     return mean(0.0, first), mean(1.0, second)
 
 
-def degrade(effects: Effects, first: Light, second: Light) -> tuple[Image, Image]:
-    """Do to both frames what was drawn for them; their motion blur is `expose_moving`.
+def apply_effects(effects: Effects, first: Frame, second: Frame) -> tuple[Image, Image]:
+    """Apply all effects but the motion blur to a pair of frames.
 
     Args:
-        effects: What was drawn for frames of this size.
-        first: Frame as the scene paints it, ``[H, W, 3]``, 0..255.
-        second: The later one.
+        effects: Effects sampled for frames of this size.
+        first: Frame as rendered, ``[H, W, 3]``, 0..255.
+        second: The later frame.
 
     Returns:
-        What a camera stores of them, uint8.
+        The frames as a camera stores them, uint8.
     """
     if effects.fog:
-        first, second = _cover(effects.fog, first, second)
+        first, second = _apply_fog(effects.fog, first, second)
     if effects.shade:
-        first, second = _light(effects.shade, first, second)
+        first, second = _apply_shade(effects.shade, first, second)
     if effects.defocus:
-        blur, other = effects.defocus
+        blur, second_blur = effects.defocus
         first = np.asarray(cv2.GaussianBlur(first, (0, 0), blur), np.float32)
-        second = np.asarray(cv2.GaussianBlur(second, (0, 0), other), np.float32)
-    one, two = (_develop(effects.film, frame, light) for frame, light in enumerate((first, second)))
+        second = np.asarray(cv2.GaussianBlur(second, (0, 0), second_blur), np.float32)
+    a, b = (_apply_film(effects.film, index, frame) for index, frame in enumerate((first, second)))
     if effects.quality:
-        one, two = _compress(one, effects.quality), _compress(two, effects.quality)
-    return one, two
+        a, b = compress_jpeg(a, effects.quality), compress_jpeg(b, effects.quality)
+    return a, b
 
 
-def draw_clouds(rng: Generator) -> Octaves:
-    """Draw what `clouds` are made of."""
-    return tuple(rng.random((cells, cells), dtype=np.float32) for cells, _ in OCTAVES)
-
-
-def clouds(octaves: Octaves, height: int, width: int) -> NDArray[np.float32]:
+def sum_octaves(octaves: Octaves, height: int, width: int) -> NDArray[np.float32]:
     """Return smooth noise in 0..1, ``[height, width]``, a few blobs across."""
     total = np.zeros((height, width), np.float32)
     for octave, (_, weight) in zip(octaves, OCTAVES, strict=True):
@@ -190,69 +234,35 @@ def clouds(octaves: Octaves, height: int, width: int) -> NDArray[np.float32]:
     return (total - low) / max(high - low, 1e-6)
 
 
-def _draw_fog(rng: Generator) -> Fog:
-    drift = int(rng.integers(0, 9))
-    octaves, strength = draw_clouds(rng), rng.uniform(0.2, 0.7)
-    colour = np.float32(rng.uniform(120, 255)) + rng.normal(size=3).astype(np.float32) * 8
-    return Fog(octaves, strength, colour, drift)
-
-
-def _draw_shade(rng: Generator) -> Shade:
-    return Shade(rng.uniform(0.1, 0.5), draw_clouds(rng), draw_clouds(rng))
-
-
-def _draw_defocus(rng: Generator) -> tuple[float, float]:
-    blur = rng.uniform(0.3, 1.5)
-    return blur, blur * (rng.uniform(0.7, 1.4) if rng.random() < 0.2 else 1.0)  # rarely unlike
-
-
-def _draw_film(rng: Generator, size: tuple[int, int], seeded: bool) -> Film:
-    gamma, contrast = np.exp(rng.normal(size=2) * 0.2)
-    brightness, colour = rng.normal() * 15, np.exp(rng.normal(size=3) * 0.1)
-    sigma = np.float32(abs(rng.normal()) * 4)
-    unlike = 3.0 if rng.random() < 0.15 else 1.0  # an exposure that adapts
-
-    def expose() -> Exposure:
-        own_contrast = contrast * np.exp(rng.normal() * 0.03 * unlike)
-        own_brightness = brightness + rng.normal() * 3 * unlike
-        if seeded:
-            return Exposure(own_contrast, own_brightness, int(rng.integers(2**63)))
-        grain = rng.standard_normal((*size, 3), dtype=np.float32)
-        return Exposure(own_contrast, own_brightness, grain)
-
-    return Film(gamma, colour, sigma, (expose(), expose()))
-
-
-def _cover(fog: Fog, first: Light, second: Light) -> tuple[Light, Light]:
+def _apply_fog(fog: Fog, first: Frame, second: Frame) -> tuple[Frame, Frame]:
     H, W = first.shape[:2]
-    veil = clouds(fog.octaves, H, W + fog.drift) * fog.strength
+    opacity = sum_octaves(fog.octaves, H, W + fog.drift) * fog.strength
 
-    def cover(image: Light, veil: NDArray[np.float32]) -> Light:
-        return np.asarray(image + veil[..., None] * (fog.colour - image), np.float32)
+    def cover(image: Frame, opacity: NDArray[np.float32]) -> Frame:
+        return np.asarray(image + opacity[..., None] * (fog.colour - image), np.float32)
 
-    return cover(first, veil[:, :W]), cover(second, veil[:, fog.drift :])
+    return cover(first, opacity[:, :W]), cover(second, opacity[:, fog.drift :])
 
 
-def _light(shade: Shade, first: Light, second: Light) -> tuple[Light, Light]:
+def _apply_shade(shade: Shade, first: Frame, second: Frame) -> tuple[Frame, Frame]:
     H, W = first.shape[:2]
-    common = 1 - shade.strength * clouds(shade.common, H, W)
-    change = 1 + 0.4 * shade.strength * (clouds(shade.change, H, W) - 0.5)
+    common = 1 - shade.strength * sum_octaves(shade.common, H, W)
+    change = 1 + 0.4 * shade.strength * (sum_octaves(shade.change, H, W) - 0.5)
     return first * common[..., None], second * (common * change)[..., None]
 
 
-def _develop(film: Film, frame: int, image: Light) -> Image:
-    # Tone as a table of 256 entries for each channel: a power for each pixel is slow.
-    table = film.table(frame)
-    toned = cv2.LUT(np.rint(image).clip(0, 255).astype(np.uint8), table[None])
-    grain = film.exposures[frame].grain
+def _apply_film(film: Film, index: int, frame: Frame) -> Image:
+    # The tone curve is a table of 256 entries for each channel: a power for each pixel is slow.
+    table = film.table(index)
+    toned = cv2.LUT(np.rint(frame).clip(0, 255).astype(np.uint8), table[None])
+    grain = film.exposures[index].grain
     if isinstance(grain, int):
-        grain = np.random.default_rng(grain).standard_normal(image.shape, dtype=np.float32)
+        grain = np.random.default_rng(grain).standard_normal(frame.shape, dtype=np.float32)
     return (toned + film.sigma * grain).clip(0, 255).astype(np.uint8)
 
 
-def _compress(image: Image, quality: int) -> Image:
-    """Store and read as JPEG; the order of channels does not matter to the eye or to a network."""
+def compress_jpeg(image: Image, quality: int) -> Image:
+    """Return an image after JPEG compression, at a quality of 1 to 100."""
     _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.ascontiguousarray(
-        np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)[..., ::-1]
-    )
+    decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+    return np.ascontiguousarray(decoded[..., ::-1])

@@ -1,24 +1,23 @@
-"""All that is drawn at random for a synthetic pair, and the pair that NumPy paints of it."""
+"""The random part of a synthetic pair, and its rendering by NumPy."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from flowmatch.flow.synthetic.effects import Effects, degrade, expose_moving
+from flowmatch.flow.synthetic.effects import Effects, apply_effects, blur_motion
 from flowmatch.flow.synthetic.scene import FlowSample, Scene
-
-Generator = np.random.Generator
+from flowmatch.imaging import Generator
 
 
 @dataclass(frozen=True)
 class Flip:
-    """How a pair is mirrored in the end, and its colours exchanged.
+    """Mirroring of a pair, and the order of its colour channels.
 
     Attributes:
         across: Left and right are exchanged.
         down: Top and bottom are exchanged.
-        order: Which channel comes first, second and third.
+        order: Indices of the first, second and third channel.
     """
 
     across: bool = False
@@ -33,12 +32,12 @@ class Flip:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is random about a pair.
+    """The random part of a pair.
 
     Attributes:
-        scene: What there is and how it moves.
-        effects: What air and camera do to the frames.
-        flip: How they are mirrored in the end.
+        scene: Layers and their motion.
+        effects: Effects of air and camera on the frames.
+        flip: Mirroring of the rendered pair.
     """
 
     scene: Scene
@@ -46,41 +45,45 @@ class Plan:
     flip: Flip
 
 
-def paint(plan: Plan, backward: bool = False) -> FlowSample:
-    """Make the pair of a plan, by NumPy and OpenCV; `render_plans` does it for batches, by torch.
+def render_pair(plan: Plan, backward: bool = False) -> FlowSample:
+    """Render one pair, by NumPy and OpenCV; `render_plans` renders batches, by torch.
 
     Args:
-        plan: What to paint.
-        backward: Give the flow from the second frame to the first as well.
+        plan: The random part of the pair.
+        backward: Also give the flow from the second frame to the first.
     """
     scene = plan.scene
-    first, second = scene.view(0), scene.view(1)
-    flow, occluded = scene.flow(first, 0, 1, seen=second)
-    one, two = degrade(plan.effects, *expose_moving(scene, plan.effects.shutter, first, second))
-    back = scene.flow(second, 1, 0, seen=first) if backward else (None, None)
-    return flip(plan.flip, FlowSample(one, two, flow, occluded, *back))
+    first, second = scene.render(0), scene.render(1)
+    flow, occluded = scene.flow(first, 0, 1, second)
+    frames = blur_motion(scene, plan.effects.shutter, first, second)
+    frames_as_stored = apply_effects(plan.effects, *frames)
+    back = scene.flow(second, 1, 0, first) if backward else (None, None)
+    return apply_flip(plan.flip, FlowSample(*frames_as_stored, flow, occluded, *back))
 
 
-def draw_flip(rng: Generator) -> Flip:
-    """Draw how to mirror, left to right, top to bottom, or not; shuffle the colours sometimes."""
+def sample_flip(rng: Generator) -> Flip:
+    """Mirror each axis of half of the pairs, and shuffle the colours of three in ten."""
     across, down = rng.random() < 0.5, rng.random() < 0.5
     red, green, blue = rng.permutation(3).tolist() if rng.random() < 0.3 else range(3)
     return Flip(across, down, (red, green, blue))
 
 
-def flip(how: Flip, sample: FlowSample) -> FlowSample:
-    """Mirror a sample and order its colours."""
-    place = (slice(None, None, -1 if how.down else 1), slice(None, None, -1 if how.across else 1))
-    sign = np.array(how.sign, np.float32)
+def apply_flip(flip: Flip, sample: FlowSample) -> FlowSample:
+    """Mirror a sample and order its colour channels."""
+    window = (
+        slice(None, None, -1 if flip.down else 1),
+        slice(None, None, -1 if flip.across else 1),
+    )
+    sign = np.array(flip.sign, np.float32)
 
-    def turned(name: str, part: Any) -> Any:
+    def flipped(name: str, part: Any) -> Any:
         if part is None:
             return None
-        part = part[place]
+        part = part[window]
         if name in ("first", "second"):
-            part = part[..., list(how.order)]
+            part = part[..., list(flip.order)]
         if name in ("flow", "backward"):
             part = part * sign
         return np.ascontiguousarray(part)
 
-    return FlowSample(**{name: turned(name, part) for name, part in sample._asdict().items()})
+    return FlowSample(**{name: flipped(name, part) for name, part in sample._asdict().items()})

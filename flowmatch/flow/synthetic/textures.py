@@ -1,16 +1,14 @@
-"""Procedural textures and outlines, for scenes without photographs or beside them."""
+"""Procedural textures and outlines, for scenes with and without photographs."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
-
-Generator = np.random.Generator
-Image = NDArray[np.uint8]
+from flowmatch.imaging import Generator, Image
 
 
 def noise(rng: Generator, size: int) -> Image:
-    """Return coloured 1/f^a noise, ``[size, size, 3]``, a in 0.5..1.3: clouds to gravel."""
+    """Return coloured 1/f^a noise, ``[size, size, 3]``, with a in 0.5..1.3: clouds to gravel."""
     slope = rng.uniform(0.5, 1.3)
     mix = np.eye(3) * rng.uniform(0.2, 1) + rng.normal(size=(3, 3)) * 0.3
     total = np.zeros((size, size, 3), np.float32)
@@ -26,7 +24,7 @@ def noise(rng: Generator, size: int) -> Image:
 
 
 def dead_leaves(rng: Generator, size: int) -> Image:
-    """Return overlapping discs and polygons, small ones the most frequent, over noise."""
+    """Return overlapping discs and polygons over noise; small ones are the most frequent."""
     image = noise(rng, size)
     for _ in range(rng.integers(40, 300)):
         radius = min(8 / (rng.random() ** 0.6 + 0.03), size / 5)
@@ -44,7 +42,7 @@ def dead_leaves(rng: Generator, size: int) -> Image:
 
 
 def gradient(rng: Generator, size: int) -> Image:
-    """Return a smooth change from one colour to another, nearly without texture."""
+    """Return a smooth colour gradient, nearly without texture."""
     across = np.linspace(0, 1, size, dtype=np.float32)
     ramp = across[:, None] * rng.uniform(-1, 1) + across[None, :] * rng.uniform(-1, 1)
     start, change = rng.uniform(0, 255, 3), rng.uniform(-120, 120, 3)
@@ -52,7 +50,7 @@ def gradient(rng: Generator, size: int) -> Image:
 
 
 def voronoi(rng: Generator, size: int) -> Image:
-    """Return cells around random points, each of one colour, or with dark seams: stones."""
+    """Return Voronoi cells, each of one colour, half of them with dark seams: stones."""
     points = (rng.random((int(rng.integers(20, 400)), 2)) * size).astype(np.int64)
     seeds = np.full((size, size), 255, np.uint8)
     seeds[points[:, 1], points[:, 0]] = 0
@@ -67,7 +65,7 @@ def voronoi(rng: Generator, size: int) -> Image:
 
 
 def stripes(rng: Generator, size: int) -> Image:
-    """Return stripes or a checkerboard: what repeats is easily matched with its neighbour."""
+    """Return stripes or a checkerboard, whose repetitions are easily confused."""
     y, x = np.mgrid[0:size, 0:size].astype(np.float32)
     angle, period = rng.uniform(0, np.pi), np.exp(rng.uniform(np.log(6), np.log(80)))
     across = (x * np.cos(angle) + y * np.sin(angle)) / period
@@ -83,7 +81,7 @@ def stripes(rng: Generator, size: int) -> Image:
 
 
 def writing(rng: Generator, size: int) -> Image:
-    """Return lines of random letters on a plain ground."""
+    """Return lines of random letters on one colour."""
     image = np.full((size, size, 3), rng.uniform(0, 255, 3), np.uint8)
     scale = float(rng.uniform(0.4, 2))
     letters = np.array(list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789  .,"))
@@ -98,11 +96,12 @@ def writing(rng: Generator, size: int) -> Image:
 
 
 def plain(rng: Generator, size: int) -> Image:
-    """Return one colour with a little grain: a wall, or the sky."""
+    """Return one colour with a little noise: a wall, or the sky."""
     grain = rng.normal(size=(size, size, 1)) * rng.uniform(0, 2)
     return _to_image(rng.uniform(0, 255, 3) + grain)
 
 
+# Each kind of texture and its share.
 TEXTURES = {
     dead_leaves: 0.45,
     noise: 0.2,
@@ -114,14 +113,14 @@ TEXTURES = {
 }
 
 
-def texture(rng: Generator, size: int) -> Image:
-    """Return one of the textures of this file, ``[size, size, 3]``."""
-    chosen = list(TEXTURES)[int(rng.choice(len(TEXTURES), p=list(TEXTURES.values())))]
-    return chosen(rng, size)
+def sample_texture(rng: Generator, size: int) -> Image:
+    """Return a random procedural texture, ``[size, size, 3]``."""
+    make = list(TEXTURES)[int(rng.choice(len(TEXTURES), p=list(TEXTURES.values())))]
+    return make(rng, size)
 
 
-def outline(rng: Generator, size: int) -> Image:
-    """Return the opacity ``[size, size]`` of a random shape: polygon, blob, bar, ring or fence."""
+def sample_outline(rng: Generator, size: int) -> Image:
+    """Return the opacity ``[size, size]`` of a random polygon, blob, bar, ring or fence."""
     if rng.random() < 0.08:
         return _fence(rng, size)
     alpha = np.zeros((size, size), np.uint8)
@@ -135,7 +134,7 @@ def outline(rng: Generator, size: int) -> Image:
             rng.normal() * 0.1 * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in range(1, 6)
         ]
         radii = half * np.clip(0.65 + np.sum(waves, axis=0), 0.1, 1)
-    # A fifth are thin: fences, branches and limbs are where flow fails.
+    # A fifth are thin, like branches and limbs, where flow often fails.
     squeeze = rng.uniform(0.05, 0.15) if rng.random() < 0.2 else rng.uniform(0.5, 1)
     points = np.stack([half + radii * np.cos(angles), half + squeeze * radii * np.sin(angles)], 1)
     cv2.fillPoly(alpha, [points.astype(np.int32)], 255, cv2.LINE_AA)
@@ -147,7 +146,7 @@ def outline(rng: Generator, size: int) -> Image:
 
 
 def _fence(rng: Generator, size: int) -> Image:
-    """Return a grid of thin bars: the thing behind it shows through everywhere."""
+    """Return a grid of thin bars, through which the background is visible everywhere."""
     alpha = np.zeros((size, size), np.uint8)
     gap, thick = int(rng.integers(size // 12, size // 4)), int(rng.integers(2, max(3, size // 40)))
     crossed = rng.random() < 0.5

@@ -18,7 +18,7 @@ from flowmatch.flow.estimate import to_full_resolution
 from flowmatch.flow.networks import MODELS, RAFT, RAFTSmall
 from flowmatch.flow.networks.flownet import Volume
 from flowmatch.flow.networks.norms import with_norms, without_norms
-from flowmatch.flow.synthetic.packing import PackedPlans, pack
+from flowmatch.flow.synthetic.packing import PackedPlans, pack_plans
 from flowmatch.flow.synthetic.pairs import SyntheticFlow, SyntheticPlans
 from flowmatch.flow.synthetic.plan import Plan
 from flowmatch.flow.synthetic.render import render_plans
@@ -218,7 +218,7 @@ def collate_plans(samples: Sequence[Plan | FlowSample]) -> tuple[PackedPlans | N
     """Make a batch of what is to be painted, and of what is a pair already (`collate`)."""
     plans = [sample for sample in samples if isinstance(sample, Plan)]
     pairs = [sample for sample in samples if isinstance(sample, FlowSample)]
-    return pack(plans) if plans else None, collate(pairs) if pairs else []
+    return pack_plans(plans) if plans else None, collate(pairs) if pairs else []
 
 
 def render_batch(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from flowmatch.flow.data.datasets import find_pairs, load_pair
-from flowmatch.flow.data.rgbd import posed_flow
+from flowmatch.flow.data.rgbd import flow_from_depth
 from flowmatch.io import write_image
 
 CAMERA = np.array([[100.0, 0, 40], [0, 100, 30], [0, 0, 1]])
@@ -27,13 +27,13 @@ def rightwards(metres):
 
 
 def test_near_things_move_farther():
-    flow = posed_flow(depth(0), depth(0.2), rightwards(0.2), CAMERA)
+    flow = flow_from_depth(depth(0), depth(0.2), rightwards(0.2), CAMERA)
     assert np.allclose(flow[30, 40], [-10, 0], atol=1e-4)
     assert np.allclose(flow[5, 40], [-5, 0], atol=1e-4)
 
 
 def test_hidden_points_and_those_that_leave_are_unknown():
-    flow = posed_flow(depth(0), depth(0.2), rightwards(0.2), CAMERA)
+    flow = flow_from_depth(depth(0), depth(0.2), rightwards(0.2), CAMERA)
     unknown = np.isnan(flow[..., 0])
     expected = np.zeros((60, 80), bool)
     expected[:, :5] = True  # the wall leaves at the left
@@ -47,7 +47,7 @@ def test_a_turn_is_the_homography_of_the_plane():
     motion = np.eye(4)
     motion[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     wall = np.full((60, 80), WALL)
-    flow = posed_flow(wall, wall, motion, CAMERA)
+    flow = flow_from_depth(wall, wall, motion, CAMERA)
     arm = np.array([25 - 40, 40 - 30])
     assert np.allclose(flow[40, 25], motion[:2, :2] @ arm - arm, atol=1e-4)
 
@@ -55,7 +55,7 @@ def test_a_turn_is_the_homography_of_the_plane():
 def test_unknown_depth_stays_unknown():
     holes = depth(0)
     holes[50:, :10] = np.nan
-    flow = posed_flow(holes, holes, np.eye(4), CAMERA)
+    flow = flow_from_depth(holes, holes, np.eye(4), CAMERA)
     assert np.isnan(flow[50:, :10]).all()
     assert np.abs(flow[:50]).max() < 1e-4
 
@@ -63,7 +63,7 @@ def test_unknown_depth_stays_unknown():
 @pytest.mark.parametrize("shape", [(60, 81), (60, 80, 1)])
 def test_depths_must_fit(shape):
     with pytest.raises(ValueError, match=r"of one size, .* got \[60, 80\]"):
-        posed_flow(depth(0), np.ones(shape), np.eye(4), CAMERA)
+        flow_from_depth(depth(0), np.ones(shape), np.eye(4), CAMERA)
 
 
 @pytest.fixture

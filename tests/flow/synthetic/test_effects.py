@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flowmatch.flow.synthetic import effects
-from flowmatch.flow.synthetic.scene import Layer, Motion, Scene, shift
+from flowmatch.flow.synthetic.scene import Layer, Motion, Scene, translate
 
 
 class Always:
@@ -25,9 +25,9 @@ def frames(photo):
     return photo[:96, :128].astype(np.float32), photo[2:98, 3:131].astype(np.float32)
 
 
-def test_degrade_repeats_by_seed(frames):
-    drawn = (effects.draw_effects(np.random.default_rng(3), (96, 128)) for _ in range(2))
-    runs = [effects.degrade(each, *frames) for each in drawn]
+def test_apply_effects_repeats_by_seed(frames):
+    drawn = (effects.sample_effects(np.random.default_rng(3), (96, 128)) for _ in range(2))
+    runs = [effects.apply_effects(each, *frames) for each in drawn]
     for one, two in zip(*runs, strict=True):
         assert one.dtype == np.uint8
         assert one.shape == (96, 128, 3)
@@ -35,36 +35,36 @@ def test_degrade_repeats_by_seed(frames):
 
 
 def test_nothing_happens_when_nothing_is_drawn(frames, only):
-    drawn = effects.draw_effects(Always(0.99), (96, 128))
+    drawn = effects.sample_effects(Always(0.99), (96, 128))
     assert not any((drawn.shutter, drawn.fog, drawn.shade, drawn.defocus, drawn.quality))
-    for before, after in zip(frames, effects.degrade(only(), *frames), strict=True):
+    for before, after in zip(frames, effects.apply_effects(only(), *frames), strict=True):
         assert np.array_equal(before, after)
 
 
 def test_everything_happens_when_everything_is_drawn():
-    drawn = effects.draw_effects(Always(0.0), (96, 128))
+    drawn = effects.sample_effects(Always(0.0), (96, 128))
     assert all((drawn.shutter, drawn.fog, drawn.shade, drawn.defocus, drawn.quality))
 
 
 def test_fog_pulls_every_pixel_towards_one_colour(frames, only):
-    fog = effects.draw_effects(Always(0.0), (96, 128)).fog
-    foggy, _ = effects.degrade(only(fog=fog), *frames)
+    fog = effects.sample_effects(Always(0.0), (96, 128)).fog
+    foggy, _ = effects.apply_effects(only(fog=fog), *frames)
     nearer = np.abs(foggy - fog.colour) <= np.abs(frames[0] - fog.colour) + 1
     assert nearer.all()
     assert foggy.std() < 0.9 * frames[0].std()
 
 
 def test_shade_changes_the_light_between_the_frames(frames, only):
-    shade = effects.draw_effects(Always(0.0), (96, 128)).shade
+    shade = effects.sample_effects(Always(0.0), (96, 128)).shade
     bright = np.full((96, 128, 3), 250, np.float32)
-    first, second = effects.degrade(only(shade=shade), bright, bright)
+    first, second = effects.apply_effects(only(shade=shade), bright, bright)
     ratio = second / first
     assert 0.7 < ratio.min() < ratio.max() < 1.3
     assert ratio.std() > 0.005
 
 
 def test_defocus_keeps_the_mean_and_loses_detail(frames, only):
-    blurred, _ = effects.degrade(only(defocus=(1.0, 1.0)), *frames)
+    blurred, _ = effects.apply_effects(only(defocus=(1.0, 1.0)), *frames)
     assert blurred.mean() == pytest.approx(frames[0].mean(), rel=0.01)
     detail = np.abs(np.diff(blurred.astype(float), axis=1)).mean()
     assert detail < 0.9 * np.abs(np.diff(frames[0], axis=1)).mean()
@@ -72,11 +72,11 @@ def test_defocus_keeps_the_mean_and_loses_detail(frames, only):
 
 def test_noise_can_be_left_to_a_seed(frames, only):
     """The two frames have seeds of their own; a plan without noise draws all before it alike."""
-    one, two = effects.degrade(only(sigma=5.0), frames[0], frames[0])
+    one, two = effects.apply_effects(only(sigma=5.0), frames[0], frames[0])
     assert (one.astype(float) - frames[0]).std() == pytest.approx(5, rel=0.1)
     assert np.corrcoef((one - frames[0]).ravel(), (two - frames[0]).ravel())[0, 1] < 0.05
     whole, seeded = (
-        effects.draw_effects(np.random.default_rng(3), (96, 128), seeded).film
+        effects.sample_effects(np.random.default_rng(3), (96, 128), seeded).film
         for seeded in (False, True)
     )
     assert whole.gamma == seeded.gamma
@@ -86,31 +86,31 @@ def test_noise_can_be_left_to_a_seed(frames, only):
 
 def test_moving_things_blur_along_their_motion_and_still_ones_do_not(photo):
     """A white square that moves by 20 pixels to the right leaves a ramp, up and down stay sharp."""
-    square = Layer(np.full((20, 20, 3), 255, np.uint8), shift(40, 40),
+    square = Layer(np.full((20, 20, 3), 255, np.uint8), translate(40, 40),
                    Motion(translation=(20, 0)), np.full((20, 20), 255, np.uint8))  # fmt: skip
     scene = Scene((100, 120), (Layer(np.zeros((4, 4, 3), np.uint8), np.eye(3)), square))
-    views = scene.view(0), scene.view(1)
-    first, second = effects.expose_moving(scene, 0.5, *views)
+    views = scene.render(0), scene.render(1)
+    first, second = effects.blur_motion(scene, 0.5, *views)
     across, down = first[50, :, 0], first[:, 50, 0]
     assert set(np.unique(down)) == {0, 255}
     assert len(np.unique(across)) > 3
     assert across.sum() == pytest.approx(20 * 255, rel=0.05)
     assert second[50, 70, 0] == 255  # the middle of where it is at time 1
-    sharp = effects.expose_moving(scene, None, *views)
+    sharp = effects.blur_motion(scene, None, *views)
     assert sharp[0] is views[0].image
 
 
 def test_moving_blur_keeps_what_stands_still():
     """For every shutter: the middle of seven times was 1e-17 at some, and counted twice."""
     scene = Scene((2, 3), (Layer(np.full((4, 4, 3), 100, np.uint8), np.eye(3)),))
-    view = scene.view(0)
+    view = scene.render(0)
     for shutter in np.random.default_rng(0).uniform(0.15, 0.6, 200):
-        for frame in effects.expose_moving(scene, shutter, view, view):
+        for frame in effects.blur_motion(scene, shutter, view, view):
             np.testing.assert_allclose(frame, 100, rtol=1e-6)
 
 
 def test_clouds_are_smooth_and_fill_their_range():
-    sky = effects.clouds(effects.draw_clouds(np.random.default_rng(0)), 60, 80)
+    sky = effects.sum_octaves(effects.sample_octaves(np.random.default_rng(0)), 60, 80)
     assert sky.shape == (60, 80)
     assert sky.min() == 0
     assert sky.max() == pytest.approx(1)
@@ -119,13 +119,13 @@ def test_clouds_are_smooth_and_fill_their_range():
 
 def test_compression_changes_little(photo):
     image = np.ascontiguousarray(photo[:96, :128])
-    assert np.abs(effects._compress(image, 90).astype(int) - image).mean() < 5
+    assert np.abs(effects.compress_jpeg(image, 90).astype(int) - image).mean() < 5
 
 
-def test_degrade_keeps_what_is_seen(photo):
+def test_apply_effects_keeps_what_is_seen(photo):
     image = np.asarray(photo)[:64, :64].astype(np.float32)
-    drawn = effects.draw_effects(np.random.default_rng(1), (64, 64))
-    one, two = effects.degrade(drawn, image, image)
+    drawn = effects.sample_effects(np.random.default_rng(1), (64, 64))
+    one, two = effects.apply_effects(drawn, image, image)
     assert one.dtype == np.uint8
     for other in (two, image):  # the same picture, in another tone and with noise
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.8

@@ -4,19 +4,25 @@ import numpy as np
 import pytest
 import torch
 
-from flowmatch.flow.synthetic.effects import Fog, Shade, degrade, draw_clouds, draw_effects
-from flowmatch.flow.synthetic.effects_torch import develop, mirror
-from flowmatch.flow.synthetic.plan import Flip, flip
+from flowmatch.flow.synthetic.effects import (
+    Fog,
+    Shade,
+    apply_effects,
+    sample_effects,
+    sample_octaves,
+)
+from flowmatch.flow.synthetic.effects_torch import apply_effects_to_batch, apply_flips
+from flowmatch.flow.synthetic.plan import Flip, apply_flip
 from flowmatch.flow.synthetic.scene import FlowSample
 
 RNG = np.random.default_rng(0)
-FOG = Fog(draw_clouds(RNG), 0.5, np.array([200, 210, 220], np.float32), 5)
-SHADE = Shade(0.4, draw_clouds(RNG), draw_clouds(RNG))
+FOG = Fog(sample_octaves(RNG), 0.5, np.array([200, 210, 220], np.float32), 5)
+SHADE = Shade(0.4, sample_octaves(RNG), sample_octaves(RNG))
 ALONE = {
     "fog": FOG,
     "shade": SHADE,
     "defocus": (1.2, 0.8),
-    "film": draw_effects(RNG, (64, 96)).film,
+    "film": sample_effects(RNG, (64, 96)).film,
 }
 
 
@@ -39,8 +45,8 @@ def as_arrays(batch):
 def test_equals_opencv(frames, only, name, device):
     """Rounding apart; what is done is far more than that."""
     effects = only(**{name: ALONE[name]})
-    found = as_arrays(develop(as_batch(frames, device), [effects]))
-    for one, other, before in zip(found, degrade(effects, *frames), frames, strict=True):
+    found = as_arrays(apply_effects_to_batch(as_batch(frames, device), [effects]))
+    for one, other, before in zip(found, apply_effects(effects, *frames), frames, strict=True):
         assert np.abs(one - other).max() <= 1
         assert np.abs(one - other).mean() < 0.02
         assert np.abs(one - before).mean() > 1
@@ -49,24 +55,24 @@ def test_equals_opencv(frames, only, name, device):
 @pytest.mark.parametrize("quality", [30, 60, 90])
 def test_compression_is_nearly_that_of_a_file(frames, only, quality, device):
     effects = only(quality=quality)
-    found = as_arrays(develop(as_batch(frames, device), [effects]))
-    for one, other, before in zip(found, degrade(effects, *frames), frames, strict=True):
+    found = as_arrays(apply_effects_to_batch(as_batch(frames, device), [effects]))
+    for one, other, before in zip(found, apply_effects(effects, *frames), frames, strict=True):
         assert np.abs(one - other).mean() < 0.6 * np.abs(other - before).mean()
 
 
 def test_nothing_drawn_changes_nothing(frames, only, device):
     batch = as_batch(frames, device)
-    assert torch.equal(develop(batch, [only()]).float(), batch)
+    assert torch.equal(apply_effects_to_batch(batch, [only()]).float(), batch)
 
 
 def test_noise_is_that_of_its_seed(frames, only, device):
     gray = torch.full((2, 2, 3, 64, 96), 128.0, device=device)
-    stored = develop(gray, [only(sigma=5.0), only()]).float()
+    stored = apply_effects_to_batch(gray, [only(sigma=5.0), only()]).float()
     noise = (stored[0] - 128).flatten(1)
     assert noise.std(1).tolist() == pytest.approx([5, 5], rel=0.05)
     assert torch.corrcoef(noise)[0, 1].abs() < 0.03  # a seed for each frame
     assert (stored[1] == 128).all()
-    again = develop(gray.flip(0), [only(), only(sigma=5.0)]).float()
+    again = apply_effects_to_batch(gray.flip(0), [only(), only(sigma=5.0)]).float()
     assert torch.equal(again[1], stored[0])
 
 
@@ -74,9 +80,9 @@ def test_each_pair_of_a_batch_has_its_own(frames, only):
     effects = [only(**{name: ALONE[name]}) for name in ALONE]
     effects += [only(quality=40), only(), only(quality=80)]
     batch = as_batch(frames)
-    together = develop(batch.expand(len(effects), -1, -1, -1, -1), effects)
+    together = apply_effects_to_batch(batch.expand(len(effects), -1, -1, -1, -1), effects)
     for effect, found in zip(effects, together, strict=True):
-        assert torch.equal(found, develop(batch, [effect])[0])
+        assert torch.equal(found, apply_effects_to_batch(batch, [effect])[0])
 
 
 @pytest.mark.parametrize("across", [False, True])
@@ -84,6 +90,6 @@ def test_each_pair_of_a_batch_has_its_own(frames, only):
 def test_mirrors_as_arrays_are_mirrored(frames, across, down):
     how = Flip(across, down, (2, 0, 1))
     sample = FlowSample(*frames, np.zeros((64, 96, 2), np.float32), np.zeros((64, 96), bool))
-    found = mirror(as_batch(frames), [how])
-    expected = flip(how, sample)
+    found = apply_flips(as_batch(frames), [how])
+    expected = apply_flip(how, sample)
     assert np.array_equal(as_arrays(found), np.stack(expected[:2]).astype(int))

@@ -7,8 +7,8 @@ import pytest
 
 from flowmatch.flow.synthetic import pairs as synthetic
 from flowmatch.flow.synthetic import textures
-from flowmatch.flow.synthetic.pairs import SyntheticFlow, random_scene
-from flowmatch.flow.synthetic.plan import draw_flip, flip, paint
+from flowmatch.flow.synthetic.pairs import SyntheticFlow, sample_flat_scene
+from flowmatch.flow.synthetic.plan import apply_flip, render_pair, sample_flip
 from flowmatch.flow.synthetic.scene import FlowSample
 from flowmatch.flow.synthetic.sources import Sources
 
@@ -48,7 +48,7 @@ def test_items_stay_what_they_are():
 def test_an_item_is_its_plan_painted(sources):
     pairs = SyntheticFlow(sources, (64, 96), seed=3)
     plan = pickle.loads(pickle.dumps(pairs.plan(5)))
-    for a, b in zip(pairs[5][:4], paint(plan)[:4], strict=True):
+    for a, b in zip(pairs[5][:4], render_pair(plan)[:4], strict=True):
         assert np.array_equal(a, b)
 
 
@@ -66,9 +66,9 @@ def test_flow_explains_the_second_frame(sources, fetch_back):
     """Over pairs, warping leaves a small part of the difference that was there."""
     rng, before, after = np.random.default_rng(0), 0.0, 0.0
     for _ in range(6):
-        scene = random_scene(rng, sources, (96, 128))
-        first, second = scene.view(0), scene.view(1)
-        flow, hidden = scene.flow(first, 0, 1, seen=second)
+        scene = sample_flat_scene(rng, sources, (96, 128))
+        first, second = scene.render(0), scene.render(1)
+        flow, hidden = scene.flow(first, 0, 1, second)
         back = fetch_back(second.image, flow)
         before += np.abs(second.image - first.image)[~hidden].mean()
         after += np.abs(back - first.image)[~hidden].mean()
@@ -92,8 +92,8 @@ def test_flip_keeps_flow_true():
     first = rng.integers(0, 256, (4, 6, 3), np.uint8)
     seen = set()
     for _ in range(40):
-        _, _, flipped, *_ = flip(
-            draw_flip(rng), FlowSample(first, first, flow, np.zeros((4, 6), bool))
+        _, _, flipped, *_ = apply_flip(
+            sample_flip(rng), FlowSample(first, first, flow, np.zeros((4, 6), bool))
         )
         for name, expected in {
             "as it was": flow,
@@ -116,7 +116,9 @@ def test_textures(make):
 
 
 def test_outlines_have_an_inside_and_an_outside():
-    shares = [(textures.outline(np.random.default_rng(i), 64) > 127).mean() for i in range(30)]
+    shares = [
+        (textures.sample_outline(np.random.default_rng(i), 64) > 127).mean() for i in range(30)
+    ]
     assert min(shares) > 0
     assert max(shares) < 0.9
     assert min(shares) < 0.1 < max(shares)  # thin ones and thick ones
@@ -146,18 +148,18 @@ def test_no_backward_flow_unless_asked_for(sources):
     assert SyntheticFlow(sources, (32, 32))[0].backward is None
 
 
-@pytest.mark.parametrize("rooms", [0.0, 1.0])
-def test_share_of_rooms(sources, rooms, monkeypatch):
+@pytest.mark.parametrize("planes", [0.0, 1.0])
+def test_share_of_planes(sources, planes, monkeypatch):
     seen = []
-    for name in ("random_scene", "random_room"):
+    for name in ("sample_flat_scene", "sample_box_scene"):
         draw = getattr(synthetic, name)
         monkeypatch.setattr(
             synthetic, name, lambda *a, draw=draw, name=name: (seen.append(name), draw(*a))[1]
         )
-    pairs = SyntheticFlow(sources, (48, 48), rooms=rooms)
+    pairs = SyntheticFlow(sources, (48, 48), planes=planes)
     for index in range(8):
         pairs[index]
-    assert set(seen) == {"random_room" if rooms else "random_scene"}
+    assert set(seen) == {"sample_box_scene" if planes else "sample_flat_scene"}
 
 
 def test_motion_factor_zero_stands_still(sources):

@@ -4,26 +4,26 @@ import cv2
 import numpy as np
 import pytest
 
-from flowmatch.flow.synthetic.pairs import random_room
+from flowmatch.flow.synthetic.pairs import sample_box_scene
 from flowmatch.flow.synthetic.planes import (
     Box,
-    Drive,
+    MovingCamera,
     PlaneMotion,
     box_layers,
-    random_box,
-    random_drive,
+    sample_box,
+    sample_camera,
 )
-from flowmatch.flow.synthetic.scene import Scene, shift
+from flowmatch.flow.synthetic.scene import Scene, translate
 from flowmatch.flow.synthetic.sources import Sources
 
-CAMERA = Drive(100.0, (80.0, 60.0), velocity=(0.1, -0.05, 0.3), turn=(0.02, -0.03, 0.05))
+CAMERA = MovingCamera(100.0, (80.0, 60.0), velocity=(0.1, -0.05, 0.3), rotation=(0.02, -0.03, 0.05))
 BOX = Box(left=2.0, right=3.0, up=1.5, down=1.0, far=8.0)
 
 
 def project(camera, point, time, velocity=(0, 0, 0)):
     """A point in space, seen at `time`: it moves, the camera moves and turns; no matrix of ours."""
     moved = np.asarray(point) + time * np.asarray(velocity) - time * np.asarray(camera.velocity)
-    x, y, z = cv2.Rodrigues(np.asarray(camera.turn) * time)[0].T @ moved
+    x, y, z = cv2.Rodrigues(np.asarray(camera.rotation) * time)[0].T @ moved
     return np.array([camera.focal * x / z + camera.centre[0],
                      camera.focal * y / z + camera.centre[1]])  # fmt: skip
 
@@ -54,10 +54,10 @@ def test_depth_of_a_box_is_where_the_ray_hits_it():
 
 def test_flow_of_a_box_is_that_of_its_points(photo):
     """Every pixel's flow, against its point in space moved and projected."""
-    layers = box_layers(BOX, CAMERA, photo, shift(-100, -100))
+    layers = box_layers(BOX, CAMERA, photo, translate(-100, -100))
     assert len(layers) == 5
     scene = Scene((120, 160), tuple(layers))
-    view = scene.view(0)
+    view = scene.render(0)
     flow, hidden = scene.flow(view, 0, 1)
     for y in range(3, 120, 13):
         for x in range(2, 160, 11):
@@ -69,17 +69,17 @@ def test_flow_of_a_box_is_that_of_its_points(photo):
     assert middle.mean() < 0.01
 
 
-def test_random_drives_stay_in_the_box_and_move_as_much_as_asked():
+def test_sample_cameras_stay_in_the_box_and_move_as_much_as_asked():
     lengths = []
     for seed in range(200):
         rng = np.random.default_rng(seed)
-        box = random_box(rng)
-        camera = random_drive(rng, (192, 256), box, factor=1.0)
+        box = sample_box(rng)
+        camera = sample_camera(rng, (192, 256), box, factor=1.0)
         x, y, z = camera.velocity
         assert abs(x) < min(box.left, box.right)
         assert abs(y) < min(box.up, box.down)
         assert abs(z) < box.far
-        still = Drive(camera.focal, camera.centre, camera.velocity)  # without its turns
+        still = MovingCamera(camera.focal, camera.centre, camera.velocity)  # without its turns
         grid = np.stack(np.meshgrid(np.linspace(0, 256, 9), np.linspace(0, 192, 7)), -1)
         for point in grid.reshape(-1, 2)[::9]:
             depth = float(box.depth(camera, point))
@@ -89,8 +89,8 @@ def test_random_drives_stay_in_the_box_and_move_as_much_as_asked():
     assert 2 < np.median(lengths) < 10
 
 
-def test_random_rooms_repeat_by_seed():
-    scenes = [random_room(np.random.default_rng(5), Sources(), (64, 96)) for _ in range(2)]
-    views = [scene.view(1.0).image for scene in scenes]
+def test_box_scenes_repeat_by_seed():
+    scenes = [sample_box_scene(np.random.default_rng(5), Sources(), (64, 96)) for _ in range(2)]
+    views = [scene.render(1.0).image for scene in scenes]
     assert np.array_equal(*views)
     assert np.ptp(views[0]) > 0

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from flowmatch.flow.synthetic import packing
-from flowmatch.flow.synthetic.packing import pack
+from flowmatch.flow.synthetic.packing import pack_plans
 from flowmatch.flow.synthetic.pairs import SyntheticFlow
-from flowmatch.flow.synthetic.plan import Flip, Plan, paint
+from flowmatch.flow.synthetic.plan import Flip, Plan, render_pair
 from flowmatch.flow.synthetic.render import render_plans
-from flowmatch.flow.synthetic.scene import Layer, Motion, Scene, shift
+from flowmatch.flow.synthetic.scene import Layer, Motion, Scene, translate
 from flowmatch.flow.synthetic.sources import Sources
 
 MOTION = ((1.0, 0.5), (5.0, 0.5))
@@ -28,15 +28,15 @@ def test_paints_what_numpy_paints(pairs, device):
     """Scenes, rooms, bends, mirrored or not, with all effects but compression, noise included."""
     plans = [pairs.plan(index) for index in range(12)]
     plans = [replace(plan, effects=replace(plan.effects, quality=None)) for plan in plans]
-    for plan, found in zip(plans, render_plans(pack(plans), device).samples(), strict=True):
-        expected = paint(plan)
+    for plan, found in zip(plans, render_plans(pack_plans(plans), device).samples(), strict=True):
+        expected = render_pair(plan)
         np.testing.assert_allclose(found.flow, expected.flow, atol=1e-3)
         both = (found.occluded & expected.occluded).sum()
         assert both >= 0.99 * (found.occluded | expected.occluded).sum()
         for one, other in ((found.first, expected.first), (found.second, expected.second)):
             assert np.abs(one.astype(int) - other).mean() < 0.5
     layers = [layer for plan in plans for layer in plan.scene.layers]
-    assert any(layer.bend for layer in layers)
+    assert any(layer.deformation for layer in layers)
     assert any(plan.effects.shutter for plan in plans)
     assert {plan.scene.camera == Motion() for plan in plans} == {True, False}  # rooms and scenes
     assert len({plan.flip for plan in plans}) > 3
@@ -45,7 +45,7 @@ def test_paints_what_numpy_paints(pairs, device):
 def test_flow_explains_the_second_frame(pairs, only, fetch_back):
     plans = [Plan(pairs.plan(index).scene, only(), Flip()) for index in range(8)]
     before, after = [], []
-    for first, second, flow, hidden, *_ in render_plans(pack(plans)).samples():
+    for first, second, flow, hidden, *_ in render_plans(pack_plans(plans)).samples():
         first, second = first.astype(np.float32), second.astype(np.float32)
         before.append(np.abs(second - first)[~hidden].mean())
         after.append(np.abs(fetch_back(second, flow) - first)[~hidden].mean())
@@ -54,11 +54,11 @@ def test_flow_explains_the_second_frame(pairs, only, fetch_back):
 
 def test_flow_of_a_translated_square(photo, only):
     """Worked by hand: the square occupies rows 40..59, columns 30..49 and moves by (7, -3)."""
-    square = Layer(np.full((20, 20, 3), 250, np.uint8), shift(30, 40),
+    square = Layer(np.full((20, 20, 3), 250, np.uint8), translate(30, 40),
                    Motion(translation=(7, -3)), np.full((20, 20), 255, np.uint8))  # fmt: skip
     scene = Scene((120, 160), (Layer(photo, np.eye(3)), square))
     plan = Plan(scene, only(), Flip(across=True, order=(2, 1, 0)))
-    sample = render_plans(pack([plan])).samples()[0]
+    sample = render_plans(pack_plans([plan])).samples()[0]
     inside = np.zeros((120, 160), bool)
     inside[40:60, 110:130] = True
     assert (sample.first[inside] == 250).all()
@@ -72,9 +72,9 @@ def test_flow_of_a_translated_square(photo, only):
 
 def test_a_texture_smaller_than_the_frame_is_mirrored(photo, only):
     camera = Motion((48, 32), (3, -2), rotation=0.1)
-    scene = Scene((64, 96), (Layer(photo[100:120, 200:230], shift(37, 21)),), camera)
+    scene = Scene((64, 96), (Layer(photo[100:120, 200:230], translate(37, 21)),), camera)
     plan = Plan(scene, only(), Flip())
-    found, expected = render_plans(pack([plan])).samples()[0], paint(plan)
+    found, expected = render_plans(pack_plans([plan])).samples()[0], render_pair(plan)
     for one, other in ((found.first, expected.first), (found.second, expected.second)):
         assert np.abs(one.astype(int) - other).max() <= 1
 
@@ -84,7 +84,7 @@ def test_what_leaves_the_frame_or_falls_behind_the_camera_is_hidden(photo, only)
     plans = [
         Plan(Scene((50, 60), (Layer(photo, np.eye(3)),), camera), only(), Flip()) for camera in away
     ]
-    batch = render_plans(pack(plans))
+    batch = render_plans(pack_plans(plans))
     assert batch.occluded[0, :, 50:].all()
     assert not batch.occluded[0, :, :50].any()
     assert batch.occluded[1, :, :15].all()
@@ -95,9 +95,9 @@ def test_what_leaves_the_frame_or_falls_behind_the_camera_is_hidden(photo, only)
 def test_each_pair_is_what_it_is_alone(pairs, device, pixels, monkeypatch):
     monkeypatch.setattr(packing, "PIXELS_AT_ONCE", pixels)
     plans = [pairs.plan(index, seeded=True) for index in (0, 2, 4, 7)]
-    together = render_plans(pack(plans), device)
+    together = render_plans(pack_plans(plans), device)
     for alone, *found in zip(
-        (render_plans(pack([plan]), device) for plan in plans), *together, strict=True
+        (render_plans(pack_plans([plan]), device) for plan in plans), *together, strict=True
     ):
         for one, other in zip(alone, found, strict=True):
             difference = (one[0].float() - other.float()).abs()
@@ -107,10 +107,12 @@ def test_each_pair_is_what_it_is_alone(pairs, device, pixels, monkeypatch):
 
 def test_repeats_by_seed(pairs, device):
     one, same = (
-        render_plans(pack([pairs.plan(index, seeded=True) for index in range(4)]), device)
+        render_plans(pack_plans([pairs.plan(index, seeded=True) for index in range(4)]), device)
         for _ in range(2)
     )
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
     other = replace(pairs, seed=4)
-    another = render_plans(pack([other.plan(index, seeded=True) for index in range(4)]), device)
+    another = render_plans(
+        pack_plans([other.plan(index, seeded=True) for index in range(4)]), device
+    )
     assert not torch.equal(one.first, another.first)

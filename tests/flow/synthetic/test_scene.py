@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flowmatch.flow.synthetic.scene import Bend, Layer, Motion, Scene, shift
+from flowmatch.flow.synthetic.scene import Deformation, Layer, Motion, Scene, translate
 
 SQUARE = np.full((20, 20, 3), 250, np.uint8)
 OPAQUE = np.full((20, 20), 255, np.uint8)
@@ -11,7 +11,7 @@ OPAQUE = np.full((20, 20), 255, np.uint8)
 
 def moving_square(photo, motion, camera=None):
     background = Layer(photo, np.eye(3))
-    square = Layer(SQUARE, shift(30, 40), motion, OPAQUE)
+    square = Layer(SQUARE, translate(30, 40), motion, OPAQUE)
     return Scene((120, 160), (background, square), camera or Motion())
 
 
@@ -28,11 +28,11 @@ def test_motion_is_a_similarity_about_its_centre(time):
 def test_flow_of_a_translated_square(photo):
     """Worked by hand: the square occupies rows 40..59, columns 30..49 and moves by (7, -3)."""
     scene = moving_square(photo, Motion(translation=(7, -3)))
-    view = scene.view(0)
+    view = scene.render(0)
     flow, hidden = scene.flow(view, 0, 1)
     inside = np.zeros((120, 160), bool)
     inside[40:60, 30:50] = True
-    assert (view.owner == inside).all()
+    assert (view.layer == inside).all()
     assert (flow[inside] == [7, -3]).all()
     assert (flow[~inside] == 0).all()
     covered = np.zeros((120, 160), bool)
@@ -42,7 +42,7 @@ def test_flow_of_a_translated_square(photo):
 
 def test_backward_flow_is_the_inverse(photo):
     scene = moving_square(photo, Motion(translation=(7, -3)))
-    flow, hidden = scene.flow(scene.view(1), 1, 0)
+    flow, hidden = scene.flow(scene.render(1), 1, 0)
     assert (flow[37:57, 37:57] == [-7, 3]).all()
     uncovered = np.zeros((120, 160), bool)
     uncovered[40:60, 30:50] = True
@@ -53,7 +53,7 @@ def test_backward_flow_is_the_inverse(photo):
 def test_objects_inherit_the_camera(photo):
     camera = Motion((80, 60), (4, 2), rotation=0.05, zoom=0.03)
     scene = moving_square(photo, Motion((40, 50), (1, -2), rotation=-0.1), camera)
-    view = scene.view(0)
+    view = scene.render(0)
     flow, _ = scene.flow(view, 0, 1)
 
     def step(x, y, motion):  # the same by complex numbers
@@ -63,7 +63,7 @@ def test_objects_inherit_the_camera(photo):
 
     for y, x in ((5, 5), (110, 150), (45, 35), (58, 48)):
         end = step(x, y, camera)
-        if view.owner[y, x] == 1:
+        if view.layer[y, x] == 1:
             end = step(end.real, end.imag, scene.layers[1].motion)
         np.testing.assert_allclose(flow[y, x], [end.real - x, end.imag - y], atol=1e-4)
 
@@ -81,10 +81,10 @@ def test_warping_the_second_frame_gives_the_first(photo, camera, fetch_back):
     smooth = np.asarray(photo)[:256, :256].astype(np.float32)
     for axis in (0, 1):  # interpolation is exact only for what hardly varies within a pixel
         smooth = sum(np.roll(smooth, k, axis) for k in range(-4, 5)) / 9
-    place = shift(-48, -68)
+    place = translate(-48, -68)
     scene = Scene((120, 160), (Layer(smooth.astype(np.uint8), place),), camera)
-    first, second = scene.view(0), scene.view(1)
-    flow, hidden = scene.flow(first, 0, 1, seen=second)
+    first, second = scene.render(0), scene.render(1)
+    flow, hidden = scene.flow(first, 0, 1, second)
     back = fetch_back(second.image, flow)
     difference = np.abs(back - first.image)[~hidden]
     assert (~hidden).mean() > 0.7
@@ -95,7 +95,7 @@ def test_warping_the_second_frame_gives_the_first(photo, camera, fetch_back):
 
 def test_what_leaves_the_frame_is_hidden(photo):
     scene = Scene((50, 60), (Layer(photo, np.eye(3)),), Motion(translation=(10, 0)))
-    _, hidden = scene.flow(scene.view(0), 0, 1)
+    _, hidden = scene.flow(scene.render(0), 0, 1)
     assert hidden[:, 50:].all()
     assert not hidden[:, :50].any()
 
@@ -103,25 +103,28 @@ def test_what_leaves_the_frame_is_hidden(photo):
 def test_what_falls_behind_the_camera_is_hidden(photo):
     camera = Motion((25, 30), perspective=(0.1, 0.0))  # the left of the frame tips over
     scene = Scene((50, 60), (Layer(photo, np.eye(3)),), camera)
-    flow, hidden = scene.flow(scene.view(0), 0, 1)
+    flow, hidden = scene.flow(scene.render(0), 0, 1)
     assert np.isfinite(flow).all()
     assert hidden[:, :15].all()
 
 
 def test_a_layer_outside_changes_nothing(photo):
     scene = moving_square(photo, Motion())
-    far = Layer(SQUARE, shift(500, 500), Motion(), OPAQUE)
+    far = Layer(SQUARE, translate(500, 500), Motion(), OPAQUE)
     more = Scene(scene.size, (*scene.layers, far))
-    assert (more.view(0).image == scene.view(0).image).all()
+    assert (more.render(0).image == scene.render(0).image).all()
 
 
-BEND = Bend(np.array([[80.0, 60.0], [50.0, 30.0]]), np.array([[6.0, -4.0], [-3.0, 2.0]]),
-            np.array([30.0, 18.0]))  # fmt: skip
+DEFORMATION = Deformation(
+    centres=np.array([[80.0, 60.0], [50.0, 30.0]]),
+    displacements=np.array([[6.0, -4.0], [-3.0, 2.0]]),
+    radii=np.array([30.0, 18.0]),
+)
 
 
 def test_bend_by_hand():
     """At its centre a bend pulls in full, one reach away by exp(-1/2)."""
-    one = Bend(np.array([[10.0, 20.0]]), np.array([[4.0, -2.0]]), np.array([5.0]))
+    one = Deformation(np.array([[10.0, 20.0]]), np.array([[4.0, -2.0]]), np.array([5.0]))
     found = one.at(np.array([[10.0, 15.0], [20.0, 20.0]]), 0.5)
     np.testing.assert_allclose(found[:, 0], [2, -1])
     np.testing.assert_allclose(found[:, 1], np.exp(-0.5) * np.array([2, -1]))
@@ -129,8 +132,8 @@ def test_bend_by_hand():
 
 def test_bend_follows_its_equation():
     points = np.random.default_rng(0).uniform(0, 160, (2, 50))
-    ends = BEND.follow(points, 1.0)
-    np.testing.assert_allclose(ends, points + BEND.at(ends, 1.0), atol=1e-6)
+    ends = DEFORMATION.apply(points, 1.0)
+    np.testing.assert_allclose(ends, points + DEFORMATION.at(ends, 1.0), atol=1e-6)
     assert np.abs(ends - points).max() > 1
 
 
@@ -138,10 +141,10 @@ def test_flow_of_a_bent_layer_explains_the_second_frame(photo, fetch_back):
     smooth = np.asarray(photo)[:256, :256].astype(np.float32)
     for axis in (0, 1):
         smooth = sum(np.roll(smooth, k, axis) for k in range(-4, 5)) / 9
-    background = Layer(smooth.astype(np.uint8), shift(-48, -68), bend=BEND)
+    background = Layer(smooth.astype(np.uint8), translate(-48, -68), deformation=DEFORMATION)
     scene = Scene((120, 160), (background,), Motion((80, 60), (2, 1), rotation=0.03))
-    first, second = scene.view(0), scene.view(1)
-    flow, hidden = scene.flow(first, 0, 1, seen=second)
+    first, second = scene.render(0), scene.render(1)
+    flow, hidden = scene.flow(first, 0, 1, second)
     rigid, _ = Scene(scene.size, (Layer(background.texture, background.place),),
                      scene.camera).flow(first, 0, 1)  # fmt: skip
     assert np.abs(flow - rigid).max() > 4
@@ -150,9 +153,9 @@ def test_flow_of_a_bent_layer_explains_the_second_frame(photo, fetch_back):
 
 
 def test_bent_flow_backward_leads_back(photo):
-    scene = Scene((120, 160), (Layer(photo, shift(-20, -20), bend=BEND),))
-    there, _ = scene.flow(scene.view(0), 0, 1)
-    back, _ = scene.flow(scene.view(1), 1, 0)
+    scene = Scene((120, 160), (Layer(photo, translate(-20, -20), deformation=DEFORMATION),))
+    there, _ = scene.flow(scene.render(0), 0, 1)
+    back, _ = scene.flow(scene.render(1), 1, 0)
     x, y = 80, 60
     end = np.rint([x + there[y, x, 0], y + there[y, x, 1]]).astype(int)
     np.testing.assert_allclose(there[y, x], -back[end[1], end[0]], atol=0.3)
