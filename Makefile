@@ -36,7 +36,7 @@ clean:
 	rm -rf .venv build *.egg-info flowmatch/_C*.so demo_out
 
 # The headless OpenCV takes over where the usual one finds no libGL.
-$(READY): pyproject.toml setup.py $(wildcard csrc/*.cpp csrc/*.h csrc/cuda/*)
+$(READY): pyproject.toml setup.py $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/* csrc/cuda/*)
 	@echo "setting up .venv: downloads PyTorch, compiles the kernels"
 	test -d .venv || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -q "$(TORCH)"

@@ -1,12 +1,12 @@
-"""Compiles csrc/ into flowmatch/_C.abi3.so; all else about the package is in pyproject.toml.
+"""Compiles csrc/ into flowmatch/_C.abi3.so. The rest of the build is configured in pyproject.toml.
 
-The library uses only PyTorch's stable ABI: one binary serves every torch >= 2.11 and every
-Python >= 3.10, whichever torch compiled it. Set FLOWMATCH_KERNELS to choose what is compiled:
+The library uses only PyTorch's stable ABI: one binary works with every torch >= 2.11 and every
+Python >= 3.10, whichever torch it was compiled with. FLOWMATCH_KERNELS selects the kernels:
 
-    auto   what this machine can: CUDA and CPU, CPU only, or nothing (default)
-    cuda   CUDA and CPU, or fail
-    cpu    CPU, or fail
-    none   nothing: the reference implementations in flowmatch/ops do the work
+    auto   all that this machine can compile: CUDA and CPU, CPU only, or none (default)
+    cuda   CUDA and CPU; fails if that is not possible
+    cpu    CPU; fails if that is not possible
+    none   no kernels: the reference implementations in flowmatch/ops are used
 """
 
 import os
@@ -20,22 +20,22 @@ from typing import Any
 from setuptools import setup
 
 KERNELS = os.environ.get("FLOWMATCH_KERNELS", "auto")
-TORCH_FLOOR = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # 2.11, the oldest torch it loads into
+TORCH_FLOOR = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # 2.11, the oldest supported torch
 CXX = ["-O3", "-std=c++17", "-fvisibility=hidden", TORCH_FLOOR]
-CXX += ["-fno-math-errno", "-fno-trapping-math"]  # or no loop with a root or a choice is vectorised
+CXX += ["-fno-math-errno", "-fno-trapping-math"]  # else loops with sqrt or selects are not vectorised
 CXX += ["-Wno-psabi", "-Wno-attributes", "-Wno-maybe-uninitialized"]
 
 
 def native_library() -> dict[str, Any]:
-    """Return the setup() arguments that compile the library; none if this machine cannot.
+    """Return the setup() arguments that compile the library; empty if that is not possible.
 
-    A missing PyTorch or compiler is a reason to do without; a failed compilation is an error.
+    Without PyTorch or a compiler no kernels are compiled; a failed compilation is an error.
     """
     if KERNELS not in ("auto", "cuda", "cpu", "none"):
         raise SystemExit(f"FLOWMATCH_KERNELS must be auto, cuda, cpu or none, got {KERNELS!r}")
     if KERNELS == "none":
         return {}
-    # pip's isolation hides the environment it installs into, but runs its interpreter.
+    # pip's build isolation hides the target environment, but runs its interpreter.
     sys.path.append(sysconfig.get_path("purelib"))
     try:
         import torch
@@ -48,13 +48,14 @@ def native_library() -> dict[str, Any]:
     if KERNELS == "cuda" and not cuda:
         return without("either a CPU-only PyTorch or no CUDA toolkit (CUDA_HOME)")
     if cuda and torch.cuda.device_count() == 0:
-        # torch compiles for the GPUs that it sees, and fails where there is none.
+        # By default torch compiles for the GPUs of this machine, and fails without one.
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "7.5;8.0;9.0+PTX")
-    sources = [*Path("csrc").glob("*.cpp"), *(Path("csrc").rglob("*.cu") if cuda else [])]
+    sources = [*Path("csrc").rglob("*.cpp"), *(Path("csrc").rglob("*.cu") if cuda else [])]
+    headers = [path for kind in ("h", "inc", "cuh") for path in Path("csrc").rglob(f"*.{kind}")]
     library = (cpp.CUDAExtension if cuda else cpp.CppExtension)(
         "flowmatch._C",
         sorted(map(str, sources)),
-        depends=sorted(map(str, [*Path("csrc").rglob("*.h"), *Path("csrc").rglob("*.cuh")])),
+        depends=sorted(map(str, headers)),
         define_macros=[("FLOWMATCH_CUDA", None), ("USE_CUDA", None)] if cuda else [],
         extra_compile_args={"cxx": CXX, "nvcc": ["-O3", "-std=c++17"]},
         py_limited_api=True,
@@ -67,10 +68,10 @@ def native_library() -> dict[str, Any]:
 
 
 def without(reason: str) -> dict[str, Any]:
-    """Go on without kernels, unless they were asked for by name."""
+    """Fall back to the references, unless FLOWMATCH_KERNELS demands kernels."""
     if KERNELS != "auto":
         raise SystemExit(f"FLOWMATCH_KERNELS={KERNELS} cannot be met: {reason}; see README.md")
-    print(f"flowmatch: no kernels are compiled ({reason}); the references will do the work")
+    print(f"flowmatch: no kernels are compiled ({reason}); the reference implementations will be used")
     return {}
 
 

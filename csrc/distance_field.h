@@ -1,22 +1,22 @@
-// Truncated distance fields around keypoints: geometry and CUDA kernels, without PyTorch.
+// Truncated distance fields around keypoints: shapes and kernels, without PyTorch.
 #pragma once
 #include <cstdint>
 
 namespace flowmatch {
 
-// points: [P, 3], ordered by keys   keys: [P], of the cell a point lies in, x fastest
-// centres: [K, 3]   frames: [K, 3, 3], whose rows are the axes of the grid   out: [K, D, D, D]
+// points: [P, 3], ordered by keys   keys: [P], index of a point's cell, x fastest
+// centres: [K, 3]   frames: [K, 3, 3], rows are the axes of the grid   out: [K, D, D, D]
 // Voxel (z, y, x) lies at centre + frame^T ((x, y, z) - (D - 1) / 2) voxel; its value is
 // 1 - min(distance, reach) / reach, with the distance to the nearest point.
 struct FieldShape {
   int64_t points, centres, size;
-  double voxel, truncation;  // metres; voxels
-  double origin[3], cell;    // of the cells that keys count
+  double voxel, truncation;  // side of a voxel in metres; truncation in voxels
+  double origin[3], cell;    // origin and side of the cells
   int64_t counts[3];         // cells along x, y, z
   constexpr int64_t voxels() const { return size * size * size; }
 };
 
-// The cells, along one axis, that are within `reach` of a coordinate; clamped to those there are.
+// The cells along one axis within `reach` of a coordinate, clamped to the grid.
 struct CellRange {
   int64_t begin, end;
 };
@@ -24,13 +24,13 @@ constexpr CellRange cells_near(const FieldShape& s, int axis, double at, double 
   const double low = (at - reach - s.origin[axis]) / s.cell;
   const double high = (at + reach - s.origin[axis]) / s.cell;
   const auto most = static_cast<double>(s.counts[axis]);
-  // Half open, with a cell to spare for rounding.
+  // A half-open range, with one extra cell on each side against rounding.
   const double first = low - 1 < 0 ? 0 : low - 1 > most ? most : low - 1;
   const double last = high + 2 < first ? first : high + 2 > most ? most : high + 2;
   return {static_cast<int64_t>(first), static_cast<int64_t>(last)};
 }
 
-// The first point whose key is not below `key`.
+// Index of the first point whose key is at least `key`.
 constexpr int64_t first_of(const int64_t* keys, int64_t count, int64_t key) {
   int64_t low = 0, high = count;
   while (low < high) {
@@ -43,6 +43,14 @@ constexpr int64_t first_of(const int64_t* keys, int64_t count, int64_t key) {
   }
   return low;
 }
+
+namespace cpu {
+
+template <typename A>  // float or double
+void distance_field(const A* points, const int64_t* keys, const A* centres, const A* frames, A* out,
+                    const FieldShape& s);
+
+}  // namespace cpu
 
 namespace cuda {
 

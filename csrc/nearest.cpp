@@ -1,58 +1,13 @@
-// Exact nearest neighbours on the CPU (nearest_search.h says how), batch item by batch item, and
-// the registration of the CPU and CUDA kernels.
+// The op nearest: argument checks, outputs, registration.
 #include "nearest.h"
 
+#include <tuple>
+
 #include "nearest_checks.h"
-#include "nearest_search.h"
 #include "stable.h"
 
 namespace flowmatch {
 namespace {
-
-template <class T>
-void search_all(const T* query, const T* reference, Accumulator<T>* distance, int64_t* index,
-                bool* mutual, const NearestShape& s) {
-  using A = Accumulator<T>;
-  std::vector<Lists<A>> rooms;
-  for (int64_t i = 0; i < torch::stable::get_num_threads(); ++i) {
-    rooms.emplace_back(std::min(kBlock * FLOWMATCH_PICK(kQueries), s.queries), s.k);
-  }
-  std::unique_ptr<A[]> wide(new A[std::is_same_v<T, A> ? 0 : (s.queries + s.references) * s.depth]);
-  for (int64_t b = 0; b < s.batch; ++b) {
-    Search<A> one = {};
-    const T* q = query + b * s.queries * s.depth;
-    const T* r = reference + b * s.references * s.depth;
-    if constexpr (std::is_same_v<T, A>) {
-      one.query = q;
-      one.reference = r;
-    } else {
-      const auto widen = [](T v) { return static_cast<A>(v); };
-      std::transform(q, q + s.queries * s.depth, wide.get(), widen);
-      std::transform(r, r + s.references * s.depth, wide.get() + s.queries * s.depth, widen);
-      one.query = wide.get();
-      one.reference = wide.get() + s.queries * s.depth;
-    }
-    one.queries = s.query_lengths ? s.query_lengths[b] : s.queries;
-    one.references = s.reference_lengths ? s.reference_lengths[b] : s.references;
-    one.depth = s.depth;
-    one.k = s.k;
-    one.product = s.metric == Metric::dot;
-    // The columns of `mutual` are lowered by scores, whose errors must be small.
-    one.halves = std::is_same_v<A, float> && multiplies_bfloat16() && !mutual && s.depth >= 16;
-    one.mask = s.mask ? s.mask + b * s.queries * s.references : nullptr;
-    one.mask_stride = s.references;
-    one.distance = distance + b * s.queries * s.k;
-    one.index = index + b * s.queries * s.k;
-    one.mutual = mutual ? mutual + b * s.queries : nullptr;
-    nothing_found(one, one.queries, s.queries);
-    if (one.queries == 0) continue;
-    if (one.references == 0) {
-      nothing_found(one, 0, one.queries);
-    } else {
-      search(one, &rooms);
-    }
-  }
-}
 
 NearestShape shape(const Tensor& query, const Tensor& reference, int64_t k, int64_t metric,
                    const std::optional<Tensor>& query_lengths,
@@ -87,10 +42,10 @@ std::tuple<Tensor, Tensor, Tensor> nearest_cpu(const Tensor& query, const Tensor
       torch::stable::new_empty(query, {s.batch, mutual ? s.queries : 0}, ScalarType::Bool);
   const Tensor a = torch::stable::contiguous(query), b = torch::stable::contiguous(reference);
   THO_DISPATCH_V2(query.scalar_type(), "nearest", AT_WRAP([&] {
-                    search_all(a.const_data_ptr<scalar_t>(), b.const_data_ptr<scalar_t>(),
-                               distance.mutable_data_ptr<Accumulator<scalar_t>>(),
-                               index.mutable_data_ptr<int64_t>(),
-                               mutual ? both.mutable_data_ptr<bool>() : nullptr, s);
+                    cpu::nearest(a.const_data_ptr<scalar_t>(), b.const_data_ptr<scalar_t>(),
+                                 distance.mutable_data_ptr<Accumulator<scalar_t>>(),
+                                 index.mutable_data_ptr<int64_t>(),
+                                 mutual ? both.mutable_data_ptr<bool>() : nullptr, s);
                   }),
                   FLOWMATCH_FLOATS);
   return {distance, index, both};

@@ -1,4 +1,4 @@
-// What `nearest` and `nearest_hamming` ask of their arguments, and how they read them.
+// Argument checks and conversions of nearest and nearest_hamming.
 #pragma once
 #include <cstring>
 #include <optional>
@@ -13,7 +13,7 @@ inline void check_lengths(const std::optional<Tensor>& lengths, const Tensor& ve
   STD_TORCH_CHECK(lengths->dim() == 1 && lengths->size(0) == vectors.size(0) &&
                       lengths->scalar_type() == ScalarType::Long &&
                       lengths->device() == vectors.device() && lengths->is_contiguous(),
-                  "nearest: ", name, " must be int64 [B], contiguous");
+                  "nearest: ", name, " must be contiguous int64 [B]");
 }
 
 inline void check_nearest(const Tensor& query, const Tensor& reference, int64_t k,
@@ -25,7 +25,7 @@ inline void check_nearest(const Tensor& query, const Tensor& reference, int64_t 
                   "nearest: query and reference must be [B, N, D] and [B, M, D]");
   STD_TORCH_CHECK(
       query.scalar_type() == reference.scalar_type() && query.device() == reference.device(),
-      "nearest: query and reference must have one type and device");
+      "nearest: query and reference must have the same type and device");
   STD_TORCH_CHECK(k >= 1, "nearest: k must be positive");
   check_lengths(query_lengths, query, "query_lengths");
   check_lengths(reference_lengths, reference, "reference_lengths");
@@ -33,15 +33,16 @@ inline void check_nearest(const Tensor& query, const Tensor& reference, int64_t 
                             mask->size(1) == query.size(1) && mask->size(2) == reference.size(1) &&
                             mask->scalar_type() == ScalarType::Bool && mask->is_contiguous() &&
                             mask->device() == query.device()),
-                  "nearest: mask must be bool [B, N, M], contiguous");
+                  "nearest: mask must be contiguous bool [B, N, M]");
 }
 
-// On the CPU lengths are in reach: they must not lead out of the arrays.
+// On the CPU the values of lengths can be checked: they must not exceed the arrays.
 inline void check_range(const std::optional<Tensor>& lengths, int64_t most) {
   if (!lengths) return;
   const int64_t* values = lengths->const_data_ptr<int64_t>();
   for (int64_t b = 0; b < lengths->size(0); ++b) {
-    STD_TORCH_CHECK(values[b] >= 0 && values[b] <= most, "nearest: a length is out of range");
+    STD_TORCH_CHECK(values[b] >= 0 && values[b] <= most, "nearest: lengths must be in [0, ", most,
+                    "], got ", values[b]);
   }
 }
 
@@ -50,7 +51,7 @@ const T* data_or_null(const std::optional<Tensor>& t) {
   return t ? t->const_data_ptr<T>() : nullptr;
 }
 
-// Bytes, [B, N, D], as words: [B, N, ceil(D / 8)], padded with zeros.
+// Bytes [B, N, D] packed into words [B, N, ceil(D / 8)], padded with zeros.
 inline std::unique_ptr<uint64_t[]> packed_words(const Tensor& bytes) {
   const Tensor from = torch::stable::contiguous(bytes);
   const int64_t depth = bytes.size(2), words = (depth + 7) / 8;

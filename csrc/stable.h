@@ -1,4 +1,5 @@
-// All of PyTorch that csrc sees: the stable ABI, and the few lines every op needs around a kernel.
+// The only header of csrc that includes PyTorch: the stable ABI, and what every op needs around a
+// kernel (dispatch, threads, scratch memory, outputs, streams).
 #pragma once
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
@@ -32,14 +33,14 @@ using torch::headeronly::Half;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// The types THO_DISPATCH_V2 goes through, and what each is summed in.
+// The types for THO_DISPATCH_V2, and the type that each is summed in.
 #define FLOWMATCH_FLOATS AT_EXPAND(AT_FLOATING_TYPES), ScalarType::Half, ScalarType::BFloat16
 
 template <class T>
 using Accumulator = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-// Calls f(begin, end) on parts of [0, rows). Waking a thread costs about as much as 32k
-// multiply-adds, so a part is worth at least that. f must not throw.
+// Calls f(begin, end) on parts of [0, rows), in parallel. Waking a thread costs about as much as
+// 32k multiply-adds, so each part has at least that much work. f must not throw.
 template <class F>
 void parallel_rows(int64_t rows, int64_t work_per_row, const F& f) {
   const int64_t grain =
@@ -47,7 +48,7 @@ void parallel_rows(int64_t rows, int64_t work_per_row, const F& f) {
   torch::stable::parallel_for(0, rows, grain, f);
 }
 
-// Data as the kernels read it: in place, or widened.
+// An array converted to type A; not copied if it has that type.
 template <class T, class A>
 class Widened {
  public:
@@ -76,7 +77,8 @@ class Scratch {
  public:
   explicit Scratch(int64_t size)
       : size_(size), slots_(torch::stable::get_num_threads()), memory_(new T[size * slots_]) {}
-  T* take() { return memory_.get() + size_ * (next_++ % slots_); }  // once per call of f
+  // The buffer of this call of f; to be called once in each.
+  T* take() { return memory_.get() + size_ * (next_++ % slots_); }
 
  private:
   int64_t size_, slots_;
@@ -84,8 +86,8 @@ class Scratch {
   std::unique_ptr<T[]> memory_;
 };
 
-// An uninitialised tensor on the CPU. Fresh memory comes from the system page by page, which for
-// tens of megabytes takes as long as filling them; in pages of 2 MiB it does not.
+// An uninitialised tensor on the CPU. The system provides fresh memory page by page, which for tens
+// of megabytes takes as long as filling them; with huge pages (2 MiB) it is much faster.
 inline Tensor new_output(const Tensor& like, std::vector<int64_t> sizes) {
   Tensor t = torch::stable::new_empty(like, sizes);
 #ifdef __linux__
@@ -94,7 +96,8 @@ inline Tensor new_output(const Tensor& like, std::vector<int64_t> sizes) {
     const auto begin = reinterpret_cast<uintptr_t>(t.data_ptr());
     const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
     const uintptr_t first = (begin + page - 1) / page * page;
-    madvise(reinterpret_cast<void*>(first), begin + bytes - first, MADV_HUGEPAGE);  // or not
+    madvise(reinterpret_cast<void*>(first), begin + bytes - first,
+            MADV_HUGEPAGE);  // a hint: may fail
   }
 #endif
   return t;
@@ -115,7 +118,7 @@ struct DeviceType<BFloat16> {
 };
 
 template <class T>
-auto* device(T* p) {  // torch's and CUDA's half types share their bits
+auto* device(T* p) {  // torch's and CUDA's half types have the same representation
   using Plain = typename DeviceType<std::remove_const_t<T>>::type;
   return reinterpret_cast<std::conditional_t<std::is_const_v<T>, const Plain, Plain>*>(p);
 }

@@ -1,6 +1,6 @@
-// Copies from global to shared memory that go on while the threads compute (cp.async, sm_80 and
-// later): a thread starts copies, closes a group of them, and waits until at most so many of its
-// groups are under way. What others copied is there after the barrier that follows.
+// Asynchronous copies from global to shared memory (cp.async, sm_80 and later), which run while the
+// threads compute. A thread starts copies, closes a group of them, and waits until at most a given
+// number of its groups is pending. Copies of other threads are visible after the next barrier.
 #pragma once
 #include <cuda_runtime.h>
 #ifndef __CUDACC__
@@ -9,14 +9,14 @@
 
 namespace flowmatch::cuda {
 
-// 16 bytes, both addresses multiples of 16; zeros if there is nothing to copy.
-__device__ inline void copy_async(void* to, const void* from, bool there) {
+// Copies 16 bytes, both addresses multiples of 16; writes zeros unless `valid`.
+__device__ inline void copy_async(void* to, const void* from, bool valid) {
 #ifndef __CUDACC__
-  emulator::copy_async(to, there ? from : nullptr);
+  emulator::copy_async(to, valid ? from : nullptr);
 #elif __CUDA_ARCH__ >= 800
   const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from),
-               "r"(there ? 16 : 0));
+               "r"(valid ? 16 : 0));
 #else
   __trap();
 #endif

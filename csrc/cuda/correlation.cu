@@ -1,15 +1,15 @@
-// The correlation cost volume on CUDA cores: float32 stays float32, and halves are summed in it.
-// Halves, and floats where TF32 is allowed, go to tensor cores if there are any
+// The correlation cost volume on CUDA cores, in float32; half types are summed in float32. On GPUs
+// with tensor cores, half types, and floats where TF32 is allowed, are computed there instead
 // (correlation_mma.cu).
 //
-// This kernel and that of the gradient (correlation_grad.cu) are matrix products with a band as one
-// operand: a thread keeps a small block of results in registers and feeds it from shared memory, 5
-// to 10 multiply-adds for each word read. Each result is summed by one thread in one order: the
-// same bits every time, without atomics.
+// This kernel and that of the gradient (correlation_grad.cu) are matrix products with a banded
+// operand: a thread keeps a small block of results in registers and reads its inputs from shared
+// memory, with 5 to 10 multiply-adds per word read. Each result is summed by one thread in a fixed
+// order: bit-identical from run to run, without atomics.
 //
-// A block: one tile of f1 against `rows` rows of f2, at `groups` * D displacements in x. A warp
-// takes the tile against kRows of those rows and D displacements. Its threads share what they read
-// of f2 four ways; a thread holds 4 pixels x D displacements x kRows rows.
+// A block computes one tile of f1 against `rows` rows of f2, at `groups` * D displacements in x. A
+// warp computes the tile against kRows of those rows at D displacements. Each value of f2 is read
+// by four of its threads; a thread holds 4 pixels x D displacements x kRows rows.
 #include "correlation_mma.cuh"
 #include "correlation_tiles.cuh"
 #include "launch.cuh"
@@ -20,33 +20,35 @@ namespace {
 
 constexpr int kMaxWarps = 8;
 constexpr int kSlice = 8;                      // channels in shared memory at a time
-constexpr int kFirstPitch = kTileColumns + 8;  // so that 4 rows x 2 quads fall into 8 bank groups
+constexpr int kFirstPitch = kTileColumns + 8;  // places 4 rows x 2 quads in 8 groups of banks
 
 template <typename A>
-constexpr int kRows = sizeof(A) > 4 ? 1 : 2;  // of f2 per warp: doubles fill twice the registers
+constexpr int kRows = sizeof(A) > 4 ? 1 : 2;  // rows of f2 per warp; doubles take 2 registers
 
-// Columns of f2 that a thread reads: whole quads.
+// Columns of f2 that a thread reads, rounded up to whole quads.
 template <int D>
 constexpr int kWindow = (kPixels + D + 2) / 4 * 4;
 
+// The part of a tile's displacements that one block computes.
 struct ForwardPart {
-  int groups, warps_y;  // warps of a block: for displacements in x, for rows of f2
-  int group_parts;      // blocks next to each other in x
-  int rows, width;      // of f2 in shared memory
+  int groups, warps_y;  // warps of a block along displacements in x, and along rows of f2
+  int group_parts;      // blocks along displacements in x
+  int rows, width;      // rows and columns of f2 in shared memory
 };
 
-// One row of kSlice channels, zeros outside the image. `image`: channel 0 of the slice.
+// Copies one row of kSlice channels, with zeros outside the image. `image`: the slice's first
+// channel.
 template <typename T, typename A>
 __device__ void stage_row(const T* image, A* to, int step, int64_t y, int64_t x0, int width,
                           int64_t channels, const CorrelationShape& s) {
   const int64_t plane = s.height * s.width;
   for (int u = threadIdx.x % 32; u < width; u += 32) {
     const int64_t x = x0 + u * s.stride;
-    const bool seen = inside(y, s.height) && inside(x, s.width);
+    const bool valid = inside(y, s.height) && inside(x, s.width);
     const T* from = image + y * s.width + x;
 #pragma unroll
     for (int c = 0; c < kSlice; ++c) {
-      to[c * step + u] = seen && c < channels ? widen(from[c * plane]) : A(0);
+      to[c * step + u] = valid && c < channels ? widen(from[c * plane]) : A(0);
     }
   }
 }
@@ -74,8 +76,9 @@ __device__ void multiply_slice(const A* first, const A* second, const ForwardPar
   }
 }
 
-// Through shared memory (`swap`, the warp's own), so that a warp writes along rows of the image.
-// dy, dx: the displacement of the tile's first row in sum[0], and of sum[...][0].
+// Writes the results through shared memory (`swap`, one per warp), so that a warp writes along rows
+// of the image. dy: displacement of the tile's first row in sum[0]. dx: displacement in
+// sum[...][0].
 template <int D, typename T, typename A>
 __device__ void write_volume(const A (&sum)[kRows<A>][D][kPixels], A* swap, T* volume,
                              const Place& at, int64_t dy, int64_t dx, const CorrelationShape& s,
@@ -111,7 +114,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 2)
                        T* __restrict__ volume, CorrelationShape s, Tiling t, ForwardPart p) {
   using A = Sum<T>;
   const Place at(first_tile + blockIdx.x, s, t);
-  const int64_t dy = at.part / p.group_parts * p.rows - s.radius;  // of the block's first row of f2
+  const int64_t dy = at.part / p.group_parts * p.rows - s.radius;  // the first row of f2
   const int64_t dx = at.part % p.group_parts * p.groups * D - s.radius;
   const int warp = threadIdx.x / 32, warps = blockDim.x / 32, lane = threadIdx.x % 32;
   const int row = warp / p.groups * kRows<A>, column = warp % p.groups * D;
@@ -123,12 +126,12 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 2)
 
   A sum[kRows<A>][D][kPixels] = {};
   const int64_t y2 = at.y + dy * s.stride, my_y2 = y2 + row * s.stride;
-  const bool block_sees = y2 < s.height && y2 + (p.rows - 1) * s.stride >= 0;
-  const bool warp_sees = my_y2 < s.height && my_y2 + (kRows<A> - 1) * s.stride >= 0;
+  const bool block_active = y2 < s.height && y2 + (p.rows - 1) * s.stride >= 0;
+  const bool warp_active = my_y2 < s.height && my_y2 + (kRows<A> - 1) * s.stride >= 0;
   const int64_t plane = s.height * s.width, image = at.batch * s.channels * plane;
   f1 += image, f2 += image;
-  for (int64_t c = 0; block_sees && c < s.channels; c += kSlice) {
-    __syncthreads();  // the slice before has been used
+  for (int64_t c = 0; block_active && c < s.channels; c += kSlice) {
+    __syncthreads();  // the previous slice has been used
     for (int r = warp; r < kTileRows + p.rows; r += warps) {
       if (r < kTileRows) {
         stage_row(f1 + c * plane, first + r * kFirstPitch, kTileRows * kFirstPitch,
@@ -140,9 +143,9 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 2)
       }
     }
     __syncthreads();
-    if (warp_sees) multiply_slice<D>(a, b, p, sum);
+    if (warp_active) multiply_slice<D>(a, b, p, sum);
   }
-  __syncthreads();  // shared memory turns from images into results
+  __syncthreads();  // from here on shared memory holds results
   write_volume<D>(sum, first + warp * kTileRows * kTileColumns, volume, at, dy + row, dx + column,
                   s, t.side);
 }
@@ -173,7 +176,7 @@ void correlation(const T* f1, const T* f2, T* volume, const CorrelationShape& sh
   if constexpr (sizeof(T) <= 4) {
     if ((sizeof(T) == 2 || tf32) && correlation_mma(f1, f2, volume, s, stream)) return;
   }
-  if (s.side() <= 9) {  // the usual 4 to each side, without waste
+  if (s.side() <= 9) {  // exact for radius 4, the usual one
     forward<9>(f1, f2, volume, s, stream);
   } else {
     forward<12>(f1, f2, volume, s, stream);

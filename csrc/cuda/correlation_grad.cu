@@ -1,10 +1,11 @@
-// The gradients of the cost volume on CUDA cores, as correlation.cu computes it.
+// The gradients of the cost volume on CUDA cores, in the same way as correlation.cu.
 //
-// A block: one tile, all its displacements, 32 channels per pair of warps. It walks over the rows
-// of the other image that the tile can see, and over chunks of the displacements in x:
+// A block computes one tile, all its displacements, 32 channels per pair of warps. It walks over
+// the rows of the other image within the radius of the tile, and over chunks of the displacements
+// in x:
 //   grad[c, y, x] += weight[dy, dx, y, x] * other[c, y + dy, x + dx]
 // where weight is g itself (for f1) or, mirrored, g[-dy, -dx, y + dy, x + dx] (for f2).
-// A thread holds 2 rows x 4 pixels x 8 channels; what it reads of `other` it keeps for 4 steps.
+// A thread holds 2 rows x 4 pixels x 8 channels, and uses each value of `other` in 4 steps.
 #include "correlation_mma.cuh"
 #include "correlation_tiles.cuh"
 #include "launch.cuh"
@@ -13,19 +14,20 @@
 namespace flowmatch::cuda {
 namespace {
 
-constexpr int kChannels = 32;  // of a warp; a thread's: 4 from 4 * (lane % 4) on, 4 from 16 further
+constexpr int kChannels = 32;  // of a warp; a thread has 4 from 4 * (lane % 4) on, and 4 from + 16
 
 template <typename A>
-constexpr int kMaxGroups = sizeof(A) > 4 ? 2 : 4;  // of kChannels in a block
+constexpr int kMaxGroups = sizeof(A) > 4 ? 2 : 4;  // groups of kChannels in a block
 template <typename A>
 constexpr int kMaxChunk = sizeof(A) > 4 ? 12 : 24;  // displacements in shared memory at a time
 
+// The channels that one block computes, and the displacements in shared memory at a time.
 struct BackwardPart {
   int groups, chunk, pitch;  // pitch: from one pixel of `other` to the next in shared memory
   bool first;
 };
 
-// weights[d][row][column] for displacements (dy - row, dx + d), zero where nothing is met.
+// weights[d][row][column] for displacements (dy - row, dx + d), zero outside the other image.
 template <typename T, typename A>
 __device__ void stage_weights(const T* g, A* weights, const Place& at, int64_t dy, int64_t dx,
                               int count, const CorrelationShape& s, int64_t side, bool first) {
@@ -37,13 +39,13 @@ __device__ void stage_weights(const T* g, A* weights, const Place& at, int64_t d
     const int64_t y = at.y + row * s.stride, x2 = x + (dx + d) * s.stride;
     const int64_t j = s.radius + (first ? dy - row : row - dy);
     const int64_t i = s.radius + (first ? dx + d : -dx - d);
-    const bool met = y < s.height && x < s.width && inside(x2, s.width) && inside(j, side);
+    const bool valid = y < s.height && x < s.width && inside(x2, s.width) && inside(j, side);
     const int64_t pixel = first ? y * s.width + x : y2 * s.width + x2;
-    weights[line * kTileColumns + lane] = met ? widen(g[(j * side + i) * plane + pixel]) : A(0);
+    weights[line * kTileColumns + lane] = valid ? widen(g[(j * side + i) * plane + pixel]) : A(0);
   }
 }
 
-// others[column][channel], transposed on the way because a thread wants its channels together.
+// others[column][channel], transposed so that a thread's channels are adjacent.
 template <typename T, typename A>
 __device__ void stage_others(const T* other, A* others, int64_t y, int64_t x0, int width,
                              int channel, const BackwardPart& p, const CorrelationShape& s) {
@@ -55,8 +57,8 @@ __device__ void stage_others(const T* other, A* others, int64_t y, int64_t x0, i
       Quad<A> four;
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        const bool seen = inside(x, s.width) && channel + c + k < s.channels;
-        four.at[k] = seen ? widen(from[k * plane + x]) : A(0);
+        const bool valid = inside(x, s.width) && channel + c + k < s.channels;
+        four.at[k] = valid ? widen(from[k * plane + x]) : A(0);
       }
       quad(others + u * p.pitch + c) = four;
     }
@@ -66,7 +68,7 @@ __device__ void stage_others(const T* other, A* others, int64_t y, int64_t x0, i
 template <typename A>
 __device__ void multiply_chunk(const A* weights, const A* others, int count, int pitch,
                                A (&sum)[2][kPixels][2][4]) {
-  Quad<A> window[kPixels][2];  // `others` at the thread's pixels, a ring: steps forward with d
+  Quad<A> window[kPixels][2];  // `others` at the thread's pixels: a ring buffer along d
 #pragma unroll
   for (int i = 0; i < kPixels - 1; ++i) {
     window[i][0] = quad(others + i * pitch);
@@ -115,16 +117,16 @@ __global__ void __launch_bounds__(64 * kMaxGroups<Sum<T>>, 2)
   for (int64_t dy = -s.radius; dy < s.radius + kTileRows; ++dy) {
     const int64_t y2 = at.y + dy * s.stride;
     if (!inside(y2, s.height)) continue;
-    const bool warp_sees =
+    const bool warp_active =
         inside(dy - row + s.radius, t.side) || inside(dy - row - 1 + s.radius, t.side);
     for (int64_t dx = -s.radius; dx <= s.radius; dx += p.chunk) {
       const int count = static_cast<int>(min(int64_t{p.chunk}, s.radius + 1 - dx));
-      __syncthreads();  // the chunk before has been used
+      __syncthreads();  // the previous chunk has been used
       stage_weights(g, weights, at, dy, dx, count, s, t.side, p.first);
       stage_others(other, others, y2, at.x + dx * s.stride, kTileColumns + count - 1, block_channel,
                    p, s);
       __syncthreads();
-      if (warp_sees) {
+      if (warp_active) {
         multiply_chunk(weights + row * kTileColumns + column,
                        others + column * p.pitch + my_channel, count, p.pitch, sum);
       }

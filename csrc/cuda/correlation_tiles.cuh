@@ -1,8 +1,8 @@
-// How images are cut into tiles for the correlation kernels.
+// The tiling of images for the correlation kernels.
 //
-// A pixel only ever meets pixels a multiple of `stride` away, so an image falls apart into
+// A pixel is only compared with pixels a multiple of `stride` away, so an image consists of
 // stride x stride interleaved lattices, on each of which the displacements are dense. A tile is
-// kTileRows x kTileColumns pixels of one lattice; kernels count in steps of its lattice.
+// kTileRows x kTileColumns pixels of one lattice; coordinates inside a tile are in lattice steps.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -15,15 +15,15 @@ namespace flowmatch::cuda {
 
 constexpr int kTileRows = 4;
 constexpr int kTileColumns = 32;
-constexpr int kPixels = 4;  // neighbours in a thread: 4 x 8 threads, a warp, hold a tile
+constexpr int kPixels = 4;  // adjacent pixels per thread: a tile takes 4 x 8 threads, a warp
 
-// A stride longer than the image does the same as one just as long, and cannot overflow.
+// Limits the stride to the size of the image, which changes no result and excludes overflow.
 inline CorrelationShape clamped(CorrelationShape s) {
   s.stride = std::min(s.stride, std::max(s.height, s.width));
   return s;
 }
 
-// Tiles of all images; what is computed for a tile is cut into parts, a block each.
+// The tiles of all images. The work of a tile is divided into parts, one block each.
 struct Tiling {
   int64_t side, phases_y, phases_x, rows, columns, parts;
 
@@ -39,8 +39,8 @@ struct Tiling {
   }
 };
 
-// Where a block works: (y, x) is the tile's first pixel. Parts and interleaved columns come first,
-// so that blocks that share cache lines run at the same time.
+// The position of a block: (y, x) is the tile's first pixel. Parts and interleaved columns vary
+// fastest, so that blocks that share cache lines run at the same time.
 struct Place {
   int64_t batch, y, x;
   int part;
@@ -60,7 +60,8 @@ struct Place {
   }
 };
 
-// `count` things in the fewest parts of at most `most`, as equal as can be: the size of a part.
+// The size of a part when `count` items are divided into the fewest parts of at most `most` items,
+// as equal as possible.
 inline int even_part(int64_t count, int64_t most) {
   return static_cast<int>(ceil_div(count, ceil_div(count, most)));
 }

@@ -1,4 +1,5 @@
-// Truncated distance fields: a thread measures one voxel, looking into the cells within reach.
+// Truncated distance fields: a thread computes one voxel by searching the cells within the
+// truncation.
 #include "../distance_field.h"
 #include "launch.cuh"
 
@@ -22,7 +23,7 @@ __global__ void distance_field_kernel(int64_t first_tile, const A* __restrict__ 
                       static_cast<A>(voxel / s.size % s.size) - middle,
                       static_cast<A>(voxel / (s.size * s.size)) - middle};
   const double reach = s.truncation * s.voxel;
-  A at[3];  // relative to the keypoint, in voxels along the cloud's axes
+  A at[3];  // the voxel relative to the keypoint, in voxels along the cloud's axes
   CellRange range[3];
   for (int axis = 0; axis < 3; ++axis) {
     at[axis] = frame[axis] * local[0] + frame[3 + axis] * local[1] + frame[6 + axis] * local[2];

@@ -1,6 +1,6 @@
-// What every CUDA kernel needs around it. tests/emulator compiles the same sources with a C++
-// compiler: kernels start through launch() instead of <<<>>>, which C++ cannot parse, and take
-// their shared memory from shared_memory().
+// Launch and shared memory of the CUDA kernels. tests/emulator compiles the same sources with a C++
+// compiler, which cannot parse <<<>>>: kernels start through launch() and get their shared memory
+// from shared_memory().
 #pragma once
 #include <cuda_runtime.h>
 
@@ -8,14 +8,14 @@
 #include <cstddef>
 #include <cstdint>
 
-#ifndef FLOWMATCH_MAX_BLOCKS  // the emulator lowers it, to see tiles spread over several launches
+#ifndef FLOWMATCH_MAX_BLOCKS  // lower in the emulator, to test tiles that need several launches
 #define FLOWMATCH_MAX_BLOCKS 2147483647
 #endif
 
 namespace flowmatch::cuda {
 
-// Runs kernel(first, arguments...) on `tiles` blocks; a block's tile is first + blockIdx.x.
-// A failed launch is left to cudaGetLastError(), which the caller asks.
+// Runs kernel(first, arguments...) on `tiles` blocks; a block's tile is first + blockIdx.x. After a
+// failed launch cudaGetLastError(), which the caller checks, returns the error.
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), int64_t tiles, int threads, size_t shared_bytes,
             void* stream, Arguments... arguments) {
@@ -30,7 +30,7 @@ void launch(void (*kernel)(Parameters...), int64_t tiles, int threads, size_t sh
   }
 }
 
-// The block's shared memory, as many bytes as launch() was told.
+// The block's shared memory, of the size passed to launch().
 template <typename A>
 __device__ A* shared_memory() {
 #ifdef __CUDACC__

@@ -1,8 +1,8 @@
-// Tensor cores: a warp multiplies 16 x 16 by 16 x 8 halves, or 16 x 8 by 8 x 8 floats of which it
-// sees the first 10 bits behind the point (TF32), and adds to 16 x 8 floats. This is all that knows
-// how the matrices lie in registers (PTX ISA, mma.m16n8k16 and m16n8k8), with g = lane / 4 and
-// t = lane % 4. A word is a float, or two halves that lie next to each other along k; counted in
-// words, both lie alike:
+// Tensor cores: a warp multiplies 16 x 16 by 16 x 8 values of a half type, or 16 x 8 by 8 x 8
+// floats with a mantissa of 10 bits (TF32), and adds the product to 16 x 8 floats. Only this file
+// depends on the layout of the matrices in registers (PTX ISA, mma.m16n8k16 and m16n8k8), with g =
+// lane / 4 and t = lane % 4. A word is one float, or two half values adjacent along k. In words the
+// layout is the same for both:
 //   left[0..3]   rows g, g + 8, g, g + 8     words t, t, t + 4, t + 4
 //   right[0..1]  column g                    words t, t + 4
 //   sum[0..3]    rows g, g, g + 8, g + 8     columns 2 t, 2 t + 1, 2 t, 2 t + 1
@@ -20,8 +20,8 @@ constexpr int kMmaRows = 16, kMmaColumns = 8;
 template <typename T>
 constexpr int kMmaDepth = 32 / sizeof(T);
 
-// Whether a kernel that calls mma() can run here: it must have been compiled for sm_80 or later,
-// which a later device with only an older kernel to translate does not show by itself.
+// Whether a kernel that calls mma() can run on this device: it must have been compiled for sm_80 or
+// later. The device's own version is not enough, because it may run PTX of an older version.
 template <typename... Parameters>
 bool can_run_mma(void (*kernel)(Parameters...)) {
   cudaFuncAttributes attributes = {};
@@ -54,13 +54,13 @@ __device__ void mma(const uint32_t (&left)[4], const uint32_t (&right)[2], float
         : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
   }
 #else
-  __trap();  // can_run_mma() says that this does not run
+  __trap();  // excluded by can_run_mma()
 #endif
 }
 
-// What a matrix holds of an element: of floats, the nearest that tensor cores see.
+// The value that tensor cores compute with: floats are rounded to TF32.
 template <typename T>
-__device__ T seen_by_mma(T v) {
+__device__ T mma_value(T v) {
   if constexpr (std::is_same_v<T, float>) {
 #ifdef __CUDACC__
 #if __CUDA_ARCH__ >= 800
@@ -75,8 +75,8 @@ __device__ T seen_by_mma(T v) {
   return v;
 }
 
-// Fragments from shared memory, rows (or columns) along k, `pitch` elements apart. A pitch of 16
-// bytes more than a multiple of 32 lets the lanes of a warp fall into different banks.
+// Loads fragments from shared memory, rows (or columns) along k, `pitch` elements apart. With a
+// pitch of 16 bytes more than a multiple of 32 the lanes of a warp access different banks.
 template <typename T>
 __device__ void load_left(const T* rows, int pitch, uint32_t (&left)[4]) {
   const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;

@@ -1,9 +1,9 @@
-// Exact nearest neighbours on CUDA cores, for doubles and where nearest_mma.cu cannot run. A block
-// has 64 queries and walks over the references, a tile of 64 at a time; figures are squared
-// distances by differences, or negative products. A query's list is kept by one thread, in the
-// output itself, and is rarely touched: most figures are above its last. For mutual tests each
-// tile's smallest figure of a reference goes, with the query's number, into one 64-bit word by
-// atomicMin: the order of blocks changes nothing.
+// Exact nearest neighbours on CUDA cores, for doubles and on GPUs that cannot run nearest_mma.cu. A
+// block has 64 queries and walks over the references, 64 at a time. Pairs are ordered by a value:
+// the squared distance from differences, or the negative product. One thread keeps a query's list,
+// in the output array, and rarely changes it: most values are above its last. For the mutual test
+// each tile's smallest value of a reference is combined with the query's index into a 64-bit key
+// and merged by atomicMin, so that the result does not depend on the order of the blocks.
 #include "../nearest.h"
 #include "nearest_mma.cuh"
 #include "pairs.cuh"
@@ -11,19 +11,20 @@
 namespace flowmatch::cuda {
 namespace {
 
-constexpr int kFigurePitch = kPairTile + 1;
-constexpr uint64_t kNobody = ~uint64_t{0};
+constexpr int kValuePitch = kPairTile + 1;
+constexpr uint64_t kNoQuery = ~uint64_t{0};
 
 template <typename A>
 __device__ A infinity() {
   return static_cast<A>(INFINITY);
 }
 
-// Bits whose order as whole numbers is that of the floats, then the query's number.
-__device__ inline uint64_t column_key(float figure, int64_t query) {
-  figure += 0.0f;  // -0 is no less than 0
+// A key for atomicMin: bits that order as integers like the floats they come from, then the query's
+// index.
+__device__ inline uint64_t column_key(float value, int64_t query) {
+  value += 0.0f;  // turns -0 into 0
   uint32_t bits;
-  memcpy(&bits, &figure, sizeof bits);
+  memcpy(&bits, &value, sizeof bits);
   bits ^= bits >> 31 ? ~0u : 0x80000000u;
   return uint64_t{bits} << 32 | static_cast<uint32_t>(query);
 }
@@ -46,11 +47,11 @@ __global__ void __launch_bounds__(kPairThreads)
   const bool product = s.metric == Metric::dot;
   const int64_t mine = q0 + threadIdx.x;  // the query whose list this thread keeps
   const bool keeps = threadIdx.x < kPairTile && mine < s.queries;
-  A* figures = distance + (b * s.queries + mine) * s.k;
-  int64_t* found = index + (b * s.queries + mine) * s.k;
+  A* values = distance + (b * s.queries + mine) * s.k;
+  int64_t* indices = index + (b * s.queries + mine) * s.k;
   for (int64_t i = 0; keeps && i < s.k; ++i) {
-    figures[i] = infinity<A>();
-    found[i] = -1;
+    values[i] = infinity<A>();
+    indices[i] = kNoNeighbour;
   }
   A last = infinity<A>();
   A* shared = shared_memory<A>();
@@ -65,45 +66,46 @@ __global__ void __launch_bounds__(kPairThreads)
 #pragma unroll
     for (int n = 0; n < 16; ++n) {
       const int i = row + n / 4, j = column + n % 4;
-      const A figure = product ? -sum[n / 4][n % 4] : sum[n / 4][n % 4];
-      const bool counts = q0 + i < queries && r0 + j < references && isfinite(figure) &&
-                          allowed(mask, (q0 + i) * s.references + r0 + j);
-      shared[i * kFigurePitch + j] = counts ? figure : infinity<A>();
+      const A value = product ? -sum[n / 4][n % 4] : sum[n / 4][n % 4];
+      const bool valid = q0 + i < queries && r0 + j < references && isfinite(value) &&
+                         allowed(mask, (q0 + i) * s.references + r0 + j);
+      shared[i * kValuePitch + j] = valid ? value : infinity<A>();
     }
     __syncthreads();
     if (keeps) {
       for (int j = 0; j < kPairTile; ++j) {
-        const A figure = shared[threadIdx.x * kFigurePitch + j];
-        if (!(figure < last)) continue;
-        insert(figures, found, s.k, figure, r0 + j);
-        last = figures[s.k - 1];
+        const A value = shared[threadIdx.x * kValuePitch + j];
+        if (!(value < last)) continue;
+        insert(values, indices, s.k, value, r0 + j);
+        last = values[s.k - 1];
       }
     } else if (columns && threadIdx.x >= kPairTile && threadIdx.x < 2 * kPairTile) {
       if constexpr (sizeof(A) == 4) {
         const int j = threadIdx.x - kPairTile;
-        uint64_t best = kNobody;
+        uint64_t best = kNoQuery;
         for (int i = 0; i < kPairTile; ++i) {
-          const A figure = shared[i * kFigurePitch + j];
-          if (isfinite(figure)) best = min(best, column_key(figure, q0 + i));
+          const A value = shared[i * kValuePitch + j];
+          if (isfinite(value)) best = min(best, column_key(value, q0 + i));
         }
-        if (best != kNobody) lower(&columns[b * s.references + r0 + j], best);
+        if (best != kNoQuery) lower(&columns[b * s.references + r0 + j], best);
       }
     }
-    __syncthreads();  // the figures have been read
+    __syncthreads();  // the values have been read
   }
   for (int64_t i = 0; keeps && i < s.k; ++i) {
-    figures[i] = product ? -figures[i] : sqrt(figures[i]);
+    values[i] = product ? -values[i] : sqrt(values[i]);
   }
 }
 
-// Doubles do not fit into a word with a number: here a warp looks at all queries of a reference.
+// The mutual test for doubles, which do not fit into a key with an index: a warp compares reference
+// r with all queries.
 template <typename T>
 __device__ bool has_nearer(const T* query, const T* reference, int64_t b, int64_t n, int64_t r,
                            const NearestShape& s) {
   using A = Sum<T>;
   const bool product = s.metric == Metric::dot;
   const T* target = reference + (b * s.references + r) * s.depth;
-  const auto figure = [&](int64_t q) {
+  const auto pair_value = [&](int64_t q) {
     const T* from = query + (b * s.queries + q) * s.depth;
     A sum = 0;
     for (int64_t c = 0; c < s.depth; ++c) {
@@ -112,11 +114,11 @@ __device__ bool has_nearer(const T* query, const T* reference, int64_t b, int64_
     }
     return sum;
   };
-  const A own = figure(n);
+  const A own = pair_value(n);
   bool nearer = false;
   for (int64_t q = threadIdx.x % 32; q < length_of(s.query_lengths, b, s.queries); q += 32) {
     if (q == n || (s.mask && !s.mask[(b * s.queries + q) * s.references + r])) continue;
-    const A other = figure(q);
+    const A other = pair_value(q);
     nearer |= isfinite(other) && (other < own || (other == own && q < n));
   }
   return __any_sync(~0u, nearer);
@@ -140,15 +142,15 @@ __global__ void mutual_kernel(int64_t first_tile, const T* query, const T* refer
 
 __global__ void clear_kernel(int64_t first_tile, uint64_t* columns, int64_t count) {
   const int64_t i = (first_tile + blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i < count) columns[i] = kNobody;
+  if (i < count) columns[i] = kNoQuery;
 }
 
 // ---------------------------------------------------------------------------------------------
-// Bits. A thread has a query; the references of a tile are in shared memory, unless one alone is
-// too long for it.
+// Hamming distances. A thread has one query; a tile of references is in shared memory, unless a
+// single reference is too long for it.
 
 constexpr int kBitThreads = 128;
-constexpr int64_t kBitWords = 2048;  // of references in shared memory
+constexpr int64_t kBitWords = 2048;  // words of references in shared memory
 
 __global__ void __launch_bounds__(kBitThreads)
     hamming_kernel(int64_t first_tile, const uint64_t* __restrict__ query,
@@ -158,48 +160,50 @@ __global__ void __launch_bounds__(kBitThreads)
   const int64_t b = tile / tiles, q = tile % tiles * kBitThreads + threadIdx.x;
   const int64_t queries = length_of(s.query_lengths, b, s.queries);
   const int64_t references = length_of(s.reference_lengths, b, s.references);
-  const bool counts = q < queries;
-  int32_t* figures = distance + (b * s.queries + q) * s.k;
-  int64_t* found = index + (b * s.queries + q) * s.k;
-  const int32_t far = 0x7fffffff;
+  const bool valid = q < queries;
+  int32_t* values = distance + (b * s.queries + q) * s.k;
+  int64_t* indices = index + (b * s.queries + q) * s.k;
+  const int32_t no_count = 0x7fffffff;
   for (int64_t i = 0; q < s.queries && i < s.k; ++i) {
-    figures[i] = far;
-    found[i] = -1;
+    values[i] = no_count;
+    indices[i] = kNoNeighbour;
   }
-  int32_t last = far;
+  int32_t last = no_count;
   uint64_t* shared = shared_memory<uint64_t>();
-  const uint64_t* own = query + (b * s.queries + (counts ? q : 0)) * s.words;
+  const uint64_t* own = query + (b * s.queries + (valid ? q : 0)) * s.words;
   const bool* mask = s.mask ? s.mask + (b * s.queries + q) * s.references : nullptr;
   for (int64_t r0 = 0; r0 < references; r0 += tile_references) {
-    const int64_t here = min(tile_references, references - r0);
-    const uint64_t* there = reference + (b * s.references + r0) * s.words;
+    const int64_t count = min(tile_references, references - r0);
+    const uint64_t* tile_words = reference + (b * s.references + r0) * s.words;
     if (s.words <= kBitWords) {
-      __syncthreads();  // the tile before has been read
-      for (int64_t i = threadIdx.x; i < here * s.words; i += kBitThreads) shared[i] = there[i];
+      __syncthreads();  // the previous tile has been read
+      for (int64_t i = threadIdx.x; i < count * s.words; i += kBitThreads)
+        shared[i] = tile_words[i];
       __syncthreads();
-      there = shared;
+      tile_words = shared;
     }
-    for (int64_t j = 0; j < here; ++j) {
+    for (int64_t j = 0; j < count; ++j) {
       int32_t bits = 0;
-      for (int64_t w = 0; counts && w < s.words; ++w) {
-        bits += __popcll(own[w] ^ there[j * s.words + w]);
+      for (int64_t w = 0; valid && w < s.words; ++w) {
+        bits += __popcll(own[w] ^ tile_words[j * s.words + w]);
       }
-      const bool pairs = counts && (!mask || mask[r0 + j]);
-      if (pairs && bits < last) {
-        insert(figures, found, s.k, bits, r0 + j);
-        last = figures[s.k - 1];
+      const bool is_pair = valid && (!mask || mask[r0 + j]);
+      if (is_pair && bits < last) {
+        insert(values, indices, s.k, bits, r0 + j);
+        last = values[s.k - 1];
       }
       if (!columns) continue;
-      uint64_t key =
-          pairs ? uint64_t{static_cast<uint32_t>(bits)} << 32 | static_cast<uint32_t>(q) : kNobody;
+      uint64_t key = is_pair
+                         ? uint64_t{static_cast<uint32_t>(bits)} << 32 | static_cast<uint32_t>(q)
+                         : kNoQuery;
       for (int step = 16; step > 0; step /= 2) key = min(key, __shfl_xor_sync(~0u, key, step));
-      if (threadIdx.x % 32 == 0 && key != kNobody) {
+      if (threadIdx.x % 32 == 0 && key != kNoQuery) {
         lower(&columns[b * s.references + r0 + j], key);
       }
     }
   }
   for (int64_t i = 0; q < s.queries && i < s.k; ++i) {
-    if (found[i] < 0) figures[i] = -1;
+    if (indices[i] < 0) values[i] = -1;
   }
 }
 
@@ -228,7 +232,7 @@ void nearest(const T* query, const T* reference, A* distance, int64_t* index, bo
   }
   uint64_t* columns = scratch;
   if (mutual) clear(columns, s.batch * s.references, stream);
-  constexpr int words = std::max(kPairWords, kPairTile * kFigurePitch);
+  constexpr int words = std::max(kPairWords, kPairTile * kValuePitch);
   launch(nearest_kernel<T>, s.batch * ceil_div(s.queries, kPairTile), kPairThreads,
          words * sizeof(A), stream, query, reference, distance, index, mutual ? columns : nullptr,
          s);

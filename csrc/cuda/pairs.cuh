@@ -1,31 +1,31 @@
-// A tile of all pairs of two sets of vectors, by differences or products, on CUDA cores: sums of
-// (a - b)^2 lose no digits to cancellation. A thread keeps 4 x 4 pairs in registers.
+// All pairs of two tiles of vectors on CUDA cores: sums of products or of (a - b)^2, which lose no
+// digits to cancellation. A thread keeps 4 x 4 pairs in registers.
 #pragma once
 #include "launch.cuh"
 #include "scalar.cuh"
 
 namespace flowmatch::cuda {
 
-constexpr int kPairTile = 64;      // vectors of each set
+constexpr int kPairTile = 64;      // vectors in a tile of each set
 constexpr int kPairThreads = 256;  // 16 x 16, each 4 x 4 pairs
 constexpr int kPairSlice = 16;     // dimensions in shared memory at a time
 constexpr int kPairPitch = kPairTile + 4;
 
-// Words of shared memory that pair_tile takes.
+// Words of shared memory that pair_tile needs.
 constexpr int kPairWords = 2 * kPairSlice * kPairPitch;
 
-// `count` vectors from `from` on, dimensions [start, start + kPairSlice): to[c][n], zeros beyond.
+// Copies dimensions [start, start + kPairSlice) of `count` vectors: to[c][n], padded with zeros.
 template <typename T>
 __device__ void stage_vectors(const T* from, int64_t count, int64_t depth, int64_t start,
                               Sum<T>* to) {
   for (int i = threadIdx.x; i < kPairTile * kPairSlice; i += kPairThreads) {
     const int n = i / kPairSlice, c = i % kPairSlice;
-    const bool there = n < count && start + c < depth;
-    to[c * kPairPitch + n] = there ? widen(from[n * depth + start + c]) : Sum<T>(0);
+    const bool valid = n < count && start + c < depth;
+    to[c * kPairPitch + n] = valid ? widen(from[n * depth + start + c]) : Sum<T>(0);
   }
 }
 
-// sum[i][j]: of vectors 4 * (thread / 16) + i of a and 4 * (thread % 16) + j of b.
+// sum[i][j] is the sum for vector 4 * (thread / 16) + i of a and 4 * (thread % 16) + j of b.
 template <typename T>
 __device__ void pair_tile(const T* a, int64_t a_count, const T* b, int64_t b_count, int64_t depth,
                           bool product, Sum<T>* shared, Sum<T> (&sum)[4][4]) {
@@ -36,7 +36,7 @@ __device__ void pair_tile(const T* a, int64_t a_count, const T* b, int64_t b_cou
 #pragma unroll
   for (int n = 0; n < 16; ++n) sum[n / 4][n % 4] = 0;
   for (int64_t start = 0; start < depth; start += kPairSlice) {
-    __syncthreads();  // the slice before has been used
+    __syncthreads();  // the previous slice has been used
     stage_vectors(a, a_count, depth, start, left);
     stage_vectors(b, b_count, depth, start, right);
     __syncthreads();
@@ -51,7 +51,7 @@ __device__ void pair_tile(const T* a, int64_t a_count, const T* b, int64_t b_cou
       }
     }
   }
-  __syncthreads();  // shared memory is free again
+  __syncthreads();  // shared memory may be reused
 }
 
 }  // namespace flowmatch::cuda

@@ -1,5 +1,5 @@
-// Element types and what they are summed in: halves and float in float, double in double.
-// Conversions by name, because PyTorch's flags switch the implicit ones off.
+// Element types and the types they are summed in: half types and float in float, double in double.
+// Conversions are explicit, because PyTorch's compiler flags switch the implicit ones off.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -28,13 +28,13 @@ __device__ T narrow(Sum<T> v) {
   }
 }
 
-// Four neighbours in shared memory, read and written at once.
+// Four adjacent values in shared memory, read and written at once.
 template <typename A>
 struct alignas(16) Quad {
   A at[4];
 };
 
-// The same for values as they come.
+// The same for values of any type.
 template <typename T>
 struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) Packed {
   T at[4];

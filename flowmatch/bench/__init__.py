@@ -1,49 +1,46 @@
-"""How fast the kernels are, beside what else a user could run and what the machine can do."""
+"""Benchmarks of the operators, against other implementations and the machine's limits."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from flowmatch.bench.correlation import correlation_cases
-from flowmatch.bench.distance_field import distance_field_cases
-from flowmatch.bench.lookup import lookup_cases
+from flowmatch.bench import (
+    correlation,
+    correlation_lookup,
+    distance_field,
+    nearest,
+    pairwise_distance,
+)
 from flowmatch.bench.machine import describe_machine
-from flowmatch.bench.measure import Case, Implementation, Row, measure_all, measure_ceilings
-from flowmatch.bench.nearest import nearest_cases
-from flowmatch.bench.pairwise import pairwise_cases
-from flowmatch.bench.report import cases, html_page, markdown, peers
-
-
-@dataclass(frozen=True)
-class Suite:
-    """What is measured of one op: ``cases(device, dtype, shapes)``, and what a shape counts."""
-
-    cases: Callable[..., list[Case]]
-    shape: str
-
+from flowmatch.bench.measure import (
+    Case,
+    Implementation,
+    Row,
+    Suite,
+    measure_all,
+    measure_ceilings,
+)
+from flowmatch.bench.report import group_rows, html_page, markdown, peers
 
 OPS = {
-    "correlation": Suite(correlation_cases, "B,C,H,W,radius,stride"),
-    "lookup": Suite(lookup_cases, "B,C,H,W,radius,levels,lookups"),
-    "nearest": Suite(nearest_cases, "kind,B,N,M,D"),
-    "pairwise": Suite(pairwise_cases, "B,N,M,D"),
-    "distance-field": Suite(distance_field_cases, "points,keypoints,side,voxels"),
+    "correlation": correlation.SUITE,
+    "correlation_lookup": correlation_lookup.SUITE,
+    "nearest": nearest.SUITE,
+    "pairwise_distance": pairwise_distance.SUITE,
+    "distance_field": distance_field.SUITE,
 }
 
 
 def shape_of(op: str, text: str) -> tuple[int, ...]:
-    """Read a shape such as ``8,256,48,64,10,2``.
+    """Parse a shape such as ``8,256,48,64,10,2``.
 
     Raises:
-        ValueError: These are not as many numbers as `op` takes, or a size is 0.
+        ValueError: The number of values is not that of `op`, or a size is 0.
     """
-    wanted = OPS[op].shape
-    parts = text.split(",")
-    if len(parts) != len(wanted.split(",")) or not all(p.strip().isdecimal() for p in parts):
-        raise ValueError(f"the shape of {op} is {wanted}, in whole numbers, got {text!r}")
-    shape = dict(zip(wanted.split(","), map(int, parts), strict=True))
+    dimensions = OPS[op].dimensions
+    names, parts = dimensions.split(","), text.split(",")
+    if len(parts) != len(names) or not all(p.strip().isdecimal() for p in parts):
+        raise ValueError(f"the shape of {op} is {dimensions}, as integers, got {text!r}")
+    shape = dict(zip(names, map(int, parts), strict=True))
     zero = [name for name, size in shape.items() if size == 0 and name not in ("kind", "radius")]
     if zero:
-        raise ValueError(f"the shape of {op} is {wanted}, {zero[0]} at least 1, got {text!r}")
+        raise ValueError(f"the shape of {op} is {dimensions}, {zero[0]} at least 1, got {text!r}")
     return tuple(shape.values())
 
 
@@ -53,8 +50,8 @@ __all__ = [
     "Implementation",
     "Row",
     "Suite",
-    "cases",
     "describe_machine",
+    "group_rows",
     "html_page",
     "markdown",
     "measure_all",

@@ -1,7 +1,6 @@
-"""The cost volume, beside the ways to write it in plain PyTorch."""
+"""Benchmark of the cost volume, against plain PyTorch and spatial-correlation-sampler."""
 
 import importlib
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -9,48 +8,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowmatch.bench.measure import Case, Implementation
+from flowmatch.bench.measure import Case, Implementation, Suite
 from flowmatch.ops import correlation
 from flowmatch.ops.correlation import correlation_reference
 
-# B, C, H, W, radius, stride: the cost volumes of three networks.
-SHAPES = {
+# The cost volumes of three networks: B, C, H, W, radius, stride.
+_SHAPES = {
     "FlowNetC": (8, 256, 48, 64, 10, 2),
     "PWC": (8, 32, 96, 128, 4, 1),
     "RAFT-local": (1, 256, 55, 128, 10, 2),
 }
 
 
-def correlation_cases(
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    shapes: Mapping[str, tuple[int, ...]] = SHAPES,
-) -> list[Case]:
-    """Return the cost volumes, each with ours, the reference, torch's idioms and the peer.
-
-    Args:
-        device: Where to compute.
-        dtype: Any float type.
-        shapes: ``(B, C, H, W, radius, stride)`` by the name of the case.
-    """
-    return [_case(name, shape, device, dtype) for name, shape in shapes.items()]
-
-
 def _case(name: str, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Case:
     B, C, H, W, radius, stride = shape
     generator = torch.Generator().manual_seed(0)
     f1, f2 = (torch.randn(B, C, H, W, generator=generator).to(device, dtype) for _ in range(2))
-    ways: list[tuple[str, Any]] = [
+    functions: list[tuple[str, Any]] = [
         ("flowmatch", correlation),
         ("reference", correlation_reference),
         ("torch: row matmul", row_matmul),
         ("torch: compiled broadcast", torch.compile(broadcast, dynamic=False)),
     ]
     if sampler := _sampler():
-        ways.append(("spatial-correlation-sampler", sampler))
+        functions.append(("spatial-correlation-sampler", sampler))
     implementations = tuple(
-        Implementation(label, lambda a, b, way=way: way(a, b, radius, stride))
-        for label, way in ways
+        Implementation(label, lambda a, b, run=run: run(a, b, radius, stride))
+        for label, run in functions
     )
     flops = 2.0 * B * C * H * W * (2 * radius + 1) ** 2
     truth = partial(correlation_reference, radius=radius, stride=stride)
@@ -58,7 +42,7 @@ def _case(name: str, shape: tuple[int, ...], device: torch.device, dtype: torch.
 
 
 def broadcast(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:
-    """Multiply by all windows at once and sum; compiled, nothing of that is materialised."""
+    """Multiply by all windows at once and sum; when compiled, no intermediate is materialised."""
     B, C, H, W = f1.shape
     pad, side = radius * stride, 2 * radius + 1
     padded = F.pad(f2, (pad, pad, pad, pad)).contiguous()
@@ -71,7 +55,7 @@ def broadcast(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:
 
 
 def row_matmul(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:
-    """Multiply whole rows, [W, C] x [C, W], and keep the band: the best of the torch idioms."""
+    """Multiply whole rows, [W, C] x [C, W], and keep the band: the fastest of the torch idioms."""
     B, C, H, W = f1.shape
     pad, side = radius * stride, 2 * radius + 1
     padded = F.pad(f2, (pad, pad, pad, pad))
@@ -81,14 +65,14 @@ def row_matmul(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:
     rows = []
     for dy in range(side):
         product = first @ second[:, dy * stride : dy * stride + H]  # [B, H, W, wide]
-        # Pixel x meets column x + dx: one row further is one column further.
+        # Pixel x needs column x + dx: one row down is one column further.
         band = (H * W * wide, W * wide, wide + 1, stride)
         rows.append(product.contiguous().as_strided((B, H, W, side), band))
     return torch.stack(rows, 1).permute(0, 1, 4, 2, 3).reshape(B, side * side, H, W) / C
 
 
 def _sampler() -> Any:
-    """Return spatial-correlation-sampler in our convention, where it is installed."""
+    """Return spatial-correlation-sampler in our convention, or None if it is not installed."""
     try:
         package = importlib.import_module("spatial_correlation_sampler")
     except ImportError:
@@ -101,3 +85,6 @@ def _sampler() -> Any:
         return volume.flatten(1, 2) / f1.shape[1]
 
     return run
+
+
+SUITE = Suite(_case, "B,C,H,W,radius,stride", _SHAPES)

@@ -1,38 +1,22 @@
-"""Distance fields around keypoints, beside a tree's nearest neighbours of all voxels."""
+"""Benchmark of distance fields, against a k-d tree that is queried for all voxels."""
 
 import os
-from collections.abc import Mapping
 
 import numpy as np
 import torch
 from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 from torch import Tensor
 
-from flowmatch.bench.measure import Case, Implementation
+from flowmatch.bench.measure import Case, Implementation, Suite
 from flowmatch.ops import distance_field
 from flowmatch.ops.distance_field import distance_field_reference
 
-# Points, keypoints, side of a room in centimetres whose walls they lie on, voxels along a side.
-SHAPES = {
+# Points, keypoints, side in centimetres of a cube whose faces they are on, voxels along a side.
+_SHAPES = {
     "1M points, 3 m": (1_000_000, 64, 300, 30),
     "1M points, 1 m": (1_000_000, 64, 100, 30),
 }
 _VOXEL, _TRUNCATION = 0.01, 5.0
-
-
-def distance_field_cases(
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    shapes: Mapping[str, tuple[int, ...]] = SHAPES,
-) -> list[Case]:
-    """Return fields of 3DMatch's size in clouds of different density.
-
-    Args:
-        device: Where to compute.
-        dtype: float32 or float64; half types are computed in float32.
-        shapes: ``(points, keypoints, side in cm, voxels along a side)`` by the name of the case.
-    """
-    return [_case(name, shape, device, dtype) for name, shape in shapes.items()]
 
 
 def _case(name: str, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Case:
@@ -44,18 +28,16 @@ def _case(name: str, shape: tuple[int, ...], device: torch.device, dtype: torch.
     points = points * side / 100
     centres = points[torch.randperm(count, generator=generator)[:keypoints]]
     kind = torch.float64 if dtype == torch.float64 else torch.float32
-    ways = [
-        Implementation("flowmatch", lambda p, c: distance_field(p, c, size=size)),
-    ]
+    implementations = [Implementation("flowmatch", lambda p, c: distance_field(p, c, size=size))]
     if device.type == "cpu":
-        ways.append(Implementation("scipy cKDTree", lambda p, c: _tree(p, c, size)))
+        implementations.append(Implementation("scipy cKDTree", lambda p, c: _tree(p, c, size)))
     return Case(
-        "distance-field",
+        "distance_field",
         name,
         (points.to(device, kind), centres.to(device, kind)),
         0.0,
         lambda p, c: _truth(p, c, size),
-        tuple(ways),
+        tuple(implementations),
         heads=(None, 1),
         backward=False,
         tolerance=(0.0, 1e-4),
@@ -64,7 +46,7 @@ def _case(name: str, shape: tuple[int, ...], device: torch.device, dtype: torch.
 
 def _truth(points: Tensor, centres: Tensor, size: int) -> Tensor:
     reach = 2 * _VOXEL * (size / 2 + _TRUNCATION)
-    near = points[(points - centres[0]).norm(dim=1) < reach]  # the rest is too far to matter
+    near = points[(points - centres[0]).norm(dim=1) < reach]  # the rest cannot matter
     axes = torch.eye(3, dtype=points.dtype, device=points.device)[None]
     return distance_field_reference(
         near, torch.empty(0), centres, axes, [], [], size, _VOXEL, _TRUNCATION
@@ -72,7 +54,7 @@ def _truth(points: Tensor, centres: Tensor, size: int) -> Tensor:
 
 
 def _tree(points: Tensor, centres: Tensor, size: int) -> Tensor:
-    """Build a tree, and ask it for all voxels on all cores; no farther than matters."""
+    """Build a tree and query it for all voxels, on all cores, up to the truncation."""
     steps = _VOXEL * (np.arange(size) - (size - 1) / 2)
     z, y, x = np.meshgrid(steps, steps, steps, indexing="ij")
     voxels = np.stack([x, y, z], -1).reshape(1, -1, 3) + centres.numpy()[:, None]
@@ -82,3 +64,6 @@ def _tree(points: Tensor, centres: Tensor, size: int) -> Tensor:
     distance = tree.query(voxels, distance_upper_bound=reach, workers=workers)[0]
     field = 1 - np.minimum(distance, reach) / reach
     return torch.from_numpy(field.astype(points.numpy().dtype)).view(-1, size, size, size)
+
+
+SUITE = Suite(_case, "points,keypoints,side,voxels", _SHAPES)

@@ -1,4 +1,4 @@
-"""Where figures were measured, and with what."""
+"""Description of the machine and the software that a benchmark ran on."""
 
 import datetime
 import subprocess
@@ -23,7 +23,7 @@ _PACKAGES = (
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Return what a file of figures says of itself: device, versions, commit, date."""
+    """Return the description for a file of results: device, versions, commit, date."""
     versions = {"flowmatch": __version__}
     for package in _PACKAGES:
         try:
@@ -31,11 +31,11 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     if device.type == "cuda":
-        about = torch.cuda.get_device_name(device)
+        name = torch.cuda.get_device_name(device)
     else:
-        about = f"{_cpu_name()}, {torch.get_num_threads()} threads"
+        name = f"{_cpu_name()}, {torch.get_num_threads()} threads"
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    return {"device": about, "versions": versions, "commit": _commit(), "date": today}
+    return {"device": name, "versions": versions, "commit": _commit(), "date": today}
 
 
 def _cpu_name() -> str:
@@ -48,10 +48,10 @@ def _cpu_name() -> str:
 
 
 def _commit() -> str | None:
-    """Return the commit of the checkout this runs from, if it is one."""
+    """Return the commit of the git checkout that contains this file, or None."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return result.stdout.strip()

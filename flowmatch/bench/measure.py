@@ -1,8 +1,8 @@
-"""Measure implementations of one thing against each other: interleaved, medians, checked first."""
+"""Side-by-side measurement of implementations: checked first, interleaved, medians."""
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,12 +16,12 @@ Tensors = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Implementation:
-    """One way to compute a case.
+    """An implementation of an operator.
 
     Attributes:
-        name: ``flowmatch``, ``reference``, a package's name, or ``torch: <idiom>``.
-        run: Takes the case's inputs, returns its output, or several.
-        differentiable: Whether it takes part in the backward pass.
+        name: ``flowmatch``, ``reference``, the name of a package, or ``torch: <idiom>``.
+        run: Function from the case's inputs to its output or outputs.
+        differentiable: Whether the backward pass is measured, too.
     """
 
     name: str
@@ -31,21 +31,21 @@ class Implementation:
 
 @dataclass(frozen=True)
 class Case:
-    """One problem, of one size, and the ways to solve it.
+    """A problem of one size, and the implementations that solve it.
 
     Attributes:
-        op: What is computed.
-        name: Which size of it.
-        inputs: The tensors it is computed from.
-        flops: Nominal floating-point operations of the forward pass, backward counts twice; 0
-            where they are not what is computed.
-        truth: What the others are compared with: a plain reference, run in float64 on the heads
-            of the inputs; what it returns is compared with that corner of the others' outputs.
-        implementations: Ours first.
-        heads: How many leading rows of each input `truth` sees, None for all of them; one item of
-            a batch, by default.
-        backward: Whether gradients to the floating inputs are measured as well.
-        tolerance: Relative and absolute; by default what the type of the first input allows.
+        op: Name of the operator.
+        name: Name of the size.
+        inputs: Input tensors.
+        flops: Nominal floating-point operations of the forward pass, of which the backward pass
+            has twice as many; 0 if the operator is not measured by them.
+        truth: Reference that checks the others, run in float64 on the first rows of the inputs. Its
+            result is compared with the same corner of the others' outputs.
+        implementations: Implementations to measure, ours first.
+        heads: Number of first rows of each input for `truth`, None for all; by default one item of
+            the batch.
+        backward: Whether gradients of the floating-point inputs are measured, too.
+        tolerance: Relative and absolute tolerance; by default that of the type of the inputs.
     """
 
     op: str
@@ -60,61 +60,110 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Suite:
+    """The benchmark of one operator.
+
+    Attributes:
+        build: Builds a case: ``build(name, shape, device, dtype)``.
+        dimensions: Names of the numbers in a shape, such as ``"B,N,M,D"``.
+        shapes: Default shapes, by the name of the case.
+    """
+
+    build: Callable[[str, tuple[int, ...], torch.device, torch.dtype], Case]
+    dimensions: str
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def cases(
+        self,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> list[Case]:
+        """Return the cases of all shapes.
+
+        Args:
+            device: Device to compute on.
+            dtype: Float type of the inputs.
+            shapes: Shapes by the name of the case, instead of the default ones.
+        """
+        sizes = self.shapes if shapes is None else shapes
+        return [self.build(name, shape, device, dtype) for name, shape in sizes.items()]
+
+
+@dataclass(frozen=True)
 class Row:
-    """One measured figure; those that cannot be had are None."""
+    """The measurement of one implementation on one case.
+
+    Attributes:
+        op: Name of the operator.
+        case: Name of the size.
+        passes: ``"forward"`` or ``"forward+backward"``.
+        implementation: Name of the implementation.
+        device: Device, such as ``"cpu"``.
+        dtype: Type of the inputs, such as ``"float32"``.
+        threads: Number of CPU threads.
+        median_ms: Median time, milliseconds.
+        spread: Interquartile range of the times, divided by the median.
+        rounds: Number of times measured.
+        gflops: Nominal GFLOP/s; None if the operator is not measured by them.
+        ceiling_fraction: GFLOP/s divided by those of the machine's matrix product, or None.
+        intensity: Operations per byte of inputs and outputs, or None.
+        peak_mb: Peak memory beyond the inputs, including the results; None if unknown.
+        agrees: Whether the result agrees with the float64 reference.
+    """
 
     op: str
     case: str
-    passes: str  # "forward" or "forward+backward"
+    passes: str
     implementation: str
     device: str
     dtype: str
     threads: int
     median_ms: float
-    spread: float  # interquartile range / median
-    rounds: int  # measurements of which that is the median
+    spread: float
+    rounds: int
     gflops: float | None
-    ceiling_fraction: float | None  # of the machine's matrix product
-    intensity: float | None  # flops for each byte of inputs and outputs
-    peak_mb: float | None  # of memory beyond the inputs, results included
+    ceiling_fraction: float | None
+    intensity: float | None
+    peak_mb: float | None
     agrees: bool
 
     def to_json(self) -> dict[str, Any]:
-        """Return a plain dict, ``passes`` under the name ``pass``."""
+        """Return a plain dict, with ``passes`` renamed to ``pass``."""
         plain = asdict(self)
         plain["pass"] = plain.pop("passes")
         return plain
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> "Row":
-        """Read what `to_json` wrote."""
+        """Create a row from the dict of `to_json`."""
         fields = dict(plain)
         fields["passes"] = fields.pop("pass")
         return cls(**fields)
 
 
-# What may separate a result from the float64 truth: relative, and absolute.
+# Relative and absolute tolerances against the float64 reference.
 _TOLERANCE = {
     torch.float64: (1e-9, 1e-11),
     torch.float32: (1e-4, 1e-5),
     torch.float16: (1e-2, 2e-3),
     torch.bfloat16: (2e-2, 2e-2),
 }
-# An implementation that has taken this many seconds is not measured again.
+# Seconds after which an implementation is not measured again.
 _BUDGET = 20.0
-# Before each measurement: idle threads of the library that ran before spin for a while.
+# Seconds of pause before each measurement, in which threads of the previous library stop spinning.
 _PAUSE = 0.05
 
 
 def measure_ceilings(
     device: torch.device, dtype: torch.dtype = torch.float32, size: int | None = None
 ) -> dict[str, float]:
-    """Return what the machine can do: ``gflops`` of a product, ``gbytes``/s of a copy.
+    """Measure the machine's limits: ``gflops`` of a matrix product, ``gbytes``/s of a copy.
 
     Args:
-        device: Which machine.
-        dtype: Of the product.
-        size: Of its square matrices; by default 2048, or 8192 on a GPU, which less does not fill.
+        device: Device to measure.
+        dtype: Type of the matrices.
+        size: Side of the square matrices; by default 2048, on a GPU 8192 for full utilisation.
     """
     size = size or (8192 if device.type == "cuda" else 2048)
     a, b = torch.randn(2, size, size, device=device).to(dtype)
@@ -128,7 +177,7 @@ def measure_ceilings(
 def measure_all(
     cases: Sequence[Case], ceiling_gflops: float, rounds: int = 7
 ) -> Iterator[list[Row]]:
-    """Measure each case; yield its rows, ours first in each pass."""
+    """Measure the cases; yield the rows of each, ours first in each pass."""
     for case in cases:
         passes = (False, True) if case.backward else (False,)
         yield [
@@ -137,8 +186,8 @@ def measure_all(
 
 
 @dataclass
-class _Seen:
-    """What is known of one implementation so far."""
+class _Measurement:
+    """Measurements of one implementation so far."""
 
     agrees: bool
     peak_mb: float | None
@@ -147,34 +196,35 @@ class _Seen:
 
 
 def _measure(case: Case, backward: bool, ceiling: float, rounds: int) -> Iterator[Row]:
-    inputs = _fresh(case.inputs, backward)
+    inputs = _detached(case.inputs, backward)
     device, first = inputs[0].device, inputs[0]
     expected = _expected(case, backward)
-    seen: dict[str, _Seen] = {}
-    taking_part = [i for i in case.implementations if i.differentiable or not backward]
-    for implementation in taking_part:
-        found, peak = _first(implementation.run, inputs, backward, device)
-        seen[implementation.name] = _Seen(
-            _agree(found, expected, case.tolerance or _TOLERANCE[_float_type(inputs)]),
+    measurements: dict[str, _Measurement] = {}
+    measured = [i for i in case.implementations if i.differentiable or not backward]
+    for implementation in measured:
+        output, peak = _first_run(implementation.run, inputs, backward, device)
+        measurements[implementation.name] = _Measurement(
+            _agree(output, expected, case.tolerance or _TOLERANCE[_float_type(inputs)]),
             peak,
-            sum(t.nbytes for t in found),
+            sum(t.nbytes for t in output),
             [],
         )
-        del found
-    for _ in range(rounds):  # interleaved: a disturbance hits all of them
-        for implementation in taking_part:
-            seconds = seen[implementation.name].seconds
+        del output
+    for _ in range(rounds):  # interleaved, so that a disturbance affects all of them
+        for implementation in measured:
+            seconds = measurements[implementation.name].seconds
             if sum(seconds) > _BUDGET:
                 continue
             time.sleep(_PAUSE)
-            run = lambda i=implementation: _once(i.run, inputs, backward)  # noqa: E731
+            run = lambda i=implementation: _run(i.run, inputs, backward)  # noqa: E731
             seconds += _times(run, device, 1, warm=False)
     flops = case.flops * (3 if backward else 1)
-    traffic = sum(t.nbytes for t in inputs) + seen[case.implementations[0].name].output_bytes
-    for name, one in seen.items():
-        median = statistics.median(one.seconds)
-        several = len(one.seconds) > 1
-        quartiles = statistics.quantiles(one.seconds, n=4) if several else [median] * 3
+    ours = measurements[case.implementations[0].name]
+    traffic = sum(t.nbytes for t in inputs) + ours.output_bytes
+    for name, result in measurements.items():
+        median = statistics.median(result.seconds)
+        several = len(result.seconds) > 1
+        quartiles = statistics.quantiles(result.seconds, n=4) if several else [median] * 3
         yield Row(
             op=case.op,
             case=case.name,
@@ -185,31 +235,31 @@ def _measure(case: Case, backward: bool, ceiling: float, rounds: int) -> Iterato
             threads=torch.get_num_threads(),
             median_ms=1e3 * median,
             spread=(quartiles[2] - quartiles[0]) / median,
-            rounds=len(one.seconds),
+            rounds=len(result.seconds),
             gflops=1e-9 * flops / median if flops else None,
             ceiling_fraction=1e-9 * flops / median / ceiling if flops else None,
             intensity=flops / traffic if flops else None,
-            peak_mb=one.peak_mb,
-            agrees=one.agrees,
+            peak_mb=result.peak_mb,
+            agrees=result.agrees,
         )
 
 
-def _first(
+def _first_run(
     run: Callable[..., Tensor | Tensors], inputs: Tensors, backward: bool, device: torch.device
 ) -> tuple[Tensors, float | None]:
-    """Run for the result and the memory; twice, if that is quick, because the first run loads."""
-    began, peaks = time.perf_counter(), []
+    """Return output and peak memory; of two runs if they are fast, as the first loads libraries."""
+    started, peaks = time.perf_counter(), []
     for _ in range(2):
         peak = PeakMemory(device)
-        found = _once(run, inputs, backward)
+        output = _run(run, inputs, backward)
         peaks.append(peak.megabytes())
-        if time.perf_counter() - began > 2:
+        if time.perf_counter() - started > 2:
             break
     known = [p for p in peaks if p is not None]
-    return found, min(known) if known else None
+    return output, min(known) if known else None
 
 
-def _fresh(inputs: Sequence[Tensor], backward: bool) -> Tensors:
+def _detached(inputs: Sequence[Tensor], backward: bool) -> Tensors:
     return tuple(t.detach().requires_grad_(backward and t.is_floating_point()) for t in inputs)
 
 
@@ -221,18 +271,18 @@ def _expected(case: Case, backward: bool) -> Tensors:
     heads = case.heads or (1,) * len(case.inputs)
     parts = (t[:head] for t, head in zip(case.inputs, heads, strict=True))
     wide = [t.double() if t.is_floating_point() else t for t in parts]
-    return _once(case.truth, _fresh(wide, backward), backward)
+    return _run(case.truth, _detached(wide, backward), backward)
 
 
-def _agree(found: Tensors, expected: Tensors, tolerance: tuple[float, float]) -> bool:
+def _agree(output: Tensors, expected: Tensors, tolerance: tuple[float, float]) -> bool:
     return all(
         torch.allclose(a[tuple(map(slice, b.shape))].double(), b.double(), *tolerance)
-        for a, b in zip(found, expected, strict=True)
+        for a, b in zip(output, expected, strict=True)
     )
 
 
-def _once(run: Callable[..., Tensor | Tensors], inputs: Tensors, backward: bool) -> Tensors:
-    output = run(*inputs)
+def _run(function: Callable[..., Tensor | Tensors], inputs: Tensors, backward: bool) -> Tensors:
+    output = function(*inputs)
     outputs = output if isinstance(output, tuple) else (output,)
     if not backward:
         return outputs
@@ -250,9 +300,9 @@ def _times(
     for _ in range(count):
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        began = time.perf_counter()
+        started = time.perf_counter()
         run()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - started)
     return seconds

@@ -1,7 +1,7 @@
-"""Nearest neighbours, beside the libraries that people match descriptors with."""
+"""Benchmark of nearest neighbours, against the libraries commonly used for matching."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowmatch.bench.measure import Case, Implementation
+from flowmatch.bench.measure import Case, Implementation, Suite
 from flowmatch.ops import nearest
 from flowmatch.ops.nearest_reference import nearest_hamming_reference, nearest_reference
 
-# Kind, B, N, M, D: floats of D dimensions, or bits in D bytes.
-SHAPES = {
+# Kind, B, N, M, D. Kind 0: l2; 1: l2 with ratio and mutual test; 2: hamming, with D bytes.
+_SHAPES = {
     "l2 8192": (0, 1, 8192, 8192, 128),
     "l2 32768": (0, 1, 32768, 32768, 128),
     "l2 64 x 512": (0, 64, 512, 512, 128),
@@ -23,24 +23,8 @@ SHAPES = {
     "hamming 32768": (2, 1, 32768, 32768, 32),
 }
 _NONE = (None, None, None)
-_TRUTH = 256  # queries that are compared with the reference
+_TRUTH = 256  # number of queries compared with the reference
 _RATIO = 0.8
-
-
-def nearest_cases(
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    shapes: Mapping[str, tuple[int, ...]] = SHAPES,
-) -> list[Case]:
-    """Return searches for the two nearest, with ours, torch's idioms and the peers installed.
-
-    Args:
-        device: Where to compute.
-        dtype: Any float type.
-        shapes: ``(kind, B, N, M, D)`` by the name of the case; kind 0: l2, 1: l2 with ratio and
-            mutual test, 2: hamming, of D bytes.
-    """
-    return [_case(name, shape, device, dtype) for name, shape in shapes.items()]
 
 
 def _case(name: str, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Case:
@@ -56,19 +40,27 @@ def _case(name: str, shape: tuple[int, ...], device: torch.device, dtype: torch.
             F.normalize(torch.randn(B, n, D, generator=generator), dim=-1).to(device, dtype)
             for n in (N, M)
         )
-    if kind == 1:  # half of the queries have a partner: who is accepted is then no accident
+    if kind == 1:  # half of the queries have a clear partner, or rounding would decide
         reference[:, : M // 2] = query[:, : M // 2] + 0.02 * reference[:, : M // 2]
-    ways = (_l2_ways, _matching_ways, _hamming_ways)[kind](B, N, M, device)
-    implementations = tuple(Implementation(label, run) for label, run in ways)
+    functions = (_l2_functions, _matching_functions, _hamming_functions)[kind](B, N, M, device)
+    implementations = tuple(Implementation(label, run) for label, run in functions)
     flops = 0.0 if kind == 2 else 2.0 * B * N * M * D
     truth = (_l2_truth, _matching_truth, _hamming_truth)[kind]
-    # A norm's expansion, which peers use, is good to about half of the digits.
-    close = (1e-3, 2e-3) if kind == 0 else (0.0, 0.0)
-    inputs = (query, reference)
-    return Case("nearest", name, inputs, flops, truth, implementations, (1, 1), False, close)
+    # The expansion |q|^2 + |r|^2 - 2 q.r, which peers use, has about half of the digits.
+    tolerance = (1e-3, 2e-3) if kind == 0 else (0.0, 0.0)
+    return Case(
+        "nearest",
+        name,
+        (query, reference),
+        flops,
+        truth,
+        implementations,
+        backward=False,
+        tolerance=tolerance,
+    )
 
 
-Way = tuple[str, Callable[..., Tensor]]
+Functions = list[tuple[str, Callable[..., Tensor]]]
 
 
 def _l2_truth(query: Tensor, reference: Tensor) -> Tensor:
@@ -84,45 +76,47 @@ def _hamming_truth(query: Tensor, reference: Tensor) -> Tensor:
     return nearest_hamming_reference(query[:, :_TRUTH], reference, 2, *_NONE, False)[0]
 
 
-def _l2_ways(B: int, N: int, M: int, device: torch.device) -> list[Way]:
-    ways: list[Way] = [
+def _l2_functions(B: int, N: int, M: int, device: torch.device) -> Functions:
+    functions: Functions = [
         ("flowmatch", lambda q, r: nearest(q, r, 2).distance),
         ("torch: matmul + topk in chunks", _chunked_topk),
     ]
     if B * N * M < 2**28:
-        ways.append(("torch: cdist + topk", lambda q, r: torch.cdist(q, r).topk(2, -1, False)[0]))
+        functions.append(
+            ("torch: cdist + topk", lambda q, r: torch.cdist(q, r).topk(2, -1, False)[0])
+        )
     if device.type != "cpu" or B > 1:
-        return ways
+        return functions
     if faiss := _module("faiss"):
-        ways.append(("faiss IndexFlatL2", lambda q, r: _faiss(faiss, faiss.IndexFlatL2, q, r)))
+        functions.append(("faiss IndexFlatL2", lambda q, r: _faiss(faiss, faiss.IndexFlatL2, q, r)))
     if neighbors := _module("sklearn.neighbors"):
-        ways.append(("scikit-learn", lambda q, r: _sklearn(neighbors, q, r)))
+        functions.append(("scikit-learn", lambda q, r: _sklearn(neighbors, q, r)))
     if N * M < 2**28 and (cv2 := _module("cv2")):
-        ways.append(("OpenCV BFMatcher", lambda q, r: _opencv(cv2, cv2.NORM_L2, q, r)))
-    return ways
+        functions.append(("OpenCV BFMatcher", lambda q, r: _opencv(cv2, cv2.NORM_L2, q, r)))
+    return functions
 
 
-def _matching_ways(B: int, N: int, M: int, device: torch.device) -> list[Way]:
-    ways: list[Way] = [
+def _matching_functions(B: int, N: int, M: int, device: torch.device) -> Functions:
+    functions: Functions = [
         ("flowmatch", lambda q, r: _accepted(nearest(q, r, ratio=_RATIO, mutual=True).accepted)),
         ("torch: cdist, topk, min", _cdist_mutual),
     ]
     if kornia := _module("kornia.feature"):
-        ways.append(("kornia match_smnn", lambda q, r: _kornia(kornia, q, r)))
-    return ways
+        functions.append(("kornia match_smnn", lambda q, r: _kornia(kornia, q, r)))
+    return functions
 
 
-def _hamming_ways(B: int, N: int, M: int, device: torch.device) -> list[Way]:
-    ways: list[Way] = [("flowmatch", lambda q, r: nearest(q, r, 2, "hamming").distance)]
+def _hamming_functions(B: int, N: int, M: int, device: torch.device) -> Functions:
+    functions: Functions = [("flowmatch", lambda q, r: nearest(q, r, 2, "hamming").distance)]
     if N * M < 2**28:
-        ways.append(("torch: +-1 matmul + topk", _signs_topk))
+        functions.append(("torch: +-1 matmul + topk", _signs_topk))
     if device.type != "cpu":
-        return ways
+        return functions
     if faiss := _module("faiss"):
-        ways.append(("faiss IndexBinaryFlat", lambda q, r: _faiss_bits(faiss, q, r)))
+        functions.append(("faiss IndexBinaryFlat", lambda q, r: _faiss_bits(faiss, q, r)))
     if N * M < 2**28 and (cv2 := _module("cv2")):
-        ways.append(("OpenCV BFMatcher", lambda q, r: _opencv(cv2, cv2.NORM_HAMMING, q, r)))
-    return ways
+        functions.append(("OpenCV BFMatcher", lambda q, r: _opencv(cv2, cv2.NORM_HAMMING, q, r)))
+    return functions
 
 
 def _module(name: str) -> Any:
@@ -146,6 +140,10 @@ def _chunked_topk(query: Tensor, reference: Tensor) -> Tensor:
         best = scores.topk(2, -1, largest=False)[0]
         parts.append((best + rows.square().sum(-1, keepdim=True)).clamp(min=0).sqrt())
     return torch.cat(parts, 1)
+
+
+def _cdist_topk(query: Tensor, reference: Tensor) -> Tensor:
+    return torch.cdist(query, reference).topk(2, -1, largest=False)[0]
 
 
 def _cdist_mutual(query: Tensor, reference: Tensor) -> Tensor:
@@ -183,8 +181,8 @@ def _sklearn(neighbors: Any, query: Tensor, reference: Tensor) -> Tensor:
 
 
 def _opencv(cv2: Any, norm: int, query: Tensor, reference: Tensor) -> Tensor:
-    found = cv2.BFMatcher(norm).knnMatch(*(_plain(t) for t in (query, reference)), k=2)
-    return torch.tensor([[[m.distance for m in pair] for pair in found]])
+    matches = cv2.BFMatcher(norm).knnMatch(*(_plain(t) for t in (query, reference)), k=2)
+    return torch.tensor([[[m.distance for m in pair] for pair in matches]])
 
 
 def _plain(descriptors: Tensor) -> Any:
@@ -198,3 +196,6 @@ def _signs_topk(query: Tensor, reference: Tensor) -> Tensor:
     )
     most = (q @ r.transpose(1, 2)).topk(2, -1)[0]
     return (q.shape[-1] - most) / 2
+
+
+SUITE = Suite(_case, "kind,B,N,M,D", _SHAPES)

@@ -1,4 +1,4 @@
-"""What was measured, as a page to look at and as a table for a README."""
+"""Reports of benchmark results: an HTML page and a Markdown table."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -21,13 +21,13 @@ p { margin: .2rem 0; color: #475569; } svg { display: block; } svg text { font-s
 
 
 def peers(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows of others' implementations that agree, fastest first."""
+    """Return the rows of other implementations with correct results, fastest first."""
     others = (r for r in rows if r.implementation not in (OURS, "reference") and r.agrees)
     return sorted(others, key=lambda row: row.median_ms)
 
 
-def cases(rows: Iterable[Row]) -> list[list[Row]]:
-    """Group rows by op, case, type and pass, in the order they were measured, ours first."""
+def group_rows(rows: Iterable[Row]) -> list[list[Row]]:
+    """Group rows by op, case, type, device and pass, in the order of measurement, ours first."""
     return [
         list(group)
         for _, group in groupby(rows, lambda r: (r.op, r.case, r.dtype, r.device, r.passes))
@@ -35,12 +35,12 @@ def cases(rows: Iterable[Row]) -> list[list[Row]]:
 
 
 def markdown(rows: Iterable[Row]) -> str:
-    """Return a table with one line a case and pass: our speed beside the ceiling and the peers."""
+    """Return a table with a line per case and pass: our time, the ceiling and the fastest peer."""
     lines = [
         "| operator | case | pass | time | of the matrix product | against the fastest peer |",
         "|---|---|---|---|---|---|",
     ]
-    for group in cases(rows):
+    for group in group_rows(rows):
         ours = next((r for r in group if r.implementation == OURS), None)
         if ours is None:
             continue
@@ -57,31 +57,33 @@ def markdown(rows: Iterable[Row]) -> str:
 
 
 def html_page(content: dict[str, Any], rows: Sequence[Row]) -> str:
-    """Return a page of its own: bars for every case, and the roofline of what is counted in flops.
+    """Return an HTML page: bars for every case, and a roofline of the cases with known flops.
 
     Args:
-        content: What `flowmatch bench --json` writes: ``device``, ``ceilings``, versions.
-        rows: Its rows.
+        content: Content of a file of `flowmatch bench --json`: ``device``, ``ceilings``, versions.
+        rows: Rows of the file.
     """
     ceilings = content["ceilings"]
-    about = ", ".join(f"{k} {v}" for k, v in content.get("versions", {}).items())
+    versions = ", ".join(f"{k} {v}" for k, v in content.get("versions", {}).items())
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>flowmatch bench</title>",
         f"<style>{_STYLE}</style><h1>flowmatch bench</h1>",
         f"<p>{escape(str(content['device']))}. Matrix product {ceilings['gflops']:.0f} GFLOP/s, "
-        f"copy {ceilings['gbytes']:.1f} GB/s.</p><p class=note>{escape(about)}</p>",
-        "<p class=note>Medians; all of a case measured in turns, after a comparison with a float64 "
-        "reference. Bars are milliseconds on a logarithmic scale: each step is ten times.</p>",
+        f"copy {ceilings['gbytes']:.1f} GB/s.</p><p class=note>{escape(versions)}</p>",
+        "<p class=note>Median times. The implementations of a case were checked against a float64 "
+        "reference and measured in turns. Bars are milliseconds on a logarithmic scale: each line "
+        "is a factor of ten.</p>",
     ]
     for op, of_op in groupby(rows, lambda row: row.op):
         parts.append(f"<h2>{escape(op)}</h2>")
-        for group in cases(of_op):
+        for group in group_rows(of_op):
             title = f"{group[0].case}, {group[0].dtype}, {group[0].passes}"
             parts.append(f"<h3>{escape(title)}</h3>{_bars(group)}")
     counted = [r for r in rows if r.implementation == OURS and r.gflops and r.intensity]
     if counted:
-        parts.append("<h2>Roofline</h2><p class=note>What our kernels reach of what the machine's ")
-        parts.append("copy bandwidth and matrix product allow.</p>" + _roofline(counted, ceilings))
+        parts.append("<h2>Roofline</h2><p class=note>Our kernels against the limits given by the ")
+        parts.append("machine's copy bandwidth and matrix product.</p>")
+        parts.append(_roofline(counted, ceilings))
     return "\n".join(parts) + "</html>\n"
 
 
@@ -90,12 +92,12 @@ def _time(ms: float) -> str:
 
 
 class _Scale:
-    """Logarithmic, from a power of ten to a power of ten, onto a stretch of the picture."""
+    """A logarithmic axis between powers of ten, mapped to pixels."""
 
     def __init__(self, values: Iterable[float], start: float, length: float) -> None:
-        seen = list(values)
-        self.low = math.floor(math.log10(min(seen)))
-        self.high = max(self.low + 1, math.ceil(math.log10(max(seen))))
+        numbers = list(values)
+        self.low = math.floor(math.log10(min(numbers)))
+        self.high = max(self.low + 1, math.ceil(math.log10(max(numbers))))
         self.start, self.length = start, length
 
     def __call__(self, value: float) -> float:
@@ -106,8 +108,8 @@ class _Scale:
         return [10.0**power for power in range(self.low, self.high + 1)]
 
 
-def _text(x: float, y: float, words: str, more: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" {more}>{escape(words)}</text>'
+def _text(x: float, y: float, text: str, attributes: str = "") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" {attributes}>{escape(text)}</text>'
 
 
 def _line(path: str, colour: str = "#e2e8f0", width: int = 1) -> str:
@@ -158,7 +160,7 @@ def _roofline(rows: Sequence[Row], ceilings: dict[str, float]) -> str:
         parts.append(_text(at[0] + 6, at[1] + 4, str(number)))
     middle = bottom + high / 2
     turned = f'text-anchor="middle" transform="rotate(-90 14 {middle})"'
-    parts.append(_text(left + wide / 2, bottom + 38, "flops a byte", 'text-anchor="middle"'))
+    parts.append(_text(left + wide / 2, bottom + 38, "flops per byte", 'text-anchor="middle"'))
     parts.append(_text(14, middle, "GFLOP/s", turned))
     legend = "".join(f"<li>{escape(f'{r.op} {r.case}, {r.dtype}, {r.passes}')}</li>" for r in rows)
     return f'<svg width="700" height="360">{"".join(parts)}</svg><ol class=note>{legend}</ol>'

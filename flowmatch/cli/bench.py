@@ -15,6 +15,7 @@ from flowmatch.bench import (
     Case,
     Row,
     describe_machine,
+    group_rows,
     html_page,
     markdown,
     measure_all,
@@ -22,7 +23,6 @@ from flowmatch.bench import (
     peers,
     shape_of,
 )
-from flowmatch.bench import cases as grouped
 from flowmatch.devices import choose_device
 from flowmatch.io import replace_when_done
 
@@ -110,8 +110,8 @@ def _read(file: Path) -> tuple[dict[str, Any], list[Row]]:
 
 
 def _write(file: Path, text: str) -> None:
-    with replace_when_done(file) as beside:
-        beside.write_text(text)
+    with replace_when_done(file) as temporary:
+        temporary.write_text(text)
 
 
 def _by_case(rows: list[Row]) -> list[list[Row]]:
@@ -132,7 +132,7 @@ def _table(rows: list[Row]) -> Table:
     for heading in ("ms", "spread", "GFLOP/s", "of product", "MB", "ours is"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("agrees", justify="right", no_wrap=True)
-    for group in grouped(rows):
+    for group in group_rows(rows):
         ours = next((r for r in group if r.implementation == "flowmatch"), None)
         best = peers(group)
         for row in group:

@@ -1,14 +1,18 @@
-"""Differentiable operators with kernels of their own; one file each."""
+"""Differentiable operators with compiled CPU and CUDA kernels, one file each."""
 
 from flowmatch.ops._native import KernelsMissing, active_kernel, kernels_problem
 from flowmatch.ops.correlation import Correlation, correlation
+from flowmatch.ops.correlation_lookup import (
+    correlation_lookup,
+    correlation_lookup_1d,
+    correlation_pyramid,
+)
 from flowmatch.ops.distance_field import distance_field
-from flowmatch.ops.lookup import correlation_lookup, correlation_lookup_1d, correlation_pyramid
 from flowmatch.ops.nearest import Neighbours, nearest
-from flowmatch.ops.pairwise import pairwise_distance
+from flowmatch.ops.pairwise_distance import pairwise_distance
 from flowmatch.ops.warp import warp
 
-OPS = (  # what has compiled kernels
+OPS = (  # dispatcher ops with compiled kernels
     "correlation",
     "correlation_grad",
     "correlation_lookup",
@@ -16,7 +20,7 @@ OPS = (  # what has compiled kernels
     "distance_field",
     "nearest",
     "nearest_hamming",
-    "pairwise",
+    "pairwise_distance",
 )
 
 __all__ = [

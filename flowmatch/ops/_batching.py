@@ -1,4 +1,4 @@
-"""What `torch.vmap` does with our ops: the mapped dimension becomes part of the batch."""
+"""Support for `torch.vmap`: the mapped dimension is folded into the batch dimension."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def map_over_batch(op: str) -> None:
-    """Teach `torch.vmap` an op whose tensors all have the batch as their first dimension.
+    """Register `torch.vmap` for an op whose tensors all have the batch as their first dimension.
 
     Args:
-        op: Its name, such as ``"flowmatch::correlation"``. Arguments may be tensors, lists of
-            tensors, None or plain values; it returns one tensor or several.
+        op: Name of the op, such as ``"flowmatch::correlation"``. Its arguments may be tensors,
+            lists of tensors, None or plain values; it returns one tensor or several.
     """
     namespace, name = op.split("::")
     overload = getattr(getattr(torch.ops, namespace), name).default
@@ -32,12 +32,12 @@ def _fold(value: Any, dim: Any, size: int) -> Any:
         return front.flatten(0, 1)
     if isinstance(value, Sequence) and value and isinstance(value[0], Tensor):
         dims = dim if isinstance(dim, Sequence) else [dim] * len(value)
-        return [_fold(one, at, size) for one, at in zip(value, dims, strict=True)]
+        return [_fold(item, axis, size) for item, axis in zip(value, dims, strict=True)]
     return value
 
 
 def _unfold(output: Any, size: int) -> tuple[Any, Any]:
     if isinstance(output, Tensor):
         return output.reshape(size, output.shape[0] // size, *output.shape[1:]), 0
-    parts = tuple(_unfold(one, size)[0] for one in output)
+    parts = tuple(_unfold(item, size)[0] for item in output)
     return parts, (0,) * len(parts)

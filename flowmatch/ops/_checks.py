@@ -1,4 +1,4 @@
-"""What ops refuse, in one wording; `names` are those of the two tensors, "f1 and f2"."""
+"""Argument checks of the ops. `names` are the names of the two tensors, such as "f1 and f2"."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def check_metric(metric: str, known: Sequence[str]) -> None:
-    """Raise a ValueError unless `metric` is one of the known."""
+    """Raise a ValueError unless `metric` is in `known`."""
     if metric not in known:
         raise ValueError(f"metric must be one of {', '.join(known)}, got {metric!r}")
 
 
 def check_vectors(names: str, a: Tensor, b: Tensor) -> None:
-    """Raise a ValueError unless these are two sets of vectors of one length, or batches of such."""
+    """Raise a ValueError unless both are (batches of) vectors of the same dimension."""
     fits = a.dim() in (2, 3) and a.dim() == b.dim() and a.shape[-1] == b.shape[-1]
     if not fits or a.shape[:-2] != b.shape[:-2]:
         raise ValueError(
@@ -23,15 +23,15 @@ def check_vectors(names: str, a: Tensor, b: Tensor) -> None:
 
 
 def autocast_is_on(a: Tensor) -> bool:
-    """Return whether autocast chooses the types of what is computed where `a` is."""
+    """Return whether autocast is enabled on the device of `a`."""
     kind = a.device.type
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def check_floats(names: str, a: Tensor, b: Tensor, autocasts: bool = False) -> None:
-    """Raise a ValueError unless both are floats of one type.
+    """Raise a ValueError unless both have the same float type.
 
-    Autocast, where it is on, makes the types of an op that `autocasts` equal.
+    With `autocasts`, types may differ while autocast is enabled, because it makes them equal.
     """
     same = a.dtype == b.dtype or (autocasts and autocast_is_on(a))
     if not (same and a.is_floating_point() and b.is_floating_point()):

@@ -1,4 +1,4 @@
-"""Load the compiled kernels, and say which kernel of an op a device runs."""
+"""Loading of the compiled kernels, and which kernel of an op runs on a device."""
 
 import warnings
 from collections.abc import Callable
@@ -16,11 +16,11 @@ _warned: set[str] = set()
 
 
 class KernelsMissing(UserWarning):
-    """The pure-PyTorch reference of an op runs where a compiled kernel was expected."""
+    """Warning: the pure-PyTorch reference of an op runs instead of a compiled kernel."""
 
 
 def load_library(folder: Path) -> str | None:
-    """Load ``_C*.so`` from `folder`, over the references; return what went wrong, or None."""
+    """Load ``_C*.so`` from `folder`; return a description of the problem, or None."""
     libraries = sorted(folder.glob("_C*.so"))
     if not libraries:
         return "flowmatch was installed without compiled kernels"
@@ -32,7 +32,7 @@ def load_library(folder: Path) -> str | None:
 
 
 def _explain(library: Path, reason: str) -> str:
-    """Turn a loader's complaint into what the reader should do."""
+    """Turn the loader's error message into advice for the user."""
     if "libtorch_cuda" in reason or "libcudart" in reason or "libc10_cuda" in reason:
         return (
             f"{library.name} was compiled for CUDA, but torch {torch.__version__} here has no "
@@ -45,16 +45,16 @@ def _explain(library: Path, reason: str) -> str:
 
 
 def reference(function: Callable[P, R]) -> Callable[P, R]:
-    """Wrap an op's reference, so that it says so when the dispatcher has nothing better."""
+    """Wrap an op's reference in a function that warns once per device that it is slow."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         device = next(a.device.type for a in args if isinstance(a, Tensor))
         if device not in _warned:
             _warned.add(device)
-            why = _problem or f"this build of flowmatch has no {device} kernels"
+            reason = _problem or f"this build of flowmatch has no {device} kernels"
             warnings.warn(
-                f"{why}: on {device} the slow references run", KernelsMissing, stacklevel=2
+                f"{reason}: on {device} the slow references run", KernelsMissing, stacklevel=2
             )
         return function(*args, **kwargs)
 
@@ -62,7 +62,7 @@ def reference(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def active_kernel(op: str, device: str) -> str:
-    """Return ``"compiled"`` or ``"reference"``: what runs `op` for tensors on `device`.
+    """Return which implementation of `op` runs on `device`: ``"compiled"`` or ``"reference"``.
 
     Args:
         op: Name of the op, such as ``"correlation"``.
@@ -73,7 +73,7 @@ def active_kernel(op: str, device: str) -> str:
 
 
 def kernels_problem() -> str | None:
-    """Say why there are no compiled kernels, or None when they are loaded."""
+    """Return the reason why no compiled kernels are loaded, or None if they are."""
     return _problem
 
 

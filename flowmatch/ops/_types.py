@@ -1,16 +1,16 @@
-"""The type that an op or a loss computes in."""
+"""Types that ops and losses compute in."""
 
 import torch
 from torch import Tensor
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """Return what values of `dtype` are summed in: half types in float32."""
+    """Return the type that values of `dtype` are summed in: float32 for half types."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def widened(values: Tensor) -> Tensor:
-    """Return half types as float32, which squares and exponentials need; others as they are.
+    """Convert half types to float32, as squares and exponentials need; return others unchanged.
 
     Example:
         >>> widened(torch.ones(1, dtype=torch.float16)).dtype

@@ -1,4 +1,4 @@
-"""The FlowNet cost volume: each pixel of one feature map against its surroundings in another."""
+"""The FlowNet cost volume: correlation of each pixel with a neighbourhood in the other image."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ torch.library.define(
 
 
 def _shifts(radius: int, stride: int, first: bool = True) -> list[tuple[int, int]]:
-    """Offsets of the displaced pixel in an image padded by ``radius * stride``, dy-major."""
+    """Return the offsets of all displacements in an image padded by ``radius * stride``."""
     offsets = range(0, 2 * radius * stride + 1, stride)[:: 1 if first else -1]
     return [(y, x) for y in offsets for x in offsets]
 
@@ -32,7 +32,7 @@ def correlation_reference(
 ) -> Tensor:
     """State what `correlation` computes, in plain PyTorch; half types are summed in float32.
 
-    `tf32` is a permission, of which a kernel may make use.
+    `tf32` allows, but does not require, a kernel to use TF32.
     """
     H, W = f1.shape[-2:]
     first = f1.to(wide(f1.dtype))
@@ -49,7 +49,7 @@ def correlation_grad_reference(
 ) -> Tensor:
     """State the gradient of `correlation` with respect to f1 (`other` is f2) or f2 (`other` is f1).
 
-    Seen from f2, pixel (y, x) took part at (y - dy, x - dx): there lie both f1 and the entry of g.
+    Pixel (y, x) of f2 contributes to the entry of g at (y - dy, x - dx), where it met f1.
     """
     _, C, H, W = other.shape
     pad = (radius * stride,) * 4
@@ -120,7 +120,7 @@ def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward_grad(
     ctx: Any, v: Tensor
 ) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
-    """Derive the gradient itself: it is bilinear, so its derivatives are the two ops again."""
+    """Differentiate the gradient: it is bilinear, so its derivatives are the two ops again."""
     g, other = ctx.saved_tensors
     ops, grid = torch.ops.flowmatch, (ctx.radius, ctx.stride)
     pair = (v, other) if ctx.first else (other, v)
@@ -141,29 +141,33 @@ for _device in ("cpu", "cuda"):
     torch.library.register_autocast("flowmatch::correlation", _device, torch.float32)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _allows_tf32() -> bool:
-    """Return whether torch's own setting lets float32 products be less than exact."""
+    """Return whether torch's settings allow TF32 for float32 matrix products."""
     return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
+
+
+# The effect of torch.compiler.assume_constant_result, which would import torch._dynamo (1 s).
+_allows_tf32._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def correlation(f1: Tensor, f2: Tensor, radius: int = 10, stride: int = 2) -> Tensor:
     r"""Compare each pixel of `f1` with the pixels of `f2` around the same place.
 
     ``volume[b, k, y, x] = mean_c f1[b, c, y, x] * f2[b, c, y + dy, x + dx]``, where displacement
-    ``k`` counts ``(dy, dx)`` row by row over ``{-radius, ..., radius} * stride``. Outside, `f2` is
-    0.
+    ``k`` counts ``(dy, dx)`` row by row over ``{-radius, ..., radius} * stride``. Outside the image
+    `f2` is 0.
 
-    Differentiable twice, repeatable bit for bit; half types are summed in float32, and under
-    autocast the op runs in float32. On a GPU float32 is exact unless TF32 is allowed for matrix
-    products (``torch.backends.cuda.matmul.fp32_precision = "tf32"``). Infinite or NaN features
-    spoil gradients of pixels beyond those that are compared with them: a kernel multiplies them by
-    the zeros that pad its tiles, too.
+    Twice differentiable; results are bit-identical from run to run. Half types are summed in
+    float32, and under autocast the op runs in float32. On a GPU float32 is not reduced to TF32
+    unless that is allowed for matrix products
+    (``torch.backends.cuda.matmul.fp32_precision = "tf32"``). Infinite or NaN features may also make
+    gradients of pixels NaN that they are not compared with, because kernels multiply them by the
+    zeros that pad their tiles.
 
     Args:
         f1: Features of the first image, ``[B, C, H, W]``, any float type.
         f2: Features of the second image, same shape, type and device.
-        radius: Displacements to each side, in steps. FlowNetC: 10.
+        radius: Number of displacements to each side. FlowNetC: 10.
         stride: Step between displacements, in pixels of the feature map. FlowNetC: 2.
 
     Returns:
@@ -177,7 +181,7 @@ def correlation(f1: Tensor, f2: Tensor, radius: int = 10, stride: int = 2) -> Te
         torch.Size([1, 9, 4, 4])
 
     Reference:
-        Dosovitskiy et al., FlowNet, ICCV 2015, section 3, equation 1. Ours divides by C.
+        Dosovitskiy et al., FlowNet, ICCV 2015, section 3, equation 1; divided by C here.
     """
     _check(f1, f2, radius, stride)
     tf32 = f1.is_cuda and _allows_tf32()
@@ -186,7 +190,7 @@ def correlation(f1: Tensor, f2: Tensor, radius: int = 10, stride: int = 2) -> Te
 
 
 class Correlation(nn.Module):
-    r"""The whole correlation layer of Caffe's FlowNet, for features of two images.
+    r"""The complete correlation layer of Caffe's FlowNet, for features of two images.
 
     Both inputs are padded with zeros by ``pad``. Patches of ``kernel_size`` around every
     ``stride1``-th pixel of the first are compared with those of the second, displaced by
@@ -204,7 +208,7 @@ class Correlation(nn.Module):
         max_displacement: Largest displacement, in pixels.
         stride1: Step between the pixels of the first input that are compared.
         stride2: Step between displacements.
-        subtract: Compare by absolute differences, not by products.
+        subtract: Compare by absolute differences instead of products.
 
     Raises:
         ValueError: An argument is out of range, or the inputs are too small for them.
@@ -251,7 +255,7 @@ class Correlation(nn.Module):
                 f"inputs of {tuple(f1.shape[-2:])} padded by {self.pad} are too small for patches "
                 f"of {self.kernel_size} displaced by {self.max_displacement}"
             )
-        # Outside, f2 is 0 anyway: what is left of `pad` is where f1 is 0, and compared.
+        # `correlation` pads f2 by itself; the rest of `pad` adds pixels of f1 that are 0.
         if border > 0:
             f1, f2 = (F.pad(f, (border,) * 4) for f in (f1, f2))
         compare = _differences if self.subtract else correlation
@@ -260,12 +264,12 @@ class Correlation(nn.Module):
             volume = volume[..., -border:border, -border:border]
         if self.kernel_size == 1:
             return volume[..., :: self.stride1, :: self.stride1].contiguous()
-        # A patch is compared by the mean of what its pixels give.
+        # The correlation of patches is the mean over their pixels.
         return F.avg_pool2d(volume, self.kernel_size, self.stride1)
 
 
 def _differences(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:
-    """Return mean absolute differences, laid out as `correlation`'s products."""
+    """Return mean absolute differences in the layout of `correlation`."""
     H, W = f1.shape[-2:]
     padded = F.pad(f2, (radius * stride,) * 4)
     planes = [

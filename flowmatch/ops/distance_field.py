@@ -1,4 +1,4 @@
-"""Truncated distance fields around keypoints of a cloud: what 3DMatch describes."""
+"""Truncated distance fields around keypoints of a point cloud, the input of 3DMatch."""
 
 import torch
 from torch import Tensor
@@ -6,20 +6,20 @@ from torch import Tensor
 from flowmatch.ops import _native
 from flowmatch.ops._types import wide
 
-# points [P, 3] ordered by keys [P], the cells they lie in; frames [K, 3, 3]; counts: cells along x,
-# y and z; grid: their origin x, y, z and side.
+# points [P, 3], ordered by keys [P], the indices of their cells; frames [K, 3, 3]; counts: numbers
+# of cells along x, y and z; grid: origin x, y, z and side of the cells.
 torch.library.define(
     "flowmatch::distance_field",
     "(Tensor points, Tensor keys, Tensor centres, Tensor frames, int[] counts, float[] grid, "
     "int size, float voxel, float truncation) -> Tensor",
 )
-# The whole of it, so that a compiled graph need not look into how a cloud is sorted into cells.
+# Includes the sorting of the cloud into cells, which torch.compile then does not have to trace.
 torch.library.define(
     "flowmatch::cloud_distance_field",
     "(Tensor points, Tensor centres, Tensor frames, int size, float voxel, float truncation) "
     "-> Tensor",
 )
-_CHUNK = 2**24  # distances that the reference holds at once
+_CHUNK = 2**24  # number of distances in memory at a time, in the reference
 
 
 def distance_field_reference(
@@ -33,7 +33,7 @@ def distance_field_reference(
     voxel: float,
     truncation: float,
 ) -> Tensor:
-    """State what the op computes, in plain PyTorch: all distances of all voxels."""
+    """State what the op computes, in plain PyTorch: the distances of all voxels to all points."""
     steps = voxel * (torch.arange(size, device=points.device, dtype=points.dtype) - (size - 1) / 2)
     z, y, x = torch.meshgrid(steps, steps, steps, indexing="ij")
     local = torch.stack([x, y, z], -1).view(-1, 3)
@@ -41,7 +41,7 @@ def distance_field_reference(
     reach = voxel * truncation
     step = max(1, _CHUNK // max(1, len(points)))
     for k in range(len(centres) if len(points) else 0):
-        near = points - centres[k]  # and so precise, wherever the cloud lies
+        near = points - centres[k]  # precise however far the cloud is from the origin
         voxels = local @ frames[k]
         for start in range(0, size**3, step):
             part = torch.cdist(
@@ -75,24 +75,25 @@ def _(
 def _sort_and_measure(
     points: Tensor, centres: Tensor, frames: Tensor, size: int, voxel: float, truncation: float
 ) -> Tensor:
-    """Put the points near any keypoint into cells, in order, and measure."""
-    reach = 1.8 * ((size - 1) / 2 + truncation) * voxel  # sqrt(3), for any rotation
-    whole = centres.isfinite().all(1) & frames.isfinite().flatten(1).all(1)
-    if len(points) == 0 or not whole.any():
+    """Sort the points near any keypoint into cells, and compute the fields."""
+    reach = 1.8 * ((size - 1) / 2 + truncation) * voxel  # more than sqrt(3): any rotation
+    valid = centres.isfinite().all(1) & frames.isfinite().flatten(1).all(1)
+    if len(points) == 0 or not valid.any():
         return points.new_zeros(len(centres), size, size, size)
-    centres = torch.where(whole[:, None], centres, centres[whole][0])
+    centres = torch.where(valid[:, None], centres, centres[valid][0])
     low, high = centres.amin(0) - reach, centres.amax(0) + reach
-    points = points[((points >= low) & (points <= high)).all(1)]  # NaN is nowhere
+    points = points[((points >= low) & (points <= high)).all(1)]  # removes NaN, too
     extents: list[float] = (high - low).double().tolist()
-    cell = max(4 * voxel, max(extents) / 2**20)  # so that three counts fit into a key
-    at = ((points - low).double() / cell).long()
+    cell = max(4 * voxel, max(extents) / 2**20)  # three counts must fit into a key
+    index = ((points - low).double() / cell).long()
     counts = [int(side / cell) + 1 for side in extents]
-    keys, order = ((at[:, 2] * counts[1] + at[:, 1]) * counts[0] + at[:, 0]).sort(stable=True)
+    flat = (index[:, 2] * counts[1] + index[:, 1]) * counts[0] + index[:, 0]
+    keys, order = flat.sort(stable=True)
     grid = [*low.double().tolist(), cell]
     field: Tensor = torch.ops.flowmatch.distance_field(
         points[order], keys, centres, frames, counts, grid, size, voxel, truncation
     )
-    return torch.where(whole[:, None, None, None], field, 0)
+    return torch.where(valid[:, None, None, None], field, 0)
 
 
 @torch.library.register_fake("flowmatch::cloud_distance_field")  # type: ignore[untyped-decorator]
@@ -140,28 +141,28 @@ def distance_field(
     truncation: float = 5,
     frames: Tensor | None = None,
 ) -> Tensor:
-    r"""Measure, around each keypoint, how far every voxel of a grid is from the cloud.
+    r"""Compute a grid of truncated distances to the point cloud around each keypoint.
 
     ``field[k, z, y, x] = 1 - min(d, t) / t`` with ``d`` the distance from the voxel's middle to the
     nearest point and ``t = truncation * voxel``: 1 on the surface, 0 far from it. Distances are
-    exact, and repeat bit for bit. Points that are not finite are ignored, and a keypoint that is
-    not finite gets zeros. Not differentiable.
+    exact and bit-identical from run to run. Points that are not finite are ignored, and keypoints
+    that are not finite get zeros. Not differentiable.
 
     Args:
         points: The cloud, ``[P, 3]`` (x, y, z), metres, any float type; half types are computed in
             float32.
         centres: Keypoints ``[K, 3]``, of the same type.
-        size: Voxels along each side of the grid, which a keypoint is in the middle of.
-        voxel: Their size, metres.
-        truncation: Distance that counts as far, in voxels.
-        frames: Rotations ``[K, 3, 3]`` whose rows are the grid's x, y and z axes, such as a local
-            reference frame; without them the grid lies along the cloud's axes.
+        size: Number of voxels along each side of the grid, centred at the keypoint.
+        voxel: Side of a voxel, metres.
+        truncation: Truncation distance, in voxels.
+        frames: Rotations ``[K, 3, 3]`` whose rows are the x, y and z axes of the grid, such as
+            local reference frames; None: the axes of the cloud.
 
     Returns:
         Fields ``[K, size, size, size]``, z slowest, float32 (float64 for float64 points).
 
     Raises:
-        ValueError: Shapes, types or devices do not fit, or a size is out of range.
+        ValueError: Shapes, types or devices do not match, or a size is out of range.
 
     Example:
         >>> field = distance_field(torch.zeros(1, 3), torch.zeros(1, 3), size=3, truncation=2)

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours of descriptors, with the ratio and mutual tests of the same pass."""
+"""Exact nearest neighbours of descriptors, with ratio and mutual tests in the same pass."""
 
 from typing import Any, NamedTuple
 
@@ -17,8 +17,8 @@ from flowmatch.ops.nearest_reference import (
     nearest_reference,
 )
 
-# Each returns the distances and indices of the k nearest, [B, N, k], and, if `mutual`, whether a
-# query is also the nearest of its nearest reference, [B, N], else [B, 0].
+# Both ops return the distances and indices of the k nearest, [B, N, k], and, if `mutual`, whether a
+# query is also the nearest of its nearest reference, [B, N], otherwise [B, 0].
 torch.library.define(
     "flowmatch::nearest",
     "(Tensor query, Tensor reference, int k, int metric, Tensor? query_lengths, "
@@ -32,17 +32,18 @@ torch.library.define(
 
 
 class Neighbours(NamedTuple):
-    """What `nearest` found.
+    """Result of `nearest`.
 
     Attributes:
-        distance: ``[B, N, k]``, nearest first; float32 (float64 for float64 descriptors), int32 for
-            hamming. For ``"dot"`` the product, largest first.
-        index: ``[B, N, k]`` int64, into the references; -1 where there are fewer than k.
-        accepted: ``[B, N]`` bool, what passed `ratio` and `mutual`; None if neither was asked for.
+        distance: Distances ``[B, N, k]``, nearest first; float32 (float64 for float64 descriptors),
+            int32 for hamming. For ``"dot"`` the products, largest first.
+        index: Indices of the references, ``[B, N, k]`` int64; -1 for missing neighbours.
+        accepted: Whether a query passed the ratio and mutual tests, ``[B, N]`` bool; None without
+            either test.
     """
 
     distance: Tensor
-    index: Tensor  # type: ignore[assignment]  # hides a tuple's method, which nobody wants here
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which is not needed
     accepted: Tensor | None
 
 
@@ -99,24 +100,24 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 
 
 def _sum_into(total: Tensor, index: Tensor, values: Tensor) -> Tensor:
-    """Add `values`, [B, n, D], to the rows `index`, [B, n], of `total`, in one order each time."""
+    """Add `values` [B, n, D] to the rows `index` [B, n] of `total`, always in the same order."""
     B, M, D = total.shape
     batch = torch.arange(B, device=index.device)[:, None]
-    if total.is_cuda:  # where index_put sorts, and index_add does not keep an order
+    if total.is_cuda:  # on CUDA index_put is deterministic (it sorts), index_add is not
         return total.index_put((batch.expand_as(index), index), values, accumulate=True)
-    rows = (index + M * batch).flatten()  # and here it is the other way round
+    rows = (index + M * batch).flatten()  # on the CPU index_add is the deterministic one
     return total.view(B * M, D).index_add(0, rows, values.flatten(0, 1)).view(B, M, D)
 
 
 def _backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    """Derive the distances of the pairs that were found; which they are is constant."""
+    """Differentiate the distances of the returned pairs; the choice of pairs is constant."""
     query, reference, index = ctx.saved_tensors
     B, N, k = index.shape
     if reference.shape[1] == 0:
         return torch.zeros_like(query), torch.zeros_like(reference), *(None,) * 6
     chosen = index.clamp(min=0).flatten(1)
     pairs = reference.gather(1, chosen[..., None].expand(-1, -1, query.shape[-1]))
-    # What is missing may be not finite on either side, and 0 times that is no number.
+    # Missing neighbours may stand for vectors that are not finite: 0 times those would be NaN.
     missing = (index < 0)[..., None]
     pairs = torch.where(missing, 0, pairs.unflatten(1, (N, k)).to(g.dtype))
     queries = torch.where(missing, 0, query[:, :, None].to(g.dtype))
@@ -124,10 +125,10 @@ def _backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     if ctx.metric == DOT:
         for_query, for_pairs = g * pairs, g * queries
     else:
-        apart = queries - pairs
-        square = apart.square().sum(-1, keepdim=True)
-        same = square == 0  # where the distance has no derivative, 0 is one of the subgradients
-        for_query = torch.where(same, 0, g / torch.where(same, 1, square).sqrt()) * apart
+        difference = queries - pairs
+        square = difference.square().sum(-1, keepdim=True)
+        same = square == 0  # not differentiable there; 0 is a subgradient
+        for_query = torch.where(same, 0, g / torch.where(same, 1, square).sqrt()) * difference
         for_pairs = -for_query
     total = _sum_into(torch.zeros_like(reference, dtype=g.dtype), chosen, for_pairs.flatten(1, 2))
     grads = for_query.sum(2).to(query.dtype), total.to(reference.dtype)
@@ -161,7 +162,7 @@ def _check_lengths(name: str, lengths: Tensor | None, vectors: Tensor) -> Tensor
         return None
     if vectors.dim() != 3 or lengths.shape != vectors.shape[:1] or lengths.is_floating_point():
         raise ValueError(
-            f"{name} must be whole numbers [B] for batches {tuple(vectors.shape)}, "
+            f"{name} must be integers [B] for batches {tuple(vectors.shape)}, "
             f"got {lengths.dtype} {tuple(lengths.shape)}"
         )
     return lengths.to(vectors.device, torch.int64).clamp(0, vectors.shape[1]).contiguous()
@@ -193,37 +194,38 @@ def nearest(
 ) -> Neighbours:
     r"""Find the `k` nearest references of each query, exactly.
 
-    All pairs are compared and none are kept: memory is that of inputs and results. Of equal
-    distances the smaller index comes first, so that results repeat. Distances are those of float32
-    arithmetic, ``sqrt(sum((q - r)^2))`` without cancellation, even where the CPU finds them through
-    products in bfloat16: what that misjudges is bounded, and judged again. Vectors that are not
-    finite have no neighbours and are none. Distances are differentiable twice.
+    All pairs are compared, but not stored: no memory is needed beyond inputs and results. Equal
+    distances are ordered by index, so that results are reproducible. Distances are computed in
+    float32 as ``sqrt(sum((q - r)^2))``, without cancellation. A faster first pass may select
+    candidates by products in bfloat16; its errors are bounded, and all pairs within the bound are
+    compared again in float32. Vectors that are not finite have no neighbours and are neighbours of
+    none. Distances are twice differentiable.
 
     Args:
         query: Descriptors ``[B, N, D]`` or ``[N, D]``: floats, or bits packed into uint8 for
             ``"hamming"``. Half types are compared in float32.
         reference: Descriptors ``[B, M, D]`` or ``[M, D]`` of the same type.
-        k: How many.
-        metric: ``"l2"``; ``"cosine"``, 1 - cosine of the angle, a vector of length 0 being at
-            distance 1 of all; ``"dot"``, the largest product; ``"hamming"``, differing bits.
-        ratio: Accept a query if its nearest is at most `ratio` times as far as the next (Lowe). It
-            is not where there is no other, or where both are at distance 0.
-        mutual: Accept a query if it is the nearest of its nearest reference, too.
-        query_lengths: How many of each batch's queries there are, ``[B]``; the rest is padding.
-        reference_lengths: The same for the references.
-        mask: ``[B, N, M]`` or ``[N, M]`` bool, which pairs are allowed. Slower.
+        k: Number of neighbours.
+        metric: ``"l2"``; ``"cosine"``, 1 - cosine of the angle, where zero vectors have distance 1
+            to all; ``"dot"``, the largest product; ``"hamming"``, the number of differing bits.
+        ratio: Ratio test (Lowe): accept a query if its nearest distance is at most `ratio` times
+            its second. Queries with a single neighbour, or with two at distance 0, are rejected.
+        mutual: Mutual test: accept a query if it is the nearest of its nearest reference.
+        query_lengths: Number of valid queries of each batch item, ``[B]``; the rest is padding.
+        reference_lengths: Number of valid references of each batch item, ``[B]``.
+        mask: Allowed pairs, ``[B, N, M]`` or ``[N, M]`` bool. Slower.
 
     Returns:
-        `Neighbours`; distance inf (-inf for ``"dot"``, -1 for ``"hamming"``) and index -1 where
-        fewer than `k` references are there.
+        `Neighbours`; missing neighbours have distance inf (-inf for ``"dot"``, -1 for
+        ``"hamming"``) and index -1.
 
     Raises:
-        ValueError: Shapes, types or devices do not fit, or an argument is out of range.
+        ValueError: Shapes, types or devices do not match, or an argument is out of range.
 
     Example:
         >>> reference = torch.tensor([[0.0, 0.0], [3.0, 4.0], [1.0, 0.0]])
-        >>> found = nearest(torch.tensor([[0.0, 0.0]]), reference, k=2)
-        >>> found.index.tolist(), found.distance.tolist()
+        >>> result = nearest(torch.tensor([[0.0, 0.0]]), reference, k=2)
+        >>> result.index.tolist(), result.distance.tolist()
         ([[0, 2]], [[0.0, 1.0]])
 
     Reference:
@@ -238,16 +240,16 @@ def nearest(
     options = (*lengths, _check_mask(mask, query, reference), mutual)
     single = query.dim() == 2
     q, r = (query[None], reference[None]) if single else (query, reference)
-    found = max(k, 2) if ratio is not None else k
+    count = max(k, 2) if ratio is not None else k
     if metric == "hamming":
-        distance, index, both = torch.ops.flowmatch.nearest_hamming(q, r, found, *options)
+        distance, index, both = torch.ops.flowmatch.nearest_hamming(q, r, count, *options)
     elif metric == "cosine":
         q, r = directions(q, 0), directions(r, 1)
-        chord, index, both = torch.ops.flowmatch.nearest(q, r, found, L2, *options)
+        chord, index, both = torch.ops.flowmatch.nearest(q, r, count, L2, *options)
         distance = chord.square() / 2  # unlike 1 - product, exactly 0 for equal directions
     else:
         kind = L2 if metric == "l2" else DOT
-        distance, index, both = torch.ops.flowmatch.nearest(q, r, found, kind, *options)
+        distance, index, both = torch.ops.flowmatch.nearest(q, r, count, kind, *options)
     accepted: Tensor | None = None
     if ratio is not None or mutual:
         accepted = index[..., 0] >= 0

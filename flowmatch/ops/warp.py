@@ -1,4 +1,4 @@
-"""Backward warping: look up an image where the flow points."""
+"""Backward warping: sampling of an image at the positions that a flow points to."""
 
 import torch
 import torch.nn.functional as F
@@ -6,23 +6,23 @@ from torch import Tensor
 
 
 def warp(image: Tensor, flow: Tensor, padding_mode: str = "zeros") -> Tensor:
-    r"""Fetch, for every pixel, the value of `image` where `flow` points, bilinearly.
+    r"""Sample `image` bilinearly, for every pixel at the position that `flow` points to.
 
     ``warped[b, :, y, x] = image[b, :, y + v, x + u]`` with ``(u, v) = flow[b, :, y, x]``. Warping
-    the *second* frame by the flow from first to second gives the first frame back, except where
-    something is hidden. Coordinates are float32 at least.
+    the *second* frame by the flow from first to second reconstructs the first frame, except where
+    pixels are occluded. Coordinates are computed in float32 at least.
 
     Args:
-        image: What to sample, ``[B, C, H, W]``, any float type.
+        image: The image to sample, ``[B, C, H, W]``, any float type.
         flow: Displacements in pixels, ``[B, 2, H, W]``, (u right, v down).
-        padding_mode: What is outside the image: ``"zeros"``, or the nearest pixel of its
-            ``"border"``, as FlowNet 2.0 warps.
+        padding_mode: Values outside the image: ``"zeros"``, or ``"border"`` for the nearest pixel
+            of the border, as in FlowNet 2.0.
 
     Returns:
         The warped image, ``[B, C, H, W]`` of the type of `image`.
 
     Raises:
-        ValueError: The shapes do not fit each other, or there is no such `padding_mode`.
+        ValueError: The shapes do not match, or `padding_mode` is unknown.
 
     Example:
         >>> image = torch.arange(4.0).reshape(1, 1, 1, 4)
@@ -35,7 +35,7 @@ def warp(image: Tensor, flow: Tensor, padding_mode: str = "zeros") -> Tensor:
     """
     if image.dim() != 4 or flow.shape != (image.shape[0], 2, *image.shape[2:]):
         raise ValueError(
-            "image [B, C, H, W] and flow [B, 2, H, W] must fit, "
+            "image and flow must be [B, C, H, W] and [B, 2, H, W], "
             f"got {tuple(image.shape)} and {tuple(flow.shape)}"
         )
     if padding_mode not in ("zeros", "border"):
@@ -46,7 +46,7 @@ def warp(image: Tensor, flow: Tensor, padding_mode: str = "zeros") -> Tensor:
     dtype = torch.promote_types(torch.promote_types(image.dtype, flow.dtype), torch.float32)
     x = torch.arange(W, dtype=dtype, device=flow.device)
     y = torch.arange(H, dtype=dtype, device=flow.device)[:, None]
-    # grid_sample wants pixel centres of the whole width at -1 + 1/W ... 1 - 1/W.
+    # grid_sample's coordinates of the pixel centres are -1 + 1/W ... 1 - 1/W.
     grid = torch.stack(
         [(2 * (x + flow[:, 0]) + 1) / W - 1, (2 * (y + flow[:, 1]) + 1) / H - 1],
         dim=-1,

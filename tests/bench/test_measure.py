@@ -81,10 +81,10 @@ def test_refuses_shapes(text):
 # Small enough to run in a moment: every implementation of every op is called, and agrees.
 TINY = {
     "correlation": [(1, 8, 12, 16, 2, 1)],
-    "lookup": [(1, 8, 16, 20, 2, 3, 1)],
+    "correlation_lookup": [(1, 8, 16, 20, 2, 3, 1)],
     "nearest": [(0, 1, 60, 70, 16), (1, 1, 60, 70, 16), (2, 1, 60, 70, 32)],
-    "pairwise": [(2, 20, 30, 16)],
-    "distance-field": [(2000, 3, 20, 8)],
+    "pairwise_distance": [(2, 20, 30, 16)],
+    "distance_field": [(2000, 3, 20, 8)],
 }
 
 
@@ -99,7 +99,7 @@ def test_all_implementations_agree(op):
 
 @pytest.mark.parametrize(
     ("op", "text"),
-    [("correlation", "1,4,8,8,1,0"), ("nearest", "0,1,0,8,4"), ("pairwise", "1,2,3,0")],
+    [("correlation", "1,4,8,8,1,0"), ("nearest", "0,1,0,8,4"), ("pairwise_distance", "1,2,3,0")],
 )
 def test_shapes_without_a_size(op, text):
     with pytest.raises(ValueError, match=f"the shape of {op} is .* at least 1, got"):

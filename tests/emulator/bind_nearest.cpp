@@ -1,5 +1,5 @@
 #include "../../csrc/nearest.h"
-#include "../../csrc/pairwise.h"
+#include "../../csrc/pairwise_distance.h"
 #include "bindings.h"
 
 namespace {
@@ -81,13 +81,13 @@ void nearest_hamming(const py::array& query, const py::array& reference,
   found.finish();
 }
 
-void pairwise(const py::array& x, const py::array& y, py::array out, int metric) {
+void pairwise_distance(const py::array& x, const py::array& y, py::array out, int metric) {
   for (const auto& a : {x, y, out}) check(a, x);
   const Device first("x", x), second("y", y);
   Device to("out", out, true);
   with_type(x.dtype(), [&](auto t) {
     using T = decltype(t);
-    flowmatch::cuda::pairwise(
+    flowmatch::cuda::pairwise_distance(
         first.as<const T>(), second.as<const T>(), to.as<T>(),
         {x.shape(0), x.shape(1), y.shape(1), x.shape(2), static_cast<flowmatch::Metric>(metric)},
         nullptr);
@@ -105,7 +105,7 @@ const emulator::Binding binding([](py::module_& m) {
   m.def("nearest_scratch", nearest_scratch);
   m.def("nearest", nearest);
   m.def("nearest_hamming", nearest_hamming);
-  m.def("pairwise", pairwise);
+  m.def("pairwise_distance", pairwise_distance);
 });
 
 }  // namespace

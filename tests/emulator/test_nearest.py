@@ -195,5 +195,5 @@ def test_pairwise(emulated, case, dtype, metric):
     for seed, guard in enumerate(["after", "before"]):
         emulated.set(seed=seed, guard=guard)
         out = np.zeros((B, N, M), x.dtype)
-        emulated.pairwise(x, y, out, metric)
+        emulated.pairwise_distance(x, y, out, metric)
         assert_close(out, expected, dtype)

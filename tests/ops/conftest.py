@@ -1,4 +1,4 @@
-"""Fixtures of the ops' tests."""
+"""Fixtures for the tests of the ops."""
 
 import pytest
 import torch
@@ -6,18 +6,18 @@ import torch
 
 @pytest.fixture
 def same_with_any_threads():
-    """Compute a tuple of tensors on several numbers of threads, and compare their bits."""
+    """Function that checks that a computation gives the same bits with any number of threads."""
 
     def check(compute):
-        threads, found = torch.get_num_threads(), []
+        threads, results = torch.get_num_threads(), []
         try:
             for count in (1, 2, 3, 3):
                 torch.set_num_threads(count)
-                found.append(compute())
+                results.append(compute())
         finally:
             torch.set_num_threads(threads)
-        for other in found[1:]:
-            assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
-        return found[0]
+        for other in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+        return results[0]
 
     return check

@@ -1,4 +1,4 @@
-"""The cost volume against its reference in float64, and against sums worked by hand."""
+"""The cost volume against its reference in float64 and values computed by hand."""
 
 import numpy as np
 import pytest
@@ -12,12 +12,12 @@ from flowmatch.ops.correlation import correlation_grad_reference, correlation_re
 ops = torch.ops.flowmatch
 
 CASES = [  # B, C, H, W, radius, stride
-    (1, 1, 1, 1, 0, 1),  # the smallest
+    (1, 1, 1, 1, 0, 1),  # smallest sizes
     (2, 3, 7, 5, 2, 1),  # odd sizes, displacements past every border
-    (1, 5, 9, 33, 4, 2),  # a row just longer than two vectors
-    (1, 64, 17, 31, 10, 2),  # FlowNetC's displacements, more rows than a tile
+    (1, 5, 9, 33, 4, 2),  # a row one longer than two vectors
+    (1, 64, 17, 31, 10, 2),  # FlowNetC's displacements, rows of several tiles
     (1, 13, 3, 4, 7, 3),  # displacements longer than the image
-    (1, 9, 20, 50, 3, 1),  # a channel, a row and a column block more than a tile
+    (1, 9, 20, 50, 3, 1),  # one channel, row and column block more than a tile
     (2, 4, 8, 16, 1, 5),  # whole vectors, and a stride of several rows
     (1, 2, 1, 40, 5, 1),  # one row, as in stereo
 ]
@@ -53,15 +53,15 @@ def test_equals_reference(case, contiguous, device, dtype, close):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_reference_is_differentiated_right(case, device):
-    """The reference of the gradient is what autograd makes of the reference of the volume."""
+def test_reference_of_the_gradient_equals_autograd(case, device):
+    """The reference of the gradient equals autograd of the reference of the volume."""
     f1, f2 = (f.requires_grad_() for f in features(case, torch.float64, device))
     volume = correlation_reference(f1, f2, *case[4:])
     g = torch.randn_like(volume)
     expected = torch.autograd.grad(volume, (f1, f2), g)
     for other, first, grad in ((f2, True, expected[0]), (f1, False, expected[1])):
-        found = correlation_grad_reference(g, other.detach(), *case[4:], first)
-        torch.testing.assert_close(found, grad)
+        result = correlation_grad_reference(g, other.detach(), *case[4:], first)
+        torch.testing.assert_close(result, grad)
 
 
 def test_known_value(device):
@@ -69,11 +69,11 @@ def test_known_value(device):
     f1 = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]], device=device)
     f2 = torch.tensor([[[[5.0, 6.0]], [[7.0, 8.0]]]], device=device)
     volume = correlation(f1, f2, radius=1, stride=1)
-    here = [(1 * 5 + 3 * 7) / 2, (2 * 6 + 4 * 8) / 2]
+    centre = [(1 * 5 + 3 * 7) / 2, (2 * 6 + 4 * 8) / 2]
     left = [0.0, (2 * 5 + 4 * 7) / 2]
     right = [(1 * 6 + 3 * 8) / 2, 0.0]
-    assert volume[0, 3:6, 0].tolist() == [left, here, right]
-    assert volume[0, [0, 1, 2, 6, 7, 8]].abs().sum() == 0  # there is no row above or below
+    assert volume[0, 3:6, 0].tolist() == [left, centre, right]
+    assert volume[0, [0, 1, 2, 6, 7, 8]].abs().sum() == 0  # rows above and below are outside
 
 
 @pytest.mark.parametrize("case", [(1, 2, 3, 4, 1, 1), (1, 1, 4, 3, 1, 2)], ids=str)
@@ -158,8 +158,8 @@ def test_repeatable(device):
         volume = correlation(f1, f2, 3, 2)
         return (volume, *torch.autograd.grad(volume.square().sum(), (f1, f2)))
 
-    for once, again in zip(results(), results(), strict=True):
-        assert torch.equal(once, again)
+    for first, second in zip(results(), results(), strict=True):
+        assert torch.equal(first, second)
 
 
 def test_threads_do_not_change_the_bits(same_with_any_threads):
@@ -176,7 +176,7 @@ def test_threads_do_not_change_the_bits(same_with_any_threads):
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_geometry(data):
-    """Hypothesis looks for a size whose borders the tiles get wrong."""
+    """Random sizes, with all kinds of borders of tiles."""
     B, C, H, W = (data.draw(st.integers(1, most)) for most in (2, 12, 14, 40))
     radius, stride = data.draw(st.integers(0, 6)), data.draw(st.integers(1, 7))
     f1, f2 = features((B, C, H, W), torch.float64, "cpu")
@@ -195,8 +195,8 @@ def test_more_than_two_to_the_31_elements():
     volume = correlation(f1, f2, radius, stride=1)
     assert volume.numel() > 2**31
     side = 2 * radius + 1
-    row = volume[0, radius * side : (radius + 1) * side, 0]  # dy = 0; all else lies outside
-    last = f2[0, 0, 0, -side:].float()  # what the pixel in the middle of these meets
+    row = volume[0, radius * side : (radius + 1) * side, 0]  # dy = 0; all other rows are outside
+    last = f2[0, 0, 0, -side:].float()  # compared with the pixel in the middle of these
     torch.testing.assert_close(
         row[:, width - 1 - radius], (f1[0, 0, 0, -1 - radius] * last).bfloat16()
     )
@@ -204,7 +204,7 @@ def test_more_than_two_to_the_31_elements():
 
 
 def test_half_is_summed_in_float32(device):
-    """4096 products of 1 and 1/16 in half precision would stop growing; their mean is 1/16."""
+    """In half precision a sum of 4096 products of 1 and 1/16 would saturate; their mean is 1/16."""
     f1 = torch.ones(1, 4096, 1, 1, dtype=torch.float16, device=device)
     volume = correlation(f1, f1 / 16, radius=0, stride=1)
     assert volume.item() == 1 / 16
@@ -232,33 +232,33 @@ def test_refuses(f1, f2, grid, message):
         correlation(f1, f2, *grid)
 
 
-def test_autocast_refuses_what_does_not_fit(device):
+def test_shapes_are_checked_under_autocast(device):
     with torch.autocast(device, torch.bfloat16), pytest.raises(ValueError, match="same shape, got"):
         correlation(torch.zeros(1, 1, 4, 4, device=device), torch.zeros(2, 1, 4, 4, device=device))
 
 
 def test_kernel_protects_memory():
-    """What reaches the op past the Python checks is refused, not read out of bounds."""
+    """The kernels check arguments themselves, so that a direct call cannot read out of bounds."""
     f = torch.zeros(1, 2, 4, 4)
-    with pytest.raises(RuntimeError, match="one shape"):
+    with pytest.raises(RuntimeError, match="the same shape"):
         ops.correlation(f, torch.zeros(1, 3, 4, 4), 1, 1)
     with pytest.raises(RuntimeError, match="g must be"):
         ops.correlation_grad(torch.zeros(1, 9, 4, 3), f, 1, 1, True)
 
 
 LAYERS = [  # kernel_size, pad, max_displacement, stride1, stride2
-    (1, 4, 4, 1, 2),  # FlowNetC's, smaller
+    (1, 4, 4, 1, 2),  # like FlowNetC's, but smaller
     (1, 0, 2, 1, 1),
-    (3, 4, 3, 1, 1),  # where peers read the wrong pixels
+    (3, 4, 3, 1, 1),  # other packages read wrong pixels here
     (3, 5, 4, 2, 2),
-    (5, 6, 3, 3, 2),  # max_displacement is no multiple of stride2
+    (5, 6, 3, 3, 2),  # max_displacement is not a multiple of stride2
     (1, 3, 0, 2, 1),
-    (5, 1, 2, 1, 1),  # pads less than it displaces
+    (5, 1, 2, 1, 1),  # pad < max_displacement
 ]
 
 
 def plain_layer(f1, f2, kernel_size, pad, max_displacement, stride1, stride2, subtract):
-    """The released layer's definition, loop by loop."""
+    """Definition of the released layer in plain loops."""
     f1, f2 = (np.pad(f.numpy(), ((0, 0), (0, 0), (pad, pad), (pad, pad))) for f in (f1, f2))
     B, C, H, W = f1.shape
     border, radius = max_displacement + kernel_size // 2, max_displacement // stride2
@@ -280,12 +280,12 @@ def test_layer_equals_its_definition(layer, subtract, device):
     f1, f2 = features((2, 3, 9, 12), torch.float64, "cpu")
     names = ("kernel_size", "pad", "max_displacement", "stride1", "stride2")
     module = Correlation(**dict(zip(names, layer, strict=True)), subtract=subtract)
-    found = module(f1.to(device), f2.to(device)).cpu()
-    torch.testing.assert_close(found, plain_layer(f1, f2, *layer, subtract))
+    result = module(f1.to(device), f2.to(device)).cpu()
+    torch.testing.assert_close(result, plain_layer(f1, f2, *layer, subtract))
 
 
-def test_layer_computes_no_border_that_it_throws_away():
-    """FlowNetC's layer is the op itself: features are not padded, nor is the volume copied."""
+def test_layer_computes_no_border_that_is_cropped():
+    """For FlowNetC's layer features are not padded and the volume is not copied."""
     f1, f2 = torch.randn(2, 1, 3, 6, 7)
     with torch.profiler.profile(record_shapes=True) as profile:
         volume = Correlation()(f1, f2)
@@ -296,7 +296,7 @@ def test_layer_computes_no_border_that_it_throws_away():
 
 
 @pytest.mark.parametrize("subtract", [False, True])
-def test_layer_takes_what_autocast_mixes(subtract, device):
+def test_layer_accepts_mixed_types_under_autocast(subtract, device):
     f1, f2 = features((1, 3, 6, 7), torch.float32, device)
     layer = Correlation(pad=3, max_displacement=2, stride2=1, subtract=subtract)
     with torch.autocast(device, torch.bfloat16):

@@ -1,4 +1,4 @@
-"""Distance fields against all distances, and against scipy's tree."""
+"""Distance fields against the reference and scipy's k-d tree."""
 
 import numpy as np
 import pytest
@@ -15,8 +15,8 @@ CASES = [  # points, centres, size, truncation
     (50, 3, 7, 3.0),
     (3000, 4, 12, 5.0),
     (3000, 3, 9, 2.5),
-    (200, 2, 30, 5.0),  # 3DMatch's
-    (20_000, 2, 7, 8.0),  # so dense that the kernel looks into cells
+    (200, 2, 30, 5.0),  # the size of 3DMatch
+    (20_000, 2, 7, 8.0),  # dense: the kernel sorts points into cells
 ]
 
 
@@ -32,7 +32,7 @@ def rotations(count, dtype=torch.float32, device="cpu"):
 
 
 def by_tree(points, centres, size, voxel, truncation, frames=None):
-    """An independent statement: a tree's nearest neighbours of all voxels."""
+    """Distance fields from a tree's nearest neighbours of all voxels."""
     steps = voxel * (np.arange(size) - (size - 1) / 2)
     z, y, x = np.meshgrid(steps, steps, steps, indexing="ij")
     local = np.stack([x, y, z], -1).reshape(-1, 3)
@@ -55,17 +55,17 @@ def test_is_compiled(device):
 def test_equals_reference(case, dtype, turned, device):
     points, centres = cloud(case, dtype, device)
     frames = rotations(len(centres), dtype, device) if turned else None
-    found = distance_field(points, centres, size=case[2], truncation=case[3], frames=frames)
-    assert found.dtype == dtype
+    result = distance_field(points, centres, size=case[2], truncation=case[3], frames=frames)
+    assert result.dtype == dtype
     expected = by_tree(points, centres, case[2], 0.01, case[3], frames)
     atol = 1e-12 if dtype == torch.float64 else 5e-6
-    torch.testing.assert_close(found.cpu().double(), expected, rtol=0, atol=atol)
+    torch.testing.assert_close(result.cpu().double(), expected, rtol=0, atol=atol)
     axes = torch.eye(3, dtype=dtype, device=device).repeat(len(centres), 1, 1)
     stated = distance_field_reference(
         points, torch.empty(0), centres, axes if frames is None else frames, [], [],
         case[2], 0.01, case[3],
     )  # fmt: skip
-    torch.testing.assert_close(stated, found, rtol=0, atol=max(atol, 2e-6))
+    torch.testing.assert_close(stated, result, rtol=0, atol=max(atol, 2e-6))
 
 
 def test_known_values(device):
@@ -76,7 +76,8 @@ def test_known_values(device):
     assert field[1, 1].tolist() == pytest.approx([0.0, 0.5, 1.0], abs=1e-4)
     assert field[1, 0, 2].item() == pytest.approx(0.5, abs=1e-4)
     assert field[0, 0, 0].item() == 0
-    turned = torch.tensor([[[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]]], device=device)  # y is right
+    # Rotated frame: the grid's y axis points right.
+    turned = torch.tensor([[[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]]], device=device)
     field = distance_field(points, centres, size=3, truncation=2, frames=turned)[0]
     assert field[1, :, 1].tolist() == pytest.approx([1.0, 0.5, 0.0], abs=1e-4)
 
@@ -88,22 +89,22 @@ def test_far_from_the_origin(device):
 
 
 def test_keypoints_far_apart(device):
-    """Cells cannot be small and count a thousand kilometres."""
+    """Over a thousand kilometres cells cannot be small, or their number would overflow."""
     points, centres = cloud(CASES[1], torch.float64, device)
     apart = torch.tensor([[0.0, 0, 0], [1e6, 0, 0]], dtype=torch.float64, device=device)
-    found = distance_field(
+    result = distance_field(
         torch.cat([points + at for at in apart]), torch.cat([centres + at for at in apart]), size=7
     )
-    torch.testing.assert_close(found[:3], found[3:], rtol=0, atol=1e-5)
-    torch.testing.assert_close(found[:3], distance_field(points, centres, size=7))
+    torch.testing.assert_close(result[:3], result[3:], rtol=0, atol=1e-5)
+    torch.testing.assert_close(result[:3], distance_field(points, centres, size=7))
 
 
 def test_what_is_not_finite_is_ignored(device):
     points, centres = cloud(CASES[1], device=device)
     bad = torch.tensor([[float("nan"), 0, 0], [float("inf"), 0, 0]], device=device)
-    found = distance_field(torch.cat([bad, points]), torch.cat([bad, centres]), size=7)
-    assert found[:2].count_nonzero() == 0
-    assert torch.equal(found[2:], distance_field(points, centres, size=7))
+    result = distance_field(torch.cat([bad, points]), torch.cat([bad, centres]), size=7)
+    assert result[:2].count_nonzero() == 0
+    assert torch.equal(result[2:], distance_field(points, centres, size=7))
     assert distance_field(bad, bad, size=3).count_nonzero() == 0
 
 
@@ -139,8 +140,8 @@ def test_compiles_and_exports(device):
 def test_meta_device_and_half_types(device):
     assert distance_field(*(torch.empty(n, 3, device="meta") for n in (9, 2))).shape[0] == 2
     points, centres = (t.half() for t in cloud(CASES[1], device=device))
-    found = distance_field(points, centres, size=7)
-    assert torch.equal(found, distance_field(points.float(), centres.float(), size=7))
+    result = distance_field(points, centres, size=7)
+    assert torch.equal(result, distance_field(points.float(), centres.float(), size=7))
 
 
 def test_threads_and_the_order_of_points_do_not_change_the_bits(same_with_any_threads):
@@ -150,7 +151,7 @@ def test_threads_and_the_order_of_points_do_not_change_the_bits(same_with_any_th
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_few_and_many_points_give_the_same_bits(dtype, device):
-    """The kernel goes another way where points are many; the same ones again change nothing."""
+    """With many points the kernel uses another method; repeating points changes no result."""
     points, centres = cloud((700, 3), dtype, device)
     frames = rotations(3, dtype, device)
     few, many = (
@@ -168,11 +169,11 @@ def test_any_geometry(data):
     voxel = data.draw(st.floats(0.003, 0.1))
     points, centres = cloud(case, torch.float64)
     frames = rotations(2, torch.float64)
-    found = distance_field(
+    result = distance_field(
         points, centres, size=case[2], voxel=voxel, truncation=truncation, frames=frames
     )
     expected = by_tree(points, centres, case[2], voxel, truncation, frames)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What happens without compiled kernels, or with those of another build."""
+"""Loading of the compiled kernels, and behaviour without them."""
 
 import os
 import shutil
@@ -19,9 +19,18 @@ def test_kernels_are_loaded():
     assert active_kernel("correlation", "cpu") == "compiled"
 
 
+def test_importing_the_ops_does_not_import_dynamo():
+    """torch._dynamo takes a second to import."""
+    code = (
+        "import sys, torch; before = 'torch._dynamo' in sys.modules; import flowmatch.ops; "
+        "assert before or 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 WITHOUT = """
 import warnings
-with warnings.catch_warnings(record=True) as seen:
+with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     import numpy as np, torch
     from flowmatch.flow import FlowNetC, estimate_flow
@@ -32,20 +41,20 @@ with warnings.catch_warnings(record=True) as seen:
         correlation(f1, f1, 2, 1).sum().backward()
     frame = np.zeros((20, 20, 3), np.uint8)
     assert estimate_flow(frame, frame, model=FlowNetC(width=1 / 16)).shape == (20, 20, 2)
-ours = [w for w in seen if issubclass(w.category, KernelsMissing)]
+ours = [w for w in caught if issubclass(w.category, KernelsMissing)]
 assert len(ours) == 1, ours
 print(ours[0].message)
 """
 
 
-def test_without_kernels_all_works_with_one_warning(tmp_path):
+def test_without_kernels_the_references_run_with_one_warning(tmp_path):
     shutil.copytree(PACKAGE, tmp_path / "flowmatch", ignore=shutil.ignore_patterns("_C*"))
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", WITHOUT], env=environment, cwd=tmp_path, capture_output=True
     )
-    assert done.returncode == 0, done.stderr.decode()
-    assert "without compiled kernels: on cpu the slow references run" in done.stdout.decode()
+    assert result.returncode == 0, result.stderr.decode()
+    assert "without compiled kernels: on cpu the slow references run" in result.stdout.decode()
 
 
 @pytest.mark.parametrize(
@@ -60,7 +69,7 @@ def test_a_library_that_does_not_load_is_explained(reason, expected):
     assert expected in _native._explain(Path("_C.abi3.so"), reason)
 
 
-def test_a_broken_library_is_a_sentence(tmp_path):
+def test_a_broken_library_is_reported(tmp_path):
     (tmp_path / "_C.abi3.so").write_bytes(b"not a library")
     assert "does not load into torch" in _native.load_library(tmp_path)
 
@@ -73,28 +82,28 @@ def test_a_broken_library_is_a_sentence(tmp_path):
         ({"FLOWMATCH_KERNELS": "cpu", "CXX": "no-such-compiler"}, "no C++ compiler"),
     ],
 )
-def test_what_was_asked_for_and_cannot_be_built_fails(environment, message):
-    done = subprocess.run(
+def test_requested_kernels_that_cannot_be_built_fail(environment, message):
+    result = subprocess.run(
         [sys.executable, "setup.py", "--version"],
         cwd=PACKAGE.parent,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
     )
-    assert done.returncode != 0
-    assert message in done.stderr
+    assert result.returncode != 0
+    assert message in result.stderr
 
 
-def test_auto_without_a_compiler_is_a_mode():
-    done = subprocess.run(
+def test_auto_builds_nothing_without_a_compiler():
+    result = subprocess.run(
         [sys.executable, "setup.py", "--version"],
         cwd=PACKAGE.parent,
         env={**os.environ, "FLOWMATCH_KERNELS": "auto", "CXX": "no-such-compiler"},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0
-    assert "no kernels are compiled (no C++ compiler)" in done.stdout
+    assert result.returncode == 0
+    assert "no kernels are compiled (no C++ compiler)" in result.stdout
 
 
 BUILDER = """
@@ -109,15 +118,15 @@ assert "sm_75" in flags and "compute_90" in flags, flags
 """
 
 
-def test_cuda_is_compiled_where_there_is_no_gpu():
-    """A container is built on a machine without one; torch would look for architectures there."""
+def test_cuda_is_compiled_without_a_gpu():
+    """Containers are built on machines without a GPU, from which torch takes architectures."""
     environment = {**os.environ, "FLOWMATCH_KERNELS": "cuda"}
     environment.pop("TORCH_CUDA_ARCH_LIST", None)
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", BUILDER, "--version"],
         cwd=PACKAGE.parent,
         env=environment,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr

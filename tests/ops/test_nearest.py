@@ -1,4 +1,4 @@
-"""Nearest neighbours against all distances in float64, and bit against bit."""
+"""Nearest neighbours against all distances in float64."""
 
 import numpy as np
 import pytest
@@ -13,12 +13,12 @@ from flowmatch.ops.nearest_reference import nearest_hamming_reference, nearest_r
 ops = torch.ops.flowmatch
 
 CASES = [  # B, N, M, D, k
-    (1, 1, 1, 1, 1),  # the smallest
+    (1, 1, 1, 1, 1),  # smallest sizes
     (2, 20, 50, 7, 3),  # fewer dimensions than a vector
-    (1, 100, 333, 128, 2),  # several tiles of queries and panels, none whole
+    (1, 100, 333, 128, 2),  # several incomplete tiles of queries and panels
     (3, 5, 2, 16, 4),  # fewer references than k
-    (1, 13, 32, 64, 1),  # one tile times one panel, exactly
-    (1, 14, 33, 65, 5),  # one more of each
+    (1, 13, 32, 64, 1),  # exactly one tile times one panel
+    (1, 14, 33, 65, 5),  # one more along each dimension
     (1, 40, 600, 20, 300),  # a long list
 ]
 NONE = (None, None, None)
@@ -37,7 +37,7 @@ def strings(case, device):
 
 
 def options(kind, case, device):
-    """Lengths and a mask, or none of them."""
+    """Random lengths, a random mask, or neither."""
     B, N, M, *_ = case
     if kind == "plain":
         return NONE
@@ -57,16 +57,16 @@ def test_is_compiled(op, device):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_equals_reference(case, metric, kind, device, dtype):
     query, reference = vectors(case, dtype, device)
-    more = options(kind, case, device)
-    distance, index, mutual = ops.nearest(query, reference, case[4], metric, *more, True)
-    expected = nearest_reference(query, reference, case[4], metric, *more, True)
+    limits = options(kind, case, device)
+    distance, index, mutual = ops.nearest(query, reference, case[4], metric, *limits, True)
+    expected = nearest_reference(query, reference, case[4], metric, *limits, True)
     close = (1e-12, 1e-12) if dtype == torch.float64 else (1e-5, 2e-5)
     torch.testing.assert_close(distance, expected[0], rtol=close[0], atol=close[1])
-    # Whole numbers have exact ties (test_any_geometry); here two that float32 cannot tell apart
-    # may change places.
+    # Exact ties are tested with integers (test_any_geometry); here pairs that are equal in float32
+    # may be swapped.
     assert (index != expected[1]).double().mean() < 1e-3
     assert (mutual != expected[2]).double().mean() < 1e-2
-    alone = ops.nearest(query, reference, case[4], metric, *more, False)
+    alone = ops.nearest(query, reference, case[4], metric, *limits, False)
     assert torch.equal(alone[0], distance) and torch.equal(alone[1], index)
     assert alone[2].shape == (case[0], 0)
 
@@ -76,10 +76,10 @@ def test_equals_reference(case, metric, kind, device, dtype):
 @pytest.mark.parametrize("case", [*CASES, (1, 50, 70, 32, 2), (1, 9, 90, 64, 2)], ids=str)
 def test_hamming_equals_reference(case, mutual, kind, device):
     query, reference = strings(case, device)
-    more = options(kind, case, device)
-    found = ops.nearest_hamming(query, reference, case[4], *more, mutual)
+    limits = options(kind, case, device)
+    result = ops.nearest_hamming(query, reference, case[4], *limits, mutual)
     for one, other in zip(
-        found, nearest_hamming_reference(query, reference, case[4], *more, mutual), strict=True
+        result, nearest_hamming_reference(query, reference, case[4], *limits, mutual), strict=True
     ):
         torch.testing.assert_close(one, other)
 
@@ -87,16 +87,18 @@ def test_hamming_equals_reference(case, mutual, kind, device):
 def test_known_values(device):
     query = torch.tensor([[0.0, 0.0], [2.0, 0.0]], device=device)
     reference = torch.tensor([[0.0, 1.0], [3.0, 4.0], [2.0, 0.0]], device=device)
-    found = nearest(query, reference, k=2)
-    assert found.index.tolist() == [[0, 2], [2, 0]]
-    assert found.distance.tolist() == [[1.0, 2.0], [0.0, pytest.approx(5**0.5)]]
-    assert found.accepted is None
-    assert nearest(query, reference, metric="dot").index.tolist() == [[0], [1]]  # of equal: first
+    result = nearest(query, reference, k=2)
+    assert result.index.tolist() == [[0, 2], [2, 0]]
+    assert result.distance.tolist() == [[1.0, 2.0], [0.0, pytest.approx(5**0.5)]]
+    assert result.accepted is None
+    # Of equal products the first reference is returned.
+    assert nearest(query, reference, metric="dot").index.tolist() == [[0], [1]]
     cosine = nearest(query, reference, metric="cosine")
     assert cosine.distance.tolist() == [[pytest.approx(1)], [0.0]] and cosine.index[1].item() == 2
     bits = torch.tensor([[0b1011], [0b0001]], dtype=torch.uint8, device=device)
-    found = nearest(bits, bits.flip(0), k=2, metric="hamming")
-    assert found.distance.tolist() == [[0, 2], [0, 2]] and found.index.tolist() == [[1, 0], [0, 1]]
+    result = nearest(bits, bits.flip(0), k=2, metric="hamming")
+    assert result.distance.tolist() == [[0, 2], [0, 2]]
+    assert result.index.tolist() == [[1, 0], [0, 1]]
 
 
 def test_ratio_and_mutual(device):
@@ -104,27 +106,29 @@ def test_ratio_and_mutual(device):
     reference = torch.tensor([[0.0], [10.0], [20.0], [20.5]], device=device)
     query = torch.tensor([[1.0], [9.0], [20.25], [2.0]], device=device)
     ratio = nearest(query, reference, ratio=0.8)
-    assert ratio.distance.shape == (4, 1)  # the second is found, and not returned
+    assert ratio.distance.shape == (4, 1)  # the second is computed but not returned
     assert ratio.accepted.tolist() == [True, True, False, True]
     mutual = nearest(query, reference, mutual=True)
     assert mutual.accepted.tolist() == [True, True, True, False]  # 1 is nearer to 0 than 2 is
     both = nearest(query, reference, ratio=0.8, mutual=True)
     assert both.accepted.tolist() == [True, True, False, False]
     alone = nearest(query, reference[:1], ratio=0.8)
-    assert not alone.accepted.any()  # there is no other to compare with
-    assert not nearest(reference, reference.repeat(2, 1), ratio=1.0).accepted.any()  # 0 and 0
+    assert not alone.accepted.any()  # no second neighbour
+    assert not nearest(
+        reference, reference.repeat(2, 1), ratio=1.0
+    ).accepted.any()  # two at distance 0
 
 
 def test_cosine_equals_reference(device, dtype):
     query, reference = vectors((2, 40, 90, 33, 4), dtype, device)
-    found = nearest(query, reference, 4, "cosine")
+    result = nearest(query, reference, 4, "cosine")
     units = [F.normalize(t.double(), dim=-1) for t in (query, reference)]
     expected = (1 - units[0] @ units[1].transpose(1, 2)).sort(-1)
     close = (1e-12, 1e-14) if dtype == torch.float64 else (1e-6, 1e-7)
     torch.testing.assert_close(
-        found.distance.double(), expected[0][..., :4], rtol=close[0], atol=close[1]
+        result.distance.double(), expected[0][..., :4], rtol=close[0], atol=close[1]
     )
-    assert (found.index != expected[1][..., :4]).double().mean() < 1e-2
+    assert (result.index != expected[1][..., :4]).double().mean() < 1e-2
 
 
 def test_cosine_of_any_length(device):
@@ -143,48 +147,48 @@ def test_cosine_of_equal_and_of_no_directions(device):
     assert twice.distance.count_nonzero() == 0 and not twice.accepted.any()
     nothing = torch.zeros(1, 16, device=device)
     one, other = torch.ones(50, 2, device=device), torch.ones(1, 51, device=device)
-    found = nearest(nothing, torch.cat([query, nothing]), 51, "cosine")
-    torch.testing.assert_close(found.distance, other)
-    found = nearest(query, nothing.repeat(2, 1), 2, "cosine")
-    torch.testing.assert_close(found.distance, one)
+    result = nearest(nothing, torch.cat([query, nothing]), 51, "cosine")
+    torch.testing.assert_close(result.distance, other)
+    result = nearest(query, nothing.repeat(2, 1), 2, "cosine")
+    torch.testing.assert_close(result.distance, one)
 
 
 def test_equal_distances_come_by_index(device):
-    """Repeated references, so many that no short list can hold them."""
+    """More repeated references than a list of candidates can hold."""
     reference = torch.randn(3, 40, device=device).repeat(300, 1)
     query = reference[:3] + 0.01 * torch.randn(3, 40, device=device)
-    found = nearest(query, reference, k=4, mutual=True)
-    assert found.index.tolist() == [[n, n + 3, n + 6, n + 9] for n in range(3)]
-    assert found.accepted.all()
+    result = nearest(query, reference, k=4, mutual=True)
+    assert result.index.tolist() == [[n, n + 3, n + 6, n + 9] for n in range(3)]
+    assert result.accepted.all()
     twice = nearest(torch.cat([query, query]), reference, mutual=True)
     assert twice.accepted.tolist() == [True] * 3 + [False] * 3
 
 
 def test_close_pairs_far_from_the_origin(device):
-    """Where |q|^2 + |r|^2 - 2 q.r has no correct digit left."""
+    """Pairs for which |q|^2 + |r|^2 - 2 q.r has no correct digit."""
     generator = torch.Generator().manual_seed(1)
     reference = 1000 + torch.randn(500, 32, generator=generator)
     query = reference[:50] + 1e-2 * torch.randn(50, 32, generator=generator)
-    found = nearest(query.to(device), reference.to(device), k=2, mutual=True)
+    result = nearest(query.to(device), reference.to(device), k=2, mutual=True)
     expected = nearest_reference(query[None], reference[None], 2, 0, *NONE, True)
-    torch.testing.assert_close(found.index.cpu(), expected[1][0])
-    torch.testing.assert_close(found.distance.cpu(), expected[0][0], rtol=1e-5, atol=0)
-    assert found.accepted.all()
+    torch.testing.assert_close(result.index.cpu(), expected[1][0])
+    torch.testing.assert_close(result.distance.cpu(), expected[0][0], rtol=1e-5, atol=0)
+    assert result.accepted.all()
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1e-19, 1e18])
 def test_sizes_at_the_ends_of_float32(scale, device):
     query, reference = (scale * torch.randn(1, n, 20, device=device) for n in (40, 70))
     for mutual in (False, True):
-        found = ops.nearest(query, reference, 3, 0, *NONE, mutual)
+        result = ops.nearest(query, reference, 3, 0, *NONE, mutual)
         expected = nearest_reference(query, reference, 3, 0, *NONE, mutual)
-        assert torch.equal(found[1], expected[1]) and torch.equal(found[2], expected[2])
-        torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=0)
+        assert torch.equal(result[1], expected[1]) and torch.equal(result[2], expected[2])
+        torch.testing.assert_close(result[0], expected[0], rtol=1e-4, atol=0)
 
 
-SPREADS = {  # of vectors: what the bound on the first pass's errors has to hold for
+SPREADS = {  # distributions of vectors that test the bound on the errors of the first pass
     "unit": lambda x: F.normalize(x, dim=-1),
-    "whole numbers": lambda x: (40 * x.abs()).round(),
+    "integers": lambda x: (40 * x.abs()).round(),
     "far from the origin": lambda x: x + 30,
     "one cluster": lambda x: 1e-3 * x + 1,
     "one long vector": lambda x: torch.cat([x[:, :-1], 1e4 * x[:, -1:]], 1),
@@ -197,43 +201,43 @@ SPREADS = {  # of vectors: what the bound on the first pass's errors has to hold
 
 @pytest.mark.parametrize("spread", SPREADS.values(), ids=SPREADS)
 @pytest.mark.parametrize("metric", [0, 1], ids=["l2", "dot"])
-def test_what_the_first_pass_computes_with_never_shows(metric, spread, device):
-    """Without a mask in bfloat16, for `mutual` in float32, with a mask not at all: equal bits."""
+def test_precision_of_the_first_pass_changes_no_bit(metric, spread, device):
+    """The first pass: in bfloat16, in float32 with `mutual`, and none with a mask."""
     allow_all = torch.ones(1, 60, 300, dtype=torch.bool, device=device)
     for depth in (16, 17, 64, 128):
         query, reference = (spread(torch.randn(1, n, depth, device=device)) for n in (60, 300))
         expected = ops.nearest(query, reference, 3, metric, None, None, allow_all, True)
-        found = ops.nearest(query, reference, 3, metric, *NONE, True)
-        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-        found = ops.nearest(query, reference, 3, metric, *NONE, False)
-        assert all(torch.equal(a, b) for a, b in zip(found[:2], expected[:2], strict=True))
+        result = ops.nearest(query, reference, 3, metric, *NONE, True)
+        assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
+        result = ops.nearest(query, reference, 3, metric, *NONE, False)
+        assert all(torch.equal(a, b) for a, b in zip(result[:2], expected[:2], strict=True))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("metric", ["l2", "dot"])
-def test_what_is_not_finite_has_no_neighbours(metric, bad, device):
+def test_vectors_that_are_not_finite_have_no_neighbours(metric, bad, device):
     query, reference = torch.randn(5, 20, device=device), torch.randn(7, 20, device=device)
     query[2, 3], reference[4, 5] = bad, bad
-    found = nearest(query, reference, k=7, metric=metric, mutual=True)
-    assert (found.index[2] == -1).all() and found.distance[2].isinf().all()
-    assert not (found.index == 4).any()
+    result = nearest(query, reference, k=7, metric=metric, mutual=True)
+    assert (result.index[2] == -1).all() and result.distance[2].isinf().all()
+    assert not (result.index == 4).any()
     rest = [0, 1, 3, 4]
-    assert sorted(found.index[0, :6].tolist()) == [0, 1, 2, 3, 5, 6] and found.index[0, 6] == -1
+    assert sorted(result.index[0, :6].tolist()) == [0, 1, 2, 3, 5, 6] and result.index[0, 6] == -1
     kept = nearest(query[rest], reference, k=6, metric=metric, mutual=True)
-    assert torch.equal(kept.index, found.index[rest, :6])
-    assert torch.equal(kept.accepted, found.accepted[rest]) and not found.accepted[2]
+    assert torch.equal(kept.index, result.index[rest, :6])
+    assert torch.equal(kept.accepted, result.accepted[rest]) and not result.accepted[2]
 
 
-def test_clusters_as_of_real_descriptors(device):
-    """Many references nearly as near as the nearest: short lists overflow."""
+def test_clusters_like_those_of_real_descriptors(device):
+    """Many references nearly as near as the nearest: the lists of candidates overflow."""
     generator = torch.Generator().manual_seed(2)
     centres = F.normalize(torch.randn(5, 128, generator=generator), dim=1)
     reference = centres.repeat(400, 1) + 1e-3 * torch.randn(2000, 128, generator=generator)
     query = centres.repeat(8, 1) + 1e-3 * torch.randn(40, 128, generator=generator)
-    found = nearest(query.to(device), reference.to(device), k=2, mutual=True)
+    result = nearest(query.to(device), reference.to(device), k=2, mutual=True)
     expected = nearest_reference(query[None], reference[None], 2, 0, *NONE, True)
-    torch.testing.assert_close(found.index.cpu(), expected[1][0])
-    torch.testing.assert_close(found.accepted.cpu(), expected[2][0])
+    torch.testing.assert_close(result.index.cpu(), expected[1][0])
+    torch.testing.assert_close(result.accepted.cpu(), expected[2][0])
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
@@ -266,10 +270,10 @@ def test_missing_neighbours_give_no_gradient(metric, device):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
-def test_what_has_no_neighbour_spoils_no_gradient(metric, bad, device):
-    """Padding that is not finite, and a query whose mask allows nothing, gradients of both orders.
+def test_missing_neighbours_spoil_no_gradient(metric, bad, device):
+    """First and second derivatives with padding that is not finite and a fully masked query.
 
-    Both are paired, at no weight, with the first reference, which is not finite either.
+    Internally both are paired with the first reference, which is not finite either, at weight 0.
     """
     query, reference = torch.randn(1, 4, 3, device=device), torch.randn(1, 6, 3, device=device)
     query[0, 3], reference[0, 0] = bad, bad
@@ -278,18 +282,18 @@ def test_what_has_no_neighbour_spoils_no_gradient(metric, bad, device):
 
     def grads(q, r, **options):
         q, r = q.clone().requires_grad_(), r.clone().requires_grad_()
-        found = nearest(q, r, 1, metric, **options)
-        total = found.distance[found.index >= 0].sum()
+        result = nearest(q, r, 1, metric, **options)
+        total = result.distance[result.index >= 0].sum()
         first = torch.autograd.grad(total, (q, r), create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), (q, r))
         return first + second
 
     lengths = torch.tensor([3], device=device)
-    found = grads(query, reference, query_lengths=lengths, mask=mask)
+    result = grads(query, reference, query_lengths=lengths, mask=mask)
     expected = grads(query[:, :2], reference[:, 1:])
-    for one, other, kept in zip(found, expected, [(0, 2), (1, 6)] * 2, strict=True):
-        torch.testing.assert_close(one[:, slice(*kept)], other)
-        rest = torch.cat([one[:, : kept[0]], one[:, kept[1] :]], 1)
+    for grad, exact, kept in zip(result, expected, [(0, 2), (1, 6)] * 2, strict=True):
+        torch.testing.assert_close(grad[:, slice(*kept)], exact)
+        rest = torch.cat([grad[:, : kept[0]], grad[:, kept[1] :]], 1)
         assert rest.count_nonzero() == 0
 
 
@@ -334,14 +338,14 @@ def test_vmap(device):
 def test_autocast_changes_nothing(device):
     query, reference = (torch.randn(n, 40, device=device) for n in (50, 70))
     with torch.autocast(device, torch.bfloat16):
-        found = nearest(query, reference)
-    assert torch.equal(found.distance, nearest(query, reference).distance)
+        result = nearest(query, reference)
+    assert torch.equal(result.distance, nearest(query, reference).distance)
 
 
 def test_meta_device():
-    found = nearest(*(torch.empty(2, n, 6, device="meta") for n in (5, 7)), 3, mutual=True)
-    assert found.distance.shape == found.index.shape == (2, 5, 3)
-    assert found.accepted.shape == (2, 5)
+    result = nearest(*(torch.empty(2, n, 6, device="meta") for n in (5, 7)), 3, mutual=True)
+    assert result.distance.shape == result.index.shape == (2, 5, 3)
+    assert result.accepted.shape == (2, 5)
 
 
 @pytest.mark.parametrize("sizes", [(0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0)])
@@ -350,12 +354,12 @@ def test_empty(sizes, device):
     for metric in ("l2", "cosine", "hamming"):
         dtype = torch.uint8 if metric == "hamming" else torch.float32
         query, reference = (torch.ones(B, n, D, dtype=dtype, device=device) for n in (N, M))
-        found = nearest(query, reference, 2, metric, mutual=True)
-        assert found.distance.shape == (B, N, 2) and found.accepted.shape == (B, N)
+        result = nearest(query, reference, 2, metric, mutual=True)
+        assert result.distance.shape == (B, N, 2) and result.accepted.shape == (B, N)
         if M == 0:
-            assert (found.index == -1).all() and not found.accepted.any()
+            assert (result.index == -1).all() and not result.accepted.any()
         if D == 0 and M:
-            assert found.index.tolist() == [[[0, 1]] * N] * B  # all are equal
+            assert result.index.tolist() == [[[0, 1]] * N] * B  # all distances are equal
 
 
 @pytest.mark.parametrize("sizes", [(0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0)])
@@ -370,9 +374,9 @@ def test_gradients_of_nothing(metric, sizes, device):
 
 def test_not_contiguous(device):
     query, reference = torch.randn(6, 40, device=device), torch.randn(6, 90, device=device)
-    found = nearest(query.T, reference.T, 2)
+    result = nearest(query.T, reference.T, 2)
     expected = nearest(query.T.contiguous(), reference.T.contiguous(), 2)
-    assert torch.equal(found.index, expected.index)
+    assert torch.equal(result.index, expected.index)
 
 
 def test_threads_and_repetition_do_not_change_the_bits(same_with_any_threads):
@@ -383,7 +387,7 @@ def test_threads_and_repetition_do_not_change_the_bits(same_with_any_threads):
 
 
 def test_gradients_of_few_references_repeat(same_with_any_threads):
-    """Many queries share a reference: what they add to its gradient must come in one order."""
+    """Many queries share a reference, and must be added to its gradient in a fixed order."""
     query, reference = torch.randn(4000, 64), torch.randn(4, 64, requires_grad=True)
 
     def grads():
@@ -406,17 +410,17 @@ def test_memory_stays_far_below_all_pairs():
 @settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_any_geometry(data):
-    """Whole numbers, so that there are ties, and all that is computed is exact."""
+    """Integers, so that there are ties and all results are exact."""
     case = tuple(data.draw(st.integers(1, most)) for most in (2, 40, 70, 20, 9))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**20)))
     query, reference = (
         torch.randint(-2, 3, (case[0], n, case[3]), generator=generator).float() for n in case[1:3]
     )
     metric = data.draw(st.sampled_from([0, 1]))
-    found = ops.nearest(query, reference, case[4], metric, *NONE, True)
+    result = ops.nearest(query, reference, case[4], metric, *NONE, True)
     expected = nearest_reference(query, reference, case[4], metric, *NONE, True)
-    assert torch.equal(found[1], expected[1]) and torch.equal(found[2], expected[2])
-    torch.testing.assert_close(found[0], expected[0])
+    assert torch.equal(result[1], expected[1]) and torch.equal(result[2], expected[2])
+    torch.testing.assert_close(result[0], expected[0])
 
 
 @pytest.mark.parametrize(
@@ -441,19 +445,19 @@ def test_refuses(change, message):
 
 def test_kernel_protects_memory():
     q = torch.zeros(1, 4, 4)
-    with pytest.raises(RuntimeError, match="a length is out of range"):
+    with pytest.raises(RuntimeError, match=r"lengths must be in \[0, 4\], got 5"):
         ops.nearest(q, q, 1, 0, None, torch.tensor([5]), None, False)
-    with pytest.raises(RuntimeError, match="one type and device"):
+    with pytest.raises(RuntimeError, match="the same type and device"):
         ops.nearest(q, q.double(), 1, 0, *NONE, False)
-    with pytest.raises(RuntimeError, match="mask must be bool"):
+    with pytest.raises(RuntimeError, match="mask must be contiguous bool"):
         ops.nearest_hamming(q.byte(), q.byte(), 1, None, None, torch.ones(1, 4, 3).bool(), False)
 
 
 def test_agrees_with_numpy_on_bits():
-    """An independent count: numpy's unpacked bits."""
+    """Hamming distances from numpy's unpacked bits."""
     query, reference = (x.numpy() for x in strings((1, 30, 40, 5, 1), "cpu"))
     bits = [np.unpackbits(x[0], axis=1).astype(int) for x in (query, reference)]
     distance = np.abs(bits[0][:, None] - bits[1][None]).sum(-1)
-    found = nearest(torch.from_numpy(query[0]), torch.from_numpy(reference[0]), 1, "hamming")
-    assert (found.distance[:, 0].numpy() == distance.min(1)).all()
-    assert (found.index[:, 0].numpy() == distance.argmin(1)).all()
+    result = nearest(torch.from_numpy(query[0]), torch.from_numpy(reference[0]), 1, "hamming")
+    assert (result.distance[:, 0].numpy() == distance.min(1)).all()
+    assert (result.index[:, 0].numpy() == distance.argmin(1)).all()

@@ -1,4 +1,4 @@
-"""Backward warping against a plain loop, and its gradients."""
+"""Backward warping against plain loops, and its gradients."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from flowmatch.ops import warp
 
 
 def plain_warp(image, flow, padding_mode="zeros"):
-    """Bilinear lookup by the definition, with zeros or the nearest pixel outside."""
+    """Bilinear sampling in plain loops, with zeros or the nearest border pixel outside."""
     B, C, H, W = image.shape
     out = np.zeros_like(image)
     for b, y, x in np.ndindex(B, H, W):
@@ -38,11 +38,11 @@ def test_zero_flow_changes_nothing(device):
 
 
 def test_undoes_a_known_motion(photo):
-    """The second frame warped by the flow from the first to it is the first."""
+    """Warping the second frame by the flow from the first to the second gives the first."""
     first = torch.from_numpy(photo).permute(2, 0, 1)[None].float()
     second = torch.roll(first, shifts=(2, 5), dims=(2, 3))  # down 2, right 5
     flow = torch.tensor([5.0, 2.0]).view(1, 2, 1, 1).expand(1, 2, *first.shape[2:])
-    # Within float32's rounding of coordinates, a step between neighbours of at most 255.
+    # Tolerance: float32 rounding of coordinates times the largest difference of neighbours, 255.
     torch.testing.assert_close(
         warp(second, flow)[..., :-2, :-5], first[..., :-2, :-5], rtol=0, atol=0.02
     )
@@ -55,7 +55,7 @@ def test_gradients(device):
 
 
 def test_keeps_half_and_float32_coordinates(device):
-    """At x = 3000 half precision steps by 2: the coordinates must not be half."""
+    """At x = 3000 the spacing of half precision is 2: coordinates must not be in half types."""
     image = torch.arange(4000, device=device).remainder(7).half().view(1, 1, 1, 4000)
     flow = torch.zeros(1, 2, 1, 4000, dtype=torch.half, device=device)
     flow[:, 0] = 1
@@ -87,7 +87,7 @@ def test_float64_image_keeps_its_precision(device):
     [((1, 3, 4, 4), (1, 2, 4, 5)), ((1, 3, 4, 4), (1, 3, 4, 4)), ((3, 4, 4), (2, 4, 4))],
 )
 def test_refuses(image, flow):
-    with pytest.raises(ValueError, match=r"must fit, got"):
+    with pytest.raises(ValueError, match=r"must be \[B, C, H, W\] and \[B, 2, H, W\], got"):
         warp(torch.zeros(image), torch.zeros(flow))
 
 

@@ -1,10 +1,11 @@
 // Compiles the file named by FLOWMATCH_EACH_ISA once for every instruction set, in the namespaces
-// flowmatch::{base,avx2,avx512}. The file finds
-//   FLOWMATCH_TARGET      to stand before every function in it, lambdas included
-//   kVectorBytes, kTile   the width of a register; how many of them may hold accumulators
+// flowmatch::cpu::{base,avx2,avx512}. The file can use
+//   FLOWMATCH_TARGET      an attribute, required on every function in it, lambdas included
+//   kVectorBytes, kTile   width of a register; number of registers for accumulators
 //   Vector<T>, load, store
-// GCC lowers vector types by the function they stand in, before inlining, hence the attribute on
-// each function and the repeated inclusion. No include guard, on purpose.
+// GCC lowers vector types by the attributes of the enclosing function, before inlining: that is why
+// each function has the attribute and the file is included several times. This header has no
+// include guard, on purpose.
 
 #define FLOWMATCH_VECTORS                                                                       \
   template <class T>                                                                            \
@@ -25,28 +26,28 @@
   }
 
 #define FLOWMATCH_TARGET
-namespace flowmatch::base {
+namespace flowmatch::cpu::base {
 constexpr int kVectorBytes = 16, kTile = 12;
 FLOWMATCH_VECTORS
 #include FLOWMATCH_EACH_ISA
-}  // namespace flowmatch::base
+}  // namespace flowmatch::cpu::base
 #undef FLOWMATCH_TARGET
 
 #if defined(__x86_64__)
 #define FLOWMATCH_TARGET __attribute__((target("avx2,fma,popcnt")))
-namespace flowmatch::avx2 {
+namespace flowmatch::cpu::avx2 {
 constexpr int kVectorBytes = 32, kTile = 12;
 FLOWMATCH_VECTORS
 #include FLOWMATCH_EACH_ISA
-}  // namespace flowmatch::avx2
+}  // namespace flowmatch::cpu::avx2
 #undef FLOWMATCH_TARGET
 
 #define FLOWMATCH_TARGET __attribute__((target("avx512f,avx512dq,avx512vl,avx2,fma,popcnt")))
-namespace flowmatch::avx512 {
+namespace flowmatch::cpu::avx512 {
 constexpr int kVectorBytes = 64, kTile = 27;
 FLOWMATCH_VECTORS
 #include FLOWMATCH_EACH_ISA
-}  // namespace flowmatch::avx512
+}  // namespace flowmatch::cpu::avx512
 #undef FLOWMATCH_TARGET
 #endif
 

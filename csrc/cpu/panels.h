@@ -1,5 +1,4 @@
-// Vectors in the layout that products of many pairs are computed from, for `nearest` and
-// `pairwise_distance`.
+// Packing of vectors for the products of many pairs, in nearest and pairwise_distance.
 #pragma once
 #include <cmath>
 #include <limits>
@@ -7,26 +6,26 @@
 #include <immintrin.h>
 #endif
 
+#include "../stable.h"
 #include "simd.h"
-#include "stable.h"
 
-#define FLOWMATCH_EACH_ISA "panel_tiles.h"
+#define FLOWMATCH_EACH_ISA "panel_loops.inc"
 #include "each_isa.h"
 
-namespace flowmatch {
+namespace flowmatch::cpu {
 
-// Vectors in the layout of the tiles, with what the error bound needs to know of them.
+// Vectors in the layout of panel_loops.inc, and the norms that the error bound of nearest needs.
 template <class A>
 struct Packed {
-  std::unique_ptr<A[]> values;  // [groups][depth][width], or pairs of bfloat16 in half of that
-  std::unique_ptr<A[]> half;    // |v|^2 / 2; NaN for what is not finite or not there
-  std::unique_ptr<double[]> norm, rest;  // |v|, and |v - bfloat16(v)|
+  std::unique_ptr<A[]> values;  // [groups][depth][width]; with `halves`, pairs of bfloat16 per word
+  std::unique_ptr<A[]> half;    // |v|^2 / 2; NaN for padding and for vectors that are not finite
+  std::unique_ptr<double[]> norm, rest;  // |v| and |v - bfloat16(v)|
   int64_t groups, width;
   double most_norm = 0, most_rest = 0;
 };
 
 template <class A>
-BFloat16 shortened(A v) {
+BFloat16 to_bfloat16(A v) {
   return static_cast<BFloat16>(static_cast<float>(v));
 }
 
@@ -43,7 +42,7 @@ void pack_group(const A* from, int64_t count, int64_t depth, bool halves, Packed
       const A value = n < count ? v[c] : A(0);
       square += static_cast<double>(value) * value;
       if (halves) {
-        const BFloat16 high = shortened(value);
+        const BFloat16 high = to_bfloat16(value);
         const double low = static_cast<double>(value) - static_cast<float>(high);
         rest += low * low;
         short_to[(c / 2 * p->width + j) * 2 + c % 2] = high;
@@ -52,16 +51,16 @@ void pack_group(const A* from, int64_t count, int64_t depth, bool halves, Packed
       }
     }
     if (halves && depth % 2) short_to[(depth / 2 * p->width + j) * 2 + 1] = BFloat16(0.0f);
-    const bool counts = n < count && std::isfinite(square);
-    p->half[n] = counts ? static_cast<A>(square / 2) : std::numeric_limits<A>::quiet_NaN();
-    p->norm[n] = counts ? std::sqrt(square) : 0;
-    p->rest[n] = counts ? std::sqrt(rest) : 0;
+    const bool valid = n < count && std::isfinite(square);
+    p->half[n] = valid ? static_cast<A>(square / 2) : std::numeric_limits<A>::quiet_NaN();
+    p->norm[n] = valid ? std::sqrt(square) : 0;
+    p->rest[n] = valid ? std::sqrt(rest) : 0;
   }
 }
 
-// Room for `count` vectors.
+// Allocates memory for `count` vectors.
 template <class A>
-Packed<A> unpacked(int64_t count, int64_t depth, int64_t width, bool halves) {
+Packed<A> allocate_packed(int64_t count, int64_t depth, int64_t width, bool halves) {
   Packed<A> p;
   p.width = width;
   p.groups = (count + width - 1) / width;
@@ -86,9 +85,9 @@ void pack_into(const A* from, int64_t count, int64_t depth, bool halves, Packed<
 
 template <class A>
 Packed<A> pack(const A* from, int64_t count, int64_t depth, int64_t width, bool halves) {
-  Packed<A> p = unpacked<A>(count, depth, width, halves);
+  Packed<A> p = allocate_packed<A>(count, depth, width, halves);
   pack_into(from, count, depth, halves, &p);
   return p;
 }
 
-}  // namespace flowmatch
+}  // namespace flowmatch::cpu

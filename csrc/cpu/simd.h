@@ -1,14 +1,14 @@
-// The instruction sets one binary holds its CPU kernels for, and the choice among them.
+// The instruction sets that the CPU kernels are compiled for, and the choice at run time.
 #pragma once
 #include <cstdlib>
 #include <cstring>
 
-namespace flowmatch {
+namespace flowmatch::cpu {
 
 enum class Isa { base, avx2, avx512 };
 
-// The widest set this CPU has, or a narrower one named by FLOWMATCH_CPU=base|avx2|avx512 (for
-// tests).
+// The widest instruction set of this CPU, or a narrower one that FLOWMATCH_CPU=base|avx2|avx512
+// names (for tests).
 inline Isa isa() {
   static const Isa chosen = [] {
     Isa widest = Isa::base;
@@ -21,15 +21,15 @@ inline Isa isa() {
       widest = Isa::avx512;
     }
 #endif
-    const char* asked = std::getenv("FLOWMATCH_CPU");
-    if (asked && !std::strcmp(asked, "base")) return Isa::base;
-    if (asked && !std::strcmp(asked, "avx2") && widest == Isa::avx512) return Isa::avx2;
+    const char* requested = std::getenv("FLOWMATCH_CPU");
+    if (requested && !std::strcmp(requested, "base")) return Isa::base;
+    if (requested && !std::strcmp(requested, "avx2") && widest == Isa::avx512) return Isa::avx2;
     return widest;
   }();
   return chosen;
 }
 
-// What is not part of every AVX-512; FLOWMATCH_CPU=avx512 does without.
+// Extensions that not every CPU with AVX-512 has; FLOWMATCH_CPU=avx512 switches them off.
 inline bool multiplies_bfloat16() {
 #if defined(__x86_64__)
   static const bool has =
@@ -50,14 +50,14 @@ inline bool counts_bits() {
 #endif
 }
 
-}  // namespace flowmatch
+}  // namespace flowmatch::cpu
 
-// FLOWMATCH_PICK(f<T>): the f of the file compiled by each_isa.h that this CPU should run.
+// FLOWMATCH_PICK(f<T>): f of a file compiled by each_isa.h, for this CPU's instruction set.
 #if defined(__x86_64__)
-#define FLOWMATCH_PICK(...)                                             \
-  (::flowmatch::isa() == ::flowmatch::Isa::avx512 ? avx512::__VA_ARGS__ \
-   : ::flowmatch::isa() == ::flowmatch::Isa::avx2 ? avx2::__VA_ARGS__   \
-                                                  : base::__VA_ARGS__)
+#define FLOWMATCH_PICK(...)                                                       \
+  (::flowmatch::cpu::isa() == ::flowmatch::cpu::Isa::avx512 ? avx512::__VA_ARGS__ \
+   : ::flowmatch::cpu::isa() == ::flowmatch::cpu::Isa::avx2 ? avx2::__VA_ARGS__   \
+                                                            : base::__VA_ARGS__)
 #else
 #define FLOWMATCH_PICK(...) base::__VA_ARGS__
 #endif

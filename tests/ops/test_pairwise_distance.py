@@ -1,4 +1,4 @@
-"""All distances against differences in float64, above all where digits are easily lost."""
+"""Pairwise distances against differences in float64, especially where cancellation occurs."""
 
 import pytest
 import torch
@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowmatch.ops import active_kernel, pairwise_distance
-from flowmatch.ops.pairwise import pairwise_reference
+from flowmatch.ops.pairwise_distance import pairwise_distance_reference
 
 ops = torch.ops.flowmatch
 
 CASES = [  # B, N, M, D
     (1, 1, 1, 1),
     (2, 20, 50, 7),  # fewer dimensions than a vector
-    (3, 13, 32, 64),  # one tile, exactly
-    (1, 14, 33, 65),  # one more of each
+    (3, 13, 32, 64),  # exactly one tile
+    (1, 14, 33, 65),  # one more along each dimension
     (1, 100, 130, 128),
 ]
 
@@ -26,7 +26,7 @@ def vectors(case, dtype, device):
 
 
 def test_is_compiled(device):
-    assert active_kernel("pairwise", device) == "compiled"
+    assert active_kernel("pairwise_distance", device) == "compiled"
 
 
 @pytest.mark.parametrize("contiguous", [True, False])
@@ -36,23 +36,23 @@ def test_equals_reference(case, metric, contiguous, device, dtype, close):
     x, y = vectors(case, dtype, device)
     if not contiguous:
         x, y = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (x, y))
-    found = ops.pairwise(x, y, metric)
-    assert found.dtype == dtype
-    close(found, pairwise_reference(x.double(), y.double(), metric))
+    result = ops.pairwise_distance(x, y, metric)
+    assert result.dtype == dtype
+    close(result, pairwise_distance_reference(x.double(), y.double(), metric))
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
 @pytest.mark.parametrize("case", CASES[:4], ids=str)
 def test_gradients_equal_those_of_differences(case, metric, device):
     x, y = (t.requires_grad_() for t in vectors(case, torch.float64, device))
-    found = pairwise_distance(x, y, metric)
+    result = pairwise_distance(x, y, metric)
     a, b = (F.normalize(t, dim=-1) for t in (x, y)) if metric == "cosine" else (x, y)
     plain = (a[:, :, None] - b[:, None]).norm(dim=-1) if metric == "l2" else a @ b.transpose(1, 2)
     plain = 1 - plain if metric == "cosine" else plain
-    torch.testing.assert_close(found, plain)
-    g = torch.randn_like(found)
+    torch.testing.assert_close(result, plain)
+    g = torch.randn_like(result)
     for one, other in zip(
-        torch.autograd.grad(found, (x, y), g), torch.autograd.grad(plain, (x, y), g), strict=True
+        torch.autograd.grad(result, (x, y), g), torch.autograd.grad(plain, (x, y), g), strict=True
     ):
         torch.testing.assert_close(one, other)
 
@@ -66,51 +66,51 @@ def test_known_values(device):
 
 
 def test_cosine_of_close_directions(device):
-    """Where 1 - product has no correct digit left, and may be negative."""
+    """Angles so small that 1 - product has no correct digit, and may be negative."""
     x = F.normalize(torch.randn(100, 64, dtype=torch.float64), dim=1).float()
     y = x + 1e-5 * torch.randn(100, 64)
     units = [F.normalize(t.double(), dim=1) for t in (x, y)]
     expected = (units[0] - units[1]).square().sum(1) / 2  # about 3e-9
-    found = pairwise_distance(x.to(device), y.to(device), "cosine").diagonal()
-    torch.testing.assert_close(found.double().cpu(), expected, rtol=1e-2, atol=0)
+    result = pairwise_distance(x.to(device), y.to(device), "cosine").diagonal()
+    torch.testing.assert_close(result.double().cpu(), expected, rtol=1e-2, atol=0)
 
 
 def test_cosine_of_any_length(device, dtype):
-    """Nothing is at distance 1 of all; what is short, or long, has a direction as well."""
-    nothing, one = (f((1, 8), device=device, dtype=dtype) for f in (torch.zeros, torch.ones))
-    found = pairwise_distance(torch.cat([nothing, one]), nothing, "cosine")
-    assert found.dtype == dtype and found.flatten().tolist() == [pytest.approx(1)] * 2
+    """Zero vectors have distance 1 to all; very short and very long vectors have a direction."""
+    zero, ones = (f((1, 8), device=device, dtype=dtype) for f in (torch.zeros, torch.ones))
+    result = pairwise_distance(torch.cat([zero, ones]), zero, "cosine")
+    assert result.dtype == dtype and result.flatten().tolist() == [pytest.approx(1)] * 2
     for scale in (1e-7, 1e-30, 1e30) if dtype != torch.float16 else (1e-7, 1e4):
-        assert pairwise_distance(one * scale, one, "cosine").item() == pytest.approx(0, abs=1e-10)
+        assert pairwise_distance(ones * scale, ones, "cosine").item() == pytest.approx(0, abs=1e-10)
 
 
 def test_autocast_normalises_in_float32(device):
     x, y = vectors(CASES[3], torch.float32, device)
     with torch.autocast(device, torch.bfloat16):
-        found = pairwise_distance(x.bfloat16(), y.bfloat16(), "cosine")
-    assert found.dtype == torch.float32
+        result = pairwise_distance(x.bfloat16(), y.bfloat16(), "cosine")
+    assert result.dtype == torch.float32
     expected = pairwise_distance(x.bfloat16().double(), y.bfloat16().double(), "cosine")
-    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_close_pairs_far_from_the_origin(device):
-    """Where |x|^2 + |y|^2 - 2 x.y has no correct digit left (pytorch #42479, #57690)."""
+    """Pairs for which |x|^2 + |y|^2 - 2 x.y has no correct digit (pytorch #42479, #57690)."""
     x = 1000 + torch.randn(50, 64, dtype=torch.float64)
     y = torch.cat([x[:20] + 1e-2 * torch.randn(20, 64, dtype=torch.float64), x[20:], -x])
     x, y = x.float().to(device), y.float().to(device)
-    expected = pairwise_reference(x[None].double(), y[None].double(), 0)[0]
-    found = pairwise_distance(x, y)
-    torch.testing.assert_close(found.double(), expected, rtol=2e-5, atol=0)
-    assert (found.diagonal()[20:] == 0).all()
+    expected = pairwise_distance_reference(x[None].double(), y[None].double(), 0)[0]
+    result = pairwise_distance(x, y)
+    torch.testing.assert_close(result.double(), expected, rtol=2e-5, atol=0)
+    assert (result.diagonal()[20:] == 0).all()
 
 
-def test_what_is_not_finite_stays_where_it_is(device):
+def test_vectors_that_are_not_finite_affect_only_their_distances(device):
     x, y = torch.randn(5, 20, device=device), torch.randn(7, 20, device=device)
     x[2, 3], y[4, 5], y[1, 0] = float("nan"), float("inf"), 1e25
-    found = pairwise_distance(x, y)
-    assert found[2].isnan().all()
-    assert found[[0, 1, 3, 4], 4].isinf().all() and found[[0, 1, 3, 4], 1].isinf().all()
-    assert found[[0, 1, 3, 4]][:, [0, 2, 3, 5, 6]].isfinite().all()
+    result = pairwise_distance(x, y)
+    assert result[2].isnan().all()
+    assert result[[0, 1, 3, 4], 4].isinf().all() and result[[0, 1, 3, 4], 1].isinf().all()
+    assert result[[0, 1, 3, 4]][:, [0, 2, 3, 5, 6]].isfinite().all()
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
@@ -124,7 +124,7 @@ def test_gradients(metric, device):
 def test_weights(device, dtype):
     g = torch.tensor([1.0, -3.0, 5.0], device=device, dtype=dtype)
     distance = torch.tensor([2.0, 0.0, 4.0], device=device, dtype=dtype)
-    assert ops.pairwise_weight(g, distance).tolist() == [0.5, 0.0, 1.25]
+    assert ops.pairwise_distance_weight(g, distance).tolist() == [0.5, 0.0, 1.25]
 
 
 def test_no_gradient_at_distance_zero(device):
@@ -143,9 +143,9 @@ def test_no_gradient_at_distance_zero(device):
 @pytest.mark.parametrize("grad", [False, True])
 def test_registration(grad, device):
     x, y = (t.requires_grad_(grad) for t in vectors(CASES[1], torch.float32, device))
-    torch.library.opcheck(ops.pairwise.default, (x, y, 0))
-    torch.library.opcheck(ops.pairwise.default, (x, y, 1))
-    torch.library.opcheck(ops.pairwise_weight.default, (x, x.detach().abs() + 1))
+    torch.library.opcheck(ops.pairwise_distance.default, (x, y, 0))
+    torch.library.opcheck(ops.pairwise_distance.default, (x, y, 1))
+    torch.library.opcheck(ops.pairwise_distance_weight.default, (x, x.detach().abs() + 1))
 
 
 def test_compiles(device):
@@ -153,8 +153,8 @@ def test_compiles(device):
     compiled = torch.compile(lambda a, b: pairwise_distance(a, b).square().sum(), fullgraph=True)
     expected = pairwise_distance(x, y).square().sum()
     torch.testing.assert_close(compiled(x, y), expected)
-    found = torch.autograd.grad(compiled(x, y), (x, y))
-    torch.testing.assert_close(found, torch.autograd.grad(expected, (x, y)))
+    result = torch.autograd.grad(compiled(x, y), (x, y))
+    torch.testing.assert_close(result, torch.autograd.grad(expected, (x, y)))
 
 
 def test_exports(device):
@@ -176,9 +176,9 @@ def test_vmap(device):
 def test_autocast_runs_in_float32(device):
     x, y = vectors(CASES[1], torch.float32, device)
     with torch.autocast(device, torch.bfloat16):
-        found = pairwise_distance(x.bfloat16(), y)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, pairwise_distance(x.bfloat16().float(), y))
+        result = pairwise_distance(x.bfloat16(), y)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, pairwise_distance(x.bfloat16().float(), y))
 
 
 def test_meta_device():
@@ -190,17 +190,17 @@ def test_meta_device():
 def test_empty(sizes, device):
     B, N, M, D = sizes
     x = torch.ones(B, N, D, device=device, requires_grad=True)
-    found = pairwise_distance(x, torch.ones(B, M, D, device=device))
-    assert found.shape == (B, N, M) and found.count_nonzero() == 0
-    found.sum().backward()
+    result = pairwise_distance(x, torch.ones(B, M, D, device=device))
+    assert result.shape == (B, N, M) and result.count_nonzero() == 0
+    result.sum().backward()
     assert x.grad.shape == x.shape
 
 
 @pytest.mark.parametrize("batch", [1, 2, 40])
 def test_threads_do_not_change_the_bits(batch, same_with_any_threads):
     x, y = vectors((batch, 100, 130, 33), torch.float32, "cpu")
-    (found,) = same_with_any_threads(lambda: (pairwise_distance(x, y),))
-    torch.testing.assert_close(found, pairwise_reference(x, y, 0), rtol=1e-5, atol=1e-5)
+    (result,) = same_with_any_threads(lambda: (pairwise_distance(x, y),))
+    torch.testing.assert_close(result, pairwise_distance_reference(x, y, 0), rtol=1e-5, atol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)
@@ -209,9 +209,9 @@ def test_any_geometry(data):
     case = tuple(data.draw(st.integers(1, most)) for most in (3, 40, 70, 40))
     x, y = vectors(case, torch.float64, "cpu")
     scale = 10.0 ** data.draw(st.integers(-6, 6))
-    found = pairwise_distance(x + scale, y + scale)
+    result = pairwise_distance(x + scale, y + scale)
     torch.testing.assert_close(
-        found, pairwise_reference(x + scale, y + scale, 0), rtol=1e-9, atol=0
+        result, pairwise_distance_reference(x + scale, y + scale, 0), rtol=1e-9, atol=0
     )
 
 
@@ -231,8 +231,8 @@ def test_refuses(change, message):
 
 
 def test_kernel_protects_memory():
-    with pytest.raises(RuntimeError, match="of one type and device"):
-        ops.pairwise(torch.zeros(1, 4, 4), torch.zeros(1, 4, 5), 0)
+    with pytest.raises(RuntimeError, match="of the same type and device"):
+        ops.pairwise_distance(torch.zeros(1, 4, 4), torch.zeros(1, 4, 5), 0)
 
 
 def test_gradients_of_vectors_that_share_an_offset(device):
@@ -240,26 +240,26 @@ def test_gradients_of_vectors_that_share_an_offset(device):
         x, y, g = (torch.randn(1, *s, device=device) for s in ((33, 64), (45, 64), (33, 45)))
         x, y, g = (x + 1000).to(dtype), (y + 1000).to(dtype), g.to(dtype)
         x, y = x.requires_grad_(), y.requires_grad_()
-        found = torch.autograd.grad(pairwise_distance(x, y), (x, y), g)
+        result = torch.autograd.grad(pairwise_distance(x, y), (x, y), g)
         a, b = (t.detach().double().requires_grad_() for t in (x, y))
         distance = (a[:, :, None] - b[:, None]).norm(dim=-1)
-        wanted = torch.autograd.grad(distance, (a, b), g.double())
-        for one, other in zip(found, wanted, strict=True):
-            assert (one.double() - other).norm() < tolerance * other.norm()
+        expected = torch.autograd.grad(distance, (a, b), g.double())
+        for grad, exact in zip(result, expected, strict=True):
+            assert (grad.double() - exact).norm() < tolerance * exact.norm()
 
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
 def test_gradients_of_close_pairs_in_half_types(half, device):
-    """1 / distance is beyond float16, and what cancels must not be rounded before."""
+    """1 / distance overflows float16, and terms that cancel must not be rounded first."""
     x = torch.tensor([[0.0, 0.0], [1.0, 1.0]], device=device, dtype=half, requires_grad=True)
     y = torch.tensor([[1e-5, 0.0], [3.0, 3.0]], device=device, dtype=half)
-    for again in (False, True):
+    for create_graph in (False, True):
         distance = pairwise_distance(x, y)
-        (grad,) = torch.autograd.grad(distance[0, 0], x, create_graph=again)
+        (grad,) = torch.autograd.grad(distance[0, 0], x, create_graph=create_graph)
         assert grad[0].tolist() == [pytest.approx(-1, abs=0.01), 0] and (grad[1] == 0).all()
     x = F.normalize(torch.randn(64, 128, device=device), dim=1).to(half)
     y = (x + 0.01 * torch.randn(64, 128, device=device)).to(half)
     x, exact = x.requires_grad_(), x.double().detach().requires_grad_()
-    (found,) = torch.autograd.grad(pairwise_distance(x, y).diagonal().sum(), x)
-    (wanted,) = torch.autograd.grad((exact - y.double()).norm(dim=1).sum(), exact)
-    assert (found.double() - wanted).norm() < 4 * torch.finfo(half).eps * wanted.norm()
+    (result,) = torch.autograd.grad(pairwise_distance(x, y).diagonal().sum(), x)
+    (expected,) = torch.autograd.grad((exact - y.double()).norm(dim=1).sum(), exact)
+    assert (result.double() - expected).norm() < 4 * torch.finfo(half).eps * expected.norm()

@@ -1,24 +1,24 @@
-// How `nearest` searches one batch item on the CPU.
+// The search for the nearest neighbours of one batch item on the CPU.
 //
-// A first pass looks at all pairs through products, in float32 or, where the CPU multiplies
-// bfloat16, in that: score = |r|^2 / 2 - q.r, which orders a query's references as their distances
-// do. What it gets wrong is bounded: |error| <= E (`error_bound`). So all references whose score is
-// within 2 E of the k-th smallest are kept, and of these few the distances are computed as
-// |q - r|^2, without cancellation: results are those of float32 distances throughout, the same bits
-// whatever the first pass computed with. A query with too many such references is compared with
-// all of them.
+// A first pass computes a score for all pairs from products, in float32, or in bfloat16 if the CPU
+// can multiply it: score = |r|^2 / 2 - q.r, which orders a query's references as their distances
+// do. The scores' errors are bounded: |error| <= E (error_bound). All references whose score is
+// within 2 E of the k-th smallest are kept as candidates, and only for these the distances are
+// computed as |q - r|^2, without cancellation. The results are therefore those of float32 distances
+// throughout, bit-identical whatever the precision of the first pass. A query with too many
+// candidates is compared with all references.
 #pragma once
 #include <cmath>
 #include <limits>
 
-#include "nearest.h"
+#include "../nearest.h"
+#include "../stable.h"
 #include "panels.h"
-#include "stable.h"
 
-namespace flowmatch {
+namespace flowmatch::cpu {
 
 #if defined(__x86_64__)
-// out[i][j] = sum_c queries[c][i] * panel[c][j], for pairs of bfloat16 in a word.
+// out[i][j] = sum_c queries[c][i] * panel[c][j], with two bfloat16 values per word.
 __attribute__((target("avx512f,avx512bf16"))) inline void multiply_tile_bf16(const void* queries_,
                                                                              const void* panel_,
                                                                              int64_t depth,
@@ -47,29 +47,28 @@ __attribute__((target("avx512f,avx512bf16"))) inline void multiply_tile_bf16(con
 }
 #endif
 
-constexpr int64_t kBlock = 16;       // tiles of queries that a panel is used for while it is cached
-constexpr int64_t kMostFound = 256;  // candidates of a query beyond k
-constexpr int64_t kNone = -1;
+constexpr int64_t kBlock = 16;  // tiles of queries that share a panel while it is cached
+constexpr int64_t kMaxExtraCandidates = 256;  // candidates of a query beyond k
 
 template <class A>
-constexpr A kFar = std::numeric_limits<A>::infinity();
+constexpr A kInfinity = std::numeric_limits<A>::infinity();
 
-// The k nearest so far, in order; and in the first pass whatever may turn out to be one of them.
+// A query's candidates in the first pass: references that may be among the k nearest.
 template <class A>
 struct List {
-  A* scores;       // [k] the smallest so far, in order
-  A* found;        // [capacity] candidates, in order of index
-  int64_t* index;  // [capacity]
+  A* scores;       // [k] the smallest scores so far, in order
+  A* candidates;   // [capacity] scores of the candidates, in order of index
+  int64_t* index;  // [capacity] indices of the candidates
   int64_t count, capacity, k;
   A margin, limit;  // limit: the largest score that may still matter
-  bool full;        // of candidates: all references must be looked at
+  bool full;        // too many candidates: all references must be compared
 
   void clear(A twice_the_error) {
     count = 0;
     margin = twice_the_error;
     full = false;
-    limit = kFar<A>;
-    std::fill(scores, scores + k, kFar<A>);
+    limit = kInfinity<A>;
+    std::fill(scores, scores + k, kInfinity<A>);
   }
   void add(A score, int64_t n) {
     if (!(score <= limit)) return;
@@ -81,35 +80,35 @@ struct List {
     }
     if (count == capacity) drop_beyond_limit();
     if (full) return;
-    found[count] = score;
+    candidates[count] = score;
     index[count++] = n;
   }
   void drop_beyond_limit() {
     int64_t kept = 0;
     for (int64_t i = 0; i < count; ++i) {
-      if (found[i] <= limit) {
-        found[kept] = found[i];
+      if (candidates[i] <= limit) {
+        candidates[kept] = candidates[i];
         index[kept++] = index[i];
       }
     }
-    full = kept > capacity / 2 + k / 2;  // else every few candidates would be sorted out again
+    full = kept > capacity / 2 + k / 2;  // or this function would run again after few candidates
     count = kept;
-    if (full) limit = -kFar<A>;
+    if (full) limit = -kInfinity<A>;
   }
 };
 
-// Room for the lists of one block of queries.
+// Memory for the lists of one block of queries.
 template <class A>
 struct Lists {
   Lists(int64_t queries, int64_t k)
       : scores(new A[queries * k]),
-        found(new A[queries * (k + kMostFound)]),
-        index(new int64_t[queries * (k + kMostFound)]),
+        candidates(new A[queries * (k + kMaxExtraCandidates)]),
+        index(new int64_t[queries * (k + kMaxExtraCandidates)]),
         lists(new List<A>[queries]) {
-    const int64_t capacity = k + kMostFound;
+    const int64_t capacity = k + kMaxExtraCandidates;
     for (int64_t i = 0; i < queries; ++i) {
       lists[i] = {scores.get() + i * k,
-                  found.get() + i * capacity,
+                  candidates.get() + i * capacity,
                   index.get() + i * capacity,
                   0,
                   capacity,
@@ -119,12 +118,12 @@ struct Lists {
                   false};
     }
   }
-  std::unique_ptr<A[]> scores, found;
+  std::unique_ptr<A[]> scores, candidates;
   std::unique_ptr<int64_t[]> index;
   std::unique_ptr<List<A>[]> lists;
 };
 
-// What one batch item is searched with and for.
+// The inputs and outputs of one batch item.
 template <class A>
 struct Search {
   const A *query, *reference;  // [queries, depth], [references, depth]
@@ -149,23 +148,23 @@ struct Kernels {
 
 template <class A>
 Kernels<A> kernels(bool halves) {
-  Kernels<A> found = {FLOWMATCH_PICK(multiply_tile<A>), FLOWMATCH_PICK(score_panel<A>),
-                      FLOWMATCH_PICK(lower_columns<A>), FLOWMATCH_PICK(exact_pair<A>),
-                      FLOWMATCH_PICK(kQueries),         FLOWMATCH_PICK(kPanel<A>)};
+  Kernels<A> chosen = {FLOWMATCH_PICK(multiply_tile<A>), FLOWMATCH_PICK(score_panel<A>),
+                       FLOWMATCH_PICK(lower_columns<A>), FLOWMATCH_PICK(exact_pair<A>),
+                       FLOWMATCH_PICK(kQueries),         FLOWMATCH_PICK(kPanel<A>)};
 #if defined(__x86_64__)
   if constexpr (std::is_same_v<A, float>) {
-    if (halves) found.multiply = multiply_tile_bf16;
+    if (halves) chosen.multiply = multiply_tile_bf16;
   }
 #endif
-  return found;
+  return chosen;
 }
 
-// How far apart scores may be from what they stand for, for a query of this norm, of which `rest`
-// is lost in bfloat16. Sums of depth terms, each rounded in turn, are off by (depth + 2) u times
-// the sum of magnitudes: so are the products, and so are the exact figures that decide in the end.
-// |r|^2 / 2 and the difference are rounded once. In bfloat16 what was cut off is missing too. And
-// no relative bound holds below the smallest normal number: bfloat16 products take every figure
-// there, on the way in or out, for zero.
+// Bound on the difference between a score and the value that decides, for a query with this norm,
+// of which `rest` is lost by rounding to bfloat16. Sums of `depth` terms, each rounded in turn,
+// have an error of at most (depth + 2) u times the sum of magnitudes. That holds for the products
+// as well as for the exact values that decide in the end. |r|^2 / 2 and the difference are rounded
+// once. In bfloat16 the rounding of the inputs is added. Finally, no relative bound holds below the
+// smallest normal number: bfloat16 products flush subnormal inputs and outputs to zero.
 template <class A>
 double error_bound(const Search<A>& s, double norm, double rest, const Packed<A>& r) {
   const double u = (s.depth + 4) * static_cast<double>(std::numeric_limits<A>::epsilon());
@@ -179,73 +178,75 @@ double error_bound(const Search<A>& s, double norm, double rest, const Packed<A>
   return bound;
 }
 
-// The k nearest in order, from exact figures that come one by one.
+// The k nearest in order, from exact values added one by one.
 template <class A>
 struct Best {
-  A* figure;
+  A* values;
   int64_t* index;
   int64_t k;
-  Best(A* figure, int64_t* index, int64_t k) : figure(figure), index(index), k(k) {
-    std::fill(figure, figure + k, kFar<A>);
-    std::fill(index, index + k, kNone);
+  Best(A* values, int64_t* index, int64_t k) : values(values), index(index), k(k) {
+    std::fill(values, values + k, kInfinity<A>);
+    std::fill(index, index + k, kNoNeighbour);
   }
-  void add(A value, int64_t n) {  // of increasing n: what is equal stays behind
-    if (!(value < figure[k - 1]) || !std::isfinite(value)) return;
-    insert(figure, index, k, value, n);
+  void add(A value, int64_t n) {  // in order of n, which decides between equal values
+    if (!(value < values[k - 1]) || !std::isfinite(value)) return;
+    insert(values, index, k, value, n);
   }
 };
 
-// The figure that is the smaller the nearer: squared distance, or the product's negative.
+// The exact value that pairs are ordered by, smallest first: squared distance or negative product.
 template <class A>
-A figure(const Search<A>& s, const Kernels<A>& f, int64_t q, int64_t r) {
+A exact_value(const Search<A>& s, const Kernels<A>& f, int64_t q, int64_t r) {
   const A exact = f.exact(s.query + q * s.depth, s.reference + r * s.depth, s.depth, s.product);
   return s.product ? -exact : exact;
 }
 
+// Writes a query's results, from its candidates or, if `list` is null, from all references.
 template <class A>
 void finish_query(const Search<A>& s, const Kernels<A>& f, int64_t q, const List<A>* list) {
   Best<A> best(s.distance + q * s.k, s.index + q * s.k, s.k);
   if (list) {
     for (int64_t i = 0; i < list->count; ++i) {
-      if (list->found[i] <= list->limit) {
-        best.add(figure(s, f, q, list->index[i]), list->index[i]);
+      if (list->candidates[i] <= list->limit) {
+        best.add(exact_value(s, f, q, list->index[i]), list->index[i]);
       }
     }
   } else {
     for (int64_t r = 0; r < s.references; ++r) {
-      if (s.allowed(q, r)) best.add(figure(s, f, q, r), r);
+      if (s.allowed(q, r)) best.add(exact_value(s, f, q, r), r);
     }
   }
   for (int64_t i = 0; i < s.k; ++i) {
-    best.figure[i] = s.product ? -best.figure[i] : std::sqrt(best.figure[i]);
+    best.values[i] = s.product ? -best.values[i] : std::sqrt(best.values[i]);
   }
 }
 
 // Whether another query is nearer to reference r than q is.
 template <class A>
 bool has_nearer(const Search<A>& s, const Kernels<A>& f, int64_t q, int64_t r) {
-  const A own = figure(s, f, q, r);
+  const A own = exact_value(s, f, q, r);
   for (int64_t n = 0; n < s.queries; ++n) {
     if (n == q || !s.allowed(n, r)) continue;
-    const A other = figure(s, f, n, r);
+    const A other = exact_value(s, f, n, r);
     if (std::isfinite(other) && (other < own || (other == own && n < q))) return true;
   }
   return false;
 }
 
-// A block of queries against all references, and the columns it lowers.
+// Compares a block of queries with all references and writes their results. `best` and `second`:
+// the two smallest scores of each reference so far, or null.
 template <class A>
 void search_block(const Search<A>& s, const Kernels<A>& f, const Packed<A>& q, const Packed<A>& r,
-                  const A* offsets, int64_t first_tile, int64_t tiles, A* products, Lists<A>* room,
-                  A* best, A* second) {
+                  const A* offsets, int64_t first_tile, int64_t tiles, A* products,
+                  Lists<A>* memory, A* best, A* second) {
   const int64_t size = s.halves ? (s.depth + 1) / 2 : s.depth;
   const int64_t start = first_tile * f.queries;
   const int64_t count = std::min(tiles * f.queries, s.queries - start);
   for (int64_t i = 0; i < count; ++i) {
-    const bool counts = !std::isnan(q.half[start + i]);
+    const bool valid = !std::isnan(q.half[start + i]);
     const double error = error_bound(s, q.norm[start + i], q.rest[start + i], r);
-    room->lists[i].clear(static_cast<A>(2 * error));
-    if (!counts) room->lists[i].limit = -kFar<A>;
+    memory->lists[i].clear(static_cast<A>(2 * error));
+    if (!valid) memory->lists[i].limit = -kInfinity<A>;
   }
   for (int64_t g = 0; g < r.groups; ++g) {
     const A* panel = r.values.get() + g * f.panel * size;
@@ -253,15 +254,15 @@ void search_block(const Search<A>& s, const Kernels<A>& f, const Packed<A>& q, c
       f.multiply(q.values.get() + (first_tile + t) * f.queries * size, panel, s.depth, products);
       const int64_t rows = std::min(f.queries, count - t * f.queries);
       for (int64_t i = 0; i < rows; ++i) {
-        List<A>& list = room->lists[t * f.queries + i];
+        List<A>& list = memory->lists[t * f.queries + i];
         A* scores = products + i * f.panel;
-        uint64_t found = f.score(scores, offsets + g * f.panel, list.limit);
-        for (; found; found &= found - 1) {
-          const int j = __builtin_ctzll(found);
+        uint64_t passing = f.score(scores, offsets + g * f.panel, list.limit);
+        for (; passing; passing &= passing - 1) {
+          const int j = __builtin_ctzll(passing);
           list.add(scores[j], g * f.panel + j);
         }
         if (best) {
-          const A own = q.half[start + t * f.queries + i];  // NaN, if not a vector that counts
+          const A own = q.half[start + t * f.queries + i];  // NaN for a vector that is not finite
           const A half = s.product ? own * 0 : own;
           f.columns(scores, half, best + g * f.panel, second + g * f.panel);
         }
@@ -269,18 +270,18 @@ void search_block(const Search<A>& s, const Kernels<A>& f, const Packed<A>& q, c
     }
   }
   for (int64_t i = 0; i < count; ++i) {
-    const List<A>& list = room->lists[i];
+    const List<A>& list = memory->lists[i];
     finish_query(s, f, start + i, list.full ? nullptr : &list);
   }
 }
 
-// Mutual: r is q's nearest; is q that of r? Where the two lowest scores of the column are further
-// apart than errors can bring them, they say; else all queries are looked at.
+// Whether query q is the nearest of its own nearest reference r. The two smallest scores of r
+// decide if they differ by more than their errors; otherwise r is compared with all queries.
 template <class A>
 bool is_mutual(const Search<A>& s, const Kernels<A>& f, int64_t q, double error, const A* best,
                const A* second) {
   const int64_t r = s.index[q * s.k];
-  if (r == kNone) return false;
+  if (r == kNoNeighbour) return false;
   if (best) {
     const double own = s.product ? -static_cast<double>(s.distance[q * s.k])
                                  : 0.5 * s.distance[q * s.k] * s.distance[q * s.k];
@@ -291,11 +292,11 @@ bool is_mutual(const Search<A>& s, const Kernels<A>& f, int64_t q, double error,
 }
 
 template <class A>
-void search(const Search<A>& s, std::vector<Lists<A>>* rooms) {
+void search(const Search<A>& s, std::vector<Lists<A>>* lists) {
   const Kernels<A> f = kernels<A>(s.halves);
   const auto q = pack(s.query, s.queries, s.depth, f.queries, s.halves);
   const auto r = pack(s.reference, s.references, s.depth, f.panel, s.halves);
-  // Of scores: |r|^2 / 2, or for products 0; NaN where there is nothing to be found.
+  // The scores' offsets: |r|^2 / 2, or 0 for products; NaN for padding and vectors not finite.
   const std::unique_ptr<A[]> offsets(new A[r.groups * f.panel]);
   std::transform(r.half.get(), r.half.get() + r.groups * f.panel, offsets.get(),
                  [&](A half) { return s.product ? half * 0 : half; });
@@ -303,20 +304,20 @@ void search(const Search<A>& s, std::vector<Lists<A>>* rooms) {
   const bool direct = s.mask || !(reach * reach < 1e-2 * std::numeric_limits<A>::max());
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t shares = ((q.groups + kBlock - 1) / kBlock + threads - 1) / threads * threads;
-  const int64_t tiles_of_block = (q.groups + shares - 1) / shares;  // as many for each thread
+  const int64_t tiles_of_block = (q.groups + shares - 1) / shares;  // equal for all threads
   const int64_t blocks = (q.groups + tiles_of_block - 1) / tiles_of_block;
   const int64_t columns = s.mutual && !direct ? r.groups * f.panel : 0;
   Scratch<A> scratch(f.queries * f.panel + 2 * columns);
-  std::atomic<int64_t> next_room{0};
+  std::atomic<int64_t> next_lists{0};
   const std::unique_ptr<A[]> lowest(new A[2 * columns]);
-  std::fill(lowest.get(), lowest.get() + 2 * columns, kFar<A>);
+  std::fill(lowest.get(), lowest.get() + 2 * columns, kInfinity<A>);
   std::atomic_flag merging = ATOMIC_FLAG_INIT;
   const int64_t work = tiles_of_block * f.queries * s.references * s.depth;
   parallel_rows(blocks, work, [&](int64_t begin, int64_t end) {
     A* products = scratch.take();
     A* best = columns ? products + f.queries * f.panel : nullptr;
-    std::fill(best, best + 2 * columns, kFar<A>);
-    Lists<A>* room = &(*rooms)[next_room++ % threads];
+    std::fill(best, best + 2 * columns, kInfinity<A>);
+    Lists<A>* memory = &(*lists)[next_lists++ % threads];
     for (int64_t block = begin; block < end; ++block) {
       const int64_t first = block * tiles_of_block;
       const int64_t tiles = std::min(tiles_of_block, q.groups - first);
@@ -325,12 +326,13 @@ void search(const Search<A>& s, std::vector<Lists<A>>* rooms) {
         const int64_t to = std::min(from + tiles * f.queries, s.queries);
         for (int64_t n = from; n < to; ++n) finish_query<A>(s, f, n, nullptr);
       } else {
-        search_block(s, f, q, r, offsets.get(), first, tiles, products, room, best, best + columns);
+        search_block(s, f, q, r, offsets.get(), first, tiles, products, memory, best,
+                     best + columns);
       }
     }
     while (columns && merging.test_and_set()) {
     }
-    for (int64_t j = 0; j < columns; ++j) {  // the order of threads changes nothing
+    for (int64_t j = 0; j < columns; ++j) {  // minima: independent of the order of threads
       A *low = &lowest[j], *next = &lowest[columns + j];
       *next = std::min(std::max(*low, best[j]), std::min(*next, best[columns + j]));
       *low = std::min(*low, best[j]);
@@ -338,7 +340,7 @@ void search(const Search<A>& s, std::vector<Lists<A>>* rooms) {
     merging.clear();
   });
   if (!s.mutual) return;
-  // Beside the scores' errors there are those of |q|^2 / 2, and of the distance, squared again.
+  // In addition to the scores' errors: those of |q|^2 / 2 and of squaring the distance again.
   const double error = error_bound(s, q.most_norm, q.most_rest, r) +
                        8 * std::numeric_limits<A>::epsilon() * reach * reach;
   parallel_rows(s.queries, s.depth, [&](int64_t begin, int64_t end) {
@@ -349,11 +351,13 @@ void search(const Search<A>& s, std::vector<Lists<A>>* rooms) {
   });
 }
 
+// Writes missing neighbours for the queries [from, to).
 template <class A>
-void nothing_found(const Search<A>& s, int64_t from, int64_t to) {
-  std::fill(s.distance + from * s.k, s.distance + to * s.k, s.product ? -kFar<A> : kFar<A>);
-  std::fill(s.index + from * s.k, s.index + to * s.k, kNone);
+void fill_missing(const Search<A>& s, int64_t from, int64_t to) {
+  std::fill(s.distance + from * s.k, s.distance + to * s.k,
+            s.product ? -kInfinity<A> : kInfinity<A>);
+  std::fill(s.index + from * s.k, s.index + to * s.k, kNoNeighbour);
   if (s.mutual) std::fill(s.mutual + from, s.mutual + to, false);
 }
 
-}  // namespace flowmatch
+}  // namespace flowmatch::cpu

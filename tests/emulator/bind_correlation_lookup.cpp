@@ -1,4 +1,4 @@
-#include "../../csrc/lookup.h"
+#include "../../csrc/correlation_lookup.h"
 #include "bindings.h"
 
 namespace {

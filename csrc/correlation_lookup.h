@@ -1,4 +1,4 @@
-// The lookup of windows on demand: geometry and CUDA kernels, with no knowledge of PyTorch.
+// The correlation lookup (RAFT's, without its volume): shapes and kernels, without PyTorch.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -12,8 +12,9 @@
 namespace flowmatch {
 
 // f1: [B, H, W, C]   f2: [B, H2, W2, C]   coords: [B, 2, H, W], (x, y)   out: [B, D, H, W]
-// A pixel of f1 looks at coords * scale. Its window is rows() x columns() pixels of f2, of which
-// each 2 x 2 neighbours are blended into one of D = (2 Ry + 1) (2 Rx + 1) results.
+// A pixel of f1 is compared with a window of f2 around coords * scale. The window is
+// rows() x columns() pixels ("taps"); each 2 x 2 neighbours are blended into one of
+// D = (2 Ry + 1) (2 Rx + 1) results.
 struct LookupShape {
   int64_t batch, channels, height, width, height2, width2;
   int64_t radius_y, radius_x;
@@ -28,14 +29,15 @@ struct LookupShape {
   constexpr int64_t taps() const { return rows() * columns(); }
 };
 
-// A window's first pixel in f2, and what is left of the coordinates.
+// A window's first pixel in f2, and the fractional part of the coordinates.
 template <class A>
 struct LookupWindow {
   int64_t y, x;
   A fy, fx;
 };
 
-// Where a pixel looks. What is not finite, or beyond all images, is put outside every image.
+// The window of a pixel of f1. Coordinates that are not finite, or larger than any image, are moved
+// outside every image.
 template <class A>
 FLOWMATCH_EVERYWHERE LookupWindow<A> window(const A* coords, const LookupShape& s, int64_t pixel) {
   constexpr A beyond = 1 << 24;
@@ -47,9 +49,21 @@ FLOWMATCH_EVERYWHERE LookupWindow<A> window(const A* coords, const LookupShape& 
           x - left};
 }
 
+// Both namespaces have the same two functions. A: float, or double where T is double.
+
+namespace cpu {
+
+template <typename T, typename A>
+void correlation_lookup(const T* f1, const T* f2, const A* coords, T* out, const LookupShape& s);
+template <typename T, typename A>
+void correlation_lookup_grad(const T* g, const T* f1, const T* f2, const A* coords, T* grad1,
+                             T* grad2, A* grad_coords, const LookupShape& s);
+
+}  // namespace cpu
+
 namespace cuda {
 
-// A: float, or double for T = double. `taps`, as scratch: [B, H, W, taps()].
+// `taps`: scratch memory, [B, H, W, taps()].
 template <typename T, typename A>
 void correlation_lookup(const T* f1, const T* f2, const A* coords, T* out, const LookupShape& s,
                         void* stream);

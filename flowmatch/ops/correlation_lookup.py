@@ -1,4 +1,4 @@
-"""RAFT's lookup on demand: each pixel of one feature map against a window of another, anywhere."""
+"""RAFT's correlation lookup, computed on demand: each pixel with a window at any coordinates."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
 from flowmatch.ops._checks import check_floats
 from flowmatch.ops._types import wide
-from flowmatch.ops.lookup_reference import (
+from flowmatch.ops.correlation_lookup_reference import (
     correlation_lookup_grad_reference,
     correlation_lookup_reference,
 )
 
-# One level. f1 [B, H, W, C], f2 [B, H2, W2, C], coords [B, 2, H, W]: a pixel's channels together,
-# because all that is done with them is to multiply and to sum.
+# One level of the pyramid. f1 [B, H, W, C], f2 [B, H2, W2, C], coords [B, 2, H, W]: channels last,
+# because the kernels compute dot products along channels.
 torch.library.define(
     "flowmatch::correlation_lookup",
     "(Tensor f1, Tensor f2, Tensor coords, float scale_y, float scale_x, int radius_y, "
@@ -83,8 +83,8 @@ def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -
 
 
 def _backward_grad(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
-    """Derive the gradients through the reference: nobody needs this fast."""
-    if any(t.numel() == 0 for t in ctx.saved_tensors):  # then all is 0, and depends on nothing
+    """Differentiate the gradients through the reference; second derivatives need no fast kernel."""
+    if any(t.numel() == 0 for t in ctx.saved_tensors):  # then all gradients are 0
         return *(torch.zeros_like(t) for t in ctx.saved_tensors), None, None, None, None
     with torch.enable_grad():
         g, *inputs = (t.detach().requires_grad_() for t in ctx.saved_tensors)
@@ -134,14 +134,14 @@ def _check(f1: Tensor, levels: Sequence[Tensor], coords: Tensor, radius: int, ax
 def _lookup(
     f1: Tensor, levels: Sequence[Tensor], coords: Tensor, radii: tuple[int, int], halve_rows: bool
 ) -> Tensor:
-    # In a pixel's channels the kernel walks: channels_last features come for nothing. On the CPU
-    # it walks in float32, and what is widened here is widened once for all levels.
+    # The kernel needs channels last: features in that memory format are not copied. On the CPU it
+    # computes in float32, so half types are converted here, once for all levels.
     kind = wide(f1.dtype) if f1.device.type == "cpu" else f1.dtype
     first, *others = (f.permute(0, 2, 3, 1).contiguous().to(kind) for f in (f1, *levels))
-    where = coords.to(wide(f1.dtype)).contiguous()
+    positions = coords.to(wide(f1.dtype)).contiguous()
     parts = [
         torch.ops.flowmatch.correlation_lookup(
-            first, f2, where, 0.5**level if halve_rows else 1.0, 0.5**level, *radii
+            first, f2, positions, 0.5**level if halve_rows else 1.0, 0.5**level, *radii
         )
         for level, f2 in enumerate(others)
     ]
@@ -151,30 +151,30 @@ def _lookup(
 def correlation_lookup(
     f1: Tensor, f2: Tensor | Sequence[Tensor], coords: Tensor, radius: int = 4
 ) -> Tensor:
-    r"""Compare each pixel of `f1` with a window of `f2` around where `coords` points.
+    r"""Compare each pixel of `f1` with a window of `f2` around its position in `coords`.
 
     ``out[b, k, y, x] = <f1[b, :, y, x], f2[b, :, v + dy, u + dx]> / sqrt(C)``, where ``(u, v) =
     coords[b, :, y, x]`` and ``k`` counts ``(dy, dx)`` row by row over ``{-radius, ..., radius}``.
-    Between pixels `f2` is interpolated bilinearly, outside it is 0. A pyramid gives the windows of
-    all its levels, in order; level ``i`` is looked at around ``coords / 2**i``.
+    Between pixels `f2` is interpolated bilinearly; outside the image it is 0. With a pyramid the
+    result has the windows of all levels in order; in level ``i`` they are around ``coords / 2**i``.
 
-    The products are those of RAFT, without its volume of all pairs: memory is that of the result.
-    Differentiable twice, to `coords` too; repeatable bit for bit, but for second derivatives on a
-    GPU. Fastest on features in ``torch.channels_last``. Half types are summed in float32.
-    Coordinates that are not finite see nothing: 0.
+    The results are those of RAFT's lookup, without its all-pairs volume: no memory is needed beyond
+    the result. Twice differentiable, also with respect to `coords`; bit-identical from run to run,
+    except for second derivatives on a GPU. Fastest with features in ``torch.channels_last``. Half
+    types are summed in float32. Windows at coordinates that are not finite are 0.
 
     Args:
         f1: Features of the first image, ``[B, C, H, W]``, any float type.
         f2: Features of the second, ``[B, C, H2, W2]`` of the same type, or a sequence of them, each
             at half the size of the one before (`correlation_pyramid`).
-        coords: Where to look, ``[B, 2, H, W]``, (x, y) in pixels of the first level.
-        radius: Pixels of each level on each side. RAFT: 4, its small version: 3.
+        coords: Centres of the windows, ``[B, 2, H, W]``, (x, y) in pixels of the first level.
+        radius: Window radius in pixels of each level. RAFT: 4, its small version: 3.
 
     Returns:
         ``[B, levels * (2 * radius + 1) ** 2, H, W]`` of the type of `f1`.
 
     Raises:
-        ValueError: Shapes, types or devices do not fit, or `radius` is out of range.
+        ValueError: Shapes, types or devices do not match, or `radius` is out of range.
 
     Example:
         >>> f1, f2 = torch.rand(2, 1, 8, 6, 7)
@@ -193,22 +193,22 @@ def correlation_lookup(
 def correlation_lookup_1d(
     f1: Tensor, f2: Tensor | Sequence[Tensor], coords: Tensor, radius: int = 4
 ) -> Tensor:
-    r"""Compare each pixel of `f1` with a stretch of the same row of `f2`, for stereo.
+    r"""Compare each pixel of `f1` with a window of `f2` in the same row, for stereo.
 
-    As `correlation_lookup`, but a window is ``2 * radius + 1`` pixels of the pixel's own row.
+    Like `correlation_lookup`, with windows of ``2 * radius + 1`` pixels of the pixel's own row.
 
     Args:
         f1: Features of the left image, ``[B, C, H, W]``, any float type.
         f2: Features of the right, ``[B, C, H, W2]``, or a pyramid of which each level has half the
             columns of the one before (`correlation_pyramid` with ``rows=False``).
-        coords: Where to look, ``[B, 1, H, W]``, x in pixels of the first level.
-        radius: Pixels of each level on each side.
+        coords: Centres of the windows, ``[B, 1, H, W]``, x in pixels of the first level.
+        radius: Window radius in pixels of each level.
 
     Returns:
         ``[B, levels * (2 * radius + 1), H, W]`` of the type of `f1`.
 
     Raises:
-        ValueError: Shapes, types or devices do not fit, or `radius` is out of range.
+        ValueError: Shapes, types or devices do not match, or `radius` is out of range.
 
     Example:
         >>> f1, f2 = torch.rand(2, 1, 8, 6, 7)
@@ -220,19 +220,19 @@ def correlation_lookup_1d(
     """
     levels = [f2] if isinstance(f2, Tensor) else list(f2)
     _check(f1, levels, coords, radius, 1)
-    where = coords.to(wide(f1.dtype))  # a half type has no place for every row
-    rows = torch.arange(f1.shape[2], device=where.device, dtype=where.dtype)
-    both = torch.cat([where, rows[:, None].expand_as(where)], 1)
-    return _lookup(f1, levels, both, (0, radius), halve_rows=False)
+    x = coords.to(wide(f1.dtype))  # half types cannot represent every row
+    rows = torch.arange(f1.shape[2], device=x.device, dtype=x.dtype)
+    positions = torch.cat([x, rows[:, None].expand_as(x)], 1)
+    return _lookup(f1, levels, positions, (0, radius), halve_rows=False)
 
 
 def correlation_pyramid(f2: Tensor, levels: int = 4, rows: bool = True) -> list[Tensor]:
-    """Average `f2` over squares of 2, 4, ... pixels, for `correlation_lookup`.
+    """Build a pyramid for `correlation_lookup` by averaging over 2 x 2, 4 x 4, ... pixels.
 
     Args:
         f2: Features, ``[B, C, H, W]``.
-        levels: How many, `f2` itself included.
-        rows: Halve rows and columns; False halves the columns only (`correlation_lookup_1d`).
+        levels: Number of levels, including `f2` itself.
+        rows: Halve rows and columns; False: columns only, for `correlation_lookup_1d`.
 
     Raises:
         ValueError: `f2` is too small to be halved so often.

@@ -1,4 +1,4 @@
-"""The lookup on demand against its reference in float64, and against RAFT's volume of all pairs."""
+"""The correlation lookup against its reference in float64 and RAFT's all-pairs volume."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from flowmatch.ops import (
     correlation_lookup_1d,
     correlation_pyramid,
 )
-from flowmatch.ops.lookup_reference import (
+from flowmatch.ops.correlation_lookup_reference import (
     correlation_lookup_grad_reference,
     correlation_lookup_reference,
 )
@@ -22,18 +22,18 @@ from flowmatch.ops.lookup_reference import (
 ops = torch.ops.flowmatch
 
 CASES = [  # B, C, (H, W), (H2, W2), radius_y, radius_x
-    (1, 1, (1, 1), (1, 1), 0, 0),  # the smallest
-    (2, 3, (5, 7), (6, 9), 2, 2),  # channels fewer than a vector
-    (1, 37, (4, 18), (4, 5), 0, 3),  # a row of stereo, channels beyond whole vectors
-    (1, 64, (3, 17), (20, 30), 4, 4),  # RAFT's windows, one pixel more than a run
-    (1, 160, (2, 5), (3, 4), 4, 4),  # windows larger than the image, more than a channel block
+    (1, 1, (1, 1), (1, 1), 0, 0),  # smallest sizes
+    (2, 3, (5, 7), (6, 9), 2, 2),  # fewer channels than a vector
+    (1, 37, (4, 18), (4, 5), 0, 3),  # stereo, channels not a multiple of a vector
+    (1, 64, (3, 17), (20, 30), 4, 4),  # RAFT's windows, one pixel more than a run of 16
+    (1, 160, (2, 5), (3, 4), 4, 4),  # windows larger than the image, several slices of channels
     (1, 16, (2, 3), (9, 40), 1, 8),  # rows of windows in several blocks
 ]
 WILD = [float("nan"), float("inf"), -1e30, 1e30, 2.0**24, -(2.0**24) - 2, -1000.5]
 
 
 def problem(case, dtype, device, contiguous=True):
-    """f1, f2, coords as the op takes them, some of which look where nothing is."""
+    """Inputs of the op; some of the coordinates are outside the image."""
     B, C, (H, W), (H2, W2), *_ = case
     f1, f2 = (
         torch.randn(B, C, *size, device=device).to(dtype).permute(0, 2, 3, 1)
@@ -43,7 +43,7 @@ def problem(case, dtype, device, contiguous=True):
     coords = torch.rand(B, 2, H, W, device=device, dtype=wide)
     coords = coords * coords.new_tensor([2 * W2 + 4, 2 * H2 + 4]).view(2, 1, 1) - 4
     if H * W > 4:
-        coords.view(B, 2, -1)[:, 0, 1] = 3.0  # whole pixels
+        coords.view(B, 2, -1)[:, 0, 1] = 3.0  # integer coordinates
     if contiguous:
         f1, f2 = f1.contiguous(), f2.contiguous()
     return f1, f2, coords
@@ -68,29 +68,29 @@ def test_equals_reference(case, contiguous, device, dtype, close):
     close(out, correlation_lookup_reference(*exact, *window(case)))
     g = torch.randn(out.shape, device=device).to(dtype)
     g = g if contiguous else g.transpose(2, 3).contiguous().transpose(2, 3)
-    found = ops.correlation_lookup_grad(g, f1, f2, coords, *window(case))
+    result = ops.correlation_lookup_grad(g, f1, f2, coords, *window(case))
     expected = correlation_lookup_grad_reference(g.double(), *exact, *window(case))
-    for one, other in zip(found[:2], expected[:2], strict=True):
+    for one, other in zip(result[:2], expected[:2], strict=True):
         close(one, other)
-    torch.testing.assert_close(found[2], expected[2].to(found[2].dtype), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(result[2], expected[2].to(result[2].dtype), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("case", CASES[:4], ids=str)
-def test_reference_is_differentiated_right(case, device):
-    """The reference of the gradients is what autograd makes of the reference of the lookup."""
+def test_reference_of_the_gradient_equals_autograd(case, device):
+    """The reference of the gradients equals autograd of the reference of the lookup."""
     inputs = [t.requires_grad_() for t in problem(case, torch.float64, device)]
     out = correlation_lookup_reference(*inputs, *window(case))
     g = torch.randn_like(out)
     expected = torch.autograd.grad(out, inputs, g)
     plain = [t.detach() for t in inputs]
-    for found, one in zip(
+    for result, one in zip(
         correlation_lookup_grad_reference(g, *plain, *window(case)), expected, strict=True
     ):
-        torch.testing.assert_close(found, one)
+        torch.testing.assert_close(result, one)
 
 
 def all_pairs(f1, f2, coords, radius, levels):
-    """RAFT's way: the volume, its pyramid, and a bilinear lookup; ours in order and scale."""
+    """RAFT's lookup (volume, pyramid, bilinear sampling) in our order and scale."""
     B, C, H, W = f1.shape
     volume = torch.einsum("bchw,bcyx->bhwyx", f1, f2).flatten(0, 2)[:, None] / C**0.5
     out = []
@@ -101,8 +101,8 @@ def all_pairs(f1, f2, coords, radius, levels):
         at = at + torch.stack([dx, dy], -1)
         size = at.new_tensor([volume.shape[3], volume.shape[2]])
         grid = 2 * at / (size - 1) - 1
-        found = F.grid_sample(volume, grid, align_corners=True)
-        out.append(found.view(B, H, W, -1).permute(0, 3, 1, 2))
+        result = F.grid_sample(volume, grid, align_corners=True)
+        out.append(result.view(B, H, W, -1).permute(0, 3, 1, 2))
         volume = F.avg_pool2d(volume, 2)
     return torch.cat(out, 1)
 
@@ -110,15 +110,15 @@ def all_pairs(f1, f2, coords, radius, levels):
 def test_equals_the_volume_of_all_pairs(device):
     f1, f2 = torch.randn(2, 2, 12, 17, 22, dtype=torch.float64, device=device)
     coords = 30 * torch.rand(2, 2, 17, 22, dtype=torch.float64, device=device) - 4
-    found = correlation_lookup(f1, correlation_pyramid(f2, 3), coords, 3)
-    torch.testing.assert_close(found, all_pairs(f1, f2, coords, 3, 3))
+    result = correlation_lookup(f1, correlation_pyramid(f2, 3), coords, 3)
+    torch.testing.assert_close(result, all_pairs(f1, f2, coords, 3, 3))
 
 
-def test_looking_at_oneself_is_the_cost_volume(device):
+def test_identity_coordinates_give_the_cost_volume(device):
     f1, f2 = torch.randn(2, 1, 16, 9, 11, device=device)
     y, x = torch.meshgrid(torch.arange(9.0), torch.arange(11.0), indexing="ij")
-    found = correlation_lookup(f1, f2, torch.stack([x, y])[None].to(device), 2)
-    torch.testing.assert_close(found, correlation(f1, f2, 2, 1) * 16**0.5)
+    result = correlation_lookup(f1, f2, torch.stack([x, y])[None].to(device), 2)
+    torch.testing.assert_close(result, correlation(f1, f2, 2, 1) * 16**0.5)
 
 
 def test_known_value(device):
@@ -128,16 +128,16 @@ def test_known_value(device):
     coords = torch.tensor([0.5, 0.25], device=device).view(1, 2, 1, 1)
     dots = [[2 * 1 + 5, 2 * 2 + 6], [2 * 3 + 7, 2 * 4 + 8]]
     expected = 0.75 * (dots[0][0] + dots[0][1]) / 2 + 0.25 * (dots[1][0] + dots[1][1]) / 2
-    found = correlation_lookup(f1, f2, coords, radius=0)
-    assert found.item() == pytest.approx(expected / 2**0.5)
+    result = correlation_lookup(f1, f2, coords, radius=0)
+    assert result.item() == pytest.approx(expected / 2**0.5)
 
 
 def test_stereo_stays_in_its_row(device):
     f1, f2 = torch.randn(2, 2, 6, 5, 12, dtype=torch.float64, device=device)
     x = 14 * torch.rand(2, 1, 5, 12, dtype=torch.float64, device=device) - 1
     pyramid = correlation_pyramid(f2, 2, rows=False)
-    found = correlation_lookup_1d(f1, pyramid, x, 2)
-    assert found.shape == (2, 10, 5, 12)
+    result = correlation_lookup_1d(f1, pyramid, x, 2)
+    assert result.shape == (2, 10, 5, 12)
     for level, right in enumerate(pyramid):
         for b, k, row, column in np.ndindex(2, 5, 5, 12):
             at = x[b, 0, row, column].item() / 2**level + k - 2
@@ -146,16 +146,16 @@ def test_stereo_stays_in_its_row(device):
             for n, weight in ((first, 1 - at + first), (first + 1, at - first)):
                 if 0 <= n < right.shape[3]:
                     value += weight * (f1[b, :, row, column] @ right[b, :, row, n]).item()
-            assert found[b, 5 * level + k, row, column].item() == pytest.approx(value / 6**0.5)
+            assert result[b, 5 * level + k, row, column].item() == pytest.approx(value / 6**0.5)
 
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
-def test_stereo_finds_its_row_whatever_the_type_of_coords(half, device):
-    """bfloat16 has no 257, and float16 no 2049."""
+def test_stereo_uses_the_right_row_for_half_coordinates(half, device):
+    """bfloat16 cannot represent 257, and float16 not 2049."""
     f1, f2 = torch.randn(2, 1, 4, 2100, 5, device=device)
     x = torch.arange(5.0, device=device).expand(1, 1, 2100, 5)
-    found = correlation_lookup_1d(f1, f2, x.to(half), 2)
-    assert torch.equal(found, correlation_lookup_1d(f1, f2, x, 2))
+    result = correlation_lookup_1d(f1, f2, x.to(half), 2)
+    assert torch.equal(result, correlation_lookup_1d(f1, f2, x, 2))
 
 
 def test_stereo_refuses_a_pyramid_with_halved_rows(device):
@@ -165,7 +165,7 @@ def test_stereo_refuses_a_pyramid_with_halved_rows(device):
         correlation_lookup_1d(f1, correlation_pyramid(f2, 2), x, 2)
 
 
-def test_what_is_not_finite_sees_nothing(device, dtype):
+def test_windows_at_coordinates_that_are_not_finite_are_zero(device, dtype):
     f1, f2 = torch.ones(2, 1, 4, 1, len(WILD), device=device, dtype=dtype)
     for axis in (0, 1):
         coords = torch.zeros(1, 2, 1, len(WILD), device=device)
@@ -179,17 +179,17 @@ def test_what_is_not_finite_sees_nothing(device, dtype):
 
 
 @pytest.mark.parametrize("poisoned", [0, 1])
-def test_what_is_not_finite_is_seen_in_its_place_only(poisoned, device):
+def test_features_that_are_not_finite_spoil_only_their_windows(poisoned, device):
     f1, f2, coords = problem(CASES[1], torch.float64, device)
     (f1, f2)[poisoned][0, 0, 0] = float("inf")
     g = torch.randn(2, 25, 5, 7, device=device, dtype=torch.float64)
     inputs, size = (f1, f2, coords), window(CASES[1])
-    found = [ops.correlation_lookup(*inputs, *size)]
-    found += ops.correlation_lookup_grad(g, *inputs, *size)
+    result = [ops.correlation_lookup(*inputs, *size)]
+    result += ops.correlation_lookup_grad(g, *inputs, *size)
     expected = [correlation_lookup_reference(*inputs, *size)]
     expected += correlation_lookup_grad_reference(g, *inputs, *size)
-    assert not found[0].isfinite().all() and found[0].isfinite().any()
-    for one, other in zip(found, expected, strict=True):
+    assert not result[0].isfinite().all() and result[0].isfinite().any()
+    for one, other in zip(result, expected, strict=True):
         assert torch.equal(one.isfinite(), other.isfinite())
 
 
@@ -199,13 +199,13 @@ def test_reference_takes_any_strides(device):
     expected = correlation_lookup_grad_reference(g, f1, f2, coords, *window(CASES[1]))
     strided = [t.transpose(1, 2).contiguous().transpose(1, 2) for t in (f1, f2)]
     strided.append(coords.transpose(2, 3).contiguous().transpose(2, 3))
-    found = correlation_lookup_grad_reference(g, *strided, *window(CASES[1]))
-    for one, other in zip(found, expected, strict=True):
+    result = correlation_lookup_grad_reference(g, *strided, *window(CASES[1]))
+    for one, other in zip(result, expected, strict=True):
         torch.testing.assert_close(one, other)
 
 
 def differentiable(device):
-    """A small problem, away from whole pixels, where the derivative jumps."""
+    """A small problem without integer coordinates, where the derivative is discontinuous."""
     f1, f2 = torch.randn(2, 1, 2, 2, 3, dtype=torch.float64, device=device)
     coords = torch.tensor([0.3, 1.6, 2.7, -0.4, 0.8, 1.2], dtype=torch.float64, device=device)
     return [
@@ -252,8 +252,8 @@ def test_compiles(device):
     compiled = torch.compile(lambda *t: two_levels(*t).square().sum(), fullgraph=True)
     expected = two_levels(*inputs).square().sum()
     torch.testing.assert_close(compiled(*inputs), expected)
-    found = torch.autograd.grad(compiled(*inputs), inputs)
-    for one, other in zip(found, torch.autograd.grad(expected, inputs), strict=True):
+    result = torch.autograd.grad(compiled(*inputs), inputs)
+    for one, other in zip(result, torch.autograd.grad(expected, inputs), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
@@ -307,7 +307,7 @@ def test_an_empty_second_image(device):
 
 
 @pytest.mark.parametrize("shapes", [((2, 0, 4, 5), (2, 0, 4, 5)), ((2, 3, 4, 5), (2, 3, 0, 5))])
-def test_double_backward_of_nothing(shapes, device):
+def test_double_backward_of_empty_inputs(shapes, device):
     f1, f2 = (torch.ones(shape, device=device, requires_grad=True) for shape in shapes)
     coords = torch.zeros(2, 2, 4, 5, device=device, requires_grad=True)
     out = correlation_lookup(f1, f2, coords, 1)
@@ -341,7 +341,7 @@ def test_threads_do_not_change_the_bits(same_with_any_threads):
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_geometry(data):
-    """Hypothesis looks for a size, or a place, whose borders the windows get wrong."""
+    """Random sizes and coordinates, with all kinds of borders of windows."""
     side = st.integers(1, 9)
     case = (
         data.draw(st.integers(1, 2)),
@@ -356,9 +356,9 @@ def test_any_geometry(data):
     coords.view(-1)[data.draw(st.integers(0, coords.numel() - 1))] = data.draw(place)
     out = ops.correlation_lookup(f1, f2, coords, *window(case))
     torch.testing.assert_close(out, correlation_lookup_reference(f1, f2, coords, *window(case)))
-    found = ops.correlation_lookup_grad(out, f1, f2, coords, *window(case))
+    result = ops.correlation_lookup_grad(out, f1, f2, coords, *window(case))
     expected = correlation_lookup_grad_reference(out, f1, f2, coords, *window(case))
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(result, expected, strict=True):
         torch.testing.assert_close(one, other)
 
 
@@ -396,7 +396,7 @@ def test_pyramid_refuses_what_is_too_small():
 
 def test_kernel_protects_memory():
     f = torch.zeros(1, 4, 4, 2)
-    with pytest.raises(RuntimeError, match="coords must be float32"):
+    with pytest.raises(RuntimeError, match=r"coords must be \[B, 2, H, W\], float32"):
         ops.correlation_lookup(f, f, torch.zeros(1, 2, 4, 3), 1.0, 1.0, 1, 1)
-    with pytest.raises(RuntimeError, match="of one type"):
+    with pytest.raises(RuntimeError, match="of the same type"):
         ops.correlation_lookup(f, torch.zeros(1, 4, 4, 3), torch.zeros(1, 2, 4, 4), 1.0, 1.0, 1, 1)

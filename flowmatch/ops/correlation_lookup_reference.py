@@ -1,4 +1,4 @@
-"""What one level of `correlation_lookup` computes, stated in plain PyTorch, tap by tap."""
+"""Reference of one level of `correlation_lookup` in plain PyTorch, tap by tap."""
 
 import math
 from collections.abc import Sequence
@@ -10,28 +10,28 @@ from flowmatch.ops._types import wide
 
 
 class _Windows:
-    """Where the pixels of f1 look: the corner of each window in f2, and what is left to blend."""
+    """Windows of all pixels of f1: their first pixel in f2, and the weights for blending."""
 
     def __init__(self, f2: Tensor, coords: Tensor, scales: Sequence[float], radii: Sequence[int]):
         self.size = f2.shape[1:3]
-        self.taps = [2 * radius + 2 for radius in radii]  # in a window, with the last to blend
+        self.taps = [2 * radius + 2 for radius in radii]  # pixels of a window along y and x
         at = coords.flip(1).flatten(2) * coords.new_tensor(scales)[:, None]  # (y, x): [B, 2, N]
-        # What is not finite, or beyond all images, sees nothing.
-        seen = (at.abs() < 2**24).all(1, keepdim=True)
-        at = torch.where(seen, at, torch.full_like(at, -(2.0**24)))
+        # Coordinates that are not finite, or larger than any image, are moved outside.
+        usable = (at.abs() < 2**24).all(1, keepdim=True)
+        at = torch.where(usable, at, torch.full_like(at, -(2.0**24)))
         whole = at.detach().floor()
         self.rest = at - whole  # [B, 2, N]
         self.corner = whole.long() - torch.tensor(radii, device=at.device)[:, None]
 
     def tap(self, i: int, j: int) -> tuple[Tensor, Tensor]:
-        """Return the index into the flattened f2, and where that is inside: [B, N]."""
+        """Return the index of a tap in the flattened f2, and whether it is inside: [B, N] each."""
         y, x = self.corner[:, 0] + i, self.corner[:, 1] + j
         H, W = self.size
         inside = (y >= 0) & (y < H) & (x >= 0) & (x < W)
         return torch.where(inside, y * W + x, 0), inside
 
     def weights(self) -> list[list[Tensor]]:
-        """Return what each of the four neighbours counts: [dy][dx] of [B, N]."""
+        """Return the bilinear weights of the four neighbours: [dy][dx] of [B, N]."""
         fy, fx = self.rest[:, 0], self.rest[:, 1]
         return [[(1 - fy) * (1 - fx), (1 - fy) * fx], [fy * (1 - fx), fy * fx]]
 
@@ -42,7 +42,7 @@ def _pixels(f: Tensor, index: Tensor) -> Tensor:
 
 
 def _dots(f1: Tensor, f2: Tensor, windows: _Windows) -> list[list[Tensor]]:
-    """Multiply each pixel by all of its window, [i][j] of [B, N], scaled."""
+    """Return the scaled dot products of each pixel with its window: [i][j] of [B, N]."""
     first, second = (f.to(wide(f.dtype)) for f in (f1, f2))
     first = first.flatten(1, 2) / math.sqrt(max(f1.shape[-1], 1))
     rows = []
@@ -51,7 +51,7 @@ def _dots(f1: Tensor, f2: Tensor, windows: _Windows) -> list[list[Tensor]]:
         for j in range(windows.taps[1]):
             index, inside = windows.tap(i, j)
             product = (first * _pixels(second, index)).sum(-1)
-            # Not a product with `inside`: 0 times what is not finite is NaN.
+            # Not multiplied by `inside`: 0 times infinity is NaN.
             row.append(torch.where(inside, product, 0))
         rows.append(row)
     return rows
@@ -95,7 +95,7 @@ def correlation_lookup_grad_reference(
     radius_x: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """State the gradients with respect to f1, f2 and coords."""
-    # New ones, not alike: they are added to through views, which only a contiguous tensor has.
+    # Not zeros_like: the sums are updated through views, which need contiguous tensors.
     total = [torch.zeros(f.shape, dtype=wide(f.dtype), device=f.device) for f in (f1, f2)]
     along = coords.new_zeros(coords.shape)
     if f2.numel() == 0 or f1.numel() == 0 or g.numel() == 0:
@@ -110,7 +110,7 @@ def correlation_lookup_grad_reference(
     flat1, flat2 = (t.view(t.shape[0], -1, t.shape[-1]) for t in total)
     for i in range(windows.taps[0]):
         for j in range(windows.taps[1]):
-            tap = torch.zeros_like(fx)  # the gradient of this dot product
+            tap = torch.zeros_like(fx)  # gradient of this dot product
             for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
                 if 0 <= i - a <= 2 * radius_y and 0 <= j - b <= 2 * radius_x:
                     entry = grads[:, (i - a) * side + j - b]
@@ -122,8 +122,8 @@ def correlation_lookup_grad_reference(
                         scale_y * entry * dots[i][j] * (1 if a else -1) * (fx if b else 1 - fx)
                     )
             index, inside = windows.tap(i, j)
-            weighted, seen = (scale * tap)[..., None], inside[..., None]
-            flat1 += torch.where(seen, weighted * _pixels(second, index), 0)
-            back = torch.where(seen, weighted * first.flatten(1, 2), 0)
+            weighted, valid = (scale * tap)[..., None], inside[..., None]
+            flat1 += torch.where(valid, weighted * _pixels(second, index), 0)
+            back = torch.where(valid, weighted * first.flatten(1, 2), 0)
             flat2.scatter_add_(1, index[..., None].expand_as(back), back)
     return total[0].to(f1.dtype), total[1].to(f2.dtype), along

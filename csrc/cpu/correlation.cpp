@@ -1,0 +1,238 @@
+// The correlation cost volume on the CPU.
+//
+// Images are first packed row by row, [H, C, W], and padded left and right with zeros, so that the
+// inner loops (correlation_loops.inc) neither test for borders nor stride through memory. The
+// forward pass walks over rows of the second image, the backward pass over groups of rows of the
+// gradient. Each output element is written by one thread, in a fixed order: results are
+// bit-identical from run to run.
+#include "../correlation.h"
+
+#include <cstring>
+
+#include "../stable.h"
+#include "simd.h"
+
+namespace flowmatch::cpu {
+
+constexpr int kRows = 3;                  // rows of an image in one tile
+constexpr int kMaxOtherRows = 8;          // rows of the other image per backward step, at most
+constexpr int64_t kEntryBytes = 1 << 15;  // cache size for the gradient's entries of one step
+constexpr int64_t kMaxInPlaceChannels = 64;
+
+// The layout of packed rows. Displacements that always fall outside the other image are left out;
+// `reach` of them remain on each side.
+struct PackedRows {
+  PackedRows(const CorrelationShape& s, int64_t lanes)
+      : reach(std::min(s.radius, (s.width - 1) / s.stride)),
+        margin(reach * s.stride),
+        vectors((s.width + lanes - 1) / lanes * lanes),
+        padded(vectors + 2 * margin) {}
+  int64_t reach, margin;
+  int64_t vectors;  // elements in a row, rounded up to whole vectors
+  int64_t padded;   // elements in a row with a margin of zeros on both sides
+};
+
+}  // namespace flowmatch::cpu
+
+#define FLOWMATCH_EACH_ISA "correlation_loops.inc"
+#include "each_isa.h"
+
+namespace flowmatch::cpu {
+namespace {
+
+template <class T, class A>
+void convert(const T* from, int64_t count, A* to) {
+  if constexpr (std::is_same_v<T, A>) {
+    std::memcpy(to, from, count * sizeof(A));
+  } else {
+    std::transform(from, from + count, to, [](T v) { return static_cast<A>(v); });
+  }
+}
+
+// One image [C, H, W] -> [H, C, margin + W + zeros], rows `size` long.
+template <class T, class A>
+void pack(const T* image, A* rows, const CorrelationShape& s, int64_t size, int64_t margin) {
+  parallel_rows(s.height, s.channels * size, [&](int64_t begin, int64_t end) {
+    for (int64_t y = begin; y < end; ++y) {
+      for (int64_t c = 0; c < s.channels; ++c) {
+        const T* from = image + (c * s.height + y) * s.width;
+        A* to = rows + (y * s.channels + c) * size;
+        std::fill(to, to + margin, A(0));
+        convert(from, s.width, to + margin);
+        std::fill(to + margin + s.width, to + size, A(0));
+      }
+    }
+  });
+}
+
+// The first image in memory: its first row, and the steps from one row and channel to the next.
+template <class A>
+struct FirstImage {
+  const A* rows;
+  int64_t row, channel;
+};
+
+// Correlates row y2 of the second image with every row of the first within the radius.
+template <class T, class A, class Rows>
+void forward_row(const FirstImage<A>& first, const A* second, T* volume, const CorrelationShape& s,
+                 const PackedRows& p, int64_t y2, Rows* rows) {
+  const int64_t skipped = s.radius - p.reach;  // displacements in x whose entries stay zero
+  const auto row_of = [&](int64_t dy) { return y2 - (dy - s.radius) * s.stride; };
+  int64_t low = 0, high = s.side();  // range of dy whose row lies inside the first image
+  while (low < high && row_of(low) >= s.height) ++low;
+  while (high > low && row_of(high - 1) < 0) --high;
+  for (int64_t dy = low; dy < high; dy += kRows) {
+    const int count = static_cast<int>(std::min<int64_t>(kRows, high - dy));
+    const A* a[kRows];
+    T* out[kRows];
+    for (int r = 0; r < kRows; ++r) {
+      const int64_t own = dy + std::min(r, count - 1), y = row_of(own);
+      a[r] = first.rows + y * first.row;
+      out[r] = volume + ((own * s.side() + skipped) * s.height + y) * s.width;
+    }
+    rows(a, first.channel, second + y2 * s.channels * p.padded, out, s, p, count);
+  }
+}
+
+// Writes zeros where the displaced row or column lies outside for the whole row.
+template <class T>
+void zero_unreachable(T* volume, const CorrelationShape& s, const PackedRows& p) {
+  parallel_rows(s.displacements(), s.pixels(), [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) {
+      T* plane = volume + k * s.pixels();
+      const int64_t dy = (k / s.side() - s.radius) * s.stride;
+      const bool outside = std::abs(k % s.side() - s.radius) > p.reach;
+      for (int64_t y = 0; y < s.height; ++y) {
+        if (outside || y + dy < 0 || y + dy >= s.height) {
+          std::fill(plane + y * s.width, plane + (y + 1) * s.width, T(0));
+        }
+      }
+    }
+  });
+}
+
+}  // namespace
+
+template <class T>
+void correlation(const T* f1, const T* f2, T* volume, const CorrelationShape& s) {
+  using A = Accumulator<T>;
+  const PackedRows p(s, FLOWMATCH_PICK(kLanes<A>));
+  const auto rows = FLOWMATCH_PICK(forward_rows<T, A>);
+  // An image with few channels and rows of whole vectors is read in place. With many channels,
+  // each on its own memory pages, packing costs less than the page-table lookups (TLB misses) that
+  // it saves.
+  const bool in_place =
+      std::is_same_v<T, A> && p.vectors == s.width && s.channels <= kMaxInPlaceChannels;
+  const std::unique_ptr<A[]> first(new A[in_place ? 0 : s.height * s.channels * p.vectors]);
+  const std::unique_ptr<A[]> second(new A[s.height * s.channels * p.padded]);
+  for (int64_t b = 0; b < s.batch; ++b) {
+    FirstImage<A> image{first.get(), s.channels * p.vectors, p.vectors};
+    const T* from = f1 + b * s.channels * s.pixels();
+    if (in_place) {
+      image = {reinterpret_cast<const A*>(from), s.width, s.pixels()};
+    } else {
+      pack(from, first.get(), s, p.vectors, 0);
+    }
+    pack(f2 + b * s.channels * s.pixels(), second.get(), s, p.padded, p.margin);
+    T* out = volume + b * s.displacements() * s.pixels();
+    zero_unreachable(out, s, p);
+    const int64_t work = s.channels * s.displacements() * s.width;
+    parallel_rows(s.height, work, [&](int64_t begin, int64_t end) {
+      for (int64_t y2 = begin; y2 < end; ++y2) {
+        forward_row(image, second.get(), out, s, p, y2, rows);
+      }
+    });
+  }
+}
+
+namespace {
+
+// Packs the part of the volume's gradient that links image row y to row y2 of the other image, as
+// [2 * reach + 1, vectors]: entry (d, x) belongs to other[x + (d - reach) * stride]. For the
+// gradient of f2 every displacement is reversed: its entry is stored at the other pixel, under
+// -(dy, dx).
+template <class T, class A>
+void pack_gradient(const T* g, A* to, const CorrelationShape& s, const PackedRows& p, bool first,
+                   int64_t y, int64_t y2) {
+  const int64_t dy = (y2 - y) / s.stride;
+  const bool linked = y < s.height && std::abs(dy) <= s.radius;
+  for (int64_t d = -p.reach; d <= p.reach; ++d, to += p.vectors) {
+    const int64_t shift = first ? 0 : d * s.stride;
+    const int64_t k = first ? (dy + s.radius) * s.side() + d + s.radius
+                            : (s.radius - dy) * s.side() + s.radius - d;
+    const int64_t begin = std::max<int64_t>(0, -shift);
+    const int64_t end = linked ? std::min(s.width, s.width - shift) : begin;
+    std::fill(to, to + begin, A(0));
+    if (linked)
+      convert(g + (k * s.height + (first ? y : y2)) * s.width + shift + begin, end - begin,
+              to + begin);
+    std::fill(to + end, to + p.vectors, A(0));
+  }
+}
+
+}  // namespace
+
+template <class T>
+void correlation_grad(const T* g, const T* other, T* grad, const CorrelationShape& s, bool first) {
+  using A = Accumulator<T>;
+  const PackedRows p(s, FLOWMATCH_PICK(kLanes<A>));
+  const auto rows = FLOWMATCH_PICK(backward_rows<A>);
+  const int64_t side = 2 * p.reach + 1, tile = kRows * side * p.vectors;
+  // Rows of the other image in one step: as many as keep the gradient's entries in the L1 cache.
+  const int rows_per_step =
+      static_cast<int>(std::clamp<int64_t>(kEntryBytes / (tile * sizeof(A)), 1, kMaxOtherRows));
+  const int64_t sum_size = kRows * s.channels * p.vectors;
+  const std::unique_ptr<A[]> packed(new A[s.height * s.channels * p.padded]);
+  // A group is kRows rows `stride` apart, which are linked to the same rows of the other image.
+  const int64_t classes = std::min(s.stride, s.height);
+  const int64_t groups = ((s.height + classes - 1) / classes + kRows - 1) / kRows;
+  const A scale = A(1) / static_cast<A>(s.channels);
+  for (int64_t b = 0; b < s.batch; ++b) {
+    pack(other + b * s.channels * s.pixels(), packed.get(), s, p.padded, p.margin);
+    const T* from = g + b * s.displacements() * s.pixels();
+    T* to = grad + b * s.channels * s.pixels();
+    Scratch<A> scratch(rows_per_step * tile + sum_size);
+    const int64_t work = kRows * s.channels * s.displacements() * s.width;
+    parallel_rows(classes * groups, work, [&](int64_t begin, int64_t end) {
+      A* entries = scratch.take();
+      A* sums = entries + rows_per_step * tile;
+      for (int64_t group = begin; group < end; ++group) {
+        const int64_t top = group % classes + group / classes * kRows * s.stride;
+        std::fill(sums, sums + sum_size, A(0));
+        const A* others[kMaxOtherRows];
+        int count = 0;
+        for (int64_t step = -s.radius; step < s.radius + kRows; ++step) {
+          const int64_t y2 = top + step * s.stride;
+          if (y2 < 0 || y2 >= s.height) continue;
+          for (int64_t r = 0; r < kRows; ++r) {
+            A* to = entries + count * tile + r * side * p.vectors;
+            pack_gradient(from, to, s, p, first, top + r * s.stride, y2);
+          }
+          others[count++] = packed.get() + y2 * s.channels * p.padded;
+          if (count == rows_per_step) {
+            rows(entries, others, count, sums, s, p);
+            count = 0;
+          }
+        }
+        rows(entries, others, count, sums, s, p);
+        for (int64_t r = 0; r < kRows && top + r * s.stride < s.height; ++r) {
+          for (int64_t c = 0; c < s.channels; ++c) {
+            const A* sum = sums + (r * s.channels + c) * p.vectors;
+            T* row = to + (c * s.height + top + r * s.stride) * s.width;
+            std::transform(sum, sum + s.width, row, [&](A v) { return static_cast<T>(v * scale); });
+          }
+        }
+      }
+    });
+  }
+}
+
+#define FLOWMATCH_INSTANTIATE(T)                                              \
+  template void correlation(const T*, const T*, T*, const CorrelationShape&); \
+  template void correlation_grad(const T*, const T*, T*, const CorrelationShape&, bool);
+FLOWMATCH_INSTANTIATE(float)
+FLOWMATCH_INSTANTIATE(double)
+FLOWMATCH_INSTANTIATE(Half)
+FLOWMATCH_INSTANTIATE(BFloat16)
+
+}  // namespace flowmatch::cpu
