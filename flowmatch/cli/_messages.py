@@ -1,5 +1,9 @@
 """Messages and progress, on stderr: stdout is for results."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -44,3 +48,19 @@ class StageBars:
         if stage not in self._tasks:
             self._tasks[stage] = self._bar.add_task(stage)
         self._bar.update(self._tasks[stage], completed=done, total=total)
+
+
+@contextmanager
+def report_interrupt(bar: Progress, summary: Callable[[], str]) -> Iterator[None]:
+    """Report at Ctrl-C what was done, and end with status 130.
+
+    Args:
+        bar: Progress bar to stop.
+        summary: Function that describes in one line what was done.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        bar.stop()
+        messages.print(f"stopped: {summary()}; the same command, without --overwrite, continues")
+        raise typer.Exit(130) from None

@@ -1,60 +1,221 @@
 """Options that several commands share, each with one meaning, and checks of output paths."""
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-ModelName = Annotated[str, typer.Option(help="Weights that ship, by name.")]
+INPUT = "Input"
+OUTPUT = "Output"
+MODEL = "Network and device"
+QUALITY = "Quality and speed"
+KEYPOINTS = "Keypoints and matches"
+TRAINING = "Training"
+DATA = "Training data"
+
+STDOUT = Path("-")
+
+
+def check_weights_file(path: Path | None) -> Path | None:
+    """Return the path of a .safetensors file.
+
+    Raises:
+        ValueError: The file has another suffix; the message says how to convert it.
+    """
+    if path is not None and path.suffix.lower() != ".safetensors":
+        raise ValueError(
+            f"{path}: expected weights in a .safetensors file; for a published checkpoint run "
+            f"`flowmatch weights convert {path} {path.with_suffix('.safetensors').name}` first"
+        )
+    return path
+
+
+ModelName = Annotated[
+    str,
+    typer.Option(
+        help="Network: a name that flowmatch weights list prints, or a .safetensors file.",
+        rich_help_panel=MODEL,
+    ),
+]
 WeightsFile = Annotated[
-    Path | None, typer.Option(help="Weights of your own, .safetensors.", show_default=False)
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        callback=check_weights_file,
+        help="File with your own weights for --model, .safetensors.",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
 ]
 DeviceName = Annotated[
     str | None,
-    typer.Option(help="cpu, cuda, cuda:1; else the best there is.", show_default=False),
+    typer.Option(
+        help="Device: cpu, cuda, cuda:1, mps, xpu or any other of torch.",
+        show_default="a GPU if torch can use one",
+        rich_help_panel=MODEL,
+    ),
 ]
-Precision = Annotated[str, typer.Option(help="Of the convolutions: float32, bfloat16 or float16.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="Precision of convolutions: float32, bfloat16 or float16.", rich_help_panel=MODEL
+    ),
+]
 Refine = Annotated[
-    bool, typer.Option("--refine", help="Refine each flow: slower, better below a pixel.")
+    bool,
+    typer.Option(
+        "--refine",
+        help="Refinement of each flow by a variational method: slower, better below a pixel.",
+        rich_help_panel=QUALITY,
+    ),
 ]
 Zoom = Annotated[
-    float, typer.Option(help="Enlarge what the network sees, at most 4: finds small, fast things.")
+    float,
+    typer.Option(
+        help="Factor by which frames are enlarged for the network, at most 4: finds small objects "
+        "that move fast.",
+        rich_help_panel=QUALITY,
+    ),
 ]
-Fuse = Annotated[
-    bool, typer.Option("--fuse", help="Take DIS's flow (OpenCV) where it explains a pixel better.")
+WithDis = Annotated[
+    bool,
+    typer.Option(
+        "--with-dis",
+        help="Combination with DIS, a classical method of OpenCV: its flow is used at the pixels "
+        "that it explains better.",
+        rich_help_panel=QUALITY,
+    ),
 ]
 Best = Annotated[
     bool,
-    typer.Option("--best", help="The same as --zoom 2 --fuse --refine: about 10 times slower."),
+    typer.Option(
+        "--best",
+        help="The same as --zoom 2 --with-dis --refine: about 10 times slower, and better on most "
+        "clips, not on all.",
+        rich_help_panel=QUALITY,
+    ),
+]
+FrameRange = Annotated[
+    str,
+    typer.Option(
+        metavar="FIRST:STOP",
+        help="Range of frames, from the number FIRST to the one before STOP, such as 100:200 or "
+        "100: for the rest.",
+        show_default="all frames",
+        rich_help_panel=INPUT,
+    ),
+]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE|-",
+        help="JSON file to write; - prints JSON on stdout, instead of anything else.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
 ]
 PhotosFolder = Annotated[
     Path | None,
-    typer.Option(help="Folder of photographs; else textures are procedural.", show_default=False),
+    typer.Option(
+        help="Folder of photographs; without it, textures are procedural.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
 ]
 CutoutsFolder = Annotated[
-    Path | None, typer.Option(help="Folder of PNG objects with alpha.", show_default=False)
+    Path | None,
+    typer.Option(
+        help="Folder of objects to move over the photographs: PNG pictures with alpha.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
 ]
-
 Render = Annotated[
     str,
-    typer.Option(help="workers: OpenCV paints pairs, one by one; device: torch, whole batches."),
+    typer.Option(
+        help="Rendering of pairs: workers (OpenCV, one by one) or device (torch, whole batches).",
+        rich_help_panel=DATA,
+    ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")]
-TrainingPrecision = Annotated[str, typer.Option(help="bfloat16 or float32.")]
-
 Magnification = Annotated[
     float | None,
     typer.Option(
-        help="Half a patch's side in scales of its keypoint; else what a network was trained on.",
+        help="Half the side of a patch, in keypoint scales.",
+        show_default="as the network was trained",
+        rich_help_panel=KEYPOINTS,
+    ),
+]
+OutputFolder = Annotated[
+    Path,
+    typer.Option(
+        "-o",
+        "--output",
+        help="Folder for the weights and the checkpoint; it is created if it does not exist.",
         show_default=False,
+    ),
+]
+StartWeights = Annotated[
+    Path | None,
+    typer.Option(
+        "--start",
+        metavar="WEIGHTS",
+        callback=check_weights_file,
+        help="File with the weights that the training starts from, .safetensors.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continuation of an interrupted training from its checkpoint.",
+        rich_help_panel=TRAINING,
+    ),
+]
+TrainingPrecision = Annotated[
+    str,
+    typer.Option(
+        "--precision", help="Precision of convolutions: bfloat16 or float32.", rich_help_panel=MODEL
+    ),
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Number of processes that make training samples.", rich_help_panel=DATA
     ),
 ]
 
 
+def parse_frames(text: str) -> tuple[int, int | None]:
+    """Return the first frame and the one to stop before, of ``FIRST:STOP``; either may be missing.
+
+    Example:
+        >>> parse_frames("10:20"), parse_frames(":5"), parse_frames("7:")
+        ((10, 20), (0, 5), (7, None))
+
+    Raises:
+        ValueError: The text has another form.
+    """
+    first, colon, stop = (part.strip() for part in text.partition(":"))
+    if not colon or not all(part.isdecimal() for part in (first, stop) if part):
+        raise ValueError(f"--frames must be FIRST:STOP, such as 0:500 or 500:, got {text!r}")
+    return int(first or 0), int(stop) if stop else None
+
+
 def check_target(path: Path | None, suffixes: Collection[str] = ()) -> None:
-    """Refuse a file that could not be written in the end, before any work is done."""
-    if path is None:
+    """Raise an error, before any work is done, for a file that could not be written.
+
+    Folders are not created for files: a missing one is more often a typing error.
+
+    Args:
+        path: File to write; None, and - for stdout, are accepted.
+        suffixes: Accepted suffixes; none accepts all.
+    """
+    if path is None or path == STDOUT:
         return
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path} cannot be written: there is no folder {path.parent}")
@@ -62,3 +223,18 @@ def check_target(path: Path | None, suffixes: Collection[str] = ()) -> None:
         raise IsADirectoryError(f"{path} cannot be written: it is a folder")
     if suffixes and path.suffix.lower() not in suffixes:
         raise ValueError(f"{path}: expected a name ending in one of {', '.join(suffixes)}")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{path} cannot be written: the folder {path.parent} is read-only")
+
+
+def check_output_folder(folder: Path, file_suffixes: Collection[str] = ()) -> None:
+    """Raise an error for an output folder that is a file, or is named like one.
+
+    Args:
+        folder: Folder to write to; a missing one is created later, with its parents.
+        file_suffixes: Suffixes of files; a folder so named must exist already.
+    """
+    if folder.is_file():
+        raise ValueError(f"--output must be a folder, {folder} is a file")
+    if folder.suffix.lower() in file_suffixes and not folder.is_dir():
+        raise ValueError(f"--output must be a folder, {folder} is named like a file")

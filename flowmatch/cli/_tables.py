@@ -10,9 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from flowmatch.cli._options import STDOUT
 from flowmatch.io import replace_when_done
-
-STDOUT = Path("-")
 
 
 def stdout_console(width: int = 100) -> Console:

@@ -3,6 +3,7 @@
 ``train flow`` is the function `command` of ``flowmatch/cli/train/flow.py``, and so on.
 """
 
+import inspect
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -108,8 +109,12 @@ def load_command(path: str) -> Any:
         The command, as Typer parses its words and runs it.
     """
     module = import_module(module_name(path))
+    # One line a paragraph: Typer breaks lines to the width of the terminal.
+    paragraphs = (inspect.getdoc(module.command) or "").split("\n\n")
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     app = typer.Typer(add_completion=False)
-    app.command(path.rpartition(" ")[2], epilog=_epilog(module.EXAMPLES))(module.command)
+    name = path.rpartition(" ")[2]
+    app.command(name, help=text, epilog=_epilog(module.EXAMPLES))(module.command)
     return typer.main.get_command(app)
 
 

@@ -1,79 +1,81 @@
-"""``flowmatch align``: one picture laid on another, and a checkerboard of both."""
+"""``flowmatch align``: one image warped onto another, and a checkerboard of both."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from torch import nn
 
-from flowmatch.align import BASELINES, align_images, available, load
-from flowmatch.cli._messages import (
-    messages,
-)
-from flowmatch.cli._options import (
-    DeviceName,
-    WeightsFile,
-    check_target,
-)
+from flowmatch.align import BASELINES, align_images, load
+from flowmatch.cli._messages import messages
+from flowmatch.cli._options import MODEL, OUTPUT, DeviceName, WeightsFile, check_target
 from flowmatch.devices import choose_device
 from flowmatch.draw import checkerboard
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
 
-_NETWORK = "network"
-_FALLBACK = "sift-affine"
+EXAMPLES = (
+    "flowmatch align day.jpg night.jpg -o checkerboard.png",
+    "flowmatch align first.png second.png -o checkerboard.png --model sift-affine",
+)
 
 
 def command(
-    first: Annotated[Path, typer.Argument(metavar="A", help="Stays as it is.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Is laid on A.")],
+    first: Annotated[
+        Path, typer.Argument(metavar="FIRST", help="Reference image.", show_default=False)
+    ],
+    second: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SECOND", help="Image that is warped onto the first.", show_default=False
+        ),
+    ],
     output: Annotated[
         Path,
         typer.Option(
-            "-o", "--output", help="Checkerboard of A and the warped B; beside it, *-warped.*, B."
+            "-o",
+            "--output",
+            help="Checkerboard of both images to write; the warped second image is written next to "
+            "it, as *-warped.*.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
         ),
     ],
-    method: Annotated[
+    cells: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Number of squares along the longer side of the checkerboard.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = 8,
+    model: Annotated[
         str,
         typer.Option(
-            help=f"{_NETWORK}, {', '.join(BASELINES)}; or auto: the network with --weights or if "
-            f"weights ship, else {_FALLBACK}."
+            help=f"Method: {', '.join(BASELINES)}, or a network: default, another name that "
+            "flowmatch weights list prints, or a .safetensors file.",
+            rich_help_panel=MODEL,
         ),
-    ] = "auto",
+    ] = "default",
     weights: WeightsFile = None,
     device: DeviceName = None,
-    cells: Annotated[int, typer.Option(min=1, help="Squares along the longer side.")] = 8,
 ) -> None:
-    """Warp B onto A by one affine and one thin-plate transform, and say which method did it.
+    """Warp one image onto another.
 
-    The status is 1 if the method found nothing to go by; B is then laid on A unmoved.
+    The transform is an affine one, followed by a thin-plate spline if a network estimates it. The
+    status is 1 if no transform is found; the second image is then written as it is.
     """
+    if weights and model in BASELINES:
+        raise ValueError(f"--weights are for a network, not for {model}")
     warped = output.with_name(f"{output.stem}-warped{output.suffix}")
     for target in (output, warped):
         check_target(target, IMAGE_SUFFIXES)
-    name = _chosen(method, weights)
     a, b = read_image(first), read_image(second)
-    network: nn.Module | str = name
-    if name == _NETWORK:
-        network = load(weights=weights, device=choose_device(device))
+    is_baseline = model in BASELINES
+    network = model if is_baseline else load(model, weights=weights, device=choose_device(device))
     alignment = align_images(a, b, model=network)
-    laid = alignment.warp(b)
-    write_image(warped, laid)
-    write_image(output, checkerboard(a, laid, cells))
-    about = f"the network in {weights}" if weights else name
-    if method == "auto" and name == _FALLBACK:
-        about += " (no alignment weights ship or were given)"
+    result = alignment.warp(b)
+    write_image(warped, result)
+    write_image(output, checkerboard(a, result, cells))
     if not alignment.found:
-        messages.print(f"NOT ALIGNED: {name} found no transform, {second} is where it was")
+        messages.print(f"not aligned: {model} found no transform; {second} was not warped")
         raise typer.Exit(1)
-    messages.print(f"aligned by {about}, in {output} and {warped}")
-
-
-def _chosen(method: str, weights: Path | None) -> str:
-    known = ("auto", _NETWORK, *BASELINES)
-    if method not in known:
-        raise ValueError(f"--method must be one of {', '.join(known)}, got {method!r}")
-    if method == "auto":
-        return _NETWORK if weights or available() else _FALLBACK
-    if method != _NETWORK and weights:
-        raise ValueError(f"--weights are for the network, not for {method}")
-    return method
+    messages.print(f"aligned by {weights or model}, in {output} and {warped}")

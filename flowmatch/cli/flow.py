@@ -8,142 +8,210 @@ from typing import Annotated, Any
 import typer
 from rich.progress import TextColumn
 
-from flowmatch.cli._messages import (
-    messages,
-    progress_bar,
-)
+from flowmatch.cli._messages import messages, progress_bar, report_interrupt
 from flowmatch.cli._options import (
+    INPUT,
+    OUTPUT,
+    QUALITY,
     Best,
     DeviceName,
-    Fuse,
+    FrameRange,
     ModelName,
     Precision,
     Refine,
     WeightsFile,
+    WithDis,
     Zoom,
+    check_output_folder,
+    check_weights_file,
+    parse_frames,
 )
 from flowmatch.devices import choose_device
-from flowmatch.flow import load
+from flowmatch.flow import FlowOptions, SequenceOptions, load, write_sequence
 from flowmatch.flow.data.layouts import FLOW_SUFFIXES
-from flowmatch.flow.estimate import BEST, check_options
-from flowmatch.flow.sequence import (
-    PICTURES,
-    VIDEO,
-    SequenceOptions,
-    SequenceReport,
-    draw_sequence,
-    write_sequence,
-)
+from flowmatch.flow.options import BEST
+from flowmatch.flow.sequence import PICTURES, VIDEO, SequenceReport
+from flowmatch.flow.sequence_drawing import draw_sequence
 from flowmatch.flow.store import STORE
+from flowmatch.flow.warm_start import check_warm_start
 from flowmatch.io.image import IMAGE_SUFFIXES
 from flowmatch.io.video import Frames, read_frames
 from flowmatch.io.video_writer import VIDEO_SUFFIXES
 
+EXAMPLES = (
+    "flowmatch flow first.png second.png -o flow --pictures --refine",
+    "flowmatch flow clip.mp4 -o flow --frames 0:300 --stride 2 --video",
+)
 FORMATS = ("flo", "png", "npz", "pfm")
-_OF_FILES = {*FLOW_SUFFIXES, *IMAGE_SUFFIXES, *VIDEO_SUFFIXES}
+_FILE_SUFFIXES = {*FLOW_SUFFIXES, *IMAGE_SUFFIXES, *VIDEO_SUFFIXES}
 
 RATE = TextColumn("{task.fields[rate]}")
 
 
 def command(
-    paths: Annotated[
+    inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT... OUTPUT",
-            help="A video, a folder or 'pattern*' of pictures, two or more pictures, or the number "
-            "of a camera; then the folder to write to.",
+            metavar="INPUT",
+            help="A video, a folder or 'pattern*' of pictures, two or more pictures, the number of "
+            "a camera, or the URL of a stream.",
             show_default=False,
         ),
     ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Folder to write to (required); it is created if it does not exist.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    format: Annotated[
+        str,
+        typer.Option(
+            help="Format of the flows: flo (Middlebury), png (KITTI, 16 bits), npz or pfm.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "flo",
+    video: Annotated[
+        bool,
+        typer.Option(
+            "--video",
+            help="Video flow.mp4 of the frames beside their flows, in addition.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    pictures: Annotated[
+        bool,
+        typer.Option(
+            "--pictures",
+            help="Coloured picture of each flow, PNG, in addition.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    bidirectional: Annotated[
+        bool,
+        typer.Option(
+            "--bidirectional",
+            help="Backward flows and occlusion masks, in addition.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    max_flow: Annotated[
+        float | None,
+        typer.Option(
+            help="Motion of full colour in pictures and video, pixels.",
+            show_default="one value fit to the clip",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Computation of all pairs, also of those whose files exist.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    frames: FrameRange = "0:",
+    stride: Annotated[
+        int,
+        typer.Option(help="Step between frames: 2 takes every second one.", rich_help_panel=INPUT),
+    ] = 1,
+    scale: Annotated[
+        float,
+        typer.Option(
+            help="Factor on the size of the frames; the flow is in pixels of the scaled frames.",
+            rich_help_panel=INPUT,
+        ),
+    ] = 1.0,
     model: ModelName = "default",
     weights: WeightsFile = None,
     device: DeviceName = None,
-    format: Annotated[
-        str, typer.Option(help="flo (Middlebury), png (KITTI, 16 bits), npz or pfm.")
-    ] = "flo",
-    video: Annotated[
-        bool, typer.Option("--video", help="Also write flow.mp4, each frame beside its flow.")
-    ] = False,
-    pictures: Annotated[
-        bool, typer.Option("--pictures", help="Also write each flow as a coloured PNG.")
-    ] = False,
-    bidirectional: Annotated[
-        bool, typer.Option("--bidirectional", help="Also the backward flow and occlusion masks.")
-    ] = False,
-    scale: Annotated[
-        float, typer.Option(help="Factor on the frames; the flow is in their pixels.")
-    ] = 1.0,
-    every: Annotated[int, typer.Option(help="Take each n-th frame only.")] = 1,
-    start: Annotated[int, typer.Option(help="First frame, from 0.")] = 0,
-    stop: Annotated[
-        int | None, typer.Option(help="Frame to stop before.", show_default=False)
-    ] = None,
-    max_flow: Annotated[
-        float | None,
-        typer.Option(help="Motion of full colour, pixels; else one scale fit to the clip."),
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pairs computed at once.")] = 1,
-    tile: Annotated[
-        int | None,
-        typer.Option(help="Split frames into tiles of this side, to save memory."),
-    ] = None,
     precision: Precision = "float32",
     refine: Refine = False,
     zoom: Zoom = 1.0,
-    fuse: Fuse = False,
+    with_dis: WithDis = False,
     best: Best = False,
     warm_start: Annotated[
         bool,
         typer.Option(
-            "--warm-start", help="Begin with the flow of the pair before: RAFT, clips of a camera."
+            "--warm-start",
+            help="Initialisation of each flow with the flow of the previous pair: for networks "
+            "such as RAFT, and clips of a camera.",
+            rich_help_panel=QUALITY,
         ),
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Compute again what is there already.")
-    ] = False,
+    batch: Annotated[
+        int,
+        typer.Option(min=1, help="Number of pairs computed at once.", rich_help_panel=QUALITY),
+    ] = 1,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of tiles that large frames are split into, pixels: saves memory.",
+            show_default="whole frames",
+            rich_help_panel=QUALITY,
+        ),
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of pixels that neighbouring tiles share, at most half a tile; longer "
+            "motion is lost at their borders.",
+            show_default="64, or a quarter of smaller tiles",
+            rich_help_panel=QUALITY,
+        ),
+    ] = None,
 ) -> None:
     """Compute the optical flow from each frame to the next.
 
-    Writes OUTPUT/000000.flo and so on. Interrupted, it leaves only whole files; the same command
-    goes on where it stopped.
+    The flows are written to OUTPUT/000000.flo, OUTPUT/000001.flo, and so on. After an interruption
+    only complete files are left, and the same command continues.
     """
-    inputs, folder = _checked_paths(paths)
+    folder = _output_folder(inputs, output)
     _check_choices(format, max_flow)
-    check_options(precision, tile, zoom=zoom)
-    frames = read_frames(_source(inputs), start=start, stop=stop, every=every, scale=scale)
-    if (video or pictures) and not frames.files:
-        raise ValueError("--video and --pictures read the frames again, which a camera cannot give")
+    if Path(model).suffix:
+        check_weights_file(Path(model))
+    flow_options = FlowOptions(refine, with_dis, zoom, tile, overlap, precision)
     if best:
-        zoom, fuse, refine = BEST["zoom"], BEST["fuse"], BEST["refine"]
+        flow_options = replace(
+            flow_options, zoom=BEST.zoom, with_dis=BEST.with_dis, refine=BEST.refine
+        )
+    start, stop = parse_frames(frames)
+    clip = read_frames(_source(inputs), start=start, stop=stop, stride=stride, scale=scale)
+    if (video or pictures) and not clip.files:
+        raise ValueError("--video and --pictures read the frames again: not from a live source")
     options = SequenceOptions(
+        flow_options,
         weights=STORE.digest(model, weights),
         suffix=f".{format}",
         bidirectional=bidirectional,
-        precision=precision,
-        tile=tile,
-        refine=refine,
-        zoom=zoom,
-        fuse=fuse,
         warm_start=warm_start,
     )
     network = load(model, weights=weights, device=choose_device(device))
-    report = _compute(network, frames, folder, options, batch, overwrite)
-    drawn = _draw(frames, folder, options.suffix, video, pictures, max_flow, report)
-    messages.print(summary(report, folder) + drawn)
+    if warm_start:
+        check_warm_start(network, batch)
+    report = _compute(network, clip, folder, options, batch, overwrite)
+    addition = _draw(clip, folder, options.suffix, video, pictures, max_flow, report)
+    messages.print(summary(report, folder) + addition)
 
 
-def _checked_paths(paths: list[str]) -> tuple[list[str], Path]:
-    if len(paths) < 2 or not all(paths):
-        raise ValueError(f"an INPUT and an OUTPUT are needed, got {paths}")
-    *inputs, output = paths
-    if Path(output).is_file():
-        raise ValueError(f"OUTPUT must be a folder, {output} is a file")
-    suffix = Path(output).suffix.lower()
-    if suffix in _OF_FILES and not Path(output).is_dir():
-        raise ValueError(
-            f"OUTPUT must be a folder, {output} ends as a file does; --format names the format"
-        )
-    return inputs, Path(output)
+def _output_folder(inputs: list[str], output: Path | None) -> Path:
+    """Return the output folder, or explain what is missing on the command line."""
+    if not all(inputs):
+        raise ValueError(f"an INPUT is empty, got {inputs}")
+    if output is None:
+        *others, last = inputs
+        hint = f"; is it {last}?" if others and not Path(last).is_file() else ""
+        raise ValueError(f"no output folder: add -o FOLDER{hint}")
+    check_output_folder(output, _FILE_SUFFIXES)
+    first = Path(inputs[0])
+    if len(inputs) == 1 and first.suffix.lower() in IMAGE_SUFFIXES and first.is_file():
+        raise ValueError(f"one picture given, {first}: a flow needs two or more")
+    return output
 
 
 def _check_choices(format: str, max_flow: float | None) -> None:
@@ -154,17 +222,17 @@ def _check_choices(format: str, max_flow: float | None) -> None:
 
 
 def summary(report: SequenceReport, folder: Path) -> str:
-    """Say in one line how many pairs, at what rate, and what was skipped and why."""
+    """Return a line about a run: number of pairs, rate, and what was skipped for which reason."""
     line = f"{report.computed} pair{'' if report.computed == 1 else 's'}"
     if report.computed and report.seconds:
         line += f" at {report.computed / report.seconds:.2f} pairs/s"
     if report.kept:
-        line += f", {report.kept} were there already"
+        line += f", {report.kept} existed already"
     if report.skipped:
         shown = "; ".join(report.skipped[:3]) + ("; ..." if len(report.skipped) > 3 else "")
         line += f", {len(report.skipped)} frames skipped ({shown})"
     if report.unknown:
-        line += f", {report.unknown} pixels stored as unknown (not finite, or past the format)"
+        line += f", {report.unknown} pixels stored as unknown (not finite, or beyond the format)"
     return f"{line}, in {folder}"
 
 
@@ -182,32 +250,26 @@ def _compute(
     batch: int,
     overwrite: bool,
 ) -> SequenceReport:
-    latest = SequenceReport()
+    report = SequenceReport()
     with progress_bar(RATE) as bar:
         total = None if frames.count is None else max(frames.count - 1, 0)
         task = bar.add_task("flow", total=total, rate="")
 
-        def progress(report: SequenceReport) -> None:
-            nonlocal latest
-            latest = replace(report)
+        def progress(stage: str, done: int, total: int | None) -> None:
             rate = f"{report.computed / report.seconds:.2f} pairs/s" if report.seconds else ""
-            bar.update(task, completed=report.computed + report.kept, rate=rate)
+            bar.update(task, completed=done, rate=rate)
 
-        try:
-            report = write_sequence(
-                network,
+        with report_interrupt(bar, lambda: summary(report, folder)):
+            write_sequence(
                 frames,
                 folder,
-                options,
+                model=network,
+                options=options,
                 batch=batch,
                 overwrite=overwrite,
+                report=report,
                 progress=progress,
             )
-        except KeyboardInterrupt:
-            bar.stop()
-            again = "the same command, without --overwrite, goes on"
-            messages.print(f"stopped: {summary(latest, folder)}; {again}")
-            raise typer.Exit(130) from None
         done = report.computed + report.kept
         bar.update(task, completed=done, total=done)
     return report
@@ -222,6 +284,7 @@ def _draw(
     max_flow: float | None,
     report: SequenceReport,
 ) -> str:
+    """Draw video and pictures; return a clause about them for the summary."""
     if not (video or pictures):
         return ""
     with progress_bar(RATE) as bar:
@@ -233,7 +296,7 @@ def _draw(
             video=folder / VIDEO if video else None,
             pictures=folder / PICTURES if pictures else None,
             max_flow=max_flow,
-            progress=lambda done: bar.update(task, completed=done),
+            progress=lambda _, done, total: bar.update(task, completed=done, total=total),
         )
-    made = [*([VIDEO] if video else []), *([f"{PICTURES}/"] if pictures else [])]
-    return f", with {' and '.join(made)} (full colour at {scale:.3g} px)"
+    files = [*([VIDEO] if video else []), *([f"{PICTURES}/"] if pictures else [])]
+    return f", with {' and '.join(files)} (full colour at {scale:.3g} px)"

@@ -9,14 +9,16 @@ import torch
 import typer
 from rich.progress import TextColumn
 
-from flowmatch.cli._messages import (
-    messages,
-    progress_bar,
-)
+from flowmatch.cli._messages import messages, progress_bar, report_interrupt
 from flowmatch.cli._options import (
+    INPUT,
+    KEYPOINTS,
+    MODEL,
+    OUTPUT,
     DeviceName,
     Magnification,
     Precision,
+    check_output_folder,
     check_target,
 )
 from flowmatch.devices import choose_device
@@ -25,90 +27,146 @@ from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
 from flowmatch.matching.describe import load_descriptor
 from flowmatch.matching.files import MATCH_SUFFIXES, write_matches
 from flowmatch.matching.filter import load_comparator
-from flowmatch.matching.match import match_images
+from flowmatch.matching.match import Matches, match_images
 from flowmatch.matching.options import MatchOptions
-from flowmatch.matching.pair_list import (
-    PairReport,
-    match_pairs,
-    read_pairs,
-    write_colmap,
-)
+from flowmatch.matching.pair_list import PairReport, match_pairs, read_pairs, write_colmap
 
+EXAMPLES = (
+    "flowmatch match first.jpg second.jpg -o matches.png -o matches.npz",
+    "flowmatch match --pairs pairs.txt --root photos -o matches --colmap",
+)
+GEOMETRY = "Geometry"
 FAILURES = TextColumn("{task.fields[failed]}")
 
 
 def command(
     images: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="A B", help="Two images; none with --pairs.", show_default=False),
+        typer.Argument(
+            metavar="FIRST SECOND", help="Two images; none with --pairs.", show_default=False
+        ),
     ] = None,
     output: Annotated[
         list[Path] | None,
         typer.Option(
             "-o",
             "--output",
-            help="What to write: a picture (.png, .jpg), matches (.npz, .csv, .json); may be given "
-            "several times. With --pairs a folder.",
+            help="File to write: a picture (.png, .jpg) or matches (.npz, .csv, .json); may be "
+            "given several times. With --pairs, a folder, which is created if it does not exist.",
             show_default=False,
+            rich_help_panel=OUTPUT,
         ),
-    ] = None,
-    pairs: Annotated[
-        Path | None,
-        typer.Option(help="Text file with two names of images a line.", show_default=False),
-    ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the names in --pairs; else the list's.", show_default=False),
     ] = None,
     colmap: Annotated[
         bool,
-        typer.Option("--colmap", help="With --pairs: also features and matches to import."),
+        typer.Option(
+            "--colmap",
+            help="Features and matches in the formats that COLMAP imports, in addition; with "
+            "--pairs.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
-    descriptor: Annotated[
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Computation of all pairs, also of those whose files exist; with --pairs.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Text file with the names of two images in each line.",
+            show_default=False,
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of the images that --pairs names.",
+            show_default="the folder of the list",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    model: Annotated[
         str,
         typer.Option(
-            help="Weights that ship, by name; rootsift, sift, orb; or a file: .safetensors of your "
-            "own, or published weights."
+            help="Descriptor: rootsift, sift, orb, a name that flowmatch weights list prints, or a "
+            "file: .safetensors or published weights.",
+            rich_help_panel=MODEL,
         ),
     ] = "default",
-    detector: Annotated[str, typer.Option(help="sift, orb or grid.")] = "sift",
-    keypoints: Annotated[int, typer.Option(help="At most, in each image.")] = 8000,
-    ratio: Annotated[float, typer.Option(help="Of the ratio test; 1 accepts all.")] = 0.8,
-    mutual: Annotated[bool, typer.Option(help="Accept mutual nearest neighbours only.")] = True,
-    decide: Annotated[
+    filter: Annotated[
         str | None,
         typer.Option(
-            help="siam, 2ch, or a file: a network that looks at the patches of each match, rejects "
-            "what is unlike and ranks the rest.",
+            metavar="MODEL",
+            help="Network that compares the patches of each match, rejects dissimilar ones and "
+            "ranks the rest: siam, 2ch or a file.",
             show_default=False,
+            rich_help_panel=MODEL,
         ),
     ] = None,
-    above: Annotated[
-        float, typer.Option(help="The similarity that --decide asks for; 0 is undecided.")
+    min_score: Annotated[
+        float,
+        typer.Option(
+            help="Similarity that --filter demands; 0 is the decision boundary of the networks.",
+            rich_help_panel=MODEL,
+        ),
     ] = 0.0,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="homography, fundamental, essential or none; else homography for two images and "
-            "fundamental for pairs.",
-            show_default=False,
-        ),
-    ] = None,
-    threshold: Annotated[float, typer.Option(help="Error of an inlier, pixels.")] = 3.0,
-    camera: Annotated[
-        str | None,
-        typer.Option(help="fx,fy,cx,cy of both images, for essential.", show_default=False),
-    ] = None,
-    magnification: Magnification = None,
     device: DeviceName = None,
     precision: Precision = "float32",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="With --pairs: compute again what is there.")
-    ] = False,
+    detector: Annotated[
+        str,
+        typer.Option(help="Keypoint detector: sift, orb or grid.", rich_help_panel=KEYPOINTS),
+    ] = "sift",
+    keypoints: Annotated[
+        int,
+        typer.Option(help="Maximum number of keypoints per image.", rich_help_panel=KEYPOINTS),
+    ] = 8000,
+    ratio: Annotated[
+        float,
+        typer.Option(
+            help="Threshold of the ratio test: largest distance of a match over that of the second "
+            "nearest neighbour; 1 accepts all.",
+            rich_help_panel=KEYPOINTS,
+        ),
+    ] = 0.8,
+    mutual: Annotated[
+        bool,
+        typer.Option(help="Restriction to mutual nearest neighbours.", rich_help_panel=KEYPOINTS),
+    ] = True,
+    magnification: Magnification = None,
+    geometry: Annotated[
+        str | None,
+        typer.Option(
+            help="Geometric model of the inliers: homography, fundamental, essential or none.",
+            show_default="homography; with --pairs fundamental",
+            rich_help_panel=GEOMETRY,
+        ),
+    ] = None,
+    threshold: Annotated[
+        float,
+        typer.Option(help="Maximum error of an inlier, pixels.", rich_help_panel=GEOMETRY),
+    ] = 3.0,
+    camera: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FX,FY,CX,CY",
+            help="Focal lengths and principal point of both images, pixels, for --geometry "
+            "essential.",
+            show_default=False,
+            rich_help_panel=GEOMETRY,
+        ),
+    ] = None,
 ) -> None:
     """Match two images, or the pairs of a list.
 
-    A list may be interrupted; the same command goes on where it stopped.
+    The status is 1 if no more matches of two images agree than chance explains. A run over a list
+    may be interrupted; the same command continues.
     """
     options: dict[str, Any] = {
         "detector": detector,
@@ -118,41 +176,44 @@ def command(
         "threshold": threshold,
         "magnification": magnification,
         "precision": precision,
+        "filter_model": filter,
+        "min_score": min_score,
     }
-    _refuse(decide is None and above != 0, "--above needs --decide")
-    options |= {"filter_model": decide, "min_score": above}
+    _check(filter is not None or min_score == 0, "--min-score needs --filter")
     target = choose_device(device)
     if pairs is None:
-        _refuse(camera is not None and model != "essential", "--camera needs --model essential")
-        _refuse(
-            root is not None or colmap or overwrite, "--root, --colmap, --overwrite need --pairs"
+        _check(camera is None or geometry == "essential", "--camera needs --geometry essential")
+        _check(
+            root is None and not colmap and not overwrite,
+            "--root, --colmap, --overwrite need --pairs",
         )
         first, second = _two_images(images)
         targets = _checked_outputs(output)
         intrinsics = _intrinsics(camera) if camera is not None else None
         chosen = MatchOptions(
-            geometry=_geometry(model, "homography"), intrinsics=intrinsics, **options
+            geometry=_geometry(geometry, "homography"), intrinsics=intrinsics, **options
         )
-        network = load_descriptor(descriptor, target)
-        if decide:
-            chosen = replace(chosen, filter_model=load_comparator(decide, target))
+        network = load_descriptor(model, target)
+        if filter:
+            chosen = replace(chosen, filter_model=load_comparator(filter, target))
         _match_two(network, first, second, targets, chosen)
     else:
-        _refuse(bool(images) or camera is not None, "--pairs takes no images and no --camera")
-        _refuse(len(output or []) != 1, "--pairs needs one -o FOLDER")
+        _check(not images and camera is None, "--pairs takes no images and no --camera")
+        _check(len(output or []) == 1, "--pairs needs one -o FOLDER")
         assert output is not None
-        chosen = MatchOptions(geometry=_geometry(model, "fundamental"), **options)
-        models = descriptor, target
+        check_output_folder(output[0])
+        chosen = MatchOptions(geometry=_geometry(geometry, "fundamental"), **options)
+        models = model, target
         _match_list(models, pairs, root or pairs.parent, output[0], chosen, colmap, overwrite)
 
 
-def _refuse(wrong: bool, reason: str) -> None:
-    if wrong:
-        raise ValueError(reason)
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
 
 
 def _two_images(images: list[Path] | None) -> tuple[Path, Path]:
-    _refuse(len(images or []) != 2, f"expected two images, or --pairs, got {len(images or [])}")
+    _check(len(images or []) == 2, f"expected two images, or --pairs, got {len(images or [])}")
     assert images is not None
     return images[0], images[1]
 
@@ -174,8 +235,8 @@ def _intrinsics(camera: str) -> Any:
         fx, fy, cx, cy = (float(number) for number in camera.split(","))
     except ValueError:
         raise ValueError(f"--camera must be fx,fy,cx,cy in pixels, got {camera!r}") from None
-    _refuse(
-        not (fx > 0 and fy > 0 and np.isfinite([fx, fy, cx, cy]).all()),
+    _check(
+        bool(fx > 0 and fy > 0 and np.isfinite([fx, fy, cx, cy]).all()),
         f"--camera must have positive focal lengths and finite numbers, got {camera!r}",
     )
     K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
@@ -192,17 +253,25 @@ def _match_two(
             write_matches(path, matches, f"{first} {second}")
         else:
             write_image(path, draw_matches(a, b, *matches.points(), matches.inliers))
+    files = f"in {', '.join(map(str, targets))}" if targets else "nothing was written (-o FILE)"
+    messages.print(f"{_describe(matches)}, {files}")
+    if not matches.trusted:
+        raise typer.Exit(1)
+
+
+def _describe(matches: Matches) -> str:
     line = (
         f"{len(matches.matches)} matches of {len(matches.keypoints0.xy)} and "
         f"{len(matches.keypoints1.xy)} keypoints"
     )
     geometry = matches.geometry
-    if geometry is not None:
-        count = f"{matches.inliers.sum()} inliers of" if matches.matrix is not None else "no"
-        article = "" if matches.matrix is None else "an " if geometry == "essential" else "a "
-        kind = geometry if geometry == "homography" else f"{geometry} matrix"
-        line += f", {count} {article}{kind}"
-    messages.print(line + (f", in {', '.join(map(str, targets))}" if targets else ""))
+    if geometry is None:
+        return line
+    model = geometry if geometry == "homography" else f"{geometry} matrix"
+    if matches.matrix is None:
+        return f"{line}, no {model} agrees with them"
+    line += f", {matches.inliers.sum()} inliers of {'an' if model[0] == 'e' else 'a'} {model}"
+    return line if matches.trusted else f"{line}: no more than chance explains"
 
 
 def _match_list(
@@ -214,37 +283,32 @@ def _match_list(
     colmap: bool,
     overwrite: bool,
 ) -> None:
-    listed = read_pairs(source)
-    latest = PairReport()
+    pairs = read_pairs(source)
+    report = PairReport()
     with progress_bar(FAILURES) as bar:
-        task = bar.add_task("match", total=len(listed), failed="")
+        task = bar.add_task("match", total=len(pairs), failed="")
 
         def progress(stage: str, done: int, total: int | None) -> None:
-            failed = f"{len(latest.failed)} failed" if latest.failed else ""
+            failed = f"{len(report.failed)} failed" if report.failed else ""
             bar.update(task, completed=done, failed=failed)
 
-        try:
+        with report_interrupt(bar, lambda: _summary(report, folder)):
             match_pairs(
-                listed, root, folder, model=models[0], device=models[1], options=options,
-                overwrite=overwrite, report=latest, progress=progress,
+                pairs, root, folder, model=models[0], device=models[1], options=options,
+                overwrite=overwrite, report=report, progress=progress,
             )  # fmt: skip
-        except KeyboardInterrupt:
-            bar.stop()
-            again = "the same command, without --overwrite, goes on"
-            messages.print(f"stopped: {_summary(latest, folder)}; {again}")
-            raise typer.Exit(130) from None
-    for pair, reason in latest.failed:
+    for pair, reason in report.failed:
         messages.print(f"failed: {pair.first} {pair.second}: {reason}")
     if colmap:
-        write_colmap(folder / "colmap", folder, listed)
-    messages.print(_summary(latest, folder) + (", with colmap/" if colmap else ""))
-    _refuse(len(latest.failed) == len(listed), f"none of the {len(listed)} pairs can be matched")
+        write_colmap(folder / "colmap", folder, pairs)
+    messages.print(_summary(report, folder) + (", with colmap/" if colmap else ""))
+    _check(len(report.failed) < len(pairs), f"none of the {len(pairs)} pairs can be matched")
 
 
 def _summary(report: PairReport, folder: Path) -> str:
     line = f"{report.computed} pair{'' if report.computed == 1 else 's'} matched"
     if report.kept:
-        line += f", {report.kept} were there already"
+        line += f", {report.kept} existed already"
     if report.failed:
         line += f", {len(report.failed)} failed"
     return f"{line}, in {folder}"

@@ -1,22 +1,25 @@
-"""``flowmatch register``: scans in, the rigid motions between them out."""
+"""``flowmatch register``: rigid motions between scans."""
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from flowmatch.cli._messages import (
-    messages,
-    progress_bar,
-)
+from flowmatch.cli._messages import StageBars, messages, progress_bar
 from flowmatch.cli._options import (
+    INPUT,
+    KEYPOINTS,
+    MODEL,
+    OUTPUT,
+    STDOUT,
     DeviceName,
+    JsonFile,
     WeightsFile,
     check_target,
 )
+from flowmatch.cli._tables import write_json
 from flowmatch.io import (
     CLOUD_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -24,29 +27,36 @@ from flowmatch.io import (
     read_cloud,
     read_depth,
     read_intrinsics,
-    replace_when_done,
     write_image,
 )
 from flowmatch.registration.draw import draw_merged, draw_registration
-from flowmatch.registration.export import (
-    summarize_multiway,
-    summarize_registration,
-    write_moved,
-)
+from flowmatch.registration.export import summarize_multiway, summarize_registration, write_moved
 from flowmatch.registration.graph import register_many
 from flowmatch.registration.options import RegisterOptions
 from flowmatch.registration.recording import record_merged, record_registration, require_rerun
 from flowmatch.registration.register import register_scans
 from flowmatch.registration.store import Descriptor, load_descriptor
 
+EXAMPLES = (
+    "flowmatch register source.ply target.ply -o moved.ply --picture check.png",
+    "flowmatch register 1.ply 2.ply 3.ply -o merged.ply --model fpfh --json motions.json",
+)
 Scans = list[NDArray[np.float64]]
 
 
-class _Wanted(NamedTuple):
-    """What is to be written, and where."""
+class _Outputs(NamedTuple):
+    """Files to write.
 
-    output: Path | None
-    as_json: Path | None
+    Attributes:
+        cloud: Cloud of the moved scans.
+        json: JSON file; - is stdout.
+        picture: Picture of the scans before and after.
+        recording: Recording for the rerun viewer.
+        merge: Whether the cloud of two scans holds both.
+    """
+
+    cloud: Path | None
+    json: Path | None
     picture: Path | None
     recording: Path | None
     merge: bool
@@ -56,54 +66,117 @@ def command(
     scans: Annotated[
         list[Path],
         typer.Argument(
-            metavar="SCAN SCAN...",
-            help=f"Clouds ({', '.join(CLOUD_SUFFIXES)}, metres) or depth pictures (.png with "
-            "--intrinsics). Two: the first is laid on the second. More: all are laid together.",
+            metavar="SCAN",
+            help=f"Two or more point clouds ({', '.join(CLOUD_SUFFIXES)}, metres) or depth "
+            "pictures (.png, with --intrinsics). Of two, the first is moved onto the second; more "
+            "are merged.",
             show_default=False,
         ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Cloud to write: the first scan moved; of more, all."),
-    ] = None,
-    as_json: Annotated[
-        Path | None, typer.Option("--json", help="File for the motions, 4 x 4, and what was found.")
-    ] = None,
-    picture: Annotated[
-        Path | None, typer.Option(help="Picture of before and after, from three sides.")
-    ] = None,
-    recording: Annotated[
-        Path | None, typer.Option("--rerun", help="Recording for the rerun viewer, .rrd.")
+        typer.Option(
+            "-o",
+            "--output",
+            help="Cloud to write: the first scan, moved; of more than two, all of them.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     merge: Annotated[
-        bool, typer.Option("--merge", help="With two scans, too, write both, in two colours.")
+        bool,
+        typer.Option(
+            "--merge",
+            help="Both scans in the cloud of two, in two colours.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
-    descriptor: Annotated[
-        str, typer.Option(help="Weights that ship, by name, or fpfh; default is the best.")
+    json: JsonFile = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Picture of the scans before and after, from three sides.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    recording: Annotated[
+        Path | None,
+        typer.Option(
+            "--rerun",
+            metavar="FILE",
+            help="Recording for the rerun viewer, .rrd.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    intrinsics: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Camera matrix of depth pictures: a text file of 3 x 3 numbers, or fx fy cx cy.",
+            show_default=False,
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    depth_unit: Annotated[
+        float,
+        typer.Option(help="Metres per unit of the depth pictures.", rich_help_panel=INPUT),
+    ] = 0.001,
+    from_origin: Annotated[
+        bool,
+        typer.Option(
+            "--from-origin",
+            help="Sensors at the origins of the scans, which gives better normals.",
+            rich_help_panel=INPUT,
+        ),
+    ] = False,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Descriptor: fpfh, a name that flowmatch weights list prints, or a .safetensors "
+            "file.",
+            rich_help_panel=MODEL,
+        ),
     ] = "default",
     weights: WeightsFile = None,
     device: DeviceName = None,
-    intrinsics: Annotated[
-        Path | None, typer.Option(help="Camera matrix of depth pictures, 3 x 3 or fx fy cx cy.")
-    ] = None,
-    depth_unit: Annotated[float, typer.Option(help="Metres that 1 in a depth picture is.")] = 0.001,
-    from_origin: Annotated[
-        bool,
-        typer.Option("--from-origin", help="The sensors stood at the origins: better normals."),
-    ] = False,
     voxel: Annotated[
-        float | None, typer.Option(help="Down-sampling, metres; else by the scans' size.")
+        float | None,
+        typer.Option(
+            help="Side of the down-sampling voxels, metres.",
+            show_default="by the size of the scans",
+            rich_help_panel=KEYPOINTS,
+        ),
     ] = None,
     keypoints: Annotated[
-        int, typer.Option(help="Most points of a scan that are described.")
+        int,
+        typer.Option(help="Maximum number of keypoints per scan.", rich_help_panel=KEYPOINTS),
     ] = RegisterOptions.keypoints,
-    sampling: Annotated[str, typer.Option(help="Of keypoints: uniform or iss.")] = "uniform",
-    refine: Annotated[str, typer.Option(help="auto, gicp (small-gicp), icp or none.")] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Of keypoints and RANSAC.")] = 0,
+    sampling: Annotated[
+        str,
+        typer.Option(help="Keypoint sampling: uniform or iss.", rich_help_panel=KEYPOINTS),
+    ] = RegisterOptions.sampling,
+    icp: Annotated[
+        str,
+        typer.Option(
+            help="ICP refinement: auto, gicp (small-gicp), icp or none.", rich_help_panel=KEYPOINTS
+        ),
+    ] = RegisterOptions.icp,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Random seed for keypoint sampling and RANSAC.",
+            rich_help_panel=KEYPOINTS,
+        ),
+    ] = RegisterOptions.seed,
 ) -> None:
-    """Find the rigid motion between scans, whatever their position, and say whether to trust it.
+    """Find the rigid motion between scans, and say whether to trust it.
 
-    The status is 0 if the result is trusted, and 1 if not; what was asked for is written anyway.
+    The scans may have any position. The status is 1 if the result is not to be trusted; all files
+    are written anyway.
     """
     if len(scans) < 2:
         raise ValueError(f"two or more scans are needed, got {len(scans)}")
@@ -111,115 +184,105 @@ def command(
         require_rerun()
     check_target(output, CLOUD_SUFFIXES)
     check_target(picture, IMAGE_SUFFIXES)
-    check_target(as_json)
+    check_target(json)
     check_target(recording)
     options = RegisterOptions(
-        voxel=voxel, keypoints=keypoints, sampling=sampling, icp=refine, seed=seed
+        voxel=voxel, keypoints=keypoints, sampling=sampling, icp=icp, seed=seed
     )
-    network = load_descriptor(descriptor, weights=weights, device=device)
-    clouds, depth = _read(scans, intrinsics, depth_unit)
-    views = [np.zeros(3) if from_origin or is_depth else None for is_depth in depth]
-    wanted = _Wanted(output, as_json, picture, recording, merge)
-    run = _pair if len(scans) == 2 else _many
-    trusted = run(network, scans, clouds, views, options, wanted)
+    network = load_descriptor(model, weights=weights, device=device)
+    clouds, is_depth = _read(scans, intrinsics, depth_unit)
+    views = [np.zeros(3) if from_origin or depth else None for depth in is_depth]
+    outputs = _Outputs(output, json, picture, recording, merge)
+    run = _register_two if len(scans) == 2 else _register_many
+    trusted = run(network, scans, clouds, views, options, outputs)
     raise typer.Exit(0 if trusted else 1)
 
 
 def _read(paths: list[Path], intrinsics: Path | None, unit: float) -> tuple[Scans, list[bool]]:
-    depth = [path.suffix.lower() == ".png" for path in paths]
-    if any(depth) and intrinsics is None:
+    """Read scans; also return which of them are depth pictures."""
+    is_depth = [path.suffix.lower() == ".png" for path in paths]
+    if any(is_depth) and intrinsics is None:
         raise ValueError("depth pictures need --intrinsics")
     camera = read_intrinsics(intrinsics) if intrinsics is not None else np.eye(3)
     clouds = [
-        depth_to_points(read_depth(path, unit), camera) if is_depth else read_cloud(path)
-        for path, is_depth in zip(paths, depth, strict=True)
+        depth_to_points(read_depth(path, unit), camera) if depth else read_cloud(path)
+        for path, depth in zip(paths, is_depth, strict=True)
     ]
     for path, cloud in zip(paths, clouds, strict=True):
         if len(cloud) < 10:
             raise ValueError(f"{path}: a scan needs 10 points, got {len(cloud)}")
-    return clouds, depth
+    return clouds, is_depth
 
 
-def _pair(
+def _register_two(
     network: Descriptor,
     paths: list[Path],
     clouds: Scans,
     views: list[NDArray[np.float64] | None],
     options: RegisterOptions,
-    wanted: _Wanted,
+    outputs: _Outputs,
 ) -> bool:
     with progress_bar(transient=True) as bar:
-        task = bar.add_task("describe", total=None)
-        found = register_scans(
+        result = register_scans(
             clouds[0],
             clouds[1],
             model=network,
             options=options,
             viewpoints=(views[0], views[1]),
-            progress=lambda stage, done, total: bar.update(task, completed=done, total=total),
+            progress=StageBars(bar),
         )
-    if wanted.output is not None and wanted.merge:
-        write_moved(wanted.output, clouds, [found.motion, np.eye(4)], colours=[0, 1])
-    elif wanted.output is not None:
-        write_moved(wanted.output, clouds[:1], [found.motion])
-    if wanted.as_json is not None:
-        about = {"source": str(paths[0]), "target": str(paths[1])}
-        _write_json(wanted.as_json, about | summarize_registration(found))
-    if wanted.picture is not None:
-        write_image(wanted.picture, draw_registration(clouds[0], clouds[1], found))
-    if wanted.recording is not None:
-        record_registration(wanted.recording, clouds[0], clouds[1], found)
-    # A rotation of six digits shifts what is 5000 km from the origin, as in UTM, by metres.
-    digits = 6 if max(np.abs(cloud).max() for cloud in clouds) < 1000 else 12
-    rows = found.motion.tolist()
-    typer.echo("\n".join(" ".join(f"{x: .{digits}f}" for x in row) for row in rows))
-    messages.print(f"registration {'accepted' if found.trusted else 'rejected'}: {found.reason}")
-    return found.trusted
+    if outputs.cloud is not None and outputs.merge:
+        write_moved(outputs.cloud, clouds, [result.motion, np.eye(4)], colours=[0, 1])
+    elif outputs.cloud is not None:
+        write_moved(outputs.cloud, clouds[:1], [result.motion])
+    if outputs.json is not None:
+        names = {"source": str(paths[0]), "target": str(paths[1])}
+        write_json(outputs.json, names | summarize_registration(result))
+    if outputs.picture is not None:
+        write_image(outputs.picture, draw_registration(clouds[0], clouds[1], result))
+    if outputs.recording is not None:
+        record_registration(outputs.recording, clouds[0], clouds[1], result)
+    if outputs.json != STDOUT:
+        # With six digits, a rotation shifts points 5000 km from the origin, as in UTM, by metres.
+        digits = 6 if max(np.abs(cloud).max() for cloud in clouds) < 1000 else 12
+        rows = result.motion.tolist()
+        typer.echo("\n".join(" ".join(f"{x: .{digits}f}" for x in row) for row in rows))
+    verdict = "accepted" if result.trusted else "rejected"
+    messages.print(f"registration {verdict}: {result.reason}")
+    return result.trusted
 
 
-def _many(
+def _register_many(
     network: Descriptor,
     paths: list[Path],
     clouds: Scans,
     views: list[NDArray[np.float64] | None],
     options: RegisterOptions,
-    wanted: _Wanted,
+    outputs: _Outputs,
 ) -> bool:
     with progress_bar(transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def progress(stage: str, done: int, total: int | None) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done)
-
         merged = register_many(
-            clouds, model=network, options=options, viewpoints=views, progress=progress
+            clouds, model=network, options=options, viewpoints=views, progress=StageBars(bar)
         )
-    kept = np.flatnonzero(merged.placed).tolist()
-    if wanted.output is not None:
-        moved = [clouds[k] for k in kept]
-        write_moved(wanted.output, moved, merged.motions[kept], colours=kept)
-    if wanted.as_json is not None:
-        _write_json(wanted.as_json, summarize_multiway(merged, [str(path) for path in paths]))
-    if wanted.picture is not None:
-        write_image(wanted.picture, draw_merged([clouds[k] for k in kept], merged.motions[kept]))
-    if wanted.recording is not None:
-        names = [f"{k} {paths[k].name}" for k in kept]
-        record_merged(
-            wanted.recording, [clouds[k] for k in kept], list(merged.motions[kept]), names
-        )
+    placed = np.flatnonzero(merged.placed).tolist()
+    moved = [clouds[k] for k in placed]
+    if outputs.cloud is not None:
+        write_moved(outputs.cloud, moved, merged.motions[placed], colours=placed)
+    if outputs.json is not None:
+        write_json(outputs.json, summarize_multiway(merged, [str(path) for path in paths]))
+    if outputs.picture is not None:
+        write_image(outputs.picture, draw_merged(moved, merged.motions[placed]))
+    if outputs.recording is not None:
+        names = [f"{k} {paths[k].name}" for k in placed]
+        record_merged(outputs.recording, moved, list(merged.motions[placed]), names)
     for edge in merged.edges:
         state = "used" if edge.used else "not used"
         name = f"{paths[edge.source].name} on {paths[edge.target].name}"
         messages.print(f"{name}: {state}, {edge.registration.reason}")
-    lost = [str(path) for path, placed in zip(paths, merged.placed, strict=True) if not placed]
-    verdict = "registration accepted" if merged.trusted else "registration incomplete"
-    said = f"{len(kept)} of {len(paths)} scans laid on {paths[merged.anchor].name}"
-    messages.print(f"{verdict}: {said}" + (f"; no place for {', '.join(lost)}" if lost else ""))
+    verdict = "accepted" if merged.trusted else "incomplete"
+    line = f"{len(placed)} of {len(paths)} scans moved onto {paths[merged.anchor].name}"
+    lost = [str(path) for path, ok in zip(paths, merged.placed, strict=True) if not ok]
+    if lost:
+        line += f"; not registered: {', '.join(lost)}"
+    messages.print(f"registration {verdict}: {line}")
     return merged.trusted
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with replace_when_done(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""``flowmatch stitch``: photos that overlap become panoramas."""
+"""``flowmatch stitch``: panoramas from overlapping photos."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -7,115 +7,194 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import TaskID
 
-from flowmatch.cli._messages import (
-    messages,
-    progress_bar,
-)
-from flowmatch.cli._options import (
-    DeviceName,
-    check_target,
-)
+from flowmatch.cli._messages import StageBars, messages, progress_bar
+from flowmatch.cli._options import KEYPOINTS, MODEL, OUTPUT, DeviceName, check_target
 from flowmatch.io import IMAGE_SUFFIXES, write_image
-from flowmatch.stitch.cameras import CAMERA_MODELS, read_cameras
-from flowmatch.stitch.options import CHOICES, WAVES, StitchOptions
+from flowmatch.stitch.cameras import read_cameras
+from flowmatch.stitch.options import CHOICES, StitchOptions
 from flowmatch.stitch.photos import expand_folders
 from flowmatch.stitch.pipeline import Panorama, find_cameras, render_panorama, render_panoramas
 from flowmatch.stitch.report import StitchReport
+
+EXAMPLES = (
+    "flowmatch stitch photos -o panorama.jpg --megapixels 1",
+    "flowmatch stitch left.png middle.png right.png -o scan.png --motion affine --verbose-dir look",
+)
+CAMERAS, RENDERING = "Cameras", "Rendering"
+_DEFAULT = StitchOptions()
 
 
 def command(
     photos: Annotated[
         list[Path],
-        typer.Argument(help="Photos in any order, or folders of them.", show_default=False),
+        typer.Argument(
+            metavar="PHOTO", help="Photos in any order, or folders of photos.", show_default=False
+        ),
     ],
     output: Annotated[
         Path,
         typer.Option(
             "-o",
             "--output",
-            help="The panorama. Of several, the others are called pano_2.jpg, pano_3.jpg, ...",
+            help="Panorama to write; further ones are called pano_2.jpg, pano_3.jpg, and so on.",
             show_default=False,
+            rich_help_panel=OUTPUT,
         ),
     ],
-    affine: Annotated[
-        bool,
-        typer.Option("--affine", help="Scans: shifted, turned and scaled, no perspective."),
-    ] = False,
-    megapix: Annotated[
-        float | None,
-        typer.Option(help="Of each photo in the panorama; else all there are.", show_default=False),
-    ] = None,
-    medium_megapix: Annotated[float, typer.Option(help="Of a photo for finding keypoints.")] = 0.6,
-    low_megapix: Annotated[
-        float | None,
-        typer.Option(help="Of a photo for finding seams; else 0.3 or less.", show_default=False),
-    ] = None,
-    descriptor: Annotated[
-        str,
-        typer.Option(
-            help="rootsift, sift, orb; weights that ship, by name; or a file: .safetensors of your "
-            "own, or published weights."
-        ),
-    ] = "rootsift",
-    detector: Annotated[str, typer.Option(help="sift or orb.")] = "sift",
-    keypoints: Annotated[int, typer.Option(help="At most, in each photo.")] = 4000,
-    confidence: Annotated[
-        float, typer.Option(help="A pair overlaps if inliers / (8 + 0.3 matches) is that much.")
-    ] = 1.0,
-    wave: Annotated[str, typer.Option(help=f"Straightens: {', '.join(WAVES)}.")] = "auto",
-    warper: Annotated[str, typer.Option(help=f"{', '.join(CHOICES['projection'])}.")] = "auto",
-    exposure: Annotated[str, typer.Option(help=f"{', '.join(CHOICES['exposure'])}.")] = "blocks",
-    seams: Annotated[str, typer.Option(help=f"{', '.join(CHOICES['seams'])}.")] = "graphcut",
-    blend: Annotated[str, typer.Option(help=f"{', '.join(CHOICES['blend'])}.")] = "multiband",
-    strength: Annotated[float, typer.Option(help="Width of the blended band, percent.")] = 5.0,
-    crop: Annotated[bool, typer.Option(help="Cut out the largest full rectangle.")] = True,
-    cameras: Annotated[
-        Path | None,
-        typer.Option(help="Use cameras saved before: nothing is matched.", show_default=False),
-    ] = None,
     save_cameras: Annotated[
         Path | None,
-        typer.Option(help="Write the cameras, JSON, for --cameras.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="JSON file for the cameras, for --cameras.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     verbose_dir: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for pictures of keypoints, matches, their graph, warped photos and seams, "
-            "and report.json.",
+            metavar="FOLDER",
+            help="Folder for report.json and pictures of keypoints, matches, their graph, warped "
+            "photos and seams; it is created if it does not exist.",
             show_default=False,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Descriptor: rootsift, sift, orb, a name that flowmatch weights list prints, or a "
+            "file: .safetensors or published weights.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "rootsift",
     device: DeviceName = None,
+    detector: Annotated[
+        str, typer.Option(help="Keypoint detector: sift or orb.", rich_help_panel=KEYPOINTS)
+    ] = _DEFAULT.detector,
+    keypoints: Annotated[
+        int,
+        typer.Option(help="Maximum number of keypoints per photo.", rich_help_panel=KEYPOINTS),
+    ] = _DEFAULT.keypoints,
+    keypoint_megapixels: Annotated[
+        float,
+        typer.Option(
+            help="Size of a photo in which keypoints are detected.", rich_help_panel=KEYPOINTS
+        ),
+    ] = _DEFAULT.keypoint_megapixels,
+    confidence: Annotated[
+        float,
+        typer.Option(
+            help="Smallest confidence, inliers / (8 + 0.3 matches), of two photos that overlap.",
+            rich_help_panel=KEYPOINTS,
+        ),
+    ] = _DEFAULT.confidence,
+    motion: Annotated[
+        str,
+        typer.Option(
+            help="Motion of the camera: rotation, or affine for scans, which are shifted, rotated "
+            "and scaled without perspective.",
+            rich_help_panel=CAMERAS,
+        ),
+    ] = _DEFAULT.motion,
+    wave: Annotated[
+        str,
+        typer.Option(
+            help=f"Straightening of the horizon: {', '.join(CHOICES['wave'])}.",
+            rich_help_panel=CAMERAS,
+        ),
+    ] = _DEFAULT.wave,
+    cameras: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File of cameras from --save-cameras: nothing is matched.",
+            show_default=False,
+            rich_help_panel=CAMERAS,
+        ),
+    ] = None,
+    megapixels: Annotated[
+        float | None,
+        typer.Option(
+            help="Size of each photo in the panorama.",
+            show_default="the full size",
+            rich_help_panel=RENDERING,
+        ),
+    ] = None,
+    seam_megapixels: Annotated[
+        float | None,
+        typer.Option(
+            help="Size of a photo in which seams are searched for.",
+            show_default="0.3 or less",
+            rich_help_panel=RENDERING,
+        ),
+    ] = None,
+    projection: Annotated[
+        str,
+        typer.Option(
+            help=f"Surface of the panorama: {', '.join(CHOICES['projection'])}.",
+            rich_help_panel=RENDERING,
+        ),
+    ] = _DEFAULT.projection,
+    exposure: Annotated[
+        str,
+        typer.Option(
+            help=f"Exposure compensation: {', '.join(CHOICES['exposure'])}.",
+            rich_help_panel=RENDERING,
+        ),
+    ] = _DEFAULT.exposure,
+    seams: Annotated[
+        str,
+        typer.Option(
+            help=f"Search for seams: {', '.join(CHOICES['seams'])}.", rich_help_panel=RENDERING
+        ),
+    ] = _DEFAULT.seams,
+    blend: Annotated[
+        str,
+        typer.Option(
+            help=f"Blending at seams: {', '.join(CHOICES['blend'])}.", rich_help_panel=RENDERING
+        ),
+    ] = _DEFAULT.blend,
+    blend_width: Annotated[
+        float,
+        typer.Option(help="Width of the blended band, percent.", rich_help_panel=RENDERING),
+    ] = _DEFAULT.blend_width,
+    crop: Annotated[
+        bool,
+        typer.Option(
+            help="Crop to the largest rectangle without holes.", rich_help_panel=RENDERING
+        ),
+    ] = _DEFAULT.crop,
 ) -> None:
-    """Stitch photos to panoramas.
+    """Stitch overlapping photos to panoramas.
 
-    Photos that overlap with no other are left out, and it is said why. Photos of several places
-    make several panoramas.
+    A photo that overlaps with no other is left out, and the reason is printed. Photos of several
+    places make several panoramas.
     """
     check_target(output, IMAGE_SUFFIXES)
     check_target(save_cameras)
     if cameras is not None:
         changed = {
-            "--affine": affine, "--wave": wave != "auto", "--descriptor": descriptor != "rootsift",
-            "--detector": detector != "sift", "--keypoints": keypoints != 4000,
-            "--confidence": confidence != 1.0, "--medium-megapix": medium_megapix != 0.6,
+            "--motion": motion != _DEFAULT.motion, "--wave": wave != _DEFAULT.wave,
+            "--model": model != "rootsift", "--detector": detector != _DEFAULT.detector,
+            "--keypoints": keypoints != _DEFAULT.keypoints,
+            "--confidence": confidence != _DEFAULT.confidence,
+            "--keypoint-megapixels": keypoint_megapixels != _DEFAULT.keypoint_megapixels,
         }  # fmt: skip
-        if unused := [name for name, given in changed.items() if given]:
+        if unused := [name for name, is_changed in changed.items() if is_changed]:
             raise ValueError(f"--cameras matches nothing: it takes no {', '.join(unused)}")
     options = StitchOptions(
-        detector=detector, keypoints=keypoints, confidence=confidence,
-        motion=CAMERA_MODELS[1] if affine else CAMERA_MODELS[0], wave=wave,
-        keypoint_megapixels=medium_megapix, projection=warper, exposure=exposure, seams=seams,
-        blend=blend, blend_width=strength, crop=crop, megapixels=megapix,
-        seam_megapixels=low_megapix,
+        detector=detector, keypoints=keypoints, confidence=confidence, motion=motion, wave=wave,
+        keypoint_megapixels=keypoint_megapixels, projection=projection, exposure=exposure,
+        seams=seams, blend=blend, blend_width=blend_width, crop=crop, megapixels=megapixels,
+        seam_megapixels=seam_megapixels,
     )  # fmt: skip
-    files = expand_folders(photos, without=_written_before(output))
+    files = expand_folders(photos, without=_earlier_outputs(output))
     targets = _targets(output, save_cameras, {file.resolve() for file in files})
     report = StitchReport(verbose_dir) if verbose_dir else None
     with progress_bar(transient=True) as bar:
-        progress = _Bar(bar)
+        progress = StageBars(bar)
         rendering: dict[str, Any] = {
             "options": options,
             "progress": progress,
@@ -124,44 +203,31 @@ def command(
         panoramas: Iterator[Panorama]
         if cameras is not None:
             panorama = render_panorama(files, read_cameras(cameras), **rendering)
-            _tell_left_out(panorama.left_out)
+            _print_left_out(panorama.left_out)
             panoramas = iter([panorama])
         else:
             groups = find_cameras(
-                files, model=descriptor, device=device, options=options, progress=progress
+                files, model=model, device=device, options=options, progress=progress
             )
             if report:
                 report.write_groups(groups, confidence)
             panoramas = render_panoramas(groups, **rendering)
-            _tell_left_out(groups.left_out)
+            _print_left_out(groups.left_out)
         for panorama in panoramas:
             if report:
                 report.write_panorama(panorama)
             _save(panorama, *next(targets))
 
 
-class _Bar:
-    """One line of progress for each stage."""
-
-    def __init__(self, bar: Any) -> None:
-        self._bar = bar
-        self._tasks: dict[str, TaskID] = {}
-
-    def __call__(self, stage: str, done: int, total: int | None) -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._bar.add_task(stage)
-        self._bar.update(self._tasks[stage], completed=done, total=total)
-
-
-def _tell_left_out(photos: Any) -> None:
+def _print_left_out(photos: Any) -> None:
     for photo in photos:
         messages.print(f"left out: {photo.name}: {photo.reason}")
 
 
-def _written_before(output: Path) -> set[Path]:
-    """Return the panoramas that the same command wrote before; they may lie among the photos.
+def _earlier_outputs(output: Path) -> set[Path]:
+    """Return the panoramas that the same command wrote earlier; they may lie among the photos.
 
-    Photos may be numbered alike, but they are older than the first panorama.
+    Photos may have numbered names, too, but they are older than the first panorama.
     """
     if not output.is_file():
         return set()
@@ -174,10 +240,10 @@ def _written_before(output: Path) -> set[Path]:
 def _targets(
     output: Path, save_cameras: Path | None, photos: Collection[Path]
 ) -> Iterator[tuple[Path, Path | None]]:
-    """Return where each panorama and its cameras go, with numbers that name no photo.
+    """Return the files of each panorama and its cameras; numbered names of photos are skipped.
 
     Raises:
-        ValueError: The first would overwrite a photo.
+        ValueError: The first file is one of the photos.
     """
     for path in (output, save_cameras):
         if path is not None and path.resolve() in photos:

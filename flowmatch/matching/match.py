@@ -62,6 +62,22 @@ class Matches(NamedTuple):
         matches = self.matches[self.inliers] if inliers else self.matches
         return self.keypoints0.xy[matches[:, 0]], self.keypoints1.xy[matches[:, 1]]
 
+    @property
+    def trusted(self) -> bool:
+        """Whether more matches agree with the geometric model than chance explains.
+
+        Of n matches between unrelated images, at most 8 + 0.3 n agree. Without a geometric model,
+        any match counts.
+
+        Reference:
+            Brown & Lowe, Automatic Panoramic Image Stitching using Invariant Features, IJCV 2007,
+            section 3.2.
+        """
+        if self.geometry is None:
+            return len(self.matches) > 0
+        count = int(self.inliers.sum())
+        return self.matrix is not None and count > 8 + 0.3 * len(self.matches)
+
 
 def match_images(
     first: ArrayLike,
