@@ -1,4 +1,4 @@
-"""Flow networks: ``forward(first, second)`` gives flows, finest first, in their own pixels."""
+"""Flow networks: ``forward(first, second)`` returns flows, finest first, in their own pixels."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -13,10 +13,10 @@ from flowmatch.flow.networks.recurrent import RecurrentPyramid
 
 
 class FlowNetwork(Protocol):
-    """What every flow network is, as the rest of the package sees it."""
+    """Interface of a flow network."""
 
     def __call__(self, first: Tensor, second: Tensor) -> list[Tensor]:
-        """RGB in [0, 1], ``[B, 3, H, W]`` -> flows, finest first, in pixels of their own size."""
+        """Return flows, finest first, in their own pixels, of RGB ``[B, 3, H, W]`` in [0, 1]."""
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {

@@ -15,20 +15,23 @@ from torch import Tensor, nn
 from flowmatch.flow.networks.padding import check_pair, crop_to_level, pad_to_multiple
 from flowmatch.ops import correlation
 
-SLOPE = 0.1  # of the LeakyReLU after every convolution
-UNIT = 20.0  # the layers predict full-resolution pixels / 20
+SLOPE = 0.1
+"""Slope of the LeakyReLU after every convolution."""
+UNIT = 20.0
+"""Unit of the predicted flow, in pixels of the full resolution."""
 STRIDE = 64
+"""Stride of the coarsest features, in pixels."""
 
 
-def scale(width: float, *channels: int) -> list[int]:
-    """Multiply numbers of channels, and leave one at least."""
+def scale_channels(width: float, *channels: int) -> list[int]:
+    """Return numbers of channels times `width`, at least 1 each."""
     if not width > 0:
         raise ValueError(f"width must be positive, got {width}")
     return [max(1, round(count * width)) for count in channels]
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """Make a convolution and its activation."""
+    """Return a convolution with its activation."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2),
         nn.LeakyReLU(SLOPE, inplace=True),
@@ -36,17 +39,22 @@ def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequ
 
 
 def deconv(inputs: int, outputs: int) -> nn.Sequential:
-    """Make a layer that doubles the resolution."""
+    """Return a transposed convolution that doubles the resolution, with its activation."""
     return nn.Sequential(
         nn.ConvTranspose2d(inputs, outputs, 4, 2, 1), nn.LeakyReLU(SLOPE, inplace=True)
     )
 
 
 class Decoder(nn.Module):
-    """Predict flows from coarse to fine; what makes the skip connections is left to others."""
+    """Base of modules that predict flows from coarse to fine, from given skip connections.
 
-    unit = UNIT  # of what is predicted, in full-resolution pixels
-    levels: tuple[int, ...] = (6, 5, 4, 3, 2)  # a flow of level k has 1 / 2**k of the resolution
+    Attributes:
+        unit: Unit of the predictions, in pixels of the full resolution.
+        levels: Levels of the flows; level k has ``1 / 2**k`` of the resolution.
+    """
+
+    unit = UNIT
+    levels: tuple[int, ...] = (6, 5, 4, 3, 2)
 
     def _add_decoder(
         self,
@@ -56,17 +64,17 @@ class Decoder(nn.Module):
         bias_in_upsampling: bool = True,
         smooth: bool = False,
     ) -> None:
-        """Make the layers.
+        """Add the layers.
 
         Args:
-            skips: Channels of the skip connections, one for each of `levels`.
-            deconvolved: Channels that come from the level below, for all `levels` but the first.
-            bias_in_upsampling: Of the layers that enlarge the flow.
-            smooth: A convolution without activation before each prediction but the first.
+            skips: Channels of the skip connection of each level.
+            deconvolved: Channels from the next coarser level, for all levels but the first.
+            bias_in_upsampling: The layers that enlarge the flow have a bias.
+            smooth: Add a convolution without activation before each prediction but the first.
         """
         joined = [skips[0], *(a + b + 2 for a, b in zip(skips[1:], deconvolved, strict=True))]
-        seen = [skips[0], *deconvolved] if smooth else joined
-        for level, inputs in zip(self.levels, seen, strict=True):
+        predicting = [skips[0], *deconvolved] if smooth else joined
+        for level, inputs in zip(self.levels, predicting, strict=True):
             self.add_module(f"predict_flow{level}", nn.Conv2d(inputs, 2, 3, 1, 1))
         self.smooth = smooth
         for i, (level, outputs) in enumerate(zip(self.levels[1:], deconvolved, strict=True)):
@@ -78,7 +86,7 @@ class Decoder(nn.Module):
                 self.add_module(f"inter_conv{level}", between)
 
     def _initialise(self) -> None:
-        """MSRA, as the paper's Caffe model."""
+        """Initialise the weights by He et al. (MSRA), as in the paper's Caffe model."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(module.weight, SLOPE)
@@ -86,29 +94,29 @@ class Decoder(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def _expand(self, skips: Sequence[Tensor]) -> dict[int, Tensor]:
-        """Give the skip connection of each of `levels`: level -> flow, in pixels of that level."""
+        """Return level -> flow, in pixels of that level, from each level's skip connection."""
         joined, coarsest = skips[0], self.levels[0]
         predicted = self.get_submodule(f"predict_flow{coarsest}")(joined)
         flows = {coarsest: predicted.float() * (self.unit / 2**coarsest)}
         for level, skip in zip(self.levels[1:], skips[1:], strict=True):
             up = self.get_submodule(f"upsampled_flow{level + 1}_to_{level}")(predicted)
             joined = torch.cat([skip, self.get_submodule(f"deconv{level}")(joined), up], dim=1)
-            seen = self.get_submodule(f"inter_conv{level}")(joined) if self.smooth else joined
-            predicted = self.get_submodule(f"predict_flow{level}")(seen)
+            features = self.get_submodule(f"inter_conv{level}")(joined) if self.smooth else joined
+            predicted = self.get_submodule(f"predict_flow{level}")(features)
             flows[level] = predicted.float() * (self.unit / 2**level)
         return flows
 
 
-def on_padded(
+def run_padded(
     estimate: Callable[[Tensor, Tensor], Mapping[int, Tensor]],
     first: Tensor,
     second: Tensor,
     mean: Sequence[float] | None = None,
 ) -> list[Tensor]:
-    """Give `estimate` images that fit its strides, without their mean, and crop its flows.
+    """Run a network on padded images without their mean, and crop its flows.
 
     Args:
-        estimate: Two images -> level -> flow, in pixels of that level.
+        estimate: Function from two images to level -> flow, in pixels of that level.
         first: RGB images in [0, 1], ``[B, 3, H, W]``.
         second: The later images.
         mean: Red, green and blue to subtract; None takes the mean of each pair.
@@ -130,7 +138,7 @@ def on_padded(
 
 
 class FlowNet(Decoder):
-    """What all that see images share: everything from conv4 on, and the decoder."""
+    """Base of the networks that see images: the layers from conv4 on, and the decoder."""
 
     def __init__(
         self,
@@ -144,7 +152,7 @@ class FlowNet(Decoder):
         if mean is not None and (len(mean) != 3 or not all(map(math.isfinite, mean))):
             raise ValueError(f"mean must be three numbers, red, green and blue, got {mean}")
         self.mean = None if mean is None else tuple(mean)
-        c1, c2, c3, c4, c6 = scale(width, 64, 128, 256, 512, 1024)
+        c1, c2, c3, c4, c6 = scale_channels(width, 64, 128, 256, 512, 1024)
         self.channels = (c1, c2, c3)
         self.conv4, self.conv4_1 = conv(c3, c4, 3, 2), conv(c4, c4)
         self.conv5, self.conv5_1 = conv(c4, c4, 3, 2), conv(c4, c4)
@@ -157,7 +165,7 @@ class FlowNet(Decoder):
         )
 
     def _decode(self, skip2: Tensor, skip3: Tensor) -> dict[int, Tensor]:
-        """Contract from conv3_1, expand again: level -> flow, in pixels of that level."""
+        """Return level -> flow, in pixels of that level, from the features of conv2 and conv3_1."""
         skip4 = self.conv4_1(self.conv4(skip3))
         skip5 = self.conv5_1(self.conv5(skip4))
         return self._expand([self.conv6_1(self.conv6(skip5)), skip5, skip4, skip3, skip2])
@@ -167,7 +175,7 @@ class FlowNet(Decoder):
         raise NotImplementedError
 
     def estimate(self, *inputs: Tensor) -> dict[int, Tensor]:
-        """Do as `forward` with inputs that are prepared: level -> flow, in pixels of that level."""
+        """Return level -> flow, in pixels of that level, for padded inputs without their mean."""
         return self._decode(*self._encode(*inputs))
 
     def forward(self, first: Tensor, second: Tensor) -> list[Tensor]:
@@ -184,7 +192,7 @@ class FlowNet(Decoder):
         Raises:
             ValueError: The images do not fit each other or are too small.
         """
-        return on_padded(self.estimate, first, second, self.mean)
+        return run_padded(self.estimate, first, second, self.mean)
 
 
 class FlowNetS(FlowNet):
@@ -202,7 +210,7 @@ class FlowNetS(FlowNet):
         torch.Size([1, 2, 16, 24])
     """
 
-    inputs = 6  # channels
+    inputs = 6  # channels of both images
 
     def __init__(self, *, width: float = 1.0, mean: Sequence[float] | None = None) -> None:
         super().__init__(width, mean, bias_in_upsampling=False)
@@ -216,22 +224,22 @@ class FlowNetS(FlowNet):
         return skip2, self.conv3_1(self.conv3(skip2))
 
 
-class Volume(nn.Module):
-    """The correlation of two feature maps, as a module: training may look at what it gives.
+class CostVolume(nn.Module):
+    """The correlation of two feature maps, as a module with hooks, through which it is trained.
 
     Args:
-        radius: Of the displacements on their grid.
-        step: Of the grid, in pixels of the features.
+        radius: Largest displacement, in steps.
+        step: Spacing of the displacements, in pixels of the features.
     """
 
     def __init__(self, radius: int, step: int) -> None:
         super().__init__()
         self.radius, self.step = radius, step
         self.channels = (2 * radius + 1) ** 2
-        self.gain = 1.0  # see `norms.with_norms`
+        self.gain = 1.0  # see `norms.insert_norms`
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Correlate ``[B, C, h, w]`` each: ``[B, channels, h, w]``."""
+        """Return the correlation ``[B, channels, h, w]`` of features ``[B, C, h, w]``."""
         return self.gain * correlation(first, second, self.radius, self.step)
 
 
@@ -241,7 +249,7 @@ class FlowNetC(FlowNet):
     Args:
         width: Multiplier of every layer's channels, except the 441 of the correlation: 1 for the
             paper's network (39.18 M parameters), 3/8 for the thin FlowNet2-c (5.8 M).
-        mean: As in `FlowNetS`.
+        mean: Red, green and blue to subtract from the images; None takes the mean of each pair.
 
     Example:
         >>> flows = FlowNetC(width=1 / 16)(torch.rand(1, 3, 64, 96), torch.rand(1, 3, 64, 96))
@@ -249,19 +257,19 @@ class FlowNetC(FlowNet):
         torch.Size([1, 2, 16, 24])
     """
 
-    RADIUS, STEP = 10, 2  # of the correlation: +-20 feature pixels are +-160 image pixels
+    RADIUS, STEP = 10, 2  # displacements of up to 20 feature pixels, which are 160 image pixels
 
     def __init__(self, *, width: float = 1.0, mean: Sequence[float] | None = None) -> None:
         super().__init__(width, mean)
         c1, c2, c3 = self.channels
-        (redirected,) = scale(width, 32)
+        (redirected,) = scale_channels(width, 32)
         self.conv1, self.conv2, self.conv3 = (
             conv(3, c1, 7, 2),
             conv(c1, c2, 5, 2),
             conv(c2, c3, 5, 2),
         )
         self.conv_redir = conv(c3, redirected, 1)
-        self.correlate = Volume(self.RADIUS, self.STEP)
+        self.correlate = CostVolume(self.RADIUS, self.STEP)
         self.conv3_1 = conv(redirected + self.correlate.channels, c3)
         self._initialise()
 

@@ -1,6 +1,6 @@
-"""FlowNet 2.0's networks: stacks of FlowNets that warp and correct, and one for small motion.
+"""FlowNet 2.0: stacks of FlowNets that correct each other, and a network for small motion.
 
-Layer for layer, with the names of NVIDIA's flownet2-pytorch.
+Layers and their names are those of NVIDIA's flownet2-pytorch.
 
 Reference:
     Ilg et al., FlowNet 2.0, CVPR 2017, figure 2 and sections 4 and 5.
@@ -17,8 +17,8 @@ from flowmatch.flow.networks.flownet import (
     FlowNetC,
     FlowNetS,
     conv,
-    on_padded,
-    scale,
+    run_padded,
+    scale_channels,
 )
 from flowmatch.ops import warp
 
@@ -35,8 +35,8 @@ class FlowNet2SD(FlowNet):
         torch.Size([1, 2, 16, 24])
     """
 
-    # It learned flows * 20, all others flows / 20. NVIDIA's FlowNet2 heeds that, and its FlowNet2SD
-    # alone does not: what that prints is 400 times too long.
+    # It was trained on flows * 20, the other networks on flows / 20. NVIDIA's FlowNet2 accounts for
+    # that; its FlowNet2SD alone does not, and its flows are 400 times too long.
     unit = 1 / UNIT
 
     def __init__(self, *, width: float = 1.0) -> None:
@@ -55,13 +55,13 @@ class FlowNet2SD(FlowNet):
 
 
 class _Correction(FlowNetS):
-    """What follows in a stack: it sees both images, the second one warped, a flow, its error."""
+    """A later network of a stack; it takes both images, the warped second, a flow and its error."""
 
     inputs = 12
 
 
 class FlowNet2CS(nn.Module):
-    """A FlowNetC, and a FlowNetS that corrects it.
+    """A FlowNetC, and a FlowNetS that corrects its flow.
 
     Args:
         width: Multiplier of every layer's channels, except the 441 of the correlation: 1 for the
@@ -80,11 +80,11 @@ class FlowNet2CS(nn.Module):
 
     @property
     def corrections(self) -> tuple[FlowNetS, ...]:
-        """The networks behind the first, in their order."""
+        """The networks after the first, in order."""
         return (self.flownets_1,)
 
     def estimate(self, first: Tensor, second: Tensor) -> dict[int, Tensor]:
-        """Do as `forward` with images that are prepared: level -> flow, in pixels of that level."""
+        """Return level -> flow, in pixels of that level, for padded images without their mean."""
         flows = self.flownetc.estimate(first, second)
         for correction in self.corrections:
             flow = 4 * F.interpolate(flows[2], scale_factor=4, mode="bilinear")
@@ -107,15 +107,15 @@ class FlowNet2CS(nn.Module):
         Raises:
             ValueError: The images do not fit each other or are too small.
         """
-        return on_padded(self.estimate, first, second)
+        return run_padded(self.estimate, first, second)
 
 
 class FlowNet2CSS(FlowNet2CS):
-    """A FlowNetC, and two FlowNetS one after the other that correct it.
+    """A FlowNetC, and two FlowNetS in turn that correct its flow.
 
     Args:
-        width: As in `FlowNet2CS`: 1 for the paper's network (116.57 M parameters), 3/8 for the thin
-            FlowNet2-css (16.7 M).
+        width: Multiplier of every layer's channels, except the 441 of the correlation: 1 for the
+            paper's network (116.57 M parameters), 3/8 for the thin FlowNet2-css (16.7 M).
 
     Example:
         >>> flows = FlowNet2CSS(width=1 / 16)(torch.rand(1, 3, 64, 96), torch.rand(1, 3, 64, 96))
@@ -129,19 +129,19 @@ class FlowNet2CSS(FlowNet2CS):
 
     @property
     def corrections(self) -> tuple[FlowNetS, ...]:
-        """The networks behind the first, in their order."""
+        """The networks after the first, in order."""
         return (self.flownets_1, self.flownets_2)
 
 
 class _Fusion(Decoder):
-    """Choose between two flows, at full resolution."""
+    """Combine two flows at full resolution."""
 
     unit = 1.0
     levels = (2, 1, 0)
 
     def __init__(self, width: float) -> None:
         super().__init__()
-        c0, c1, d1, d0 = scale(width, 64, 128, 32, 16)
+        c0, c1, d1, d0 = scale_channels(width, 64, 128, 32, 16)
         self.conv0 = conv(11, c0)
         self.conv1, self.conv1_1 = conv(c0, c0, 3, 2), conv(c0, c1)
         self.conv2, self.conv2_1 = conv(c1, c1, 3, 2), conv(c1, c1)
@@ -155,10 +155,11 @@ class _Fusion(Decoder):
 
 
 class FlowNet2(FlowNet2CSS):
-    """All of FlowNet 2.0: FlowNet2CSS and FlowNet2SD, and a small network that fuses their flows.
+    """The whole FlowNet 2.0: FlowNet2CSS, FlowNet2SD, and a small network that fuses their flows.
 
     Args:
-        width: As in `FlowNet2CS`: 1 for the paper's network (162.52 M parameters).
+        width: Multiplier of every layer's channels, except the 441 of the correlation: 1 for the
+            paper's network (162.52 M parameters).
 
     Example:
         >>> flows = FlowNet2(width=1 / 16)(torch.rand(1, 3, 64, 96), torch.rand(1, 3, 64, 96))
@@ -172,7 +173,7 @@ class FlowNet2(FlowNet2CSS):
         self.flownetfusion = _Fusion(width)
 
     def estimate(self, first: Tensor, second: Tensor) -> dict[int, Tensor]:
-        """Do as `forward` with images that are prepared: level -> flow, in pixels of that level."""
+        """Return level -> flow, in pixels of that level, for padded images without their mean."""
         candidates = (
             self.flownets_d.estimate(first, second)[2],
             super().estimate(first, second)[2],

@@ -1,4 +1,4 @@
-"""Batch norms for the time of training: without, a young FlowNet lets its features fade."""
+"""Batch norms for training a FlowNet: without them, features of an untrained network vanish."""
 
 import copy
 
@@ -8,23 +8,25 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 from flowmatch.flow.networks.flownet import Decoder, FlowNetC
 
-_GAIN = 16.0  # brings products of features that have passed a norm to the size of the features
-_REST = 0.01
+CORRELATION_GAIN = 16.0
+"""Factor that brings correlations of normalised features to the size of the features."""
+INITIAL_FLOW_SCALE = 0.01
+"""Factor on the random initial weights that predict flow."""
 
 
-def with_norms(network: nn.Module) -> nn.Module:
-    """Make a new FlowNet ready to learn, in place, and return it.
+def insert_norms(network: nn.Module) -> nn.Module:
+    """Insert batch norms into an untrained FlowNet, in place, and return it.
 
-    A batch norm follows every convolution that has an activation, correlations are enlarged to the
-    size of what they are joined with, and flows begin near zero and are enlarged as they are. Were
-    the first flows random, the first thing to be learnt would be to let all features fade.
+    A batch norm follows every convolution that has an activation, correlations are scaled to the
+    size of the features they are concatenated with, and the first flows are near zero and upsampled
+    bilinearly. With random first flows, training would begin by letting all features vanish.
 
     Args:
-        network: With random weights; FlowNetS, FlowNetC or a stack of them.
+        network: FlowNetS, FlowNetC or a stack of them, with random weights.
 
     Example:
         >>> from flowmatch.flow.networks import FlowNetS
-        >>> [type(layer).__name__ for layer in with_norms(FlowNetS(width=1 / 16)).conv1]
+        >>> [type(layer).__name__ for layer in insert_norms(FlowNetS(width=1 / 16)).conv1]
         ['Conv2d', 'BatchNorm2d', 'LeakyReLU']
 
     Reference:
@@ -35,20 +37,20 @@ def with_norms(network: nn.Module) -> nn.Module:
             if len(module) == 2:
                 module.insert(1, nn.BatchNorm2d(module[0].out_channels))
         elif isinstance(module, Decoder):
-            _rest(module)
+            _initialise_flow(module)
         if isinstance(module, FlowNetC):
-            module.correlate.gain = _GAIN
+            module.correlate.gain = CORRELATION_GAIN
     return network
 
 
-def without_norms(network: nn.Module) -> nn.Module:
-    """Return the same network as it was built, in eval mode: what it learnt is in its convolutions.
+def fold_norms(network: nn.Module) -> nn.Module:
+    """Return a copy in eval mode with the norms folded into the convolutions.
 
     Example:
         >>> from flowmatch.flow.networks import FlowNetC
         >>> images = torch.rand(2, 1, 3, 64, 64)
-        >>> network = with_norms(FlowNetC(width=1 / 16)).eval()
-        >>> difference = without_norms(network)(*images)[0] - network(*images)[0]
+        >>> network = insert_norms(FlowNetC(width=1 / 16)).eval()
+        >>> difference = fold_norms(network)(*images)[0] - network(*images)[0]
         >>> bool(difference.abs().max() < 1e-4)
         True
     """
@@ -67,10 +69,10 @@ def without_norms(network: nn.Module) -> nn.Module:
     return plain
 
 
-def _rest(decoder: Decoder) -> None:
-    """Let the first flows be small, and flows be enlarged bilinearly."""
+def _initialise_flow(decoder: Decoder) -> None:
+    """Make the first flows small, and their upsampling bilinear."""
     for level in decoder.levels:
-        decoder.get_parameter(f"predict_flow{level}.weight").data.mul_(_REST)
+        decoder.get_parameter(f"predict_flow{level}.weight").data.mul_(INITIAL_FLOW_SCALE)
     row = torch.tensor([0.25, 0.75, 0.75, 0.25])
     for level in decoder.levels[1:]:
         up = decoder.get_parameter(f"upsampled_flow{level + 1}_to_{level}.weight")

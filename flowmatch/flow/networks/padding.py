@@ -1,9 +1,10 @@
-"""Any size in, the same size out: what a network with strides does about odd images."""
+"""Padding of images to a network's strides, and cropping of its flows."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
-SMALLEST = 16  # pixels to a side, below which a flow means nothing
+SMALLEST = 16
+"""Smallest side of an image, in pixels."""
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
@@ -15,13 +16,17 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
 
 
 def crop_to_level(flow: Tensor, height: int, width: int, level: int) -> Tensor:
-    """Keep of a flow at ``1 / 2**level`` the part that an image of ``height x width`` covers."""
+    """Crop a flow at ``1 / 2**level`` to the part that an image of ``height x width`` covers."""
     step = 2**level
     return flow[..., : -(-height // step), : -(-width // step)]
 
 
 def check_pair(first: Tensor, second: Tensor) -> None:
-    """Refuse what is not two equal batches of RGB images."""
+    """Check that two batches are RGB images of one size.
+
+    Raises:
+        ValueError: They are not, or the images are too small.
+    """
     good = first.dim() == 4 and first.shape == second.shape and first.shape[1] == 3
     if not good or min(first.shape[-2:]) < SMALLEST:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A compact pyramid network that learns fast: each level starts from where its features match."""
+"""PyramidNet: a compact coarse-to-fine network that trains fast."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,9 @@ from flowmatch.flow.networks.padding import check_pair, crop_to_level, pad_to_mu
 from flowmatch.ops import correlation, warp
 
 SLOPE = 0.1
-UP = 4  # from the finest level to the full resolution
+"""Slope of the LeakyReLU after every convolution."""
+UPSAMPLING = 4
+"""Factor from the finest level to the full resolution."""
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -23,14 +25,14 @@ class PyramidNet(nn.Module):
     Both images pass through one encoder. At each level, from 1/32 to 1/4, the second image's
     features are warped by the flow so far and compared with the first's in a 9 x 9 window. The
     expected displacement under a softmax of these similarities, whose temperature is learnt, is the
-    level's first guess: the encoder learns to match from the first step of training on, before any
-    decoder does. One small decoder, the same at every level, then corrects the guess. The finest
-    flow is brought to full resolution by blending its neighbourhood with learnt weights, which
-    keeps edges sharp.
+    level's initial flow: the encoder learns to match from the first step of training on, before any
+    decoder does. One small decoder, the same at every level, then corrects it. The finest flow is
+    upsampled to full resolution by blending its neighbourhood with learnt weights, which keeps
+    edges sharp.
 
     Args:
-        channels: Features at 1/2, 1/4, ... of the resolution; flow is estimated from 1/4 on.
-        radius: Displacements to each side that a level compares, in its own pixels.
+        channels: Number of features at 1/2, 1/4, ... of the resolution; flow begins at 1/4.
+        radius: Largest displacement that a level compares, in its own pixels.
 
     Reference:
         Warping and cost volume as in Sun et al., PWC-Net, CVPR 2018; the expected displacement
@@ -49,7 +51,7 @@ class PyramidNet(nn.Module):
         super().__init__()
         if len(channels) < 2 or radius < 1:
             raise ValueError(
-                f"two levels and a radius of 1 are the least, got {channels} and {radius}"
+                f"at least two levels and a radius of 1 are needed, got {channels} and {radius}"
             )
         self.radius = radius
         self.encoder = nn.ModuleList(
@@ -62,7 +64,7 @@ class PyramidNet(nn.Module):
             _conv(side**2 + 32 + 4, 96), _conv(96, 64), _conv(64, 64), _conv(64, 48)
         )
         self.correct = nn.Conv2d(48, 2, 3, 1, 1)
-        self.blend = nn.Conv2d(48, 9 * UP**2, 1)
+        self.blend = nn.Conv2d(48, 9 * UPSAMPLING**2, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, SLOPE)
@@ -83,7 +85,7 @@ class PyramidNet(nn.Module):
 
         Returns:
             The flow at full resolution, then two for each level, finest level first: the corrected
-            one and the level's first guess, ``[B, 2, ceil(H / s), ceil(W / s)]`` for s = 4, 8, 16,
+            one and the level's initial one, ``[B, 2, ceil(H / s), ceil(W / s)]`` for s = 4, 8, 16,
             32, each in pixels of its own resolution.
 
         Raises:
@@ -96,50 +98,50 @@ class PyramidNet(nn.Module):
         for stage in self.encoder:
             x = stage(x)
             features.append(x)
-        flow = torch.zeros_like(first[:, :2, :1, :1]).to(_wide(first))
+        flow = torch.zeros_like(first[:, :2, :1, :1]).to(_wide_dtype(first))
         flows: list[Tensor] = []
         for level in range(len(features) - 1, 0, -1):
             f1, f2 = features[level].chunk(2)
-            guess, flow, hidden = self._refine(f1, f2, flow, self.context[level - 1])
-            flows += [crop_to_level(f, H, W, level + 1) for f in (guess, flow)]
-        full = blend_up(flow, self.blend(hidden).to(flow), UP)
+            initial, flow, hidden = self._refine(f1, f2, flow, self.context[level - 1])
+            flows += [crop_to_level(f, H, W, level + 1) for f in (initial, flow)]
+        full = convex_upsample(flow, self.blend(hidden).to(flow), UPSAMPLING)
         return [full[..., :H, :W], *flows[::-1]]
 
     def _refine(
         self, f1: Tensor, f2: Tensor, coarse: Tensor, context: nn.Module
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One level: upsample the coarser flow, match around it, correct the match."""
+        """Return the initial flow, the corrected flow and the decoder's features of one level."""
         _, C, H, W = f1.shape
         flow = 2 * F.interpolate(coarse, size=(H, W), mode="bilinear", align_corners=False)
         f2 = warp(f2, flow)
-        # Without their mean, features of unlike places are uncorrelated even before training, and
-        # the zeros outside the image are neutral. Unit vectors times sqrt(C): the volume's mean
-        # over C is then the cosine.
-        both = torch.stack([f1, f2]).to(_wide(f1))
+        # Without their mean, features of different places are uncorrelated even before training,
+        # and the zeros outside the image are neutral. Unit vectors times sqrt(C) make the mean over
+        # C, which is the correlation, the cosine.
+        both = torch.stack([f1, f2]).to(_wide_dtype(f1))
         both = both - both.mean(dim=(0, 3, 4), keepdim=True)
         unit1, unit2 = F.normalize(both, dim=2) * C**0.5
         volume = correlation(unit1, unit2, radius=self.radius, stride=1)
         matching = (volume * self.sharpness.exp()).softmax(dim=1)
         step = torch.einsum("bkhw,ck->bchw", matching, self.displacements.to(matching))
-        guess = flow + step
-        x = torch.cat([F.leaky_relu(volume, SLOPE), context(f1), guess, step], dim=1)
+        initial = flow + step
+        x = torch.cat([F.leaky_relu(volume, SLOPE), context(f1), initial, step], dim=1)
         hidden = self.decoder(x.to(self.correct.weight.dtype))
-        return guess, guess + self.correct(hidden).to(guess), hidden
+        return initial, initial + self.correct(hidden).to(initial), hidden
 
 
-def _wide(image: Tensor) -> torch.dtype:
-    """Flow and similarities are float32 at least: half types cannot tell pixels apart."""
+def _wide_dtype(image: Tensor) -> torch.dtype:
+    """Return float32 or wider for flow and similarities: half types cannot resolve pixels."""
     return torch.promote_types(image.dtype, torch.float32)
 
 
-def blend_up(flow: Tensor, scores: Tensor, factor: int, border: str = "replicate") -> Tensor:
-    """Upsample a flow: each new pixel is a convex combination of the nine old ones around it.
+def convex_upsample(flow: Tensor, scores: Tensor, factor: int, border: str = "replicate") -> Tensor:
+    """Upsample a flow: each new pixel is a convex combination of the nine old ones around.
 
     Args:
         flow: Flow in pixels of its own resolution, ``[B, 2, h, w]``.
         scores: Unnormalised weights, ``[B, 9 * factor**2, h, w]``, neighbour-major.
-        factor: How many times larger the result is, in size and in values.
-        border: What lies around the flow, a mode of `torch.nn.functional.pad`; RAFT's published
+        factor: Factor on the size and on the values.
+        border: Padding around the flow, a mode of `torch.nn.functional.pad`; RAFT's published
             weights expect zeros, ``"constant"``.
 
     Returns:
@@ -150,7 +152,7 @@ def blend_up(flow: Tensor, scores: Tensor, factor: int, border: str = "replicate
     """
     B, _, h, w = flow.shape
     weights = scores.view(B, 1, 9, factor, factor, h, w).softmax(dim=2)
-    around = F.unfold(F.pad(factor * flow, (1, 1, 1, 1), mode=border), 3)
-    around = around.view(B, 2, 9, 1, 1, h, w)
-    blended = (weights * around).sum(dim=2)  # [B, 2, factor, factor, h, w]
+    neighbours = F.unfold(F.pad(factor * flow, (1, 1, 1, 1), mode=border), 3)
+    neighbours = neighbours.view(B, 2, 9, 1, 1, h, w)
+    blended = (weights * neighbours).sum(dim=2)  # [B, 2, factor, factor, h, w]
     return blended.permute(0, 1, 4, 2, 5, 3).reshape(B, 2, h * factor, w * factor)

@@ -11,27 +11,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STRIDE = 8  # of the grid that the flow is refined on
-LEVELS = 4  # of the pyramid that is looked at
+STRIDE = 8
+"""Stride of the grid on which the flow is refined, in pixels."""
+LEVELS = 4
+"""Number of levels of the correlation pyramid."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the two versions differ in."""
+    """Sizes in which the two versions differ.
 
-    encoder: tuple[int, int, int, int]  # channels of the stem and of the three layers
+    Attributes:
+        encoder: Channels of an encoder's stem and of its three layers.
+        bottleneck: The encoders' blocks have a bottleneck.
+        features: Channels of the features that are correlated.
+        hidden: Channels of the hidden state.
+        context: Channels of the context.
+        context_norm: Normalisation in the context encoder.
+        radius: Radius of the correlation lookup, in grid pixels.
+        correlation: Channels of the layers over the correlation.
+        flow: Channels of the layers over the flow.
+        motion: Channels of the motion features.
+        recurrent: Kernels of the recurrent units.
+        head: Channels of the flow head.
+        blends: The upsampling is learnt.
+    """
+
+    encoder: tuple[int, int, int, int]
     bottleneck: bool
     features: int
     hidden: int
     context: int
     context_norm: type[nn.Module] | None
     radius: int
-    correlation: tuple[int, ...]  # channels of the layers over the windows
-    flow: tuple[int, int]  # and of those over the flow
+    correlation: tuple[int, ...]
+    flow: tuple[int, int]
     motion: int
-    recurrent: tuple[tuple[int, int], ...]  # kernels of the recurrent units
+    recurrent: tuple[tuple[int, int], ...]
     head: int
-    blends: bool  # the upsampling is learnt
+    blends: bool
 
 
 LARGE = Sizes(
@@ -54,7 +72,7 @@ def conv(
     norm: type[nn.Module] | None = None,
     relu: bool = True,
 ) -> nn.Sequential:
-    """Convolve, normalise, rectify; a stride of 1 keeps the size."""
+    """Return a convolution with its normalisation and ReLU; a stride of 1 keeps the size."""
     layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2)]
     if norm is not None:
         layers.append(norm(outputs))
@@ -64,7 +82,7 @@ def conv(
 
 
 class _Block(nn.Module):
-    """A residual block; every convolution has a norm and a ReLU, the last one too."""
+    """Residual block in which every convolution, also the last one, has a norm and a ReLU."""
 
     def __init__(
         self, inputs: int, outputs: int, stride: int, norm: type[nn.Module] | None, narrow: bool
@@ -88,7 +106,7 @@ class _Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """From a picture to features at 1/8 of its resolution."""
+    """Encoder of images to features at 1/8 of the resolution."""
 
     def __init__(
         self,
@@ -112,7 +130,7 @@ class Encoder(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features ``[B, C, H / 8, W / 8]`` of pictures ``[B, 3, H, W]`` in [-1, 1]."""
+        """Return features ``[B, C, H / 8, W / 8]`` of images ``[B, 3, H, W]`` in [-1, 1]."""
         x = self.convnormrelu(x)
         for number in (1, 2, 3):
             x = self.get_submodule(f"layer{number}")(x)
@@ -121,7 +139,7 @@ class Encoder(nn.Module):
 
 
 class _MotionEncoder(nn.Module):
-    """What the windows show and where they are, in one tensor that ends with the flow itself."""
+    """Encoder of correlation and flow to motion features, which end with the flow itself."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -133,19 +151,20 @@ class _MotionEncoder(nn.Module):
         self.convflow2 = conv(sizes.flow[0], sizes.flow[1], 3)
         self.conv = conv(sizes.correlation[-1] + sizes.flow[-1], sizes.motion - 2, 3)
 
-    def forward(self, flow: Tensor, windows: Tensor) -> Tensor:
+    def forward(self, flow: Tensor, corr: Tensor) -> Tensor:
         weight, bias = (self.convcorr1.get_parameter(name) for name in ("0.weight", "0.bias"))
-        # The published weights count a window column by column, `correlation_lookup` row by row.
-        # The weights are turned, not the windows: those are a thousand times as many.
-        windows_of = weight.view(-1, LEVELS, self.side, self.side, 1, 1)
-        turned = windows_of.transpose(2, 3).flatten(1, 3)
-        seen = self.convcorr2(F.relu(F.conv2d(windows, turned, bias)))
-        moved = self.convflow2(self.convflow1(flow))
-        return torch.cat([self.conv(torch.cat([seen, moved], dim=1)), flow], dim=1)
+        # The published weights index a window column by column, `correlation_lookup` row by row.
+        # The weights are transposed, not the correlation, which is a thousand times as large.
+        by_window = weight.view(-1, LEVELS, self.side, self.side, 1, 1)
+        transposed = by_window.transpose(2, 3).flatten(1, 3)
+        corr_features = self.convcorr2(F.relu(F.conv2d(corr, transposed, bias)))
+        flow_features = self.convflow2(self.convflow1(flow))
+        both = torch.cat([corr_features, flow_features], dim=1)
+        return torch.cat([self.conv(both), flow], dim=1)
 
 
 class _RecurrentUnit(nn.Module):
-    """A gated recurrent unit whose products are convolutions (section 3.3, equations 3 to 6)."""
+    """Convolutional gated recurrent unit (section 3.3, equations 3 to 6)."""
 
     def __init__(self, inputs: int, hidden: int, kernel: tuple[int, int]) -> None:
         super().__init__()
@@ -163,7 +182,7 @@ class _RecurrentUnit(nn.Module):
 
 
 class UpdateBlock(nn.Module):
-    """One iteration: look at the windows, renew the hidden state, read a step off it."""
+    """One iteration: update the hidden state by correlation and flow, and predict a step."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -178,10 +197,10 @@ class UpdateBlock(nn.Module):
         })  # fmt: skip
 
     def forward(
-        self, hidden: Tensor, context: Tensor, windows: Tensor, flow: Tensor
+        self, hidden: Tensor, context: Tensor, corr: Tensor, flow: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the new hidden state, and the step in grid pixels, ``[B, 2, h, w]``."""
-        x = torch.cat([context, self.motion_encoder(flow, windows)], dim=1)
+        """Return the new hidden state, and the change of flow in grid pixels, ``[B, 2, h, w]``."""
+        x = torch.cat([context, self.motion_encoder(flow, corr)], dim=1)
         for unit in self.recurrent_block.values():
             hidden = unit(hidden, x)
         return hidden, self.flow_head["conv2"](F.relu(self.flow_head["conv1"](hidden)))

@@ -1,4 +1,4 @@
-"""A pyramid network that refines each level several times, down to half the resolution."""
+"""RecurrentPyramid: a coarse-to-fine network that refines each level several times."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmatch.flow.networks.padding import check_pair, crop_to_level, pad_to_multiple
-from flowmatch.flow.networks.pyramid import blend_up
+from flowmatch.flow.networks.pyramid import convex_upsample
 from flowmatch.ops import correlation, warp
 
 SLOPE = 0.1
-HIDDEN = 64  # what the decoder remembers of a pixel, from pass to pass and from level to level
+"""Slope of the LeakyReLU after every convolution."""
+HIDDEN = 64
+"""Channels of the recurrent state, which is kept from pass to pass and from level to level."""
 CONTEXT = 32
-FINE = 48  # channels of the finest level's decoder
+"""Channels of the context features."""
+FINE = 48
+"""Channels of the finest level's decoder."""
 FINE_RADIUS = 2
+"""Largest displacement that the finest level compares, in its own pixels."""
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -26,23 +31,23 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 class RecurrentPyramid(nn.Module):
     """Coarse-to-fine flow with 1.0 M parameters, three times the work of `PyramidNet`.
 
-    Both images pass through one encoder; coarse features are added to finer ones, so that what a
-    pixel's features say knows its surroundings. At each level, from 1/32 to 1/2, the second
-    image's features are warped by the flow so far and compared with the first's in a small window.
-    The expected displacement under a softmax of these similarities, whose temperature is learnt,
-    is a first guess: the encoder learns to match from the first step of training on, before any
-    decoder does. A gated decoder, the same at every level and in every pass, corrects the guess
-    and remembers; a lighter one does so at 1/2. The finest flow is brought to full resolution by
-    blending its neighbourhood with learnt weights, which keeps edges sharp.
+    Both images pass through one encoder; coarse features are added to finer ones, which widens the
+    receptive field of these. At each level, from 1/32 to 1/2, the second image's features are
+    warped by the flow so far and compared with the first's in a small window. The expected
+    displacement under a softmax of these similarities, whose temperature is learnt, is an initial
+    flow: the encoder learns to match from the first step of training on, before any decoder does. A
+    gated decoder with a recurrent state, the same at every level and in every pass, corrects it; a
+    lighter decoder does so at 1/2. The finest flow is upsampled to full resolution by blending its
+    neighbourhood with learnt weights, which keeps edges sharp.
 
     Args:
-        channels: Features at 1/2, 1/4, ... of the resolution.
-        passes: How often each level but the finest is refined, finer ones first.
-        radius: Displacements to each side that a level compares, in its own pixels; the finest
-            compares 2.
+        channels: Number of features at 1/2, 1/4, ... of the resolution.
+        passes: Number of refinements of each level but the finest, finer levels first.
+        radius: Largest displacement that a level compares, in its own pixels; the finest compares
+            2.
 
     Raises:
-        ValueError: There are not two levels, or not as many passes as levels but one.
+        ValueError: Fewer than two levels, or not one entry of `passes` for each level but one.
 
     Reference:
         Warping and cost volume as in Sun et al., PWC-Net, CVPR 2018; the expected displacement
@@ -65,7 +70,7 @@ class RecurrentPyramid(nn.Module):
         super().__init__()
         if len(channels) < 2 or len(passes) != len(channels) - 1 or min(radius, *passes) < 1:
             raise ValueError(
-                "two levels, a pass for each but the finest and a radius of 1 are the least, "
+                "at least two levels, a pass for each but the finest and a radius of 1 are needed, "
                 f"got channels {tuple(channels)}, passes {tuple(passes)} and radius {radius}"
             )
         self.radius, self.passes = radius, tuple(passes)
@@ -79,7 +84,7 @@ class RecurrentPyramid(nn.Module):
         self.context = nn.ModuleList(nn.Conv2d(c, CONTEXT, 1) for c in channels[1:])
         # For each level, the logarithm of the softmax's inverse temperature.
         self.sharpness = nn.Parameter(torch.full((len(channels),), 2.7))
-        compared = (2 * radius + 1) ** 2 + 4  # similarities, the guess, how far it is from before
+        compared = (2 * radius + 1) ** 2 + 4  # similarities, the initial flow and its change
         self.decoder = nn.Sequential(_conv(compared + CONTEXT + HIDDEN, 112), _conv(112, 96))
         self.gates = nn.Conv2d(96, 2 * HIDDEN, 3, 1, 1)
         self.correct = nn.Sequential(_conv(HIDDEN, HIDDEN), nn.Conv2d(HIDDEN, 2, 3, 1, 1))
@@ -104,7 +109,7 @@ class RecurrentPyramid(nn.Module):
 
         Returns:
             The flow at full resolution, then two for each pass of each level, newest first: the
-            corrected one and the pass's first guess, ``[B, 2, ceil(H / s), ceil(W / s)]`` with
+            corrected one and the pass's initial one, ``[B, 2, ceil(H / s), ceil(W / s)]`` with
             s = 2 (one pass), 4, 8, 16, 32, each in pixels of its own resolution.
 
         Raises:
@@ -113,30 +118,30 @@ class RecurrentPyramid(nn.Module):
         check_pair(first, second)
         H, W = first.shape[-2:]
         features = self._encode(torch.cat([first, second]) - 0.5)
-        flow = torch.zeros_like(first[:, :2, :1, :1]).to(_wide(first))
+        flow = torch.zeros_like(first[:, :2, :1, :1]).to(_wide_dtype(first))
         hidden = first.new_zeros(len(first), HIDDEN, 1, 1)
         flows: list[Tensor] = []
-        narrow = self.gates.weight.dtype  # similarities are wider in a network of a half type
+        narrow = self.gates.weight.dtype  # of a network of a half type; similarities are wider
         for level in range(len(features) - 1, 0, -1):
             flow, hidden = 2 * _resize(flow, features[level]), _resize(hidden, features[level])
             matching = _Matching(features[level], self.sharpness[level], self.radius)
             context = self.context[level - 1](features[level][: len(first)])
             for _ in range(self.passes[level - 1]):
-                guess, similar, moved = matching(flow)
-                x = torch.cat([similar, context, moved, hidden], dim=1)
+                initial, similarity, displacements = matching(flow)
+                x = torch.cat([similarity, context, displacements, hidden], dim=1)
                 x = self.decoder(x.to(narrow))
                 gate, new = self.gates(x).chunk(2, dim=1)
                 hidden = torch.lerp(hidden.to(new), new.tanh(), gate.sigmoid())
-                flow = guess + self.correct(hidden).to(guess)
-                flows += [crop_to_level(f, H, W, level + 1) for f in (guess, flow)]
+                flow = initial + self.correct(hidden).to(initial)
+                flows += [crop_to_level(f, H, W, level + 1) for f in (initial, flow)]
         memory = _resize(self.remember(hidden), features[0])
         matching = _Matching(features[0], self.sharpness[0], FINE_RADIUS)
-        guess, similar, moved = matching(2 * _resize(flow, features[0]))
-        x = torch.cat([similar, features[0][: len(first)], moved, memory], dim=1)
+        initial, similarity, displacements = matching(2 * _resize(flow, features[0]))
+        x = torch.cat([similarity, features[0][: len(first)], displacements, memory], dim=1)
         x = self.fine(x.to(narrow))
-        flow = guess + self.correct_fine(x).to(guess)
-        flows += [crop_to_level(f, H, W, 1) for f in (guess, flow)]
-        full = blend_up(flow, self.blend(x).to(flow), 2)
+        flow = initial + self.correct_fine(x).to(initial)
+        flows += [crop_to_level(f, H, W, 1) for f in (initial, flow)]
+        full = convex_upsample(flow, self.blend(x).to(flow), 2)
         return [full[..., :H, :W], *flows[::-1]]
 
     def _encode(self, images: Tensor) -> list[Tensor]:
@@ -152,15 +157,20 @@ class RecurrentPyramid(nn.Module):
 
 
 class _Matching:
-    """The features of one level, ready to be compared again and again.
+    """Features of one level, prepared for repeated comparison.
 
-    Without their mean, features of unlike places are uncorrelated even before training, and the
-    zeros outside the image are neutral. Unit vectors times sqrt(C): the volume's mean over C is
-    then the cosine.
+    Without their mean, features of different places are uncorrelated even before training, and the
+    zeros outside the image are neutral. Unit vectors times sqrt(C) make the mean over C, which is
+    the correlation, the cosine.
+
+    Args:
+        features: Features of both images, ``[2 B, C, h, w]``.
+        sharpness: Logarithm of the softmax's inverse temperature.
+        radius: Largest displacement that is compared.
     """
 
     def __init__(self, features: Tensor, sharpness: Tensor, radius: int) -> None:
-        f1, f2 = features.to(_wide(features)).chunk(2)
+        f1, f2 = features.to(_wide_dtype(features)).chunk(2)
         mean = (f1 + f2).mean(dim=(2, 3), keepdim=True) / 2
         self.unit1, self.centred2 = _unit(f1 - mean), f2 - mean
         self.sharpness, self.radius = sharpness, radius
@@ -169,14 +179,14 @@ class _Matching:
         self.displacements = torch.stack([dx.flatten(), dy.flatten()])  # in the volume's order
 
     def __call__(self, flow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Match around `flow`: the first guess, the similarities, and both displacements."""
+        """Return the initial flow around a flow, the similarities, and both displacements."""
         warped = _unit(warp(self.centred2, flow))
         volume = correlation(self.unit1, warped, radius=self.radius, stride=1)
         probability = (volume * self.sharpness.exp()).softmax(dim=1)
         step = torch.einsum("bkhw,ck->bchw", probability, self.displacements)
-        guess = flow + step
-        # An eighth keeps long motions within the range of the other inputs.
-        return guess, F.leaky_relu(volume, SLOPE), torch.cat([guess / 8, step], dim=1)
+        initial = flow + step
+        # An eighth brings long motions to the range of the other inputs.
+        return initial, F.leaky_relu(volume, SLOPE), torch.cat([initial / 8, step], dim=1)
 
 
 def _unit(features: Tensor) -> Tensor:
@@ -188,6 +198,6 @@ def _resize(image: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(image, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _wide(image: Tensor) -> torch.dtype:
-    """Flow and similarities are float32 at least: half types cannot tell pixels apart."""
+def _wide_dtype(image: Tensor) -> torch.dtype:
+    """Return float32 or wider for flow and similarities: half types cannot resolve pixels."""
     return torch.promote_types(image.dtype, torch.float32)

@@ -16,8 +16,8 @@ from flowmatch.flow.data.clips import ClipPairs
 from flowmatch.flow.data.datasets import find_pairs
 from flowmatch.flow.estimate import to_full_resolution
 from flowmatch.flow.networks import MODELS, RAFT, RAFTSmall
-from flowmatch.flow.networks.flownet import Volume
-from flowmatch.flow.networks.norms import with_norms, without_norms
+from flowmatch.flow.networks.flownet import CostVolume
+from flowmatch.flow.networks.norms import fold_norms, insert_norms
 from flowmatch.flow.synthetic.packing import PackedPlans, pack_plans
 from flowmatch.flow.synthetic.pairs import SyntheticFlow, SyntheticPlans
 from flowmatch.flow.synthetic.plan import Plan
@@ -79,7 +79,7 @@ def train_flow(
     if recipe.norms:
         if start is not None:
             raise ValueError("this recipe begins with a new network: it takes no weights to start")
-        model = with_norms(model)
+        model = insert_norms(model)
     compare: Callable[..., tuple[Tensor, dict[str, float]]] = unsupervised_loss
     on_device = render == "device"
     with _passes(model, recipe.passes), _matching(model, recipe) as matching:
@@ -97,7 +97,7 @@ def train_flow(
             prepare=render_batch if on_device else training.to_device,
             **options,
         )
-    return without_norms(trained) if recipe.norms else trained
+    return fold_norms(trained) if recipe.norms else trained
 
 
 def _data_digest(
@@ -139,7 +139,7 @@ def _matching(model: nn.Module, recipe: FlowRecipe) -> Iterator[Callable[[Tensor
         return
     last: list[Tensor] = []
     volume = model.get_submodule("correlate")
-    assert isinstance(volume, Volume)
+    assert isinstance(volume, CostVolume)
     hook = volume.register_forward_hook(lambda module, inputs, output: last.append(output))
     try:
         yield lambda truth: recipe.matching * matching_loss(last.pop(), truth, volume.step)

@@ -14,7 +14,7 @@ from flowmatch.flow.networks import (
     PyramidNet,
 )
 from flowmatch.flow.networks.padding import pad_to_multiple
-from flowmatch.flow.networks.pyramid import blend_up
+from flowmatch.flow.networks.pyramid import convex_upsample
 from flowmatch.flow.networks.recurrent import RecurrentPyramid, _Matching
 
 STEPS = {
@@ -262,28 +262,28 @@ def test_flow_is_float32_under_autocast(name):
     assert all(flow.dtype == torch.float32 for flow in flows)
 
 
-def test_blend_up_equal_weights():
+def test_convex_upsample_equal_weights():
     """Equal weights average the 3 x 3 neighbourhood; a constant flow keeps its direction."""
     flow = torch.tensor([1.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 3, 4)
-    up = blend_up(flow, torch.zeros(1, 9 * 16, 3, 4), 4)
+    up = convex_upsample(flow, torch.zeros(1, 9 * 16, 3, 4), 4)
     torch.testing.assert_close(up, 4 * flow[..., :1, :1].expand(1, 2, 12, 16))
 
 
-def test_blend_up_border():
+def test_convex_upsample_border():
     """All weight on neighbour 3, the one to the left: the first column shows what lies outside."""
     flow = torch.arange(1.0, 13.0).view(1, 1, 3, 4).repeat(1, 2, 1, 1)
     scores = torch.zeros(1, 9, 3, 4)
     scores[:, 3] = 100
-    torch.testing.assert_close(blend_up(flow, scores, 1)[..., 0], flow[..., 0])
-    zeros = blend_up(flow, scores, 1, border="constant")
+    torch.testing.assert_close(convex_upsample(flow, scores, 1)[..., 0], flow[..., 0])
+    zeros = convex_upsample(flow, scores, 1, border="constant")
     torch.testing.assert_close(zeros[..., 0], torch.zeros(1, 2, 3))
     torch.testing.assert_close(zeros[..., 1:], flow[..., :3])
 
 
-def test_blend_up_picks_a_neighbour():
+def test_convex_upsample_picks_a_neighbour():
     """All weight on neighbour 5, the one to the right, moves the field one pixel left."""
     flow = torch.arange(12.0).view(1, 1, 3, 4).repeat(1, 2, 1, 1)
     scores = torch.zeros(1, 9, 3, 4)
     scores[:, 5] = 100
-    up = blend_up(flow, scores, 1)
+    up = convex_upsample(flow, scores, 1)
     torch.testing.assert_close(up[..., :3], flow[..., 1:])
