@@ -12,10 +12,11 @@ from flowmatch.cli._messages import progress_bar
 from flowmatch.devices import choose_device
 from flowmatch.flow.baselines import dis_refined
 from flowmatch.flow.estimate import estimate_flow
+from flowmatch.flow.options import FlowOptions
 from flowmatch.flow.store import load
+from flowmatch.imaging import Image
 from flowmatch.io.video import Frames, read_frames
 from flowmatch.selfsupervised import RECIPES, TrackedPatches, VideoRecipe, mine_patches
-from flowmatch.selfsupervised.tracks import Image
 
 Clips = Annotated[
     list[str], typer.Argument(metavar="CLIP...", help="Videos, or folders of frames.")
@@ -29,7 +30,7 @@ FlowOption = Annotated[
 ]
 Start = Annotated[
     Path | None,
-    typer.Option(help="Weights of the trunk to begin with, .safetensors.", show_default=False),
+    typer.Option(help="Weights of the backbone to begin with, .safetensors.", show_default=False),
 ]
 
 
@@ -59,10 +60,11 @@ def follow_patches(
     if flow not in ("network", "dis"):
         raise ValueError(f"--flow must be network or dis, got {flow!r}")
     model = load(device=choose_device(device))
+    # Refined, because a network's flow alone is no sharper than its last level.
+    options = FlowOptions(refine=True, precision="bfloat16")
 
     def network(first: Image, second: Image) -> NDArray[np.float32]:
-        # Refined, for the shapes: a network's flow alone is no sharper than its last level.
-        return estimate_flow(model, first, second, refine=True, precision="bfloat16")
+        return estimate_flow(first, second, model=model, options=options)
 
     cv2.setNumThreads(1)
     total = sum(video.count or 0 for video in videos)
@@ -72,7 +74,7 @@ def follow_patches(
             videos,
             network if flow == "network" else dis_refined,
             size=recipe.mined,
-            every=every,
+            stride=every,
             checked_by=(dis_refined if flow == "network" else network) if checked else None,
-            report=lambda clip, number: bar.advance(task),
+            progress=lambda stage, done, total: bar.update(task, completed=done, total=total),
         )

@@ -19,7 +19,7 @@ from flowmatch.metric_learning.data.datasets import find_images
 from flowmatch.metric_learning.data.images import LabelledImages
 from flowmatch.metric_learning.enrolment import enrol
 from flowmatch.metric_learning.fit import embed
-from flowmatch.metric_learning.weights import load_embedding
+from flowmatch.metric_learning.store import load
 
 
 def command(
@@ -39,23 +39,22 @@ def command(
     How close that is, the examples decide: so that of their pairs of two classes no more than --far
     would pass for one.
     """
-    embedding = load_embedding(weights, choose_device(device))
+    network = load(weights, device=choose_device(device))
     examples = find_images(enrolled)
     asked = LabelledImages(pictures, np.zeros(len(pictures), np.int64), ("",))
     for part in (examples, asked):
-        if part.channels != embedding.network.channels:
+        if part.channels != network.channels:
             raise ValueError(
-                f"{weights} is for pictures of {embedding.network.channels} channels, "
-                f"got {part.channels}"
+                f"{weights} is for pictures of {network.channels} channels, got {part.channels}"
             )
     known = enrol(
-        embed(embedding.network, examples, embedding.size),
+        embed(network, examples, network.size),
         torch.from_numpy(examples.labels),
         examples.classes,
-        embedding.metric,
+        network.metric,
         false_accept_rate=far,
     )
-    answers = known.query(embed(embedding.network, asked, embedding.size))
+    answers = known.query(embed(network, asked, network.size))
     rows = list(zip(map(str, pictures), answers, strict=True))
     if as_json:
         plain = [{"picture": p, "name": a.name, "distance": a.distance} for p, a in rows]

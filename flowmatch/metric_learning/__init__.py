@@ -1,29 +1,29 @@
-"""Similarity learning, of whatever is embedded: patches, fragments, images.
+"""Metric learning: losses, miners and networks for embeddings of anything, such as images.
 
-- `losses`: pairs, triplets, ranked lists, proxies, classes, clusterings; ``LOSSES`` by name, each
-  ``loss(embeddings [N, D], labels [N]) -> scalar``. `HordeLoss` and `RelationalDistillation` add to
-  them.
-- `miners` choose the pairs or triplets of a batch, `samplers` and `hierarchy` the batch.
+- `losses`: losses of pairs, triplets, ranked lists, proxies, classifiers and clusterings, each
+  ``loss(embeddings [N, D], labels [N]) -> scalar``; ``LOSSES`` has them by name. `HordeLoss` and
+  `RelationalDistillation` are added to them.
+- `miners` select the pairs or triplets of a batch; `samplers` and `hierarchy` select the batch.
 - `ensembles`: Divide and Conquer, BIER and A-BIER, HDC, ABE.
-- `images`, `datasets`, `networks`, `fit`, `methods`, `protocol`: train any of it on pictures, and
-  compare.
-- `metrics` of retrieval and clustering, `verification` of pairs, `enrolment` of classes that were
-  not trained on.
+- `data`, `networks`, `fit`, `methods`: datasets, backbones and training; `store`: files of weights.
+- `metrics`, `verification`, `enrolment`, `protocol`: retrieval and clustering metrics, verification
+  of pairs, recognition of classes without training, and the comparison of all losses.
 
-What pytorch-metric-learning has is wrapped, with the arguments that make it the paper's; it and
-scikit-learn come with ``pip install 'flowmatch[train]'``, and are imported when first used.
+Losses and miners of pytorch-metric-learning are wrapped with arguments that reproduce the papers.
+That package and scikit-learn are installed by ``pip install 'flowmatch[train]'`` and imported on
+first use.
 
-Not implemented, because no text from which they could be rebuilt faithfully was to be had:
+Two methods are not implemented, because no public description is precise enough:
 
-- DAMLRRM (Xu et al., Deep Asymmetric Metric Learning via Rich Relationship Mining, CVPR 2019): two
-  streams of data of unequal length, positives along each class's minimum spanning tree. Its exact
-  loss, and how the streams are formed, are not public outside the paper.
-- DE-DSP (Duan et al., Deep Embedding Learning with Discriminative Sampling Policy, CVPR 2019): a
-  sampler that is learned jointly with the embedding; its network and training are not public
-  either.
+- DAMLRRM (Xu et al., Deep Asymmetric Metric Learning via Rich Relationship Mining, CVPR 2019), with
+  two data streams of unequal length and positives along the minimum spanning tree of each class:
+  its exact loss and the formation of the streams are not public.
+- DE-DSP (Duan et al., Deep Embedding Learning with Discriminative Sampling Policy, CVPR 2019), a
+  sampler that is trained jointly with the embedding: its network and training are not public.
 """
 
-from flowmatch.metric_learning.enrolment import Answer, Enrolment, enrol
+from flowmatch.metric_learning.enrolment import Enrolment, Identification, enrol
+from flowmatch.metric_learning.fit import Recipe, embed, train_embedding
 from flowmatch.metric_learning.hierarchy import (
     ClassTree,
     HierarchicalTripletLoss,
@@ -31,9 +31,9 @@ from flowmatch.metric_learning.hierarchy import (
 )
 from flowmatch.metric_learning.losses import (
     LOSSES,
+    EmbeddingLoss,
     HordeLoss,
     RelationalDistillation,
-    SimilarityLoss,
     make_loss,
 )
 from flowmatch.metric_learning.metrics import (
@@ -44,36 +44,47 @@ from flowmatch.metric_learning.metrics import (
     retrieval_scores,
 )
 from flowmatch.metric_learning.miners import MINERS, Miner
+from flowmatch.metric_learning.networks import BACKBONES, MODELS, EmbeddingNet
 from flowmatch.metric_learning.samplers import ClassBatches
+from flowmatch.metric_learning.store import available, load, save_weights
 from flowmatch.metric_learning.tuples import Pairs, Triplets, all_pairs, all_triplets
-from flowmatch.metric_learning.verification import Roc, Verification, roc, verify
+from flowmatch.metric_learning.verification import Roc, Verification, roc, verify_pairs
 
 __all__ = [
+    "BACKBONES",
     "LOSSES",
     "MINERS",
-    "Answer",
+    "MODELS",
     "ClassBatches",
     "ClassTree",
     "ClusteringScores",
+    "EmbeddingLoss",
+    "EmbeddingNet",
     "Enrolment",
     "HierarchicalTripletLoss",
     "HordeLoss",
+    "Identification",
     "Miner",
     "NeighbourhoodBatches",
     "Pairs",
+    "Recipe",
     "RelationalDistillation",
     "RetrievalScores",
     "Roc",
-    "SimilarityLoss",
     "Triplets",
     "Verification",
     "all_pairs",
     "all_triplets",
+    "available",
     "clustering_scores",
     "compare_clusterings",
+    "embed",
     "enrol",
+    "load",
     "make_loss",
     "retrieval_scores",
     "roc",
-    "verify",
+    "save_weights",
+    "train_embedding",
+    "verify_pairs",
 ]

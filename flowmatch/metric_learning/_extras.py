@@ -1,4 +1,4 @@
-"""What only some of this package needs, imported when it is used."""
+"""Optional dependencies, imported on first use."""
 
 import importlib
 from typing import Any
@@ -8,7 +8,7 @@ def metric_learning(module: str) -> Any:
     """Import a module of pytorch-metric-learning, ``"losses"`` for example.
 
     Raises:
-        ImportError: It is not installed; says how to get it.
+        ImportError: The package is not installed; the message says how to install it.
     """
     return _load(f"pytorch_metric_learning.{module}", "pytorch-metric-learning")
 
@@ -17,7 +17,7 @@ def scikit_learn(module: str) -> Any:
     """Import a module of scikit-learn, ``"cluster"`` for example.
 
     Raises:
-        ImportError: It is not installed; says how to get it.
+        ImportError: The package is not installed; the message says how to install it.
     """
     return _load(f"sklearn.{module}", "scikit-learn")
 
@@ -26,7 +26,7 @@ def _load(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        # Only the package itself may be missing: anything else is a defect of its installation.
+        # Only the package itself may be missing: a missing dependency is an installation error.
         if error.name is None or not module.startswith(error.name):
             raise
         raise ImportError(

@@ -1,4 +1,4 @@
-"""Recognise who or what has been enrolled, without training anew."""
+"""Enrolment: recognise classes by a few examples of each, without training again."""
 
 import math
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from flowmatch.metric_learning.tuples import check_batch
-from flowmatch.metric_learning.verification import distances_of_pairs, roc
+from flowmatch.metric_learning.verification import pair_distances, roc
 from flowmatch.ops import nearest
 
 
-class Answer(NamedTuple):
-    """What a query is.
+class Identification(NamedTuple):
+    """Result of a query.
 
     Attributes:
-        name: The closest class that is enrolled, or None where it is too far.
-        distance: To its closest example.
+        name: Name of the closest enrolled class; None if it is beyond the threshold.
+        distance: Distance to the closest example of that class.
     """
 
     name: str | None
@@ -27,13 +27,13 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Enrolment:
-    """Examples of classes, and how close a query must be to one; made by `enrol`.
+    """Enrolled examples and the distance at which a query is accepted; `enrol` makes it.
 
     Attributes:
-        embeddings: ``[N, D]``.
-        labels: ``[N]``, into `names`.
-        names: Of classes.
-        metric: ``"cosine"`` or ``"l2"``.
+        embeddings: Embeddings of the examples, ``[N, D]``.
+        labels: Index of each example's class in `names`, ``[N]``.
+        names: Names of the classes.
+        metric: Distance between embeddings, ``"cosine"`` or ``"l2"``.
         threshold: Largest distance at which a query is accepted.
     """
 
@@ -44,14 +44,14 @@ class Enrolment:
     threshold: float
 
     def add(self, name: str, embeddings: Tensor) -> "Enrolment":
-        """Enrol more examples, of a class that is there or a new one; the threshold stays.
+        """Return an enrolment with more examples of a known or a new class, at the same threshold.
 
         Args:
-            name: Of the class.
-            embeddings: ``[M, D]``.
+            name: Name of the class.
+            embeddings: Embeddings of its examples, ``[M, D]``.
 
         Raises:
-            ValueError: They do not fit.
+            ValueError: The shape does not fit the enrolled embeddings.
         """
         names = self.names if name in self.names else (*self.names, name)
         labels = self.labels.new_full((len(embeddings),), names.index(name))
@@ -68,29 +68,29 @@ class Enrolment:
             self.threshold,
         )
 
-    def query(self, embeddings: Tensor) -> list[Answer]:
-        """Say what each of some embeddings is.
+    def query(self, embeddings: Tensor) -> list[Identification]:
+        """Identify embeddings by their nearest example.
 
         Args:
-            embeddings: ``[M, D]``.
+            embeddings: Embeddings of the queries, ``[M, D]``.
 
         Returns:
-            An answer for each.
+            One result for each query.
 
         Raises:
-            ValueError: Nothing is enrolled, or they do not fit.
+            ValueError: Nothing is enrolled, or the shape does not fit.
         """
         if not len(self.embeddings):
             raise ValueError("nothing is enrolled")
-        found = nearest(embeddings, self.embeddings, 1, self.metric)
-        answers = []
+        neighbours = nearest(embeddings, self.embeddings, 1, self.metric)
+        results = []
         for index, distance in zip(
-            found.index[:, 0].tolist(), found.distance[:, 0].tolist(), strict=True
+            neighbours.index[:, 0].tolist(), neighbours.distance[:, 0].tolist(), strict=True
         ):
             known = index >= 0 and distance <= self.threshold
             name = self.names[int(self.labels[index])] if known else None
-            answers.append(Answer(name, distance))
-        return answers
+            results.append(Identification(name, distance))
+        return results
 
 
 def enrol(
@@ -99,30 +99,30 @@ def enrol(
     names: Sequence[str],
     metric: str = "cosine",
     *,
-    false_accepts: float = 0.01,
+    false_accept_rate: float = 0.01,
     validation: tuple[Tensor, Tensor] | None = None,
 ) -> Enrolment:
-    """Enrol examples, and choose how close a query must be.
+    """Enrol examples of classes and choose the distance threshold for queries.
 
     Args:
-        embeddings: ``[N, D]``.
-        labels: ``[N]``, into `names`.
-        names: Of classes.
-        metric: What the embeddings are compared by, ``"cosine"`` or ``"l2"``.
-        false_accepts: Share of pairs of different classes that may be accepted.
-        validation: Embeddings and labels, of any classes, that decide the threshold; None takes
-            the examples themselves.
+        embeddings: Embeddings of the examples, ``[N, D]``.
+        labels: Index of each example's class in `names`, ``[N]``.
+        names: Names of the classes.
+        metric: Distance between embeddings, ``"cosine"`` or ``"l2"``.
+        false_accept_rate: Largest share of pairs of different classes that the threshold accepts.
+        validation: Embeddings and labels of any classes, on which the threshold is chosen; None
+            takes the examples themselves.
 
     Returns:
-        What can be queried.
+        The enrolment, ready for queries.
 
     Raises:
-        ValueError: Something does not fit, there are not both pairs of one class and of two, or no
-            distance would accept few enough pairs of two.
+        ValueError: Shapes or labels do not fit, positive or negative pairs are missing, or every
+            threshold accepts too many negative pairs.
 
     Example:
         >>> x = torch.eye(3)[[0, 0, 1, 1]]
-        >>> known = enrol(x, torch.tensor([0, 0, 1, 1]), ("ann", "ben"), false_accepts=0.0)
+        >>> known = enrol(x, torch.tensor([0, 0, 1, 1]), ("ann", "ben"), false_accept_rate=0.0)
         >>> known.query(torch.eye(3)[[1, 2]])[0].name
         'ben'
         >>> print(known.query(torch.eye(3)[[1, 2]])[1].name)
@@ -131,17 +131,16 @@ def enrol(
     check_batch(embeddings, labels)
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
         raise ValueError(f"labels must be into {len(names)} names, got up to {int(labels.max())}")
-    judged = validation or (embeddings, labels)
-    distances, same = distances_of_pairs(*judged, metric)
+    distances, same = pair_distances(*(validation or (embeddings, labels)), metric)
     if not same.any() or same.all():
         raise ValueError(
             "a threshold needs two classes and two examples of each: pairs must be of both kinds, "
             f"got {int(same.sum())} of one class among {len(same)}"
         )
-    threshold = roc(distances, same).threshold_for(false_accepts)
-    if threshold == -math.inf:  # nothing would ever be accepted
+    threshold = roc(distances, same).threshold_for(false_accept_rate)
+    if threshold == -math.inf:  # it would accept nothing
         raise ValueError(
             "examples of two classes are nearer than those of one: allow more than "
-            f"{false_accepts:g} of false accepts, or give other examples"
+            f"{false_accept_rate:g} of false accepts, or give other examples"
         )
     return Enrolment(embeddings, labels, tuple(names), metric, threshold)

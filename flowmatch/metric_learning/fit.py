@@ -1,4 +1,4 @@
-"""Training of an embedding, by a recipe that is the same for all losses."""
+"""Training of an embedding network by one loss, with a recipe that all losses share."""
 
 import itertools
 import time
@@ -12,16 +12,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from flowmatch.metric_learning.data.crops import Draws, Squares
+from flowmatch.metric_learning.data.crops import BatchSampler, SquareCrops
 from flowmatch.metric_learning.data.images import LabelledImages
-from flowmatch.metric_learning.losses import LOSSES, SimilarityLoss, make_loss
+from flowmatch.metric_learning.losses import LOSSES, EmbeddingLoss, make_loss
 from flowmatch.metric_learning.losses._base import at_least
 from flowmatch.metric_learning.miners import MINERS
 from flowmatch.metric_learning.networks import EmbeddingNet
 from flowmatch.metric_learning.samplers import ClassBatches, generator_of
-from flowmatch.training import StepReport, Run, RunState, TrainingDiverged
+from flowmatch.progress import ProgressCallback
+from flowmatch.training import Run, RunState, StepReport, TrainingDiverged
 
-# What a loss's own paper mines with; the others take the whole batch.
+# Miners that the papers of losses use; the other losses take the whole batch.
 PAPER_MINERS = {
     "triplet": "semi-hard",
     "bias-corrected": "semi-hard",
@@ -32,33 +33,34 @@ PAPER_MINERS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an embedding is trained; all losses are compared on the same.
+    """A training recipe of an embedding network, the same for all losses that are compared.
 
     Attributes:
         loss: Name in `LOSSES`.
-        miner: Name in `MINERS`, ``"none"``, or ``"paper"`` for what `PAPER_MINERS` says.
-        trunk: Name in `flowmatch.metric_learning.networks.TRUNKS`.
-        dimension: Of the embedding.
-        size: Of the pictures, square; arrays of this size are taken as they are.
-        steps: Of Adam.
-        classes: In a batch; fewer where there are fewer.
-        each: Pictures of a class in a batch.
+        miner: Name in `MINERS`, ``"none"``, or ``"paper"`` for the miner of the loss's paper, see
+            `PAPER_MINERS`.
+        backbone: Name in `flowmatch.metric_learning.networks.BACKBONES`.
+        dimension: Dimension of the embedding.
+        size: Side of the square pictures in pixels; arrays of this size are taken unchanged.
+        steps: Number of steps of Adam.
+        classes: Number of classes in a batch, at most all classes of the data.
+        samples_per_class: Pictures of each class in a batch.
         rate: Learning rate of the network.
-        loss_rate: How many times that for what a loss itself learns: proxies start anywhere, and
-            have little time.
-        frozen_norm: Leave batch-norms as they are loaded.
-        augment: Random crops and mirror images; not for digits.
-        options: Of the loss's constructor.
+        loss_rate: Learning rate of the loss's own parameters, as a multiple of `rate`: proxies
+            start at random and have few steps.
+        frozen_norm: Whether batch normalisation keeps the statistics that were loaded.
+        augment: Whether to use random crops and mirror images; not suitable for digits.
+        options: Keyword arguments of the loss's constructor.
     """
 
     loss: str = "triplet"
     miner: str = "paper"
-    trunk: str = "small"
+    backbone: str = "small"
     dimension: int = 16
     size: int = 8
     steps: int = 200
     classes: int = 5
-    each: int = 8
+    samples_per_class: int = 8
     rate: float = 1e-3
     loss_rate: float = 10.0
     frozen_norm: bool = False
@@ -67,7 +69,7 @@ class Recipe:
 
     @property
     def metric(self) -> str:
-        """What embeddings are compared by: the loss's `SimilarityLoss.metric`."""
+        """Distance to compare embeddings by, the loss's `EmbeddingLoss.metric`."""
         return str(getattr(LOSSES[self.loss], "metric", "cosine"))
 
     def __post_init__(self) -> None:
@@ -76,7 +78,8 @@ class Recipe:
         if self.miner not in ("paper", "none", *MINERS):
             names = ", ".join(("paper", "none", *MINERS))
             raise ValueError(f"miner must be one of {names}, got {self.miner!r}")
-        at_least(1, dimension=self.dimension, size=self.size, classes=self.classes, each=self.each)
+        at_least(1, dimension=self.dimension, size=self.size, classes=self.classes)
+        at_least(1, samples_per_class=self.samples_per_class)
         at_least(0, steps=self.steps, rate=self.rate, loss_rate=self.loss_rate)
 
 
@@ -93,33 +96,38 @@ def train_embedding(
     workers: int = 0,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> EmbeddingNet:
-    """Train an embedding; the same call gives the same network, also one that goes on.
+    """Train an embedding network; the same call gives the same weights, resumed or not.
+
+    The loop is not `flowmatch.training.train`: the parameters of the loss have a learning rate of
+    their own, the rate is constant, and checkpoints are optional, because a comparison trains
+    many networks. Nor may a batch be split among processes, because losses and miners compare all
+    of its pairs.
 
     Args:
-        recipe: How.
-        images: What with.
-        seed: Of first weights, batches and draws.
-        start: Weights of the trunk, with torchvision's names for ResNets.
-        checkpoint: File that the state is written to every `every` steps and at the end.
+        recipe: Loss, miner, network and optimisation.
+        images: Training pictures.
+        seed: Random seed of the initial weights, the batches and the miner.
+        start: Initial weights of the backbone, with torchvision's names for ResNets.
+        checkpoint: File of the state, written every `every` steps and at the end.
         resume: Continue from `checkpoint` if it exists.
-        every: Steps between checkpoints.
-        device: Where.
-        workers: Processes that read pictures.
+        every: Number of steps between checkpoints.
+        device: Training device.
+        workers: Number of processes that read pictures.
         on_step: Function called after each step.
 
     Returns:
         The network, in eval mode.
 
     Raises:
-        ImportError: The loss or miner is pytorch-metric-learning's, and that is missing.
-        TrainingDiverged: The loss is no longer finite; with `checkpoint`, the batch is saved beside
-            it.
+        ImportError: The loss or miner needs pytorch-metric-learning, which is missing.
+        TrainingDiverged: The loss became NaN or infinite; with `checkpoint`, the batch is saved
+            beside it.
         ValueError: Names or weights do not fit, or `checkpoint` belongs to another run.
     """
     torch.manual_seed(seed)
-    network = EmbeddingNet(recipe.trunk, recipe.dimension, images.channels, recipe.frozen_norm)
+    network = initial_network(recipe, images.channels)
     if start is not None:
-        load_trunk(network, start)
+        load_backbone(network, start)
     loss = make_loss(
         recipe.loss, classes=len(images.classes), dimension=recipe.dimension, **recipe.options
     )
@@ -132,50 +140,71 @@ def train_embedding(
             {"params": loss.parameters(), "lr": recipe.rate * recipe.loss_rate},
         ]
     )
-    about = {"seed": seed, "pictures": len(images), "classes": len(images.classes)}
-    run = Run(recipe, about)
-    both = nn.ModuleDict({"network": network, "loss": loss})
-    kept = None if checkpoint is None else RunState(both, optimizer, checkpoint, run)
-    first = kept.restore() if kept and resume and kept.path.exists() else 0
+    run = Run(recipe, {"seed": seed, "pictures": len(images), "classes": len(images.classes)})
+    modules = nn.ModuleDict({"network": network, "loss": loss})
+    state = None if checkpoint is None else RunState(modules, optimizer, checkpoint, run)
+    first = state.restore() if state and resume and state.path.exists() else 0
     classes = min(recipe.classes, len(set(images.labels.tolist())))
-    batches = ClassBatches(images.labels.tolist(), classes, recipe.each, seed=seed)
+    batches = ClassBatches(images.labels.tolist(), classes, recipe.samples_per_class, seed=seed)
     loader = DataLoader(
-        Squares(images, recipe.size, recipe.augment, seed),
-        batch_sampler=Draws(batches, first),
+        SquareCrops(images, recipe.size, recipe.augment, seed),
+        batch_sampler=BatchSampler(batches, first),
         num_workers=workers,
         generator=generator_of(seed, 0),
     )
-    began = time.monotonic()
-    for step, parts in enumerate(itertools.islice(loader, recipe.steps - first), first + 1):
-        pictures, labels = (part.to(device) for part in parts)
+    start_time = time.monotonic()
+    for step, batch in enumerate(itertools.islice(loader, recipe.steps - first), first + 1):
+        pictures, labels = (part.to(device) for part in batch)
         embeddings = network(pictures.float() / 255)
         tuples = None if miner is None else miner(embeddings, labels)
         value = loss(embeddings, labels, tuples)
         if not value.isfinite():
-            raise _diverged(recipe.loss, value, step, parts, checkpoint)
+            raise _divergence(recipe.loss, value, step, batch, checkpoint)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-        if kept and (step % every == 0 or step == recipe.steps):
-            kept.save(step)
-        pace = (time.monotonic() - began) / (step - first)
+        if state and (step % every == 0 or step == recipe.steps):
+            state.save(step)
+        pace = (time.monotonic() - start_time) / (step - first)
         if on_step is not None:
             on_step(StepReport(step, recipe.steps, {"loss": value.item()}, pace))
     return network.eval()
 
 
-def _diverged(
+def initial_network(recipe: Recipe, channels: int) -> EmbeddingNet:
+    """Make the untrained network of a recipe.
+
+    Args:
+        recipe: Backbone, embedding dimension, picture size, metric.
+        channels: Number of channels of the pictures.
+
+    Example:
+        >>> initial_network(Recipe(dimension=2), channels=1).size
+        8
+    """
+    return EmbeddingNet(
+        recipe.backbone,
+        recipe.dimension,
+        channels,
+        size=recipe.size,
+        metric=recipe.metric,
+        frozen_norm=recipe.frozen_norm,
+    )
+
+
+def _divergence(
     name: str, value: Tensor, step: int, batch: list[Tensor], checkpoint: Path | None
 ) -> TrainingDiverged:
-    where = ""
+    """Save the batch beside the checkpoint, if there is one, and return the error to raise."""
+    location = ""
     if checkpoint is not None:
-        culprit = checkpoint.with_suffix(".batch.pt")
-        torch.save(batch, culprit)
-        where = f"; its batch is in {culprit}"
-    return TrainingDiverged(f"loss {name} is {value.item()} at step {step}{where}")
+        file = checkpoint.with_suffix(".batch.pt")
+        torch.save(batch, file)
+        location = f"; its batch is in {file}"
+    return TrainingDiverged(f"loss {name} is {value.item()} at step {step}{location}")
 
 
-def _miner(recipe: Recipe, loss: SimilarityLoss) -> nn.Module | None:
+def _miner(recipe: Recipe, loss: EmbeddingLoss) -> nn.Module | None:
     name = PAPER_MINERS.get(recipe.loss, "none") if recipe.miner == "paper" else recipe.miner
     if name == "none":
         return None
@@ -184,42 +213,42 @@ def _miner(recipe: Recipe, loss: SimilarityLoss) -> nn.Module | None:
     return MINERS[name]()
 
 
-def load_trunk(network: EmbeddingNet, start: dict[str, Tensor]) -> None:
-    """Load weights into a network's trunk.
+def load_backbone(network: EmbeddingNet, start: dict[str, Tensor]) -> None:
+    """Load weights into a network's backbone.
 
     Args:
-        network: Whose.
-        start: Tensors by the trunk's names; others are left over.
+        network: The network to change.
+        start: Tensors by the backbone's parameter names; other names are ignored.
 
     Raises:
-        ValueError: They do not fit.
+        ValueError: A tensor is missing or has another shape.
     """
-    wanted = network.trunk.state_dict()
+    expected = network.backbone.state_dict()
     wrong = [
         name
-        for name, tensor in wanted.items()
+        for name, tensor in expected.items()
         if getattr(start.get(name), "shape", None) != tensor.shape
     ]
     if wrong:
         raise ValueError(
-            f"the weights to start from do not fit the trunk: {', '.join(wrong[:5])}"
+            f"the weights to start from do not fit the backbone: {', '.join(wrong[:5])}"
             + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         )
-    network.trunk.load_state_dict({name: start[name] for name in wanted})
+    network.backbone.load_state_dict({name: start[name] for name in expected})
 
 
-def read_trunk(path: str | Path) -> dict[str, Tensor]:
-    """Read weights to start from.
+def read_backbone(path: str | Path) -> dict[str, Tensor]:
+    """Read the initial weights of a backbone.
 
     Args:
-        path: ``.safetensors`` with the trunk's names of parameters, torchvision's for ResNets.
+        path: ``.safetensors`` file with the backbone's parameter names, torchvision's for ResNets.
 
     Returns:
         Tensors by name.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is damaged.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is damaged.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file of weights at {path}")
@@ -237,34 +266,40 @@ def embed(
     *,
     batch: int = 64,
     workers: int = 0,
+    progress: ProgressCallback | None = None,
 ) -> Tensor:
-    """Embed all pictures of a set, the middle of each.
+    """Embed the centre crops of all pictures of a dataset.
 
     Args:
-        network: In eval mode.
-        images: ``N`` pictures.
-        size: Of the squares.
-        batch: How many at once.
-        workers: Processes that read pictures.
+        network: Network in eval mode.
+        images: Dataset of ``N`` pictures.
+        size: Side of the crops in pixels.
+        batch: Number of pictures in a batch.
+        workers: Number of processes that read pictures.
+        progress: Function called after each batch with the number of embedded pictures.
 
     Returns:
         ``[N, dimension]`` float32, on the CPU.
     """
     device = next(network.parameters()).device
-    loader = DataLoader(Squares(images, size), batch_size=batch, num_workers=workers)
-    found = [network(pictures.to(device).float() / 255).cpu() for pictures, _ in loader]
-    return torch.cat(found) if found else torch.empty(0, 0)
+    loader = DataLoader(SquareCrops(images, size), batch_size=batch, num_workers=workers)
+    parts: list[Tensor] = []
+    for pictures, _ in loader:
+        parts.append(network(pictures.to(device).float() / 255).cpu())
+        if progress is not None:
+            progress("embedding", min(batch * len(parts), len(images)), len(images))
+    return torch.cat(parts) if parts else torch.empty(0, 0)
 
 
 def with_loss(recipe: Recipe, loss: str) -> Recipe:
-    """Give the same recipe for another loss, with the defaults of its paper.
+    """Return the recipe with another loss, and with the miner and the options of its paper.
 
     Args:
-        recipe: Any.
+        recipe: Recipe to copy.
         loss: Name in `LOSSES`.
 
     Raises:
-        ValueError: There is no such loss.
+        ValueError: The loss is unknown.
 
     Example:
         >>> with_loss(Recipe(steps=3), "fastap").steps

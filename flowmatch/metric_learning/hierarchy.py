@@ -1,4 +1,4 @@
-"""Hierarchical triplet loss: a tree of classes decides batches and margins."""
+"""Hierarchical triplet loss, with margins and batches from a tree of classes."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,34 +7,35 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from flowmatch.metric_learning.losses._base import SimilarityLoss, at_least
-from flowmatch.metric_learning.samplers import Decks, generator_of, members_of
-from flowmatch.metric_learning.tuples import Tuples, triplets_of
+from flowmatch.metric_learning.losses._base import EmbeddingLoss, at_least
+from flowmatch.metric_learning.samplers import ShuffledQueues, generator_of, members_of
+from flowmatch.metric_learning.tuples import Tuples, as_triplets
 from flowmatch.ops import pairwise_distance
 
 
 class ClassTree:
-    r"""How alike classes are: a tree whose leaves are classes, merged level by level.
+    r"""A tree of class similarity, whose leaves are classes that are merged level by level.
 
-    Distance of two classes: the mean ``|r_i - r_j|^2`` of their members, ``r = x / |x|``. A class's
-    spread ``s_y`` is that of its own distinct pairs, ``d_0`` the mean spread. At level l of L,
-    classes or merged classes nearer than ``d_l = d_0 + l (4 - d_0) / L`` are merged, 4 being the
-    largest squared distance there is. Build it anew each epoch, from the whole training set.
+    The distance of two classes is the mean ``|r_i - r_j|^2`` of their members, ``r = x / |x|``. The
+    spread ``s_y`` of a class is the mean over its own distinct pairs, and ``d_0`` is the mean
+    spread. At level l of L, nodes nearer than ``d_l = d_0 + l (4 - d_0) / L`` are merged; 4 is the
+    largest squared distance of unit vectors. Build a new tree each epoch, from the whole training
+    set.
 
     Args:
         embeddings: ``[N, D]``.
         labels: ``[N]``.
-        levels: ``L``.
+        levels: Number of levels ``L``.
 
     Attributes:
-        classes: Labels, sorted, ``[C]``; what follows is in this order.
-        distances: Of classes, ``[C, C]`` float64; the diagonal is 0.
-        spreads: ``s_y``, ``[C]``; 0 for a class with one member.
-        thresholds: ``d_l``, ``[L + 1]``.
-        merged_at: The first level at which two classes share a node, ``[C, C]``; L at most.
+        classes: Sorted labels, ``[C]``; the other attributes are in this order.
+        distances: Distances of classes, ``[C, C]`` float64, 0 on the diagonal.
+        spreads: Spreads ``s_y``, ``[C]``; 0 for a class with one member.
+        thresholds: Distances ``d_l`` of the levels, ``[L + 1]``.
+        merged_at: First level at which two classes share a node, at most L, ``[C, C]``.
 
     Raises:
-        ValueError: Shapes do not fit, or there is nothing to build from.
+        ValueError: Shapes do not fit, or the batch is empty.
 
     Example:
         >>> x = torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 0.2], [-1.0, 0.0]])
@@ -56,7 +57,7 @@ class ClassTree:
         self.classes, place = torch.unique(labels.cpu(), return_inverse=True)
         units = F.normalize(embeddings.detach().cpu().double(), dim=1)
         count = torch.bincount(place).double()
-        # |a|^2 + |b|^2 - 2 a.b has mean 2 - 2 mean(a).mean(b): no pair has to be looked at.
+        # |a|^2 + |b|^2 - 2 a.b has mean 2 - 2 mean(a).mean(b): class means are enough.
         length = torch.zeros(len(count), dtype=torch.float64)
         length = length.index_add(0, place, units.square().sum(1)) / count
         sums = torch.zeros(len(count), units.shape[1], dtype=torch.float64)
@@ -72,23 +73,23 @@ class ClassTree:
         self.merged_at = self._merge()
 
     def _merge(self) -> Tensor:
-        """Merge nodes level by level; what two nodes are apart is the mean over their classes."""
+        """Merge nodes level by level; the distance of two nodes is the mean over their classes."""
         C, levels = len(self.classes), len(self.thresholds) - 1
         merged_at = torch.full((C, C), levels)
         merged_at.fill_diagonal_(0)
-        node = torch.arange(C)  # of each class
+        node = torch.arange(C)  # node of each class
         for level, threshold in enumerate(self.thresholds.tolist()):
             one_hot = F.one_hot(node, C).double()
             size = one_hot.sum(0).clamp(min=1)
-            apart = one_hot.T @ self.distances @ one_hot / (size[:, None] * size)
-            near = (apart < threshold) & (one_hot.sum(0) > 0)[:, None] & (one_hot.sum(0) > 0)
+            distances = one_hot.T @ self.distances @ one_hot / (size[:, None] * size)
+            near = (distances < threshold) & (one_hot.sum(0) > 0)[:, None] & (one_hot.sum(0) > 0)
             node = _components(near)[node]
-            together = node[:, None] == node
-            merged_at = torch.where(together, merged_at.clamp(max=level), merged_at)
+            merged = node[:, None] == node
+            merged_at = torch.where(merged, merged_at.clamp(max=level), merged_at)
         return merged_at
 
     def places(self, labels: Tensor) -> Tensor:
-        """Find labels among `classes`.
+        """Return the indices of labels in `classes`.
 
         Args:
             labels: ``[N]``.
@@ -97,35 +98,35 @@ class ClassTree:
             ``[N]`` int64.
 
         Raises:
-            ValueError: A label is of no class of the tree.
+            ValueError: The tree has no class of a label.
         """
         labels = labels.cpu()
-        found = torch.searchsorted(self.classes, labels).clamp(max=len(self.classes) - 1)
-        strange = labels[self.classes[found] != labels]
-        if len(strange):
-            raise ValueError(f"label {int(strange[0])} is no class of the tree; build it anew")
-        return found
+        places = torch.searchsorted(self.classes, labels).clamp(max=len(self.classes) - 1)
+        unknown = labels[self.classes[places] != labels]
+        if len(unknown):
+            raise ValueError(f"the tree has no class of label {int(unknown[0])}; build a new one")
+        return places
 
     def margins(self, anchors: Tensor, negatives: Tensor, beta: float = 0.1) -> Tensor:
-        """Give the margin of triplets: ``beta + d_H(y_a, y_n) - s_(y_a)``.
+        """Return the margins of triplets, ``beta + d_H(y_a, y_n) - s_(y_a)``.
 
         Args:
-            anchors: Labels, ``[T]``.
-            negatives: Labels, ``[T]``.
-            beta: What classes merged at the lowest level are still to be apart.
+            anchors: Labels of the anchors, ``[T]``.
+            negatives: Labels of the negatives, ``[T]``.
+            beta: Least margin between classes that merge at the lowest level.
 
         Returns:
             ``[T]`` float64.
 
         Raises:
-            ValueError: A label is of no class of the tree.
+            ValueError: The tree has no class of a label.
         """
         a, n = self.places(anchors), self.places(negatives)
         return beta + self.thresholds[self.merged_at[a, n]] - self.spreads[a]
 
 
 def _components(linked: Tensor) -> Tensor:
-    """The smallest node that each can be reached from, [C, C] -> [C]."""
+    """Return the connected component of each node as its smallest member, [C, C] -> [C]."""
     C = len(linked)
     linked = linked | torch.eye(C, dtype=torch.bool)
     node = torch.arange(C)
@@ -136,19 +137,19 @@ def _components(linked: Tensor) -> Tensor:
         node = lowest
 
 
-class HierarchicalTripletLoss(SimilarityLoss):
-    r"""A triplet loss whose margin grows with how far apart two classes are in the tree.
+class HierarchicalTripletLoss(EmbeddingLoss):
+    r"""Hierarchical triplet loss, whose margin grows with the distance of two classes in a tree.
 
     ``1 / (2 Z) sum_z max(0, |f_a - f_p| - |f_a - f_n| + alpha_z)`` over the Z triplets of
     ``[N, D]``; ``f = x / |x|``, ``alpha_z`` from `ClassTree.margins`. Start from a network trained
-    with plain triplets: before that, a tree means nothing.
+    with plain triplets: the tree of an untrained network is meaningless.
 
     Args:
-        tree: From the network as it is; replace it each epoch.
-        beta: Of the margins.
+        tree: Class tree of the current network; replace it each epoch.
+        beta: Least margin, see `ClassTree.margins`.
 
     Raises:
-        ValueError: `beta` is negative, or a label is of no class of the tree.
+        ValueError: `beta` is negative, or the tree has no class of a label.
 
     Example:
         >>> x, y = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 0, 1])
@@ -168,8 +169,8 @@ class HierarchicalTripletLoss(SimilarityLoss):
         self.tree, self.beta = tree, beta
 
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
-        """Look up each triplet's margin."""
-        triplets = triplets_of(tuples, labels)
+        """Compute the hinge of each triplet with the margin from the tree."""
+        triplets = as_triplets(tuples, labels)
         a, p, n = triplets
         if not len(a):
             return 0 * embeddings.sum()
@@ -180,23 +181,23 @@ class HierarchicalTripletLoss(SimilarityLoss):
 
 
 class NeighbourhoodBatches(Sampler[list[int]]):
-    """Anchor neighbourhoods: batches of classes that are hard to tell apart.
+    """Batches of anchor neighbourhoods, which are classes that are hard to tell apart.
 
-    `anchors` classes at random, each with its ``neighbours - 1`` nearest at the tree's lowest
-    level, `each` items of every one: ``anchors * neighbours * each`` items, fewer where
-    neighbourhoods overlap.
+    A batch has random anchor classes, the nearest classes of each at the tree's lowest level, and
+    the same number of items of every class: ``anchors * neighbours * samples_per_class`` items,
+    fewer if neighbourhoods overlap.
 
     Args:
-        labels: Of all items.
-        tree: Of their classes; replace it each epoch.
-        anchors: Classes drawn at random.
-        neighbours: Classes in a neighbourhood, the drawn one included.
-        each: Items of a class.
-        batches: In an epoch; None takes as many as cover all items about once.
-        seed: Of the draws.
+        labels: Class of each item of the dataset.
+        tree: Tree of the classes; replace it each epoch.
+        anchors: Number of random anchor classes in a batch.
+        neighbours: Number of classes in a neighbourhood, the anchor included.
+        samples_per_class: Items of each class in a batch.
+        batches: Number of batches in an epoch; None takes as many as cover all items about once.
+        seed: Random seed of the batches.
 
     Raises:
-        ValueError: A number is not positive, or a label is of no class of the tree.
+        ValueError: A number is not positive, or the tree has no class of a label.
 
     Example:
         >>> x, y = torch.randn(12, 4), torch.arange(4).repeat_interleave(3)
@@ -215,15 +216,16 @@ class NeighbourhoodBatches(Sampler[list[int]]):
         tree: ClassTree,
         anchors: int,
         neighbours: int,
-        each: int,
+        samples_per_class: int,
         batches: int | None = None,
         seed: int = 0,
     ) -> None:
-        at_least(1, anchors=anchors, neighbours=neighbours, each=each)
+        at_least(1, anchors=anchors, neighbours=neighbours, samples_per_class=samples_per_class)
         tree.places(torch.tensor(list(labels)))
         self.members, self.tree = members_of(labels), tree
-        self.anchors, self.neighbours, self.each = anchors, neighbours, each
-        size = anchors * neighbours * each
+        self.anchors, self.neighbours = anchors, neighbours
+        self.samples_per_class = samples_per_class
+        size = anchors * neighbours * samples_per_class
         self.batches = -(-len(labels) // size) if batches is None else batches
         self.seed, self.epoch = seed, 0
 
@@ -232,13 +234,13 @@ class NeighbourhoodBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = generator_of(self.seed, self.epoch)
-        decks = Decks(self.members, generator)
+        queues = ShuffledQueues(self.members, generator)
         names = torch.tensor(list(self.members))
         places = self.tree.places(names)
-        apart = self.tree.distances[places][:, places]
-        order = apart.fill_diagonal_(-1).sort(dim=1, stable=True).indices[:, : self.neighbours]
+        distances = self.tree.distances[places][:, places]
+        order = distances.fill_diagonal_(-1).sort(dim=1, stable=True).indices[:, : self.neighbours]
         for _ in range(self.batches):
-            drawn = torch.randperm(len(names), generator=generator)[: self.anchors]
-            chosen = dict.fromkeys(names[order[drawn]].flatten().tolist())
-            yield [item for name in chosen for item in decks.draw(name, self.each)]
+            anchors = torch.randperm(len(names), generator=generator)[: self.anchors]
+            classes = dict.fromkeys(names[order[anchors]].flatten().tolist())
+            yield [item for name in classes for item in queues.take(name, self.samples_per_class)]
         self.epoch += 1

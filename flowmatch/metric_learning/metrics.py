@@ -1,4 +1,4 @@
-"""How well embeddings retrieve their class, and how they cluster."""
+"""Retrieval and clustering metrics of embeddings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from flowmatch.metric_learning.losses._base import at_least
 from flowmatch.metric_learning.tuples import check_batch
 from flowmatch.ops import nearest
 
-_CHUNK = 2**24  # neighbours that are held at once
+_CHUNK = 2**24  # neighbours in memory at a time
 
 
 @dataclass(frozen=True)
 class RetrievalScores:
-    """What `retrieval_scores` measures, shares in 0..1; NaN where no query has anything to find.
+    """Retrieval metrics in 0..1; NaN if no query has another item of its class.
 
     Attributes:
-        recall: R@K for each K asked for.
-        precision_at_1: P@1, which is R@1.
+        recall: R@K for each requested K.
+        precision_at_1: P@1, equal to R@1.
         r_precision: RP.
         map_at_r: MAP@R.
-        queries: How many had something to find, and count.
+        queries: Number of queries that count, those with another item of their class.
     """
 
     recall: dict[int, float]
@@ -42,22 +42,22 @@ def retrieval_scores(
     gallery: Tensor | None = None,
     gallery_labels: Tensor | None = None,
 ) -> RetrievalScores:
-    r"""Retrieve by nearest neighbours, exactly, and count what is of the query's class.
+    r"""Measure exact nearest-neighbour retrieval of the query's class.
 
-    Over queries that have R > 0 of their class to find: R@K, the share with at least one among the
-    K nearest; P@1; RP, the mean share of their class among the R nearest; MAP@R,
-    ``mean_q 1/R sum_(i <= R) P(i) rel(i)``, P(i) the precision among the i nearest. Of equal
-    distances the smaller index comes first. An embedding that is not finite is found by nobody, and
-    finds nothing.
+    Metrics are means over the queries with R > 0 items of their class in the gallery: R@K, the
+    share of queries with at least one of them among the K nearest; P@1; RP, the share of the class
+    among the R nearest; MAP@R, ``mean_q 1/R sum_(i <= R) P(i) rel(i)``, with P(i) the precision
+    among the i nearest. Of equal distances the smaller index comes first. An embedding that is not
+    finite is never retrieved, and retrieves nothing.
 
     Args:
         embeddings: Queries, ``[N, D]``.
-        labels: ``[N]``.
-        ks: The K of R@K.
+        labels: Classes of the queries, ``[N]``.
+        ks: Values of K of R@K.
         metric: ``"l2"``, ``"cosine"`` or ``"dot"``.
-        gallery: What is searched, ``[M, D]``; None searches the queries, each without itself, which
-            is left out by its index, not its distance.
-        gallery_labels: ``[M]``.
+        gallery: Embeddings to search, ``[M, D]``; None searches the queries, where each query
+            leaves itself out, by its index.
+        gallery_labels: Classes of the gallery, ``[M]``.
 
     Raises:
         ValueError: Shapes or types do not fit, a K is not positive, or one of gallery and its
@@ -70,7 +70,7 @@ def retrieval_scores(
         {1: 0.75, 2: 0.75}
 
     Reference:
-        R@K: Jégou et al., Product Quantization, PAMI 2011, as Song et al., CVPR 2016, use it. RP,
+        R@K: Jégou et al., Product Quantization, PAMI 2011, as used by Song et al., CVPR 2016. RP,
         MAP@R: Musgrave, Belongie & Lim, A Metric Learning Reality Check, ECCV 2020.
     """
     check_batch(embeddings, labels)
@@ -78,7 +78,7 @@ def retrieval_scores(
         raise ValueError("gallery and gallery_labels come together, got one of them")
     for k in ks:
         at_least(1, k=k)
-    itself = gallery is None
+    self_search = gallery is None
     if gallery is None or gallery_labels is None:
         gallery, gallery_labels = embeddings, labels
     check_batch(gallery, gallery_labels)
@@ -87,17 +87,17 @@ def retrieval_scores(
     at = torch.searchsorted(names, labels).clamp(max=max(len(names) - 1, 0))
     present = names[at] == labels if len(names) else torch.zeros_like(labels, dtype=torch.bool)
     R = torch.where(present, size[at], 0) if len(names) else torch.zeros_like(labels)
-    R = R - 1 if itself else R
+    R = R - 1 if self_search else R
     queries = torch.where(R > 0)[0]
     if not len(queries):
         return RetrievalScores(dict.fromkeys(ks, torch.nan), torch.nan, torch.nan, torch.nan, 0)
-    wanted = min(max(*ks, int(R.max()), 1), len(gallery) - itself)
+    depth = min(max(*ks, int(R.max()), 1), len(gallery) - self_search)
     sums = torch.zeros(len(ks) + 3, dtype=torch.float64, device=labels.device)
-    step = max(1, _CHUNK // (wanted + 1))
-    for some in torch.split(queries, step):
-        index = _neighbours(embeddings[some], gallery, wanted, metric, some if itself else None)
-        found = (gallery_labels[index.clamp(min=0)] == labels[some, None]) & (index >= 0)
-        sums += _count(found, R[some], ks)
+    step = max(1, _CHUNK // (depth + 1))
+    for part in torch.split(queries, step):
+        index = _neighbours(embeddings[part], gallery, depth, metric, part if self_search else None)
+        hits = (gallery_labels[index.clamp(min=0)] == labels[part, None]) & (index >= 0)
+        sums += _count(hits, R[part], ks)
     *recalls, first, r_precision, map_at_r = (sums / len(queries)).tolist()
     recall = dict(zip(ks, recalls, strict=True))
     return RetrievalScores(recall, first, r_precision, map_at_r, len(queries))
@@ -106,36 +106,36 @@ def retrieval_scores(
 def _neighbours(
     queries: Tensor, gallery: Tensor, k: int, metric: str, own: Tensor | None
 ) -> Tensor:
-    """Indices of the k nearest, [N, k], without each query's own index."""
+    """Return the indices of the k nearest, [N, k], without each query's own index."""
     index = nearest(queries, gallery, k + (own is not None), metric).index
     if own is None:
         return index
-    # Among equals it need not be first, and need not be among the k + 1 at all: then the last goes.
+    # With ties, a query need not be among its k + 1 nearest: then the last of them is dropped.
     others = index != own[:, None]
     others[:, -1] &= ~others.all(1)
     return index[others].view(len(queries), k)
 
 
-def _count(found: Tensor, R: Tensor, ks: Sequence[int]) -> Tensor:
-    """Sums over queries of R@K for each K, P@1, RP and MAP@R."""
-    places = torch.arange(1, found.shape[1] + 1, device=found.device)
-    within = found & (places <= R[:, None])
-    precision = found.cumsum(1).double() / places
-    recalls = [found[:, :k].any(1).double().sum() for k in ks]
-    first = found[:, 0].double().sum()
+def _count(hits: Tensor, R: Tensor, ks: Sequence[int]) -> Tensor:
+    """Return the sums over queries of R@K for each K, P@1, RP and MAP@R."""
+    places = torch.arange(1, hits.shape[1] + 1, device=hits.device)
+    within = hits & (places <= R[:, None])
+    precision = hits.cumsum(1).double() / places
+    recalls = [hits[:, :k].any(1).double().sum() for k in ks]
+    first = hits[:, 0].double().sum()
     r_precision = (within.sum(1).double() / R).sum()
     return torch.stack([*recalls, first, r_precision, ((precision * within).sum(1) / R).sum()])
 
 
 @dataclass(frozen=True)
 class ClusteringScores:
-    """What `clustering_scores` measures.
+    """Agreement of clusters with classes.
 
     Attributes:
-        nmi: Normalised mutual information, by the arithmetic mean of the entropies, as scikit-learn
-            has it today.
-        nmi_geometric: By the geometric mean, as older papers have it.
-        ami: Adjusted for chance: 0 for random clusters.
+        nmi: Normalised mutual information, divided by the arithmetic mean of the entropies, as in
+            scikit-learn today.
+        nmi_geometric: Mutual information divided by the geometric mean, as in older papers.
+        ami: Adjusted mutual information, 0 for random clusters.
     """
 
     nmi: float
@@ -144,16 +144,16 @@ class ClusteringScores:
 
 
 def clustering_scores(embeddings: Tensor, labels: Tensor, seed: int = 0) -> ClusteringScores:
-    """Cluster by k-means, as many clusters as classes, and compare the two.
+    """Cluster embeddings by k-means, with as many clusters as classes, and compare the two.
 
     Args:
         embeddings: ``[N, D]``.
         labels: ``[N]``.
-        seed: Of k-means.
+        seed: Random seed of k-means.
 
     Raises:
         ImportError: scikit-learn is missing.
-        ValueError: Shapes or types do not fit, or there is nothing to cluster.
+        ValueError: Shapes or types do not fit, or the batch is empty.
 
     Example:
         >>> x = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
@@ -171,7 +171,7 @@ def clustering_scores(embeddings: Tensor, labels: Tensor, seed: int = 0) -> Clus
     k = len(torch.unique(labels))
     means = scikit_learn("cluster").KMeans(n_clusters=k, n_init=1, random_state=seed)
     k_distinct = len(torch.unique(embeddings.detach(), dim=0))
-    # Fewer distinct points than clusters are clusters as they are; k-means would warn.
+    # With fewer distinct points than clusters, each is a cluster of its own; k-means would warn.
     clusters = (
         means.fit_predict(array)
         if k_distinct >= k
@@ -181,11 +181,11 @@ def clustering_scores(embeddings: Tensor, labels: Tensor, seed: int = 0) -> Clus
 
 
 def compare_clusterings(clusters: Tensor, labels: Tensor) -> ClusteringScores:
-    """Compare given clusters with classes.
+    """Compare clusters with classes.
 
     Args:
-        clusters: ``[N]`` whole numbers.
-        labels: ``[N]`` whole numbers.
+        clusters: Cluster of each item, ``[N]`` integers.
+        labels: Class of each item, ``[N]`` integers.
 
     Raises:
         ImportError: scikit-learn is missing.

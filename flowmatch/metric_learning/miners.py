@@ -1,4 +1,4 @@
-"""Which pairs or triplets of a batch are worth a loss: ``miner(embeddings, labels)``."""
+"""Miners, which select pairs or triplets of a batch for a loss: ``miner(embeddings, labels)``."""
 
 import torch
 import torch.nn.functional as F
@@ -17,47 +17,51 @@ from flowmatch.ops import pairwise_distance
 
 
 class Miner(nn.Module):
-    """Chooses among a batch: ``miner(embeddings, labels) -> Triplets or Pairs``, no gradient."""
+    """A selection of tuples of a batch: ``miner(embeddings, labels) -> Triplets or Pairs``.
 
-    gives: type[Triplets] | type[Pairs] = Triplets
+    Attributes:
+        kind: Type of the tuples.
+    """
+
+    kind: type[Triplets] | type[Pairs] = Triplets
 
     @torch.no_grad()
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tuples:
-        """Choose.
+        """Select tuples of a batch, without gradients.
 
         Args:
-            embeddings: ``[N, D]``; directions count, lengths do not.
+            embeddings: ``[N, D]``; their lengths are ignored.
             labels: ``[N]``.
 
         Returns:
-            Indices into the batch; none where the batch has nothing to choose from, or
-            embeddings are not finite.
+            Indices into the batch; empty if the batch has no suitable tuples or embeddings are not
+            finite.
 
         Raises:
             ValueError: Shapes or types do not fit.
         """
         check_batch(embeddings, labels)
         if not len(labels) or not embeddings.isfinite().all():
-            none = labels.new_empty(0, dtype=torch.int64)
-            return self.gives(*[none] * len(self.gives._fields))
+            empty = labels.new_empty(0, dtype=torch.int64)
+            return self.kind(*[empty] * len(self.kind._fields))
         with torch.autocast(embeddings.device.type, enabled=False):
             units = F.normalize(embeddings.float(), dim=1)
             return self.choose(units, labels)
 
     def choose(self, units: Tensor, labels: Tensor) -> Tuples:
-        """Choose among vectors of length 1, ``[N, D]`` float32."""
+        """Select tuples of unit vectors, ``[N, D]`` float32."""
         raise NotImplementedError
 
 
-def _draw(weights: Tensor) -> Tensor:
-    """Draw a column of each row by its weights, [R, N] -> [R]; rows must have some."""
+def _sample_columns(weights: Tensor) -> Tensor:
+    """Sample one column of each row by its weights, [R, N] -> [R]; no row may be all zero."""
     if not len(weights):
         return torch.empty(0, dtype=torch.int64, device=weights.device)
     return torch.multinomial(weights, 1)[:, 0]
 
 
 class RandomMiner(Miner):
-    """For each positive pair a negative at random.
+    """Triplets of each positive pair and a random negative.
 
     Example:
         >>> [part.tolist() for part in RandomMiner()(torch.eye(3), torch.tensor([0, 0, 1]))]
@@ -65,36 +69,37 @@ class RandomMiner(Miner):
     """
 
     def choose(self, units: Tensor, labels: Tensor) -> Triplets:
-        """Draw evenly."""
+        """Sample negatives uniformly."""
         same, different = same_and_different(labels)
         anchor, positive = torch.where(same & different.any(1, keepdim=True))
-        return Triplets(anchor, positive, _draw(different[anchor].float()))
+        return Triplets(anchor, positive, _sample_columns(different[anchor].float()))
 
 
 class DistanceWeightedMiner(Miner):
-    r"""For each positive pair a negative, all distances being as likely.
+    r"""Triplets of each positive pair and a negative, sampled uniformly over distances.
 
-    Random points of a sphere in D dimensions are nearly all ``sqrt(2)`` apart, at a density
-    ``q(d) ~ d^(D-2) (1 - d^2/4)^((D-3)/2)``; negatives are drawn with weights ``1 / q(d)``. Those
-    nearer than `cutoff` weigh as if they were there (nearer ones would be noise), those farther
-    than `largest` nothing. Where that leaves none, all weigh the same.
+    Distances of random points on a sphere in D dimensions concentrate at ``sqrt(2)``, with density
+    ``q(d) ~ d^(D-2) (1 - d^2/4)^((D-3)/2)``; negatives are sampled with weights ``1 / q(d)``.
+    Negatives nearer than `cutoff` are weighted as if they were at `cutoff`, because the nearest
+    ones are noise; those farther than `largest` have weight 0. If no negative has a weight, all
+    have the same.
 
     Args:
-        cutoff: Least distance.
-        largest: Farther negatives give no loss (1.4 for the margin loss's defaults).
+        cutoff: Least distance in the weights.
+        largest: Distance beyond which negatives give no loss; 1.4 for the margin loss's defaults.
 
     Raises:
         ValueError: Not ``0 < cutoff < 2``.
 
     Example:
         >>> x = torch.tensor([[1.0, 0.0, 0.0], [0.8, 0.6, 0.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
-        >>> found = DistanceWeightedMiner(largest=1.0)(x, torch.tensor([0, 0, 1, 2]))
-        >>> found.negative[1].item()  # what is 1.9 away weighs nothing
+        >>> triplets = DistanceWeightedMiner(largest=1.0)(x, torch.tensor([0, 0, 1, 2]))
+        >>> triplets.negative[1].item()  # the other negative, at distance 1.9, has weight 0
         2
 
     Reference:
         Wu, Manmatha, Smola & Krähenbühl, Sampling Matters in Deep Embedding Learning, ICCV 2017,
-        section 4.1. Even weights as a fallback: Park et al., RKD, CVPR 2019.
+        section 4.1. Equal weights as a fallback: Park et al., RKD, CVPR 2019.
     """
 
     def __init__(self, cutoff: float = 0.5, largest: float = 1.4) -> None:
@@ -104,37 +109,38 @@ class DistanceWeightedMiner(Miner):
         self.cutoff, self.largest = cutoff, largest
 
     def weights(self, distances: Tensor, different: Tensor, dimension: int) -> Tensor:
-        """Weigh the negatives of each anchor.
+        """Compute the sampling weights of the negatives of each anchor.
 
         Args:
             distances: ``[N, N]``.
-            different: Who is a negative, ``[N, N]`` bool.
-            dimension: D.
+            different: Mask of negative pairs, ``[N, N]`` bool.
+            dimension: Dimension of the embeddings.
 
         Returns:
-            ``[N, N]`` float64; the largest of a row is 1, or all are 0 where there is no negative.
+            ``[N, N]`` float64; the largest weight of a row is 1, or 0 for an anchor without
+            negatives.
         """
-        # float64, and relative to the row's largest: the exponents are of the order of D.
+        # float64, and relative to the row's maximum, because exponents are of the order of D.
         d = distances.double().clamp(self.cutoff, 2 - 1e-6)
-        rest = (1 - d.square() / 4).log()
-        log_weights = (2 - dimension) * d.log() - (dimension - 3) / 2 * rest
+        second_log = (1 - d.square() / 4).log()
+        log_weights = (2 - dimension) * d.log() - (dimension - 3) / 2 * second_log
         allowed = different & (distances < self.largest)
         allowed = torch.where(allowed.any(1, keepdim=True), allowed, different)
-        even = ~(different & (distances < self.largest)).any(1, keepdim=True)
-        log_weights = torch.where(even, 0, log_weights).masked_fill(~allowed, -torch.inf)
+        uniform = ~(different & (distances < self.largest)).any(1, keepdim=True)
+        log_weights = torch.where(uniform, 0, log_weights).masked_fill(~allowed, -torch.inf)
         top = log_weights.amax(1, keepdim=True)
         return torch.where(top.isfinite(), (log_weights - top).exp(), 0)
 
     def choose(self, units: Tensor, labels: Tensor) -> Triplets:
-        """Draw by weight."""
+        """Sample negatives by their weights."""
         same, different = same_and_different(labels)
         weights = self.weights(pairwise_distance(units, units), different, units.shape[1])
         anchor, positive = torch.where(same & different.any(1, keepdim=True))
-        return Triplets(anchor, positive, _draw(weights[anchor]))
+        return Triplets(anchor, positive, _sample_columns(weights[anchor]))
 
 
 class _TripletMiner(Miner):
-    """Keeps triplets by how their two distances compare."""
+    """Triplets selected by a comparison of their two distances."""
 
     def __init__(self, margin: float, kind: str) -> None:
         super().__init__()
@@ -172,7 +178,7 @@ class SemiHardMiner(_TripletMiner):
     """All triplets whose negative is farther than the positive, but by less than the margin.
 
     Args:
-        margin: In squared distances of vectors of length 1, as in `TripletLoss`.
+        margin: Margin in squared distances of unit vectors, as in `TripletLoss`.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.
@@ -192,7 +198,7 @@ class SemiHardMiner(_TripletMiner):
 
 
 class BatchHardMiner(Miner):
-    """For each anchor its farthest positive and its nearest negative.
+    """Triplets of each anchor, its farthest positive and its nearest negative.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.
@@ -212,18 +218,18 @@ class BatchHardMiner(Miner):
         self.wrapped = metric_learning("miners").BatchHardMiner()
 
     def choose(self, units: Tensor, labels: Tensor) -> Triplets:
-        """Call what is wrapped."""
+        """Delegate to the wrapped miner."""
         return Triplets(*self.wrapped(units, labels))
 
 
 class EasyPositiveMiner(Miner):
-    """For each anchor its nearest positive, and a negative that is hard or semi-hard against it.
+    """Triplets of each anchor, its nearest positive and a negative.
 
-    Nearest positives let a class keep several clusters.
+    Nearest positives allow a class to have several clusters.
 
     Args:
-        negative: ``"semihard"``, the nearest of those farther than the positive; ``"hard"``, the
-            nearest; ``"easy"``, the farthest.
+        negative: Negative of an anchor: ``"semihard"``, the nearest of those farther than the
+            positive; ``"hard"``, the nearest; ``"easy"``, the farthest.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.
@@ -231,8 +237,8 @@ class EasyPositiveMiner(Miner):
 
     Example:
         >>> x = torch.tensor([[1.0, 0.0], [0.8, 0.6], [-1.0, 0.0], [0.0, 1.0]])
-        >>> found = EasyPositiveMiner()(x, torch.tensor([0, 0, 0, 1]))
-        >>> [part.tolist() for part in found]  # anchor 2 has a positive, but no negative behind it
+        >>> triplets = EasyPositiveMiner()(x, torch.tensor([0, 0, 0, 1]))
+        >>> [part.tolist() for part in triplets]  # anchor 2 has no negative beyond its positive
         [[0, 1], [1, 0], [3, 3]]
 
     Reference:
@@ -248,23 +254,23 @@ class EasyPositiveMiner(Miner):
         )
 
     def choose(self, units: Tensor, labels: Tensor) -> Triplets:
-        """Call what is wrapped."""
+        """Delegate to the wrapped miner."""
         a, p, b, n = self.wrapped(units, labels)
         if torch.equal(a, b):
             return Triplets(a, p, n)
-        # Anchors that found one of both only are no triplets.
-        where, other = torch.where(a[:, None] == b)
-        return Triplets(a[where], p[where], n[other])
+        # Anchors with a positive or a negative only are left out.
+        first, second = torch.where(a[:, None] == b)
+        return Triplets(a[first], p[first], n[second])
 
 
 class MultiSimilarityMiner(Miner):
-    """Pairs that are hard for their anchor: compared with the hardest of the other kind.
+    """Pairs that are hard relative to the hardest pair of the other kind of the same anchor.
 
-    Negatives more similar than the least similar positive less `epsilon`; positives less similar
-    than the most similar negative and `epsilon`.
+    Negatives are selected if they are more similar than the least similar positive minus
+    `epsilon`, positives if they are less similar than the most similar negative plus `epsilon`.
 
     Args:
-        epsilon: Of cosines.
+        epsilon: Margin of cosines.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.
@@ -279,7 +285,7 @@ class MultiSimilarityMiner(Miner):
         Wang, Han, Huang, Dong & Scott, Multi-Similarity Loss, CVPR 2019, section 4.1.
     """
 
-    gives = Pairs
+    kind = Pairs
 
     def __init__(self, epsilon: float = 0.1) -> None:
         super().__init__()
@@ -287,7 +293,7 @@ class MultiSimilarityMiner(Miner):
         self.wrapped = metric_learning("miners").MultiSimilarityMiner(epsilon=epsilon)
 
     def choose(self, units: Tensor, labels: Tensor) -> Pairs:
-        """Call what is wrapped."""
+        """Delegate to the wrapped miner."""
         return Pairs(*self.wrapped(units, labels))
 
 

@@ -1,4 +1,4 @@
-"""Networks that embed pictures: a small one, and ResNets with the usual names of parameters."""
+"""Embedding networks, with a small backbone or a ResNet with torchvision's parameter names."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,13 +11,13 @@ from flowmatch.metric_learning.losses._base import at_least
 
 
 class SmallConvNet(nn.Module):
-    """Three 3x3 convolutions with batch-norm, for small pictures; halves twice.
+    """Three 3x3 convolutions with batch normalisation, for small pictures; two pooling layers.
 
-    Where something is counts in a digit: features are means over a 2 x 2 grid, not of all.
+    Features are pooled over a 2 x 2 grid, not globally, because position matters in digits.
 
     Args:
-        channels: Of the pictures.
-        width: Of the first convolution; the next are twice and four times as wide.
+        channels: Number of channels of the pictures.
+        width: Channels of the first convolution; the next have two and four times as many.
 
     Example:
         >>> SmallConvNet(1)(torch.zeros(2, 1, 8, 8)).shape
@@ -44,32 +44,32 @@ class SmallConvNet(nn.Module):
         Returns:
             ``[N, 4 width, H / 4, W / 4]``, rounded up.
         """
-        found: Tensor = self.layers(self.prepare(pictures))
-        return found
+        features: Tensor = self.layers(self.prepare(pictures))
+        return features
 
     def prepare(self, pictures: Tensor) -> Tensor:
-        """Scale to -1..1, as the first layer wants it.
+        """Scale pictures from 0..1 to -1..1.
 
         Args:
-            pictures: In 0..1.
+            pictures: Values in 0..1.
 
         Returns:
-            The same shape.
+            A tensor of the same shape.
         """
         return 2 * pictures - 1
 
     def parts(self) -> tuple[list[nn.Module], list[int]]:
-        """Give three parts that follow each other, for ensembles at several depths.
+        """Split the backbone into three consecutive stages, for ensembles at several depths.
 
         Returns:
-            The parts, which share the network's parameters, and their numbers of channels.
+            The stages, which share the network's parameters, and their numbers of output channels.
         """
         widths = [self.channels // 4, self.channels // 2, self.channels]
         return [self.layers[:4], self.layers[4:8], self.layers[8:]], widths
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions, or 1x1, 3x3, 1x1 if `deep`, and a way around them."""
+    """A residual block: two 3x3 convolutions, or a bottleneck of 1x1, 3x3, 1x1 if `deep`."""
 
     def __init__(self, before: int, width: int, stride: int, deep: bool) -> None:
         super().__init__()
@@ -91,23 +91,23 @@ class _Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        around = x if self.downsample is None else self.downsample(x)
+        shortcut = x if self.downsample is None else self.downsample(x)
         for i in range(1, self.count + 1):
             x = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(x))
-            x = F.relu(x if i < self.count else x + around)
+            x = F.relu(x if i < self.count else x + shortcut)
         return x
 
 
 class ResNet(nn.Module):
-    """A ResNet up to its last feature map, with torchvision's names of parameters.
+    """A ResNet up to its last feature map, with torchvision's parameter names.
 
     Published weights load with ``load_state_dict(weights, strict=False)``: only ``fc``, the
-    classifier, is left over.
+    classifier, is unused.
 
     Args:
-        blocks: In each of the four stages.
-        deep: Three convolutions a block, as from ResNet-50 on.
-        channels: Of the pictures; gray is shown to all three.
+        blocks: Number of blocks in each of the four stages.
+        deep: Whether blocks are bottlenecks of three convolutions, as in ResNet-50.
+        channels: Number of channels of the pictures, 3 or 1; gray is repeated.
 
     Example:
         >>> resnet18()(torch.zeros(1, 3, 64, 64)).shape
@@ -130,13 +130,13 @@ class ResNet(nn.Module):
         before = 64
         for stage, count in enumerate(blocks):
             width = 64 * 2**stage
-            made = []
+            layer = []
             for i in range(count):
-                made.append(_Block(before, width, 2 if i == 0 and stage else 1, deep))
+                layer.append(_Block(before, width, 2 if i == 0 and stage else 1, deep))
                 before = 4 * width if deep else width
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*made))
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*layer))
         self.channels, self.grid = before, 1
-        # Not part of the weights: those of torchvision have no such entries.
+        # Not persistent: torchvision's weights have no such entries.
         for name, numbers in (
             ("mean", (0.485, 0.456, 0.406)),
             ("deviation", (0.229, 0.224, 0.225)),
@@ -158,7 +158,7 @@ class ResNet(nn.Module):
         return x
 
     def prepare(self, pictures: Tensor) -> Tensor:
-        """Normalise colours as published weights expect it.
+        """Normalise colours as published weights expect them.
 
         Args:
             pictures: ``[N, 3 or 1, H, W]`` in 0..1.
@@ -169,35 +169,36 @@ class ResNet(nn.Module):
         return (pictures - self.mean) / self.deviation
 
     def parts(self) -> tuple[list[nn.Module], list[int]]:
-        """Give three parts that follow each other, for ensembles at several depths.
+        """Split the backbone into three consecutive stages, for ensembles at several depths.
 
         Returns:
-            The parts, which share the network's parameters, and their numbers of channels.
+            The stages, which share the network's parameters, and their numbers of output channels.
         """
-        one, two, three, four = (getattr(self, f"layer{stage}") for stage in range(1, 5))
-        first = nn.Sequential(self.conv1, self.bn1, nn.ReLU(), nn.MaxPool2d(3, 2, 1), one, two)
-        return [first, three, four], [self.channels // 4, self.channels // 2, self.channels]
+        layers = [getattr(self, f"layer{stage}") for stage in range(1, 5)]
+        stem = (self.conv1, self.bn1, nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        widths = [self.channels // 4, self.channels // 2, self.channels]
+        return [nn.Sequential(*stem, *layers[:2]), *layers[2:]], widths
 
 
 def resnet18(channels: int = 3) -> ResNet:
-    """Make a ResNet-18 trunk.
+    """Make a ResNet-18 backbone.
 
     Args:
-        channels: 3, or 1 for gray.
+        channels: Number of channels of the pictures, 3 or 1.
     """
     return ResNet((2, 2, 2, 2), deep=False, channels=channels)
 
 
 def resnet50(channels: int = 3) -> ResNet:
-    """Make a ResNet-50 trunk.
+    """Make a ResNet-50 backbone.
 
     Args:
-        channels: 3, or 1 for gray.
+        channels: Number of channels of the pictures, 3 or 1.
     """
     return ResNet((3, 4, 6, 3), deep=True, channels=channels)
 
 
-TRUNKS: dict[str, Callable[..., Any]] = {
+BACKBONES: dict[str, Callable[..., Any]] = {
     "small": SmallConvNet,
     "resnet18": resnet18,
     "resnet50": resnet50,
@@ -205,17 +206,19 @@ TRUNKS: dict[str, Callable[..., Any]] = {
 
 
 class EmbeddingNet(nn.Module):
-    """A trunk, means over its grid of positions, and a linear layer.
+    """A backbone, average pooling over its grid of positions, and a linear layer.
 
     Args:
-        trunk: Name in `TRUNKS`.
-        dimension: Of the embedding.
-        channels: Of the pictures.
-        frozen_norm: Leave batch-norms as they are loaded, in training too: batches of few classes
-            would spoil a pretrained network's statistics.
+        backbone: Name in `BACKBONES`.
+        dimension: Dimension of the embedding.
+        channels: Number of channels of the pictures.
+        size: Side in pixels of the square pictures that the network is made for.
+        metric: Distance that its embeddings are compared by, ``"cosine"`` or ``"l2"``.
+        frozen_norm: Whether batch normalisation keeps its statistics in training, too: batches of
+            few classes would spoil those of a pretrained network.
 
     Raises:
-        ValueError: There is no such trunk, or a number is out of range.
+        ValueError: The backbone or the metric is unknown, or a number is out of range.
 
     Example:
         >>> EmbeddingNet("small", 2, channels=1)(torch.zeros(3, 1, 8, 8)).shape
@@ -223,24 +226,45 @@ class EmbeddingNet(nn.Module):
     """
 
     def __init__(
-        self, trunk: str, dimension: int, channels: int = 3, frozen_norm: bool = False
+        self,
+        backbone: str,
+        dimension: int,
+        channels: int = 3,
+        *,
+        size: int = 64,
+        metric: str = "cosine",
+        frozen_norm: bool = False,
     ) -> None:
         super().__init__()
-        if trunk not in TRUNKS:
-            raise ValueError(f"trunk must be one of {', '.join(TRUNKS)}, got {trunk!r}")
-        at_least(1, dimension=dimension)
-        self.trunk = TRUNKS[trunk](channels=channels)
-        self.embedding = nn.Linear(self.trunk.channels * self.trunk.grid**2, dimension)
-        self.trunk_name, self.channels, self.frozen_norm = trunk, channels, frozen_norm
+        if backbone not in BACKBONES:
+            raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {backbone!r}")
+        if metric not in ("cosine", "l2"):
+            raise ValueError(f"metric must be cosine or l2, got {metric!r}")
+        at_least(1, dimension=dimension, size=size)
+        self.backbone = BACKBONES[backbone](channels=channels)
+        self.embedding = nn.Linear(self.backbone.channels * self.backbone.grid**2, dimension)
+        self.backbone_name, self.channels = backbone, channels
+        self.size, self.metric, self.frozen_norm = int(size), metric, frozen_norm
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Constructor arguments that rebuild the network, for a file of weights."""
+        return {
+            "backbone": self.backbone_name,
+            "dimension": self.embedding.out_features,
+            "channels": self.channels,
+            "size": self.size,
+            "metric": self.metric,
+        }
 
     def train(self, mode: bool = True) -> "EmbeddingNet":
-        """Go to training mode; frozen batch-norms stay out of it.
+        """Switch to training mode, except for frozen batch normalisation.
 
         Args:
             mode: Whether to train.
 
         Returns:
-            Itself.
+            The network itself.
         """
         super().train(mode)
         if self.frozen_norm:
@@ -250,24 +274,27 @@ class EmbeddingNet(nn.Module):
         return self
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Embed.
+        """Compute embeddings.
 
         Args:
             pictures: ``[N, C, H, W]`` in 0..1.
 
         Returns:
-            ``[N, dimension]``, of any length.
+            ``[N, dimension]``, not normalised.
         """
-        found: Tensor = self.embedding(self.features(pictures))
-        return found
+        embeddings: Tensor = self.embedding(self.features(pictures))
+        return embeddings
 
     def features(self, pictures: Tensor) -> Tensor:
-        """Compute what the linear layer sees.
+        """Compute the pooled features, the input of the linear layer.
 
         Args:
             pictures: ``[N, C, H, W]`` in 0..1.
 
         Returns:
-            ``[N, channels * grid^2]`` of the trunk.
+            ``[N, channels * grid^2]`` of the backbone.
         """
-        return F.adaptive_avg_pool2d(self.trunk(pictures), self.trunk.grid).flatten(1)
+        return F.adaptive_avg_pool2d(self.backbone(pictures), self.backbone.grid).flatten(1)
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"embedding": EmbeddingNet}

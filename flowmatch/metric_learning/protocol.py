@@ -1,4 +1,4 @@
-"""The protocol that compares losses: train, test on what was not seen, several times."""
+"""Evaluation protocol that compares losses: repeated training and tests on held-out data."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowmatch.metric_learning.data.images import LabelledImages, as_square
+from flowmatch.metric_learning.data.images import LabelledImages, square_crop
 from flowmatch.metric_learning.fit import Recipe, embed, train_embedding, with_loss
 from flowmatch.metric_learning.losses import LOSSES
 from flowmatch.metric_learning.losses._base import at_least
 from flowmatch.metric_learning.methods import METHODS, train_method
 from flowmatch.metric_learning.metrics import clustering_scores, retrieval_scores
-from flowmatch.metric_learning.verification import distances_of_pairs, roc, verify
+from flowmatch.metric_learning.verification import pair_distances, roc, verify_pairs
 from flowmatch.training import StepReport
 
 KS = (1, 2, 4, 8)
@@ -23,16 +23,16 @@ COLUMNS = (*(f"R@{k}" for k in KS), "NMI", "AMI", "RP", "MAP@R")
 
 
 def score(embeddings: Tensor, labels: Tensor, metric: str, seed: int = 0) -> dict[str, float]:
-    """Measure an embedding in all `COLUMNS`, shares in 0..1.
+    """Measure embeddings by all metrics of `COLUMNS`, in 0..1.
 
     Args:
         embeddings: ``[N, D]``.
         labels: ``[N]``.
-        metric: ``"cosine"`` or ``"l2"``, a loss's `SimilarityLoss.metric`.
-        seed: Of k-means.
+        metric: Distance between embeddings, ``"cosine"`` or ``"l2"``, see `EmbeddingLoss.metric`.
+        seed: Random seed of k-means.
 
     Returns:
-        A figure for each column.
+        A score for each column.
 
     Raises:
         ImportError: scikit-learn is missing.
@@ -42,24 +42,26 @@ def score(embeddings: Tensor, labels: Tensor, metric: str, seed: int = 0) -> dic
         >>> score(torch.eye(4)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1]), "cosine")["R@1"]
         1.0
     """
-    if metric == "cosine":  # which is what l2 compares, of directions
+    if metric == "cosine":  # the order by l2 of unit vectors is that by cosine
         embeddings = F.normalize(embeddings, dim=1)
-    retrieved = retrieval_scores(embeddings, labels, KS)
-    clustered = clustering_scores(embeddings, labels, seed)
-    figures = (*retrieved.recall.values(), clustered.nmi, clustered.ami)
-    figures = (*figures, retrieved.r_precision, retrieved.map_at_r)
-    return dict(zip(COLUMNS, figures, strict=True))
+    retrieval = retrieval_scores(embeddings, labels, KS)
+    clustering = clustering_scores(embeddings, labels, seed)
+    scores = (*retrieval.recall.values(), clustering.nmi, clustering.ami)
+    scores = (*scores, retrieval.r_precision, retrieval.map_at_r)
+    return dict(zip(COLUMNS, scores, strict=True))
 
 
-def unseen_parts(images: LabelledImages, unseen: str) -> tuple[LabelledImages, LabelledImages]:
-    """Split into training and test by what the test has not seen.
+def split_unseen(images: LabelledImages, unseen: str) -> tuple[LabelledImages, LabelledImages]:
+    """Split a dataset into a training and a test set.
 
     Args:
-        images: All.
-        unseen: ``"classes"``, ``"pictures"``, or ``"nothing"``: both parts are all.
+        images: The dataset.
+        unseen: Novelty of the test set: ``"classes"`` has other classes than the training set,
+            ``"pictures"`` other pictures of the same classes; with ``"nothing"`` both sets are the
+            whole dataset.
 
     Returns:
-        The parts for training and for the test.
+        The training and the test set.
 
     Raises:
         ValueError: `unseen` is something else, or there are too few classes.
@@ -71,60 +73,60 @@ def unseen_parts(images: LabelledImages, unseen: str) -> tuple[LabelledImages, L
     return images.split_classes() if unseen == "classes" else images.split_pictures()
 
 
-def verified(
-    embeddings: Tensor, labels: Tensor, metric: str, false_accepts: float
+def verification_scores(
+    embeddings: Tensor, labels: Tensor, metric: str, false_accept_rate: float
 ) -> dict[str, float]:
-    """Verify by a threshold that is chosen on one half of the items and used on the other.
+    """Measure verification by a threshold chosen on one half of the items, on the other half.
 
     Args:
         embeddings: ``[N, D]``.
         labels: ``[N]``.
-        metric: ``"cosine"`` or ``"l2"``.
-        false_accepts: The share of different pairs that may be accepted.
+        metric: Distance between embeddings, ``"cosine"`` or ``"l2"``.
+        false_accept_rate: Largest share of negative pairs that the threshold accepts.
 
     Returns:
         ``EER`` and ``FPR95`` of the second half, ``threshold``, and its ``false accepts`` and
         ``false rejects`` there.
 
     Raises:
-        ValueError: A half has not both kinds of pairs, or something does not fit.
+        ValueError: A half lacks positive or negative pairs, or shapes do not fit.
 
     Example:
         >>> x, y = torch.eye(2).repeat(4, 1), torch.tensor([0, 1]).repeat(4)
-        >>> verified(x, y, "l2", 0.1)["EER"]
+        >>> verification_scores(x, y, "l2", 0.1)["EER"]
         0.0
     """
-    # Every other item of those sorted by class: each half has half of every class.
+    # Alternating items in the order of classes, so that each half has half of every class.
     order = torch.argsort(labels, stable=True)
     halves = order[::2], order[1::2]
     curves = []
     for half in halves:
-        distances, same = distances_of_pairs(embeddings[half], labels[half], metric)
+        distances, same = pair_distances(embeddings[half], labels[half], metric)
         curves.append((distances, same, roc(distances, same)))
-    threshold = curves[0][2].threshold_for(false_accepts)
+    threshold = curves[0][2].threshold_for(false_accept_rate)
     distances, same, curve = curves[1]
-    judged = verify(distances, same, threshold)
+    verification = verify_pairs(distances, same, threshold)
     return {
         "EER": curve.equal_error_rate,
-        "FPR95": curve.false_accepts_at(0.95),
+        "FPR95": curve.false_accept_rate_at(0.95),
         "threshold": threshold,
-        "false accepts": judged.false_accepts,
-        "false rejects": judged.false_rejects,
+        "false accepts": verification.false_accept_rate,
+        "false rejects": verification.false_reject_rate,
     }
 
 
 def class_folds(count: int, folds: int) -> list[tuple[list[int], list[int]]]:
-    """Split classes for cross-validation: contiguous parts, each left out once.
+    """Split classes for cross-validation into contiguous folds.
 
     Args:
-        count: Of the classes.
-        folds: Parts.
+        count: Number of classes.
+        folds: Number of folds.
 
     Returns:
-        For each fold, the classes to train with and those that are left out.
+        The training classes and the left-out classes of each fold.
 
     Raises:
-        ValueError: There are not as many classes as folds, or fewer than two folds.
+        ValueError: There are fewer classes than folds, or fewer than two folds.
 
     Example:
         >>> class_folds(4, 2)
@@ -133,8 +135,8 @@ def class_folds(count: int, folds: int) -> list[tuple[list[int], list[int]]]:
     at_least(2, folds=folds)
     at_least(folds, classes=count)
     parts = torch.arange(count).tensor_split(folds)
-    every = set(range(count))
-    return [(sorted(every - set(part.tolist())), part.tolist()) for part in parts]
+    classes = set(range(count))
+    return [(sorted(classes - set(part.tolist())), part.tolist()) for part in parts]
 
 
 def evaluate_recipe(
@@ -154,37 +156,38 @@ def evaluate_recipe(
     """Train and test once: one network, or one for each fold of the training classes.
 
     Args:
-        recipe: How to train.
-        train: Classes to train with.
-        test: Other classes.
-        seed: Of everything.
-        folds: 1 trains one network with all classes; more train one for each fold, without the
-            classes of that fold.
-        together: Test the folds' embeddings side by side as one, not each alone (and the mean).
-        start: As in `train_embedding`.
-        device: Where.
-        workers: Processes that read pictures.
-        on_step: Function called after each step of training.
-        method: Name in `METHODS`, which trains by losses of its own; None by the recipe's loss.
+        recipe: Training recipe.
+        train: Training set.
+        test: Test set.
+        seed: Random seed of training and of k-means.
+        folds: Number of networks: 1 trains with all classes; more train one network for each
+            fold, without the classes of that fold.
+        together: Whether to test the concatenated embeddings of all folds; otherwise scores are
+            means over the folds.
+        start: Initial weights of the backbone, with torchvision's names for ResNets.
+        device: Training device.
+        workers: Number of processes that read pictures.
+        on_step: Function called after each training step.
+        method: Name in `METHODS` of a method with losses of its own; None uses the recipe's loss.
 
     Returns:
-        A figure for each of `COLUMNS`.
+        A score for each of `COLUMNS`.
 
     Raises:
         ImportError: A library of the loss, miner or metrics is missing.
-        ValueError: Training failed, or something does not fit.
+        ValueError: Training diverged, or arguments do not fit each other.
 
     Reference:
-        Folds, and both ways to test them: Musgrave, Belongie & Lim, A Metric Learning Reality
-        Check, ECCV 2020.
+        Cross-validation with concatenated or separate embeddings: Musgrave, Belongie & Lim, A
+        Metric Learning Reality Check, ECCV 2020.
     """
     parts = [train]
     if folds > 1:
-        parts = [train.of_classes(kept) for kept, _ in class_folds(len(train.classes), folds)]
-    found = []
+        parts = [train.select_classes(kept) for kept, _ in class_folds(len(train.classes), folds)]
+    tested = []
     for number, part in enumerate(parts):
-        train_one = train_embedding if method is None else partial(train_method, method)
-        network: nn.Module = train_one(
+        trainer = train_embedding if method is None else partial(train_method, method)
+        network: nn.Module = trainer(
             recipe,
             part,
             seed=seed * 1009 + number,
@@ -194,64 +197,64 @@ def evaluate_recipe(
             on_step=on_step,
         )
         embeddings = embed(network, test, recipe.size, workers=workers)
-        found.append(F.normalize(embeddings, dim=1) if recipe.metric == "cosine" else embeddings)
+        tested.append(F.normalize(embeddings, dim=1) if recipe.metric == "cosine" else embeddings)
     if together:
-        found = [torch.cat(found, 1)]
+        tested = [torch.cat(tested, 1)]
     labels = torch.from_numpy(test.labels)
-    rows = [score(embeddings, labels, recipe.metric, seed) for embeddings in found]
+    rows = [score(embeddings, labels, recipe.metric, seed) for embeddings in tested]
     return {name: sum(row[name] for row in rows) / len(rows) for name in COLUMNS}
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds.
+    """A mean with its confidence interval.
 
     Attributes:
-        mean: Of the figures.
-        margin: Half the 95 % confidence interval of the mean, by Student's t; NaN for one figure.
+        mean: Mean of the values.
+        margin: Half the 95 % confidence interval of the mean, by Student's t; NaN for one value.
     """
 
     mean: float
     margin: float
 
 
-def estimate(figures: Sequence[float]) -> Estimate:
-    """Give the mean and how sure it is.
+def estimate(values: Sequence[float]) -> Estimate:
+    """Return the mean of values and its confidence interval.
 
     Args:
-        figures: One for each seed.
+        values: Independent measurements, such as one for each seed.
 
     Raises:
-        ValueError: There are none.
+        ValueError: `values` is empty.
 
     Example:
-        >>> found = estimate([0.5, 0.6, 0.7])
-        >>> round(found.mean, 3), round(found.margin, 3)
+        >>> result = estimate([0.5, 0.6, 0.7])
+        >>> round(result.mean, 3), round(result.margin, 3)
         (0.6, 0.248)
     """
     from scipy.stats import t  # type: ignore[import-untyped]  # slow to import
 
-    count = len(figures)
-    at_least(1, figures=count)
-    mean = sum(figures) / count
+    count = len(values)
+    at_least(1, values=count)
+    mean = sum(values) / count
     if count == 1:
         return Estimate(mean, math.nan)
-    variance = sum((figure - mean) ** 2 for figure in figures) / (count - 1)
+    variance = sum((value - mean) ** 2 for value in values) / (count - 1)
     return Estimate(mean, float(t.ppf(0.975, count - 1)) * math.sqrt(variance / count))
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of the table.
+class ComparisonRow:
+    """One row of the comparison table.
 
     Attributes:
         name: Name in `LOSSES` or `METHODS`, or ``"untrained"`` or ``"pixels"``.
-        figures: An estimate for each of `COLUMNS`; NaN where training failed.
-        problem: Why it failed.
+        scores: An estimate for each of `COLUMNS`; NaN if training failed.
+        problem: Reason of the failure.
     """
 
     name: str
-    figures: dict[str, Estimate]
+    scores: dict[str, Estimate]
     problem: str | None = None
 
 
@@ -267,47 +270,46 @@ def compare(
     start: dict[str, Tensor] | None = None,
     device: str | torch.device = "cpu",
     workers: int = 0,
-) -> Iterator[Row]:
-    """Compare losses on equal terms: the same network, batches and steps for each.
+) -> Iterator[ComparisonRow]:
+    """Compare losses under equal conditions: the same network, batches and steps for each.
 
     Args:
-        recipe: How to train; its loss, miner and the loss's options are replaced by each loss with
-            the defaults of its paper.
-        train: Pictures to train with.
-        test: Others.
+        recipe: Training recipe; each loss is used with the miner and the options of its paper.
+        train: Training set.
+        test: Test set.
         losses: Names in `LOSSES` or `METHODS`.
-        seeds: Runs of each.
-        folds: As in `evaluate_recipe`.
-        together: As in `evaluate_recipe`.
-        start: As in `train_embedding`.
-        device: Where.
-        workers: Processes that read pictures.
+        seeds: Number of runs of each loss.
+        folds: Number of networks in a run, see `evaluate_recipe`.
+        together: Whether to concatenate the embeddings of all folds, see `evaluate_recipe`.
+        start: Initial weights of the backbone, with torchvision's names for ResNets.
+        device: Training device.
+        workers: Number of processes that read pictures.
 
     Yields:
-        A row when it is done: first the pixels themselves and the network untrained, for it is not
-        given that training helps.
+        Each row as soon as it is complete; the first two are baselines, raw pixels and the
+        untrained network.
 
     Raises:
         ImportError: A library of a loss, miner or metrics is missing.
-        ValueError: There is no such loss, or something does not fit.
+        ValueError: A loss is unknown, or arguments do not fit each other.
     """
     at_least(1, seeds=seeds)
     known = (*LOSSES, *METHODS)
-    for loss in losses:  # names are checked before hours are spent
+    for loss in losses:  # before any training
         if loss not in known:
             raise ValueError(f"loss must be one of {', '.join(known)}, got {loss!r}")
     labels = torch.from_numpy(test.labels)
     pixels = score(raw_pixels(test, recipe.size), labels, "l2")
-    yield Row("pixels", {name: estimate([figure]) for name, figure in pixels.items()})
-    plain = with_loss(recipe, "proxynca")  # needs no library, and sees directions, as methods do
-    ways: list[tuple[str, Recipe, str | None]] = [("untrained", replace(plain, steps=0), None)]
+    yield ComparisonRow("pixels", {name: estimate([value]) for name, value in pixels.items()})
+    base = with_loss(recipe, "proxynca")  # it needs no library, and compares cosines as methods do
+    runs: list[tuple[str, Recipe, str | None]] = [("untrained", replace(base, steps=0), None)]
     for loss in losses:
-        own = loss in LOSSES
-        ways.append((loss, with_loss(recipe, loss) if own else plain, None if own else loss))
-    for name, one, method in ways:
+        is_loss = loss in LOSSES
+        runs.append((loss, with_loss(recipe, loss) if is_loss else base, None if is_loss else loss))
+    for name, run_recipe, method in runs:
         run = partial(
             evaluate_recipe,
-            one,
+            run_recipe,
             train,
             test,
             folds=folds,
@@ -318,23 +320,26 @@ def compare(
             method=method,
         )
         try:
-            runs = [run(seed=seed) for seed in range(seeds)]
-        except ValueError as error:  # one loss that does not fit the recipe costs one row
-            unknown = {column: Estimate(math.nan, math.nan) for column in COLUMNS}
-            yield Row(name, unknown, str(error))
+            results = [run(seed=seed) for seed in range(seeds)]
+        except ValueError as error:  # a loss that does not fit the recipe must not stop the others
+            missing = {column: Estimate(math.nan, math.nan) for column in COLUMNS}
+            yield ComparisonRow(name, missing, str(error))
         else:
-            yield Row(name, {c: estimate([one_run[c] for one_run in runs]) for c in COLUMNS})
+            scores = {
+                column: estimate([result[column] for result in results]) for column in COLUMNS
+            }
+            yield ComparisonRow(name, scores)
 
 
 def raw_pixels(images: LabelledImages, size: int) -> Tensor:
-    """Take the pictures for embeddings of themselves.
+    """Return raw pixels as embeddings, a baseline.
 
     Args:
-        images: ``N`` pictures.
-        size: Of the squares.
+        images: Dataset of ``N`` pictures.
+        size: Side of the square crops in pixels.
 
     Returns:
         ``[N, size * size * C]`` in 0..1.
     """
-    squares = (as_square(images.picture(i), size) for i in range(len(images)))
-    return torch.stack([s.flatten().float() / 255 for s in squares])
+    crops = (square_crop(images.picture(i), size) for i in range(len(images)))
+    return torch.stack([crop.flatten().float() / 255 for crop in crops])

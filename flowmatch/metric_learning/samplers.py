@@ -1,4 +1,4 @@
-"""Batches with several items of each of their classes."""
+"""Samplers of class-balanced batches."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,24 +9,24 @@ from flowmatch.metric_learning.losses._base import at_least
 
 
 class ClassBatches(Sampler[list[int]]):
-    """Class-balanced batches: `classes` classes at random, `each` items of every one.
+    """Class-balanced batches: random classes, the same number of items of each.
 
-    A batch sampler for a ``DataLoader``. Classes are drawn without repetition within a batch; items
-    of a class without repetition until all had their turn, and again where a class has fewer than
-    `each`. Batches depend on seed and epoch only.
+    A batch sampler for a ``DataLoader``. The classes of a batch are sampled without replacement.
+    Items of a class are sampled without replacement until the class is exhausted; a class with
+    fewer than `samples_per_class` items repeats some. Batches depend on seed and epoch only.
 
     Args:
-        labels: Of all items.
-        classes: In a batch.
-        each: Items of a class in a batch.
-        batches: In an epoch; None takes as many as cover all items once.
-        seed: Of the draws.
+        labels: Class of each item of the dataset.
+        classes: Number of classes in a batch.
+        samples_per_class: Items of each class in a batch.
+        batches: Number of batches in an epoch; None takes as many as cover all items once.
+        seed: Random seed of the batches.
 
     Raises:
         ValueError: There are fewer classes than a batch needs, or a number is not positive.
 
     Example:
-        >>> batches = ClassBatches([0, 0, 0, 1, 1, 2], classes=2, each=2)
+        >>> batches = ClassBatches([0, 0, 0, 1, 1, 2], classes=2, samples_per_class=2)
         >>> [len(batch) for batch in batches]
         [4, 4]
     """
@@ -35,11 +35,11 @@ class ClassBatches(Sampler[list[int]]):
         self,
         labels: Sequence[int],
         classes: int,
-        each: int,
+        samples_per_class: int,
         batches: int | None = None,
         seed: int = 0,
     ) -> None:
-        at_least(1, classes=classes, each=each)
+        at_least(1, classes=classes, samples_per_class=samples_per_class)
         self.members = members_of(labels)
         if len(self.members) < classes:
             raise ValueError(
@@ -47,75 +47,78 @@ class ClassBatches(Sampler[list[int]]):
             )
         if batches is not None:
             at_least(0, batches=batches)
-        self.classes, self.each, self.seed, self.epoch = classes, each, seed, 0
-        self.batches = -(-len(labels) // (classes * each)) if batches is None else batches
+        self.classes, self.samples_per_class = classes, samples_per_class
+        self.seed, self.epoch = seed, 0
+        size = classes * samples_per_class
+        self.batches = -(-len(labels) // size) if batches is None else batches
 
     def __len__(self) -> int:
         return self.batches
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch: its batches are others than those of the one before.
+        """Set the epoch, which reseeds the batches.
 
         Args:
-            epoch: From 0.
+            epoch: Number of the epoch, from 0.
         """
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = generator_of(self.seed, self.epoch)
-        decks = Decks(self.members, generator)
+        queues = ShuffledQueues(self.members, generator)
         names = list(self.members)
         for _ in range(self.batches):
-            chosen = torch.randperm(len(names), generator=generator)[: self.classes].tolist()
-            yield [item for place in chosen for item in decks.draw(names[place], self.each)]
+            places = torch.randperm(len(names), generator=generator)[: self.classes].tolist()
+            labels = [names[place] for place in places]
+            yield [i for label in labels for i in queues.take(label, self.samples_per_class)]
         self.epoch += 1
 
 
-class Decks:
-    """A shuffled deck of each class's items, shuffled anew when it has run out.
+class ShuffledQueues:
+    """A shuffled queue of the items of each class, which is shuffled again when it is empty.
 
     Args:
-        members: The items of each class.
-        generator: Of the shuffling.
+        members: Items of each class.
+        generator: Source of randomness for the shuffling.
 
     Example:
-        >>> decks = Decks({7: [1, 2, 3]}, torch.Generator().manual_seed(0))
-        >>> sorted(decks.draw(7, 3)), len(decks.draw(7, 5))
+        >>> queues = ShuffledQueues({7: [1, 2, 3]}, torch.Generator().manual_seed(0))
+        >>> sorted(queues.take(7, 3)), len(queues.take(7, 5))
         ([1, 2, 3], 5)
     """
 
     def __init__(self, members: dict[int, list[int]], generator: torch.Generator) -> None:
         self.members, self.generator = members, generator
-        self.left: dict[int, list[int]] = {}
+        self.queues: dict[int, list[int]] = {}
 
-    def draw(self, name: int, count: int) -> list[int]:
-        """Take `count` items of a class; none twice as long as it has that many.
+    def take(self, label: int, count: int) -> list[int]:
+        """Take items from the queue of a class, without duplicates if the class has enough.
 
         Args:
-            name: The class.
-            count: How many.
+            label: Label of the class.
+            count: Number of items.
 
         Returns:
-            Items.
+            The items, `count` of them.
         """
-        drawn: list[int] = []
-        while len(drawn) < count:
-            deck = self.left.get(name) or self._shuffled(name, avoid=drawn)
-            take = count - len(drawn)
-            drawn += deck[:take]
-            self.left[name] = deck[take:]
-        return drawn
+        taken: list[int] = []
+        while len(taken) < count:
+            queue = self.queues.get(label) or self._shuffle(label, avoid=taken)
+            missing = count - len(taken)
+            taken += queue[:missing]
+            self.queues[label] = queue[missing:]
+        return taken
 
-    def _shuffled(self, name: int, avoid: list[int]) -> list[int]:
-        items = self.members[name]
+    def _shuffle(self, label: int, avoid: list[int]) -> list[int]:
+        items = self.members[label]
         order = torch.randperm(len(items), generator=self.generator).tolist()
-        deck = [items[place] for place in order]
-        # What a draw has already from the deck before goes to the bottom of this one.
-        return [i for i in deck if i not in avoid] + [i for i in deck if i in avoid]
+        queue = [items[place] for place in order]
+        # Items that the caller has already go to the end of the new queue.
+        return [i for i in queue if i not in avoid] + [i for i in queue if i in avoid]
 
 
 def members_of(labels: Sequence[int]) -> dict[int, list[int]]:
-    """List the items of each class, classes in the order of their labels.
+    """Return the items of each class by label, in the order of the labels.
 
     Example:
         >>> members_of([3, 1, 3])
@@ -128,7 +131,7 @@ def members_of(labels: Sequence[int]) -> dict[int, list[int]]:
 
 
 def generator_of(seed: int, epoch: int) -> torch.Generator:
-    """Return a generator that depends on both numbers.
+    """Return a random generator that is seeded by a seed and an epoch.
 
     Example:
         >>> generator_of(0, 1).initial_seed() != generator_of(1, 0).initial_seed()

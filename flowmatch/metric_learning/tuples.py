@@ -1,4 +1,4 @@
-"""Pairs and triplets within a batch, as indices."""
+"""Pairs and triplets of a batch, as indices."""
 
 from typing import NamedTuple, TypeAlias
 
@@ -7,7 +7,13 @@ from torch import Tensor
 
 
 class Triplets(NamedTuple):
-    """Indices of triplets: an anchor, one of its class, one of another; ``[T]`` int64 each."""
+    """Indices of triplets.
+
+    Attributes:
+        anchor: Index of the anchor, ``[T]`` int64.
+        positive: Index of another item of its class, ``[T]`` int64.
+        negative: Index of an item of another class, ``[T]`` int64.
+    """
 
     anchor: Tensor
     positive: Tensor
@@ -15,7 +21,14 @@ class Triplets(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Indices of pairs: ``[P]`` of the same class, ``[Q]`` of different ones, int64 each."""
+    """Indices of positive and of negative pairs.
+
+    Attributes:
+        anchor: Index of the first item of each positive pair, ``[P]`` int64.
+        positive: Index of the second, of the same class, ``[P]`` int64.
+        other_anchor: Index of the first item of each negative pair, ``[Q]`` int64.
+        negative: Index of the second, of another class, ``[Q]`` int64.
+    """
 
     anchor: Tensor
     positive: Tensor
@@ -27,7 +40,7 @@ Tuples: TypeAlias = Triplets | Pairs
 
 
 def check_batch(embeddings: Tensor, labels: Tensor) -> None:
-    """Insist on embeddings ``[N, D]`` and labels ``[N]`` of them.
+    """Check that embeddings are ``[N, D]`` and their labels ``[N]``.
 
     Raises:
         ValueError: Shapes, types or devices do not fit.
@@ -36,8 +49,8 @@ def check_batch(embeddings: Tensor, labels: Tensor) -> None:
         raise ValueError(
             f"embeddings must be floats [N, D], got {embeddings.dtype} {tuple(embeddings.shape)}"
         )
-    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-    if labels.shape != embeddings.shape[:1] or not whole:
+    integral = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if labels.shape != embeddings.shape[:1] or not integral:
         raise ValueError(
             f"labels must be whole numbers [{embeddings.shape[0]}], "
             f"got {labels.dtype} {tuple(labels.shape)}"
@@ -50,13 +63,13 @@ def check_batch(embeddings: Tensor, labels: Tensor) -> None:
 
 
 def same_and_different(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Say which pairs are of the same class, an item and itself left out, and which are not.
+    """Return the masks of pairs of the same class, without the diagonal, and of different classes.
 
     Args:
         labels: ``[N]``.
 
     Returns:
-        Two masks ``[N, N]``.
+        Two masks, ``[N, N]`` bool.
 
     Example:
         >>> same, different = same_and_different(torch.tensor([0, 0, 1]))
@@ -64,8 +77,8 @@ def same_and_different(labels: Tensor) -> tuple[Tensor, Tensor]:
         ([[0, 1], [1, 0]], 4)
     """
     equal = labels[:, None] == labels
-    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    return equal & ~itself, ~equal
+    diagonal = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    return equal & ~diagonal, ~equal
 
 
 def all_pairs(labels: Tensor) -> Pairs:
@@ -87,18 +100,18 @@ def all_triplets(labels: Tensor) -> Triplets:
         [[0, 1], [1, 0], [2, 2]]
     """
     same, different = same_and_different(labels)
-    # Pair by pair, [P, N], rather than [N, N, N]: most of that would be of different classes.
+    # A mask [P, N] of the positive pairs is much smaller than one of all triples, [N, N, N].
     anchor, positive = torch.where(same)
     pair, negative = torch.where(different[anchor])
     return Triplets(anchor[pair], positive[pair], negative)
 
 
-def triplets_of(tuples: Tuples | None, labels: Tensor) -> Triplets:
-    """Return triplets whatever a miner gave: of nothing all, of pairs those with a common anchor.
+def as_triplets(tuples: Tuples | None, labels: Tensor) -> Triplets:
+    """Convert the result of a miner to triplets: None to all, pairs to those that share an anchor.
 
     Example:
         >>> pairs = Pairs(*(torch.tensor(part) for part in ([0, 1], [1, 0], [0], [2])))
-        >>> [part.tolist() for part in triplets_of(pairs, torch.tensor([0, 0, 1]))]
+        >>> [part.tolist() for part in as_triplets(pairs, torch.tensor([0, 0, 1]))]
         [[0], [1], [2]]
     """
     if tuples is None:

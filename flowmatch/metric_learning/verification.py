@@ -1,4 +1,4 @@
-"""Same or not: curves, error rates and thresholds of distances of pairs."""
+"""Verification of pairs by their distances: ROC curves, error rates, thresholds."""
 
 from dataclasses import dataclass
 
@@ -12,46 +12,47 @@ from flowmatch.ops import pairwise_distance
 
 @dataclass(frozen=True)
 class Roc:
-    """A receiver operating characteristic, from accepting nothing to accepting everything.
+    """A receiver operating characteristic, from accepting no pair to accepting all.
 
-    A pair is accepted if its distance is not above the threshold. Points are those where distances
-    differ: what is equally far is accepted together.
+    A pair is accepted if its distance is not above the threshold. The curve has one point for each
+    distinct distance: pairs at equal distances are accepted together.
 
     Attributes:
-        threshold: ``[P]`` ascending; the first is -inf.
-        false_accepts: Share of the different pairs that are accepted, ``[P]`` float64.
-        true_accepts: Share of the same pairs that are accepted, ``[P]`` float64.
+        threshold: Thresholds in ascending order, ``[P]``; the first is -inf.
+        false_accept_rate: Share of the negative pairs that are accepted, ``[P]`` float64.
+        true_accept_rate: Share of the positive pairs that are accepted, ``[P]`` float64.
     """
 
     threshold: Tensor
-    false_accepts: Tensor
-    true_accepts: Tensor
+    false_accept_rate: Tensor
+    true_accept_rate: Tensor
 
     @property
     def area(self) -> float:
-        """Area under the curve: the chance that a same pair is nearer than a different one."""
-        return float(torch.trapezoid(self.true_accepts, self.false_accepts))
+        """Area under the curve: the chance that a positive pair is nearer than a negative one."""
+        return float(torch.trapezoid(self.true_accept_rate, self.false_accept_rate))
 
     @property
     def equal_error_rate(self) -> float:
-        """Where as large a share is falsely accepted as falsely rejected, between points linear."""
-        gap = self.false_accepts + self.true_accepts - 1  # false accepts less false rejects
+        """Rate at which false accepts equal false rejects, linear between the points."""
+        gap = self.false_accept_rate + self.true_accept_rate - 1  # false accepts less false rejects
         after = int((gap >= 0).nonzero()[0])
         if after == 0 or gap[after] == 0:
-            return float(self.false_accepts[after])
+            return float(self.false_accept_rate[after])
         share = float(-gap[after - 1] / (gap[after] - gap[after - 1]))
-        low, high = self.false_accepts[after - 1], self.false_accepts[after]
+        low, high = self.false_accept_rate[after - 1], self.false_accept_rate[after]
         return float(low + share * (high - low))
 
-    def false_accepts_at(self, recall: float = 0.95, interpolate: bool = False) -> float:
-        """Give the share of false accepts at a share of true ones: FPR95 at its default.
+    def false_accept_rate_at(self, recall: float = 0.95, interpolate: bool = False) -> float:
+        """Return the false accept rate at a true accept rate; at its default, FPR95.
 
-        Three definitions are about. The default here is that of HardNet and HPatches: the first
-        point whose recall is at least that much.
+        The literature has several definitions. The default is that of HardNet and HPatches: the
+        first point whose true accept rate is at least `recall`.
 
         Args:
-            recall: Share of the same pairs to accept.
-            interpolate: Between the points beside it, linearly, as DeepCompare's evaluation does.
+            recall: True accept rate.
+            interpolate: Whether to interpolate linearly between the two points around `recall`, as
+                the evaluation of DeepCompare does.
 
         Returns:
             A share in 0..1.
@@ -61,48 +62,51 @@ class Roc:
         """
         if not 0 <= recall <= 1:
             raise ValueError(f"recall must be in 0..1, got {recall}")
-        # Shares of small sets, 19 of 20, are not what 0.95 is in binary.
-        after = int((self.true_accepts >= recall - 1e-12).nonzero()[0])
-        high, reached = float(self.false_accepts[after]), float(self.true_accepts[after])
+        # A tolerance, because 19 / 20 and 0.95 may differ in binary.
+        after = int((self.true_accept_rate >= recall - 1e-12).nonzero()[0])
+        high, reached = float(self.false_accept_rate[after]), float(self.true_accept_rate[after])
         if not interpolate or after == 0 or reached <= recall:
             return high
-        low, before = float(self.false_accepts[after - 1]), float(self.true_accepts[after - 1])
+        low, before = (
+            float(self.false_accept_rate[after - 1]),
+            float(self.true_accept_rate[after - 1]),
+        )
         return low + (recall - before) / (reached - before) * (high - low)
 
-    def threshold_for(self, false_accepts: float) -> float:
-        """Give the largest threshold that accepts no larger share of different pairs.
+    def threshold_for(self, false_accept_rate: float) -> float:
+        """Return the largest threshold whose false accept rate does not exceed a limit.
 
-        Choose it on validation pairs; what it does on others, `verify` tells.
+        Choose it on validation pairs; `verify_pairs` measures it on others.
 
         Args:
-            false_accepts: The share that is wanted at most, in 0..1.
+            false_accept_rate: Largest share of negative pairs that may be accepted, in 0..1.
 
         Returns:
-            A distance that occurs; -inf if even the smallest accepts too many.
+            One of the distances; -inf if even the smallest accepts too many pairs.
 
         Raises:
-            ValueError: `false_accepts` is not in 0..1.
+            ValueError: `false_accept_rate` is not in 0..1.
         """
-        if not 0 <= false_accepts <= 1:
-            raise ValueError(f"false_accepts must be in 0..1, got {false_accepts}")
-        fits = (self.false_accepts <= false_accepts + 1e-12).nonzero()
+        if not 0 <= false_accept_rate <= 1:
+            raise ValueError(f"false_accept_rate must be in 0..1, got {false_accept_rate}")
+        fits = (self.false_accept_rate <= false_accept_rate + 1e-12).nonzero()
         return float(self.threshold[fits[-1, 0]])
 
 
 def roc(distances: Tensor, same: Tensor) -> Roc:
-    """Count accepts at every threshold.
+    """Compute the ROC curve of distances of pairs.
 
     Args:
-        distances: Of pairs, ``[P]`` finite; small is alike.
-        same: Which pairs are the same, ``[P]`` bool.
+        distances: Distance of each pair, ``[P]``, finite.
+        same: Whether each pair is positive, of one class, ``[P]`` bool.
 
     Raises:
-        ValueError: Shapes or types do not fit, distances are not finite, or pairs are all the same
-            or all different.
+        ValueError: Shapes or types do not fit, distances are not finite, or all pairs are positive
+            or all negative.
 
     Example:
         >>> curve = roc(torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([1, 1, 0, 0]).bool())
-        >>> curve.area, curve.equal_error_rate, curve.false_accepts_at(0.95)
+        >>> curve.area, curve.equal_error_rate, curve.false_accept_rate_at(0.95)
         (1.0, 0.0, 0.0)
 
     Reference:
@@ -132,32 +136,34 @@ def roc(distances: Tensor, same: Tensor) -> Roc:
 
 @dataclass(frozen=True)
 class Verification:
-    """What a threshold does to pairs, shares in 0..1; NaN where there are no such pairs.
+    """Error rates of a threshold in 0..1; NaN without pairs of that kind.
 
     Attributes:
-        accuracy: Pairs that are judged rightly.
-        false_accepts: Different pairs that are accepted.
-        false_rejects: Same pairs that are not.
+        accuracy: Share of all pairs that are decided correctly.
+        false_accept_rate: Share of the negative pairs that are accepted.
+        false_reject_rate: Share of the positive pairs that are rejected.
     """
 
     accuracy: float
-    false_accepts: float
-    false_rejects: float
+    false_accept_rate: float
+    false_reject_rate: float
 
 
-def verify(distances: Tensor, same: Tensor, threshold: float) -> Verification:
-    """Judge pairs by a threshold that was chosen elsewhere.
+def verify_pairs(distances: Tensor, same: Tensor, threshold: float) -> Verification:
+    """Measure a threshold on pairs that it was not chosen on.
 
     Args:
-        distances: ``[P]``; accepted if not above `threshold`; NaN is not.
-        same: ``[P]`` bool.
-        threshold: From `Roc.threshold_for` of validation pairs.
+        distances: Distance of each pair, ``[P]``; a pair is accepted if it is not above
+            `threshold`, and rejected if it is NaN.
+        same: Whether each pair is positive, of one class, ``[P]`` bool.
+        threshold: Threshold, such as `Roc.threshold_for` of validation pairs.
 
     Raises:
         ValueError: Shapes or types do not fit.
 
     Example:
-        >>> verify(torch.tensor([0.1, 0.9]), torch.tensor([True, True]), 0.5).false_rejects
+        >>> distances, same = torch.tensor([0.1, 0.9]), torch.tensor([True, True])
+        >>> verify_pairs(distances, same, 0.5).false_reject_rate
         0.5
     """
     if distances.dim() != 1 or distances.shape != same.shape or same.dtype != torch.bool:
@@ -168,37 +174,37 @@ def verify(distances: Tensor, same: Tensor, threshold: float) -> Verification:
     accepted = distances.double() <= threshold
     return Verification(
         accuracy=float((accepted == same).double().mean()),
-        false_accepts=float(accepted[~same].double().mean()),
-        false_rejects=float((~accepted[same]).double().mean()),
+        false_accept_rate=float(accepted[~same].double().mean()),
+        false_reject_rate=float((~accepted[same]).double().mean()),
     )
 
 
-def distances_of_pairs(
+def pair_distances(
     embeddings: Tensor, labels: Tensor, metric: str = "l2", most: int = 2000, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """List the distances of all pairs, and which are of one class.
+    """Return the distances of all pairs of embeddings, and which pairs are of one class.
 
     Args:
         embeddings: ``[N, D]``.
         labels: ``[N]``.
-        metric: ``"l2"`` or ``"cosine"``.
-        most: Of more items than that, so many at random.
-        seed: Of that choice.
+        metric: Distance between embeddings, ``"l2"`` or ``"cosine"``.
+        most: Largest number of items; of more, a random subset of this size is used.
+        seed: Random seed of the subset.
 
     Returns:
-        Distances and whether they are of one class, each pair once.
+        Distance of each pair and whether it is of one class, ``[N (N - 1) / 2]`` each.
 
     Raises:
         ValueError: Shapes or types do not fit.
 
     Example:
-        >>> distances_of_pairs(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0, 0, 1]))
+        >>> pair_distances(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([0, 0, 1]))
         (tensor([1., 3., 2.]), tensor([ True, False, False]))
     """
     check_batch(embeddings, labels)
     if len(labels) > most:
-        some = torch.randperm(len(labels), generator=generator_of(seed, 0))[:most]
-        embeddings, labels = (part[some.to(part.device)] for part in (embeddings, labels))
+        subset = torch.randperm(len(labels), generator=generator_of(seed, 0))[:most]
+        embeddings, labels = (part[subset.to(part.device)] for part in (embeddings, labels))
     first, second = torch.triu_indices(len(labels), len(labels), 1, device=labels.device)
     distances = pairwise_distance(embeddings, embeddings, metric)
     return distances[first, second], labels[first] == labels[second]

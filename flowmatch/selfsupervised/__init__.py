@@ -1,9 +1,9 @@
-"""Learning from videos without labels: what moves is followed, and is the same thing.
+"""Self-supervised learning of embeddings from videos, by tracking moving objects.
 
-- `tracks`: what moves against its background, followed by optical flow.
-- `patches`: patches of tracks; which certainly show two things.
-- `losses`, `recipes`, `train`: the ranking loss, with hard negatives after a while.
-- `evaluate`: finding the same thing in other frames, beside baselines that learn nothing.
+- `tracks`: moving objects, tracked by optical flow.
+- `patches`: patches of tracks, and which tracks certainly show different objects.
+- `losses`, `recipes`, `train`: training with a ranking loss and hard negatives.
+- `evaluate`: retrieval of the same object in other frames, beside baselines without training.
 """
 
 from flowmatch.selfsupervised.evaluate import (

@@ -1,4 +1,4 @@
-"""Does an embedding find the same thing in other frames, and better than what needs no learning?"""
+"""Evaluation of an embedding by retrieval of the same object in other frames, with baselines."""
 
 import copy
 from collections.abc import Callable
@@ -12,25 +12,28 @@ from torch import Tensor, nn
 
 from flowmatch._opencv import cv2
 from flowmatch.draw import contact_sheet
+from flowmatch.imaging import Image, resize
 from flowmatch.metric_learning.protocol import Estimate, estimate
+from flowmatch.metrics import average_precision
+from flowmatch.progress import ProgressCallback
 from flowmatch.selfsupervised.patches import TrackedPatches
 
 _BATCH = 128
-_BINS = 8  # of each colour
-_STRIPES = 4  # from head to foot
-_SIDE = 140  # of a patch in the picture, pixels
+_BINS = 8  # histogram bins of each colour channel
+_STRIPES = 4  # horizontal stripes of a patch
+_SIDE = 140  # side of a patch on the contact sheet, pixels
 
 
 @dataclass(frozen=True)
 class VideoScores:
-    """How well the same thing is found in other frames; shares in 0..1, means over tracks.
+    """Retrieval scores in 0..1, as means over tracks.
 
     Attributes:
-        recall_at_1: Queries whose nearest patch shows the same.
+        recall_at_1: Share of queries whose nearest patch shows the same object.
         map: Mean average precision.
-        chance: R@1 of an order at random.
-        tracks: How many tracks had something to find.
-        queries: How many patches of them.
+        chance: Expected R@1 of a random order.
+        tracks: Number of tracks with queries.
+        queries: Number of queries.
     """
 
     recall_at_1: Estimate
@@ -40,135 +43,147 @@ class VideoScores:
     queries: int
 
 
-def score_patches(embeddings: Tensor, patches: TrackedPatches, apart: int = 10) -> VideoScores:
-    """Search for each patch among the others, by the cosine.
+def score_patches(embeddings: Tensor, patches: TrackedPatches, gap: int = 10) -> VideoScores:
+    """Measure retrieval of each patch among the others, by cosine similarity.
 
-    What is to be found: patches of the same track, at least `apart` frames away, so that equal
-    pixels do not do. What must not: patches of tracks that certainly show something else. All
-    others do not count, for nobody knows. Tracks weigh the same, however long.
+    Relevant are patches of the same track at least `gap` frames away, so that identical pixels are
+    not enough; irrelevant are patches of tracks that certainly show another object. All other
+    patches are ignored, because it is unknown what they show. All tracks have the same weight.
 
     Args:
-        embeddings: ``[P, D]``, one for each patch.
+        embeddings: Embeddings of the patches, ``[P, D]``.
         patches: The patches.
-        apart: Frames.
+        gap: Least number of frames between a query and a relevant patch.
 
     Returns:
-        Means over tracks, with half a 95 % interval.
+        Means over tracks, with 95 % confidence intervals.
 
     Raises:
-        ValueError: There is not one for each patch, or nothing to find.
+        ValueError: The shape does not fit, or no query has relevant and irrelevant patches.
     """
     if embeddings.dim() != 2 or len(embeddings) != len(patches):
         raise ValueError(f"embeddings must be [{len(patches)}, D], got {list(embeddings.shape)}")
     units = F.normalize(embeddings.double(), dim=1)
-    of_track: dict[int, list[tuple[float, float, float]]] = {}
-    for query, right, wrong in _questions(patches, apart):
-        _, hits = _ranked(units, query, right, wrong)
-        precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1)
-        average = float((precision * hits).sum() / hits.sum())
-        row = float(hits[0]), average, len(right) / len(hits)
-        of_track.setdefault(int(patches.track[query]), []).append(row)
-    if not of_track:
-        raise ValueError(f"no track has patches {apart} frames apart and others beside it")
-    means = np.array([np.mean(rows, axis=0) for rows in of_track.values()])
+    rows_of_track: dict[int, list[tuple[float, float, float]]] = {}
+    for query, relevant, irrelevant in _queries(patches, gap):
+        _, hits = _rank(units, query, relevant, irrelevant)
+        row = float(hits[0]), average_precision(hits.numpy()), len(relevant) / len(hits)
+        rows_of_track.setdefault(int(patches.track[query]), []).append(row)
+    if not rows_of_track:
+        raise ValueError(f"no track has patches {gap} frames apart and others beside it")
+    means = np.array([np.mean(rows, axis=0) for rows in rows_of_track.values()])
     return VideoScores(
         estimate(means[:, 0].tolist()),
         estimate(means[:, 1].tolist()),
         float(means[:, 2].mean()),
-        len(of_track),
-        sum(len(rows) for rows in of_track.values()),
+        len(rows_of_track),
+        sum(len(rows) for rows in rows_of_track.values()),
     )
 
 
-def _questions(
-    patches: TrackedPatches, apart: int
+def _queries(
+    patches: TrackedPatches, gap: int
 ) -> list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
-    """Queries, what they should find, and what they should not."""
-    different, found = patches.different(), []
+    """Return each query with the indices of its relevant and of its irrelevant patches."""
+    different, queries = patches.different(), []
     for query in range(len(patches)):
-        far = np.abs(patches.frame - patches.frame[query]) >= apart
-        right = np.flatnonzero((patches.track == patches.track[query]) & far)
-        wrong = np.flatnonzero(different[patches.track[query], patches.track])
-        if len(right) and len(wrong):
-            found.append((query, right, wrong))
-    return found
+        far = np.abs(patches.frame - patches.frame[query]) >= gap
+        relevant = np.flatnonzero((patches.track == patches.track[query]) & far)
+        irrelevant = np.flatnonzero(different[patches.track[query], patches.track])
+        if len(relevant) and len(irrelevant):
+            queries.append((query, relevant, irrelevant))
+    return queries
 
 
-def _ranked(
-    units: Tensor, query: int, right: NDArray[np.int64], wrong: NDArray[np.int64]
+def _rank(
+    units: Tensor, query: int, relevant: NDArray[np.int64], irrelevant: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], Tensor]:
-    """Indices from near to far, and which of them are right; of equals the wrong come first."""
-    gallery = np.concatenate([wrong, right])
+    """Return patches from near to far and which are relevant; ties put irrelevant ones first."""
+    gallery = np.concatenate([irrelevant, relevant])
     cosine = units[torch.from_numpy(gallery)] @ units[query]
     order = cosine.argsort(descending=True, stable=True)
-    return gallery[order.numpy()], (order >= len(wrong)).double()
+    return gallery[order.numpy()], (order >= len(irrelevant)).double()
 
 
 @torch.no_grad()
-def embed_patches(network: nn.Module, patches: TrackedPatches, size: int) -> Tensor:
-    """Embed the middle of each patch.
+def embed_patches(
+    network: nn.Module,
+    patches: TrackedPatches,
+    size: int,
+    progress: ProgressCallback | None = None,
+) -> Tensor:
+    """Embed the centre crop of each patch.
 
     Args:
-        network: In eval mode.
+        network: Network in eval mode.
         patches: ``P`` patches.
-        size: Of the squares that the network sees.
+        size: Side of the square crops in pixels.
+        progress: Function called after each batch with the number of embedded patches.
 
     Returns:
         ``[P, D]`` float32, on the CPU.
     """
     device = next(network.parameters()).device
-    return torch.cat([network(part.to(device)).float().cpu() for part in _middles(patches, size)])
+    embeddings: list[Tensor] = []
+    for batch in _centre_crops(patches, size):
+        embeddings.append(network(batch.to(device)).float().cpu())
+        if progress is not None:
+            progress("embedding", min(_BATCH * len(embeddings), len(patches)), len(patches))
+    return torch.cat(embeddings)
 
 
 @torch.no_grad()
-def calibrated(network: nn.Module, patches: TrackedPatches, size: int) -> nn.Module:
-    """Give an untrained network the batch-norm statistics of patches, for a fair comparison.
+def calibrate_batch_norm(network: nn.Module, patches: TrackedPatches, size: int) -> nn.Module:
+    """Return a copy of an untrained network with the batch-norm statistics of patches.
+
+    An untrained network is a fair baseline only with statistics of its own data.
 
     Args:
-        network: Left as it is.
-        patches: What is measured.
-        size: Of the squares that the network sees.
+        network: Network to copy.
+        patches: Patches to measure the statistics on.
+        size: Side of the square crops in pixels.
 
     Returns:
-        A copy, in eval mode.
+        The copy, in eval mode.
     """
-    copied = copy.deepcopy(network).train()
-    for module in copied.modules():
+    result = copy.deepcopy(network).train()
+    for module in result.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
-            module.momentum = None  # which is the mean of all batches
-    for part in _middles(patches, size):
-        copied(part.to(next(copied.parameters()).device))
-    return copied.eval()
+            module.momentum = None  # a cumulative mean over all batches
+    for batch in _centre_crops(patches, size):
+        result(batch.to(next(result.parameters()).device))
+    return result.eval()
 
 
-def _middles(patches: TrackedPatches, size: int) -> list[Tensor]:
+def _centre_crops(patches: TrackedPatches, size: int) -> list[Tensor]:
+    """Return the centre crops of patches in batches, in 0..1."""
     y, x = ((side - size) // 2 for side in patches.patches.shape[1:3])
-    middle = patches.patches[:, y : y + size, x : x + size]
-    tensor = torch.from_numpy(np.ascontiguousarray(middle)).movedim(-1, 1)
-    return [part.float() / 255 for part in torch.split(tensor, _BATCH)]
+    centre = patches.patches[:, y : y + size, x : x + size]
+    tensor = torch.from_numpy(np.ascontiguousarray(centre)).movedim(-1, 1)
+    return [batch.float() / 255 for batch in torch.split(tensor, _BATCH)]
 
 
 def pixels(patches: TrackedPatches) -> Tensor:
-    """Take the pixels themselves, less their mean: the cosine is the correlation of two patches.
+    """Return zero-mean pixels as embeddings, whose cosine is the correlation of two patches.
 
     Args:
-        patches: ``P`` patches, shrunk to 32 x 32 first: finer ones are harder to find again.
+        patches: ``P`` patches, reduced to 32 x 32 because finer details retrieve less well.
 
     Returns:
         ``[P, 3072]``.
     """
-    small = [cv2.resize(p, (32, 32), interpolation=cv2.INTER_AREA) for p in patches.patches]
+    small = [resize(patch, (32, 32)) for patch in patches.patches]
     flat = torch.from_numpy(np.stack(small)).float().flatten(1)
     return flat - flat.mean(1, keepdim=True)
 
 
 def colour_histogram(patches: TrackedPatches, stripes: int = 1) -> Tensor:
-    """Count colours, 8 x 8 x 8, in each stripe; roots, so that the cosine is Bhattacharyya's.
+    """Return square roots of colour histograms, whose cosine is the Bhattacharyya coefficient.
 
     Args:
         patches: ``P`` patches.
-        stripes: Into which a patch is cut from top to bottom.
+        stripes: Number of horizontal stripes of a patch, with a histogram of 8 x 8 x 8 bins each.
 
     Returns:
         ``[P, 512 stripes]``.
@@ -177,8 +192,8 @@ def colour_histogram(patches: TrackedPatches, stripes: int = 1) -> Tensor:
     code = (bins[..., 0].astype(np.int64) * _BINS + bins[..., 1]) * _BINS + bins[..., 2]
     counts = [
         np.bincount(part.ravel(), minlength=_BINS**3)
-        for one in code
-        for part in np.array_split(one, stripes)
+        for patch in code
+        for part in np.array_split(patch, stripes)
     ]
     table = np.sqrt(np.stack(counts).reshape(len(code), -1))
     return torch.from_numpy(table)
@@ -195,33 +210,35 @@ def retrieval_sheet(
     embeddings: dict[str, Tensor],
     patches: TrackedPatches,
     *,
-    apart: int = 10,
+    gap: int = 10,
     queries: int = 5,
     shown: int = 8,
-) -> NDArray[np.uint8]:
-    """Draw what some patches find, a row for each embedding; what is right has a green frame.
+) -> Image:
+    """Draw the nearest patches of some queries, a row for each embedding, hits framed in green.
 
     Args:
-        embeddings: ``[P, D]`` by name.
+        embeddings: Embeddings of the patches, ``[P, D]``, by name.
         patches: The patches.
-        apart: As in `score_patches`.
-        queries: How many, each of another track, of the longest.
-        shown: How many of the nearest.
+        gap: Least number of frames between a query and a relevant patch.
+        queries: Number of queries, one from each of the longest tracks.
+        shown: Number of nearest patches in a row.
 
     Returns:
         A picture ``[H, W, 3]``.
 
     Raises:
-        ValueError: There is nothing to find.
+        ValueError: No query has relevant and irrelevant patches.
     """
-    asked: dict[int, tuple[int, NDArray[np.int64], NDArray[np.int64]]] = {}
-    for question in _questions(patches, apart):
-        asked.setdefault(int(patches.track[question[0]]), question)
-    longest = sorted(asked, key=lambda track: -int((patches.track == track).sum()))[:queries]
+    query_of_track: dict[int, tuple[int, NDArray[np.int64], NDArray[np.int64]]] = {}
+    for candidate in _queries(patches, gap):
+        query_of_track.setdefault(int(patches.track[candidate[0]]), candidate)
+    lengths = {track: int((patches.track == track).sum()) for track in query_of_track}
+    longest = sorted(query_of_track, key=lambda track: -lengths[track])[:queries]
     pictures, captions, framed = [], [], []
-    for query, right, wrong in (asked[track] for track in longest):
+    for query, relevant, irrelevant in (query_of_track[track] for track in longest):
         for name, embedded in embeddings.items():
-            order, hits = _ranked(F.normalize(embedded.double(), dim=1), query, right, wrong)
+            units = F.normalize(embedded.double(), dim=1)
+            order, hits = _rank(units, query, relevant, irrelevant)
             pictures.append(_unstretched(patches, query))
             captions.append(f"{name}, frame {patches.frame[query]}:")
             framed.append(False)
@@ -230,17 +247,16 @@ def retrieval_sheet(
                     pictures.append(_unstretched(patches, int(order[place])))
                     captions.append(f"frame {patches.frame[order[place]]}")
                     framed.append(bool(hits[place]))
-                else:  # fewer than a row
+                else:  # the row is shorter
                     pictures.append(np.full((16, 16, 3), 255, np.uint8))
                     captions.append("")
                     framed.append(False)
     return contact_sheet(pictures, captions, columns=shown + 1, side=_SIDE, framed=framed)
 
 
-def _unstretched(patches: TrackedPatches, index: int) -> NDArray[np.uint8]:
-    """A patch in the proportions of its box."""
+def _unstretched(patches: TrackedPatches, index: int) -> Image:
+    """Return a patch in the aspect ratio of its box."""
     width, height = patches.box[index, 2:]
     scale = (_SIDE - 8) / max(width, height)
     shape = (max(1, round(float(width * scale))), max(1, round(float(height * scale))))
-    enlarged = cv2.resize(patches.patches[index], shape, interpolation=cv2.INTER_CUBIC)
-    return np.asarray(enlarged, np.uint8)
+    return resize(patches.patches[index], shape, cv2.INTER_CUBIC)

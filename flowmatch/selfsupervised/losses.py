@@ -1,10 +1,10 @@
-"""The ranking loss of patches from videos."""
+"""Ranking loss of patches from videos."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-HARDEST = 4  # hard negatives are drawn among so many
+HARDEST = 4  # number of nearest negatives that hard negatives are sampled from
 
 
 def ranking_loss(
@@ -16,23 +16,23 @@ def ranking_loss(
     margin: float = 0.5,
     negatives: int = 4,
 ) -> tuple[Tensor, Tensor]:
-    """Ask that two patches of a track are closer to each other than to patches of other things.
+    """Triplet ranking loss: patches of one track are closer than patches of different objects.
 
-    ``mean max(0, d(a, p) - d(a, n) + m)``, d being 1 minus the cosine. Both ends of a pair are
-    anchors; each has so many negatives, drawn among the ends of the others' pairs that certainly
-    show something else. If `hard`, half of them are drawn among the four closest instead.
+    ``mean max(0, d(a, p) - d(a, n) + m)``, with d one minus the cosine. Both patches of a pair are
+    anchors; the negatives of each are sampled from the patches of other pairs that certainly show
+    another object. With `hard`, half of them are sampled from the four nearest instead.
 
     Args:
-        first: Embeddings ``[N, D]``, of any length but 0.
-        second: Of other patches of the same tracks.
-        different: ``[N, N]`` bool, symmetric: which tracks certainly show two things.
-        hard: Whether half of the negatives are hard ones; after some epochs.
-        margin: ``m``.
-        negatives: Of each anchor.
+        first: Embeddings of one patch of each track, ``[N, D]``, not zero.
+        second: Embeddings of another patch of the same tracks, ``[N, D]``.
+        different: Whether two tracks certainly show different objects, ``[N, N]`` bool, symmetric.
+        hard: Whether half of the negatives are hard ones, as in later epochs.
+        margin: Margin ``m``.
+        negatives: Number of negatives of each anchor.
 
     Returns:
-        The loss, 0 where a batch has nothing to compare, and the share of triplets that are in the
-        wrong order, without gradients.
+        The loss, 0 for a batch without negatives, and the share of triplets in the wrong order,
+        without gradients.
 
     Raises:
         ValueError: Shapes do not fit, or `negatives` is not positive.
@@ -44,8 +44,8 @@ def ranking_loss(
         (0.0, 0.0)
 
     Reference:
-        Wang & Gupta, ICCV 2015, section 4.2, equation 3; which negatives are drawn, and both ends
-        as anchors, as in their published code, whose margin is 1 where the paper has 0.5.
+        Wang & Gupta, ICCV 2015, section 4.2, equation 3; the sampling of negatives and both
+        patches as anchors follow the published code, whose margin is 1 instead of 0.5.
     """
     N = len(first)
     if first.shape != second.shape or different.shape != (N, N) or negatives < 1:
@@ -58,32 +58,42 @@ def ranking_loss(
     order = torch.arange(2 * N, device=ends.device)
     near = cosine[order, (order + N) % (2 * N)]
     allowed = different.repeat(2, 2)
-    index = _draw(cosine.detach(), allowed, negatives, hard)
-    # Hinge of the difference of distances, which is that of cosines reversed.
+    index = sample_negatives(cosine.detach(), allowed, negatives, hard)
+    # The difference of distances is the reversed difference of cosines.
     violation = cosine.gather(1, index) - near[:, None]
-    counts = allowed.gather(1, index).to(cosine.dtype)  # an anchor without any has drawn nonsense
-    total = counts.sum().clamp(min=1)
-    loss = ((violation + margin).clamp(min=0) * counts).sum() / total
-    return loss, ((violation >= 0) * counts).sum().detach() / total
+    valid = allowed.gather(1, index).to(cosine.dtype)  # 0 if an anchor has too few negatives
+    total = valid.sum().clamp(min=1)
+    loss = ((violation + margin).clamp(min=0) * valid).sum() / total
+    return loss, ((violation >= 0) * valid).sum().detach() / total
 
 
-def _draw(cosine: Tensor, allowed: Tensor, count: int, hard: bool) -> Tensor:
-    """Columns of each row, [2N, count], at random among those allowed, half of them hard."""
+def sample_negatives(cosine: Tensor, allowed: Tensor, count: int, hard: bool) -> Tensor:
+    """Sample negatives of each anchor.
+
+    Args:
+        cosine: Cosines of all patches of a batch, ``[M, M]``.
+        allowed: Whether two patches certainly show different objects, ``[M, M]`` bool.
+        count: Number of negatives of each anchor.
+        hard: Whether half of them are sampled from the nearest negatives.
+
+    Returns:
+        Indices ``[M, count]``; those of an anchor with too few negatives may not be allowed.
+    """
     M = len(cosine)
-    chance = torch.rand(M, M, device=cosine.device)
-    score = torch.where(allowed, chance, -1.0)
+    noise = torch.rand(M, M, device=cosine.device)
+    score = torch.where(allowed, noise, -1.0)
     if not hard:
-        return _best(score, count)
-    closest = cosine.masked_fill(~allowed, -2.0).topk(min(HARDEST, M), dim=1).indices
-    among = torch.zeros_like(allowed).scatter_(1, closest, True) & allowed
+        return _highest(score, count)
+    nearest = cosine.masked_fill(~allowed, -2.0).topk(min(HARDEST, M), dim=1).indices
+    is_hard = torch.zeros_like(allowed).scatter_(1, nearest, True) & allowed
     return torch.cat(
         [
-            _best(torch.where(among, chance, -1.0), count - count // 2),
-            _best(torch.where(among, -1.0, score), count // 2),
+            _highest(torch.where(is_hard, noise, -1.0), count - count // 2),
+            _highest(torch.where(is_hard, -1.0, score), count // 2),
         ],
         dim=1,
     )
 
 
-def _best(score: Tensor, count: int) -> Tensor:
+def _highest(score: Tensor, count: int) -> Tensor:
     return score.topk(min(count, len(score)), dim=1).indices

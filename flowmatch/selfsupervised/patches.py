@@ -1,9 +1,8 @@
-"""Patches of tracks: what is certainly one thing, what are certainly two, and their file."""
+"""Patches of tracks, which tracks show different objects, and files of patches."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,9 @@ from safetensors.torch import save
 
 from flowmatch.io import replace_when_done
 from flowmatch.io.video import Frames
-from flowmatch.selfsupervised.tracks import Box, FlowFunction, Track, find_tracks, overlap
+from flowmatch.progress import ProgressCallback
+from flowmatch.selfsupervised.boxes import Box, box_iou
+from flowmatch.selfsupervised.tracks import FlowFunction, Track, find_tracks
 
 _TYPES = {
     "patches": (torch.uint8, 4),
@@ -28,14 +29,14 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class TrackedPatches:
-    """Patches and where they come from.
+    """Patches of tracks and their origin.
 
     Attributes:
-        patches: ``[P, S, S, 3]`` uint8, RGB; those of a track follow each other.
-        track: Number of the track of each, ``[P]``, from 0.
-        clip: Number of its video.
-        frame: Number of its frame there.
-        box: ``(x, y, width, height)`` there, pixels, ``[P, 4]``.
+        patches: Patches, ``[P, S, S, 3]`` uint8, RGB, sorted by track.
+        track: Number of each patch's track from 0, ``[P]``.
+        clip: Number of each patch's video, ``[P]``.
+        frame: Number of each patch's frame in its video, ``[P]``.
+        box: Box ``(x, y, width, height)`` of each patch in its frame, pixels, ``[P, 4]``.
     """
 
     patches: NDArray[np.uint8]
@@ -45,14 +46,14 @@ class TrackedPatches:
     box: NDArray[np.float32]
 
     @classmethod
-    def of(cls, clips: Sequence[Sequence[Track]]) -> "TrackedPatches":
-        """Take the patches of tracks that have two at least.
+    def from_tracks(cls, clips: Sequence[Sequence[Track]]) -> "TrackedPatches":
+        """Collect the patches of all tracks that have at least two.
 
         Args:
             clips: Tracks of each video.
 
         Raises:
-            ValueError: There are none.
+            ValueError: No track has two patches.
         """
         rows = []
         number = 0
@@ -60,11 +61,11 @@ class TrackedPatches:
             for track in tracks:
                 if len(track.patches) < 2:
                     continue
-                place = dict(zip(track.frames, track.boxes, strict=True))
-                rows += [(p, number, clip, f, place[f]) for f, p in track.patches.items()]
+                boxes = dict(zip(track.frames, track.boxes, strict=True))
+                rows += [(p, number, clip, f, boxes[f]) for f, p in track.patches.items()]
                 number += 1
         if not rows:
-            raise ValueError("nothing that moves was followed for long enough in what was given")
+            raise ValueError("no moving object could be tracked for long enough in the videos")
         patches, track_of, clip_of, frame, box = zip(*rows, strict=True)
         return cls(
             np.stack(patches),
@@ -79,65 +80,67 @@ class TrackedPatches:
 
     @property
     def tracks(self) -> int:
-        """How many tracks there are."""
+        """Number of tracks."""
         return int(self.track.max()) + 1
 
     def different(self) -> NDArray[np.bool_]:
-        """Tell which tracks certainly show two things.
+        """Return which tracks certainly show different objects.
 
-        Those of different videos, and those that are in one frame at once without touching.
-        Of two tracks at different times nobody knows: the same may have come back.
+        Tracks of different videos do, and tracks that appear in one frame without overlapping. Two
+        tracks at different times may show the same object, which has come back.
 
         Returns:
-            ``[tracks, tracks]``.
+            ``[tracks, tracks]`` bool.
         """
-        apart = np.zeros((self.tracks, self.tracks), bool)
+        different = np.zeros((self.tracks, self.tracks), bool)
         clip_of = np.zeros(self.tracks, np.int64)
         clip_of[self.track] = self.clip
         low, high = self.box[:, :2], self.box[:, :2] + self.box[:, 2:]
         for clip, frame in np.unique(np.stack([self.clip, self.frame], 1), axis=0):
             at = np.flatnonzero((self.clip == clip) & (self.frame == frame))
             shared = np.minimum(high[at, None], high[at]) - np.maximum(low[at, None], low[at])
-            apart[np.ix_(self.track[at], self.track[at])] |= ~(shared > 0).all(-1)
-        return np.asarray(apart | (clip_of[:, None] != clip_of), bool)
+            different[np.ix_(self.track[at], self.track[at])] |= ~(shared > 0).all(-1)
+        return np.asarray(different | (clip_of[:, None] != clip_of), bool)
 
-    def agreed(self, others: Sequence[Sequence[Track]], shared: float = 0.5) -> "TrackedPatches":
-        """Keep what another tracker has followed as well.
+    def confirmed_by(
+        self, others: Sequence[Sequence[Track]], min_iou: float = 0.5
+    ) -> "TrackedPatches":
+        """Return the patches that another tracker confirms.
 
-        Of a track those patches stay which lie on one and the same track of the other's, the one
-        that has most of them.
+        Of each track, the patches that lie on a single track of the other tracker remain, on the
+        one that has most of them.
 
         Args:
-            others: The other's tracks of each video.
-            shared: How much two boxes must share to be the same, intersection over union.
+            others: Tracks of each video by the other tracker.
+            min_iou: Least intersection over union of two boxes that match.
 
         Raises:
-            ValueError: No two patches of a track are left.
+            ValueError: No track keeps two patches.
         """
         kept: list[int] = []
         for number in range(self.tracks):
             best: list[int] = []
-            mine = np.flatnonzero(self.track == number)
-            for other in others[int(self.clip[mine[0]])]:
-                place = dict(zip(other.frames, other.boxes, strict=True))
-                same = [
+            members = np.flatnonzero(self.track == number)
+            for other in others[int(self.clip[members[0]])]:
+                boxes = dict(zip(other.frames, other.boxes, strict=True))
+                confirmed = [
                     i
-                    for i in mine.tolist()
-                    if int(self.frame[i]) in place
-                    and overlap(_box(self.box[i]), place[int(self.frame[i])]) >= shared
+                    for i in members.tolist()
+                    if int(self.frame[i]) in boxes
+                    and box_iou(_as_box(self.box[i]), boxes[int(self.frame[i])]) >= min_iou
                 ]
-                best = max(best, same, key=len)
+                best = max(best, confirmed, key=len)
             kept += best if len(best) >= 2 else []
         if not kept:
-            raise ValueError("the two trackers agree about nothing that moves")
-        part = np.array(kept)
-        numbers = np.unique(self.track[part], return_inverse=True)[1]
+            raise ValueError("the two trackers agree on no moving object")
+        subset = np.array(kept)
+        numbers = np.unique(self.track[subset], return_inverse=True)[1]
         return TrackedPatches(
-            self.patches[part], numbers, self.clip[part], self.frame[part], self.box[part]
+            self.patches[subset], numbers, self.clip[subset], self.frame[subset], self.box[subset]
         )
 
 
-def _box(row: NDArray[np.float32]) -> Box:
+def _as_box(row: NDArray[np.float32]) -> Box:
     x, y, width, height = row.tolist()
     return x, y, width, height
 
@@ -147,79 +150,98 @@ def mine_patches(
     flow: FlowFunction,
     *,
     checked_by: FlowFunction | None = None,
-    report: Callable[[int, int], None] = lambda clip, number: None,
+    progress: ProgressCallback | None = None,
     size: int,
-    every: int = 5,
+    stride: int = 5,
 ) -> TrackedPatches:
-    """Follow what moves in videos, and keep patches of it, in memory: 9 kB each at 54 pixels.
+    """Track moving objects in videos and keep patches of them.
+
+    All patches stay in memory, 9 kB each at 54 pixels.
 
     Args:
-        videos: As `flowmatch.io.read_frames` gives them.
-        flow: As `find_tracks` takes it.
-        checked_by: Another flow: what is followed by it as well stays (`TrackedPatches.agreed`).
-        report: Called after each frame with the numbers of its video and its own.
-        size: As in `find_tracks`.
-        every: As in `find_tracks`.
+        videos: Videos, such as `flowmatch.io.read_frames` returns.
+        flow: Function from two pictures to the flow between them.
+        checked_by: Another flow function, by which the tracks must be confirmed, see
+            `TrackedPatches.confirmed_by`.
+        progress: Function called after each frame with the number of frames so far.
+        size: Side of the square patches in pixels.
+        stride: Interval of frames whose patches are kept.
 
     Raises:
-        ValueError: A video cannot be read, or nothing is found.
+        ValueError: A video cannot be read, or no moving object is found.
     """
-    found: list[list[Track]] = []
-    checks: list[list[Track]] = []
-    for clip, frames in enumerate(videos):
-        follow = partial(find_tracks, size=size, every=every)
-        found.append(follow(frames.numbered(), flow, report=partial(report, clip)))
-        if checked_by is not None:
-            checks.append(follow(frames.numbered(), checked_by))
-    patches = TrackedPatches.of(found)
-    return patches if checked_by is None else patches.agreed(checks)
+    passes = [flow] if checked_by is None else [flow, checked_by]
+    counts = [frames.count for frames in videos]
+    total_frames = None if None in counts else len(passes) * sum(count or 0 for count in counts)
+    frames_done = 0
+
+    def count_frame(stage: str, done: int, total: int | None) -> None:
+        nonlocal frames_done
+        frames_done += 1
+        if progress is not None:
+            progress(stage, frames_done, total_frames)
+
+    tracks: list[list[list[Track]]] = [[] for _ in passes]
+    for frames in videos:
+        for function, clips in zip(passes, tracks, strict=True):
+            clips.append(
+                find_tracks(
+                    frames.numbered(), function, size=size, stride=stride, progress=count_frame
+                )
+            )
+    patches = TrackedPatches.from_tracks(tracks[0])
+    return patches if checked_by is None else patches.confirmed_by(tracks[1])
 
 
 def save_patches(path: str | Path, patches: TrackedPatches, made_from: str) -> None:
-    """Write patches, so that they need not be mined again.
+    """Write patches to a file.
 
     Args:
-        path: ``.safetensors``.
-        patches: What to write.
-        made_from: Says what they were mined from; `load_patches` asks for the same.
+        path: File to write, ``.safetensors``.
+        patches: Patches to write.
+        made_from: Description of the videos and the tracker, which `load_patches` compares.
     """
     tensors = {name: torch.from_numpy(getattr(patches, name).copy()) for name in _TYPES}
-    with replace_when_done(path) as beside:
-        beside.write_bytes(save(tensors, {"tracks": json.dumps(made_from)}))
+    with replace_when_done(path) as temporary:
+        temporary.write_bytes(save(tensors, {"tracks": json.dumps(made_from)}))
 
 
 def load_patches(path: str | Path, made_from: str) -> TrackedPatches:
-    """Read what `save_patches` wrote.
+    """Read the patches of a file that `save_patches` wrote.
 
     Args:
-        path: The file; a stranger's is safe to read.
-        made_from: What they must have been mined from.
+        path: The file, which may come from an untrusted source.
+        made_from: Expected description of the videos and the tracker.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or was mined from something else.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is damaged, or its description differs.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file of patches at {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            about: Any = json.loads((file.metadata() or {}).get("tracks", "null"))
-            found = {name: file.get_tensor(name) for name in _TYPES}
+            description: Any = json.loads((file.metadata() or {}).get("tracks", "null"))
+            tensors = {name: file.get_tensor(name) for name in _TYPES}
     except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not a whole file of patches: {error}") from error
-    if about != made_from:
-        raise ValueError(f"{path} was mined from other videos, or otherwise")
-    patches = found["patches"]
+    if description != made_from:
+        raise ValueError(f"{path} was mined from other videos, or with other options")
+    if not _is_consistent(tensors):
+        raise ValueError(f"{path} does not hold patches and as many boxes")
+    return TrackedPatches(**{name: tensor.numpy() for name, tensor in tensors.items()})
+
+
+def _is_consistent(tensors: dict[str, torch.Tensor]) -> bool:
+    """Return whether tensors of a file have the types and shapes of `TrackedPatches`."""
+    patches = tensors["patches"]
     count, side = (patches.shape[0], patches.shape[1]) if patches.dim() == 4 else (0, 0)
-    right = all((found[n].dtype, found[n].dim()) == kind for n, kind in _TYPES.items())
-    right = right and patches.shape == (count, side, side, 3) and count > 0 and side > 0
-    right = right and found["box"].shape == (count, 4)
-    right = right and all(len(found[name]) == count for name in ("track", "clip", "frame"))
-    if right:
-        numbers = found["track"]  # 0, 1, ... in this order, each once or more
-        steps = numbers.diff()
-        right = int(numbers[0]) == 0 and bool(((steps == 0) | (steps == 1)).all())
-    if not right:
-        raise ValueError(f"{path} does not hold patches and as many places")
-    return TrackedPatches(**{name: tensor.numpy() for name, tensor in found.items()})
+    valid = all((tensors[n].dtype, tensors[n].dim()) == kind for n, kind in _TYPES.items())
+    valid = valid and patches.shape == (count, side, side, 3) and count > 0 and side > 0
+    valid = valid and tensors["box"].shape == (count, 4)
+    valid = valid and all(len(tensors[name]) == count for name in ("track", "clip", "frame"))
+    if not valid:
+        return False
+    steps = tensors["track"].diff()  # tracks are numbered 0, 1, ... in this order
+    return int(tensors["track"][0]) == 0 and bool(((steps == 0) | (steps == 1)).all())

@@ -1,4 +1,4 @@
-"""The one function that follows a recipe for patches of videos."""
+"""Training entry point for embeddings from videos."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from numpy.random import Generator
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from flowmatch import training
-from flowmatch.metric_learning.fit import load_trunk
+from flowmatch.imaging import Generator, Image
+from flowmatch.metric_learning.fit import load_backbone
 from flowmatch.metric_learning.networks import EmbeddingNet
 from flowmatch.selfsupervised.losses import ranking_loss
 from flowmatch.selfsupervised.patches import TrackedPatches
@@ -22,15 +21,22 @@ from flowmatch.training import Run, RunOptions
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_TOGETHER = 0.75  # of a batch shows what is certainly not its first track's: negatives for it
-_GAIN = 0.2  # exposures differ by up to this share
+_NEGATIVE_SHARE = 0.75  # share of a batch that certainly shows another object than its first track
+_GAIN = 0.2  # largest relative change of exposure
 
 
 class PatchPair(NamedTuple):
-    """Two patches of a track, uint8 ``[S, S, 3]``, and when in training they are looked at."""
+    """A training sample.
 
-    first: NDArray[np.uint8]
-    second: NDArray[np.uint8]
+    Attributes:
+        first: Patch, ``[S, S, 3]`` uint8.
+        second: Another patch of the same track, ``[S, S, 3]`` uint8.
+        track: Number of the track.
+        hard: Whether the step uses hard negatives.
+    """
+
+    first: Image
+    second: Image
     track: int
     hard: bool
 
@@ -39,11 +45,11 @@ class TrackPairs:
     """Random pairs of patches, each of one track, in a repeatable order.
 
     Args:
-        patches: What they are taken from.
-        recipe: How far apart, how large; when negatives are to be hard.
+        patches: Patches of the tracks.
+        recipe: Recipe with the gap in frames, the size of crops and the start of hard negatives.
 
     Raises:
-        ValueError: No two tracks certainly show two things, or patches are smaller than the
+        ValueError: No two tracks certainly show different objects, or patches are smaller than the
             recipe's.
     """
 
@@ -55,7 +61,7 @@ class TrackPairs:
         self.patches, self.recipe = patches, recipe
         self.others = [np.flatnonzero(row) for row in patches.different()]
         if not any(len(others) for others in self.others):
-            raise ValueError("no two things are seen at once: there is nothing to tell apart")
+            raise ValueError("training needs two objects that certainly differ, got no such pair")
         self.members = [np.flatnonzero(patches.track == i) for i in range(patches.tracks)]
         self.hard_from = round(recipe.hard_after * recipe.schedule.steps)
 
@@ -64,32 +70,42 @@ class TrackPairs:
 
     def __getitem__(self, index: int) -> PatchPair:
         step, place = divmod(index, self.recipe.schedule.batch)
-        # All of a batch know its first track.
+        # The first track of a batch is a function of the step, so that every item knows it.
         leader = int(np.random.default_rng([self.recipe.seed, step]).integers(len(self.members)))
         rng = np.random.default_rng([self.recipe.seed, step, place])
         track = leader
         if place:
-            near = len(self.others[leader]) and rng.random() < _TOGETHER
-            track = int(rng.choice(self.others[leader] if near else len(self.members)))
-        first, second = self._pair(rng, track)
+            negative = len(self.others[leader]) and rng.random() < _NEGATIVE_SHARE
+            track = int(rng.choice(self.others[leader] if negative else len(self.members)))
+        first, second = self.sample_pair(rng, track)
         return PatchPair(
-            self._view(rng, first), self._view(rng, second), track, step >= self.hard_from
+            self._augment(rng, first), self._augment(rng, second), track, step >= self.hard_from
         )
 
-    def _pair(self, rng: Generator, track: int) -> tuple[int, int]:
-        members = self.members[track]
-        one = int(rng.choice(members))
-        distance = np.abs(self.patches.frame[members] - self.patches.frame[one])
-        far = members[distance >= min(self.recipe.apart, int(distance.max()))]
-        return one, int(rng.choice(far))
+    def sample_pair(self, rng: Generator, track: int) -> tuple[int, int]:
+        """Sample two patches of a track that are far apart in time.
 
-    def _view(self, rng: Generator, index: int) -> NDArray[np.uint8]:
+        Args:
+            rng: Source of randomness.
+            track: Number of the track.
+
+        Returns:
+            Indices of the two patches.
+        """
+        members = self.members[track]
+        first = int(rng.choice(members))
+        distance = np.abs(self.patches.frame[members] - self.patches.frame[first])
+        far = members[distance >= min(self.recipe.gap, int(distance.max()))]
+        return first, int(rng.choice(far))
+
+    def _augment(self, rng: Generator, index: int) -> Image:
+        """Return a random crop of a patch, maybe mirrored, with another exposure."""
         patch, size = self.patches.patches[index], self.recipe.size
         y, x = rng.integers(patch.shape[0] - size + 1, size=2)
-        part = patch[y : y + size, x : x + size]
-        part = part[:, ::-1] if rng.random() < 0.5 else part
-        bright = part.astype(np.float32) * rng.uniform(1 - _GAIN, 1 + _GAIN)
-        return np.asarray(np.clip(bright, 0, 255).round(), np.uint8)
+        crop = patch[y : y + size, x : x + size]
+        crop = crop[:, ::-1] if rng.random() < 0.5 else crop
+        exposed = crop.astype(np.float32) * rng.uniform(1 - _GAIN, 1 + _GAIN)
+        return np.asarray(np.clip(exposed, 0, 255).round(), np.uint8)
 
 
 def train_video(
@@ -101,27 +117,27 @@ def train_video(
     every: int = 100,
     **options: "Unpack[RunOptions]",
 ) -> EmbeddingNet:
-    """Train an embedding of patches on what was followed through videos.
+    """Train an embedding of patches of tracked objects.
 
     Args:
-        recipe: What to train, how.
-        patches: What with.
-        checkpoint: File the state is kept in.
-        start: Weights of the trunk to begin with.
-        every: Steps between checkpoints.
-        **options: Of the run, as in `flowmatch.training.train`, but with no `workers` unless asked.
+        recipe: Training recipe.
+        patches: Training patches.
+        checkpoint: File of the state of the run.
+        start: Initial weights of the backbone.
+        every: Number of steps between checkpoints.
+        **options: Options of `flowmatch.training.train`; `workers` is 0 by default.
 
     Returns:
         The trained network, in eval mode.
 
     Raises:
-        TrainingDiverged: The loss is no longer a number.
-        ValueError: `checkpoint` belongs to another run, `start` to another network, or there is
-            nothing to tell apart in the patches.
+        TrainingDiverged: The loss became NaN or infinite.
+        ValueError: `checkpoint` belongs to another run, `start` to another network, or no two
+            tracks certainly show different objects.
     """
     pairs = TrackPairs(patches, recipe)
     model = initial_network(recipe, start)
-    options.setdefault("workers", 0)  # pairs are cut from memory: no other process is faster
+    options.setdefault("workers", 0)  # pairs are cropped from memory, faster than by processes
     training.train(
         model,
         pairs,
@@ -137,14 +153,14 @@ def train_video(
 
 
 def initial_network(recipe: VideoRecipe, start: dict[str, Tensor] | None = None) -> EmbeddingNet:
-    """Make the network that training begins with.
+    """Make the initial network of a training run.
 
     Args:
-        recipe: Its kind, and the seed of its weights.
-        start: Weights of the trunk.
+        recipe: Recipe with the network's arguments and the seed of its weights.
+        start: Initial weights of the backbone.
 
     Raises:
-        ValueError: `start` does not fit.
+        ValueError: `start` does not fit the backbone.
 
     Example:
         >>> network = initial_network(VideoRecipe(training.Schedule(steps=1, batch=2)))
@@ -152,14 +168,14 @@ def initial_network(recipe: VideoRecipe, start: dict[str, Tensor] | None = None)
         torch.Size([1, 64])
     """
     torch.manual_seed(recipe.seed)
-    network = EmbeddingNet(recipe.trunk, recipe.dimension)
+    network = EmbeddingNet(recipe.backbone, recipe.dimension, size=recipe.size, metric="cosine")
     if start is not None:
-        load_trunk(network, start)
+        load_backbone(network, start)
     return network
 
 
 def collate(items: Sequence[PatchPair]) -> list[Tensor]:
-    """Make a batch: both patches ``[B, 3, S, S]`` uint8, tracks ``[B]``, whether it is hard."""
+    """Stack samples to a batch: two patches ``[B, 3, S, S]`` uint8, tracks ``[B]``, hard or not."""
     first, second = (
         torch.from_numpy(np.stack([getattr(item, end) for item in items])).movedim(-1, 1)
         for end in ("first", "second")
@@ -175,20 +191,24 @@ def collate(items: Sequence[PatchPair]) -> list[Tensor]:
 def video_loss(
     model: nn.Module, batch: Sequence[Tensor], *, different: Tensor, recipe: VideoRecipe
 ) -> tuple[Tensor, dict[str, float]]:
-    """Embed both patches of each pair; return the loss and the share of triplets it gets wrong.
+    """Return the ranking loss of a batch and the share of triplets in the wrong order.
 
     Args:
         model: The network.
-        batch: As `collate` makes it.
-        different: ``[tracks, tracks]``, as `TrackedPatches.different` gives it.
-        recipe: Margin and negatives.
+        batch: Batch of pairs, from `collate`.
+        different: Which tracks show different objects, from `TrackedPatches.different`.
+        recipe: Recipe with the margin and the number of negatives.
     """
     first, second, track, hard = batch
-    # In one stack, so that batch normalisation sees both alike.
-    embedded = model(torch.cat([first, second]).float() / 255).float()
-    apart = different.to(track.device)[track[:, None], track]
-    one, two = embedded.chunk(2)
+    # One stack, so that both patches are normalised by the same batch statistics.
+    embeddings = model(torch.cat([first, second]).float() / 255).float()
+    half = len(embeddings) // 2
     loss, wrong = ranking_loss(
-        one, two, apart, bool(hard), margin=recipe.margin, negatives=recipe.negatives
+        embeddings[:half],
+        embeddings[half:],
+        different.to(track.device)[track[:, None], track],
+        bool(hard),
+        margin=recipe.margin,
+        negatives=recipe.negatives,
     )
     return loss, {"wrong": wrong.item()}

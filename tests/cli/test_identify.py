@@ -7,7 +7,7 @@ import torch
 from flowmatch.cli import main
 from flowmatch.io import write_image
 from flowmatch.metric_learning.networks import EmbeddingNet
-from flowmatch.metric_learning.weights import Embedding, save_embedding
+from flowmatch.metric_learning.store import save_weights
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def words(tmp_path):
                 tmp_path / "known" / name / f"{i}.png", np.full((20, 20, 3), shade, np.uint8)
             )
     torch.manual_seed(0)
-    save_embedding(tmp_path / "w.safetensors", Embedding(EmbeddingNet("small", 8), 16, "l2"))
+    save_weights(tmp_path / "w.safetensors", EmbeddingNet("small", 8, size=16, metric="l2"))
     write_image(tmp_path / "a.png", np.full((20, 20, 3), (222, 34, 32), np.uint8))
     write_image(tmp_path / "b.png", np.full((20, 20, 3), (20, 240, 20), np.uint8))
     known, weights = str(tmp_path / "known"), str(tmp_path / "w.safetensors")
@@ -43,8 +43,8 @@ def test_names_what_is_close_and_not_what_is_far(words, tmp_path, capsys):
 def test_refusals(words, tmp_path, capsys):
     assert main(["identify", str(tmp_path / "none.png"), *words]) == 2
     assert "none.png" in capsys.readouterr().err
-    network = EmbeddingNet("small", 8, channels=1)
-    save_embedding(tmp_path / "w.safetensors", Embedding(network, 16, "l2"))
+    network = EmbeddingNet("small", 8, channels=1, size=16, metric="l2")
+    save_weights(tmp_path / "w.safetensors", network)
     assert main(["identify", str(tmp_path / "a.png"), *words]) == 2
     assert "for pictures of 1 channels, got 3" in capsys.readouterr().err
 

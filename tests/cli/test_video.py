@@ -61,7 +61,7 @@ def test_train_then_eval(clip, tmp_path, capsys):
         (["--recipe", "magic"], "--recipe must be one of video-small"),
         (["--frames", "5"], "--frames must be FIRST:STOP"),
         (["--flow", "magic"], "--flow must be network or dis, got 'magic'"),
-        (["--frames", "0:8"], "nothing that moves was followed for long enough"),
+        (["--frames", "0:8"], "no moving object could be tracked for long enough"),
     ],
 )
 def test_refusals(words, message, clip, tmp_path, capsys):

@@ -127,7 +127,7 @@ def test_group(batch, rounds):
     x, y = batch
     loss = losses.GroupLoss(CLASSES, D, rounds=rounds).double()
     torch.manual_seed(7)
-    told = loss.choose_anchors(y)
+    told = loss.sample_anchors(y)
     assert [int(told[y == c].sum()) for c in range(CLASSES)] == [2, 2, 2]
     weight, bias = loss.classifier.weight.tolist(), loss.classifier.bias.tolist()
     logits = [[dot(v, w) + b for w, b in zip(weight, bias, strict=True)] for v in x.tolist()]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flowmatch.metric_learning import enrol
-from flowmatch.metric_learning.verification import distances_of_pairs, verify
+from flowmatch.metric_learning.verification import pair_distances, verify_pairs
 
 
 @pytest.fixture
@@ -18,9 +18,9 @@ def people():
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
 def test_queries_are_the_nearest_example_within_the_threshold(people, metric):
     examples, labels = people
-    known = enrol(examples, labels, ("ann", "ben", "cat"), metric, false_accepts=0.05)
-    distances, same = distances_of_pairs(examples, labels, metric)
-    assert verify(distances, same, known.threshold).false_accepts <= 0.05
+    known = enrol(examples, labels, ("ann", "ben", "cat"), metric, false_accept_rate=0.05)
+    distances, same = pair_distances(examples, labels, metric)
+    assert verify_pairs(distances, same, known.threshold).false_accept_rate <= 0.05
     queries = torch.cat([4 * torch.eye(5)[:4], 9 * torch.ones(1, 5)])
     for query, answer in zip(queries, known.query(queries), strict=True):
         plain = []

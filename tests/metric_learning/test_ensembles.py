@@ -79,7 +79,7 @@ def test_cluster_batches():
     labels = torch.arange(4).repeat(6).tolist()
     clusters = torch.tensor([0, 0, 1, 1] * 6)
     clusters[0] = -1
-    batches = e.ClusterBatches(labels, clusters, classes=2, each=2)
+    batches = e.ClusterBatches(labels, clusters, classes=2, samples_per_class=2)
     seen = list(batches)
     assert len(seen) == len(batches)
     for batch in seen:
@@ -208,18 +208,20 @@ def test_hardest_counts_as_decimals_do():
 
 
 def test_attention_ensemble():
-    branch, trunk = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 6, 3)
-    ensemble = e.AttentionEnsemble(branch, 4, 3, trunk, 6, learners=2, dimension=10)
+    branch, backbone = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 6, 3)
+    ensemble = e.AttentionEnsemble(branch, 4, 3, backbone, 6, learners=2, dimension=10)
     x = torch.randn(3, 3, 7, 8)
     found = ensemble(x)
     for m in range(2):
         masked = x * torch.sigmoid(ensemble.masks[m](branch(x)))
-        torch.testing.assert_close(found[:, m], unit(ensemble.embed(trunk(masked).mean(3).mean(2))))
+        torch.testing.assert_close(
+            found[:, m], unit(ensemble.embed(backbone(masked).mean(3).mean(2)))
+        )
     assert ensemble.combine(found).shape == (3, 10)
-    coarse = e.AttentionEnsemble(nn.Conv2d(3, 4, 3, 2), 4, 3, trunk, 6, learners=2, dimension=10)
+    coarse = e.AttentionEnsemble(nn.Conv2d(3, 4, 3, 2), 4, 3, backbone, 6, learners=2, dimension=10)
     assert coarse(x).shape == (3, 2, 5)  # masks are scaled
     with pytest.raises(ValueError, match="dimension must be a multiple of 2, got 9"):
-        e.AttentionEnsemble(branch, 4, 3, trunk, 6, learners=2, dimension=9)
+        e.AttentionEnsemble(branch, 4, 3, backbone, 6, learners=2, dimension=9)
 
 
 def test_attention_ensemble_loss():

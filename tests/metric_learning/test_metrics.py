@@ -13,7 +13,7 @@ from flowmatch.metric_learning.metrics import (
     compare_clusterings,
     retrieval_scores,
 )
-from flowmatch.metric_learning.verification import roc, verify
+from flowmatch.metric_learning.verification import roc, verify_pairs
 
 
 def brute_force(x, y, ks, gallery=None, gallery_labels=None):
@@ -168,25 +168,30 @@ def test_roc_equals_counting(rows):
     points = sorted(set(d.tolist()))
     assert curve.threshold.tolist() == [-math.inf, *points]
     for t, far, tar in zip(
-        points, curve.false_accepts[1:].tolist(), curve.true_accepts[1:].tolist(), strict=True
+        points,
+        curve.false_accept_rate[1:].tolist(),
+        curve.true_accept_rate[1:].tolist(),
+        strict=True,
     ):
         accepted = [(v <= t, s) for v, s in zip(d.tolist(), same.tolist(), strict=True)]
         assert far == pytest.approx(sum(a and not s for a, s in accepted) / N)
         assert tar == pytest.approx(sum(a and s for a, s in accepted) / P)
-        judged = verify(d, same, t)
-        assert (judged.false_accepts, judged.false_rejects) == pytest.approx((far, 1 - tar))
+        judged = verify_pairs(d, same, t)
+        assert (judged.false_accept_rate, judged.false_reject_rate) == pytest.approx((far, 1 - tar))
         assert judged.accuracy == pytest.approx(sum(a == s for a, s in accepted) / len(rows))
     assert curve.area == pytest.approx(sk.roc_auc_score(same.numpy(), -d.numpy()))
     for rate in (0, 0.1, 0.5, 1):
         t = curve.threshold_for(rate)
-        assert verify(d, same, t).false_accepts <= rate + 1e-9
+        assert verify_pairs(d, same, t).false_accept_rate <= rate + 1e-9
         larger = [p for p in points if p > t]
-        assert not larger or verify(d, same, larger[0]).false_accepts > rate
+        assert not larger or verify_pairs(d, same, larger[0]).false_accept_rate > rate
     for recall in (0.5, 0.95):
-        first = min(t for t in points if verify(d, same, t).false_rejects <= 1 - recall + 1e-9)
-        expected = verify(d, same, first).false_accepts
-        assert curve.false_accepts_at(recall) == pytest.approx(expected)
-        assert curve.false_accepts_at(recall, interpolate=True) <= expected + 1e-9
+        first = min(
+            t for t in points if verify_pairs(d, same, t).false_reject_rate <= 1 - recall + 1e-9
+        )
+        expected = verify_pairs(d, same, first).false_accept_rate
+        assert curve.false_accept_rate_at(recall) == pytest.approx(expected)
+        assert curve.false_accept_rate_at(recall, interpolate=True) <= expected + 1e-9
 
 
 def test_equal_error_rate():
@@ -202,12 +207,12 @@ def test_fpr95():
     same = torch.ones(40, dtype=torch.bool)
     same[[10, 30, 38]] = False  # of 37 same, 95 % are reached at the 36th
     curve = roc(d, same)
-    assert curve.false_accepts_at() == pytest.approx(2 / 3)
+    assert curve.false_accept_rate_at() == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match=r"recall must be in 0\.\.1, got 95"):
-        curve.false_accepts_at(95)
-    with pytest.raises(ValueError, match=r"false_accepts must be in 0\.\.1"):
+        curve.false_accept_rate_at(95)
+    with pytest.raises(ValueError, match=r"false_accept_rate must be in 0\.\.1"):
         curve.threshold_for(-0.1)
     with pytest.raises(ValueError, match="finite"):
         roc(torch.tensor([math.nan, 1]), torch.tensor([True, False]))
     with pytest.raises(ValueError, match=r"distances and same must be \[P\]"):
-        verify(d, same[:3], 1.0)
+        verify_pairs(d, same[:3], 1.0)

@@ -14,7 +14,7 @@ from flowmatch.metric_learning.hierarchy import (
 )
 from flowmatch.metric_learning.miners import MINERS, DistanceWeightedMiner, EasyPositiveMiner
 from flowmatch.metric_learning.samplers import ClassBatches
-from flowmatch.metric_learning.tuples import Pairs, Triplets, all_triplets, triplets_of
+from flowmatch.metric_learning.tuples import Pairs, Triplets, all_triplets, as_triplets
 
 
 def batch(seed=0, n=12, classes=3, d=4):
@@ -125,7 +125,7 @@ def test_any_batch(labels, collapsed):
         found = make()(x, y)
         assert (y[found[0]] == y[found[1]]).all() and (found[0] != found[1]).all(), name
         assert (y[found[-1]] != y[found[-2 if len(found) == 4 else 0]]).all(), name
-        triplets = triplets_of(found, y)
+        triplets = as_triplets(found, y)
         assert isinstance(triplets, Triplets) and len(triplets.anchor) == len(triplets.negative)
 
 
@@ -154,7 +154,7 @@ def test_triplets_of_pairs():
 
 def test_class_batches():
     labels = torch.arange(6).repeat_interleave(7).tolist()
-    batches = ClassBatches(labels, classes=3, each=4, seed=5)
+    batches = ClassBatches(labels, classes=3, samples_per_class=4, seed=5)
     first = list(batches)
     assert len(first) == len(batches) == 4
     for batch_ in first:
@@ -168,7 +168,7 @@ def test_class_batches():
 
 
 def test_small_classes_repeat_items_only_when_they_have_to():
-    for batch_ in ClassBatches([0, 0, 0, 1], classes=2, each=3, batches=9):
+    for batch_ in ClassBatches([0, 0, 0, 1], classes=2, samples_per_class=3, batches=9):
         assert batch_.count(3) == 3 and sorted(i for i in batch_ if i != 3) == [0, 1, 2]
 
 
@@ -210,7 +210,7 @@ def test_tree_equals_a_loop():
     margins = tree.margins(torch.tensor([10, 10]), torch.tensor([11, 12]))
     assert float(margins[0]) == pytest.approx(0.1 + thresholds[first] - spread[0])
     assert margins[1] > margins[0]
-    with pytest.raises(ValueError, match="label 9 is no class of the tree"):
+    with pytest.raises(ValueError, match="the tree has no class of label 9"):
         tree.margins(torch.tensor([9]), torch.tensor([10]))
 
 
@@ -252,7 +252,7 @@ def test_trees_of_little():
 def test_neighbourhoods():
     x, y = clustered()
     batches = NeighbourhoodBatches(
-        y.tolist(), ClassTree(x, y), anchors=1, neighbours=2, each=3, batches=20
+        y.tolist(), ClassTree(x, y), anchors=1, neighbours=2, samples_per_class=3, batches=20
     )
     seen = {tuple(sorted({int(y[i]) for i in batch_})) for batch_ in batches}
     assert seen == {(10, 11), (12, 13)}

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from flowmatch.cli import main
 from flowmatch.io import read_image, write_image
 from flowmatch.metric_learning.data.datasets import digits
 from flowmatch.metric_learning.data.images import LabelledImages
-from flowmatch.metric_learning.fit import Recipe, embed, read_trunk, train_embedding
+from flowmatch.metric_learning.fit import Recipe, embed, read_backbone, train_embedding
 from flowmatch.metric_learning.methods import METHODS, train_method
 from flowmatch.metric_learning.networks import EmbeddingNet, ResNet, resnet18, resnet50
 from flowmatch.metric_learning.protocol import (
@@ -21,9 +21,9 @@ from flowmatch.metric_learning.protocol import (
     estimate,
     evaluate_recipe,
     score,
-    verified,
+    verification_scores,
 )
-from flowmatch.metric_learning.weights import Embedding, load_embedding, save_embedding
+from flowmatch.metric_learning.store import available, load, save_weights
 from flowmatch.training import TrainingDiverged
 
 
@@ -82,10 +82,10 @@ def test_resnet_of_gray_is_that_of_three_equal_channels():
 def test_frozen_norms_stay():
     for frozen in (True, False):
         network = EmbeddingNet("small", 4, channels=1, frozen_norm=frozen).train()
-        before = network.trunk.layers[1].running_mean.clone()
+        before = network.backbone.layers[1].running_mean.clone()
         network(torch.rand(8, 1, 8, 8))
-        assert torch.equal(before, network.trunk.layers[1].running_mean) == frozen
-    with pytest.raises(ValueError, match="trunk must be one of small, resnet18, resnet50"):
+        assert torch.equal(before, network.backbone.layers[1].running_mean) == frozen
+    with pytest.raises(ValueError, match="backbone must be one of small, resnet18, resnet50"):
         EmbeddingNet("vgg", 4)
 
 
@@ -110,7 +110,9 @@ def test_training_helps_and_repeats(parts):
 def test_a_stopped_run_goes_on_to_the_same_bits(parts, tmp_path, workers):
     train, _ = parts
     # A miner that draws, proxies of their own rate, random crops: all of it must go on.
-    recipe = Recipe(loss="margin", miner="distance-weighted", steps=5, augment=True, each=2)
+    recipe = Recipe(
+        loss="margin", miner="distance-weighted", steps=5, augment=True, samples_per_class=2
+    )
     whole = train_embedding(recipe, train, seed=3, checkpoint=tmp_path / "a.pt")
 
     def stop(progress):
@@ -133,7 +135,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(parts, tmp_path, workers):
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_batch(parts, tmp_path):
-    recipe = Recipe(loss="hadsell", steps=9, rate=1e30, each=2)
+    recipe = Recipe(loss="hadsell", steps=9, rate=1e30, samples_per_class=2)
     with pytest.raises(TrainingDiverged, match="loss hadsell is .* at step .*b.batch.pt"):
         train_embedding(recipe, parts[0], checkpoint=tmp_path / "b.pt")
     pictures, labels = torch.load(tmp_path / "b.batch.pt", weights_only=True)
@@ -146,11 +148,13 @@ def test_every_loss_trains(parts):
     rows = list(compare(Recipe(steps=2), *parts, losses=tuple(LOSSES), seeds=1))
     assert [row.name for row in rows] == ["pixels", "untrained", *LOSSES]
     for row in rows:
-        assert all(0 <= e.mean <= 1 and math.isnan(e.margin) for e in row.figures.values())
+        assert all(0 <= e.mean <= 1 and math.isnan(e.margin) for e in row.scores.values())
 
 
 def test_every_method_trains(parts):
-    rows = list(compare(Recipe(steps=4, each=2), *parts, losses=tuple(METHODS), seeds=1))
+    rows = list(
+        compare(Recipe(steps=4, samples_per_class=2), *parts, losses=tuple(METHODS), seeds=1)
+    )
     assert [row.name for row in rows[2:]] == list(METHODS)
     assert all(row.problem is None for row in rows)
 
@@ -179,7 +183,7 @@ def test_the_cluster_of_a_batch_decides_its_learner(parts):
     train, _ = parts
     torch.manual_seed(0)
     method = METHODS["divide-conquer"](Recipe(dimension=8), train, 0).train()
-    method.begin(0, 0.0)
+    method.begin_epoch(0, 0.0)
     batch = next(iter(method.batches))
     cluster = int(method.clusters[batch[0]])
     pictures = torch.stack([torch.tensor(train.picture(i)).permute(2, 0, 1) for i in batch])
@@ -190,17 +194,17 @@ def test_the_cluster_of_a_batch_decides_its_learner(parts):
 
 
 def test_a_loss_that_does_not_fit_costs_one_row(parts):
-    recipe = Recipe(steps=1, classes=2, each=2, dimension=8)
+    recipe = Recipe(steps=1, classes=2, samples_per_class=2, dimension=8)
     rows = list(compare(recipe, *parts, losses=("deep-spectral", "hadsell"), seeds=1))
     assert "more embeddings than they have entries" in rows[2].problem
-    assert math.isnan(rows[2].figures["R@1"].mean) and rows[3].problem is None
+    assert math.isnan(rows[2].scores["R@1"].mean) and rows[3].problem is None
     with pytest.raises(ValueError, match="method must be one of htl"):
         train_method("magic", recipe, parts[0])
 
 
 def test_parts_of_trunks_follow_each_other():
-    for trunk, side in (("small", 8), ("resnet18", 64)):
-        network = EmbeddingNet(trunk, 4).eval().trunk
+    for backbone, side in (("small", 8), ("resnet18", 64)):
+        network = EmbeddingNet(backbone, 4).eval().backbone
         pictures = torch.rand(1, 3, side, side)
         x, (parts_, widths) = network.prepare(pictures), network.parts()
         for part, width in zip(parts_, widths, strict=True):
@@ -233,11 +237,11 @@ def test_estimate():
 def test_verification_uses_another_half():
     y = torch.arange(5).repeat(40)
     x = torch.nn.functional.one_hot(y).float() + 0.4 * torch.randn(200, 5)
-    found = verified(x, y, "l2", 0.05)
+    found = verification_scores(x, y, "l2", 0.05)
     assert found["false accepts"] == pytest.approx(0.05, abs=0.02)
     assert 0 < found["EER"] < 0.3 and found["threshold"] > 0
     # Shifted copies: the halves are alternating items, so both see every class.
-    assert verified(x, y, "cosine", 1.0)["false rejects"] == pytest.approx(0, abs=0.01)
+    assert verification_scores(x, y, "cosine", 1.0)["false rejects"] == pytest.approx(0, abs=0.01)
 
 
 def test_recipes_refuse():
@@ -255,51 +259,90 @@ def test_recipes_refuse():
 
 def test_starting_from_weights(tmp_path, parts):
     torch.manual_seed(9)
-    start = EmbeddingNet("small", 4, channels=1).trunk.state_dict()
-    save_file(start | {"fc.weight": torch.zeros(3)}, tmp_path / "trunk.safetensors")
-    read = read_trunk(tmp_path / "trunk.safetensors")
+    start = EmbeddingNet("small", 4, channels=1).backbone.state_dict()
+    save_file(start | {"fc.weight": torch.zeros(3)}, tmp_path / "backbone.safetensors")
+    read = read_backbone(tmp_path / "backbone.safetensors")
     network = train_embedding(Recipe(loss="hadsell", steps=0), parts[0], start=read)
-    assert torch.equal(network.trunk.layers[0].weight, start["layers.0.weight"])
-    with pytest.raises(ValueError, match="do not fit the trunk: layers.0.weight"):
+    assert torch.equal(network.backbone.layers[0].weight, start["layers.0.weight"])
+    with pytest.raises(ValueError, match="do not fit the backbone: layers.0.weight"):
         train_embedding(Recipe(loss="hadsell", steps=0), parts[0], start={})
     (tmp_path / "bad.safetensors").write_bytes(b"{}")
     with pytest.raises(ValueError, match="not a whole"):
-        read_trunk(tmp_path / "bad.safetensors")
+        read_backbone(tmp_path / "bad.safetensors")
 
 
 # ---- Files -------------------------------------------------------------------------------------
 
 
-def test_weights_come_back(tmp_path):
-    network = EmbeddingNet("small", 4, channels=1).eval()
+def test_weights_round_trip(tmp_path):
+    network = EmbeddingNet("small", 4, channels=1, size=8, metric="l2").eval()
     path = tmp_path / "e.safetensors"
-    save_embedding(path, Embedding(network, 8, "l2"))
-    found = load_embedding(path)
+    save_weights(path, network)
+    loaded = load(path)
     x = torch.rand(2, 1, 8, 8)
-    assert torch.equal(found.network(x), network(x)) and (found.size, found.metric) == (8, "l2")
+    assert torch.equal(loaded(x), network(x)) and (loaded.size, loaded.metric) == (8, "l2")
+    assert not loaded.training and load(weights=path).arguments == network.arguments
+    for key, tensor in load_file(path).items():  # float32 in the file
+        assert torch.equal(tensor, network.state_dict()[key])
+
+
+def test_no_weights_ship():
+    assert available() == {}
+    with pytest.raises(ValueError, match="no weights for metric_learning ship"):
+        load()
+    with pytest.raises(ValueError, match="no weights named 'best' ship"):
+        load("best")
+    with pytest.raises(FileNotFoundError, match="no file of weights at none.safetensors"):
+        load("none.safetensors")
+    with pytest.raises(ValueError, match="must be an EmbeddingNet, got Linear"):
+        load(torch.nn.Linear(1, 1))
+    network = EmbeddingNet("small", 4)
+    assert load(network) is network and not network.training
 
 
 @pytest.mark.parametrize(
-    ("about", "message"),
+    ("arguments", "message"),
     [
-        (None, "is no embedding"),
-        ([], "is no embedding"),
-        ({"trunk": "small", "dimension": 10**15, "channels": 1}, "is no embedding|does not fit"),
-        ({"trunk": "small", "dimension": 5, "channels": 1}, "does not fit its network, small"),
-        ({"trunk": "vgg", "dimension": 4, "channels": 1}, "trunk must be one of"),
-        ({"trunk": "small", "dimension": 4, "channels": 1, "metric": "x"}, "cosine or l2"),
-        ({"trunk": "small", "dimension": 4, "channels": 1, "size": 0}, "cosine or l2, got 0"),
+        (None, "does not say its network"),
+        ([], "cannot be built with"),
+        ({"dimension": 10**15}, "cannot be built with|does not fit EmbeddingNet"),
+        ({"dimension": 1e308}, "cannot be built with"),
+        ({"dimension": 5}, "does not fit EmbeddingNet: embedding.bias is"),
+        ({"dimension": 0}, "dimension must be at least 1, got 0"),
+        ({"backbone": "vgg"}, "backbone must be one of"),
+        ({"backbone": []}, "cannot be built with"),
+        ({"metric": "x"}, "metric must be cosine or l2, got 'x'"),
+        ({"size": 0}, "size must be at least 1, got 0"),
+        ({"size": "8"}, "cannot be built with"),
+        ({"sise": 8}, "cannot be built with"),
     ],
 )
-def test_weights_of_strangers(tmp_path, about, message):
+def test_untrusted_weights(tmp_path, arguments, message):
     path = tmp_path / "e.safetensors"
-    tensors = EmbeddingNet("small", 4, channels=1).state_dict()
-    if isinstance(about, dict):
-        about = {"size": 8, "metric": "l2"} | about
-    metadata = None if about is None else {"embedding": json.dumps(about)}
-    save_file(tensors, path, metadata)
+    network = EmbeddingNet("small", 4, channels=1)
+    if isinstance(arguments, dict):
+        arguments = network.arguments | arguments
+    metadata = {"model": "embedding", "arguments": json.dumps(arguments)}
+    save_file(network.state_dict(), path, None if arguments is None else metadata)
     with pytest.raises(ValueError, match=message):
-        load_embedding(path)
+        load(path)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    network = EmbeddingNet("small", 4, channels=1)
+    save_weights(tmp_path / "e.safetensors", network)
+    with torch.no_grad():
+        network.embedding.bias[0] = torch.nan
+    with pytest.raises(ValueError, match="must be finite, these are not: embedding.bias"):
+        save_weights(tmp_path / "nan.safetensors", network)
+    assert not (tmp_path / "nan.safetensors").exists()
+    metadata = {"model": "embedding", "arguments": json.dumps(network.arguments)}
+    save_file(network.state_dict(), tmp_path / "nan.safetensors", metadata)
+    with pytest.raises(ValueError, match="must be finite, these are not: embedding.bias"):
+        load(tmp_path / "nan.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "e.safetensors").read_bytes()[:-9])
+    with pytest.raises(ValueError, match="not a whole .safetensors file"):
+        load(tmp_path / "cut.safetensors")
 
 
 # ---- Commands ----------------------------------------------------------------------------------

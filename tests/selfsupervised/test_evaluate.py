@@ -6,7 +6,7 @@ from torch import nn
 from flowmatch.metric_learning.networks import EmbeddingNet
 from flowmatch.selfsupervised.evaluate import (
     BASELINES,
-    calibrated,
+    calibrate_batch_norm,
     colour_histogram,
     embed_patches,
     retrieval_sheet,
@@ -19,7 +19,7 @@ from flowmatch.selfsupervised.tracks import Track, find_tracks
 @pytest.fixture(scope="module")
 def patches(moving):
     frames, flow, _ = moving
-    return TrackedPatches.of([find_tracks(frames, flow, size=20)])
+    return TrackedPatches.from_tracks([find_tracks(frames, flow, size=20)])
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def crowd():
         kept = {n: rng.integers(0, 255, (8, 8, 3), np.uint8) for n in frames[::5]}
         return Track(frames, [(40.0 * number, 0.0, 10.0, 20.0)] * len(frames), kept)
 
-    return TrackedPatches.of([[track(number) for number in range(4)]])
+    return TrackedPatches.from_tracks([[track(number) for number in range(4)]])
 
 
 def plain(embeddings, patches, apart):
@@ -60,7 +60,7 @@ def test_equals_a_loop_over_queries(crowd):
     torch.manual_seed(0)
     embeddings = torch.randn(len(crowd), 3, dtype=torch.float64)
     expected, rows = plain(embeddings, crowd, 20)
-    found = score_patches(embeddings, crowd, apart=20)
+    found = score_patches(embeddings, crowd, gap=20)
     assert found.recall_at_1.mean == pytest.approx(expected[0])
     assert found.map.mean == pytest.approx(expected[1])
     assert found.chance == pytest.approx(expected[2])
@@ -76,14 +76,14 @@ def test_knowing_the_track_is_best_and_knowing_nothing_worst(crowd):
     with pytest.raises(ValueError, match=r"must be \[42, D\], got \[3, 4\]"):
         score_patches(known[:3], crowd)
     with pytest.raises(ValueError, match="no track has patches 90 frames apart"):
-        score_patches(known, crowd, apart=90)
+        score_patches(known, crowd, gap=90)
 
 
 def test_baselines_see_colours(patches):
     for make in BASELINES.values():
         table = make(patches)
         assert len(table) == len(patches)
-        assert score_patches(table, patches, apart=10).recall_at_1.mean == 1.0
+        assert score_patches(table, patches, gap=10).recall_at_1.mean == 1.0
     counts = colour_histogram(patches, stripes=4)
     assert counts.shape == (len(patches), 4 * 512)
     assert counts.square().sum(1).tolist() == [400.0] * len(patches)
@@ -92,13 +92,13 @@ def test_baselines_see_colours(patches):
 def test_an_untrained_network_gets_its_statistics(patches):
     torch.manual_seed(0)
     network = EmbeddingNet("small", 4)
-    found = calibrated(network, patches, 16)
+    found = calibrate_batch_norm(network, patches, 16)
     assert not found.training and network.training
-    first = found.trunk.layers[1]
-    assert not torch.equal(first.running_mean, network.trunk.layers[1].running_mean)
+    first = found.backbone.layers[1]
+    assert not torch.equal(first.running_mean, network.backbone.layers[1].running_mean)
     # One batch holds all: evaluation then equals training mode.
     middle = torch.from_numpy(patches.patches[:, 2:18, 2:18]).movedim(-1, 1).float() / 255
-    expected = nn.functional.conv2d(2 * middle - 1, network.trunk.layers[0].weight, padding=1)
+    expected = nn.functional.conv2d(2 * middle - 1, network.backbone.layers[0].weight, padding=1)
     torch.testing.assert_close(first.running_mean, expected.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
     assert embed_patches(found, patches, 16).shape == (len(patches), 4)
 
@@ -106,7 +106,7 @@ def test_an_untrained_network_gets_its_statistics(patches):
 def test_sheet_frames_what_is_right(patches):
     known = torch.nn.functional.one_hot(torch.from_numpy(patches.track)).float()
     sheet = retrieval_sheet(
-        {"known": known, "same": torch.ones(len(known), 2)}, patches, apart=10, shown=3
+        {"known": known, "same": torch.ones(len(known), 2)}, patches, gap=10, shown=3
     )
     assert sheet.shape[1] == 8 + 4 * 148 and sheet.dtype == np.uint8
     green = (sheet == (64, 160, 90)).all(-1)

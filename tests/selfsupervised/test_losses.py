@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from flowmatch.selfsupervised.losses import HARDEST, _draw, ranking_loss
+from flowmatch.selfsupervised.losses import HARDEST, sample_negatives, ranking_loss
 
 
 def plain(first, second, different, margin, negatives):
@@ -40,7 +40,7 @@ def test_half_of_the_negatives_are_among_the_hardest():
     different = (different & different.T & ~torch.eye(6, dtype=torch.bool)).repeat(2, 2)
     seen = set()
     for _ in range(20):
-        for a, row in enumerate(_draw(cosine, different, 4, hard=True).tolist()):
+        for a, row in enumerate(sample_negatives(cosine, different, 4, hard=True).tolist()):
             allowed = [n for n in range(12) if different[a, n]]
             hardest = sorted(allowed, key=lambda n: -cosine[a, n])[:HARDEST]
             assert len(set(row)) == 4 and all(n in hardest for n in row[:2])
@@ -48,7 +48,7 @@ def test_half_of_the_negatives_are_among_the_hardest():
             assert not set(others) & set(hardest)
             assert len(others) == min(2, len(allowed) - len(hardest))
             seen |= {(a, hardest.index(n)) for n in row[:2]}
-        for a, row in enumerate(_draw(cosine, different, 4, hard=False).tolist()):
+        for a, row in enumerate(sample_negatives(cosine, different, 4, hard=False).tolist()):
             drawn = [n for n in row if different[a, n]]
             assert len(set(row)) == 4 and len(drawn) == min(4, int(different[a].sum()))
     # Any of the four, where there are as many.

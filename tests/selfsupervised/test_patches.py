@@ -20,7 +20,7 @@ def track(first, last, x, *, y=0, every=5, grey=0):
 def patches():
     # 0 and 1 at once and apart; 2 later; 3 touches 2; 4 in another video; 5 has one patch only.
     first = [track(0, 20, 0), track(0, 20, 50), track(20, 40, 0), track(20, 40, 9)]
-    return TrackedPatches.of([[*first, track(21, 29, 200)], [track(0, 20, 0)]])
+    return TrackedPatches.from_tracks([[*first, track(21, 29, 200)], [track(0, 20, 0)]])
 
 
 def test_what_is_certainly_different(patches):
@@ -38,13 +38,13 @@ def test_what_two_trackers_agree_about(patches):
         [track(0, 20, 2), track(0, 3, 50), track(10, 40, 9)],
         [track(0, 11, 0, y=3)],
     ]
-    kept = patches.agreed(others)
+    kept = patches.confirmed_by(others)
     assert kept.tracks == 3
     assert [int((kept.track == i).sum()) for i in range(3)] == [4, 4, 3]
     assert kept.box[kept.track == 1][0, 0] == 9  # that was 3
     assert kept.clip.tolist() == [0] * 8 + [1] * 3
-    with pytest.raises(ValueError, match="agree about nothing"):
-        patches.agreed([[], []])
+    with pytest.raises(ValueError, match="agree on no moving object"):
+        patches.confirmed_by([[], []])
 
 
 def test_file_gives_back_what_was_written(patches, tmp_path):
@@ -78,13 +78,13 @@ def test_files_that_do_not_fit_are_refused(patches, tmp_path, name, wrong):
     tensors = load_file(path)
     tensors[name] = wrong
     save_file(tensors, path, {"tracks": json.dumps("clip")})
-    with pytest.raises(ValueError, match="does not hold patches and as many places"):
+    with pytest.raises(ValueError, match="does not hold patches and as many boxes"):
         load_patches(path, "clip")
 
 
 def test_tracks_of_a_clip(moving):
     frames, flow, _ = moving
-    found = TrackedPatches.of([find_tracks(frames, flow)])
+    found = TrackedPatches.from_tracks([find_tracks(frames, flow)])
     assert found.tracks == 2 and found.different().tolist() == [[False, True], [True, False]]
-    with pytest.raises(ValueError, match="nothing that moves was followed"):
-        TrackedPatches.of([[]])
+    with pytest.raises(ValueError, match="no moving object could be tracked"):
+        TrackedPatches.from_tracks([[]])

@@ -1,15 +1,8 @@
 import numpy as np
 import pytest
 
-from flowmatch.selfsupervised.tracks import (
-    carry,
-    cut_out,
-    find_tracks,
-    moving_shapes,
-    overlap,
-    own_speed,
-    shape_boxes,
-)
+from flowmatch.selfsupervised.boxes import box_iou, crop_box, propagate_box, shape_boxes
+from flowmatch.selfsupervised.tracks import find_tracks, moving_shapes, residual_speed
 
 
 def test_follows_what_moves(moving):
@@ -49,7 +42,7 @@ def test_a_gap_ends_tracks_and_short_ones_are_left_out(moving):
     frames, flow, _ = moving
     cut = [f for f in frames if f[0] != 12]
     assert {t.frames[0] for t in find_tracks(cut, flow)} == {14}  # 11 frames are too few
-    assert {len(t.frames) for t in find_tracks(cut, flow, shortest=2)} == {11, 16}
+    assert {len(t.frames) for t in find_tracks(cut, flow, min_length=2)} == {11, 16}
 
 
 def test_what_leaves_the_picture_is_not_followed_out(moving):
@@ -81,10 +74,10 @@ def test_carry_follows_what_moves_not_what_is_behind():
     flow[20:40, 30:40] = (4, 1)
     speed, sure = np.linalg.norm(flow, axis=2), np.ones((60, 80), bool)
     box = (27.0, 18.0, 16.0, 24.0)  # somewhat larger than what moves
-    assert carry(box, flow, sure, speed) == (31, 19, 16, 24)
+    assert propagate_box(box, flow, sure, speed) == (31, 19, 16, 24)
     sure[20:40] = False
-    assert carry(box, flow, sure, speed) is None
-    assert carry((62.0, 18.0, 16.0, 24.0), flow + (4, 0), ~sure | sure, speed) is None
+    assert propagate_box(box, flow, sure, speed) is None
+    assert propagate_box((62.0, 18.0, 16.0, 24.0), flow + (4, 0), ~sure | sure, speed) is None
 
 
 def test_shapes_at_the_border_come_or_leave():
@@ -93,24 +86,24 @@ def test_shapes_at_the_border_come_or_leave():
     shapes[8:12, 10:16] = 2
     shapes[17:20, 2:4] = 3
     assert shape_boxes(shapes) == [(10, 8, 6, 4)]
-    assert overlap((0, 0, 2, 2), (2, 0, 2, 2)) == 0
-    assert overlap((0, 0, 4, 2), (1, 0, 2, 2)) == 0.5
+    assert box_iou((0, 0, 2, 2), (2, 0, 2, 2)) == 0
+    assert box_iou((0, 0, 4, 2), (1, 0, 2, 2)) == 0.5
 
 
 def test_the_cameras_motion_is_no_motion():
     y, x = np.mgrid[:96, :128].astype(np.float32)
     flow = np.stack([2 + 0.02 * x, -1 + 0.01 * x - 0.01 * y], -1)
-    assert own_speed(flow).max() < 0.01
+    assert residual_speed(flow).max() < 0.01
     flow[30:50, 60:80] += (0, 3)
-    assert own_speed(flow)[40, 70] == pytest.approx(3, abs=0.01)
-    shapes = moving_shapes(own_speed(flow))
+    assert residual_speed(flow)[40, 70] == pytest.approx(3, abs=0.01)
+    shapes = moving_shapes(residual_speed(flow))
     assert shapes.max() == 1 and shapes[40, 70] == 1
     assert (shapes > 0).sum() == pytest.approx(400, abs=8)
 
 
 def test_cut_out_repeats_the_border_and_names_numbers():
     picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    found = cut_out(picture, (-2, -2, 4, 4), 8)
+    found = crop_box(picture, (-2, -2, 4, 4), 8)
     assert (found[:4, :4] == picture[0, 0]).all() and (found[-1, -1] == picture[1, 1]).all()
-    with pytest.raises(ValueError, match="expected shortest >= 2, .* got 1, 5, 72 and 3"):
-        find_tracks([], lambda a, b: None, shortest=1)
+    with pytest.raises(ValueError, match="expected min_length >= 2, .* got 1, 5, 72 and 3"):
+        find_tracks([], lambda a, b: None, min_length=1)

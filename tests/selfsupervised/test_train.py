@@ -16,7 +16,7 @@ TINY = VideoRecipe(Schedule(steps=6, batch=4), dimension=4, size=16, seed=2)
 @pytest.fixture(scope="module")
 def patches(moving):
     frames, flow, _ = moving
-    return TrackedPatches.of([find_tracks(frames, flow, size=20)])
+    return TrackedPatches.from_tracks([find_tracks(frames, flow, size=20)])
 
 
 def test_pairs_are_of_one_track_and_apart(patches):
@@ -37,7 +37,7 @@ def test_pairs_are_of_one_track_and_apart(patches):
     assert seen == {0, 1}
     rng = np.random.default_rng(0)
     for _ in range(20):
-        one, two = pairs._pair(rng, 1)
+        one, two = pairs.sample_pair(rng, 1)
         assert patches.track[one] == patches.track[two] == 1
         assert abs(patches.frame[one] - patches.frame[two]) >= 10
     first, second, track, hard = collate([pairs[i] for i in range(4)])
@@ -52,12 +52,12 @@ def test_what_cannot_be_learnt_from_is_refused(patches):
     alone = TrackedPatches(
         *(getattr(patches, name)[one] for name in ("patches", "track", "clip", "frame", "box"))
     )
-    with pytest.raises(ValueError, match="nothing to tell apart"):
+    with pytest.raises(ValueError, match="two objects that certainly differ"):
         TrackPairs(alone, TINY)
-    with pytest.raises(ValueError, match="trunk must be one of small, resnet18"):
-        replace(TINY, trunk="vgg")
+    with pytest.raises(ValueError, match="backbone must be one of small, resnet18"):
+        replace(TINY, backbone="vgg")
     with pytest.raises(ValueError, match="out of range"):
-        replace(TINY, apart=0)
+        replace(TINY, gap=0)
     assert all(isinstance(recipe, VideoRecipe) for recipe in RECIPES.values())
 
 

@@ -35,13 +35,15 @@ from flowmatch.cli.train.metric_learning import (
     read_parts,
 )
 from flowmatch.devices import choose_device
-from flowmatch.draw import Picture, bar_chart
+from flowmatch.draw import bar_chart
 from flowmatch.draw.scatter import scatter
+from flowmatch.imaging import Image
 from flowmatch.io import write_image
 from flowmatch.metric_learning.data.images import LabelledImages
 from flowmatch.metric_learning.fit import Recipe, embed, read_backbone
 from flowmatch.metric_learning.losses import LOSSES
 from flowmatch.metric_learning.methods import METHODS
+from flowmatch.metric_learning.networks import EmbeddingNet
 from flowmatch.metric_learning.protocol import (
     COLUMNS,
     ComparisonRow,
@@ -49,7 +51,7 @@ from flowmatch.metric_learning.protocol import (
     score,
     verification_scores,
 )
-from flowmatch.metric_learning.weights import Embedding, load_embedding
+from flowmatch.metric_learning.store import load
 
 Sets = Annotated[
     list[str],
@@ -112,7 +114,7 @@ def command(
         if len(data) > 1:
             raise ValueError(f"--weights are measured on one DATA, got {len(data)}")
         _, test = read_parts(data[0], photos, unseen, size)
-        _one(load_embedding(weights, where), test, far, picture, as_json, workers)
+        _one(load(weights, device=where), test, far, picture, as_json, workers)
         return
     if picture is not None and not picture.parent.is_dir():
         raise FileNotFoundError(f"there is no folder for {picture}")
@@ -175,7 +177,7 @@ def _watched(rows: Iterator[ComparisonRow], label: str, total: int) -> list[Comp
     return found
 
 
-def _chart(found: dict[str, list[ComparisonRow]], seeds: int) -> Picture:
+def _chart(found: dict[str, list[ComparisonRow]], seeds: int) -> Image:
     bars = {
         label: [(row.scores["MAP@R"].mean, row.scores["MAP@R"].margin) for row in rows]
         for label, rows in found.items()
@@ -185,17 +187,17 @@ def _chart(found: dict[str, list[ComparisonRow]], seeds: int) -> Picture:
 
 
 def _one(
-    embedding: Embedding,
+    network: EmbeddingNet,
     test: LabelledImages,
     far: float,
     picture: Path | None,
     as_json: bool,
     workers: int,
 ) -> None:
-    found = embed(embedding.network, test, embedding.size, workers=workers)
+    found = embed(network, test, network.size, workers=workers)
     labels = torch.from_numpy(test.labels)
-    figures = score(found, labels, embedding.metric) | verification_scores(
-        found, labels, embedding.metric, far
+    figures = score(found, labels, network.metric) | verification_scores(
+        found, labels, network.metric, far
     )
     if picture is not None:
         write_image(picture, scatter(found.cpu().numpy(), labels.cpu().numpy(), test.classes))

@@ -23,10 +23,10 @@ from flowmatch.cli._video import (
 )
 from flowmatch.devices import choose_device
 from flowmatch.io import write_image
-from flowmatch.metric_learning.fit import read_trunk
-from flowmatch.metric_learning.weights import load_embedding
+from flowmatch.metric_learning.fit import read_backbone
+from flowmatch.metric_learning.store import load
 from flowmatch.selfsupervised import BASELINES, TrackedPatches, embed_patches, score_patches
-from flowmatch.selfsupervised.evaluate import VideoScores, calibrated, retrieval_sheet
+from flowmatch.selfsupervised.evaluate import VideoScores, calibrate_batch_norm, retrieval_sheet
 from flowmatch.selfsupervised.train import initial_network
 
 
@@ -58,14 +58,14 @@ def command(
     What is the same thing is what two trackers agree about, by two kinds of flow: give frames that
     training has not seen.
     """
-    chosen, embedding = chosen_recipe(recipe), load_embedding(weights, choose_device(device))
+    chosen, network = chosen_recipe(recipe), load(weights, device=choose_device(device))
     patches = follow_patches(open_clips(clips, frames), chosen, flow, device, every=5, checked=True)
-    initial = calibrated(
-        initial_network(chosen, read_trunk(start) if start else None), patches, chosen.size
+    initial = calibrate_batch_norm(
+        initial_network(chosen, read_backbone(start) if start else None), patches, chosen.size
     )
     found: dict[str, Tensor] = {name: make(patches) for name, make in BASELINES.items()}
     found["initialisation"] = embed_patches(initial, patches, chosen.size)
-    found["trained"] = embed_patches(embedding.network, patches, embedding.size)
+    found["trained"] = embed_patches(network, patches, network.size)
     gaps = apart or [10, 20]
     rows = {
         name: {gap: score_patches(embedded, patches, gap) for gap in gaps}
@@ -73,7 +73,7 @@ def command(
     }
     if picture is not None:
         shown = {name: found[name] for name in ("initialisation", "trained")}
-        write_image(picture, retrieval_sheet(shown, patches, apart=gaps[-1]))
+        write_image(picture, retrieval_sheet(shown, patches, gap=gaps[-1]))
     if as_json:
         plain = {
             name: {gap: {"R@1": s.recall_at_1.mean, "mAP": s.map.mean} for gap, s in row.items()}

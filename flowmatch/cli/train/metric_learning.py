@@ -23,8 +23,8 @@ from flowmatch.metric_learning.fit import Recipe, read_backbone, train_embedding
 from flowmatch.metric_learning.losses import LOSSES
 from flowmatch.metric_learning.miners import MINERS
 from flowmatch.metric_learning.networks import BACKBONES
-from flowmatch.metric_learning.protocol import unseen_parts
-from flowmatch.metric_learning.weights import Embedding, save_embedding
+from flowmatch.metric_learning.protocol import split_unseen
+from flowmatch.metric_learning.store import save_weights
 
 Data = Annotated[
     str,
@@ -75,7 +75,7 @@ def read_parts(
         images = find_images(data)
     else:
         images = render_instances(data, photos, size=size or 48)
-    return unseen_parts(images, unseen or ("pictures" if data == "digits" else "classes"))
+    return split_unseen(images, unseen or ("pictures" if data == "digits" else "classes"))
 
 
 def command(
@@ -147,7 +147,7 @@ def command(
             workers=workers,
             on_step=reporter(),
         )
-    save_embedding(out, Embedding(network, recipe.size, recipe.metric))
+    save_weights(out, network)
     messages.print(f"trained on {len(train.classes)} of {every} classes, weights in {out}")
 
 

@@ -20,8 +20,8 @@ from flowmatch.cli._video import (
 )
 from flowmatch.devices import choose_device
 from flowmatch.flow.store import STORE
-from flowmatch.metric_learning.fit import read_trunk
-from flowmatch.metric_learning.weights import Embedding, save_embedding
+from flowmatch.metric_learning.fit import read_backbone
+from flowmatch.metric_learning.store import save_weights
 from flowmatch.selfsupervised import load_patches, save_patches, train_video
 from flowmatch.training import is_first_process
 
@@ -48,7 +48,7 @@ def command(
     if checkpoint.exists() and not resume and is_first_process():
         raise ValueError(f"{checkpoint} is there already: --resume, or another --out")
     videos = open_clips(clips, frames)
-    prints = (video.fingerprint() for video in videos)
+    prints = (video.digest() for video in videos)
     made_from = " ".join([flow, STORE.digest(), str(chosen.mined), *prints])
     with resumable(checkpoint, mined):
         if resume and mined.exists():
@@ -61,7 +61,7 @@ def command(
             chosen,
             patches,
             checkpoint,
-            start=read_trunk(start) if start else None,
+            start=read_backbone(start) if start else None,
             resume=resume,
             device=str(choose_device(device)),
             precision=precision,
@@ -69,5 +69,5 @@ def command(
             on_step=reporter(),
         )
     if is_first_process():
-        save_embedding(out, Embedding(network, chosen.size, "cosine"))
+        save_weights(out, network)
         messages.print(f"weights in {out}")

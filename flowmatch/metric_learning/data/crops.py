@@ -1,4 +1,4 @@
-"""Pictures as a ``DataLoader`` takes them: squares, and batches that a stopped run goes on with."""
+"""Datasets of square crops, and a batch sampler that resumes at any step."""
 
 import itertools
 from collections.abc import Iterator
@@ -7,18 +7,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from flowmatch.metric_learning.data.images import LabelledImages, as_square
+from flowmatch.metric_learning.data.images import LabelledImages, square_crop
 from flowmatch.metric_learning.samplers import ClassBatches, generator_of
 
 
-class Squares(Dataset[tuple[Tensor, int]]):
-    """Pictures as squares, with their labels, for a ``DataLoader``.
+class SquareCrops(Dataset[tuple[Tensor, int]]):
+    """Square crops of pictures with their labels, for a ``DataLoader``.
 
     Args:
         images: The pictures.
-        size: Of the squares.
-        augment: Random crops and mirror images, not the middle.
-        seed: Of augmentation.
+        size: Side of the crops in pixels.
+        augment: Whether crops and mirror images are random; otherwise crops are central.
+        seed: Random seed of the augmentation.
     """
 
     def __init__(
@@ -30,30 +30,30 @@ class Squares(Dataset[tuple[Tensor, int]]):
         return len(self.images)
 
     def __getitem__(self, index: int | tuple[int, int]) -> tuple[Tensor, int]:
-        """Give a picture; with the number of the draw, what is random depends on that alone."""
-        item, draw = index if isinstance(index, tuple) else (index, None)
-        chance = None
+        """Return a crop and its label; with a serial number, augmentation depends on it alone."""
+        item, serial = index if isinstance(index, tuple) else (index, None)
+        generator = None
         if self.augment:
-            # Otherwise from torch's generator: loaders seed it anew for each epoch and worker.
-            draw = int(torch.randint(2**31, ())) if draw is None else draw
-            chance = generator_of(self.seed, draw)
-        square = as_square(self.images.picture(item), self.size, chance)
-        return square, int(self.images.labels[item])
+            # Without a serial number, torch's generator, which loaders seed per epoch and worker.
+            serial = int(torch.randint(2**31, ())) if serial is None else serial
+            generator = generator_of(self.seed, serial)
+        crop = square_crop(self.images.picture(item), self.size, generator)
+        return crop, int(self.images.labels[item])
 
 
-class Draws(Sampler[list[tuple[int, int]]]):
-    """Batches without end, each item with the number of its draw, from any step on.
+class BatchSampler(Sampler[list[tuple[int, int]]]):
+    """Endless batches of items with serial numbers, from any step on.
 
-    So neither the batches nor what is random about their items depend on where a run was stopped.
+    Batches and augmentation are therefore independent of where a run was stopped and resumed.
 
     Args:
-        batches: Of an epoch, and then of the next.
-        start: How many batches are left out.
+        batches: Batches of an epoch, iterated again for each epoch.
+        start: Number of batches to skip.
 
     Example:
-        >>> batches = ClassBatches([0, 0, 1, 1], classes=2, each=1)
-        >>> whole, rest = iter(Draws(batches, 0)), iter(Draws(batches, 3))
-        >>> [next(whole) for _ in range(4)][3] == next(rest)
+        >>> batches = ClassBatches([0, 0, 1, 1], classes=2, samples_per_class=1)
+        >>> whole, resumed = iter(BatchSampler(batches, 0)), iter(BatchSampler(batches, 3))
+        >>> [next(whole) for _ in range(4)][3] == next(resumed)
         True
     """
 

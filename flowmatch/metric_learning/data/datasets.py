@@ -1,4 +1,4 @@
-"""Readers: folders of classes, the usual datasets, files of MNIST's kind."""
+"""Readers of labelled images: folders of classes, standard datasets, IDX files."""
 
 import gzip
 import math
@@ -11,21 +11,21 @@ from flowmatch.io import IMAGE_SUFFIXES
 from flowmatch.metric_learning._extras import scikit_learn
 from flowmatch.metric_learning.data.images import LabelledImages
 
-_LARGEST_IDX = 2**32  # bytes; the largest of MNIST's kind (QMNIST, EMNIST) have half a gigabyte
+_LARGEST_IDX = 2**32  # bytes; the largest published IDX files (QMNIST, EMNIST) have 0.5 GB
 _LONGEST_LIST = 2**27  # bytes of a text file
-_LARGEST_MAT = 2**24  # bytes; that of CARS-196 has half a million, and what is inside is compressed
+_LARGEST_MAT = 2**24  # bytes; CARS-196 has half a million, and the content is compressed
 
 
 def find_images(data: str | Path) -> LabelledImages:
-    """Read a dataset, whichever it is.
+    """Read a dataset, whose format is detected.
 
     Args:
-        data: ``"digits"``, scikit-learn's, or a folder: CUB-200-2011, CARS-196, Stanford Online
-            Products or MNIST as unpacked, else one sub-folder of pictures for each class.
+        data: ``"digits"`` for scikit-learn's digits, or a folder: CUB-200-2011, CARS-196, Stanford
+            Online Products or MNIST as unpacked, else one sub-folder of pictures for each class.
 
     Raises:
-        ValueError: A file is damaged or names what it should not, or there are no classes.
-        FileNotFoundError: There is no such folder.
+        ValueError: A file is damaged or names a file outside the folder, or classes are missing.
+        FileNotFoundError: The folder does not exist.
         ImportError: scikit-learn is missing, for digits.
 
     Example:
@@ -48,10 +48,10 @@ def find_images(data: str | Path) -> LabelledImages:
 
 
 def folder_of_classes(folder: str | Path) -> LabelledImages:
-    """Read a folder with one sub-folder of pictures for each class, in the order of their names.
+    """Read a folder with one sub-folder of pictures for each class, in alphabetical order.
 
     Args:
-        folder: Sub-folders without pictures do not count.
+        folder: The folder; sub-folders without pictures are ignored.
 
     Raises:
         ValueError: There are fewer than two classes.
@@ -60,11 +60,11 @@ def folder_of_classes(folder: str | Path) -> LabelledImages:
     labels: list[int] = []
     classes: list[str] = []
     for sub in sorted(p for p in Path(folder).iterdir() if p.is_dir()):
-        found = sorted(p for p in sub.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        if found:
-            labels += [len(classes)] * len(found)
+        pictures = sorted(p for p in sub.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        if pictures:
+            labels += [len(classes)] * len(pictures)
             classes.append(sub.name)
-            paths += found
+            paths += pictures
     if len(classes) < 2:
         raise ValueError(
             f"{folder} must have a sub-folder of pictures for each of two classes or more, "
@@ -74,10 +74,11 @@ def folder_of_classes(folder: str | Path) -> LabelledImages:
 
 
 def cub200(folder: str | Path) -> LabelledImages:
-    """Read Caltech-UCSD Birds 200-2011: the first 100 classes are for training.
+    """Read Caltech-UCSD Birds 200-2011, with its first 100 classes for training.
 
     Args:
-        folder: ``CUB_200_2011``, with ``images.txt``, ``image_class_labels.txt``, ``classes.txt``.
+        folder: Folder ``CUB_200_2011``, with ``images.txt``, ``image_class_labels.txt`` and
+            ``classes.txt``.
 
     Raises:
         ValueError: The lists do not fit each other.
@@ -102,10 +103,10 @@ def cub200(folder: str | Path) -> LabelledImages:
 
 
 def cars196(folder: str | Path) -> LabelledImages:
-    """Read CARS-196: the first 98 classes are for training.
+    """Read CARS-196, with its first 98 classes for training.
 
     Args:
-        folder: With ``cars_annos.mat`` and the pictures it names (``car_ims``).
+        folder: Folder with ``cars_annos.mat`` and the pictures it names (``car_ims``).
 
     Raises:
         ValueError: The list is damaged.
@@ -125,7 +126,7 @@ def cars196(folder: str | Path) -> LabelledImages:
         classes = tuple(str(name) for name in np.atleast_1d(content["class_names"]))
         labels = np.array([int(row["class"]) - 1 for row in rows], np.int64)
         files = [str(row["relative_im_path"]) for row in rows]
-    except Exception as error:  # whatever a damaged file makes scipy raise
+    except Exception as error:  # scipy raises many kinds for a damaged file
         raise ValueError(f"{path} is not the list of CARS-196: {error!r}") from error
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
         raise ValueError(f"{path}: classes must be in 1..{len(classes)}")
@@ -134,13 +135,13 @@ def cars196(folder: str | Path) -> LabelledImages:
 
 
 def online_products(folder: str | Path) -> LabelledImages:
-    """Read Stanford Online Products: 11,318 classes for training, 11,316 for the test.
+    """Read Stanford Online Products, with 11,318 classes for training and 11,316 for testing.
 
     Args:
-        folder: ``Stanford_Online_Products``, with ``Ebay_train.txt`` and ``Ebay_test.txt``.
+        folder: Folder ``Stanford_Online_Products``, with ``Ebay_train.txt`` and ``Ebay_test.txt``.
 
     Raises:
-        ValueError: A list is damaged, or a class is in both.
+        ValueError: A list is damaged, or a class is in both lists.
 
     Reference:
         Song, Xiang, Jegelka & Savarese, CVPR 2016.
@@ -162,14 +163,14 @@ def online_products(folder: str | Path) -> LabelledImages:
 
 
 def mnist(folder: str | Path) -> LabelledImages:
-    """Read MNIST, or what has its format: all digits, those for training first.
+    """Read MNIST or a dataset in its format: all digits, the training part first.
 
     Args:
-        folder: With ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and, if there,
-            ``t10k-`` of both; also with ``.gz``, or a dot before idx.
+        folder: Folder with ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and optionally
+            the same for ``t10k-``; names may end in ``.gz`` and have a dot before ``idx``.
 
     Raises:
-        ValueError: A file is damaged, or two do not fit each other.
+        ValueError: A file is damaged, or pictures and labels do not fit each other.
 
     Reference:
         LeCun, Cortes & Burges, The MNIST database of handwritten digits.
@@ -195,17 +196,18 @@ def mnist(folder: str | Path) -> LabelledImages:
 
 
 def read_idx(path: str | Path) -> NDArray[np.uint8]:
-    """Read a file of MNIST's kind, of unsigned bytes, also with gzip.
+    """Read an IDX file of unsigned bytes, the format of MNIST, plain or gzipped.
 
     Args:
-        path: Magic number ``00 00 08 n``, n sizes as big-endian 32 bits, then the bytes.
+        path: File with the magic number ``00 00 08 n``, n sizes of 32 bits, big-endian, and the
+            bytes.
 
     Returns:
         An array of n dimensions.
 
     Raises:
-        ValueError: It is no such file, is cut off or goes on, or would be larger than 4 GB.
-        FileNotFoundError: There is no such file.
+        ValueError: The file has another format, is too short or too long, or is larger than 4 GB.
+        FileNotFoundError: The file does not exist.
     """
     path = Path(path)
     opener = gzip.open if path.suffix == ".gz" else open
@@ -219,25 +221,25 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
             size = math.prod(shape)
             if len(shape) < magic[3] or size > _LARGEST_IDX:
                 raise ValueError(f"{path} must hold up to {_LARGEST_IDX} bytes, says {shape}")
-            content = file.read(size + 1)  # never more than there is
+            content = file.read(size + 1)  # one more byte shows that the file is too long
     except (gzip.BadGzipFile, EOFError) as error:
         raise ValueError(f"{path} is not a whole gzip file: {error}") from error
     if len(content) != size:
-        more = "more" if len(content) > size else len(content)
-        raise ValueError(f"{path} must hold {size} bytes for {shape}, got {more}")
+        length = "more" if len(content) > size else len(content)
+        raise ValueError(f"{path} must hold {size} bytes for {shape}, got {length}")
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def digits() -> LabelledImages:
-    """Give scikit-learn's handwritten digits: 1797 of 8 x 8, the same at every call.
+    """Return scikit-learn's handwritten digits, 1797 pictures of 8 x 8.
 
     Raises:
         ImportError: scikit-learn is missing.
     """
-    found = scikit_learn("datasets").load_digits()
-    pictures = (found.images * (255 / 16)).round().astype(np.uint8)
+    dataset = scikit_learn("datasets").load_digits()
+    pictures = (dataset.images * (255 / 16)).round().astype(np.uint8)
     names = tuple(str(i) for i in range(10))
-    return LabelledImages(pictures, found.target.astype(np.int64), names)
+    return LabelledImages(pictures, dataset.target.astype(np.int64), names)
 
 
 def _idx_file(folder: Path, part: str, kind: str) -> Path | None:
@@ -250,7 +252,7 @@ def _idx_file(folder: Path, part: str, kind: str) -> Path | None:
 
 
 def _rows(path: Path, columns: int) -> list[list[str]]:
-    """The words of each line; the last column may have blanks."""
+    """Return the words of each line; the last column may contain blanks."""
     if path.stat().st_size > _LONGEST_LIST:
         raise ValueError(f"{path} must be a list of at most {_LONGEST_LIST} bytes")
     rows = [line.split(maxsplit=columns - 1) for line in path.read_text().splitlines() if line]
@@ -267,7 +269,7 @@ def _number(word: str) -> int:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """A path below a folder; a list may not point elsewhere."""
+    """Return a path below a folder; a list may not name files elsewhere."""
     path = folder / name.strip()
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise ValueError(f"{name!r} must be below {folder}")

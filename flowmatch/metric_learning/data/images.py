@@ -1,4 +1,4 @@
-"""Pictures with classes: parts of them, and squares that networks take."""
+"""Labelled images, their splits, and square crops of them."""
 
 import math
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowmatch._opencv import cv2
+from flowmatch.imaging import Image, resize
 from flowmatch.io import read_image
 
 
@@ -19,14 +20,14 @@ class LabelledImages:
     """Pictures and their classes.
 
     Attributes:
-        pictures: Files, or the pictures themselves, ``[N, H, W]`` or ``[N, H, W, 3]`` uint8.
-        labels: ``[N]`` int64, into `classes`.
-        classes: Names.
-        train_classes: How many of the first classes are for training where the dataset says so; the
-            others are for the test. None leaves it to the user.
+        pictures: Files, or pixels ``[N, H, W]`` or ``[N, H, W, 3]`` uint8.
+        labels: Index of each picture's class in `classes`, ``[N]`` int64.
+        classes: Names of the classes.
+        train_classes: Number of leading classes for training, the others being for testing, in
+            datasets with an official split; otherwise None.
     """
 
-    pictures: Sequence[Path] | NDArray[np.uint8]
+    pictures: Sequence[Path] | Image
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     train_classes: int | None = None
@@ -43,55 +44,54 @@ class LabelledImages:
 
     @property
     def channels(self) -> int:
-        """1 for arrays of gray, else 3."""
+        """Number of channels: 1 for gray arrays, else 3."""
         return 1 if isinstance(self.pictures, np.ndarray) and self.pictures.ndim == 3 else 3
 
-    def natural_size(self, trunk: str) -> int:
-        """Give the size of squares that suits: that of arrays, else what the trunk is made for.
+    def natural_size(self, backbone: str) -> int:
+        """Return a suitable side of square crops in pixels.
+
+        It is the side of arrays, and for files the input size that is usual for the backbone.
 
         Args:
-            trunk: Name in `flowmatch.metric_learning.networks.TRUNKS`.
-
-        Returns:
-            Pixels.
+            backbone: Name in `flowmatch.metric_learning.networks.BACKBONES`.
         """
         if isinstance(self.pictures, np.ndarray):
             return int(min(self.pictures.shape[1:3]))
-        return 64 if trunk == "small" else 224
+        return 64 if backbone == "small" else 224
 
-    def picture(self, index: int) -> NDArray[np.uint8]:
-        """Give one picture.
+    def picture(self, index: int) -> Image:
+        """Return one picture.
 
         Args:
-            index: Which.
+            index: Index of the picture.
 
         Returns:
             ``[H, W, C]``, RGB or gray.
 
         Raises:
-            ValueError: Its file is no picture.
+            ValueError: The file is not an image.
         """
         if isinstance(self.pictures, np.ndarray):
-            found: NDArray[np.uint8] = self.pictures[index]
-            return found if found.ndim == 3 else found[..., None]
+            picture: Image = self.pictures[index]
+            return picture if picture.ndim == 3 else picture[..., None]
         return read_image(self.pictures[index])
 
-    def of_classes(self, chosen: Sequence[int]) -> "LabelledImages":
-        """Give the part of some classes, which are numbered anew from 0.
+    def select_classes(self, chosen: Sequence[int]) -> "LabelledImages":
+        """Return the subset of some classes, renumbered from 0.
 
         Args:
-            chosen: Classes, in their new order.
+            chosen: Indices of the classes, in their new order.
 
         Returns:
-            A part; pictures stay where they are.
+            The subset; files are not read.
         """
         new = np.full(len(self.classes), -1)
         new[list(chosen)] = np.arange(len(chosen))
         names = tuple(self.classes[i] for i in chosen)
-        part = self._take(np.flatnonzero(new[self.labels] >= 0))
-        return LabelledImages(part.pictures, new[part.labels], names)
+        subset = self._select(np.flatnonzero(new[self.labels] >= 0))
+        return LabelledImages(subset.pictures, new[subset.labels], names)
 
-    def _take(self, kept: NDArray[np.int64]) -> "LabelledImages":
+    def _select(self, kept: NDArray[np.int64]) -> "LabelledImages":
         pictures = (
             self.pictures[kept]
             if isinstance(self.pictures, np.ndarray)
@@ -100,13 +100,13 @@ class LabelledImages:
         return LabelledImages(pictures, self.labels[kept], self.classes)
 
     def split_pictures(self, every: int = 2) -> tuple["LabelledImages", "LabelledImages"]:
-        """Split by pictures: the test is on other pictures of the same classes.
+        """Split by pictures: the test set has other pictures of the same classes.
 
         Args:
-            every: Of each class, in their order, the last of so many is for the test.
+            every: Interval of test pictures: of each class, every so many-th picture is one.
 
         Returns:
-            The parts for training and for the test.
+            The training and the test set.
 
         Raises:
             ValueError: `every` is below 2.
@@ -117,21 +117,21 @@ class LabelledImages:
         first = np.searchsorted(self.labels[order], np.arange(len(self.classes)))
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order)) - first[self.labels[order]]
-        tested = place % every == every - 1
-        return self._take(np.flatnonzero(~tested)), self._take(np.flatnonzero(tested))
+        in_test = place % every == every - 1
+        return self._select(np.flatnonzero(~in_test)), self._select(np.flatnonzero(in_test))
 
     def split_classes(self, train: int | None = None) -> tuple["LabelledImages", "LabelledImages"]:
-        """Split by classes: the test is on classes that were never seen.
+        """Split by classes: the test set has other classes than the training set.
 
         Args:
-            train: How many of the first classes are for training; None takes what the dataset
-                says, or half of them.
+            train: Number of leading classes for training; None takes the official split of the
+                dataset, or half of the classes.
 
         Returns:
-            The parts for training and for the test.
+            The training and the test set.
 
         Raises:
-            ValueError: That leaves a part without classes.
+            ValueError: One of the sets would have no classes.
         """
         count = train or self.train_classes or math.ceil(len(self.classes) / 2)
         if not 0 < count < len(self.classes):
@@ -139,26 +139,25 @@ class LabelledImages:
                 f"training and test need classes of {len(self.classes)}, got {count} for training"
             )
         order = range(len(self.classes))
-        return self.of_classes(order[:count]), self.of_classes(order[count:])
+        return self.select_classes(order[:count]), self.select_classes(order[count:])
 
 
-def as_square(
-    picture: NDArray[np.uint8], size: int, generator: torch.Generator | None = None
-) -> Tensor:
-    """Make a square of a picture: its middle, or for training a random crop or its mirror image.
+def square_crop(picture: Image, size: int, generator: torch.Generator | None = None) -> Tensor:
+    """Crop a square from a picture: its centre, or a random crop that may be mirrored.
 
-    A picture that has the size is taken as it is if nothing is to be random.
+    The shorter side is first scaled to 8/7 of the square's; without randomness, a picture of the
+    exact size is returned unchanged.
 
     Args:
         picture: ``[H, W, C]``.
-        size: Of the square; the shorter side is scaled to 8/7 of that before.
-        generator: Decides at random; None takes the middle.
+        size: Side of the square in pixels.
+        generator: Source of randomness; None crops the centre.
 
     Returns:
         ``[C, size, size]`` uint8.
 
     Example:
-        >>> as_square(np.zeros((30, 50, 3), np.uint8), 14).shape
+        >>> square_crop(np.zeros((30, 50, 3), np.uint8), 14).shape
         torch.Size([3, 14, 14])
     """
     height, width = picture.shape[:2]
@@ -166,14 +165,14 @@ def as_square(
         return torch.from_numpy(picture.transpose(2, 0, 1).copy())
     scale = math.ceil(size * 8 / 7) / min(height, width)
     shape = (max(size, round(width * scale)), max(size, round(height * scale)))
-    smaller = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    scaled = cv2.resize(picture, shape, interpolation=smaller).reshape(shape[1], shape[0], -1)
-    free = [side - size for side in scaled.shape[:2]]
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    scaled = resize(picture, shape, interpolation).reshape(shape[1], shape[0], -1)
+    margins = [side - size for side in scaled.shape[:2]]
     if generator is None:
-        y, x, mirrored = free[0] // 2, free[1] // 2, False
+        y, x, mirrored = margins[0] // 2, margins[1] // 2, False
     else:
-        y, x = (int(torch.randint(side + 1, (), generator=generator)) for side in free)
+        y, x = (int(torch.randint(margin + 1, (), generator=generator)) for margin in margins)
         mirrored = bool(torch.rand((), generator=generator) < 0.5)
-    part = scaled[y : y + size, x : x + size]
-    part = part[:, ::-1] if mirrored else part
-    return torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1)))
+    crop = scaled[y : y + size, x : x + size]
+    crop = crop[:, ::-1] if mirrored else crop
+    return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))

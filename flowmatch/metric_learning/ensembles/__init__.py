@@ -1,4 +1,4 @@
-"""Ensembles within one network: slices, boosted learners, cascades, attentions."""
+"""Ensembles within one network: embedding slices, boosted learners, cascades, attention masks."""
 
 from flowmatch.metric_learning.ensembles.attention import AttentionEnsemble, AttentionEnsembleLoss
 from flowmatch.metric_learning.ensembles.boosting import (

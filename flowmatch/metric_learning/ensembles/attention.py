@@ -1,4 +1,4 @@
-"""ABE: an ensemble of attentions, which share everything before and after."""
+"""ABE: an ensemble of attention masks within one network."""
 
 import torch
 import torch.nn.functional as F
@@ -9,20 +9,20 @@ from flowmatch.metric_learning.tuples import same_and_different
 
 
 class AttentionEnsemble(nn.Module):
-    r"""Several attention masks on one feature map, embedded by the same layers.
+    r"""An ensemble of attention masks on one feature map, with shared layers before and after.
 
     Learner m: ``f_m = normalise(E(mean over positions of G(x * sigmoid(A_m(B(x))))))``; the branch
-    B, the trunk G and the linear layer E are shared, only the 1x1 convolutions A_m are not.
+    B, the backbone G and the linear layer E are shared, only the 1x1 convolutions A_m are not.
 
     Args:
-        branch: B, of ``[N, C, H, W]`` to ``[N, branch_channels, h, w]``; the paper's is a copy of
-            the layers that the trunk begins with. Masks of another size are scaled.
-        branch_channels: Of B.
-        channels: Of x.
-        trunk: G, to ``[N, trunk_channels, h, w]``.
-        trunk_channels: Of G.
-        learners: How many.
-        dimension: Of all together; each has ``dimension / learners``.
+        branch: Network B, from ``[N, C, H, W]`` to ``[N, branch_channels, h, w]``, a copy of the
+            first layers of the backbone in the paper. Masks of another size are resized.
+        branch_channels: Output channels of B.
+        channels: Channels of x.
+        backbone: Network G, from x to ``[N, backbone_channels, h, w]``.
+        backbone_channels: Output channels of G.
+        learners: Number of learners.
+        dimension: Total dimension; each learner has ``dimension / learners``.
 
     Raises:
         ValueError: A number is out of range, or `dimension` does not divide.
@@ -42,39 +42,39 @@ class AttentionEnsemble(nn.Module):
         branch: nn.Module,
         branch_channels: int,
         channels: int,
-        trunk: nn.Module,
-        trunk_channels: int,
+        backbone: nn.Module,
+        backbone_channels: int,
         learners: int = 8,
         dimension: int = 512,
     ) -> None:
         super().__init__()
         at_least(1, branch_channels=branch_channels, channels=channels)
-        at_least(1, trunk_channels=trunk_channels, learners=learners, dimension=dimension)
+        at_least(1, backbone_channels=backbone_channels, learners=learners, dimension=dimension)
         if dimension % learners:
             raise ValueError(f"dimension must be a multiple of {learners}, got {dimension}")
-        self.branch, self.trunk = branch, trunk
+        self.branch, self.backbone = branch, backbone
         self.masks = nn.ModuleList(nn.Conv2d(branch_channels, channels, 1) for _ in range(learners))
-        self.embed = nn.Linear(trunk_channels, dimension // learners)
+        self.embed = nn.Linear(backbone_channels, dimension // learners)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed by every learner.
+        """Compute the embedding of each learner.
 
         Args:
             x: ``[N, C, H, W]``.
 
         Returns:
-            ``[N, learners, dimension / learners]``, each of length 1.
+            ``[N, learners, dimension / learners]``, unit vectors.
         """
-        seen = self.branch(x)
-        found = [
-            self.embed(self.trunk(x * _fitted(mask(seen), x).sigmoid()).mean((2, 3)))
+        features = self.branch(x)
+        parts = [
+            self.embed(self.backbone(x * _resized(mask(features), x).sigmoid()).mean((2, 3)))
             for mask in self.masks
         ]
-        return F.normalize(torch.stack(found, 1), dim=2)
+        return F.normalize(torch.stack(parts, 1), dim=2)
 
     @staticmethod
     def combine(parts: Tensor) -> Tensor:
-        """Make one embedding for the test.
+        """Concatenate the learners to one embedding, for the test.
 
         Args:
             parts: ``[N, learners, d]``.
@@ -85,25 +85,25 @@ class AttentionEnsemble(nn.Module):
         return parts.flatten(1)
 
 
-def _fitted(mask: Tensor, x: Tensor) -> Tensor:
+def _resized(mask: Tensor, x: Tensor) -> Tensor:
     if mask.shape[2:] == x.shape[2:]:
         return mask
     return F.interpolate(mask, x.shape[2:], mode="bilinear", align_corners=False)
 
 
 class AttentionEnsembleLoss(nn.Module):
-    r"""Contrastive losses of each learner, and one that keeps learners apart.
+    r"""Sum of a contrastive loss for each learner and a divergence loss between learners.
 
-    With cosines s: ``sum over learners of 1/2 mean_same (1 - s)^2 + 1/2 mean_different (s - m)``,
-    the second over what exceeds the margin, ``+ w mean (s_kl - m)``, over the cosines of one image
-    between two learners, of what exceeds the margin.
+    With cosines s: ``sum over learners of 1/2 mean_same (1 - s)^2 + 1/2 mean_different (s - m)``
+    ``+ w mean (s_kl - m)``, with ``s_kl`` the cosine of one image between learners k and l. The
+    last two means are over the cosines above the margin.
 
     Args:
-        margin: ``m``.
-        divergence: ``w``; the paper has 1, a published programme 1/2.
+        margin: Cosine margin ``m``.
+        divergence: Weight ``w``; 1 in the paper, 1/2 in the code published with HORDE.
 
     Raises:
-        ValueError: `divergence` is negative, or the margin no cosine.
+        ValueError: `divergence` is negative, or the margin is not in -1..1.
 
     Example:
         >>> parts = F.normalize(torch.randn(4, 2, 3), dim=2)
@@ -111,8 +111,8 @@ class AttentionEnsembleLoss(nn.Module):
         True
 
     Reference:
-        Kim et al., ECCV 2018, equations 5 to 7; normalised as in HORDE's programme (Jacob et al.,
-        ICCV 2019).
+        Kim et al., ECCV 2018, equations 5 to 7; means as in the code of HORDE (Jacob et al., ICCV
+        2019).
     """
 
     def __init__(self, margin: float = 0.5, divergence: float = 1.0) -> None:
@@ -126,7 +126,7 @@ class AttentionEnsembleLoss(nn.Module):
         """Compute the loss.
 
         Args:
-            parts: ``[N, learners, d]`` of length 1.
+            parts: Unit vectors ``[N, learners, d]``.
             labels: ``[N]``.
 
         Returns:
@@ -146,11 +146,11 @@ class AttentionEnsembleLoss(nn.Module):
             cosines = part @ part.T
             if same.any():
                 total = total + (1 - cosines[same]).square().mean() / 2
-            total = total + self._exceeding(cosines[different]) / 2
-        pairs = parts @ parts.transpose(1, 2)  # of one image, [N, learners, learners]
+            total = total + self._mean_excess(cosines[different]) / 2
+        pairs = parts @ parts.transpose(1, 2)  # learners of one image, [N, learners, learners]
         first, second = torch.triu_indices(parts.shape[1], parts.shape[1], 1, device=parts.device)
-        return total + self.divergence * self._exceeding(pairs[:, first, second])
+        return total + self.divergence * self._mean_excess(pairs[:, first, second])
 
-    def _exceeding(self, cosines: Tensor) -> Tensor:
-        over = (cosines - self.margin).relu()
-        return over.sum() / (over > 0).sum().clamp(min=1)
+    def _mean_excess(self, cosines: Tensor) -> Tensor:
+        excess = (cosines - self.margin).relu()
+        return excess.sum() / (excess > 0).sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""BIER and A-BIER: learners on slices of an embedding, each boosted by those before it."""
+"""BIER and A-BIER: boosted learners on slices of an embedding."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +12,14 @@ from flowmatch.metric_learning.tuples import check_batch, same_and_different
 
 
 class BoostedHeads(nn.Module):
-    """One linear head for each learner, on the same features.
+    """Linear heads on shared features, one for each learner.
 
     Args:
-        features: Of the trunk.
-        sizes: Of the learners; later ones, which see what earlier ones find hard, are larger.
+        features: Number of features of the backbone.
+        sizes: Dimension of each learner; later learners, trained on harder pairs, are larger.
 
     Raises:
-        ValueError: A size is not positive, or there is none.
+        ValueError: A size is not positive, or `sizes` is empty.
 
     Example:
         >>> heads = BoostedHeads(16, sizes=(2, 4))
@@ -38,22 +38,22 @@ class BoostedHeads(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(features, size) for size in sizes)
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        """Embed for each learner.
+        """Compute the embedding of each learner.
 
         Args:
             features: ``[N, features]``.
 
         Returns:
-            ``[N, size]`` of length 1 for each.
+            Unit vectors ``[N, size]`` of each learner.
         """
         return [F.normalize(head(features), dim=1) for head in self.heads]
 
     @staticmethod
     def combine(parts: Sequence[Tensor]) -> Tensor:
-        """Make one embedding for the test: parts weigh as their sizes do.
+        """Concatenate the learners, weighted by their sizes, to one embedding for the test.
 
         Args:
-            parts: ``[N, size]`` of length 1.
+            parts: Unit vectors ``[N, size]`` of each learner.
 
         Returns:
             ``[N, sum of sizes]``.
@@ -63,20 +63,20 @@ class BoostedHeads(nn.Module):
 
 
 class BierLoss(nn.Module):
-    r"""The boosted loss of pairs, learner by learner.
+    r"""Boosted loss of pairs, learner by learner.
 
-    With cosines ``D_ij`` of a learner, ``m = 1`` for pairs of a class and ``-c`` for others,
-    ``l = log(1 + e^(-a m (D - b)))``, averaged over pairs of a class and over others, each weighted
-    by ``w``. ``w`` is 1 for the first learner; each learner adds ``v a m (D - b)`` to a pair's
-    account, which starts at 1/2, and the next one's ``w`` is ``sigmoid(-account)``, twice that for
-    others. Thus later learners see the pairs that earlier ones judge badly. Weights have no
-    gradient; the sum is divided by the number of learners.
+    With cosines ``D_ij`` of a learner, ``m = 1`` for positive pairs and ``-c`` for negative ones:
+    ``l = log(1 + e^(-a m (D - b)))``, a mean over positive plus a mean over negative pairs, each
+    pair weighted by ``w``. ``w`` is 1 for the first learner; each learner adds ``v a m (D - b)`` to
+    the pair's total, which starts at 1/2, and the next learner has ``w = sigmoid(-total)``, doubled
+    for negative pairs. Later learners therefore focus on the pairs that earlier ones get wrong.
+    Weights have no gradient; the sum is divided by the number of learners.
 
     Args:
-        alpha: ``a``.
-        beta: ``b``.
-        cost: ``c``.
-        shrinkage: ``v``.
+        alpha: Slope ``a``.
+        beta: Cosine threshold ``b``.
+        cost: Cost ``c`` of negative pairs.
+        shrinkage: Step ``v`` of the boosting.
 
     Raises:
         ValueError: An argument is negative.
@@ -87,7 +87,7 @@ class BierLoss(nn.Module):
         True
 
     Reference:
-        Opitz et al., BIER, ICCV 2017, section 3.2; with the constants of the authors' programme.
+        Opitz et al., BIER, ICCV 2017, section 3.2; constants of the authors' code.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class BierLoss(nn.Module):
         """Compute the loss.
 
         Args:
-            parts: Of `BoostedHeads`, ``[N, size]`` of length 1 each.
+            parts: Output of `BoostedHeads`, unit vectors ``[N, size]`` of each learner.
             labels: ``[N]``.
 
         Returns:
@@ -113,34 +113,34 @@ class BierLoss(nn.Module):
         for part in parts:
             check_batch(part, labels)
         same, different = same_and_different(labels)
-        account = torch.full(same.shape, 0.5, dtype=parts[0].dtype, device=labels.device)
-        sign = torch.where(same, 1.0, -self.cost).to(account)
+        boosted = torch.full(same.shape, 0.5, dtype=parts[0].dtype, device=labels.device)
+        sign = torch.where(same, 1.0, -self.cost).to(boosted)
         share = same / same.sum().clamp(min=1) + different / different.sum().clamp(min=1)
-        weight = torch.ones_like(account)
+        weight = torch.ones_like(boosted)
         total = 0 * parts[0].sum()
         for part in parts:
             score = self.alpha * sign * (part @ part.T - self.beta)
             total = total + (share * weight * F.softplus(-score)).sum()
-            account = account + self.shrinkage * score.detach()
-            weight = torch.sigmoid(-account) * torch.where(same, 1.0, 2.0)
+            boosted = boosted + self.shrinkage * score.detach()
+            weight = torch.sigmoid(-boosted) * torch.where(same, 1.0, 2.0)
         return total / len(parts)
 
 
-def _unit_columns(heads: Sequence[nn.Linear]) -> Tensor:
-    """How far the lengths of units' weights are from 1, summed over layers."""
+def _norm_penalty(heads: Sequence[nn.Linear]) -> Tensor:
+    """Return the deviation of the units' weight norms from 1, summed over layers."""
     return torch.stack([(head.weight.square().sum(1) - 1).square().mean() for head in heads]).sum()
 
 
 class ActivationDiversity(nn.Module):
-    r"""BIER's auxiliary loss: learners are not to fire together.
+    r"""Auxiliary loss of BIER, which penalises simultaneous activations of learners.
 
     ``x sum_{i < j} mean (f_i f_j^T)^2 + w sum_i mean_u (|W_iu|^2 - 1)^2`` over the products of all
     entries of two learners, item by item; without the second term the first would shrink the heads.
-    Heads are applied to features without gradient: the trunk does not see this loss.
+    The loss has no gradient with respect to the features, hence none to the backbone.
 
     Args:
-        weight: ``x``.
-        unit_weight: ``w``.
+        weight: Weight ``x``.
+        unit_weight: Weight ``w``.
 
     Raises:
         ValueError: A weight is negative.
@@ -163,24 +163,24 @@ class ActivationDiversity(nn.Module):
         """Compute the loss.
 
         Args:
-            heads: Of the learners.
+            heads: Heads of the learners.
             features: ``[N, features]``.
 
         Returns:
             A scalar.
         """
         parts = [head(features.detach()) for head in heads.heads]
-        total = _unit_columns(heads.heads)  # type: ignore[arg-type]  # all of them are linear
+        total = _norm_penalty(heads.heads)  # type: ignore[arg-type]  # all of them are linear
         total = self.weight * self.unit_weight * total
         for j, second in enumerate(parts):
             for first in parts[:j]:
-                together = first[:, :, None] * second[:, None]
-                total = total + self.weight * together.square().mean()
+                products = first[:, :, None] * second[:, None]
+                total = total + self.weight * products.square().mean()
         return total
 
 
 class _Reversal(torch.autograd.Function):
-    """The identity, whose gradient is turned round."""
+    """The identity function with a negated gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -192,23 +192,23 @@ class _Reversal(torch.autograd.Function):
 
 
 def _reverse(x: Tensor) -> Tensor:
-    reversed_: Tensor = _Reversal.apply(x)  # type: ignore[no-untyped-call]
-    return reversed_
+    output: Tensor = _Reversal.apply(x)  # type: ignore[no-untyped-call]
+    return output
 
 
 class AdversarialDiversity(nn.Module):
-    r"""A-BIER's auxiliary loss: learners are not to be predictable from each other.
+    r"""Auxiliary loss of A-BIER, which makes learners unpredictable from each other.
 
-    For each pair, a regressor g from learner j to learner i raises ``mean (f_i * g(f_j))^2``, and
-    learners, behind a reversal of the gradient, lower it: minimised is minus that, with penalties
-    on the lengths of weights (of heads and regressors' outputs) and on biases that keep regressor
-    and learners from just growing. Heads are applied to features without gradient.
+    For each pair of learners, a regressor g from learner j to learner i maximises
+    ``mean (f_i * g(f_j))^2``, and the learners, by a reversed gradient, minimise it. Penalties on
+    weight norms and biases of heads and regressors bound both. The loss has no gradient with
+    respect to the features.
 
     Args:
-        sizes: Of the learners.
-        hidden: Units of a regressor's hidden layer.
-        weight: Of everything.
-        unit_weight: Of the penalties, within that.
+        sizes: Dimension of each learner.
+        hidden: Number of hidden units of a regressor.
+        weight: Weight of the whole loss.
+        unit_weight: Weight of the penalties relative to the rest.
 
     Raises:
         ValueError: A number is out of range.
@@ -245,10 +245,10 @@ class AdversarialDiversity(nn.Module):
         )
 
     def forward(self, heads: BoostedHeads, features: Tensor) -> Tensor:
-        """Compute the loss; minimise it over heads and regressors together.
+        """Compute the loss, to be minimised over heads and regressors together.
 
         Args:
-            heads: Of the learners, with the sizes given.
+            heads: Heads of the learners, with the sizes given.
             features: ``[N, features]``.
 
         Returns:
@@ -256,15 +256,15 @@ class AdversarialDiversity(nn.Module):
         """
         parts = [_reverse(head(features.detach())) for head in heads.heads]
         linear = [head for head in heads.heads if isinstance(head, nn.Linear)]
-        penalty = _unit_columns(linear)
+        penalty = _norm_penalty(linear)
         total = 0 * features.sum()
         for name, regressor in self.regressors.items():
             j, i = map(int, name.split("to"))
             total = total - (parts[i] * regressor(parts[j])).square().mean()
             layers = [m for m in regressor.modules() if isinstance(m, nn.Linear)]
-            penalty = penalty + _unit_columns(layers)
+            penalty = penalty + _norm_penalty(layers)
             linear += layers
         for layer in linear:
-            # Beyond 1 only: a bias is free to be small.
+            # Only norms above 1 are penalised: a bias may be small.
             penalty = penalty + (layer.bias.square().sum() - 1).relu()
         return self.weight * (total + self.unit_weight * penalty)

@@ -1,4 +1,4 @@
-"""HDC: a cascade of heads, each trained on what is hard for those before it."""
+"""HDC: a cascade of heads, each trained on the hardest pairs of the previous one."""
 
 from collections.abc import Sequence
 
@@ -12,15 +12,15 @@ from flowmatch.ops import pairwise_distance
 
 
 def hardest(hardness: Tensor, candidates: Tensor, share: float) -> Tensor:
-    """Keep the hardest of some pairs.
+    """Select the hardest pairs among candidates.
 
     Args:
-        hardness: ``[N, N]``.
-        candidates: Which pairs to choose from, ``[N, N]`` bool.
-        share: Of them, rounded up.
+        hardness: Hardness of each pair, ``[N, N]``.
+        candidates: Mask of the pairs to select from, ``[N, N]`` bool.
+        share: Share of the candidates to select, rounded up.
 
     Returns:
-        ``[N, N]`` bool.
+        Mask of the selected pairs, ``[N, N]`` bool.
 
     Example:
         >>> hardness = torch.tensor([[0.0, 1.0], [2.0, 9.0]])
@@ -28,26 +28,26 @@ def hardest(hardness: Tensor, candidates: Tensor, share: float) -> Tensor:
         >>> hardest(hardness, candidates, 0.5).int().tolist()
         [[0, 1], [1, 0]]
     """
-    kept = torch.zeros_like(candidates)
+    selected = torch.zeros_like(candidates)
     places = candidates.flatten().nonzero()[:, 0]
-    # Of 5 pairs, 20 % are one, whatever 0.2 * 5 is in binary.
+    # A tolerance, so that 20 % of 5 pairs is one pair despite the rounding of 0.2 * 5.
     count = min(len(places), -int(-(len(places) * share - 1e-9) // 1))
     order = torch.sort(hardness.flatten()[places], descending=True, stable=True).indices
-    kept.view(-1)[places[order[:count]]] = True
-    return kept
+    selected.view(-1)[places[order[:count]]] = True
+    return selected
 
 
 class CascadeLoss(nn.Module):
-    r"""Contrastive losses of a cascade: head k sees the hardest of the pairs that head k - 1 saw.
+    r"""Contrastive loss of a cascade, whose head k takes the hardest pairs of head k - 1.
 
-    Of the pairs of each kind, by their loss ``d^2`` or ``max(0, m - d)^2`` at head k, the hardest
-    share ``h_k`` of those that were left is trained at that head, and left for the next:
-    ``1/2 sum_k (mean_same d^2 + mean_different max(0, m - d)^2)``. Easy pairs train only early
-    heads, which sit at early layers; hard ones get all the depth there is.
+    Head k takes the hardest share ``h_k`` of the pairs of the head before it, positive and negative
+    pairs apart, by their loss ``d^2`` or ``max(0, m - d)^2`` at head k; the total is
+    ``1/2 sum_k (mean_same d^2 + mean_different max(0, m - d)^2)``. Easy pairs therefore train only
+    the heads of early layers, hard pairs all of them.
 
     Args:
-        shares: ``h_k``, for each head.
-        margin: ``m``.
+        shares: Share ``h_k`` of each head.
+        margin: Distance margin ``m``.
 
     Raises:
         ValueError: A share is not in 0..1, or `margin` is negative.
@@ -58,7 +58,8 @@ class CascadeLoss(nn.Module):
         True
 
     Reference:
-        Yuan, Yang & Zhang, Hard-Aware Deeply Cascaded Embedding, ICCV 2017; shares as recalled.
+        Yuan, Yang & Zhang, Hard-Aware Deeply Cascaded Embedding, ICCV 2017; the default shares are
+        not checked against the paper.
     """
 
     def __init__(self, shares: Sequence[float] = (1.0, 0.5, 0.2), margin: float = 1.0) -> None:
@@ -72,40 +73,40 @@ class CascadeLoss(nn.Module):
         """Compute the loss.
 
         Args:
-            parts: The embedding of each head, ``[N, D_k]``, the earliest first.
+            parts: Embedding ``[N, D_k]`` of each head, from the earliest.
             labels: ``[N]``.
 
         Returns:
             A scalar.
 
         Raises:
-            ValueError: Shapes do not fit, or there are not as many heads as shares.
+            ValueError: Shapes do not fit, or the numbers of heads and shares differ.
         """
         if len(parts) != len(self.shares):
             raise ValueError(f"parts must be of {len(self.shares)} heads, got {len(parts)}")
-        left = same_and_different(labels)
+        selected = same_and_different(labels)
         total = 0 * parts[0].sum()
         for part, share in zip(parts, self.shares, strict=True):
             check_batch(part, labels)
             distances = pairwise_distance(part, part)
             losses = distances.square(), (self.margin - distances).relu().square()
-            left = (
-                hardest(losses[0].detach(), left[0], share),
-                hardest(losses[1].detach(), left[1], share),
+            selected = (
+                hardest(losses[0].detach(), selected[0], share),
+                hardest(losses[1].detach(), selected[1], share),
             )
-            for loss, pairs in zip(losses, left, strict=True):
+            for loss, pairs in zip(losses, selected, strict=True):
                 if pairs.any():
                     total = total + loss[pairs].mean() / 2
         return total
 
     @staticmethod
     def combine(parts: Sequence[Tensor]) -> Tensor:
-        """Make one embedding for the test.
+        """Concatenate the heads to one embedding, for the test.
 
         Args:
-            parts: ``[N, D_k]``.
+            parts: Embedding ``[N, D_k]`` of each head.
 
         Returns:
-            All parts at length 1, side by side.
+            Concatenated unit vectors, ``[N, sum of D_k]``.
         """
         return torch.cat([F.normalize(part, dim=1) for part in parts], 1)

@@ -1,4 +1,4 @@
-"""Divide and Conquer: clusters of the data, each with a slice of the embedding of its own."""
+"""Divide and Conquer: clusters of the training data, each with its own slice of the embedding."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -19,9 +19,10 @@ class DividedEmbedding(nn.Module):
     r"""A linear embedding in contiguous slices, each initialised and normalised by itself.
 
     Args:
-        features: Of the trunk.
-        dimension: Of the embedding.
-        learners: Slices, at most `dimension`; the first ones are longer where it does not divide.
+        features: Number of features of the backbone.
+        dimension: Dimension of the whole embedding.
+        learners: Number of slices, at most `dimension`; the first ones are longer if it is not a
+            divisor.
 
     Raises:
         ValueError: A number is out of range.
@@ -47,39 +48,39 @@ class DividedEmbedding(nn.Module):
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
 
     def slices(self, features: Tensor) -> list[Tensor]:
-        """Embed into every slice.
+        """Compute the embedding of each slice.
 
         Args:
             features: ``[N, features]``.
 
         Returns:
-            ``[N, size]`` of length 1 for each learner.
+            Unit vectors ``[N, size]`` of each learner.
         """
         return [F.normalize(head(features), dim=1) for head in self.heads]
 
     def forward(self, features: Tensor) -> Tensor:
-        """Embed into all slices together: what is used at test, and to conquer.
+        """Compute the whole embedding, for the test and for the last part of training.
 
         Args:
             features: ``[N, features]``.
 
         Returns:
-            ``[N, dimension]`` of length 1; each slice has the same share of it.
+            Unit vectors ``[N, dimension]``, in which all slices have the same norm.
         """
         whole: Tensor = torch.cat(self.slices(features), 1) / len(self.heads) ** 0.5
         return whole
 
 
 def match_clusters(clusters: Tensor, previous: Tensor, count: int) -> Tensor:
-    """Rename clusters so that as many items as possible keep their cluster's number.
+    """Renumber clusters so that as many items as possible keep their number.
 
     Args:
-        clusters: New ones, ``[N]`` of ``0..count - 1``.
-        previous: Old ones, ``[N]``; -1 for items that had none.
-        count: How many.
+        clusters: New cluster of each item, ``[N]`` in ``0..count - 1``.
+        previous: Previous cluster of each item, ``[N]``; -1 without one.
+        count: Number of clusters.
 
     Returns:
-        ``[N]``: the new clusters under the old ones' numbers.
+        The new clusters, renumbered, ``[N]``.
 
     Raises:
         ValueError: Shapes do not fit.
@@ -89,8 +90,8 @@ def match_clusters(clusters: Tensor, previous: Tensor, count: int) -> Tensor:
         [0, 0, 1]
 
     Reference:
-        Sanakoyeu et al., CVPR 2019, section 3.3. Least L1 distance of membership vectors, by the
-        Hungarian method.
+        Sanakoyeu et al., CVPR 2019, section 3.3: the least L1 distance of membership vectors, by
+        the Hungarian method.
     """
     if clusters.dim() != 1 or clusters.shape != previous.shape:
         raise ValueError(
@@ -99,13 +100,13 @@ def match_clusters(clusters: Tensor, previous: Tensor, count: int) -> Tensor:
         )
     numbers = torch.arange(count)
     new, old = ((t.cpu()[:, None] == numbers).long() for t in (clusters, previous))
-    # |a - b|_1 of 0 and 1 is |a| + |b| - 2 a.b.
+    # For entries 0 and 1, |a - b|_1 is |a| + |b| - 2 a.b.
     cost = new.sum(0)[:, None] + old.sum(0) - 2 * new.T @ old
-    rows, names = linear_sum_assignment(cost.numpy())
-    renamed = torch.empty(count, dtype=torch.int64)
-    renamed[torch.from_numpy(rows)] = torch.from_numpy(names)
-    found: Tensor = renamed[clusters.cpu()]
-    return found
+    rows, columns = linear_sum_assignment(cost.numpy())
+    number = torch.empty(count, dtype=torch.int64)
+    number[torch.from_numpy(rows)] = torch.from_numpy(columns)
+    renumbered: Tensor = number[clusters.cpu()]
+    return renumbered
 
 
 def divide(
@@ -115,21 +116,22 @@ def divide(
     previous: Tensor | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """Divide the training data by k-means of its features.
+    """Cluster the training data by k-means of its features.
 
-    Done every second epoch, with the trunk's pooled features, not with the embedding.
+    The paper does so every second epoch, with the pooled features of the backbone, not with the
+    embedding.
 
     Args:
-        features: ``[N, F]``; directions count.
+        features: ``[N, F]``; they are normalised first.
         labels: ``[N]``.
-        learners: Clusters.
-        previous: What this returned the time before; clusters keep their numbers as far as they
-            can. None where there was none.
-        seed: Of k-means.
+        learners: Number of clusters.
+        previous: Previous result of this function, whose cluster numbers are kept as far as
+            possible; None for the first.
+        seed: Random seed of k-means.
 
     Returns:
-        The cluster of each item, ``[N]``; -1 for one that is alone of its class in its cluster:
-        it could be no positive.
+        The cluster of each item, ``[N]``; -1 for an item without others of its class in its
+        cluster, which has no positives.
 
     Raises:
         ImportError: scikit-learn is missing.
@@ -156,20 +158,20 @@ def divide(
     if previous is not None:
         clusters = match_clusters(clusters, previous, learners)
     labels = labels.cpu()
-    both = torch.stack([clusters, labels], 1)
-    _, place, count = torch.unique(both, dim=0, return_inverse=True, return_counts=True)
+    cells = torch.stack([clusters, labels], 1)
+    _, place, count = torch.unique(cells, dim=0, return_inverse=True, return_counts=True)
     return torch.where(count[place] > 1, clusters, -1)
 
 
 class ClusterBatches(Sampler[list[int]]):
-    """Class-balanced batches, each from one cluster; clusters in turn by their size.
+    """Class-balanced batches, each from one cluster, in random order.
 
     Args:
-        labels: Of all items.
-        clusters: From `divide`; items at -1 are left out.
-        classes: In a batch, fewer where a cluster has fewer.
-        each: Items of a class in a batch.
-        seed: Of the draws.
+        labels: Class of each item of the dataset.
+        clusters: Cluster of each item, from `divide`; items at -1 are left out.
+        classes: Number of classes in a batch, fewer if a cluster has fewer.
+        samples_per_class: Items of each class in a batch.
+        seed: Random seed of the batches.
 
     Raises:
         ValueError: Lengths do not fit.
@@ -181,7 +183,12 @@ class ClusterBatches(Sampler[list[int]]):
     """
 
     def __init__(
-        self, labels: Sequence[int], clusters: Tensor, classes: int, each: int, seed: int = 0
+        self,
+        labels: Sequence[int],
+        clusters: Tensor,
+        classes: int,
+        samples_per_class: int,
+        seed: int = 0,
     ) -> None:
         if clusters.shape != (len(labels),):
             raise ValueError(f"clusters must be [{len(labels)}], got {tuple(clusters.shape)}")
@@ -190,8 +197,9 @@ class ClusterBatches(Sampler[list[int]]):
             items = torch.where(clusters == cluster)[0].tolist()
             if items:
                 own = [int(labels[i]) for i in items]
-                here = min(classes, len(set(own)))
-                self.parts.append((items, ClassBatches(own, here, each, seed=seed + cluster)))
+                count = min(classes, len(set(own)))
+                batches = ClassBatches(own, count, samples_per_class, seed=seed + cluster)
+                self.parts.append((items, batches))
         self.seed, self.epoch = seed, 0
 
     def __len__(self) -> int:
@@ -210,15 +218,15 @@ class ClusterBatches(Sampler[list[int]]):
 
 
 class DivideAndConquerLoss(nn.Module):
-    r"""A loss for each learner, on its slice and its cluster's batches; then one for all.
+    r"""A loss for each learner, on its slice and its cluster's batches, and one for all slices.
 
-    Divide, some epochs at a time: `divide` the training data, draw `ClusterBatches`, and train the
-    slice of the batch's cluster. Conquer, the last epochs: train all slices as one vector on
-    batches of everything.
+    Most epochs divide: `divide` clusters the training data, `ClusterBatches` samples batches, and
+    each batch trains the slice of its cluster. The last epochs conquer: batches of all data train
+    all slices as one vector.
 
     Args:
-        learners: Slices.
-        loss: Makes a loss of embeddings; called for each learner and once more for all together.
+        learners: Number of slices.
+        loss: Constructor of a loss of embeddings, called once for each learner and once for all.
 
     Raises:
         ValueError: `learners` is not positive.
@@ -241,11 +249,11 @@ class DivideAndConquerLoss(nn.Module):
 
     @classmethod
     def of_margins(cls, learners: int, classes: int) -> "DivideAndConquerLoss":
-        """Make it of margin losses, as in the paper.
+        """Make the loss from margin losses, as in the paper.
 
         Args:
-            learners: Slices.
-            classes: Labels are ``0..classes - 1``.
+            learners: Number of slices.
+            classes: Number of classes; labels are ``0..classes - 1``.
 
         Raises:
             ImportError: pytorch-metric-learning is missing.
@@ -259,19 +267,19 @@ class DivideAndConquerLoss(nn.Module):
         labels: Tensor,
         cluster: int | None = None,
     ) -> Tensor:
-        """Compute the loss of one learner, or of all together.
+        """Compute the loss of one learner, or of the whole embedding.
 
         Args:
-            embedding: Makes slices of features.
+            embedding: The embedding layer.
             features: ``[N, F]``, all of one cluster if `cluster` is given.
             labels: ``[N]``.
-            cluster: Which learner; None conquers.
+            cluster: Index of the learner; None trains the whole embedding.
 
         Returns:
             A scalar.
 
         Raises:
-            ValueError: There is no such learner.
+            ValueError: `cluster` is out of range.
         """
         if cluster is None:
             whole: Tensor = self.all(embedding(features), labels)

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 
-from flowmatch.metric_learning.losses._base import SimilarityLoss
+from flowmatch.metric_learning.losses._base import EmbeddingLoss
 from flowmatch.metric_learning.losses.classification import (
     ArcFaceLoss,
     CosFaceLoss,
@@ -30,8 +30,8 @@ from flowmatch.metric_learning.losses.structured import (
 )
 from flowmatch.metric_learning.losses.triplet import BiasCorrectedTripletLoss, TripletLoss
 
-# In the lecture's order: pairs and triplets, then whole batches, then proxies and classes.
-LOSSES: dict[str, Callable[..., SimilarityLoss]] = {
+# Losses of pairs and triplets, then of whole batches, then with proxies or classifiers.
+LOSSES: dict[str, Callable[..., EmbeddingLoss]] = {
     "contrastive": ContrastiveLoss,
     "hadsell": HadsellLoss,
     "triplet": TripletLoss,
@@ -57,18 +57,18 @@ LOSSES: dict[str, Callable[..., SimilarityLoss]] = {
 }
 
 
-def make_loss(name: str, *, classes: int, dimension: int, **options: float) -> SimilarityLoss:
-    """Make a loss by its name, with the defaults of its paper.
+def make_loss(name: str, *, classes: int, dimension: int, **options: float) -> EmbeddingLoss:
+    """Make a loss by name, with the defaults of its paper.
 
     Args:
-        name: One of `LOSSES`.
-        classes: Of the training data; for losses that have parameters for each.
-        dimension: Of the embeddings; for losses that have parameters of that size.
-        **options: What else its constructor takes.
+        name: Name in `LOSSES`.
+        classes: Number of classes of the training data, for losses with parameters per class.
+        dimension: Dimension of the embeddings, for losses with parameters of that size.
+        **options: Other arguments of the loss's constructor.
 
     Raises:
-        ImportError: It is pytorch-metric-learning's, and that is not installed.
-        ValueError: There is no such loss or option, or an argument is out of range.
+        ImportError: The loss needs pytorch-metric-learning, which is not installed.
+        ValueError: The loss or an option is unknown, or an argument is out of range.
 
     Example:
         >>> make_loss("hadsell", classes=10, dimension=64, margin=2.0).margin
@@ -76,20 +76,20 @@ def make_loss(name: str, *, classes: int, dimension: int, **options: float) -> S
     """
     if name not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {name!r}")
-    wanted = inspect.signature(LOSSES[name]).parameters
-    given = {"classes": classes, "dimension": dimension}
-    unknown = [option for option in options if option not in wanted or option in given]
+    parameters = inspect.signature(LOSSES[name]).parameters
+    sizes = {"classes": classes, "dimension": dimension}
+    unknown = [option for option in options if option not in parameters or option in sizes]
     if unknown:
-        known = [option for option in wanted if option not in given]
+        known = [option for option in parameters if option not in sizes]
         raise ValueError(
             f"loss {name} takes {', '.join(known) or 'no options'}, got {', '.join(unknown)}"
         )
     for option, value in options.items():
-        if isinstance(wanted[option].default, int):
-            if value % 1 != 0:  # also of inf and nan
+        if isinstance(parameters[option].default, int):
+            if value % 1 != 0:  # true for inf and nan, too
                 raise ValueError(f"{option} of loss {name} must be a whole number, got {value}")
             options[option] = int(value)
-    return LOSSES[name](**{key: v for key, v in given.items() if key in wanted}, **options)
+    return LOSSES[name](**{key: v for key, v in sizes.items() if key in parameters}, **options)
 
 
 __all__ = [
@@ -116,7 +116,7 @@ __all__ = [
     "RankedListLoss",
     "RelationalDistillation",
     "SNRLoss",
-    "SimilarityLoss",
+    "EmbeddingLoss",
     "SoftTripleLoss",
     "TripletLoss",
     "make_loss",

@@ -1,4 +1,4 @@
-"""What all losses share: one way to be called, and what they refuse."""
+"""Base classes of losses, and their argument checks."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ from flowmatch.metric_learning.tuples import Tuples, check_batch
 from flowmatch.ops._types import widened
 
 
-class SimilarityLoss(nn.Module):
-    """A loss of a batch of embeddings with classes: ``loss(embeddings, labels) -> scalar``.
+class EmbeddingLoss(nn.Module):
+    """A loss of a batch of labelled embeddings: ``loss(embeddings, labels) -> scalar``.
 
-    Half types are computed in float32, also under autocast: exponentials of distances need it.
+    Half types are computed in float32, also under autocast, because of exponentials of distances.
 
     Attributes:
-        takes_tuples: Whether a miner may choose the pairs or triplets; otherwise the loss looks at
-            the whole batch by itself.
-        metric: What its embeddings are to be compared by: ``"cosine"`` where the loss sees
-            directions only, ``"l2"`` where lengths count.
+        takes_tuples: Whether a miner may select the pairs or triplets; otherwise the loss compares
+            the whole batch.
+        metric: Distance to compare its embeddings by, ``"cosine"`` if the loss ignores their
+            lengths, else ``"l2"``.
     """
 
     takes_tuples = False
@@ -28,13 +28,13 @@ class SimilarityLoss(nn.Module):
         """Compute the loss.
 
         Args:
-            embeddings: ``[N, D]``, any float type.
-            labels: Classes, ``[N]`` whole numbers.
-            tuples: What a miner chose; None takes everything in the batch.
+            embeddings: ``[N, D]`` of any float type.
+            labels: Classes, ``[N]`` integers.
+            tuples: Selection of a miner; None compares the whole batch.
 
         Returns:
-            A scalar that can be differentiated; 0 where a batch has nothing to compare,
-            NaN where embeddings are not finite.
+            A differentiable scalar; 0 if the batch has no pairs to compare, NaN if embeddings are
+            not finite.
 
         Raises:
             ValueError: Shapes or types do not fit, or `tuples` for a loss that takes none.
@@ -48,18 +48,18 @@ class SimilarityLoss(nn.Module):
         embeddings = widened(embeddings)
         if not len(embeddings):
             return embeddings.sum()
-        if not embeddings.isfinite().all():  # said alike by all, for training to notice
+        if not embeddings.isfinite().all():  # all losses return NaN, so that training stops
             return embeddings.sum() * torch.nan
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.compute(embeddings, labels.long(), tuples)
 
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
-        """Compute the loss of inputs that have been checked."""
+        """Compute the loss of checked inputs."""
         raise NotImplementedError
 
 
-class WrappedLoss(SimilarityLoss):
-    """A loss of pytorch-metric-learning, with the arguments that make it the paper's."""
+class WrappedLoss(EmbeddingLoss):
+    """A loss of pytorch-metric-learning, with arguments that reproduce the paper."""
 
     def __init__(self, wrapped: Any, classes: int | None = None) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class WrappedLoss(SimilarityLoss):
         self.classes = classes
 
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
-        """Call what is wrapped."""
+        """Delegate to the wrapped loss."""
         if self.classes is not None:
             check_classes(labels, self.classes)
         value: Tensor = self.wrapped(embeddings, labels, tuples)
@@ -75,7 +75,7 @@ class WrappedLoss(SimilarityLoss):
 
 
 def check_classes(labels: Tensor, classes: int) -> None:
-    """Insist on labels of the classes that there are parameters for.
+    """Check that the loss has parameters for the classes of all labels.
 
     Raises:
         ValueError: A label is below 0 or not below `classes`.
@@ -87,10 +87,10 @@ def check_classes(labels: Tensor, classes: int) -> None:
 
 
 def at_least(least: float, **values: float) -> None:
-    """Insist that named values are not below `least`.
+    """Check that named values are at least `least`.
 
     Raises:
-        ValueError: One is.
+        ValueError: A value is smaller or NaN.
     """
     for name, value in values.items():
         if not value >= least:

@@ -1,4 +1,4 @@
-"""Classification as training of an embedding: a softmax of cosines to one direction a class."""
+"""Classification losses: a softmax over cosines to one learned direction per class."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from flowmatch.metric_learning._extras import metric_learning
 from flowmatch.metric_learning.losses._base import (
-    SimilarityLoss,
+    EmbeddingLoss,
     WrappedLoss,
     at_least,
     check_classes,
@@ -19,13 +19,13 @@ from flowmatch.metric_learning.tuples import Tuples
 class NormalisedSoftmaxLoss(WrappedLoss):
     r"""Normalised softmax: cross-entropy of cosines over a temperature.
 
-    ``mean_i -log(e^(c_iy / T) / sum_k e^(c_ik / T))``, ``c_ik`` the cosine of ``x_i``, ``[N, D]``,
-    and the direction of class k.
+    ``mean_i -log(e^(c_iy / T) / sum_k e^(c_ik / T))``, ``c_ik`` the cosine between ``x_i``,
+    ``[N, D]``, and the direction of class k.
 
     Args:
-        classes: How many; labels are ``0..classes - 1``.
-        dimension: D.
-        temperature: ``T``.
+        classes: Number of classes; labels are ``0..classes - 1``.
+        dimension: Dimension of the embeddings.
+        temperature: Temperature ``T``.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.
@@ -57,16 +57,16 @@ class NormalisedSoftmaxLoss(WrappedLoss):
 
 
 class CosFaceLoss(WrappedLoss):
-    r"""CosFace: the own class's cosine has to win by a margin.
+    r"""CosFace: softmax of cosines with a margin on the cosine of the true class.
 
     ``mean_i -log(e^(s (c_iy - m)) / (e^(s (c_iy - m)) + sum_{k != y} e^(s c_ik)))``, ``c_ik`` the
-    cosine of ``x_i``, ``[N, D]``, and the direction of class k.
+    cosine between ``x_i``, ``[N, D]``, and the direction of class k.
 
     Args:
-        classes: How many; labels are ``0..classes - 1``.
-        dimension: D.
-        margin: ``m``.
-        scale: ``s``; for some 100 classes 16 to 32 suit better than a face recogniser's 64.
+        classes: Number of classes; labels are ``0..classes - 1``.
+        dimension: Dimension of the embeddings.
+        margin: Cosine margin ``m``.
+        scale: Scale ``s`` of the logits; 64 suits face recognition, 16 to 32 about 100 classes.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.
@@ -95,19 +95,20 @@ class CosFaceLoss(WrappedLoss):
         )
 
 
-class ArcFaceLoss(SimilarityLoss):
-    r"""ArcFace: the own class's angle has to win by a margin.
+class ArcFaceLoss(EmbeddingLoss):
+    r"""ArcFace: softmax of cosines with a margin on the angle of the true class.
 
     ``mean_i -log(e^(s cos(a_iy + m)) / (e^(s cos(a_iy + m)) + sum_{k != y} e^(s cos(a_ik))))``,
-    ``a_ik`` the angle of ``x_i``, ``[N, D]``, and the direction of class k. Where ``a + m`` is past
-    180 degrees, the cosine goes on downwards as ``cos(a) - m sin(m)``. Written here because through
-    an arc cosine, as elsewhere, the gradient is infinite where an embedding meets its direction.
+    ``a_ik`` the angle between ``x_i``, ``[N, D]``, and the direction of class k. For ``a + m``
+    beyond 180 degrees, the cosine continues as ``cos(a) - m sin(m)``. Other implementations use an
+    arc cosine, whose gradient is infinite if an embedding coincides with its direction; this one
+    does not.
 
     Args:
-        classes: How many; labels are ``0..classes - 1``.
-        dimension: D.
-        degrees: ``m``; 28.6 is the paper's 0.5 radians.
-        scale: ``s``; for some 100 classes 16 to 32 suit better than a face recogniser's 64.
+        classes: Number of classes; labels are ``0..classes - 1``.
+        dimension: Dimension of the embeddings.
+        degrees: Angular margin ``m``; 28.6 is the paper's 0.5 radians.
+        scale: Scale ``s`` of the logits; 64 suits face recognition, 16 to 32 about 100 classes.
 
     Raises:
         ValueError: An argument is out of range, or a label.
@@ -135,17 +136,17 @@ class ArcFaceLoss(SimilarityLoss):
         self.directions = nn.Parameter(torch.randn(classes, dimension) / dimension**0.5)
 
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
-        """Turn the own class's angle by the margin, then classify."""
+        """Compute the cross-entropy of cosines, the true class's angle increased by the margin."""
         check_classes(labels, self.classes)
         directions = F.normalize(self.directions.to(embeddings), dim=1)
         cosines = F.normalize(embeddings, dim=1) @ directions.T
         if not len(labels):
             return cosines.sum()
-        own = cosines.gather(1, labels[:, None])
-        # Clamped, the root has no gradient where it would be infinite.
-        sines = (1 - own.square()).clamp(min=torch.finfo(own.dtype).eps).sqrt()
-        turned = own * math.cos(self.margin) - sines * math.sin(self.margin)
-        past = own - self.margin * math.sin(self.margin)
-        turned = torch.where(own >= -math.cos(self.margin), turned, past)
-        logits = cosines.scatter(1, labels[:, None], turned)
+        true = cosines.gather(1, labels[:, None])
+        # Clamped, so that the gradient of the root is 0 where it would be infinite.
+        sines = (1 - true.square()).clamp(min=torch.finfo(true.dtype).eps).sqrt()
+        rotated = true * math.cos(self.margin) - sines * math.sin(self.margin)
+        beyond = true - self.margin * math.sin(self.margin)
+        rotated = torch.where(true >= -math.cos(self.margin), rotated, beyond)
+        logits = cosines.scatter(1, labels[:, None], rotated)
         return F.cross_entropy(self.scale * logits, labels)

@@ -1,22 +1,22 @@
-"""Losses of pairs: near if of one class, far if not."""
+"""Contrastive losses of pairs."""
 
 from torch import Tensor
 
 from flowmatch.metric_learning._extras import metric_learning
-from flowmatch.metric_learning.losses._base import SimilarityLoss, WrappedLoss, at_least
+from flowmatch.metric_learning.losses._base import EmbeddingLoss, WrappedLoss, at_least
 from flowmatch.metric_learning.tuples import Tuples, all_pairs
 from flowmatch.ops import pairwise_distance
 
 
 class ContrastiveLoss(WrappedLoss):
-    r"""The lecture's contrastive loss: squared distances against a squared margin.
+    r"""Contrastive loss of squared distances with a squared margin.
 
-    ``mean_same d^2 + mean_different max(0, m^2 - d^2)``, with ``d = |x_i - x_j|`` of embeddings as
-    they are, over the ordered pairs of ``[N, D]``. Beyond the margin, different classes no longer
-    push. Where classes are few, pairs of different ones are many: the two means weigh the same.
+    ``mean_same d^2 + mean_different max(0, m^2 - d^2)``, with ``d = |x_i - x_j|`` over the ordered
+    pairs of ``[N, D]``, not normalised. Negative pairs beyond the margin have no gradient. The two
+    kinds of pairs have the same weight although negative pairs are more numerous.
 
     Args:
-        margin: ``m``, a distance.
+        margin: Distance margin ``m``.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.
@@ -30,7 +30,7 @@ class ContrastiveLoss(WrappedLoss):
 
     Reference:
         Hadsell, Chopra & LeCun, Dimensionality Reduction by Learning an Invariant Mapping, CVPR
-        2006, in the form in which lectures write it.
+        2006; this common variant has the hinge on the squared distance, see `HadsellLoss`.
     """
 
     takes_tuples = True
@@ -49,15 +49,15 @@ class ContrastiveLoss(WrappedLoss):
         )
 
 
-class HadsellLoss(SimilarityLoss):
-    r"""Hadsell's own contrastive loss: the hinge is on the distance, and is squared after.
+class HadsellLoss(EmbeddingLoss):
+    r"""Contrastive loss of the original paper, with a squared hinge on the distance.
 
     ``1/2 mean_same d^2 + 1/2 mean_different max(0, m - d)^2``, with ``d = |x_i - x_j|`` over the
-    ordered pairs of ``[N, D]``. Unlike `ContrastiveLoss` the push fades out towards the margin, and
-    it is strongest between embeddings that coincide (there its direction is undefined, and 0).
+    ordered pairs of ``[N, D]``. Unlike in `ContrastiveLoss`, the gradient of negative pairs fades
+    towards the margin and grows towards distance 0, where it is undefined and set to 0.
 
     Args:
-        margin: ``m``, a distance.
+        margin: Distance margin ``m``.
 
     Raises:
         ValueError: `margin` is negative.
@@ -82,12 +82,12 @@ class HadsellLoss(SimilarityLoss):
         self.margin = margin
 
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
-        """Average both kinds of pairs on their own."""
+        """Average positive and negative pairs separately."""
         distances = pairwise_distance(embeddings, embeddings)
         if tuples is None:
             tuples = all_pairs(labels)
         same = distances[tuples[0], tuples[1]].square()
-        # Pairs have anchors for either kind, triplets one for both.
+        # Pairs have an anchor of each kind, triplets one anchor of both.
         different = self.margin - distances[tuples[-2 if len(tuples) == 4 else 0], tuples[-1]]
         total = 0 * embeddings.sum()
         for terms in (same, different.relu().square()):
@@ -100,13 +100,13 @@ class SNRLoss(WrappedLoss):
     r"""Contrastive loss of the signal-to-noise distance.
 
     ``mean_{same, d > 0} d + mean_{different, d < m} (m - d) + w mean_i |sum(x_i)|`` with
-    ``d(i, j) = var(x_i - x_j) / var(x_i)``: the variance over the D entries of an embedding is the
-    anchor's signal, what differs is noise. The last term asks for entries of mean 0, for which
-    variance is energy. Embeddings ``[N, D]`` need D > 1 and entries that are not all equal.
+    ``d(i, j) = var(x_i - x_j) / var(x_i)``: the variance over the D entries of an anchor is its
+    signal, the variance of the difference is noise. The last term makes entries zero-mean, so that
+    variance equals energy. Embeddings ``[N, D]`` need D > 1 and entries that are not all equal.
 
     Args:
-        margin: ``m``; the least ratio of noise to signal between classes.
-        zero_mean: ``w``.
+        margin: Least ratio ``m`` of noise to signal between classes.
+        zero_mean: Weight ``w`` of the last term.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.
@@ -139,7 +139,7 @@ class SNRLoss(WrappedLoss):
         )
 
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
-        """Refuse what has no variance at all."""
+        """Check that embeddings have a variance, and delegate to the wrapped loss."""
         if embeddings.shape[1] < 2:
             raise ValueError(
                 "SNRLoss needs embeddings [N, D] with D of 2 or more, "

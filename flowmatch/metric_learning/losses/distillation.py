@@ -1,4 +1,4 @@
-"""Relational distillation: a student keeps the teacher's distances and angles."""
+"""Relational knowledge distillation."""
 
 import torch
 import torch.nn.functional as F
@@ -10,17 +10,17 @@ from flowmatch.ops._types import widened
 
 
 class RelationalDistillation(nn.Module):
-    r"""RKD: distances and angles among a batch as another network sees them.
+    r"""RKD: a student reproduces the distances and angles of a teacher's embeddings of a batch.
 
-    ``a mean_ij h(d_ij, D_ij) + b mean_ijk h(c_ijk, C_ijk)``, lower case the student's, upper case
-    the teacher's: ``d`` distances over their mean (of those that are not 0), ``c`` the cosine of
-    the angle between j and k as seen from i, ``h`` the Huber loss. Scale and sizes of the two
-    embeddings may differ. Memory grows with ``N^2 D + N^3``. Half types are computed in float32,
-    also under autocast.
+    ``a mean_ij h(d_ij, D_ij) + b mean_ijk h(c_ijk, C_ijk)``, lower case of the student, upper case
+    of the teacher: ``d`` distances divided by their mean (of those that are not 0), ``c`` the
+    cosine of the angle between j and k at i, ``h`` the Huber loss. The two embeddings may differ in
+    scale and dimension. Memory grows with ``N^2 D + N^3``. Half types are computed in float32, also
+    under autocast.
 
     Args:
-        distance: ``a``.
-        angle: ``b``.
+        distance: Weight ``a`` of distances.
+        angle: Weight ``b`` of angles.
 
     Raises:
         ValueError: A weight is negative.
@@ -41,11 +41,11 @@ class RelationalDistillation(nn.Module):
         self.distance, self.angle = distance, angle
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Compare the two.
+        """Compute the loss.
 
         Args:
-            student: ``[N, D]``, not normalised in the paper.
-            teacher: ``[N, E]``; gets no gradient.
+            student: Embeddings of the student, ``[N, D]``, not normalised in the paper.
+            teacher: Embeddings of the teacher, ``[N, E]``, treated as constants.
 
         Returns:
             A scalar.
@@ -74,9 +74,9 @@ def _distances(embeddings: Tensor) -> Tensor:
 
 
 def _cosines(embeddings: Tensor) -> Tensor:
-    """Cosines of all angles, [N, N, N]: the corner first."""
-    apart = embeddings - embeddings[:, None]  # [corner, other, D]
-    square = apart.square().sum(2, keepdim=True)
-    # Between items that coincide there is no direction; normalised, its gradient would be huge.
-    units = torch.where(square > 0, apart / torch.where(square > 0, square, 1).sqrt(), 0)
+    """Return the cosines of all angles, [N, N, N], with the vertex first."""
+    differences = embeddings - embeddings[:, None]  # [vertex, other, D]
+    square = differences.square().sum(2, keepdim=True)
+    # Identical items have no direction: dividing by their distance would give a huge gradient.
+    units = torch.where(square > 0, differences / torch.where(square > 0, square, 1).sqrt(), 0)
     return units @ units.transpose(1, 2)

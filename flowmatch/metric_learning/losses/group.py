@@ -1,27 +1,27 @@
-"""Group loss: a batch agrees on its classes before it is judged."""
+"""Group loss: class probabilities of a batch, refined by the similarity of its items."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowmatch.metric_learning.losses._base import SimilarityLoss, at_least, check_classes
+from flowmatch.metric_learning.losses._base import EmbeddingLoss, at_least, check_classes
 from flowmatch.metric_learning.tuples import Tuples
 
 
-def replicator_dynamics(similarity: Tensor, beliefs: Tensor, rounds: int) -> Tensor:
-    """Let neighbours agree: ``X <- X * (W X)``, each row scaled to sum 1, some rounds.
+def replicator_dynamics(similarity: Tensor, probabilities: Tensor, rounds: int) -> Tensor:
+    """Refine class probabilities by similar items: ``X <- X * (W X)`` with rows scaled to sum 1.
 
     Args:
-        similarity: ``W``, ``[N, N]``, not negative.
-        beliefs: ``X``, ``[N, C]``, rows of probabilities.
-        rounds: How many.
+        similarity: Similarities ``W``, ``[N, N]``, not negative.
+        probabilities: Class probabilities ``X``, ``[N, C]``.
+        rounds: Number of iterations.
 
     Returns:
-        ``[N, C]``; a row that nobody supports is 0.
+        ``[N, C]``; a row without support from similar items is 0.
 
     Example:
-        >>> beliefs = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
-        >>> replicator_dynamics(torch.ones(2, 2), beliefs, 1)
+        >>> probabilities = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+        >>> replicator_dynamics(torch.ones(2, 2), probabilities, 1)
         tensor([[1.0000, 0.0000],
                 [0.7500, 0.2500]])
 
@@ -29,26 +29,26 @@ def replicator_dynamics(similarity: Tensor, beliefs: Tensor, rounds: int) -> Ten
         Elezi et al., The Group Loss for Deep Metric Learning, ECCV 2020, equation 4.
     """
     for _ in range(rounds):
-        supported = beliefs * (similarity @ beliefs)
+        supported = probabilities * (similarity @ probabilities)
         total = supported.sum(1, keepdim=True)
-        beliefs = supported / torch.where(total > 0, total, 1)
-    return beliefs
+        probabilities = supported / torch.where(total > 0, total, 1)
+    return probabilities
 
 
-class GroupLoss(SimilarityLoss):
-    r"""Group loss: classifications of a batch, refined by who resembles whom.
+class GroupLoss(EmbeddingLoss):
+    r"""Group loss: cross-entropy of class probabilities that similar items of a batch refine.
 
-    With logits of a linear classifier on ``[N, D]``: ``X = softmax(logits / T)``, the rows of some
-    items of each class replaced by the truth; ``W = max(0, correlation of the embeddings)``;
-    `replicator_dynamics`; ``mean_i -log(X_iy + 1e-12) + cross-entropy of the logits``. Items that
-    are told the truth are drawn anew each time, from torch's generator of the CPU.
+    With logits of a linear classifier on ``[N, D]``: ``X = softmax(logits / T)``, where the rows of
+    some anchors of each class are replaced by their true class; ``W = max(0, correlation of the
+    embeddings)``; `replicator_dynamics`; ``mean_i -log(X_iy + 1e-12) + cross-entropy of the
+    logits``. The anchors of a batch are sampled from torch's CPU generator.
 
     Args:
-        classes: How many; labels are ``0..classes - 1``.
-        dimension: D.
-        temperature: ``T``; the authors' 24 for birds, 79 cars, 54 products.
-        anchors: Items of each class that are told the truth.
-        rounds: Of the dynamics.
+        classes: Number of classes; labels are ``0..classes - 1``.
+        dimension: Dimension of the embeddings.
+        temperature: Temperature ``T``; in the paper 24 for birds, 79 for cars, 54 for products.
+        anchors: Number of anchors of each class.
+        rounds: Number of iterations of the dynamics.
 
     Raises:
         ValueError: An argument is out of range, or a label.
@@ -80,25 +80,25 @@ class GroupLoss(SimilarityLoss):
         self.classifier = nn.Linear(dimension, classes)
 
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
-        """Classify, agree, judge both."""
+        """Compute the cross-entropies of the logits and of the refined probabilities."""
         check_classes(labels, self.classes)
         weight, bias = (p.to(embeddings) for p in (self.classifier.weight, self.classifier.bias))
         logits = F.linear(embeddings, weight, bias)
         if not len(labels):
             return logits.sum()
         truth = F.one_hot(labels, self.classes).to(logits.dtype)
-        told = self.choose_anchors(labels)[:, None]
-        beliefs = torch.where(told, truth, (logits / self.temperature).softmax(1))
+        is_anchor = self.sample_anchors(labels)[:, None]
+        initial = torch.where(is_anchor, truth, (logits / self.temperature).softmax(1))
         centred = F.normalize(embeddings - embeddings.mean(1, keepdim=True), dim=1, eps=1e-8)
-        beliefs = replicator_dynamics((centred @ centred.T).relu(), beliefs, self.rounds)
-        agreed = F.nll_loss((beliefs + 1e-12).log(), labels)
-        return agreed + F.cross_entropy(logits, labels)
+        refined = replicator_dynamics((centred @ centred.T).relu(), initial, self.rounds)
+        refined_loss = F.nll_loss((refined + 1e-12).log(), labels)
+        return refined_loss + F.cross_entropy(logits, labels)
 
-    def choose_anchors(self, labels: Tensor) -> Tensor:
-        """Draw up to `anchors` items of each class; ``[N]`` bool."""
-        told = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
+    def sample_anchors(self, labels: Tensor) -> Tensor:
+        """Sample the anchors of each class, at most as many as it has items; ``[N]`` bool."""
+        is_anchor = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
         for label in torch.unique(labels):
             members = torch.where(labels == label)[0]
-            drawn = torch.randperm(len(members))[: self.anchors].to(members.device)
-            told[members[drawn]] = True
-        return told
+            sample = torch.randperm(len(members))[: self.anchors].to(members.device)
+            is_anchor[members[sample]] = True
+        return is_anchor

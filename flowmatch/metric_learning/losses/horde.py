@@ -1,4 +1,4 @@
-"""HORDE: the same loss on high-order moments of a feature map."""
+"""HORDE: a loss on high-order moments of a feature map."""
 
 from collections.abc import Callable
 
@@ -10,22 +10,23 @@ from flowmatch.metric_learning.losses._base import at_least
 
 
 class HordeLoss(nn.Module):
-    r"""Add to a loss of embeddings the same loss of the feature map's high-order moments.
+    r"""Regularising loss on the high-order moments of a feature map.
 
     With the features ``x`` of a position: ``phi_2 = (W_1 x) * (W_2 x)``,
-    ``phi_k = phi_(k-1) * (W_k x)``, averaged over positions, made an embedding by a linear layer
-    of each order, scaled to length 1. Distributions that agree in all moments agree, which keeps
-    single positions from deciding. Only for training: at test the embedding is the network's.
+    ``phi_k = phi_(k-1) * (W_k x)``, averaged over positions, mapped by a linear layer of each order
+    to an embedding and normalised. Matching moments match whole distributions of features instead
+    of single positions. It is added to the loss of the embeddings in training and not used in
+    tests.
 
     Args:
-        channels: Of the feature map.
-        loss: Makes a loss ``(embeddings [N, dimension], labels [N]) -> scalar``; called once an
-            order, as losses with parameters need one for each.
-        orders: The highest; from 2 up.
-        width: Entries of ``phi``.
-        dimension: Entries of an order's embedding.
-        trained: Whether the ``W`` are; otherwise random signs, whose products estimate polynomial
-            kernels (random Maclaurin).
+        channels: Channels of the feature map.
+        loss: Constructor of a loss ``(embeddings [N, dimension], labels [N]) -> scalar``, called
+            once for each order.
+        orders: Highest order, at least 2.
+        width: Dimension of ``phi``.
+        dimension: Dimension of the embedding of an order.
+        trained: Whether the ``W`` are trained; otherwise they are random signs, whose products
+            estimate polynomial kernels (random Maclaurin features).
 
     Raises:
         ValueError: An argument is out of range.
@@ -64,13 +65,13 @@ class HordeLoss(nn.Module):
         self.losses = nn.ModuleList(loss() for _ in range(orders - 1))
 
     def moments(self, features: Tensor) -> list[Tensor]:
-        """Give the embedding of each order.
+        """Compute the embedding of each order.
 
         Args:
             features: ``[N, C, H, W]``.
 
         Returns:
-            ``[N, dimension]`` of length 1, orders 2, 3 and so on.
+            Unit vectors ``[N, dimension]`` of each order from 2 up.
 
         Raises:
             ValueError: `features` has another shape.
@@ -81,14 +82,14 @@ class HordeLoss(nn.Module):
             )
         positions = features.flatten(2).transpose(1, 2)  # [N, HW, C]
         phi = F.linear(positions, self.weights[0])
-        found = []
+        embeddings = []
         for weight, head in zip(self.weights[1:], self.heads, strict=True):
             phi = phi * F.linear(positions, weight)
-            found.append(F.normalize(head(phi.mean(1)), dim=1))
-        return found
+            embeddings.append(F.normalize(head(phi.mean(1)), dim=1))
+        return embeddings
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Sum the losses of the orders 2 and up; add it to the network's own.
+        """Compute the sum of the losses of all orders.
 
         Args:
             features: ``[N, C, H, W]``.

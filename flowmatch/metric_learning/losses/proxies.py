@@ -1,4 +1,4 @@
-"""Losses against proxies, learned points that stand for classes."""
+"""Proxy losses, which compare embeddings with learned points of the classes."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from flowmatch.metric_learning._extras import metric_learning
 from flowmatch.metric_learning.losses._base import (
-    SimilarityLoss,
+    EmbeddingLoss,
     WrappedLoss,
     at_least,
     check_classes,
@@ -14,17 +14,17 @@ from flowmatch.metric_learning.losses._base import (
 from flowmatch.metric_learning.tuples import Tuples
 
 
-class ProxyNCALoss(SimilarityLoss):
-    r"""ProxyNCA: nearer to the own class's proxy than to the others, its own left out of the sum.
+class ProxyNCALoss(EmbeddingLoss):
+    r"""ProxyNCA: softmax over distances to class proxies, without the true class in the sum.
 
     ``mean_i -log(e^(-s d(x_i, p_y)) / sum_{c != y} e^(-s d(x_i, p_c)))`` with
-    ``d = |x / |x| - p / |p||^2``, over ``[N, D]``. Without the own proxy below, the loss has no
-    lower bound short of ``-4 s``: it goes on pushing where a probability would be 1.
+    ``d = |x / |x| - p / |p||^2``, over ``[N, D]``. Because the true proxy is not in the
+    denominator, the loss is bounded only by ``-4 s`` and does not saturate like a probability.
 
     Args:
-        classes: How many, at least 2; labels are ``0..classes - 1``.
-        dimension: D.
-        scale: ``s``; 9 is the paper's, whose vectors have length 3.
+        classes: Number of classes, at least 2; labels are ``0..classes - 1``.
+        dimension: Dimension of the embeddings.
+        scale: Scale ``s`` of distances; 9 as in the paper, whose vectors have length 3.
 
     Raises:
         ValueError: An argument is out of range, or a label.
@@ -49,7 +49,7 @@ class ProxyNCALoss(SimilarityLoss):
         self.proxies = nn.Parameter(torch.randn(classes, dimension) / dimension**0.5)
 
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
-        """Compare with each proxy."""
+        """Compare embeddings with all proxies."""
         check_classes(labels, self.classes)
         cosines = F.normalize(embeddings, dim=1) @ F.normalize(self.proxies.to(embeddings), dim=1).T
         logits = -self.scale * (2 - 2 * cosines)
@@ -59,17 +59,17 @@ class ProxyNCALoss(SimilarityLoss):
 
 
 class ProxyNCAPlusPlusLoss(WrappedLoss):
-    r"""ProxyNCA++: the probability of the own proxy, with a temperature.
+    r"""ProxyNCA++: softmax over distances to class proxies, with a temperature.
 
     ``mean_i -log(e^(-d(x_i, p_y) / T) / sum_c e^(-d(x_i, p_c) / T))`` with
-    ``d = |x / |x| - p / |p||^2``, over ``[N, D]``. What else the paper changed is no part of a
-    loss: global max pooling, layer normalisation, a much higher learning rate for proxies, batches
-    of classes times 4.
+    ``d = |x / |x| - p / |p||^2``, over ``[N, D]``. The paper's other changes are not part of the
+    loss: global max pooling, layer normalisation, a much higher learning rate of proxies, batches
+    of 4 items per class.
 
     Args:
-        classes: How many; labels are ``0..classes - 1``.
-        dimension: D.
-        temperature: ``T``.
+        classes: Number of classes; labels are ``0..classes - 1``.
+        dimension: Dimension of the embeddings.
+        temperature: Temperature ``T``.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.
@@ -98,21 +98,21 @@ class ProxyNCAPlusPlusLoss(WrappedLoss):
 
 
 class SoftTripleLoss(WrappedLoss):
-    r"""SoftTriple: several centres a class, softly the nearest of them counts.
+    r"""SoftTriple: softmax over soft-nearest centres, several for each class.
 
     With cosines ``s_ck`` to centre k of class c, ``S_c = sum_k softmax_k(s_ck / g) s_ck``:
     ``mean_i -log(e^(l (S_y - m)) / (e^(l (S_y - m)) + sum_{c != y} e^(l S_c)))
     + t mean sqrt(2 - 2 w_cj . w_ck) / 2`` over ``[N, D]``; the second term, over the pairs of
-    centres of a class, lets centres merge that are not needed.
+    centres of a class, merges redundant centres.
 
     Args:
-        classes: How many; labels are ``0..classes - 1``.
-        dimension: D.
-        centres: Of each class, at least 2.
-        scale: ``l``.
-        gamma: ``g``.
-        margin: ``m``.
-        merge: ``t``.
+        classes: Number of classes; labels are ``0..classes - 1``.
+        dimension: Dimension of the embeddings.
+        centres: Number of centres of each class, at least 2.
+        scale: Scale ``l`` of the logits.
+        gamma: Temperature ``g`` of the choice among centres.
+        margin: Margin ``m``.
+        merge: Weight ``t`` of the merging term.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.
@@ -156,7 +156,7 @@ class SoftTripleLoss(WrappedLoss):
         self.centres, self.merge = centres, merge
 
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
-        """Add what lets centres merge; theirs has no finite gradient once two have merged."""
+        """Add the merging term; the library's has an infinite gradient between merged centres."""
         value = super().compute(embeddings, labels, tuples)
         centres = F.normalize(self.wrapped.fc.T, dim=1).view(
             self.wrapped.num_classes, self.centres, -1

@@ -1,4 +1,4 @@
-"""Losses of the whole ranked list that a query gives."""
+"""Losses of the ranked list of a query."""
 
 import warnings
 
@@ -7,19 +7,19 @@ from flowmatch.metric_learning.losses._base import WrappedLoss, at_least
 
 
 class RankedListLoss(WrappedLoss):
-    r"""Ranked list: positives within a ball around the query, negatives outside a larger one.
+    r"""Ranked list loss: positives within a ball around the query, negatives outside a larger one.
 
-    ``mean_i (1 - b) P_i + b N_i``; ``P_i`` the mean of ``d_ij - (a - m)`` over the same class
-    beyond ``a - m``, ``N_i`` the mean of ``a - d_ij`` over others within ``a``, weighted by
-    ``e^(T (a - d_ij))``; ``d = |f_i - f_j|``, ``f = x / |x|`` of ``[N, D]``. Within the inner ball
-    nothing is pulled: a class keeps its own structure. Others at distance 0, which cannot be pushed
-    in any direction, do not count.
+    ``mean_i (1 - b) P_i + b N_i``; ``P_i`` the mean of ``d_ij - (a - m)`` over positives beyond
+    ``a - m``, ``N_i`` the mean of ``a - d_ij`` over negatives within ``a``, weighted by
+    ``e^(T (a - d_ij))``; ``d = |f_i - f_j|``, ``f = x / |x|`` of ``[N, D]``. Positives within the
+    inner ball have no gradient, so that a class keeps its structure. Negatives at distance 0, which
+    have no direction, are ignored.
 
     Args:
-        alpha: ``a``, the outer radius.
-        margin: ``m``.
-        temperature: ``T``; the nearest negatives weigh most.
-        imbalance: ``b``.
+        alpha: Outer radius ``a``.
+        margin: Margin ``m`` between the radii.
+        temperature: Temperature ``T``; a larger one emphasises the nearest negatives.
+        imbalance: Weight ``b`` of negatives relative to positives.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.
@@ -47,7 +47,7 @@ class RankedListLoss(WrappedLoss):
         if not 0 <= imbalance <= 1:
             raise ValueError(f"imbalance must be in 0..1, got {imbalance}")
         with warnings.catch_warnings():
-            # Warned of is the paper's own temperature; e^(T a) = e^12 does not overflow.
+            # The library warns of the paper's temperature, but e^(T a) = e^12 does not overflow.
             warnings.filterwarnings("ignore", message="Values of Tp or Tn are too high")
             wrapped = metric_learning("losses").RankedListLoss(
                 margin=margin, Tn=temperature, imbalance=imbalance, alpha=alpha
@@ -56,15 +56,15 @@ class RankedListLoss(WrappedLoss):
 
 
 class FastAPLoss(WrappedLoss):
-    r"""FastAP: average precision of soft histograms of distances, as a loss.
+    r"""FastAP: one minus the average precision of soft histograms of distances.
 
     ``1 - mean_i 1/R_i sum_b h+_b H+_b / H_b``, over the bins of squared distances 0..4 of
-    ``f = x / |x|`` from query i, ``[N, D]``: ``h+`` counts the R_i others of its class, each shared
-    linearly by the two bins beside it, ``H+`` those up to the bin, ``H`` all up to the bin. Items
-    alone in their class are no queries.
+    ``f = x / |x|`` from query i, ``[N, D]``: ``h+`` counts the R_i positives, each split linearly
+    between the two nearest bins, ``H+`` is its cumulative sum, ``H`` that of all items. Items
+    without positives are not queries.
 
     Args:
-        bins: Between 0 and 4; there are ``bins + 1`` centres.
+        bins: Number of intervals between 0 and 4; the histogram has ``bins + 1`` centres.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.

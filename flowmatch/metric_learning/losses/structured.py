@@ -1,4 +1,4 @@
-"""Losses that set one pair of a class against everything else in the batch."""
+"""Losses that compare each positive pair with all negatives of the batch."""
 
 import math
 
@@ -6,18 +6,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowmatch.metric_learning._extras import metric_learning
-from flowmatch.metric_learning.losses._base import SimilarityLoss, WrappedLoss, at_least
+from flowmatch.metric_learning.losses._base import EmbeddingLoss, WrappedLoss, at_least
 from flowmatch.metric_learning.tuples import Tuples
 
 
 class LiftedStructureLoss(WrappedLoss):
-    r"""Lifted structured embedding: each pair of a class against all negatives of both its ends.
+    r"""Lifted structured embedding: each positive pair against all negatives of both its items.
 
     ``1/2 mean_{(i, j) same} max(0, log(sum_{k not i's} e^(m - d_ik) + sum_{k not j's} e^(m - d_jk))
-    + d_ij)^2`` with ``d = |x_i - x_j|`` of ``[N, D]`` as they are. A pair without negatives is 0.
+    + d_ij)^2`` with ``d = |x_i - x_j|`` of ``[N, D]``, not normalised. A pair without negatives
+    counts as 0.
 
     Args:
-        margin: ``m``, a distance.
+        margin: Distance margin ``m``.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.
@@ -46,14 +47,14 @@ class LiftedStructureLoss(WrappedLoss):
 
 
 class NPairsLoss(WrappedLoss):
-    r"""N-pairs: of one pair per class, each anchor is to find its own partner among all.
+    r"""N-pairs: with one pair per class, a softmax that identifies the partner of each anchor.
 
     ``mean_i log(1 + sum_{j != i} e^(x_i . y_j - x_i . y_i)) + w mean |x|^2``, where ``(x_i, y_i)``
     is the first pair of class i in the batch ``[N, D]``. Embeddings are not normalised, hence the
     second term, over the whole batch.
 
     Args:
-        weight: ``w``.
+        weight: Weight ``w`` of the embeddings' squared norm.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.
@@ -86,13 +87,14 @@ class NPairsLoss(WrappedLoss):
 
 
 class AngularLoss(WrappedLoss):
-    r"""Angular: the angle at the negative, under which a pair is seen, has a limit.
+    r"""Angular loss: an upper bound on the angle at the negative of a triplet.
 
     ``mean_{(a, p) same} log(1 + sum_n e^(4 tan^2(alpha) (f_a + f_p) . f_n - 2 (1 + tan^2(alpha))
-    f_a . f_p))`` with ``f = x / |x|`` of ``[N, D]``: an angle knows no scale, where a margin does.
+    f_a . f_p))`` with ``f = x / |x|`` of ``[N, D]``. Unlike a margin, an angle is independent of
+    scale.
 
     Args:
-        degrees: ``alpha``; the paper's best are 45 (birds, cars) and 36 (products).
+        degrees: Largest angle ``alpha``; the paper's best are 45 (birds, cars) and 36 (products).
 
     Raises:
         ImportError: pytorch-metric-learning is missing.
@@ -116,18 +118,18 @@ class AngularLoss(WrappedLoss):
         super().__init__(metric_learning("losses").AngularLoss(alpha=degrees))
 
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
-        """Normalise first: what is wrapped does so with pairs, not with negatives."""
+        """Normalise embeddings; the wrapped loss does not normalise negatives."""
         return super().compute(F.normalize(embeddings, dim=1), labels, tuples)
 
 
-class NPairsAngularLoss(SimilarityLoss):
-    r"""N-pairs and the angular loss together, as the angular paper's best rows are trained.
+class NPairsAngularLoss(EmbeddingLoss):
+    r"""Sum of the N-pairs and the angular loss, the best variant of the angular paper.
 
     ``NPairsLoss + w AngularLoss`` of ``[N, D]``.
 
     Args:
-        degrees: Of the angular loss.
-        weight: ``w``.
+        degrees: Largest angle of the angular loss.
+        weight: Weight ``w`` of the angular loss.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.
@@ -153,23 +155,24 @@ class NPairsAngularLoss(SimilarityLoss):
         self.weight = weight
 
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
-        """Add the two."""
+        """Compute the weighted sum of the two losses."""
         total: Tensor = self.pairs.compute(embeddings, labels, tuples)
         return total + self.weight * self.angular.compute(embeddings, labels, tuples)
 
 
 class MarginLoss(WrappedLoss):
-    r"""Margin loss: distances against a boundary of each class that is learned.
+    r"""Margin loss: hinges of distances around a learned boundary of each class.
 
     ``sum max(0, d_ap - beta_c + m) + max(0, beta_c - d_an + m)`` over triplets, c the anchor's
-    class, divided by how many of the terms are not 0, plus ``nu mean beta_c``; ``d = |f_a - f_b|``,
-    ``f = x / |x|`` of ``[N, D]``. Meant for triplets of `DistanceWeightedMiner`.
+    class, divided by the number of terms that are not 0, plus ``nu mean beta_c``;
+    ``d = |f_a - f_b|``, ``f = x / |x|`` of ``[N, D]``. Intended for triplets of
+    `DistanceWeightedMiner`.
 
     Args:
-        classes: How many; labels are ``0..classes - 1``.
-        margin: ``m``.
-        beta: Where the boundaries start. They want a learning rate of their own, 5e-4 to 0.1.
-        nu: Weight of the boundaries.
+        classes: Number of classes; labels are ``0..classes - 1``.
+        margin: Margin ``m``.
+        beta: Initial boundaries; they need a learning rate of their own, 5e-4 to 0.1.
+        nu: Weight ``nu`` of the boundaries.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.
@@ -202,16 +205,16 @@ class MarginLoss(WrappedLoss):
 
 
 class MultiSimilarityLoss(WrappedLoss):
-    r"""Multi-similarity: weights a pair by itself and by the others of its anchor.
+    r"""Multi-similarity: pairs weighted by their own similarity and by the anchor's other pairs.
 
     ``mean_i 1/a log(1 + sum_{same} e^(-a (s_ik - l))) + 1/b log(1 + sum_{different}
-    e^(b (s_ik - l)))`` with ``s`` the cosine, over ``[N, D]``. Meant for pairs of
-    `MultiSimilarityMiner` (the lecture's table calls both GPW).
+    e^(b (s_ik - l)))`` with ``s`` the cosine, over ``[N, D]``. Intended for pairs of
+    `MultiSimilarityMiner`; the two together are also known as general pair weighting (GPW).
 
     Args:
-        alpha: ``a``.
-        beta: ``b``.
-        base: ``l``.
+        alpha: Scale ``a`` of positive pairs.
+        beta: Scale ``b`` of negative pairs.
+        base: Cosine threshold ``l``.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.

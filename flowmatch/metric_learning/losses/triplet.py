@@ -1,21 +1,21 @@
-"""Losses of triplets."""
+"""Triplet losses."""
 
 import torch
 from torch import Tensor
 
 from flowmatch.metric_learning._extras import metric_learning
-from flowmatch.metric_learning.losses._base import SimilarityLoss, WrappedLoss, at_least
-from flowmatch.metric_learning.tuples import Tuples, triplets_of
+from flowmatch.metric_learning.losses._base import EmbeddingLoss, WrappedLoss, at_least
+from flowmatch.metric_learning.tuples import Tuples, as_triplets
 
 
 class TripletLoss(WrappedLoss):
-    r"""FaceNet's triplet loss.
+    r"""Triplet loss of FaceNet.
 
     ``mean_{a, p, n} max(0, |f_a - f_p|^2 - |f_a - f_n|^2 + m)`` over all triplets of ``[N, D]``, or
     those of a miner; ``f = x / |x|``.
 
     Args:
-        margin: ``m``, in squared distances; 4 is the largest there is.
+        margin: Margin ``m`` of squared distances, which are at most 4.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.
@@ -27,7 +27,7 @@ class TripletLoss(WrappedLoss):
         1.2
 
     Reference:
-        Schroff, Kalenichenko & Philbin, FaceNet, CVPR 2015, equation 2 (summed there).
+        Schroff, Kalenichenko & Philbin, FaceNet, CVPR 2015, equation 2, with a mean for the sum.
     """
 
     takes_tuples = True
@@ -43,18 +43,18 @@ class TripletLoss(WrappedLoss):
         )
 
 
-class BiasCorrectedTripletLoss(SimilarityLoss):
-    r"""Experimental: a triplet loss that pulls mined triplets back to what the batch looks like.
+class BiasCorrectedTripletLoss(EmbeddingLoss):
+    r"""Experimental: triplet loss with a penalty on the selection bias of the miner.
 
-    ``triplet + w sum_c |mean_{selected, c} f - mean_{batch, c} f|^2``: a miner prefers what is
-    hard, so that what it selects is not distributed as the data are; the second term, a linear
-    kernel's discrepancy, is that bias, class by class. An item counts as often as it is selected,
-    in any role. Without a miner all triplets are selected, and there is no bias. Written from the
-    idea of the paper, not from its text: do not quote its numbers for this.
+    ``triplet + w sum_c |mean_{selected, c} f - mean_{batch, c} f|^2``: a miner prefers hard items,
+    so that the distribution of its triplets differs from that of the data; the second term, a
+    discrepancy with a linear kernel, measures this bias class by class. An item counts as often as
+    it is selected, in any role. Without a miner, all triplets are selected and the bias is 0. The
+    implementation follows the idea of the paper, not its text, so its numbers do not apply.
 
     Args:
-        margin: Of `TripletLoss`.
-        weight: ``w``.
+        margin: Margin of `TripletLoss`.
+        weight: Weight ``w`` of the bias.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.
@@ -79,14 +79,14 @@ class BiasCorrectedTripletLoss(SimilarityLoss):
         self.weight = weight
 
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
-        """Add the discrepancy of each class that was selected."""
-        triplets = triplets_of(tuples, labels)
+        """Compute the triplet loss plus the bias of each selected class."""
+        triplets = as_triplets(tuples, labels)
         units = torch.nn.functional.normalize(embeddings, dim=1)
-        chosen = torch.bincount(torch.cat(triplets), minlength=len(labels)).to(units.dtype)
+        counts = torch.bincount(torch.cat(triplets), minlength=len(labels)).to(units.dtype)
         bias = 0 * units.sum()
         for label in torch.unique(labels):
             of_class = (labels == label).to(units.dtype)
-            weights = chosen * of_class
+            weights = counts * of_class
             if weights.any():
                 selected = weights @ units / weights.sum()
                 bias = bias + (selected - of_class @ units / of_class.sum()).square().sum()

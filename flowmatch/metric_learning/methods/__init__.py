@@ -1,4 +1,4 @@
-"""Methods that are more than a loss: the class tree and the ensembles, trained by the protocol."""
+"""Methods with a training procedure of their own: the class tree and the ensembles."""
 
 import time
 from collections.abc import Callable
@@ -7,26 +7,29 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from flowmatch.metric_learning.data.crops import Squares
+from flowmatch.metric_learning.data.crops import SquareCrops
 from flowmatch.metric_learning.data.images import LabelledImages
-from flowmatch.metric_learning.fit import Recipe, load_trunk
-from flowmatch.metric_learning.methods._base import Method, Numbered
-from flowmatch.metric_learning.methods.clustered import Divided, Hierarchical
+from flowmatch.metric_learning.fit import Recipe, load_backbone
+from flowmatch.metric_learning.methods._base import IndexedDataset, Method
+from flowmatch.metric_learning.methods.clustered import (
+    DivideAndConquerMethod,
+    HierarchicalTripletMethod,
+)
 from flowmatch.metric_learning.methods.ensembles import (
-    AdversariallyBoosted,
-    Attentive,
-    Boosted,
-    Cascaded,
+    AdversarialBierMethod,
+    AttentionEnsembleMethod,
+    BierMethod,
+    CascadeMethod,
 )
 from flowmatch.training import StepReport, TrainingDiverged
 
 METHODS: dict[str, type[Method]] = {
-    "htl": Hierarchical,
-    "divide-conquer": Divided,
-    "bier": Boosted,
-    "a-bier": AdversariallyBoosted,
-    "hdc": Cascaded,
-    "abe": Attentive,
+    "htl": HierarchicalTripletMethod,
+    "divide-conquer": DivideAndConquerMethod,
+    "bier": BierMethod,
+    "a-bier": AdversarialBierMethod,
+    "hdc": CascadeMethod,
+    "abe": AttentionEnsembleMethod,
 }
 
 
@@ -41,48 +44,52 @@ def train_method(
     workers: int = 0,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> Method:
-    """Train by a method that is more than a loss; otherwise as `train_embedding` does.
+    """Train a network by a method with losses, batches and heads of its own.
+
+    The loop is not `flowmatch.training.train`: before an epoch a method may embed the whole
+    training set and choose a new batch sampler from the result, which a checkpoint of weights
+    could not resume. It writes no checkpoints.
 
     Args:
-        name: In `METHODS`.
-        recipe: How; its loss and miner are the method's own.
-        images: What with.
-        seed: Of first weights, batches and draws.
-        start: Weights of the trunk.
-        device: Where.
-        workers: Processes that read pictures.
+        name: Name in `METHODS`.
+        recipe: Network and optimisation; its loss and miner are ignored.
+        images: Training pictures.
+        seed: Random seed of the initial weights and the batches.
+        start: Initial weights of the backbone.
+        device: Training device.
+        workers: Number of processes that read pictures.
         on_step: Function called after each step.
 
     Returns:
-        What embeds, in eval mode.
+        The method's network, which embeds pictures, in eval mode.
 
     Raises:
         ImportError: A library is missing.
-        TrainingDiverged: The loss is no longer finite.
-        ValueError: There is no such method, or weights do not fit.
+        TrainingDiverged: The loss became NaN or infinite.
+        ValueError: The method is unknown, or weights do not fit.
     """
     if name not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}")
     torch.manual_seed(seed)
     method = METHODS[name](recipe, images, seed)
     if start is not None:
-        load_trunk(method.network, start)
+        load_backbone(method.network, start)
     method.to(device).train()
-    trunk = list(method.network.trunk.parameters())
-    others = [p for p in method.parameters() if all(p is not known for known in trunk)]
+    backbone = list(method.network.backbone.parameters())
+    others = [p for p in method.parameters() if all(p is not shared for shared in backbone)]
     optimizer = torch.optim.Adam(
         [
-            {"params": trunk, "lr": recipe.rate},
+            {"params": backbone, "lr": recipe.rate},
             {"params": others, "lr": recipe.rate * method.head_rate},
         ]
     )
-    squares = Numbered(Squares(images, recipe.size, recipe.augment))
-    step, epoch, began = 0, 0, time.monotonic()
+    dataset = IndexedDataset(SquareCrops(images, recipe.size, recipe.augment))
+    step, epoch, start_time = 0, 0, time.monotonic()
     while step < recipe.steps:
-        method.begin(epoch, step / recipe.steps)
-        loader = DataLoader(squares, batch_sampler=method.batches, num_workers=workers)
+        method.begin_epoch(epoch, step / recipe.steps)
+        loader = DataLoader(dataset, batch_sampler=method.batches, num_workers=workers)
         if not len(loader):
-            raise ValueError(f"method {name}: there is no batch of {len(images)} pictures")
+            raise ValueError(f"method {name} needs more pictures for a batch, got {len(images)}")
         for pictures, labels, items in loader:
             value = method.loss(pictures.to(device).float() / 255, labels.to(device), items)
             if not value.isfinite():
@@ -93,7 +100,7 @@ def train_method(
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             step += 1
-            pace = (time.monotonic() - began) / step
+            pace = (time.monotonic() - start_time) / step
             if on_step is not None:
                 on_step(StepReport(step, recipe.steps, {"loss": value.item()}, pace))
             if step == recipe.steps:

@@ -1,27 +1,27 @@
-"""What methods share: a network, batches, epochs."""
+"""Base class of training methods, and their datasets."""
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 
-from flowmatch.metric_learning.data.crops import Squares
+from flowmatch.metric_learning.data.crops import SquareCrops
 from flowmatch.metric_learning.data.images import LabelledImages
-from flowmatch.metric_learning.fit import Recipe, embed
+from flowmatch.metric_learning.fit import Recipe, embed, initial_network
 from flowmatch.metric_learning.networks import EmbeddingNet
 from flowmatch.metric_learning.samplers import ClassBatches
 
 
 class Method(nn.Module):
-    """A network with a training of its own; ``method(pictures)`` embeds, for the test.
+    """A network with its own loss and batches; ``method(pictures)`` embeds, for the test.
 
     Args:
-        recipe: Trunk, sizes of embedding and batches.
-        images: What it is trained with.
-        seed: Of batches.
+        recipe: Backbone, embedding dimension and batch size.
+        images: Training pictures.
+        seed: Random seed of the batches.
 
     Attributes:
-        batches: Of the epoch to come, as indices.
-        head_rate: How many times the trunk's learning rate for all else.
+        batches: Batch sampler of the next epoch.
+        head_rate: Learning rate of all other parameters, as a multiple of the backbone's.
     """
 
     head_rate = 1.0
@@ -29,17 +29,15 @@ class Method(nn.Module):
     def __init__(self, recipe: Recipe, images: LabelledImages, seed: int) -> None:
         super().__init__()
         self.recipe, self.images, self.seed = recipe, images, seed
-        self.network = EmbeddingNet(
-            recipe.trunk, recipe.dimension, images.channels, recipe.frozen_norm
-        )
+        self.network = initial_network(recipe, images.channels)
         self.labels = images.labels.tolist()
         self.classes = min(recipe.classes, len(set(self.labels)))
         self.batches: Sampler[list[int]] = ClassBatches(
-            self.labels, self.classes, recipe.each, seed=seed
+            self.labels, self.classes, recipe.samples_per_class, seed=seed
         )
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Embed.
+        """Compute embeddings.
 
         Args:
             pictures: ``[N, C, H, W]`` in 0..1.
@@ -47,15 +45,15 @@ class Method(nn.Module):
         Returns:
             ``[N, D]``.
         """
-        found: Tensor = self.network(pictures)
-        return found
+        embeddings: Tensor = self.network(pictures)
+        return embeddings
 
-    def begin(self, epoch: int, done: float) -> None:
+    def begin_epoch(self, epoch: int, done: float) -> None:
         """Prepare an epoch.
 
         Args:
-            epoch: From 0.
-            done: Share of the steps that are done.
+            epoch: Number of the epoch, from 0.
+            done: Share of the steps that are finished.
         """
 
     def loss(self, pictures: Tensor, labels: Tensor, items: Tensor) -> Tensor:
@@ -64,44 +62,44 @@ class Method(nn.Module):
         Args:
             pictures: ``[N, C, H, W]`` in 0..1.
             labels: ``[N]``.
-            items: Which of the training pictures they are, ``[N]`` on the CPU.
+            items: Indices of the pictures in the training set, ``[N]`` on the CPU.
 
         Returns:
             A scalar.
         """
         raise NotImplementedError
 
-    def embed_all(self, of: nn.Module) -> tuple[Tensor, Tensor]:
-        """Embed all training pictures as the network is now.
+    def embed_all(self, network: nn.Module) -> tuple[Tensor, Tensor]:
+        """Embed all training pictures by the network in its current state.
 
         Args:
-            of: What embeds.
+            network: Network whose outputs are the embeddings.
 
         Returns:
             Embeddings ``[N, D]`` and labels ``[N]``.
         """
         mode = self.training
         self.eval()
-        found = embed(of, self.images, self.recipe.size), torch.tensor(self.labels)
+        embeddings = embed(network, self.images, self.recipe.size)
         self.train(mode)
-        return found
+        return embeddings, torch.tensor(self.labels)
 
 
-class Numbered(Dataset[tuple[Tensor, int, int]]):
-    """Pictures, labels, and which they are."""
+class IndexedDataset(Dataset[tuple[Tensor, int, int]]):
+    """Square crops, their labels and their indices."""
 
-    def __init__(self, squares: Squares) -> None:
-        self.squares = squares
+    def __init__(self, crops: SquareCrops) -> None:
+        self.crops = crops
 
     def __len__(self) -> int:
-        return len(self.squares)
+        return len(self.crops)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        return (*self.squares[index], index)
+        return (*self.crops[index], index)
 
 
-class Features(nn.Module):
-    """A network without its linear layer, for `embed`."""
+class Backbone(nn.Module):
+    """The backbone of a network with its pooling, without the linear layer."""
 
     def __init__(self, network: EmbeddingNet) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ import torch
 
 from flowmatch.io import write_image
 from flowmatch.metric_learning.data.datasets import find_images, read_idx
-from flowmatch.metric_learning.data.images import LabelledImages, as_square
+from flowmatch.metric_learning.data.images import LabelledImages, square_crop
 
 
 def colour(path, shade):
@@ -184,14 +184,14 @@ def test_labels_must_fit():
 def test_squares():
     picture = np.zeros((14, 30, 3), np.uint8)
     picture[:, 15:] = 200
-    middle = as_square(picture, 12)
+    middle = square_crop(picture, 12)
     assert middle.shape == (3, 12, 12)
     assert (middle[:, :, :5] == 0).all() and (middle[:, :, 7:] == 200).all()
     same = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
-    assert (as_square(same, 8)[0].numpy() == same[..., 0]).all()
+    assert (square_crop(same, 8)[0].numpy() == same[..., 0]).all()
     generator = torch.Generator().manual_seed(0)
-    drawn = [as_square(picture, 12, generator) for _ in range(40)]
+    drawn = [square_crop(picture, 12, generator) for _ in range(40)]
     starts = {int(part[0, 0, 0]) < int(part[0, 0, -1]) for part in drawn}
     assert starts == {True, False}  # mirrored or not
     assert len({int((part[0, 0] > 100).sum()) for part in drawn}) > 3  # crops differ
-    assert as_square(np.zeros((9, 50), np.uint8)[..., None], 20).shape == (1, 20, 20)
+    assert square_crop(np.zeros((9, 50), np.uint8)[..., None], 20).shape == (1, 20, 20)
