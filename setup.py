@@ -22,7 +22,7 @@ from setuptools import setup
 KERNELS = os.environ.get("FLOWMATCH_KERNELS", "auto")
 TORCH_FLOOR = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # 2.11, the oldest supported torch
 CXX = ["-O3", "-std=c++17", "-fvisibility=hidden", TORCH_FLOOR]
-CXX += ["-fno-math-errno", "-fno-trapping-math"]  # else loops with sqrt or selects are not vectorised
+CXX += ["-fno-math-errno", "-fno-trapping-math"]  # needed to vectorise sqrt and selects
 CXX += ["-Wno-psabi", "-Wno-attributes", "-Wno-maybe-uninitialized"]
 
 
@@ -71,7 +71,7 @@ def without(reason: str) -> dict[str, Any]:
     """Fall back to the references, unless FLOWMATCH_KERNELS demands kernels."""
     if KERNELS != "auto":
         raise SystemExit(f"FLOWMATCH_KERNELS={KERNELS} cannot be met: {reason}; see README.md")
-    print(f"flowmatch: no kernels are compiled ({reason}); the reference implementations will be used")
+    print(f"flowmatch: no kernels are compiled ({reason}); the references will be used")
     return {}
 
 

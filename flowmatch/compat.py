@@ -1,8 +1,8 @@
-"""Other packages' correlation layers over our operator: an existing network changes an import.
+"""Drop-in replacements of other packages' correlation layers, based on our operators.
 
-Each function and class here has the names, the arguments and the output of the package it stands in
-for, without its faults: it runs on CPUs, in half types, under ``torch.compile``, twice
-differentiable, and for every stride and kernel size.
+Functions and classes have the names, arguments and outputs of the packages they replace; an
+existing network only changes its import. Unlike the originals they run on the CPU, in half types
+and under ``torch.compile``, are twice differentiable, and support all strides and kernel sizes.
 """
 
 import functools
@@ -36,23 +36,23 @@ def spatial_correlation_sample(
     dilation: Pair = 1,
     dilation_patch: Pair = 1,
 ) -> Tensor:
-    """Do as ``spatial_correlation_sampler.spatial_correlation_sample`` (0.5).
+    """Replacement for ``spatial_correlation_sampler.spatial_correlation_sample`` (0.5).
 
     Args:
         input1: Features ``[B, C, H, W]``.
         input2: Features of the second image, same shape.
-        kernel_size: Side of the compared patches, an int or (height, width), as all that follows.
-        patch_size: Number of displacements, to both sides together.
+        kernel_size: Side of the compared patches. All sizes are an int or (height, width).
+        patch_size: Number of displacements along each axis.
         stride: Step between the compared pixels of `input1`.
         padding: Zeros around both inputs.
         dilation: Step between the pixels of a compared patch.
         dilation_patch: Step between displacements.
 
     Returns:
-        Sums, not means, of products: ``[B, patch height, patch width, h, w]``.
+        Sums (not means) of products, ``[B, patch height, patch width, h, w]``.
 
     Raises:
-        ValueError: The inputs do not fit each other or hold no patch, or an argument is out of
+        ValueError: The inputs do not match or are smaller than a patch, or an argument is out of
             range.
 
     Example:
@@ -64,38 +64,38 @@ def spatial_correlation_sample(
     Reference:
         Pinard, Pytorch-Correlation-extension.
     """
-    kernel, patch, steps, pad, spread, apart = (
+    kernel, patch, steps, pad, dilations, patch_steps = (
         (value, value) if isinstance(value, int) else value
         for value in (kernel_size, patch_size, stride, padding, dilation, dilation_patch)
     )
-    if min(*kernel, *patch, *steps, *spread, *apart) < 1 or min(pad) < 0:
+    if min(*kernel, *patch, *steps, *dilations, *patch_steps) < 1 or min(pad) < 0:
         raise ValueError(
             "sizes, strides and dilations >= 1 and padding >= 0 are needed, got "
             f"{kernel_size=}, {patch_size=}, {stride=}, {padding=}, {dilation=}, {dilation_patch=}"
         )
-    _check_inputs(input1, input2, kernel, spread, pad)
+    _check_inputs(input1, input2, kernel, dilations, pad)
     B, C = input1.shape[:2]
     dtype = torch.promote_types(input1.dtype, input2.dtype)
-    # Halves are rounded once, at the end, not before they are multiplied by C and summed.
+    # Half types are rounded once, at the end, after the multiplication by C and the sum.
     first, second = (
         F.pad(f.to(wide(dtype)), (pad[1], pad[1], pad[0], pad[0])) for f in (input1, input2)
     )
-    # Our displacements are a square with one step: take one that holds theirs, and choose.
-    step = math.gcd(*apart)
-    radius = max(size // 2 * a // step for size, a in zip(patch, apart, strict=True))
+    # Our displacements are a square grid with a single step: compute one that contains theirs.
+    step = math.gcd(*patch_steps)
+    radius = max(size // 2 * a // step for size, a in zip(patch, patch_steps, strict=True))
     volume = correlation(first, second, radius, step)
     side = 2 * radius + 1
     volume = volume.view(B, side, side, *volume.shape[-2:])
     rows, columns = (
         slice(radius - (size - 1) // 2 * a // step, radius + size // 2 * a // step + 1, a // step)
-        for size, a in zip(patch, apart, strict=True)
+        for size, a in zip(patch, patch_steps, strict=True)
     )
-    sums = _sum_patches(volume[:, rows, columns], kernel, spread, steps)
+    sums = _sum_patches(volume[:, rows, columns], kernel, dilations, steps)
     return (C * sums).to(dtype)
 
 
-def _check_inputs(input1: Tensor, input2: Tensor, kernel: Two, spread: Two, pad: Two) -> None:
-    """Raise a ValueError unless the inputs are alike and hold a patch."""
+def _check_inputs(input1: Tensor, input2: Tensor, kernel: Two, dilations: Two, pad: Two) -> None:
+    """Raise a ValueError unless the inputs match and are at least as large as a patch."""
     shape = tuple(input1.shape)
     if len(shape) != 4 or input2.shape != input1.shape:
         raise ValueError(
@@ -103,26 +103,26 @@ def _check_inputs(input1: Tensor, input2: Tensor, kernel: Two, spread: Two, pad:
             f"got {shape} and {tuple(input2.shape)}"
         )
     check_floats("input1 and input2", input1, input2, autocasts=True)
-    needed = [(k - 1) * d + 1 - 2 * p for k, d, p in zip(kernel, spread, pad, strict=True)]
+    needed = [(k - 1) * d + 1 - 2 * p for k, d, p in zip(kernel, dilations, pad, strict=True)]
     if shape[2] < needed[0] or shape[3] < needed[1]:
         raise ValueError(
             f"inputs of {shape[2:]} padded by {pad} are too small for patches of {kernel} "
-            f"with dilation {spread}"
+            f"with dilation {dilations}"
         )
 
 
-def _sum_patches(planes: Tensor, kernel: Two, spread: Two, steps: Two) -> Tensor:
-    """Sum patches of the last two dimensions; unlike a convolution, in full precision on a GPU."""
-    for dim, k, d, step in zip((-2, -1), kernel, spread, steps, strict=True):
+def _sum_patches(planes: Tensor, kernel: Two, dilations: Two, steps: Two) -> Tensor:
+    """Sum over patches in the last two dimensions; unlike a convolution without TF32 on a GPU."""
+    for dim, k, d, step in zip((-2, -1), kernel, dilations, steps, strict=True):
         pixels = planes.unfold(dim, (k - 1) * d + 1, step)[..., ::d].unbind(-1)
         planes = functools.reduce(torch.add, pixels)
     return planes
 
 
 class SpatialCorrelationSampler(nn.Module):
-    """Stand in for ``spatial_correlation_sampler.SpatialCorrelationSampler``.
+    """Replacement for ``spatial_correlation_sampler.SpatialCorrelationSampler``.
 
-    Its arguments are those of `spatial_correlation_sample`.
+    The arguments are those of `spatial_correlation_sample`.
     """
 
     def __init__(
@@ -143,11 +143,11 @@ class SpatialCorrelationSampler(nn.Module):
 
 
 class MmcvCorrelation(SpatialCorrelationSampler):
-    """Stand in for ``mmcv.ops.Correlation``.
+    """Replacement for ``mmcv.ops.Correlation``.
 
     Args:
         kernel_size: Side of the compared patches.
-        max_displacement: Displacements to each side, in steps of `dilation_patch`.
+        max_displacement: Number of displacements to each side, `dilation_patch` patch_steps.
         stride: Step between the compared pixels of the first input.
         padding: Zeros around both inputs.
         dilation: Step between the pixels of a compared patch.
@@ -174,7 +174,7 @@ class MmcvCorrelation(SpatialCorrelationSampler):
 
 
 class FlowNet2Correlation(nn.Module):
-    """Stand in for flownet2-pytorch's ``correlation_package.Correlation``.
+    """Replacement for flownet2-pytorch's ``correlation_package.Correlation``.
 
     Args:
         pad_size: Zeros around both inputs.
@@ -182,7 +182,7 @@ class FlowNet2Correlation(nn.Module):
         max_displacement: Largest displacement, in pixels.
         stride1: Step between the compared pixels of the first input.
         stride2: Step between displacements.
-        corr_multiply: 1; the package takes it and ignores it.
+        corr_multiply: Must be 1; the original ignores it.
 
     Example:
         >>> import torch
@@ -213,18 +213,18 @@ class FlowNet2Correlation(nn.Module):
 
     def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
         """Return means of products, ``[B, side^2, h, w]``."""
-        compared: Tensor = self.layer(input1, input2)
-        return compared
+        volume: Tensor = self.layer(input1, input2)
+        return volume
 
 
 class CorrBlock:
-    """Stand in for RAFT's ``CorrBlock`` without its volume: windows are computed when asked for.
+    """Replacement for RAFT's ``CorrBlock`` without the volume: windows are computed on demand.
 
     Args:
         fmap1: Features of the first image, ``[B, C, H, W]``.
-        fmap2: Features of the second, same shape.
-        num_levels: Of the pyramid.
-        radius: Pixels of each level on each side.
+        fmap2: Features of the second image, same shape.
+        num_levels: Number of levels of the pyramid.
+        radius: Window radius in pixels of each level.
 
     Example:
         >>> import torch
@@ -238,32 +238,32 @@ class CorrBlock:
 
     def __init__(self, fmap1: Tensor, fmap2: Tensor, num_levels: int = 4, radius: int = 4) -> None:
         self.radius = radius
-        # The volume it stands in for is float32, and is looked at more than once.
+        # float32 like the original volume; channels last, because there are many lookups.
         self.first, *self.pyramid = (
             f.contiguous(memory_format=torch.channels_last)
             for f in (fmap1.float(), *correlation_pyramid(fmap2.float(), num_levels))
         )
 
     def __call__(self, coords: Tensor) -> Tensor:
-        """Look around `coords`, ``[B, 2, H, W]``: ``[B, levels * side^2, H, W]``, dx slowest."""
-        found = correlation_lookup(self.first, self.pyramid, coords, self.radius)
+        """Return windows ``[B, levels * side^2, H, W]``, dx-major, at `coords` ``[B, 2, H, W]``."""
+        windows = correlation_lookup(self.first, self.pyramid, coords, self.radius)
         side = 2 * self.radius + 1
-        windows = found.view(len(found), len(self.pyramid), side, side, *found.shape[2:])
+        windows = windows.view(len(windows), len(self.pyramid), side, side, *windows.shape[2:])
         return windows.transpose(2, 3).flatten(1, 3)
 
 
 class AlternateCorrBlock(CorrBlock):
-    """Stand in for RAFT's ``AlternateCorrBlock``, which computes the same with less memory."""
+    """Replacement for RAFT's ``AlternateCorrBlock``, a `CorrBlock` that needs less memory."""
 
 
 class CorrBlock1D:
-    """Stand in for RAFT-Stereo's ``CorrBlock1D`` (and its faster ones): windows in a row.
+    """Replacement for RAFT-Stereo's ``CorrBlock1D`` and its faster variants: windows in a row.
 
     Args:
         fmap1: Features of the left image, ``[B, C, H, W]``.
-        fmap2: Features of the right.
-        num_levels: Of the pyramid.
-        radius: Pixels of each level on each side.
+        fmap2: Features of the right image.
+        num_levels: Number of levels of the pyramid.
+        radius: Window radius in pixels of each level.
 
     Example:
         >>> import torch
@@ -283,5 +283,5 @@ class CorrBlock1D:
         )
 
     def __call__(self, coords: Tensor) -> Tensor:
-        """Look around x, the first of `coords`: ``[B, levels * side, H, W]``."""
+        """Return the windows around x, the first of `coords`: ``[B, levels * side, H, W]``."""
         return correlation_lookup_1d(self.first, self.pyramid, coords[:, :1], self.radius)

@@ -1,4 +1,4 @@
-"""Other packages' layers against a plain statement of what each computes."""
+"""Replacements of other packages' layers against plain-loop definitions of the originals."""
 
 import importlib.util
 
@@ -19,11 +19,11 @@ from flowmatch.ops import Correlation
 
 CASES = [  # kernel_size, patch_size, stride, padding, dilation, dilation_patch
     (1, 1, 1, 0, 1, 1),
-    (1, 5, 1, 0, 1, 2),  # FlowNetC's, smaller
+    (1, 5, 1, 0, 1, 2),  # like FlowNetC's, but smaller
     (3, 3, 2, 1, 1, 1),
     (3, 5, 1, 2, 2, 3),
-    ((1, 3), (3, 5), (2, 1), (0, 1), (1, 2), (2, 1)),  # height and width unlike
-    (1, 4, 1, 0, 1, 2),  # an even patch: one displacement more to the right and down
+    ((1, 3), (3, 5), (2, 1), (0, 1), (1, 2), (2, 1)),  # different height and width
+    (1, 4, 1, 0, 1, 2),  # even patch size: one displacement more to the right and down
 ]
 
 
@@ -32,7 +32,7 @@ def both(value):
 
 
 def plain(f1, f2, *case):
-    """The sum over a patch of products, pixel by pixel, zero outside either image."""
+    """Sums of products over a patch, pixel by pixel, with zeros outside the images."""
     kernel, patch, stride, pad, dilation, apart = map(both, case)
     B, C, H, W = f1.shape
 
@@ -94,7 +94,7 @@ def test_flownet2_is_the_caffe_layer():
 
 
 def test_the_three_agree_on_flownetc():
-    """FlowNetC's layer in each package's words; they differ by the mean over channels."""
+    """FlowNetC's layer with each package's arguments; they differ by the mean over channels."""
     f1, f2 = features()
     theirs = spatial_correlation_sample(f1, f2, patch_size=5, dilation_patch=2).flatten(1, 2) / 3
     nvidia = FlowNet2Correlation(4, 1, 4, 1, 2, 1)(f1, f2)
@@ -139,7 +139,7 @@ def test_refuses_what_holds_no_patch(shape, arguments, message):
 
 @pytest.mark.parametrize("kernel_size", [1, 3])
 def test_half_types_are_rounded_once(kernel_size):
-    """A mean of small products is below what float16 resolves, its sum is not."""
+    """A mean of small products underflows in float16, its sum does not."""
     f1, f2 = (1e-2 * torch.randn(2, 1, 256, 6, 6)).half()
     found = spatial_correlation_sample(f1, f2, kernel_size, 3)
     exact = spatial_correlation_sample(f1.double(), f2.double(), kernel_size, 3)
@@ -149,7 +149,7 @@ def test_half_types_are_rounded_once(kernel_size):
 
 
 def plain_raft(f1, f2, coords, levels, radius, rows=True):
-    """RAFT's lookup, pixel by pixel: the volume is pooled, dx counts slowest; stereo: one row."""
+    """RAFT's lookup pixel by pixel, from a pooled volume, dx-major; for stereo in one row."""
     C, H, W = f1.shape
     steps = range(-radius, radius + 1)
     out = np.zeros((levels, len(steps), len(steps) if rows else 1, H, W))
@@ -170,7 +170,7 @@ def plain_raft(f1, f2, coords, levels, radius, rows=True):
 
 
 def bilinear(image, v, u):
-    """Zero outside, pixel by pixel."""
+    """Bilinear sampling, zero outside."""
     total, top, left = 0.0, int(np.floor(v)), int(np.floor(u))
     for y, x in ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)):
         if 0 <= y < image.shape[0] and 0 <= x < image.shape[1]:

@@ -33,7 +33,7 @@ struct HammingScan {
   int64_t numbers[kBlockQueries];  // indices of the queries; kNoQuery for padding
   int32_t limits[kBlockQueries];
   int32_t counts[kBlockQueries][kBlockReferences];
-  uint32_t found;  // bit mask of the counts below their limits
+  uint32_t passing;  // bit mask of the counts below their limits
 
   void lower_columns(int64_t block) {
     for (int i = 0; i < kBlockQueries; ++i) {
@@ -72,7 +72,7 @@ scan_vectors(HammingScan& s, const uint64_t* blocks, int64_t from, int64_t to) {
   }
   for (; from < to; ++from) {
     const uint64_t* block = blocks + from * words * kBlockReferences;
-    unsigned found[kBlockQueries];
+    unsigned passing[kBlockQueries];
     __m512i counts[kBlockQueries];
 #pragma GCC unroll 4
     for (int i = 0; i < kBlockQueries; ++i) {
@@ -86,7 +86,7 @@ scan_vectors(HammingScan& s, const uint64_t* blocks, int64_t from, int64_t to) {
         counts[i] =
             _mm512_add_epi64(counts[i], _mm512_popcnt_epi64(_mm512_xor_si512(query, other)));
       }
-      found[i] = _mm512_cmplt_epi64_mask(counts[i], limits[i]);
+      passing[i] = _mm512_cmplt_epi64_mask(counts[i], limits[i]);
     }
     if (s.columns) {
       __m512i lowest = _mm512_loadu_si512(s.columns + from * kBlockReferences);
@@ -97,13 +97,13 @@ scan_vectors(HammingScan& s, const uint64_t* blocks, int64_t from, int64_t to) {
       }
       _mm512_storeu_si512(s.columns + from * kBlockReferences, lowest);
     }
-    if (!(found[0] | found[1] | found[2] | found[3])) continue;
-    s.found = 0;
+    if (!(passing[0] | passing[1] | passing[2] | passing[3])) continue;
+    s.passing = 0;
     for (int i = 0; i < kBlockQueries; ++i) {
       int64_t wide[kBlockReferences];
       _mm512_storeu_si512(wide, counts[i]);
       std::copy(wide, wide + kBlockReferences, s.counts[i]);
-      s.found |= found[i] << (i * kBlockReferences);
+      s.passing |= passing[i] << (i * kBlockReferences);
     }
     return from;
   }
@@ -152,8 +152,8 @@ void search_queries(const HammingSearch& s, Scan scan, const uint64_t* queries,
     state.numbers[i] = i < count ? first + i : kNoQuery;
   }
   for (int64_t at = 0; (at = scan(state, blocks, at, groups)) < groups; ++at) {
-    for (uint32_t found = state.found; found; found &= found - 1) {
-      const int bit = __builtin_ctz(found), i = bit / kBlockReferences;
+    for (uint32_t passing = state.passing; passing; passing &= passing - 1) {
+      const int bit = __builtin_ctz(passing), i = bit / kBlockReferences;
       const int64_t r = at * kBlockReferences + bit % kBlockReferences;
       const int32_t bits = state.counts[i][bit % kBlockReferences];
       if (r >= s.references || bits >= state.limits[i] || !s.allowed(first + i, r)) continue;

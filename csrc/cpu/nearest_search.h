@@ -13,6 +13,7 @@
 
 #include "../nearest.h"
 #include "../stable.h"
+#include "nearest_lists.h"
 #include "panels.h"
 
 namespace flowmatch::cpu {
@@ -48,80 +49,6 @@ __attribute__((target("avx512f,avx512bf16"))) inline void multiply_tile_bf16(con
 #endif
 
 constexpr int64_t kBlock = 16;  // tiles of queries that share a panel while it is cached
-constexpr int64_t kMaxExtraCandidates = 256;  // candidates of a query beyond k
-
-template <class A>
-constexpr A kInfinity = std::numeric_limits<A>::infinity();
-
-// A query's candidates in the first pass: references that may be among the k nearest.
-template <class A>
-struct List {
-  A* scores;       // [k] the smallest scores so far, in order
-  A* candidates;   // [capacity] scores of the candidates, in order of index
-  int64_t* index;  // [capacity] indices of the candidates
-  int64_t count, capacity, k;
-  A margin, limit;  // limit: the largest score that may still matter
-  bool full;        // too many candidates: all references must be compared
-
-  void clear(A twice_the_error) {
-    count = 0;
-    margin = twice_the_error;
-    full = false;
-    limit = kInfinity<A>;
-    std::fill(scores, scores + k, kInfinity<A>);
-  }
-  void add(A score, int64_t n) {
-    if (!(score <= limit)) return;
-    if (score < scores[k - 1]) {
-      int64_t at = k - 1;
-      for (; at > 0 && score < scores[at - 1]; --at) scores[at] = scores[at - 1];
-      scores[at] = score;
-      limit = scores[k - 1] + margin;
-    }
-    if (count == capacity) drop_beyond_limit();
-    if (full) return;
-    candidates[count] = score;
-    index[count++] = n;
-  }
-  void drop_beyond_limit() {
-    int64_t kept = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      if (candidates[i] <= limit) {
-        candidates[kept] = candidates[i];
-        index[kept++] = index[i];
-      }
-    }
-    full = kept > capacity / 2 + k / 2;  // or this function would run again after few candidates
-    count = kept;
-    if (full) limit = -kInfinity<A>;
-  }
-};
-
-// Memory for the lists of one block of queries.
-template <class A>
-struct Lists {
-  Lists(int64_t queries, int64_t k)
-      : scores(new A[queries * k]),
-        candidates(new A[queries * (k + kMaxExtraCandidates)]),
-        index(new int64_t[queries * (k + kMaxExtraCandidates)]),
-        lists(new List<A>[queries]) {
-    const int64_t capacity = k + kMaxExtraCandidates;
-    for (int64_t i = 0; i < queries; ++i) {
-      lists[i] = {scores.get() + i * k,
-                  candidates.get() + i * capacity,
-                  index.get() + i * capacity,
-                  0,
-                  capacity,
-                  k,
-                  0,
-                  0,
-                  false};
-    }
-  }
-  std::unique_ptr<A[]> scores, candidates;
-  std::unique_ptr<int64_t[]> index;
-  std::unique_ptr<List<A>[]> lists;
-};
 
 // The inputs and outputs of one batch item.
 template <class A>
@@ -137,6 +64,7 @@ struct Search {
   bool allowed(int64_t q, int64_t r) const { return !mask || mask[q * mask_stride + r]; }
 };
 
+// The functions for this CPU's instruction set.
 template <class A>
 struct Kernels {
   void (*multiply)(const void*, const void*, int64_t, A*);
@@ -177,22 +105,6 @@ double error_bound(const Search<A>& s, double norm, double rest, const Packed<A>
   }
   return bound;
 }
-
-// The k nearest in order, from exact values added one by one.
-template <class A>
-struct Best {
-  A* values;
-  int64_t* index;
-  int64_t k;
-  Best(A* values, int64_t* index, int64_t k) : values(values), index(index), k(k) {
-    std::fill(values, values + k, kInfinity<A>);
-    std::fill(index, index + k, kNoNeighbour);
-  }
-  void add(A value, int64_t n) {  // in order of n, which decides between equal values
-    if (!(value < values[k - 1]) || !std::isfinite(value)) return;
-    insert(values, index, k, value, n);
-  }
-};
 
 // The exact value that pairs are ordered by, smallest first: squared distance or negative product.
 template <class A>
@@ -291,6 +203,8 @@ bool is_mutual(const Search<A>& s, const Kernels<A>& f, int64_t q, double error,
   return !has_nearer(s, f, q, r);
 }
 
+// Searches one batch item. `direct`: without a first pass, all pairs are compared exactly; used
+// with a mask, and where scores could overflow.
 template <class A>
 void search(const Search<A>& s, std::vector<Lists<A>>* lists) {
   const Kernels<A> f = kernels<A>(s.halves);
@@ -300,8 +214,8 @@ void search(const Search<A>& s, std::vector<Lists<A>>* lists) {
   const std::unique_ptr<A[]> offsets(new A[r.groups * f.panel]);
   std::transform(r.half.get(), r.half.get() + r.groups * f.panel, offsets.get(),
                  [&](A half) { return s.product ? half * 0 : half; });
-  const double reach = q.most_norm + r.most_norm;
-  const bool direct = s.mask || !(reach * reach < 1e-2 * std::numeric_limits<A>::max());
+  const double largest = q.most_norm + r.most_norm;  // bound on the distances
+  const bool direct = s.mask || !(largest * largest < 1e-2 * std::numeric_limits<A>::max());
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t shares = ((q.groups + kBlock - 1) / kBlock + threads - 1) / threads * threads;
   const int64_t tiles_of_block = (q.groups + shares - 1) / shares;  // equal for all threads
@@ -342,7 +256,7 @@ void search(const Search<A>& s, std::vector<Lists<A>>* lists) {
   if (!s.mutual) return;
   // In addition to the scores' errors: those of |q|^2 / 2 and of squaring the distance again.
   const double error = error_bound(s, q.most_norm, q.most_rest, r) +
-                       8 * std::numeric_limits<A>::epsilon() * reach * reach;
+                       8 * std::numeric_limits<A>::epsilon() * largest * largest;
   parallel_rows(s.queries, s.depth, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
       s.mutual[n] =

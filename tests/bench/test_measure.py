@@ -1,4 +1,4 @@
-"""What is measured is what was asked for, and wrong results are called wrong."""
+"""Measurement of cases, detection of wrong results, and the cases of all ops."""
 
 import pytest
 import torch
@@ -8,15 +8,15 @@ from flowmatch.bench import OPS, Case, Implementation, Row, measure_all, measure
 
 def square_case(**settings):
     x = torch.rand(3, 4)
-    ways = (
+    implementations = (
         Implementation("flowmatch", lambda x: x * x),
         Implementation("torch: power", lambda x: x**2),
         Implementation("wrong", lambda x: x * x + 0.01),
     )
-    return Case("square", "tiny", (x,), 12.0, lambda x: x * x, ways, **settings)
+    return Case("square", "tiny", (x,), 12.0, lambda x: x * x, implementations, **settings)
 
 
-def test_rows_say_what_was_measured():
+def test_rows_describe_the_measurement():
     (rows,) = measure_all([square_case()], 100.0, rounds=3)
     assert [row.implementation for row in rows] == ["flowmatch", "torch: power", "wrong"] * 2
     assert [row.passes for row in rows] == ["forward"] * 3 + ["forward+backward"] * 3
@@ -40,13 +40,13 @@ def test_a_wrong_gradient_disagrees():
             return g
 
     case = square_case()
-    ways = (Implementation("flowmatch", Wrong.apply),)
-    case = Case("square", "tiny", case.inputs, 12.0, case.truth, ways)
+    implementations = (Implementation("flowmatch", Wrong.apply),)
+    case = Case("square", "tiny", case.inputs, 12.0, case.truth, implementations)
     (rows,) = measure_all([case], 100.0, rounds=1)
     assert [row.agrees for row in rows] == [True, False]
 
 
-def test_heads_are_what_the_truth_sees():
+def test_truth_gets_the_heads_of_the_inputs():
     shapes = []
 
     def truth(a, b):
@@ -54,8 +54,10 @@ def test_heads_are_what_the_truth_sees():
         return a @ b
 
     a, b = torch.rand(9, 4), torch.rand(4, 5)
-    ways = (Implementation("flowmatch", torch.matmul),)
-    case = Case("product", "tiny", (a, b), 0.0, truth, ways, heads=(2, None), backward=False)
+    implementations = (Implementation("flowmatch", torch.matmul),)
+    case = Case(
+        "product", "tiny", (a, b), 0.0, truth, implementations, heads=(2, None), backward=False
+    )
     (rows,) = measure_all([case], 100.0, rounds=1)
     assert shapes == [((2, 4), (4, 5), torch.float64)]
     assert [row.agrees for row in rows] == [True]
@@ -78,7 +80,7 @@ def test_refuses_shapes(text):
         shape_of("correlation", text)
 
 
-# Small enough to run in a moment: every implementation of every op is called, and agrees.
+# Tiny shapes, for which all implementations of all ops are run and compared.
 TINY = {
     "correlation": [(1, 8, 12, 16, 2, 1)],
     "correlation_lookup": [(1, 8, 16, 20, 2, 3, 1)],

@@ -1,4 +1,4 @@
-"""The page and the table show the figures they were given."""
+"""The HTML page and the Markdown table show the given results."""
 
 import re
 from dataclasses import replace
@@ -14,7 +14,7 @@ UNCOUNTED = replace(OURS, op="nearest", gflops=None, ceiling_fraction=None, inte
 ROWS = [OURS, PEER, LIAR, REFERENCE, UNCOUNTED]
 
 
-def test_markdown_compares_with_the_fastest_that_is_right():
+def test_markdown_compares_with_the_fastest_correct_peer():
     lines = markdown(ROWS).splitlines()
     assert len(lines) == 4
     assert lines[2] == "| correlation | PWC, float32 | forward | 5 ms | 50% | 4.0× torch: <idiom> |"
@@ -25,7 +25,7 @@ def test_page_has_a_bar_for_each_row_and_a_roofline():
     content = {"device": "a <machine>", "ceilings": {"gflops": 200.0, "gbytes": 20.0}}
     page = html_page(content, ROWS)
     assert page.count("<rect") == len(ROWS)
-    assert page.count("<circle") == 1  # what is not counted in flops has no place there
+    assert page.count("<circle") == 1  # only cases with known flops
     assert "a &lt;machine&gt;" in page and "torch: &lt;idiom&gt;" in page
     assert "20 ms, 4.0× ours" in page and "DISAGREES" in page
     assert "2 s, 400.0× ours" in page

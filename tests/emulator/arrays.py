@@ -1,14 +1,14 @@
-"""What the tests of emulated kernels share: element types, comparison, one run of a kernel."""
+"""Element types, comparison and running of kernels for the tests of emulated kernels."""
 
 import numpy as np
 
 TYPES = ["float32", "float64", "float16", "bfloat16"]
-# Rounding of the result, and in float32 of its sum.
+# Rounding of the result; for float32 also that of its sum.
 TOLERANCE = {"float64": 1e-14, "float32": 2e-6, "float16": 1e-3, "bfloat16": 8e-3}
 
 
 def to_device(x, dtype):
-    """As the kernels take it; numpy has no bfloat16, so that comes as its bits."""
+    """Convert to the type of the kernel; bfloat16, which numpy lacks, is passed as its bits."""
     if dtype != "bfloat16":
         return x.astype(dtype)
     bits = x.astype(np.float32).view(np.uint32)

@@ -19,12 +19,12 @@ flowmatch::LookupShape shape(const py::array& f1, const py::array& f2, double sc
 void correlation_lookup(const py::array& f1, const py::array& f2, const py::array& coords,
                         py::array out, double scale, int64_t radius_y, int64_t radius_x) {
   for (const auto& a : {f1, f2, out}) check(a, f1);
-  const Device first("f1", f1), second("f2", f2), where("coords", coords);
+  const Device first("f1", f1), second("f2", f2), positions("coords", coords);
   Device to("out", out, true);
   with_type(f1.dtype(), [&](auto t) {
     using T = decltype(t);
     flowmatch::cuda::correlation_lookup(first.as<const T>(), second.as<const T>(),
-                                        where.as<const Wide<T>>(), to.as<T>(),
+                                        positions.as<const Wide<T>>(), to.as<T>(),
                                         shape(f1, f2, scale, radius_y, radius_x), nullptr);
   });
   to.finish();
@@ -36,15 +36,15 @@ void correlation_lookup_grad(const py::array& g, const py::array& f1, const py::
                              int64_t radius_x) {
   for (const auto& a : {g, f1, f2, grad1, grad2}) check(a, f1);
   for (const auto& a : {grad_coords, taps}) check(a, coords);
-  const Device from("g", g), first("f1", f1), second("f2", f2), where("coords", coords);
+  const Device from("g", g), first("f1", f1), second("f2", f2), positions("coords", coords);
   Device to1("grad1", grad1, true), to2("grad2", grad2, true);
   Device along("grad_coords", grad_coords, true), scratch("taps", taps, true);
   with_type(f1.dtype(), [&](auto t) {
     using T = decltype(t);
     flowmatch::cuda::correlation_lookup_grad(
-        from.as<const T>(), first.as<const T>(), second.as<const T>(), where.as<const Wide<T>>(),
-        to1.as<T>(), to2.as<T>(), along.as<Wide<T>>(), scratch.as<Wide<T>>(),
-        shape(f1, f2, scale, radius_y, radius_x), nullptr);
+        from.as<const T>(), first.as<const T>(), second.as<const T>(),
+        positions.as<const Wide<T>>(), to1.as<T>(), to2.as<T>(), along.as<Wide<T>>(),
+        scratch.as<Wide<T>>(), shape(f1, f2, scale, radius_y, radius_x), nullptr);
   });
   for (Device* d : {&to1, &to2, &along, &scratch}) d->finish();
 }

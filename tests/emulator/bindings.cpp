@@ -1,4 +1,4 @@
-// The module `emulated`: settings, toys, and what each bind_<op>.cpp adds.
+// The module `emulated`: settings, toy kernels, and the functions of each bind_<op>.cpp.
 #include "bindings.h"
 
 #include "toys.h"

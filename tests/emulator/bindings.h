@@ -1,5 +1,5 @@
-// What binding a kernel to numpy takes: arrays are copied between unreadable pages, and results
-// back. Each bind_<op>.cpp makes one Binding, which adds its functions to the module.
+// Binding of kernels to numpy: inputs are copied to memory between unreadable pages, and results
+// back. Each bind_<op>.cpp has one Binding, which adds its functions to the module.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -33,10 +33,11 @@ class Binding {
 
 inline void check(const py::array& a, const py::array& like) {
   if (!(a.flags() & py::array::c_style)) throw py::value_error("arrays must be contiguous");
-  if (!a.dtype().equal(like.dtype())) throw py::type_error("arrays must have one type");
+  if (!a.dtype().equal(like.dtype())) throw py::type_error("arrays must have the same type");
 }
 
-// An array as a kernel sees it. An output starts as NaN and is copied back by finish().
+// An array in the memory of the kernel. Outputs are initialised with NaN; finish() copies them
+// back.
 class Device {
  public:
   Device(const char* name, const py::array& a) : host_(const_cast<void*>(a.data())) {
@@ -65,7 +66,7 @@ class Device {
   std::unique_ptr<emulator::Memory> memory_;
 };
 
-// Calls f with a value of the array's type. numpy has no bfloat16: its bits come as uint16.
+// Calls f with a value of the array's type. bfloat16, which numpy lacks, is passed as uint16.
 template <class F>
 void with_type(const py::dtype& type, const F& f) {
   switch (type.char_()) {

@@ -1,4 +1,4 @@
-"""Compiles the CUDA sources and their stand-ins into the Python module `emulated`."""
+"""Compiles the CUDA sources and the emulator into the Python module `emulated`."""
 
 import fcntl
 import importlib.util
@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FOLDER = ROOT / "build" / "emulator"
 FLAGS = ["-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"]
-# A kernel's undefined behaviour traps, and few blocks a launch mean that there are many launches.
+# Undefined behaviour in a kernel traps; a low limit of blocks makes kernels launch several times.
 KERNEL_FLAGS = [
     "-fsanitize=bounds,alignment,signed-integer-overflow",
     "-fsanitize-undefined-trap-on-error",
@@ -33,7 +33,7 @@ rule link
 
 
 def load() -> ModuleType:
-    """Compile what has changed since the last time and import the module."""
+    """Compile the sources that have changed and import the module."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     module = FOLDER / f"emulated{sysconfig.get_config_var('EXT_SUFFIX')}"
     with (FOLDER / "lock").open("w") as lock:  # one session at a time
@@ -56,7 +56,7 @@ def _rules(module: Path) -> str:
     lines = [f"cxx = {os.environ.get('CXX', 'c++')}", RULES]
     objects = []
     for source in sorted([*(ROOT / "csrc" / "cuda").glob("*.cu"), *HERE.glob("*.cpp")]):
-        kernels = source.suffix == ".cu" or source.name == "bindings.cpp"  # with the toys
+        kernels = source.suffix == ".cu" or source.name == "bindings.cpp"  # has the toy kernels
         objects.append(f"{source.stem}.o")
         lines.append(f"build {objects[-1]}: compile {_escape(source)}")
         lines.append(f"  flags = {shlex.join(flags + (KERNEL_FLAGS if kernels else []))}")

@@ -1,4 +1,4 @@
-// Blocks of fibers, their barriers and their faults; emulator.h says what for.
+// Execution of blocks by fibers, with barriers and reports of faults; see emulator.h.
 #include "emulator.h"
 
 #include <signal.h>
@@ -22,12 +22,13 @@ Settings settings;
 
 namespace {
 
-constexpr size_t kStack = 256 << 10;       // address space, mostly
-constexpr size_t kSharedLimit = 48 << 10;  // what a kernel gets without asking for more
+constexpr size_t kStack = 256 << 10;       // bytes of a fiber's stack, mostly untouched
+constexpr size_t kSharedLimit = 48 << 10;  // the limit without opting in to more
 constexpr unsigned kThreadLimit = 1024;
 
 // ---------------------------------------------------------------------------------------------
-// Switching between fibers. swapcontext() would do, but it asks the kernel for the signal mask.
+// Switching between fibers. swapcontext() is slower, because it makes a system call for the signal
+// mask.
 
 #if defined(__x86_64__) && !defined(EMULATOR_UCONTEXT)
 asm(R"(
@@ -74,7 +75,7 @@ struct Fiber {
   Context context;
   State state;
   dim3 index;
-  const char* file;  // where it waits
+  const char* file;  // position of the barrier or warp operation where it waits
   int line;
   unsigned mask;
   uint64_t value, all[32];
@@ -84,8 +85,8 @@ struct Fiber {
 Context scheduler;
 std::vector<Fiber> fibers;
 unsigned char* stacks;
-size_t current;         // fiber that runs, or ran last
-bool in_fiber = false;  // or else in the scheduler
+size_t current;         // the fiber that runs, or ran last
+bool in_fiber = false;  // false: in the scheduler
 bool warp_released = false;
 int fault_signal = 0;  // 0: no fault
 const void* fault_address;
@@ -127,7 +128,7 @@ std::string describe_fault() {
            "signed overflow";
   }
   const std::string where = locate(fault_address);
-  return " touches " + (where.empty() ? "memory that no array is near to" : where);
+  return " touches " + (where.empty() ? "memory far from all arrays" : where);
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -165,13 +166,13 @@ bool all_at_one_barrier() {
   });
   throw Error(place(first) + " waits at " + first.file + ":" + std::to_string(first.line) +
               (first.state == State::kAtBarrier ? " (barrier)" : " (warp operation)") +
-              " for threads that never come: " + std::to_string(alike) + " of " +
-              std::to_string(fibers.size()) + " are there, " +
+              " for threads that never arrive: " + std::to_string(alike) + " of " +
+              std::to_string(fibers.size()) + " have arrived, " +
               std::to_string(fibers.size() - std::count_if(fibers.begin(), fibers.end(), waits)) +
               " have returned");
 }
 
-// A new order of threads: any, or warp by warp, so that a warp gets as far ahead as it can.
+// Shuffles the order of threads: all threads, or whole warps, so that a warp gets far ahead.
 void shuffle(std::vector<size_t>& order, std::mt19937& random) {
   std::shuffle(order.begin(), order.end(), random);
   if (random() % 2) return;
@@ -181,8 +182,8 @@ void shuffle(std::vector<size_t>& order, std::mt19937& random) {
                    [&](size_t a, size_t b) { return rank[a / 32] < rank[b / 32]; });
 }
 
-// Each fiber runs up to where it must wait, and goes on, as soon as it may, before all that come
-// after it in the order. That order is new after each barrier.
+// Runs a block. Each fiber runs until it must wait, and continues as soon as it can, before those
+// that follow it in the order. The order changes after each barrier.
 void run_block(std::mt19937& random) {
   std::vector<size_t> order(fibers.size());
   std::iota(order.begin(), order.end(), size_t{0});
@@ -208,18 +209,18 @@ void run_block(std::mt19937& random) {
 // Faults: a thread's signal ends the launch with an Error.
 
 void on_fault(int number, siginfo_t* info, void*) {
-  if (!in_fiber) {  // none of ours: let it happen again without us
+  if (!in_fiber) {  // not caused by a kernel: raise it again without this handler
     signal(number, SIG_DFL);
     return;
   }
   fault_signal = number;
   fault_address = info->si_addr;
-  fibers[current].context.switch_to(scheduler);  // and never back
+  fibers[current].context.switch_to(scheduler);  // does not return
 }
 
 constexpr int kSignals[] = {SIGSEGV, SIGBUS, SIGILL, SIGTRAP};
 
-class FaultHandlers {  // on a stack of their own, because a fiber's may be what overflowed
+class FaultHandlers {  // with their own stack, because a fiber's stack may have overflowed
  public:
   FaultHandlers() : stack_(new unsigned char[kStack]) {
     fault_signal = 0;
@@ -248,7 +249,7 @@ class FaultHandlers {  // on a stack of their own, because a fiber's may be what
 void launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& kernel) {
   const size_t threads = size_t{block.x} * block.y * block.z;
   if (threads < 1 || threads > kThreadLimit) {
-    throw Error("a launch with " + std::to_string(threads) + " threads a block");
+    throw Error("a launch with " + std::to_string(threads) + " threads per block");
   }
   if (shared_bytes > kSharedLimit) {
     throw Error("a launch with " + std::to_string(shared_bytes) + " bytes of shared memory");
@@ -265,7 +266,7 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void
   std::mt19937 random(static_cast<unsigned>(settings.seed));
   std::shuffle(order.begin(), order.end(), random);
 
-  // 16 bytes are the widest access there is: to its end, shared memory is watched that closely.
+  // Rounded up to the widest access, 16 bytes: accesses beyond that are detected.
   Memory watched("shared memory", (shared_bytes + 15) / 16 * 16,
                  settings.guard == Guard::kBefore ? Guard::kBefore : Guard::kAfter);
   shared = &watched;

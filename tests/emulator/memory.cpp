@@ -1,4 +1,4 @@
-// Arrays between unreadable pages.
+// Memory between unreadable pages.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -9,7 +9,7 @@
 namespace emulator {
 namespace {
 
-constexpr size_t kGuard = 16 << 20;  // address space only: catches strides, not just single steps
+constexpr size_t kGuard = 16 << 20;  // address space only; large, to detect wrong strides, too
 constexpr int kPoison = 0xff;        // NaN in every float type
 
 std::vector<const Memory*> memories;
@@ -21,7 +21,7 @@ Memory::Memory(std::string name, size_t bytes, Guard guard)
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   room_ = (std::max<size_t>(bytes, 1) + page - 1) / page * page;
   void* all = mmap(nullptr, room_ + 2 * kGuard, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (all == MAP_FAILED) throw Error("no address space for " + name_);
+  if (all == MAP_FAILED) throw Error("not enough address space for " + name_);
   pages_ = static_cast<unsigned char*>(all) + kGuard;
   mprotect(pages_, room_, PROT_READ | PROT_WRITE);
   data_ = guard == Guard::kBefore ? pages_ : pages_ + room_ - bytes;

@@ -11,28 +11,28 @@ from .arrays import TYPES, assert_close, run, to_device, to_float64
 CASES = [
     (1, 1, 1, 1, 0, 1),
     (2, 3, 7, 5, 2, 1),
-    (1, 5, 9, 33, 4, 2),  # one column beyond a tile, but not of its lattice
+    (1, 5, 9, 33, 4, 2),  # one column more than a tile, but not on its lattice
     (1, 17, 6, 31, 10, 2),
-    (1, 8, 4, 32, 4, 1),  # one tile, one slice of channels, exactly
-    (1, 9, 5, 33, 4, 1),  # one more of each
-    (1, 7, 3, 31, 5, 1),  # one less
+    (1, 8, 4, 32, 4, 1),  # exactly one tile and one slice of channels
+    (1, 9, 5, 33, 4, 1),  # one more along each dimension
+    (1, 7, 3, 31, 5, 1),  # one less along each dimension
     (1, 2, 8, 65, 6, 1),
     (1, 4, 9, 66, 3, 2),
-    (1, 31, 3, 3, 1, 1),  # channels around those of a warp
-    (1, 33, 3, 4, 1, 1),
-    (1, 65, 2, 3, 1, 1),  # of a block, in doubles
-    (1, 129, 2, 3, 1, 1),  # and in floats
-    (1, 2, 4, 3, 6, 3),  # displacements that never meet the other image
+    (1, 31, 3, 3, 1, 1),  # one less than the channels of a warp
+    (1, 33, 3, 4, 1, 1),  # one more
+    (1, 65, 2, 3, 1, 1),  # one more than the channels of a block, for doubles
+    (1, 129, 2, 3, 1, 1),  # one more than the channels of a block, for floats
+    (1, 2, 4, 3, 6, 3),  # displacements entirely outside the other image
     (1, 1, 3, 5, 25, 1),  # several blocks in x, several chunks of displacements
     (3, 2, 1, 7, 2, 100),  # a stride longer than the image
-    (1, 33, 5, 34, 12, 1),  # tensor cores: the longest band in one part, and more than a slice
-    (1, 32, 5, 34, 13, 1),  # and one more
-    (1, 3, 2, 33, 17, 1),  # and a gradient's band in two parts
+    (1, 33, 5, 34, 12, 1),  # tensor cores: the longest band in one part, channels in two slices
+    (1, 32, 5, 34, 13, 1),  # tensor cores: a band in two parts
+    (1, 3, 2, 33, 17, 1),  # tensor cores: a gradient's band in two parts
 ]
 
 
-def moved(image, k, radius, stride):
-    """The image as seen under displacement number k, with zeros from outside."""
+def shifted(image, k, radius, stride):
+    """The image shifted by displacement number k, with zeros outside."""
     height, width = image.shape[-2:]
     margin = radius * stride
     padded = np.pad(image, [(0, 0)] * 2 + [(margin, margin)] * 2)
@@ -42,15 +42,15 @@ def moved(image, k, radius, stride):
 
 def correlation(f1, f2, radius, stride):
     count = (2 * radius + 1) ** 2
-    return np.stack([(f1 * moved(f2, k, radius, stride)).mean(1) for k in range(count)], 1)
+    return np.stack([(f1 * shifted(f2, k, radius, stride)).mean(1) for k in range(count)], 1)
 
 
 def gradient(g, other, radius, stride, first):
     count = g.shape[1]
-    if not first:  # seen from f2, every displacement is reversed and g lies at the other end of it
-        planes = [moved(g[:, [count - 1 - k]], k, radius, stride) for k in range(count)]
+    if not first:  # for f2 displacements are reversed, and g is stored at the other pixel
+        planes = [shifted(g[:, [count - 1 - k]], k, radius, stride) for k in range(count)]
         g = np.concatenate(planes, 1)
-    terms = (g[:, [k]] * moved(other, k, radius, stride) for k in range(count))
+    terms = (g[:, [k]] * shifted(other, k, radius, stride) for k in range(count))
     return sum(terms) / other.shape[1]
 
 
@@ -83,7 +83,7 @@ def test_forward(emulated, case, dtype, major):
         for seed, guard in enumerate(["after", "before"])
     ]
     assert_close(results[0], expected, dtype)
-    np.testing.assert_array_equal(*results)  # bit for bit, whatever the order of threads
+    np.testing.assert_array_equal(*results)  # bit-identical for any order of threads
 
 
 @pytest.mark.parametrize("major", [7, 8], ids=["cores", "tensor-cores"])
@@ -103,33 +103,33 @@ def test_gradient(emulated, case, dtype, first, major):
 
 
 def to_tf32(x):
-    """To the nearest float with 10 bits behind the point, halves away from zero."""
+    """Round to the nearest float with a mantissa of 10 bits, ties away from zero."""
     bits = x.astype(np.float32).view(np.uint32)
     return ((bits + 0x1000) & ~np.uint32(0x1FFF)).view(np.float32)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_tf32(emulated, case):
-    """Where it is allowed, the products are those of rounded inputs, summed in float."""
+    """With TF32 the products are those of rounded inputs, summed in float."""
     f1, f2, g = images(case, "float32")
     grid = case[4:]
     rounded = [to_tf32(x).astype(np.float64) for x in (f1, f2, g)]
     assert case[1] < 2 or any((a != b).any() for a, b in zip(rounded, (f1, f2, g), strict=True))
     for seed, guard in enumerate(["after", "before"]):
         settings = {"seed": seed, "guard": guard, "major": 8}
-        found = run(emulated, emulated.correlation, f1, f2, g.shape, *grid, True, **settings)
-        assert_close(found, correlation(*rounded[:2], *grid), "float32")
+        result = run(emulated, emulated.correlation, f1, f2, g.shape, *grid, True, **settings)
+        assert_close(result, correlation(*rounded[:2], *grid), "float32")
         for first in (True, False):
             other = 1 if first else 0
-            found = run(
+            result = run(
                 emulated, emulated.correlation_grad, g, (f1, f2)[other], f1.shape, *grid, first,
                 True, **settings,
             )  # fmt: skip
-            assert_close(found, gradient(rounded[2], rounded[other], *grid, first), "float32")
+            assert_close(result, gradient(rounded[2], rounded[other], *grid, first), "float32")
 
 
 def test_gradients_are_adjoint(emulated):
-    """<g, correlation(f1, f2)> = <grad1, f1> = <grad2, f2>: the reference needs no trust here."""
+    """<g, correlation(f1, f2)> = <grad1, f1> = <grad2, f2>, independent of the reference."""
     case = (1, 3, 6, 9, 2, 2)
     f1, f2, g = images(case, "float64")
     volume = run(emulated, emulated.correlation, f1, f2, g.shape, 2, 2)
@@ -140,8 +140,8 @@ def test_gradients_are_adjoint(emulated):
 
 
 def lazy_zeros(shape):
-    """Zeros that take memory only where they are touched."""
-    reserve_nothing = getattr(mmap, "MAP_NORESERVE", 0x4000)  # older Pythons do not name it
+    """Zeros in memory that is allocated when it is accessed."""
+    reserve_nothing = getattr(mmap, "MAP_NORESERVE", 0x4000)  # not defined in older Python versions
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | reserve_nothing
     buffer = mmap.mmap(-1, 2 * int(np.prod(shape)), flags=flags)
     return np.frombuffer(buffer, np.float16).reshape(shape)
@@ -166,7 +166,7 @@ def test_offsets_beyond_32_bits(emulated, case):
     f1[corner], f2[corner], g = images((*case[:2], 16, 48, *case[4:]), "float16")
     last = np.s_[:, :, -4:, -32:]
     expected = correlation(to_float64(f1[corner]), to_float64(f2[corner]), *case[4:])
-    for major, blocks in ((7, 1), (8, 3)):  # of the last tile; on tensor cores it has three
+    for major, blocks in ((7, 1), (8, 3)):  # number of blocks of the last tile
         volume[last] = 0
         arguments = (f1, f2, volume, *case[4:])
         run_last_blocks(emulated, blocks, major, emulated.correlation, *arguments)

@@ -1,4 +1,4 @@
-"""csrc/cuda/lookup.cu against a float64 reference, tap by tap."""
+"""csrc/cuda/correlation_lookup.cu against a float64 reference in plain loops."""
 
 import numpy as np
 import pytest
@@ -9,11 +9,11 @@ from .arrays import TYPES, assert_close, to_device, to_float64
 CASES = [
     (1, 1, (1, 1), (1, 1), 0, 0),
     (2, 3, (5, 7), (6, 9), 2, 2),
-    (1, 33, (2, 9), (4, 5), 0, 3),  # a row of stereo, one channel more than lanes
+    (1, 33, (2, 9), (4, 5), 0, 3),  # stereo, one channel more than lanes
     (1, 5, (3, 3), (7, 12), 4, 4),  # more taps than lanes
-    (1, 300, (1, 2), (3, 4), 1, 1),  # more channels than a warp owns
-    (1, 64, (2, 3), (5, 6), 2, 2),  # channels that are read four at once, if addresses allow
-    (1, 2, (1, 3), (50, 6), 20, 17),  # a window in several parts, fewer warps to a block
+    (1, 300, (1, 2), (3, 4), 1, 1),  # more channels than a warp has in registers
+    (1, 64, (2, 3), (5, 6), 2, 2),  # channels that are read four at once if aligned
+    (1, 2, (1, 3), (50, 6), 20, 17),  # a window in several parts, fewer warps per block
 ]
 SCALE = 0.5
 WILD = [np.nan, np.inf, -1e30, 1e30]
@@ -28,7 +28,7 @@ def problem(case, dtype):
     flat = coords.reshape(-1)
     if flat.size > 8:
         flat[: len(WILD)] = WILD
-        flat[len(WILD)] = 2.0  # a whole pixel
+        flat[len(WILD)] = 2.0  # an integer coordinate
     g = random.standard_normal((B, (2 * case[4] + 1) * (2 * case[5] + 1), *size))
     return f1, f2, coords, to_device(g, dtype)
 
@@ -78,10 +78,10 @@ def test_lookup(emulated, case, dtype):
             g, f1, f2, coords, grad1, grad2, along, taps, SCALE, *case[4:]
         )
         runs.append((out, grad1, grad2, along))
-    for found, one in zip(runs[0][:3], expected[:3], strict=True):
-        assert_close(found, one, dtype)
+    for result, exact in zip(runs[0][:3], expected[:3], strict=True):
+        assert_close(result, exact, dtype)
     scale = max(np.abs(expected[3]).max(), 1e-30)
     close = 1e-12 if dtype == "float64" else 5e-6
     np.testing.assert_allclose(runs[0][3] / scale, expected[3] / scale, 0, close)
-    for once, again in zip(*runs, strict=True):
-        np.testing.assert_array_equal(once, again)  # bit for bit, whatever the order of threads
+    for first, second in zip(*runs, strict=True):
+        np.testing.assert_array_equal(first, second)  # bit-identical for any order of threads

@@ -1,4 +1,4 @@
-"""csrc/cuda/distance_field.cu against all distances."""
+"""csrc/cuda/distance_field.cu against the distances of all voxels to all points."""
 
 import numpy as np
 import pytest
@@ -33,8 +33,8 @@ def test_distance_field(emulated, case, dtype):
     expected = np.zeros((keypoints, size, size, size))
     for k in range(keypoints):
         voxels = local @ frames[k].astype(float) + centres[k].astype(float)
-        apart = np.linalg.norm(voxels[..., None, :] - points.astype(float), axis=-1)
-        nearest = apart.min(-1, initial=reach)
+        distances = np.linalg.norm(voxels[..., None, :] - points.astype(float), axis=-1)
+        nearest = distances.min(-1, initial=reach)
         expected[k] = 1 - nearest / reach
     for seed, guard in enumerate(["after", "before"]):
         emulated.set(seed=seed, guard=guard)

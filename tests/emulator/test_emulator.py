@@ -1,4 +1,4 @@
-"""Each mistake that the emulator is for, made on purpose."""
+"""The emulator detects each kind of mistake, made on purpose in a toy kernel."""
 
 import re
 
@@ -27,7 +27,7 @@ def test_barrier(emulated, seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_missing_barrier_shows(emulated, seed):
+def test_missing_barrier_gives_nan(emulated, seed):
     emulated.set(seed=seed)
     out = np.zeros(200, np.float32)
     emulated.toys.reverse(numbers(200), out, emulated.toys.Reverse.NO_BARRIER)
@@ -37,12 +37,12 @@ def test_missing_barrier_shows(emulated, seed):
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
-        ("SKIPPED", "199 of 200 are there, 1 have returned"),
-        ("RETURNED", "199 of 200 are there, 1 have returned"),
-        ("TWO", "199 of 200 are there, 0 have returned"),
+        ("SKIPPED", "199 of 200 have arrived, 1 have returned"),
+        ("RETURNED", "199 of 200 have arrived, 1 have returned"),
+        ("TWO", "199 of 200 have arrived, 0 have returned"),
     ],
 )
-def test_unmet_barrier_is_reported(emulated, mistake, message):
+def test_incomplete_barrier_is_reported(emulated, mistake, message):
     emulated.set()
     mistake = getattr(emulated.toys.Reverse, mistake)
     with pytest.raises(RuntimeError, match=rf"toys\.h:\d+ \(barrier\).*{message}"):
@@ -72,7 +72,7 @@ def test_read_on_the_other_side_is_nan(emulated):
     assert np.isnan(out[0])
 
 
-def test_write_outside_is_found(emulated):
+def test_write_outside_is_detected(emulated):
     emulated.set(guard="before")
     with pytest.raises(RuntimeError, match="touches 4 bytes before to"):
         emulated.toys.shift(numbers(40), np.zeros(30, np.float32), -1, 1)
@@ -132,9 +132,9 @@ def test_warp_operations(emulated, seed):
     np.testing.assert_array_equal(out[:, 4], [0] * 32 + [3] * 32)
 
 
-def test_unmet_warp_operation_is_reported(emulated):
+def test_incomplete_warp_operation_is_reported(emulated):
     emulated.set()
-    with pytest.raises(RuntimeError, match=r"\(warp operation\).*31 of 32 are there"):
+    with pytest.raises(RuntimeError, match=r"\(warp operation\).*31 of 32 have arrived"):
         emulated.toys.warp_sum(numbers(32), np.zeros((32, 5), np.float32), 7)
 
 
@@ -147,15 +147,15 @@ def test_tensor_cores(emulated, seed):
     np.testing.assert_array_equal(out, from_[:16] @ from_[16:].T)
 
 
-def test_unmet_tensor_cores_are_reported(emulated):
+def test_missing_lane_of_tensor_cores_is_reported(emulated):
     emulated.set()
-    with pytest.raises(RuntimeError, match=r"\(warp operation\).*31 of 32 are there"):
+    with pytest.raises(RuntimeError, match=r"\(warp operation\).*31 of 32 have arrived"):
         emulated.toys.multiply(numbers(24 * 16), np.zeros((16, 8), np.float32), 5)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_asynchronous_copies(emulated, seed):
-    """Thread 0 has nothing to copy: zeros. What is not waited for is not there."""
+    """Thread 0 copies zeros. A copy that is not waited for has not arrived."""
     emulated.set(seed=seed)
     from_, out = numbers(2 * 32 * 4), np.zeros(2 * 32 * 4, np.float32)
     emulated.toys.copy(from_, out, True)
@@ -194,13 +194,13 @@ def test_half_conversions(emulated):
     halves = bits.view(np.float16)
     floats = np.array([emulated.half_to_float(b) for b in bits], np.float32)
     np.testing.assert_array_equal(floats, halves.astype(np.float32))
-    # Every half, its neighbours in float32, and every midpoint between two halves.
+    # All half values, their neighbours in float32, and the midpoints between them.
     finite = np.unique(floats[np.isfinite(floats)])
     middle = (finite[1:] + finite[:-1]) / 2
     cases = [finite, np.nextafter(finite, np.inf), middle, np.nextafter(middle, -np.inf)]
     for case in [*cases, np.float32([65519, 65520, -65520, 1e-9, np.inf, -np.inf, np.nan, -0.0])]:
-        got = np.array([emulated.float_to_half(v) for v in case], np.uint16).view(np.float16)
+        result = np.array([emulated.float_to_half(v) for v in case], np.uint16).view(np.float16)
         with np.errstate(over="ignore"):
             expected = case.astype(np.float16)
-        np.testing.assert_array_equal(got, expected)
-        np.testing.assert_array_equal(np.signbit(got), np.signbit(expected))
+        np.testing.assert_array_equal(result, expected)
+        np.testing.assert_array_equal(np.signbit(result), np.signbit(expected))

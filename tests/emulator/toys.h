@@ -1,4 +1,4 @@
-// Kernels with one mistake each, and without it, for test_emulator.py.
+// Kernels for test_emulator.py, each with an optional mistake.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -10,8 +10,9 @@ namespace toys {
 
 using flowmatch::cuda::shared_memory;
 
-// Reverses n <= 256 numbers. Mistakes: no barrier between writing and reading; one that a thread
-// skips; one that a thread misses because it has returned; two, of which each thread meets one.
+// Reverses n <= 256 numbers. Mistakes: no barrier between writing and reading; a barrier that one
+// thread skips; one that a thread misses because it has returned; two barriers, with each thread at
+// one of them.
 enum class Reverse { kRight, kNoBarrier, kSkipped, kReturned, kTwo };
 
 __global__ void reverse(int64_t, const float* from, float* to, int n, Reverse mistake) {
@@ -37,7 +38,7 @@ __global__ void write_input(int64_t, const float* from, float*) {
   const_cast<float*>(from)[threadIdx.x] = 0;
 }
 
-// Mistake: reads one element that nobody has written.
+// Mistake: reads an element that was not written.
 __global__ void unwritten(int64_t, const float* from, float* to) {
   float* shared = shared_memory<float>();
   if (threadIdx.x > 0) shared[threadIdx.x] = from[threadIdx.x];
@@ -45,12 +46,12 @@ __global__ void unwritten(int64_t, const float* from, float* to) {
   to[threadIdx.x] = shared[threadIdx.x];
 }
 
-// Mistake: more shared memory than was asked for.
+// Mistake: uses more shared memory than requested.
 __global__ void past_shared(int64_t, const float*, float* to, int by) {
   to[threadIdx.x] = shared_memory<float>()[static_cast<int>(threadIdx.x) + by];
 }
 
-// Mistakes: an index past a thread's own array; a vector at an address that is not a multiple.
+// Mistakes: an index outside a thread's local array; a misaligned vector.
 __global__ void undefined(int64_t, const float* from, float* to, int index, int offset) {
   struct alignas(16) Quad {
     float at[4];
@@ -63,7 +64,7 @@ __global__ void undefined(int64_t, const float* from, float* to, int index, int 
   to[threadIdx.x] = own[0] + own[1] + own[2] + own[3];
 }
 
-// Sum of a warp, by every kind of shuffle and vote.
+// Sum of a warp, with all kinds of shuffles and votes.
 __global__ void warp_sum(int64_t, const float* from, float* to, int missing) {
   float v = from[threadIdx.x];
   if (static_cast<int>(threadIdx.x) == missing) return;
@@ -72,7 +73,7 @@ __global__ void warp_sum(int64_t, const float* from, float* to, int missing) {
   float down = v;
   for (int by = 16; by > 0; by /= 2) down += __shfl_down_sync(~0u, down, by);
   const float broadcast = __shfl_sync(~0u, down, 0);
-  const float before = __shfl_up_sync(~0u, v, 1);  // lane 0 keeps its own
+  const float before = __shfl_up_sync(~0u, v, 1);  // lane 0 keeps its value
   const unsigned votes = __ballot_sync(~0u, v > 0);
   __syncwarp();
   const bool any = __any_sync(~0u, v > 0), all = __all_sync(~0u, v > 0);
@@ -83,8 +84,8 @@ __global__ void warp_sum(int64_t, const float* from, float* to, int missing) {
   to[5 * threadIdx.x + 4] = static_cast<float>(any + 2 * all);
 }
 
-// One product of halves by tensor cores: 16 x 16 from `from`, by the 8 rows of 16 that follow.
-// Mistake: a lane that does not come.
+// A product on tensor cores: the first 16 x 16 values of `from` by the 8 rows of 16 that follow.
+// Mistake: a missing lane.
 __global__ void multiply(int64_t, const float* from, float* to, int missing) {
   using flowmatch::cuda::narrow;
   __half* halves = shared_memory<__half>();
@@ -104,7 +105,8 @@ __global__ void multiply(int64_t, const float* from, float* to, int missing) {
   }
 }
 
-// Copies 4 floats a thread by way of shared memory, in two groups. Mistake: to wait for too few.
+// Copies 4 floats per thread through shared memory, in two groups. Mistake: waits for one group
+// only.
 __global__ void copy(int64_t, const float* from, float* to, bool all) {
   float* shared = shared_memory<float>();
   const int count = blockDim.x * 4;
@@ -122,7 +124,7 @@ __global__ void copy(int64_t, const float* from, float* to, bool all) {
   for (int i = threadIdx.x; i < 2 * count; i += blockDim.x) to[i] = shared[i];
 }
 
-// Mistake: threads that vote at another barrier.
+// Mistake: some threads vote at another barrier.
 __global__ void vote(int64_t, const float* from, float* to, int elsewhere) {
   int votes;
   if (static_cast<int>(threadIdx.x) < elsewhere) {

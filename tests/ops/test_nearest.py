@@ -434,7 +434,7 @@ def test_any_geometry(data):
         ({"k": 0}, "k must be positive, got 0"),
         ({"ratio": 1.5}, "0 < ratio <= 1, got 'l2' and 1.5"),
         ({"ratio": 0.5, "metric": "dot"}, "ratio needs a distance"),
-        ({"query_lengths": torch.tensor([3])}, r"query_lengths must be whole numbers \[B\]"),
+        ({"query_lengths": torch.tensor([3])}, r"query_lengths must be integers \[B\]"),
         ({"mask": torch.ones(5, 6, dtype=torch.bool)}, r"mask must be bool \(5, 7\) on cpu, got"),
     ],
 )

@@ -1,4 +1,4 @@
-// Stands in for CUDA's bfloat16: conversions only, rounding to nearest even.
+// Replacement for CUDA's bfloat16: conversions only, rounding to nearest even.
 #pragma once
 #include <cmath>
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Stands in for CUDA's half: conversions only, rounding to nearest even.
+// Replacement for CUDA's half: conversions only, rounding to nearest even.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -23,12 +23,12 @@ inline __half __float2half_rn(float v) {
   if (std::isnan(v)) return {0x7fff};
   int exponent;  // v = fraction * 2^exponent, fraction in [0.5, 1)
   std::frexp(v, &exponent);
-  // The last place is worth 2^-24 below 2^-14, and 2^-11 of the number's magnitude from there.
+  // The unit in the last place is 2^-24 below 2^-14, and 2^-11 of the magnitude above.
   const int last = std::max(exponent - 11, -24);
   const float places = std::nearbyint(std::ldexp(std::fabs(v), -last));
   if (std::isinf(v) || std::ldexp(places, last) > 65504.0f) {
     return {static_cast<uint16_t>(sign | 0x7c00)};
   }
-  // Counting up from a power of two carries over into the exponent, as it should.
+  // A carry out of the fraction correctly increments the exponent.
   return {static_cast<uint16_t>(sign | (((last + 24) << 10) + static_cast<int>(places)))};
 }

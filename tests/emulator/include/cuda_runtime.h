@@ -1,6 +1,6 @@
-// Stands in for the CUDA runtime: the part of it that csrc/cuda uses, on emulator.h.
+// Replacement for the part of the CUDA runtime that csrc/cuda uses, based on emulator.h.
 #pragma once
-#include <math.h>  // which, unlike cmath, puts the overloads for float where CUDA has them
+#include <math.h>  // unlike <cmath>, has the overloads for float in the global namespace, as CUDA
 
 #include "emulator.h"
 
@@ -36,15 +36,15 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
                                const Arguments&... arguments) {
   emulator::launch(config->gridDim, config->blockDim, config->dynamicSmemBytes,
                    [&] { kernel(arguments...); });
-  return cudaSuccess;  // what goes wrong is thrown
+  return cudaSuccess;  // errors are thrown
 }
 
-// Barriers know where they were called: threads must meet at the same line.
+// The caller's position: all threads must reach a barrier at the same line.
 #define FLOWMATCH_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 inline void __syncthreads(FLOWMATCH_HERE) { emulator::barrier(file, line); }
 
-// How many threads of the block say yes, when all have met.
+// A barrier that returns the number of threads whose predicate is true.
 inline int __syncthreads_count(int predicate, FLOWMATCH_HERE) {
   static int votes = 0;  // one block runs at a time
   emulator::barrier(file, line);
@@ -63,7 +63,7 @@ inline void __syncwarp(unsigned mask = ~0u, FLOWMATCH_HERE) {
   emulator::exchange(mask, 0, file, line);
 }
 
-// Every lane's value, by lane; those of lanes outside the mask are not to be used.
+// The value of lane `source`, or the thread's own if that is out of range.
 template <typename T>
 T emulated_shuffle(unsigned mask, T value, int source, const char* file, int line) {
   static_assert(sizeof(T) <= sizeof(uint64_t));
@@ -83,7 +83,7 @@ T __shfl_sync(unsigned mask, T value, int source, int width = 32, FLOWMATCH_HERE
 template <typename T>
 T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, FLOWMATCH_HERE) {
   const int lane = emulator::lane(), source = lane ^ bits;
-  const bool above = source / width > lane / width;  // as in CUDA: not into a later segment
+  const bool above = source / width > lane / width;  // as in CUDA, not from a later segment
   return emulated_shuffle(mask, value, above ? lane : source, file, line);
 }
 
@@ -118,7 +118,7 @@ inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
 
-// Atomic because only one thread runs at a time.
+// Atomic, because only one thread runs at a time.
 template <typename T>
 T atomicAdd(T* p, T value) {
   const T old = *p;

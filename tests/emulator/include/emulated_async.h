@@ -1,5 +1,5 @@
-// Asynchronous copies: the bytes are read at once and arrive when they are waited for; until then
-// the target holds NaN, so that a missing wait shows.
+// Asynchronous copies: the bytes are read immediately and arrive when they are waited for. Until
+// then the target is NaN, so that a missing wait is detected.
 #pragma once
 #include <vector>
 
@@ -11,7 +11,7 @@ struct Copy {
   void* to;
   unsigned char bytes[16];
 };
-using Copies = std::vector<std::vector<Copy>>;  // of a thread: its groups, the last one open
+using Copies = std::vector<std::vector<Copy>>;  // groups of a thread, the last one open
 Copies& copies();
 
 inline void copy_async(void* to, const void* from) {
@@ -32,9 +32,9 @@ inline void close_copies() {
   groups.emplace_back();
 }
 
-inline void wait_copies(size_t under_way) {
+inline void wait_copies(size_t pending) {
   Copies& groups = copies();
-  while (groups.size() > under_way + 1) {
+  while (groups.size() > pending + 1) {
     for (const Copy& copy : groups.front()) std::memcpy(copy.to, copy.bytes, 16);
     groups.erase(groups.begin());
   }

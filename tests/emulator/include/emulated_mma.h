@@ -1,5 +1,5 @@
-// Stands in for the tensor cores: the lanes of a warp show each other their fragments, and each
-// computes its four sums, in float, in order of k. Hardware adds in an order of its own.
+// Emulation of tensor cores: the lanes of a warp exchange their fragments, and each computes its
+// four sums in float, in order of k. The order of summation in hardware may differ.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -7,7 +7,7 @@
 
 inline float emulated_value(__half h) { return __half2float(h); }
 inline float emulated_value(__nv_bfloat16 b) { return __bfloat162float(b); }
-inline float emulated_value(float f) {  // TF32: the last 13 bits are not seen
+inline float emulated_value(float f) {  // TF32 ignores the last 13 bits
   uint32_t bits;
   std::memcpy(&bits, &f, sizeof bits);
   bits &= ~0x1fffu;
@@ -15,7 +15,7 @@ inline float emulated_value(float f) {  // TF32: the last 13 bits are not seen
   return f;
 }
 
-// To the nearest, halves away from zero, as the conversion instruction does.
+// Rounds to nearest, ties away from zero, as the conversion instruction does.
 inline float emulated_tf32(float f) {
   uint32_t bits;
   std::memcpy(&bits, &f, sizeof bits);

@@ -1,4 +1,5 @@
-// The machine that the stand-ins for CUDA's headers run on: blocks, threads, barriers, memory.
+// The emulated machine behind the replacements of CUDA's headers: blocks, threads, barriers,
+// memory.
 #pragma once
 #include <algorithm>
 #include <cstddef>
@@ -13,7 +14,7 @@ struct dim3 {
   constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
-extern dim3 threadIdx, blockIdx, blockDim, gridDim;  // of the thread that runs at the moment
+extern dim3 threadIdx, blockIdx, blockDim, gridDim;  // of the running thread
 
 namespace emulator {
 
@@ -21,18 +22,15 @@ struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-enum class Guard {
-  kNone,
-  kBefore,
-  kAfter
-};  // which end of an array is watched by unreadable pages
+// The end of an array that is next to unreadable pages.
+enum class Guard { kNone, kBefore, kAfter };
 
 struct Settings {
-  uint64_t seed = 0;  // of the order of threads and blocks
+  uint64_t seed = 0;  // random seed for the order of threads and blocks
   Guard guard = Guard::kAfter;
-  int64_t skip = 0;    // blocks that do not run, counted over all launches since the settings
-  int64_t blocks = 0;  // seen since then
-  int major = 8;       // of the compute capability
+  int64_t skip = 0;    // number of first blocks that do not run, over all launches
+  int64_t blocks = 0;  // number of blocks launched since `skip` was set
+  int major = 8;       // major version of the compute capability
 };
 extern Settings settings;
 
@@ -43,26 +41,28 @@ class Memory {
   ~Memory();
   Memory(const Memory&) = delete;
   void* data() const { return data_; }
-  void poison();       // the bytes become NaN
-  void lock();         // and from here on read-only
-  void check() const;  // throws if something was written beside the bytes
-  std::string describe(const void* address) const;  // relative to the bytes; empty if far away
+  void poison();       // fills the bytes with NaN
+  void lock();         // makes the bytes read-only
+  void check() const;  // throws if something was written outside the bytes
+  // Describes an address relative to the bytes; empty if far away.
+  std::string describe(const void* address) const;
 
  private:
   std::string name_;
-  size_t bytes_, room_;  // room: whole pages
+  size_t bytes_, room_;  // room_: size in whole pages
   unsigned char *pages_, *data_;
 };
 
-std::string locate(const void* address);  // relative to the Memory that is near, if one is
+// Describes an address relative to the Memory near it; empty if there is none.
+std::string locate(const void* address);
 
-// Runs `body` as every thread of every block. Throws Error if a thread does what it must not.
+// Runs `body` as every thread of every block. Throws Error if a thread makes a detectable mistake.
 void launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& body);
 
-void* shared_memory();                     // of the block
-int lane();                                // of the thread in its warp
+void* shared_memory();                     // the block's shared memory
+int lane();                                // the thread's lane in its warp
 void barrier(const char* file, int line);  // waits for all threads of the block
-// Waits for the lanes of `mask` and returns what each brought: 32 values, the thread's own copy.
+// Waits for the lanes of `mask` and returns the values of all 32 lanes, in a copy for each thread.
 const uint64_t* exchange(unsigned mask, uint64_t value, const char* file, int line);
 
 }  // namespace emulator
