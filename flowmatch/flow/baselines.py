@@ -1,4 +1,4 @@
-"""Classical optical flow from OpenCV: what a network has to beat, and no motion at all."""
+"""Classical optical flow from OpenCV, and zero flow, for comparison with networks."""
 
 from collections.abc import Callable
 
@@ -7,30 +7,30 @@ from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.flow.refine import refine_flow
+from flowmatch.imaging import Image, as_gray
 
-Image = NDArray[np.uint8]
 Flow = NDArray[np.float32]
 
-# Two of its patches. OpenCV 5.0 checks for less, and then some sizes end the process (12 x 40).
+# The side of two patches of DIS. OpenCV 5.0 accepts less, and aborts at some sizes (12 x 40).
 _SMALLEST_FOR_DIS = 16
 
 
 def zero(first: Image, second: Image) -> Flow:
-    """Claim that nothing moves: its error is the mean length of the true flow.
+    """Return zero flow, whose error is the mean length of the true flow.
 
     Args:
-        first: Picture ``[H, W, 3]``, RGB.
-        second: Picture of the same size.
+        first: Image ``[H, W, 3]``, RGB.
+        second: The later image, of the same size.
 
     Returns:
         Flow ``[H, W, 2]`` of zeros.
 
     Raises:
-        ValueError: The pictures are not uint8 RGB of one size.
+        ValueError: The images are not uint8 RGB of one size.
 
     Example:
-        >>> picture = np.zeros((16, 24, 3), np.uint8)
-        >>> zero(picture, picture).shape
+        >>> image = np.zeros((16, 24, 3), np.uint8)
+        >>> zero(image, image).shape
         (16, 24, 2)
     """
     _check(first, second)
@@ -38,31 +38,31 @@ def zero(first: Image, second: Image) -> Flow:
 
 
 def farneback(first: Image, second: Image) -> Flow:
-    """Estimate flow by expanding neighbourhoods into polynomials.
+    """Estimate flow by polynomial expansion of neighbourhoods.
 
-    A pyramid of 5 levels by 0.5, windows of 15 pixels, 3 iterations, polynomials over 5 pixels
-    with sigma 1.2: OpenCV's usual parameters with two more levels, for larger motion.
+    Parameters are OpenCV's usual ones with two more levels, for larger motion: a pyramid of 5
+    levels by 0.5, windows of 15 pixels, 3 iterations, polynomials over 5 pixels with sigma 1.2.
 
     Args:
-        first: Picture ``[H, W, 3]``, RGB.
-        second: Picture of the same size.
+        first: Image ``[H, W, 3]``, RGB.
+        second: The later image, of the same size.
 
     Returns:
         Flow ``[H, W, 2]``, in pixels.
 
     Raises:
-        ValueError: The pictures are not uint8 RGB of one size.
+        ValueError: The images are not uint8 RGB of one size.
 
     Example:
-        >>> picture = np.zeros((16, 24, 3), np.uint8)
-        >>> float(farneback(picture, picture).max())
+        >>> image = np.zeros((16, 24, 3), np.uint8)
+        >>> float(farneback(image, image).max())
         0.0
 
     Reference:
         Farnebäck, Two-Frame Motion Estimation Based on Polynomial Expansion, SCIA 2003.
     """
     grays = _to_gray(first, second)
-    unused = zero(first, second)  # an initial flow, which flags = 0 ignores
+    unused = np.zeros((*first.shape[:2], 2), np.float32)  # initial flow, ignored with flags = 0
     flow = cv2.calcOpticalFlowFarneback(*grays, unused, 0.5, 5, 15, 3, 5, 1.2, 0)
     return np.asarray(flow, np.float32)
 
@@ -71,18 +71,19 @@ def dis(first: Image, second: Image) -> Flow:
     """Estimate flow by dense inverse search, OpenCV's medium preset.
 
     Args:
-        first: Picture ``[H, W, 3]``, RGB.
-        second: Picture of the same size.
+        first: Image ``[H, W, 3]``, RGB.
+        second: The later image, of the same size.
 
     Returns:
         Flow ``[H, W, 2]``, in pixels.
 
     Raises:
-        ValueError: The pictures are not uint8 RGB of one size, or are too small for it.
+        ValueError: The images are not uint8 RGB of one size, or are smaller than 16 pixels to a
+            side.
 
     Example:
-        >>> picture = np.zeros((16, 24, 3), np.uint8)
-        >>> float(dis(picture, picture).max())
+        >>> image = np.zeros((16, 24, 3), np.uint8)
+        >>> float(dis(image, image).max())
         0.0
 
     Reference:
@@ -98,11 +99,11 @@ def dis(first: Image, second: Image) -> Flow:
 
 
 def dis_refined(first: Image, second: Image) -> Flow:
-    """Estimate flow by `dis`, and refine it as `refine_flow` does a network's.
+    """Estimate flow by `dis`, refined by `refine_flow`.
 
     Example:
-        >>> picture = np.zeros((16, 24, 3), np.uint8)
-        >>> float(dis_refined(picture, picture).max())
+        >>> image = np.zeros((16, 24, 3), np.uint8)
+        >>> float(dis_refined(image, image).max())
         0.0
     """
     return refine_flow(first, second, dis(first, second))
@@ -118,16 +119,13 @@ BASELINES: dict[str, Callable[[Image, Image], Flow]] = {
 
 def _to_gray(first: Image, second: Image) -> tuple[Image, Image]:
     _check(first, second)
-    return (
-        np.asarray(cv2.cvtColor(first, cv2.COLOR_RGB2GRAY), np.uint8),
-        np.asarray(cv2.cvtColor(second, cv2.COLOR_RGB2GRAY), np.uint8),
-    )
+    return as_gray(first), as_gray(second)
 
 
 def _check(first: Image, second: Image) -> None:
-    for picture in (first, second):
-        right = picture.ndim == 3 and picture.shape == first.shape and picture.shape[2] == 3
-        if not right or picture.dtype != np.uint8:
+    for image in (first, second):
+        fits = image.ndim == 3 and image.shape == first.shape and image.shape[2] == 3
+        if not fits or image.dtype != np.uint8:
             raise ValueError(
                 f"first and second must be uint8 [H, W, 3] of one size, got "
                 f"{first.dtype} {list(first.shape)} and {second.dtype} {list(second.shape)}"

@@ -1,9 +1,9 @@
-"""Checkpoints that others published, recognised by their keys and turned into our networks.
+"""Published checkpoints, recognised by their keys and converted to networks of this package.
 
 Reference:
     FlowNetPytorch (Pinard), flownet2-pytorch (NVIDIA: all of FlowNet 2.0, single and stacked), RAFT
-    (Princeton) and torchvision: the names of their parameters, what they do to images before the
-    first layer, and in which unit they predict.
+    (Princeton) and torchvision: the names of their parameters, their preprocessing of images, and
+    the unit of their flow.
 """
 
 import math
@@ -28,64 +28,86 @@ from flowmatch.zoo import check_finite, check_fit
 Tensors = dict[str, Tensor]
 _Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
-PINARD_MEAN = (0.45, 0.432, 0.411)  # RGB, what FlowNetPytorch subtracts
-EPSILON = 1e-5  # of the batch norms of all
+PINARD_MEAN = (0.45, 0.432, 0.411)
+"""RGB mean that FlowNetPytorch subtracts."""
+EPSILON = 1e-5
+"""Epsilon of all batch norms."""
 STATISTICS = ("weight", "bias", "running_mean", "running_var")
-COUNTER = "num_batches_tracked"  # says nothing about the flow, and old files lack it
-FIRST = re.compile(
+"""Tensors of a batch norm."""
+COUNTER = "num_batches_tracked"
+"""Counter of a batch norm, which does not affect the flow; old files lack it."""
+FIRST_LAYER = re.compile(
     r"(flownet\w+\.)?conv[01]\.0\.weight|(feature|context)_encoder\.convnormrelu\.0\.weight"
 )
-PICTURES = {3: 1, 6: 2, 12: 3, 11: 1}  # input channels of a first layer -> how many it begins with
+IMAGES = {3: 1, 6: 2, 12: 3, 11: 1}
+"""Number of images among the input channels of a first layer, by the number of channels."""
 
 
-class Published(NamedTuple):
-    """What a file held."""
+class ExternalWeights(NamedTuple):
+    """Contents of a published checkpoint.
 
-    source: str  # who published such files, and their name of the network
-    name: str  # of ours, in `MODELS`
-    arguments: dict[str, Any]  # its constructor's
-    network: nn.Module  # in eval mode, float32, on the CPU
+    Attributes:
+        source: Publisher, and their name of the network.
+        name: Name of the network in `MODELS`.
+        arguments: Arguments of its constructor.
+        network: The network, in eval mode, float32, on the CPU.
+    """
+
+    source: str
+    name: str
+    arguments: dict[str, Any]
+    network: nn.Module
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a publisher writes the weights of one of our networks."""
+    """Layout of a publisher's files of one network.
+
+    Attributes:
+        source: Publisher, and their name of the network.
+        name: Name of the network in `MODELS`.
+        arguments: Arguments of its constructor.
+        rename: Function from our key to the publisher's.
+        absent: Pattern of our keys that the files lack, because they are zero.
+        repeated: Pattern of the publisher's keys that repeat another one.
+        normed: Each encoder layer has a batch norm instead of a bias.
+    """
 
     source: str
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
-    their: Callable[[str], str] = str  # our key -> theirs
-    absent: str = "(?!)"  # our keys that they have not, because they are zero
-    repeated: str = "(?!)"  # their keys that say again what another key says
-    normed: bool = False  # a batch norm stands in the place of each encoder layer's bias
+    rename: Callable[[str], str] = str
+    absent: str = "(?!)"
+    repeated: str = "(?!)"
+    normed: bool = False
 
 
 def load_external(
     path: str | Path, *, device: str | torch.device = "cpu", bgr: bool = False
 ) -> nn.Module:
-    """Build a flow network with weights that others published.
+    """Build a flow network with published weights.
 
-    Recognised by their keys: FlowNetPytorch's FlowNetS and FlowNetC, with and without batch norms;
-    FlowNet2, FlowNet2C, S, SD, CS and CSS (also CSS-ft-sd) of NVIDIA's flownet2-pytorch; RAFT and
-    its small version, as Princeton and as torchvision write them. Batch norms of FlowNetS and
-    FlowNetC are folded into the convolutions, and what the publisher does to the images comes
-    along. FlowNet2SD's flow is in pixels, as inside FlowNet2: NVIDIA's code for that file alone
-    makes it 400 times as long. Nothing is unpickled but tensors, and shapes are compared before
-    memory is taken.
+    The keys of a file determine its network: FlowNetPytorch's FlowNetS and FlowNetC, with and
+    without batch norms; FlowNet2, FlowNet2C, S, SD, CS and CSS (also CSS-ft-sd) of NVIDIA's
+    flownet2-pytorch; RAFT and its small version, as Princeton and as torchvision write them. Batch
+    norms of FlowNetS and FlowNetC are folded into the convolutions, and the publisher's
+    preprocessing becomes a part of the network. FlowNet2SD's flow is in pixels, as inside FlowNet2;
+    NVIDIA's code for that file alone makes it 400 times as long. Only tensors are unpickled, and
+    shapes are compared before memory is allocated.
 
     Args:
-        path: The file: ``.safetensors``, or what `torch.save` writes (``.pth``, ``.tar``, ...).
-        device: Where to put the network.
-        bgr: The weights expect blue first, as FlowNetPytorch's from Caffe do: nothing in the file
-            says so. The network that comes back takes RGB, as all do.
+        path: The file: ``.safetensors``, or written by `torch.save` (``.pth``, ``.tar``, ...).
+        device: Device of the network.
+        bgr: The weights expect blue first, like FlowNetPytorch's from Caffe; the file does not
+            record it. The returned network takes RGB.
 
     Returns:
         The network, in eval mode, float32.
 
     Raises:
-        ValueError: The file is none, or damaged, or holds more than tensors; its network is not
-            one of these; keys are missing or left over, or shapes are wrong.
-        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, not a checkpoint, or holds more than tensors; its network
+            is not one of these; keys are missing or unexpected, or shapes are wrong.
+        FileNotFoundError: The file does not exist.
 
     Example:
         >>> import tempfile
@@ -101,30 +123,35 @@ def load_external(
 
 def convert_checkpoint(
     path: str | Path, target: str | Path, *, bgr: bool = False, dtype: torch.dtype = torch.float16
-) -> Published:
-    """Write what `load_external` reads as our ``.safetensors``, which `load` takes.
+) -> ExternalWeights:
+    """Convert a published checkpoint to a ``.safetensors`` file that `load` reads.
 
     Args:
-        path: As in `load_external`.
+        path: File that `load_external` reads.
         target: File to write, ``.safetensors``.
-        bgr: As in `load_external`.
-        dtype: Of the weights in the file.
+        bgr: The weights expect blue first.
+        dtype: Type of the written weights.
 
     Returns:
-        What `path` held.
+        The contents of `path`.
 
     Raises:
-        ValueError: As in `load_external`; or `target` is called something else.
+        ValueError: For the reasons of `load_external`, or `target` has another suffix.
     """
     if Path(target).suffix != ".safetensors":
         raise ValueError(f"the file to write must be called .safetensors, got {target}")
-    found = read_checkpoint(path, bgr=bgr)
-    save_weights(target, found.network, found.name, found.arguments, dtype)
-    return found
+    weights = read_checkpoint(path, bgr=bgr)
+    save_weights(target, weights.network, weights.name, weights.arguments, dtype)
+    return weights
 
 
-def read_checkpoint(path: str | Path, *, bgr: bool = False) -> Published:
-    """Do as `load_external`, and also say what the file held."""
+def read_checkpoint(path: str | Path, *, bgr: bool = False) -> ExternalWeights:
+    """Return the contents of a published checkpoint, with the network that `load_external` builds.
+
+    Args:
+        path: File that `load_external` reads.
+        bgr: The weights expect blue first.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {path}")
@@ -132,26 +159,26 @@ def read_checkpoint(path: str | Path, *, bgr: bool = False) -> Published:
     layout = _recognise(tensors.keys(), path)
     if unit != UNIT and layout.name not in ("flownets", "flownetc"):
         raise ValueError(f"{path}: {layout.source} has no div_flow but {UNIT:g}, got {unit:g}")
-    with torch.device("meta"):  # without memory: first it must be known that the file fits
+    with torch.device("meta"):  # without memory, until the file is known to fit
         network = MODELS[layout.name](**layout.arguments)
-    wanted = network.state_dict()
+    expected = network.state_dict()
     dropped = re.compile(rf".*\.{COUNTER}|{layout.repeated}")
     tensors = {key: t for key, t in tensors.items() if not dropped.fullmatch(key)}
-    check_fit(_expected(wanted, layout), tensors, path, layout.source)
-    state = _translate(wanted, tensors, layout)
+    check_fit(_expected_tensors(expected, layout), tensors, path, layout.source)
+    state = _convert(expected, tensors, layout)
     if unit != UNIT:
         _change_unit(state, unit)
     if bgr:
         _swap_red_and_blue(state)
     check_finite(state, path)
     network.load_state_dict(state, assign=True)
-    return Published(layout.source, layout.name, layout.arguments, network.eval())
+    return ExternalWeights(layout.source, layout.name, layout.arguments, network.eval())
 
 
 def _read(path: Path) -> tuple[Tensors, float]:
-    """Return the tensors of a file, and what one unit of its flow is in pixels."""
-    found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_saved(path)
-    state = found.get("state_dict", found) if isinstance(found, Mapping) else found
+    """Return the tensors of a file, and the unit of its flow in pixels."""
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_saved(path)
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping) or not state:
         raise ValueError(f"{path} must hold weights by name, got {type(state).__name__}")
     for key, tensor in state.items():
@@ -160,9 +187,9 @@ def _read(path: Path) -> tuple[Tensors, float]:
             raise ValueError(f"{path}: {key!r} must be a tensor, got {type(tensor).__name__}")
         if not tensor.is_floating_point() and not key.endswith(COUNTER):
             raise ValueError(f"{path}: {key} must be floats, got {tensor.dtype}")
-    if all(key.startswith("module.") for key in state):  # saved from within nn.DataParallel
+    if all(key.startswith("module.") for key in state):  # saved from nn.DataParallel
         state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    unit = found.get("div_flow", UNIT) if state is not found else UNIT
+    unit = content.get("div_flow", UNIT) if state is not content else UNIT
     if not isinstance(unit, int | float) or not 0 < unit < math.inf:
         raise ValueError(f"{path}: div_flow must be a positive number, got {unit!r}")
     return dict(state), float(unit)
@@ -180,27 +207,27 @@ def _read_safetensors(path: Path) -> Tensors:
 
 def _read_saved(path: Path) -> Any:
     try:
-        whole = zipfile.is_zipfile(path)  # older files are a row of pickles
-        if whole:
+        is_zip = zipfile.is_zipfile(path)  # older files are a sequence of pickles
+        if is_zip:
             with zipfile.ZipFile(path) as archive:
                 if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
                     raise ValueError("it is compressed, which torch.save does not do")
         else:
             with path.open("rb") as file:
                 if file.read(1) != pickle.PROTO:
-                    raise ValueError("it is neither a zip archive nor a row of pickles")
-        # Mapped, because then only what is used takes memory.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=whole)
-    except Exception as error:  # a stranger's file may fail in any way
-        # Around what its unpickler refuses torch puts advice, to unpickle all.
+                    raise ValueError("it is neither a zip archive nor a sequence of pickles")
+        # Mapped, so that only the used part takes memory.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except Exception as error:  # an untrusted file may fail in any way
+        # torch wraps the error of its unpickler in the advice to unpickle everything.
         refused = isinstance(error, pickle.UnpicklingError) and error.__context__
         lines = str(refused or error).strip().splitlines()
-        why = lines[0] if lines else type(error).__name__
-        raise ValueError(f"{path} is no whole file of nothing but tensors: {why}") from error
+        reason = lines[0] if lines else type(error).__name__
+        raise ValueError(f"{path} is not a complete file of tensors only: {reason}") from error
 
 
 def _recognise(keys: Iterable[str], path: Path) -> _Layout:
-    """Find out by whom and of what network a file is."""
+    """Determine a file's publisher and network from its keys."""
     keys = set(keys)
     roots = {key.split(".")[0] for key in keys}
     if "fnet" in roots:
@@ -210,7 +237,7 @@ def _recognise(keys: Iterable[str], path: Path) -> _Layout:
         name = "raft" if large else "raft-small"
         return _Layout(
             f"Princeton's {'RAFT' if large else 'RAFT small'}", name,
-            their=_princeton_large if large else _princeton_small,
+            rename=_princeton_large if large else _princeton_small,
             repeated=r"cnet\.layer[23]\.0\.norm3\..*" if large else "(?!)",
         )  # fmt: skip
     if "feature_encoder" in roots:
@@ -238,7 +265,7 @@ def _recognise(keys: Iterable[str], path: Path) -> _Layout:
 
 
 def _stack(roots: set[str]) -> str | None:
-    """Return NVIDIA's name of the network, if it is FlowNet2SD or a stack."""
+    """Return NVIDIA's name of the network if it is FlowNet2SD or a stack, else None."""
     if roots & {"flownets_d", "flownetfusion"}:
         return "FlowNet2"
     if "flownets_2" in roots:
@@ -248,24 +275,24 @@ def _stack(roots: set[str]) -> str | None:
     return "FlowNet2SD" if any(root.startswith("inter_conv") for root in roots) else None
 
 
-def _expected(wanted: Mapping[str, Tensor], layout: _Layout) -> Tensors:
-    """Return what the publisher's file must hold, in shapes, for a network's `wanted`."""
+def _expected_tensors(state: Mapping[str, Tensor], layout: _Layout) -> Tensors:
+    """Return tensors of the keys and shapes that a publisher's file must hold for a state dict."""
     expected: Tensors = {}
-    for key, tensor in wanted.items():
+    for key, tensor in state.items():
         if key.endswith(COUNTER) or re.fullmatch(layout.absent, key):
             continue
         if layout.normed and _is_encoder_bias(key):
             norm = key.replace(".0.bias", ".1")
             expected |= {f"{norm}.{part}": tensor for part in STATISTICS}
         else:
-            expected[layout.their(key)] = tensor
+            expected[layout.rename(key)] = tensor
     return expected
 
 
-def _translate(wanted: Mapping[str, Tensor], tensors: Tensors, layout: _Layout) -> Tensors:
-    """Return a network's `wanted` from a publisher's `tensors`, which are as expected."""
+def _convert(expected: Mapping[str, Tensor], tensors: Tensors, layout: _Layout) -> Tensors:
+    """Return a network's state dict, of the expected keys, from a publisher's tensors."""
     state: Tensors = {}
-    for key, tensor in wanted.items():
+    for key, tensor in expected.items():
         if layout.normed and _is_encoder_bias(key):
             weight = tensors[key.replace("bias", "weight")]
             state[key.replace("bias", "weight")], state[key] = _fold(
@@ -274,8 +301,8 @@ def _translate(wanted: Mapping[str, Tensor], tensors: Tensors, layout: _Layout) 
         elif key.endswith(COUNTER) or re.fullmatch(layout.absent, key):
             state[key] = torch.zeros(tensor.shape, dtype=tensor.dtype)
         else:  # a copy, which outlives the mapped file
-            given = tensors[layout.their(key)]
-            state[key] = given.to(tensor.dtype, copy=True, memory_format=torch.contiguous_format)
+            source = tensors[layout.rename(key)]
+            state[key] = source.to(tensor.dtype, copy=True, memory_format=torch.contiguous_format)
     return state
 
 
@@ -286,7 +313,7 @@ def _is_encoder_bias(key: str) -> bool:
 def _fold(
     kernel: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Join a convolution without bias and the batch norm behind it: kernel and bias."""
+    """Fold a batch norm into the convolution without bias before it; return kernel and bias."""
     kernel, weight, bias, mean, variance = (
         t.double() for t in (kernel, weight, bias, mean, variance)
     )
@@ -295,7 +322,7 @@ def _fold(
 
 
 def _change_unit(state: Tensors, unit: float) -> None:
-    """Make layers that predict pixels / `unit` predict pixels / `UNIT`, and all else as before."""
+    """Change the unit of the predicted flow from `unit` to `UNIT`, in place."""
     for key, tensor in state.items():
         if key.startswith("predict_flow"):
             tensor *= unit / UNIT
@@ -304,14 +331,14 @@ def _change_unit(state: Tensors, unit: float) -> None:
 
 
 def _swap_red_and_blue(state: Tensors) -> None:
-    """Let the layers that see pictures take red first, where they took blue first."""
-    for key in filter(FIRST.fullmatch, state):
+    """Change the first layers from blue first to red first, in place."""
+    for key in filter(FIRST_LAYER.fullmatch, state):
         if "conv1" in key and key.replace("conv1", "conv0") in state:
             continue  # the second layer
-        count = PICTURES[state[key].shape[1]]
-        pictures = state[key][:, : 3 * count].chunk(count, dim=1)
+        count = IMAGES[state[key].shape[1]]
+        images = state[key][:, : 3 * count].chunk(count, dim=1)
         others = state[key][:, 3 * count :]
-        state[key] = torch.cat([*(picture.flip(1) for picture in pictures), others], dim=1)
+        state[key] = torch.cat([*(image.flip(1) for image in images), others], dim=1)
 
 
 def _rename(key: str, rules: Iterable[_Rule]) -> str:

@@ -1,4 +1,4 @@
-"""What is hidden in the other frame, by whether the flow there and back returns."""
+"""Occlusion by forward-backward consistency of the flow."""
 
 from typing import Any
 
@@ -13,16 +13,16 @@ from flowmatch.ops import warp
 def find_occlusion(
     forward: Any, backward: Any, relative: float = 0.01, absolute: float = 0.5
 ) -> Any:
-    """Mark the pixels whose flow there and back does not return to where it began.
+    """Mark the pixels at which forward and backward flow are inconsistent.
 
-    Occluded where ``|f + b(x + f)|^2 > relative * (|f|^2 + |b|^2) + absolute``, and where the flow
-    leaves the picture.
+    A pixel is occluded if ``|f + b(x + f)|^2 > relative * (|f|^2 + |b|^2) + absolute``, or if the
+    flow leaves the image.
 
     Args:
         forward: Flow ``[H, W, 2]`` or ``[B, 2, H, W]``, in pixels.
         backward: The flow of the second frame to the first, of the same kind.
-        relative: Tolerance that grows with the motion.
-        absolute: Tolerance without motion, in square pixels.
+        relative: Tolerance relative to the squared motion.
+        absolute: Tolerance at no motion, in square pixels.
 
     Returns:
         A bool array ``[H, W]``, or a tensor ``[B, H, W]``.
@@ -33,7 +33,7 @@ def find_occlusion(
     Example:
         >>> right = np.zeros((4, 4, 2), np.float32)
         >>> right[..., 0] = 1
-        >>> find_occlusion(right, -right)[0]  # only the last column leaves the picture
+        >>> find_occlusion(right, -right)[0]  # only the last column leaves the image
         array([False, False, False,  True])
 
     Reference:
@@ -49,10 +49,10 @@ def find_occlusion(
         mask: NDArray[np.bool_] = find_occlusion(f, b, relative, absolute)[0].numpy()
         return mask
     H, W = forward.shape[-2:]
-    there = warp(backward, forward)
-    mismatch = (forward + there).square().sum(dim=1)
-    length = forward.square().sum(dim=1) + there.square().sum(dim=1)
+    back = warp(backward, forward)
+    mismatch = (forward + back).square().sum(dim=1)
+    length = forward.square().sum(dim=1) + back.square().sum(dim=1)
     x = torch.arange(W, device=forward.device) + forward[:, 0]
     y = torch.arange(H, device=forward.device)[:, None] + forward[:, 1]
     outside = (x < 0) | (x > W - 1) | (y < 0) | (y > H - 1)
-    return outside | ~(mismatch <= relative * length + absolute)  # NaN agrees with nothing
+    return outside | ~(mismatch <= relative * length + absolute)  # NaN is inconsistent

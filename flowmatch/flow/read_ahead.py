@@ -1,4 +1,4 @@
-"""Fetch what comes next while what is here is worked on."""
+"""Items of an iterable, fetched in advance by another thread."""
 
 import queue
 import threading
@@ -10,14 +10,14 @@ T = TypeVar("T")
 
 
 def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
-    """Yield `items`, fetched by another thread that stays up to `depth` of them ahead."""
+    """Yield items that another thread fetches, up to `depth` of them in advance."""
     fetched: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
     stop = threading.Event()
 
-    def put(what: str, value: Any) -> None:
+    def put(kind: str, value: Any) -> None:
         while not stop.is_set():
             try:
-                return fetched.put((what, value), timeout=0.1)
+                return fetched.put((kind, value), timeout=0.1)
             except queue.Full:
                 continue
         return None
@@ -36,13 +36,13 @@ def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     thread.start()
     try:
         while True:
-            what, value = fetched.get()
-            if what == "end":
+            kind, value = fetched.get()
+            if kind == "end":
                 return
-            if what == "error":
+            if kind == "error":
                 raise value
             yield value
     finally:
         stop.set()
-        with suppress(KeyboardInterrupt):  # a second one: the thread is a daemon, let it be
+        with suppress(KeyboardInterrupt):  # a second Ctrl-C; the thread is a daemon
             thread.join(timeout=5)

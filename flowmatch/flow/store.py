@@ -1,4 +1,4 @@
-"""Weights of flow networks by name."""
+"""Weights of flow networks, by name or file."""
 
 from flowmatch.flow.networks import MODELS
 from flowmatch.zoo import WeightStore

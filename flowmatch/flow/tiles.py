@@ -1,4 +1,4 @@
-"""Large pictures in tiles, which bounds what a network needs of memory."""
+"""Flow of large images in tiles, which bounds the memory of a network."""
 
 from collections.abc import Callable, Iterator
 
@@ -13,7 +13,18 @@ def blend_tiles(
     tile: int,
     overlap: int,
 ) -> Tensor:
-    """Blend the flows of overlapping tiles, weighted by the distance from a tile's border."""
+    """Blend the flows of overlapping tiles, weighted by the distance from a tile's border.
+
+    Args:
+        whole: Function that returns the flow of two images ``[B, 3, h, w]``.
+        first: Images ``[B, 3, H, W]``.
+        second: The later images.
+        tile: Side of a tile, in pixels.
+        overlap: Number of pixels that neighbouring tiles share.
+
+    Returns:
+        Flow ``[B, 2, H, W]``.
+    """
     B, _, H, W = first.shape
     total = first.new_zeros(B, 2, H, W)
     weights = first.new_zeros(H, W)
@@ -31,7 +42,7 @@ def blend_tiles(
 
 
 def _starts(length: int, tile: int, overlap: int) -> Iterator[int]:
-    """Spread tiles evenly over `length`, the last one ending with it."""
+    """Yield the starts of tiles that are spread evenly over `length`; the last one ends with it."""
     if length <= tile:
         yield 0
         return

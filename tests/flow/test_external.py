@@ -324,7 +324,7 @@ def test_refuses_files_that_are_none(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         load_external(tmp_path / "absent.pth")
     (tmp_path / "text.pth").write_text("not a checkpoint")
-    with pytest.raises(ValueError, match="neither a zip archive nor a row of pickles"):
+    with pytest.raises(ValueError, match="neither a zip archive nor a sequence of pickles"):
         load_external(tmp_path / "text.pth")
     (tmp_path / "text.safetensors").write_text("not a checkpoint")
     with pytest.raises(ValueError, match="not a whole .safetensors file"):
@@ -338,5 +338,5 @@ def test_refuses_files_that_are_none(tmp_path):
         load_external(tmp_path / "nan.pth")
     whole = (tmp_path / "nan.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="no whole file of nothing but tensors"):
+    with pytest.raises(ValueError, match="is not a complete file of tensors only"):
         load_external(tmp_path / "cut.pth")

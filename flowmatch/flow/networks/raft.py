@@ -68,8 +68,8 @@ class _Raft(nn.Module):
             first, otherwise that of the last one only.
 
         Raises:
-            ValueError: The images do not fit each other or are too small, or `initial_flow` does not
-                fit.
+            ValueError: The images do not fit each other are too small, or do not fit
+                `initial_flow`.
         """
         return self.estimate(first, second, initial_flow)[0]
 
