@@ -27,7 +27,7 @@ def check_weights_file(path: Path | None) -> Path | None:
     if path is not None and path.suffix.lower() != ".safetensors":
         raise ValueError(
             f"{path}: expected weights in a .safetensors file; for a published checkpoint run "
-            f"`flowmatch weights convert {path} {path.with_suffix('.safetensors').name}` first"
+            f"`flowmatch weights convert {path} -o {path.with_suffix('.safetensors').name}` first"
         )
     return path
 
@@ -157,6 +157,17 @@ OutputFolder = Annotated[
         show_default=False,
     ),
 ]
+SheetFile = Annotated[
+    Path,
+    typer.Option(
+        "-o",
+        "--output",
+        help="Picture to write.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed.", rich_help_panel=DATA)]
 StartWeights = Annotated[
     Path | None,
     typer.Option(

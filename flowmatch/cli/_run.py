@@ -1,23 +1,53 @@
-"""Training runs: their folder, their progress, and what Ctrl-C leaves."""
+"""Training runs: recipes, checkpoints, progress, and messages after Ctrl-C."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from torch import nn
 
-from flowmatch._opencv import cv2
 from flowmatch.cli._messages import messages
+from flowmatch.cli._options import TRAINING, check_output_folder
 from flowmatch.devices import choose_device
 from flowmatch.training import RunOptions, StepReport, is_first_process
+
+T = TypeVar("T")
+
+
+def recipe_option(recipes: Collection[str]) -> Any:
+    """Return the option ``--recipe`` of a command."""
+    return typer.Option(
+        "--recipe",
+        help=f"Training recipe: {', '.join(recipes)}.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    )
+
+
+def find_recipe(recipes: Mapping[str, T], name: str) -> T:
+    """Return the recipe of a name.
+
+    Raises:
+        ValueError: The name is unknown.
+    """
+    if name not in recipes:
+        raise ValueError(f"--recipe must be one of {', '.join(recipes)}, got {name!r}")
+    return recipes[name]
+
+
+def check_new(folder: Path, checkpoint: Path, resume: bool) -> None:
+    """Raise ValueError if the output is not a folder, or a run in it would be overwritten."""
+    check_output_folder(folder, (".safetensors", ".pt"))
+    if checkpoint.exists() and not resume and is_first_process():
+        raise ValueError(f"{checkpoint} exists already: --resume, or another --output")
 
 
 @contextmanager
 def new_run(
-    out: Path,
+    folder: Path,
     recipe: str,
     resume: bool,
     device: str | None,
@@ -25,21 +55,19 @@ def new_run(
     workers: int,
     every: int = 100,
 ) -> Iterator[tuple[Path, RunOptions]]:
-    """Give the checkpoint and the options of a run that may begin; say at Ctrl-C how it goes on.
+    """Yield the checkpoint and the options of a training run; report after Ctrl-C how to resume.
 
     Args:
-        out: Folder of all that the run writes.
-        recipe: Its name.
-        resume: Go on from the checkpoint.
-        device: As `choose_device` takes it.
-        precision: As in `flowmatch.training.train`.
-        workers: As there.
-        every: Steps between lines about its progress.
+        folder: Folder of all files of the run.
+        recipe: Name of the recipe.
+        resume: Whether to continue from the checkpoint.
+        device: Name of a device, see `choose_device`.
+        precision: Precision of convolutions, see `flowmatch.training.train`.
+        workers: Number of processes that make samples.
+        every: Number of steps between lines of progress.
     """
-    checkpoint = out / f"{recipe}.pt"
-    if checkpoint.exists() and not resume and is_first_process():
-        raise ValueError(f"{checkpoint} is there already: --resume, or another --out")
-    cv2.setNumThreads(1)  # the renderers are processes of their own; threads would fight
+    checkpoint = folder / f"{recipe}.pt"
+    check_new(folder, checkpoint, resume)
     with resumable(checkpoint):
         yield (
             checkpoint,
@@ -48,7 +76,7 @@ def new_run(
                 workers=workers,
                 device=str(choose_device(device)),
                 precision=precision,
-                logs=out / "logs" / recipe,
+                logs=folder / "logs" / recipe,
                 on_step=reporter(every),
             ),
         )
@@ -57,14 +85,14 @@ def new_run(
 def save_result(
     save: Callable[..., None], file: Path, network: nn.Module, name: str, arguments: dict[str, Any]
 ) -> None:
-    """Write what was learnt, once, and say where it is."""
+    """Write the trained weights, in the first process only, and print their file."""
     if is_first_process():
         save(file, network, name, arguments)
         messages.print(f"weights in {file}")
 
 
 def reporter(every: int = 100) -> Callable[[StepReport], None]:
-    """Return what prints a line every so many steps, with means over them."""
+    """Return a callback that prints a line every so many steps, with means over these steps."""
     recent: deque[dict[str, float]] = deque(maxlen=every)
 
     def report(progress: StepReport) -> None:
@@ -83,12 +111,12 @@ def reporter(every: int = 100) -> Callable[[StepReport], None]:
 
 
 @contextmanager
-def resumable(*kept: Path) -> Iterator[None]:
-    """Say at Ctrl-C from which file the run goes on, if any is there; leave with its status."""
+def resumable(*files: Path) -> Iterator[None]:
+    """Report at Ctrl-C from which of the files a run can be resumed; end with status 130."""
     try:
         yield
     except KeyboardInterrupt:
-        found = next((file for file in kept if file.exists()), None)
-        how = f"--resume goes on from {found}" if found else "nothing was done that could go on"
-        messages.print(f"stopped; {how}")
+        file = next((file for file in files if file.exists()), None)
+        hint = f"--resume continues from {file}" if file else "no checkpoint was written yet"
+        messages.print(f"stopped; {hint}")
         raise typer.Exit(130) from None

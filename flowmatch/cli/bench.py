@@ -1,4 +1,4 @@
-"""``flowmatch bench``: the kernels' speed, beside peers and the machine's ceiling."""
+"""``flowmatch bench``: speed of the kernels, beside other packages and the machine's ceiling."""
 
 import json
 from pathlib import Path
@@ -23,53 +23,94 @@ from flowmatch.bench import (
     peers,
     shape_of,
 )
+from flowmatch.cli._options import MODEL, OUTPUT, STDOUT, JsonFile, check_target
+from flowmatch.cli._tables import stdout_console, write_json
 from flowmatch.devices import choose_device
 from flowmatch.io import replace_when_done
 
+EXAMPLES = (
+    "flowmatch bench correlation --shape 1,64,48,64,4,1",
+    "flowmatch bench --json rows.json --html page.html",
+)
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+MEASUREMENT = "Measurement"
 
 
 def command(
-    op: Annotated[str, typer.Argument(help=f"{', '.join(OPS)}, or all.")] = "all",
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help=f"One of {', '.join(DTYPES)}.")] = "float32",
-    shape: Annotated[
-        str | None,
-        typer.Option(help="A size of your own, such as 8,256,48,64,10,2.", show_default=False),
-    ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each figure.")] = 7,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write the rows to this file.")
-    ] = None,
+    op: Annotated[
+        str, typer.Argument(metavar="OP", help=f"Operator: {', '.join(OPS)}, or all.")
+    ] = "all",
+    json_file: JsonFile = None,
     html: Annotated[
-        Path | None, typer.Option(help="Also write a page with bars and a roofline.")
-    ] = None,
-    from_file: Annotated[
-        Path | None, typer.Option("--from", help="Show a file of rows, measure nothing.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Page to write, with bars and a roofline.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print one table, as in the README.")
+        bool,
+        typer.Option(
+            "--markdown",
+            help="One table in Markdown, as in the README, instead of a table per case.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
+    from_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="File of an earlier --json to show, instead of a measurement.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="Device: cpu, cuda or cuda:1.", rich_help_panel=MODEL)
+    ] = "cpu",
+    dtype: Annotated[
+        str, typer.Option(help=f"Type: {', '.join(DTYPES)}.", rich_help_panel=MEASUREMENT)
+    ] = "float32",
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            help="Shape to measure, numbers with commas, such as 8,256,48,64,10,2 for correlation.",
+            show_default="several for each operator",
+            rich_help_panel=MEASUREMENT,
+        ),
+    ] = None,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Number of measurements of each time.", rich_help_panel=MEASUREMENT
+        ),
+    ] = 7,
 ) -> None:
-    """Measure, interleaved, after checking that all implementations agree."""
-    for file in (json_file, html):
-        if file is not None and not file.resolve().parent.is_dir():
-            raise FileNotFoundError(f"there is no folder for {file}")
-    console = Console(highlight=False)
-    console.width = max(console.width, 110)  # numbers that wrap cannot be compared
+    """Measure the speed of the kernels, beside other packages.
+
+    All implementations are first checked to agree, and then measured in turns.
+    """
+    check_target(json_file)
+    check_target(html)
+    console = stdout_console(110)  # numbers that wrap cannot be compared
+    quiet = as_markdown or json_file == STDOUT
     if from_file is None:
-        content, rows = _measure(op, device, dtype, shape, rounds, console, quiet=as_markdown)
+        content, rows = _measure(op, device, dtype, shape, rounds, console, quiet)
     else:
         content, rows = _read(from_file)
-        if not as_markdown:
+        if not quiet:
             for group in _by_case(rows):
                 console.print(_table(group))
     if as_markdown:
-        print(markdown(rows))
+        typer.echo(markdown(rows))
     if json_file is not None:
-        _write(json_file, json.dumps(content, indent=1) + "\n")
+        write_json(json_file, content)
     if html is not None:
-        _write(html, html_page(content, rows))
+        with replace_when_done(html) as temporary:
+            temporary.write_text(html_page(content, rows), encoding="utf-8")
 
 
 def _measure(
@@ -109,17 +150,12 @@ def _read(file: Path) -> tuple[dict[str, Any], list[Row]]:
         raise ValueError(f"{file} is not what `flowmatch bench --json` writes: {error}") from error
 
 
-def _write(file: Path, text: str) -> None:
-    with replace_when_done(file) as temporary:
-        temporary.write_text(text)
-
-
 def _by_case(rows: list[Row]) -> list[list[Row]]:
-    """Put the passes of a case under each other."""
-    found: dict[tuple[str, str, str, str], list[Row]] = {}
+    """Gather the passes of each case."""
+    cases: dict[tuple[str, str, str, str], list[Row]] = {}
     for row in rows:
-        found.setdefault((row.op, row.case, row.dtype, row.device), []).append(row)
-    return list(found.values())
+        cases.setdefault((row.op, row.case, row.dtype, row.device), []).append(row)
+    return list(cases.values())
 
 
 def _table(rows: list[Row]) -> Table:

@@ -1,47 +1,51 @@
-"""``flowmatch info``: what is installed, and which kernel each op runs."""
+"""``flowmatch info``: what is installed, and which kernel each operator runs."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from flowmatch import __version__
+from flowmatch.cli._tables import stdout_console
 from flowmatch.cli.weights.list import shipped_weights
 from flowmatch.ops import OPS, active_kernel, kernels_problem
 
+EXAMPLES = ("flowmatch info", "flowmatch --version")
 PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "kornia", "av", "h5py")
 
 
 def command() -> None:
-    """Print versions, devices, the active kernel of each op, and the weights that ship."""
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"flowmatch {__version__}, Python {platform.python_version()}")
+    """Print versions, devices, kernels and weights.
+
+    Of each operator, the kernel is named that runs on the CPU and on NVIDIA GPUs.
+    """
+    lines = [f"flowmatch {__version__}, Python {platform.python_version()}"]
     for package in PACKAGES:
         try:
-            console.print(f"  {package} {version(package)}")
+            lines.append(f"  {package} {version(package)}")
         except PackageNotFoundError:
             continue
-    console.print("devices")
-    console.print(
-        f"  cpu: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-    )
-    for index in range(torch.cuda.device_count()):
-        console.print(f"  cuda:{index}: {torch.cuda.get_device_name(index)}")
-    if torch.cuda.device_count() == 0:
-        built = (
-            f"torch was built for CUDA {torch.version.cuda}"
-            if torch.version.cuda
-            else "torch is CPU-only"
-        )
-        console.print(f"  no CUDA device ({built})")
+    lines += ["devices", *_devices()]
+    console = stdout_console()
+    console.print("\n".join(lines), soft_wrap=True)
     table = Table("op", "cpu", "cuda", title="active kernels", title_justify="left", box=None)
     for op in OPS:
         table.add_row(op, active_kernel(op, "cpu"), active_kernel(op, "cuda"))
     console.print(table)
     if problem := kernels_problem():
-        console.print(f"  {problem}")
+        console.print(f"  {problem}", soft_wrap=True)
     console.print("weights")
     for line in shipped_weights():
-        console.print(f"  {line}")
+        console.print(f"  {line}", soft_wrap=True)
+
+
+def _devices() -> list[str]:
+    lines = [f"  cpu: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"]
+    for index in range(torch.cuda.device_count()):
+        lines.append(f"  cuda:{index}: {torch.cuda.get_device_name(index)}")
+    if torch.cuda.device_count() == 0:
+        cuda = torch.version.cuda
+        build = f"torch was built for CUDA {cuda}" if cuda else "torch is CPU-only"
+        lines.append(f"  no CUDA device ({build})")
+    return lines

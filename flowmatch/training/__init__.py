@@ -12,6 +12,7 @@ from flowmatch.training.loop import (
 )
 from flowmatch.training.run import Run, data_digest
 from flowmatch.training.schedule import Schedule
+from flowmatch.training.threads import single_opencv_thread
 
 __all__ = [
     "Checkpoint",
@@ -26,6 +27,7 @@ __all__ = [
     "data_digest",
     "load_checkpoint",
     "save_checkpoint",
+    "single_opencv_thread",
     "to_device",
     "train",
 ]

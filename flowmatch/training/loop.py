@@ -16,6 +16,7 @@ from flowmatch.training.checkpoint import RunState
 from flowmatch.training.interrupt import defer_interrupt
 from flowmatch.training.run import Run
 from flowmatch.training.schedule import Schedule
+from flowmatch.training.threads import single_opencv_thread
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -94,6 +95,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return [part.to(device, non_blocking=True) for part in batch]
 
 
+@single_opencv_thread()
 def train(
     model: nn.Module,
     samples: Samples,

@@ -1,30 +1,51 @@
 """``flowmatch synth matching``: a sheet of the patches that descriptors are trained on."""
 
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 
 from flowmatch.cli._messages import messages
-from flowmatch.cli._options import Magnification, PhotosFolder
-from flowmatch.io.image import write_image
+from flowmatch.cli._options import (
+    DATA,
+    Magnification,
+    PhotosFolder,
+    Seed,
+    SheetFile,
+    check_target,
+)
+from flowmatch.io import IMAGE_SUFFIXES, write_image
 from flowmatch.matching.keypoints import MAGNIFICATION
-from flowmatch.matching.synthetic.pairs import SyntheticPatches, photos_in
+from flowmatch.matching.synthetic.pairs import SyntheticPatches, find_photos
+
+EXAMPLES = (
+    "flowmatch synth matching -o sheet.png",
+    "flowmatch synth matching -o sheet.png --photos photos --points 24 --size 32",
+)
 
 
 def command(
-    sheet: Annotated[Path, typer.Option(help="Picture to write.")],
+    output: SheetFile,
     photos: PhotosFolder = None,
-    count: Annotated[int, typer.Option(min=1, help="Pairs of views on the sheet.")] = 8,
-    points: Annotated[int, typer.Option(min=1, help="Patches of each.")] = 16,
-    size: Annotated[int, typer.Option(min=8, help="Side of the patches, pixels.")] = 64,
+    count: Annotated[
+        int, typer.Option(min=1, help="Number of pairs of views.", rich_help_panel=DATA)
+    ] = 8,
+    points: Annotated[
+        int, typer.Option(min=1, help="Number of patches per view.", rich_help_panel=DATA)
+    ] = 16,
+    size: Annotated[
+        int, typer.Option(min=8, help="Side of the patches, pixels.", rich_help_panel=DATA)
+    ] = 64,
     magnification: Magnification = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the pairs.")] = 0,
+    seed: Seed = 0,
 ) -> None:
-    """Draw a sheet of patches: two rows for two views, below each patch the same point again."""
+    """Draw a sheet of synthetic pairs of patches.
+
+    Two rows show two views; each patch lies above the patch of the same point in the other view.
+    """
+    check_target(output, IMAGE_SUFFIXES)
     pairs = SyntheticPatches(
-        photos_in(photos),
+        find_photos(photos),
         size=size,
         points=points,
         magnification=magnification or MAGNIFICATION,
@@ -33,5 +54,5 @@ def command(
         seed=seed,
     )
     rows = [np.hstack(list(side)) for k in range(count) for side in pairs[k][:2]]
-    write_image(sheet, np.repeat(np.vstack(rows)[..., None], 3, axis=2))
-    messages.print(f"{count} pairs of views in {sheet}")
+    write_image(output, np.repeat(np.vstack(rows)[..., None], 3, axis=2))
+    messages.print(f"{count} pairs of views in {output}")

@@ -1,25 +1,32 @@
-"""``flowmatch synth registration``: look at the scans that descriptors are trained on."""
+"""``flowmatch synth registration``: a sheet of the scans that descriptors are trained on."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flowmatch.cli._messages import (
-    messages,
-)
+from flowmatch.cli._messages import messages
+from flowmatch.cli._options import DATA, Seed, SheetFile, check_target
 from flowmatch.draw import side_by_side
-from flowmatch.io.image import write_image
+from flowmatch.io import IMAGE_SUFFIXES, write_image
 from flowmatch.registration.draw import draw_pair
 from flowmatch.registration.synthetic.pairs import SyntheticScans
 
+EXAMPLES = (
+    "flowmatch synth registration -o sheet.png",
+    "flowmatch synth registration -o sheet.png --count 8 --seed 1",
+)
+
 
 def command(
-    sheet: Annotated[Path, typer.Option(help="Picture to write.")],
-    count: Annotated[int, typer.Option(min=1, help="Pairs on the sheet.")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="Of the pairs.")] = 0,
+    output: SheetFile,
+    count: Annotated[int, typer.Option(min=1, help="Number of pairs.", rich_help_panel=DATA)] = 4,
+    seed: Seed = 0,
 ) -> None:
-    """Draw a sheet of pairs of scans: each alone, then laid together, and from above."""
+    """Draw a sheet of synthetic pairs of scans.
+
+    Each row shows both scans alone, then registered, and from above.
+    """
+    check_target(output, IMAGE_SUFFIXES)
     pairs = SyntheticScans(seed)
-    write_image(sheet, side_by_side(*(draw_pair(*pairs[k]) for k in range(count)), columns=1))
-    messages.print(f"{count} pairs in {sheet}")
+    write_image(output, side_by_side(*(draw_pair(*pairs[k]) for k in range(count)), columns=1))
+    messages.print(f"{count} pairs in {output}")

@@ -1,4 +1,4 @@
-"""``flowmatch train align``: weights from photographs."""
+"""``flowmatch train align``: weights of alignment networks."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,34 +9,48 @@ from flowmatch.align.recipes import RECIPES
 from flowmatch.align.store import load, save_weights
 from flowmatch.align.train import train_align
 from flowmatch.cli._options import (
+    DATA,
     DeviceName,
+    OutputFolder,
     Resume,
+    StartWeights,
     TrainingPrecision,
+    Workers,
 )
-from flowmatch.cli._run import new_run, save_result
+from flowmatch.cli._run import find_recipe, new_run, recipe_option, save_result
 from flowmatch.io import list_images
+
+EXAMPLES = (
+    "flowmatch train align --recipe align-fit -o runs --photos photos",
+    "flowmatch train align --recipe align-fit -o runs --photos photos --start align.safetensors",
+)
 
 
 def command(
-    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")],
-    photos: Annotated[Path, typer.Option(help="Folder of photographs.")],
-    out: Annotated[Path, typer.Option(help="Folder for the checkpoint and the weights.")],
-    start: Annotated[Path | None, typer.Option(help="Weights to begin with, .safetensors.")] = None,
+    recipe: Annotated[str, recipe_option(RECIPES)],
+    output: OutputFolder,
+    photos: Annotated[
+        Path,
+        typer.Option(help="Folder of photographs.", show_default=False, rich_help_panel=DATA),
+    ],
+    start: StartWeights = None,
     resume: Resume = False,
+    workers: Workers = 1,
     device: DeviceName = None,
     precision: TrainingPrecision = "bfloat16",
-    workers: Annotated[int, typer.Option(min=0, help="Processes that make pairs.")] = 1,
 ) -> None:
-    """Train an alignment network on warped photographs; stop it any time, --resume."""
-    if recipe not in RECIPES:
-        raise ValueError(f"--recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
-    chosen, pictures = RECIPES[recipe], list_images(photos)
-    with new_run(out, recipe, resume, device, precision, workers) as (checkpoint, options):
-        model = train_align(
+    """Train an alignment network.
+
+    The data are warped photographs. Training may be stopped at any time; --resume continues.
+    """
+    chosen, pictures = find_recipe(RECIPES, recipe), list_images(photos)
+    with new_run(output, recipe, resume, device, precision, workers) as (checkpoint, options):
+        network = train_align(
             chosen,
             pictures,
             checkpoint,
             start=load(chosen.model, weights=start).state_dict() if start else None,
             **options,
         )
-    save_result(save_weights, out / f"{recipe}.safetensors", model, chosen.model, chosen.arguments)
+    weights = output / f"{recipe}.safetensors"
+    save_result(save_weights, weights, network, chosen.model, chosen.arguments)

@@ -1,4 +1,4 @@
-"""``flowmatch train flow``: weights of flow, from photographs and procedural textures."""
+"""``flowmatch train flow``: weights of flow networks."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,49 +6,67 @@ from typing import Annotated
 import typer
 
 from flowmatch.cli._options import (
+    DATA,
     CutoutsFolder,
     DeviceName,
+    OutputFolder,
     PhotosFolder,
     Render,
     Resume,
+    StartWeights,
     TrainingPrecision,
+    Workers,
 )
-from flowmatch.cli._run import new_run, save_result
+from flowmatch.cli._run import find_recipe, new_run, recipe_option, save_result
 from flowmatch.flow.store import load, save_weights
 from flowmatch.flow.synthetic.sources import Sources
 from flowmatch.flow.training.recipes import RECIPES
 from flowmatch.flow.training.train import train_flow
 
+EXAMPLES = (
+    "flowmatch train flow --recipe pyramid-small -o runs --photos photos",
+    "flowmatch train flow --recipe pyramid-small -o runs --photos photos --resume",
+)
+
 
 def command(
-    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")],
-    out: Annotated[Path, typer.Option(help="Folder for the checkpoint and the weights.")],
+    recipe: Annotated[str, recipe_option(RECIPES)],
+    output: OutputFolder,
+    start: StartWeights = None,
+    resume: Resume = False,
     photos: PhotosFolder = None,
     cutouts: CutoutsFolder = None,
-    start: Annotated[Path | None, typer.Option(help="Weights to begin with, .safetensors.")] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(help="A real dataset, NAME:FOLDER, such as chairs:DIR; as often as you like."),
+        typer.Option(
+            metavar="NAME:FOLDER",
+            help="Real dataset, such as chairs:FOLDER; may be given several times.",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
     ] = None,
     video: Annotated[
-        Path | None, typer.Option(help="What a recipe without truth learns from.")
+        Path | None,
+        typer.Option(
+            help="Video for recipes that learn without ground truth.",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
     ] = None,
-    resume: Resume = False,
+    render: Render = "workers",
+    workers: Workers = 1,
     device: DeviceName = None,
     precision: TrainingPrecision = "bfloat16",
-    workers: Annotated[int, typer.Option(min=0, help="Processes that render pairs.")] = 1,
-    render: Render = "workers",
 ) -> None:
-    """Train a flow network on synthetic pairs, datasets or a video; stop it any time, --resume.
+    """Train a flow network.
 
-    torchrun or accelerate launch start it on several devices and machines:
-    torchrun --nproc-per-node 4 -m flowmatch train flow ...
+    The data are synthetic pairs, datasets or a video, as the recipe demands. Training may be
+    stopped at any time; --resume continues. For several devices or machines, start it by torchrun
+    or accelerate launch: torchrun --nproc-per-node 4 -m flowmatch train flow ...
     """
-    if recipe not in RECIPES:
-        raise ValueError(f"--recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
-    chosen = RECIPES[recipe]
-    with new_run(out, recipe, resume, device, precision, workers) as (checkpoint, options):
-        model = train_flow(
+    chosen = find_recipe(RECIPES, recipe)
+    with new_run(output, recipe, resume, device, precision, workers) as (checkpoint, options):
+        network = train_flow(
             chosen,
             Sources.from_folders(photos, cutouts),
             checkpoint,
@@ -58,11 +76,12 @@ def command(
             render=render,
             **options,
         )
-    save_result(save_weights, out / f"{recipe}.safetensors", model, chosen.model, chosen.arguments)
+    weights = output / f"{recipe}.safetensors"
+    save_result(save_weights, weights, network, chosen.model, chosen.arguments)
 
 
 def _folders(data: list[str]) -> dict[str, Path]:
-    """Read NAME:FOLDER options."""
+    """Return the folders of options NAME:FOLDER by name."""
     folders: dict[str, Path] = {}
     for entry in data:
         name, colon, folder = entry.partition(":")

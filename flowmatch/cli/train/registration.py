@@ -1,4 +1,4 @@
-"""``flowmatch train registration``: a descriptor of scans, from virtual rooms and posed frames."""
+"""``flowmatch train registration``: weights of descriptors of scans."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,42 +7,63 @@ from typing import Annotated
 import typer
 
 from flowmatch.cli._options import (
+    DATA,
+    TRAINING,
     DeviceName,
+    OutputFolder,
     Resume,
+    StartWeights,
     TrainingPrecision,
+    Workers,
 )
-from flowmatch.cli._run import new_run, save_result
+from flowmatch.cli._run import find_recipe, new_run, recipe_option, save_result
 from flowmatch.registration.store import load, save_weights
-from flowmatch.registration.training.recipes import RECIPES as FRAGMENT_RECIPES
+from flowmatch.registration.training.recipes import RECIPES
 from flowmatch.registration.training.train import train_descriptor
+
+EXAMPLES = (
+    "flowmatch train registration --recipe spin -o runs",
+    "flowmatch train registration --recipe spin -o runs --rgbd recording --steps 500",
+)
 
 
 def command(
-    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(FRAGMENT_RECIPES)}.")],
-    out: Annotated[Path, typer.Option(help="Folder for the checkpoint and the weights.")],
+    recipe: Annotated[str, recipe_option(RECIPES)],
+    output: OutputFolder,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of steps.",
+            show_default="as in the recipe",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    start: StartWeights = None,
+    resume: Resume = False,
     rgbd: Annotated[
         Path | None,
-        typer.Option(help="Real frames too: depth/, poses.txt, intrinsics.txt.", metavar="DIR"),
+        typer.Option(
+            metavar="FOLDER",
+            help="Frames of an RGB-D camera (depth/, poses.txt, intrinsics.txt) to mix in.",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Another number of steps than the recipe's.")
-    ] = None,
-    start: Annotated[Path | None, typer.Option(help="Weights to begin with, .safetensors.")] = None,
-    resume: Resume = False,
+    workers: Workers = 1,
     device: DeviceName = None,
     precision: TrainingPrecision = "bfloat16",
-    workers: Annotated[int, typer.Option(min=0, help="Processes that make scans.")] = 1,
 ) -> None:
-    """Train a descriptor of scans on virtual rooms and posed frames; stop it any time, --resume."""
-    if recipe not in FRAGMENT_RECIPES:
-        raise ValueError(f"--recipe must be one of {', '.join(FRAGMENT_RECIPES)}, got {recipe!r}")
-    chosen = FRAGMENT_RECIPES[recipe]
+    """Train a descriptor of scans.
+
+    The data are virtual rooms and, with --rgbd, depth frames with poses. Training may be stopped
+    at any time; --resume continues.
+    """
+    chosen = find_recipe(RECIPES, recipe)
     if steps is not None:
         chosen = replace(chosen, schedule=replace(chosen.schedule, steps=steps))
-    with new_run(out, recipe, resume, device, precision, workers, every=10) as (
-        checkpoint,
-        options,
-    ):
+    run = new_run(output, recipe, resume, device, precision, workers, every=10)
+    with run as (checkpoint, options):
         network = train_descriptor(
             chosen,
             checkpoint,
@@ -50,6 +71,5 @@ def command(
             start=load(weights=start).state_dict() if start else None,
             **options,
         )
-    save_result(
-        save_weights, out / f"{recipe}.safetensors", network, chosen.model, chosen.arguments
-    )
+    weights = output / f"{recipe}.safetensors"
+    save_result(save_weights, weights, network, chosen.model, chosen.arguments)

@@ -1,12 +1,17 @@
 """``flowmatch weights list``: the weights that ship."""
 
-from flowmatch import align, flow, matching
+from flowmatch.catalogue import available
 from flowmatch.cli._tables import stdout_console
-from flowmatch.registration import store as registration
+
+EXAMPLES = ("flowmatch weights list", "flowmatch flow clip.mp4 -o flow --model pyramid")
 
 
 def command() -> None:
-    """Print the weights that ship: name, task, network, what they are."""
+    """Print the weights that ship with flowmatch.
+
+    A line names the weights, their task and what they are good for. The names are values of
+    --model.
+    """
     console = stdout_console()
     for line in shipped_weights():
         console.print(line, soft_wrap=True)
@@ -14,9 +19,9 @@ def command() -> None:
 
 def shipped_weights() -> list[str]:
     """Return one line for each set of weights that ships: its name, task and network."""
-    shelves = {"flow": flow, "matching": matching, "registration": registration, "align": align}
-    return [
-        f"{name} ({task}{', default' if entry.get('default') else ''}): {entry['summary']}"
-        for task, shelf in shelves.items()
-        for name, entry in shelf.available().items()
-    ]
+    lines = []
+    for path, entry in available().items():
+        task, _, name = path.partition("/")
+        default = ", default" if entry.get("default") else ""
+        lines.append(f"{name} ({task.replace('_', ' ')}{default}): {entry['summary']}")
+    return lines
