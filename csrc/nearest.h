@@ -7,11 +7,12 @@
 namespace flowmatch {
 
 // query: [B, N, D]   reference: [B, M, D]   distance, index: [B, N, k]   mutual: [B, N]
-// query_lengths, reference_lengths: [B], number of valid vectors of each batch item, or null for
-// all mask: [B, N, M], which pairs are allowed, or null for all l2: the smallest distances, dot:
-// the largest products. Equal distances are ordered by index. A missing neighbour has distance inf
-// (dot: -inf) and index kNoNeighbour. Vectors that are not finite have no neighbours and are
-// neighbours of none.
+// query_lengths, reference_lengths: [B], number of valid vectors per batch item; null for all.
+// mask: [B, N, M], which pairs are allowed; null for all.
+//
+// With l2 the smallest distances are returned, with dot the largest products; equal ones are
+// ordered by index. A missing neighbour has distance inf (dot: -inf) and index kNoNeighbour.
+// Vectors that are not finite have no neighbours and are neighbours of none.
 struct NearestShape {
   int64_t batch, queries, references, depth, k;
   Metric metric;

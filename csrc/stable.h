@@ -96,8 +96,7 @@ inline Tensor new_output(const Tensor& like, std::vector<int64_t> sizes) {
     const auto begin = reinterpret_cast<uintptr_t>(t.data_ptr());
     const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
     const uintptr_t first = (begin + page - 1) / page * page;
-    madvise(reinterpret_cast<void*>(first), begin + bytes - first,
-            MADV_HUGEPAGE);  // a hint: may fail
+    madvise(reinterpret_cast<void*>(first), begin + bytes - first, MADV_HUGEPAGE);  // may fail
   }
 #endif
   return t;

@@ -36,8 +36,7 @@ struct ForwardPart {
   int rows, width;      // rows and columns of f2 in shared memory
 };
 
-// Copies one row of kSlice channels, with zeros outside the image. `image`: the slice's first
-// channel.
+// Copies a row of kSlice channels, with zeros outside the image. `image`: the first channel.
 template <typename T, typename A>
 __device__ void stage_row(const T* image, A* to, int step, int64_t y, int64_t x0, int width,
                           int64_t channels, const CorrelationShape& s) {

@@ -65,8 +65,7 @@ __global__ void lookup_kernel(int64_t first_tile, const T* __restrict__ f1,
                               T* __restrict__ out, LookupShape s, int64_t rows, bool aligned) {
   using A = Sum<T>;
   const int64_t warps = blockDim.x / 32, lane = threadIdx.x % 32;
-  const int64_t n =
-      (first_tile + blockIdx.x) * warps + threadIdx.x / 32;  // pixel, over the whole batch
+  const int64_t n = (first_tile + blockIdx.x) * warps + threadIdx.x / 32;  // pixel of the batch
   if (n >= s.batch * s.pixels()) return;
   const int64_t b = n / s.pixels(), pixel = n % s.pixels();
   const A scale = 1 / sqrt(static_cast<A>(s.channels));

@@ -1,8 +1,8 @@
 // Tensor cores: a warp multiplies 16 x 16 by 16 x 8 values of a half type, or 16 x 8 by 8 x 8
 // floats with a mantissa of 10 bits (TF32), and adds the product to 16 x 8 floats. Only this file
-// depends on the layout of the matrices in registers (PTX ISA, mma.m16n8k16 and m16n8k8), with g =
-// lane / 4 and t = lane % 4. A word is one float, or two half values adjacent along k. In words the
-// layout is the same for both:
+// depends on the layout of the matrices in registers (PTX ISA, mma.m16n8k16 and m16n8k8), with
+// g = lane / 4 and t = lane % 4. A word is one float, or two half values adjacent along k. In words
+// the layout is the same for both:
 //   left[0..3]   rows g, g + 8, g, g + 8     words t, t, t + 4, t + 4
 //   right[0..1]  column g                    words t, t + 4
 //   sum[0..3]    rows g, g, g + 8, g + 8     columns 2 t, 2 t + 1, 2 t, 2 t + 1

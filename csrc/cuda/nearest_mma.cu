@@ -10,9 +10,9 @@
 // index, so that the order of the queue, which varies, does not change the result.
 //
 // |estimate - distance^2| <= slack * (|q|^2 + |r|^2). Rounding to bfloat16 causes an error of at
-// most 2^-8 + 2^-18 of |q||r| in the product, twice that in the estimate, and 2 |q||r| <= |q|^2 +
-// |r|^2. Sums of D terms in float have an error of at most 2^-21 (D + 32), even if the hardware
-// truncates.
+// most 2^-8 + 2^-18 of |q||r| in the product and twice that in the estimate, where
+// 2 |q||r| <= |q|^2 + |r|^2. Sums of D terms in float have an error of at most 2^-21 (D + 32), even
+// if the hardware truncates.
 #include <utility>
 
 #include "async.cuh"
