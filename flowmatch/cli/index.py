@@ -10,19 +10,13 @@ from flowmatch.cli._messages import (
     messages,
     progress_bar,
 )
-from flowmatch.cli._networks import descriptor_name, descriptor_network
 from flowmatch.cli._options import (
     DeviceName,
 )
-from flowmatch.retrieval.describe import Describer, TrunkDescriber, VladDescriber
-from flowmatch.retrieval.index import (
-    Index,
-    IndexReport,
-    check_index_name,
-    list_pictures,
-    update_index,
-)
-from flowmatch.retrieval.network import find_network
+from flowmatch.retrieval.describe import load_describer
+from flowmatch.retrieval.index import Index, IndexReport
+from flowmatch.retrieval.update import IndexUpdate
+from flowmatch.retrieval.vlad_describer import VladOptions
 
 _SHOWN = 20  # unreadable pictures that are listed; the index knows all
 FAILURES = TextColumn("{task.fields[failed]}")
@@ -53,40 +47,25 @@ def command(
     Pictures that are described already are not described again, unless they have changed. It may
     be interrupted; the same command goes on.
     """
-    describer: Describer
-    if weights:
-        describer = TrunkDescriber.of_network(*find_network(weights, device))
-    else:
-        describer = VladDescriber(
-            descriptor_network(descriptor, device),
-            name=descriptor_name(descriptor),
-            words=words,
-            keypoints=keypoints,
-            side=side,
-            seed=seed,
-        )
-    check_index_name(output)  # and the folder, before a bar says that work began
-    list_pictures(folder)
-    latest = IndexReport()
+    options = VladOptions(words=words, keypoints=keypoints, side=side, seed=seed)
+    describer = load_describer(weights or descriptor, device=device, options=options)
+    update = IndexUpdate(folder, output, describer, overwrite=overwrite)
     with progress_bar(FAILURES) as bar:
-        task = bar.add_task("learn words", total=None, failed="")
+        task = bar.add_task("vocabulary", total=None, failed="")
 
-        def progress(report: IndexReport) -> None:
-            nonlocal latest
-            latest = report
-            done = report.kept + report.described + report.failed
-            failed = f"{report.failed} failed" if report.failed else ""
-            bar.update(task, description="index", total=report.total, completed=done, failed=failed)
+        def progress(stage: str, done: int, total: int | None) -> None:
+            failed = f"{update.report.failed} failed" if update.report.failed else ""
+            bar.update(task, description=stage, total=total, completed=done, failed=failed)
 
         try:
-            made = update_index(folder, output, describer, overwrite=overwrite, progress=progress)
+            made = update.run(progress)
         except KeyboardInterrupt:
             bar.stop()
             again = "the same command, without --overwrite, goes on"
-            messages.print(f"stopped: {_summary(latest, output)}; {again}")
+            messages.print(f"stopped: {_summary(update.report, output)}; {again}")
             raise typer.Exit(130) from None
     _tell_failures(made)
-    messages.print(_summary(latest, output))
+    messages.print(_summary(update.report, output))
     if not made.entries:
         raise ValueError(f"none of the pictures in {folder} can be read")
 

@@ -8,22 +8,14 @@ import typer
 from flowmatch.cli._messages import (
     messages,
 )
-from flowmatch.cli._networks import descriptor_name, descriptor_network
 from flowmatch.cli._options import (
     DeviceName,
     check_target,
 )
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
-from flowmatch.retrieval.describe import describer_of
 from flowmatch.retrieval.index import read_index
-from flowmatch.retrieval.network import find_network
-from flowmatch.retrieval.search import (
-    RESULT_SUFFIXES,
-    Searcher,
-    results_sheet,
-    verify_results,
-    write_results,
-)
+from flowmatch.retrieval.results import RESULT_SUFFIXES, results_sheet, write_results
+from flowmatch.retrieval.searcher import search
 
 
 def command(
@@ -77,19 +69,10 @@ def command(
         check_target(path, (*IMAGE_SUFFIXES, *RESULT_SUFFIXES))
     query = read_image(picture)
     content = read_index(index)
-    describer = describer_of(
-        content.about,
-        descriptor_network(descriptor, device),
-        descriptor_name(descriptor),
-        find_network(weights, device) if weights else None,
-    )
-    describer.restore(content.state)
-    searcher = Searcher(content, augment=augment, approximate=approximate)
-    most = 50 if verify else count
-    results = searcher.search(describer(query), max(most, count), expand=expand)
-    if verify:
-        results = verify_results(results, query, content.root, most=most)
-    results = results[:count]
+    results = search(
+        content, query, model=weights or descriptor, device=device, count=count, verify=verify,
+        expand=expand, augment=augment, approximate=approximate,
+    )  # fmt: skip
     for name, score, inliers in results:
         typer.echo(f"{score:.4f}\t{'' if inliers is None else inliers}\t{name}")
     for path in output or []:

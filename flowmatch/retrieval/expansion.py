@@ -1,4 +1,4 @@
-"""Queries that take up what they found, and pictures that take up their neighbours."""
+"""Query expansion and database augmentation."""
 
 import torch
 import torch.nn.functional as F
@@ -10,17 +10,18 @@ from flowmatch.ops import nearest
 def expand_queries(
     queries: Tensor, reference: Tensor, k: int = 10, *, alpha: float = 0.0
 ) -> Tensor:
-    """Add to each query what is nearest to it, to be searched for again.
+    """Average each query with its nearest neighbours, for a second search.
 
     Args:
-        queries: ``[N, D]`` of length 1.
-        reference: ``[M, D]`` of length 1.
-        k: How many of the nearest to add; 0 adds none.
-        alpha: Each counts with its similarity to this power: 0 is average query expansion, 3 what
-            the authors of alpha-QE take. What is not similar (0 or less) counts only for alpha 0.
+        queries: ``[N, D]`` of unit length.
+        reference: ``[M, D]`` of unit length.
+        k: Number of neighbours to add; 0 adds none.
+        alpha: Exponent of similarities as weights: 0 is average query expansion, 3 the choice of
+            the authors of alpha-QE. Neighbours with a similarity of 0 or less count for alpha 0
+            only.
 
     Returns:
-        ``[N, D]`` of length 1.
+        ``[N, D]`` of unit length.
 
     Raises:
         ValueError: `k` or `alpha` is negative.
@@ -33,19 +34,19 @@ def expand_queries(
     Reference:
         Chum et al., Total Recall, ICCV 2007; alpha-QE: Radenovic et al., PAMI 2019, section 5.2.
     """
-    return _mixed(queries, reference, k, alpha, queries)
+    return _average(queries, reference, k, alpha, queries)
 
 
 def augment_database(reference: Tensor, k: int = 10, *, alpha: float = 0.0) -> Tensor:
     """Replace each descriptor of a database by its mean with its neighbours.
 
     Args:
-        reference: ``[M, D]`` of length 1.
-        k: How many neighbours, besides itself; 0 changes nothing.
-        alpha: As in `expand_queries`.
+        reference: ``[M, D]`` of unit length.
+        k: Number of neighbours besides the descriptor itself; 0 changes nothing.
+        alpha: Exponent of similarities as weights, see `expand_queries`.
 
     Returns:
-        ``[M, D]`` of length 1.
+        ``[M, D]`` of unit length.
 
     Raises:
         ValueError: `k` or `alpha` is negative.
@@ -59,18 +60,18 @@ def augment_database(reference: Tensor, k: int = 10, *, alpha: float = 0.0) -> T
         Turcot and Lowe, Better Matching with Fewer Features, ICCV workshops 2009; Arandjelovic and
         Zisserman, CVPR 2012.
     """
-    # Each is its own nearest, and so counts once, as a query does.
-    return _mixed(reference, reference, k + 1, alpha, torch.zeros_like(reference))
+    # Each descriptor is its own nearest neighbour, and so counts once, as a query does.
+    return _average(reference, reference, k + 1, alpha, torch.zeros_like(reference))
 
 
-def _mixed(queries: Tensor, reference: Tensor, k: int, alpha: float, start: Tensor) -> Tensor:
+def _average(queries: Tensor, reference: Tensor, k: int, alpha: float, start: Tensor) -> Tensor:
     if k < 0 or alpha < 0:
         raise ValueError(f"k and alpha must not be negative, got {k} and {alpha}")
     k = min(k, len(reference))
     if k == 0:
         return queries
-    found = nearest(queries, reference, k, "dot")
-    weight = found.distance.clamp(min=0).pow(alpha) if alpha else torch.ones_like(found.distance)
-    weight = torch.where(found.index >= 0, weight, 0)
-    added = (reference[found.index.clamp(min=0)] * weight[..., None]).sum(1)
+    similarity, index, *_ = nearest(queries, reference, k, "dot")
+    weight = similarity.clamp(min=0).pow(alpha) if alpha else torch.ones_like(similarity)
+    weight = torch.where(index >= 0, weight, 0)
+    added = (reference[index.clamp(min=0)] * weight[..., None]).sum(1)
     return F.normalize(start + added, dim=1)

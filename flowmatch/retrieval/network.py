@@ -1,45 +1,43 @@
-"""A network that describes whole pictures: a trunk, a pooling, a whitening; and its weights."""
+"""Network of global image descriptors: a backbone, a pooling and a whitening."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowmatch.align import load as load_align
 from flowmatch.align.backbones import SmallBackbone
-from flowmatch.devices import choose_device
 from flowmatch.retrieval.pooling import GeM
 from flowmatch.retrieval.whitening import Whitening
-from flowmatch.zoo import WeightStore, file_digest
 
 
 class SignedMaps(nn.Module):
-    """A trunk's features and their negatives, what is below 0 left out of both.
+    """Positive and negative parts of a backbone's features, as separate channels.
 
-    A generalised mean knows no numbers below 0, and half of what a trunk without a ReLU at its end
-    says is there.
+    The generalised mean is defined for positive numbers only, and the backbone has no ReLU at its
+    end, so that its negative features carry information, too.
 
     Args:
-        trunk: ``[B, 3, H, W]`` to ``[B, C, h, w]``.
+        backbone: Network from ``[B, 3, H, W]`` to ``[B, C, h, w]``.
     """
 
-    def __init__(self, trunk: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.backbone = backbone
 
     def forward(self, image: Tensor) -> Tensor:
-        """RGB in [0, 1], ``[B, 3, H, W]``, to ``[B, 2 C, h, w]``, none below 0."""
-        features = self.trunk((image - 0.45) / 0.225).float()
+        """Map RGB in [0, 1], ``[B, 3, H, W]``, to ``[B, 2 C, h, w]``, all at least 0."""
+        features = self.backbone((image - 0.45) / 0.225).float()
         return torch.cat([F.relu(features), F.relu(-features)], 1)
 
 
 class RetrievalNet(nn.Module):
-    """Describe pictures: `SmallBackbone`, `GeM`, and a whitening that is learnt after them.
+    """Network that describes images: `SmallBackbone`, `GeM`, and a learned whitening.
 
     Args:
-        width: Of the trunk; descriptors have eight times as many numbers.
-        front: Of the trunk.
+        width: Width of the backbone; descriptors have eight times as many dimensions.
+        front: First layers of the backbone, see `SmallBackbone`.
 
     Example:
         >>> RetrievalNet(width=4).eval()(torch.rand(2, 3, 64, 96)).shape
@@ -59,67 +57,59 @@ class RetrievalNet(nn.Module):
         self.register_buffer("projection", torch.eye(dim))
 
     @classmethod
-    def from_trunk(cls, trunk: nn.Module) -> "RetrievalNet":
-        """Begin with the weights of a trunk that was trained for something else.
+    def from_backbone(cls, backbone: nn.Module) -> "RetrievalNet":
+        """Build a network with the weights of a backbone that was trained for another task.
+
+        Args:
+            backbone: A `SmallBackbone`.
 
         Raises:
-            ValueError: It is no `SmallBackbone`.
+            ValueError: It is another network.
 
         Example:
-            >>> RetrievalNet.from_trunk(SmallBackbone(8)).arguments
+            >>> RetrievalNet.from_backbone(SmallBackbone(8)).arguments
             {'width': 8, 'front': 'colour'}
         """
-        if not isinstance(trunk, SmallBackbone):
-            raise ValueError(f"expected a SmallBackbone, got {type(trunk).__name__}")
-        network = cls(trunk.width, trunk.front)
-        network.maps.trunk.load_state_dict(trunk.state_dict())
+        if not isinstance(backbone, SmallBackbone):
+            raise ValueError(f"expected a SmallBackbone, got {type(backbone).__name__}")
+        network = cls(backbone.width, backbone.front)
+        network.maps.backbone.load_state_dict(backbone.state_dict())
         return network
 
     def pooled(self, image: Tensor) -> Tensor:
-        """Describe without the whitening, which is not trained with the rest.
+        """Describe images without the whitening, which is not trained by gradients.
 
         Args:
             image: RGB in [0, 1], ``[B, 3, H, W]``.
 
         Returns:
-            ``[B, 8 width]`` of length 1.
+            ``[B, 8 width]`` of unit length.
         """
         return F.normalize(self.pooling(self.maps(image)), dim=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Describe ``[B, 3, H, W]`` by ``[B, 8 width]`` of length 1."""
+        """Describe ``[B, 3, H, W]``, RGB in [0, 1], by ``[B, 8 width]`` of unit length."""
         return self.whitening.apply(self.pooled(image))
 
     @property
     def whitening(self) -> Whitening:
-        """The whitening; before one is learnt, nothing is changed."""
+        """The whitening, which is the identity until one is learned."""
         return Whitening(self.get_buffer("mean"), self.get_buffer("projection"))
 
     @whitening.setter
-    def whitening(self, learnt: Whitening) -> None:
-        self.get_buffer("mean").copy_(learnt.mean)
-        self.get_buffer("projection").copy_(learnt.projection)
+    def whitening(self, learned: Whitening) -> None:
+        self.get_buffer("mean").copy_(learned.mean)
+        self.get_buffer("projection").copy_(learned.projection)
 
 
 MODELS: Mapping[str, Callable[..., nn.Module]] = {"retrieval": RetrievalNet}
-STORE = WeightStore("retrieval", MODELS)
 
 
-def find_network(weights: str | Path, device: str | None = None) -> tuple[RetrievalNet, str]:
-    """Read a network, and a word for it that changes with its weights.
+def initial_network() -> RetrievalNet:
+    """Return the network that training starts from, with the backbone of the alignment weights.
 
-    Args:
-        weights: A file that ``flowmatch train retrieval`` wrote.
-        device: Where to put it; None takes the best there is.
-
-    Returns:
-        The network in eval mode, and the word.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is of another network, or damaged.
+    Example:
+        >>> initial_network().arguments["front"]
+        'structure'
     """
-    path = STORE.find(weights=weights)
-    network = STORE.read(path).to(choose_device(device)).eval()
-    assert isinstance(network, RetrievalNet)
-    return network, file_digest(path)
+    return RetrievalNet.from_backbone(load_align().get_submodule("backbone"))

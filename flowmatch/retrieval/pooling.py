@@ -1,4 +1,4 @@
-"""From a feature map to one vector: what is kept of where things are is nothing."""
+"""Pooling of feature maps to vectors; location is discarded."""
 
 import itertools
 from typing import NamedTuple
@@ -7,22 +7,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_SMALLEST = 1e-6  # of a feature before it is raised to a power, as the authors clamp
-_OVERLAP = 0.4  # wanted of R-MAC's neighbouring squares
+_MIN_FEATURE = 1e-6  # features are clamped before they are raised to a power, as by the authors
+_OVERLAP = 0.4  # desired overlap of neighbouring squares of R-MAC
 
 
 def generalised_mean(features: Tensor, p: Tensor | float) -> Tensor:
-    """Take the generalised mean of each channel, ``mean(x^p)^(1/p)``.
+    """Return the generalised mean of each channel, ``mean(x^p)^(1/p)``.
 
     Args:
-        features: ``[B, C, h, w]``; what is below 1e-6 counts as that.
-        p: 1 gives the mean; the larger, the closer to the maximum. One number, or one a channel.
+        features: ``[B, C, h, w]``, clamped to at least 1e-6.
+        p: Exponent, one number or one per channel: 1 gives the mean; large numbers approach the
+            maximum.
 
     Returns:
         ``[B, C]``.
 
     Raises:
-        ValueError: `features` is no feature map.
+        ValueError: `features` is not a feature map.
 
     Example:
         >>> generalised_mean(torch.tensor([[[[1.0, 3.0]]]]), 1.0).tolist()
@@ -34,26 +35,29 @@ def generalised_mean(features: Tensor, p: Tensor | float) -> Tensor:
     """
     _check_map(features)
     powers = torch.as_tensor(p, dtype=features.dtype, device=features.device)
-    clamped = features.clamp(min=_SMALLEST).flatten(2)
-    # Shares of the maximum: x^p alone overflows float32 at p = 100.
+    clamped = features.clamp(min=_MIN_FEATURE).flatten(2)
+    # Relative to the maximum: x^p alone overflows float32 at p = 100.
     largest = clamped.amax(2)
-    shares = (clamped / largest[..., None]).pow(powers.reshape(1, -1, 1))
-    return largest * shares.mean(2).pow(1 / powers.reshape(1, -1))
+    relative = (clamped / largest[..., None]).pow(powers.reshape(1, -1, 1))
+    return largest * relative.mean(2).pow(1 / powers.reshape(1, -1))
 
 
 class GeM(nn.Module):
-    """Pool by a generalised mean whose power is learnt.
+    """Generalised-mean pooling with a learned exponent.
 
     Args:
-        p: The power to begin with.
-        channels: 1 for one power shared by all channels, or their number.
+        p: Initial exponent.
+        channels: Number of exponents: 1 shares one among all channels, else one per channel.
+
+    Raises:
+        ValueError: `p` is not positive.
 
     Example:
         >>> GeM()(torch.rand(2, 8, 5, 7)).shape
         torch.Size([2, 8])
 
     Reference:
-        As `generalised_mean`; p = 3, shared, is what the authors begin with.
+        See `generalised_mean`; the authors start with one shared p = 3.
     """
 
     def __init__(self, p: float = 3.0, channels: int = 1) -> None:
@@ -68,7 +72,7 @@ class GeM(nn.Module):
 
 
 class MAC(nn.Module):
-    """Pool by the maximum of each channel (Tolias et al., ICLR 2016).
+    """Max pooling of each channel (Tolias et al., ICLR 2016).
 
     Example:
         >>> MAC()(torch.tensor([[[[1.0, 3.0]]]])).tolist()
@@ -82,7 +86,7 @@ class MAC(nn.Module):
 
 
 class SPoC(nn.Module):
-    """Pool by the mean of each channel (Babenko and Lempitsky, ICCV 2015, without centre prior).
+    """Mean pooling of each channel (Babenko and Lempitsky, ICCV 2015, without centre prior).
 
     Example:
         >>> SPoC()(torch.tensor([[[[1.0, 3.0]]]])).tolist()
@@ -96,7 +100,13 @@ class SPoC(nn.Module):
 
 
 class Square(NamedTuple):
-    """A square of a feature map: its upper left cell, and its side in cells."""
+    """A square of a feature map.
+
+    Attributes:
+        top: Row of the upper left cell.
+        left: Column of the upper left cell.
+        side: Side in cells.
+    """
 
     top: int
     left: int
@@ -104,12 +114,12 @@ class Square(NamedTuple):
 
 
 def rmac_squares(height: int, width: int, levels: int = 3) -> list[Square]:
-    """Lay R-MAC's squares over a map: at level l, l along the short side, more along the long.
+    """Return the squares of R-MAC: at level l, l of them along the short side, more along the long.
 
     Args:
-        height: Of the map, cells.
-        width: The same.
-        levels: How many sizes; at level l squares have the side ``2 min(h, w) / (l + 1)``.
+        height: Height of the feature map, cells.
+        width: Width of the feature map, cells.
+        levels: Number of sizes; squares of level l have the side ``2 min(h, w) / (l + 1)``.
 
     Returns:
         The squares, largest first.
@@ -130,17 +140,17 @@ def rmac_squares(height: int, width: int, levels: int = 3) -> list[Square]:
     if min(height, width, levels) < 1:
         raise ValueError(f"sizes must be positive, got {height} x {width}, {levels} levels")
     short, long = min(height, width), max(height, width)
-    more = 0  # squares along the long side, beyond those along the short one
+    extra = 0  # squares along the long side, in addition to those along the short one
     if long > short:
-        # That many at the first level overlap by a share closest to the wanted one.
-        more = min(
+        # The number for which the overlap at the first level is closest to the desired one.
+        extra = min(
             range(1, 7), key=lambda m: abs((short * short - short * (long - short) / m)
                                            / short**2 - _OVERLAP)
         )  # fmt: skip
     squares: dict[Square, None] = {}
     for level in range(1, levels + 1):
         side = max(1, 2 * short // (level + 1))
-        across, down = (level + (more if size == long else 0) for size in (width, height))
+        across, down = (level + (extra if size == long else 0) for size in (width, height))
         if height == width:
             across = down = level
         for top, left in itertools.product(
@@ -151,24 +161,27 @@ def rmac_squares(height: int, width: int, levels: int = 3) -> list[Square]:
 
 
 def _starts(size: int, side: int, count: int) -> list[int]:
-    """Spread squares evenly from one end to the other."""
+    """Return the starts of squares that are spread evenly from one end to the other."""
     if count == 1:
         return [(size - side) // 2]
     return [k * (size - side) // (count - 1) for k in range(count)]
 
 
 class RMAC(nn.Module):
-    """Pool by maxima of squares of several sizes, each of length 1, added up.
+    """Sum of the maxima of squares of several sizes, each normalised to unit length.
 
     Args:
-        levels: Sizes of squares, see `rmac_squares`.
+        levels: Number of sizes of squares, see `rmac_squares`.
+
+    Raises:
+        ValueError: `levels` is not positive.
 
     Example:
         >>> RMAC()(torch.rand(2, 8, 9, 12)).shape
         torch.Size([2, 8])
 
     Reference:
-        As `rmac_squares`; without the whitening of regions.
+        See `rmac_squares`; without the whitening of regions.
     """
 
     def __init__(self, levels: int = 3) -> None:
@@ -185,7 +198,7 @@ class RMAC(nn.Module):
             features[:, :, top : top + side, left : left + side].amax((2, 3))
             for top, left, side in squares
         ]
-        return torch.stack([F.normalize(some, dim=1) for some in pooled]).sum(0)
+        return torch.stack([F.normalize(region, dim=1) for region in pooled]).sum(0)
 
 
 POOLINGS: dict[str, type[nn.Module]] = {"gem": GeM, "mac": MAC, "spoc": SPoC, "rmac": RMAC}

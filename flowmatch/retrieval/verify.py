@@ -1,4 +1,4 @@
-"""Whether what was found shows the same thing: do enough points agree on a homography?"""
+"""Geometric verification: counts of matched points that agree on a homography."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,24 +6,25 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowmatch.imaging import check_image, resize_within
 from flowmatch.matching import describe_keypoints, detect_keypoints
 from flowmatch.matching.match import Features, Matches, fit_geometry, match_features
 from flowmatch.matching.networks import DescriptorNetwork
-from flowmatch.retrieval.describe import at_most
 
-# Fewer than these agree by chance now and then (Philbin et al., CVPR 2007, take 4 to 20).
-ENOUGH = 12
+MIN_INLIERS = 12
+"""Smallest number of inliers of images that show the same thing; fewer may agree by chance
+(Philbin et al., CVPR 2007, use 4 to 20)."""
 
 
 class Verifier:
-    """Match one query to pictures, describing it once.
+    """Matcher of one query with many images; the query is described once.
 
     Args:
-        query: uint8 picture.
-        descriptor: Local, as in `flowmatch.matching.describe`.
-        keypoints: At most, of each picture.
-        side: Pixels that longer sides are shrunk to.
-        threshold: Pixels that an inlier may be off.
+        query: uint8 image.
+        descriptor: Local descriptor: ``"rootsift"``, ``"sift"``, or a descriptor network.
+        keypoints: Maximum number of keypoints per image.
+        side: Longer side, pixels, to which images are reduced.
+        threshold: Maximum error of an inlier, pixels.
 
     Example:
         >>> texture = np.random.default_rng(0).integers(0, 255, (30, 40), np.uint8)
@@ -50,15 +51,15 @@ class Verifier:
         self.query = self.features(query)
 
     def features(self, image: ArrayLike) -> Features:
-        """Find and describe the points of a picture, as large as it is shrunk to."""
+        """Return the features of an image, in pixels of the reduced image."""
         return local_features(image, self.descriptor, keypoints=self.keypoints, side=self.side)
 
     def match(self, image: ArrayLike) -> Matches:
-        """Match the query to a picture, both as large as they are shrunk to."""
+        """Match the query with an image, in pixels of the reduced images."""
         return _match(self.query, self.features(image), self.threshold)
 
     def inliers(self, image: ArrayLike) -> int:
-        """Count what agrees on a homography, see `count_inliers`."""
+        """Count the matches that agree on a homography, see `count_inliers`."""
         return count_inliers(self.query, self.features(image), self.threshold)
 
 
@@ -69,34 +70,43 @@ def local_features(
     keypoints: int = 1000,
     side: int = 640,
 ) -> Features:
-    """Find and describe the points of a picture, after shrinking it to `side` pixels.
+    """Detect and describe the keypoints of an image, after reducing it.
+
+    Args:
+        image: uint8 image.
+        descriptor: Local descriptor: ``"rootsift"``, ``"sift"``, or a descriptor network.
+        keypoints: Maximum number of keypoints.
+        side: Longer side, pixels, to which the image is reduced.
+
+    Returns:
+        Features, in pixels of the reduced image.
 
     Example:
         >>> local_features(np.zeros((50, 40), np.uint8)).descriptors.shape
         torch.Size([0, 128])
     """
-    small = at_most(image, side)
+    small = resize_within(check_image(image), side)
     points = detect_keypoints(small, "sift", keypoints=keypoints)
     return Features(points, describe_keypoints(small, points, model=descriptor))
 
 
 def count_inliers(first: Features, second: Features, threshold: float = 5.0) -> int:
-    """Count what agrees on a homography; 0 where that folds or squeezes the picture.
+    """Count the matches that agree on a homography; 0 if it folds or squeezes the image.
 
-    Some matches agree on a homography between any two pictures: most often one that puts all
-    points in the same place.
+    In any two images some matches agree on a homography, most often on one that maps all points to
+    the same place.
 
     Args:
-        first: Of one picture.
-        second: Of the other.
-        threshold: Pixels that an inlier may be off.
+        first: Features of one image.
+        second: Features of the other image.
+        threshold: Maximum error of an inlier, pixels.
     """
-    found = _match(first, second, threshold)
-    if found.matrix is None:
+    matches = _match(first, second, threshold)
+    if matches.matrix is None:
         return 0
-    here, there = found.points(inliers=True)
-    plausible = len(here) > 0 and _plausible(found.matrix, here) and _apart(there)
-    return len(here) if plausible else 0
+    points0, points1 = matches.points(inliers=True)
+    plausible = len(points0) > 0 and _plausible(matches.matrix, points0) and _distinct(points1)
+    return len(points0) if plausible else 0
 
 
 def _match(first: Features, second: Features, threshold: float) -> Matches:
@@ -105,45 +115,54 @@ def _match(first: Features, second: Features, threshold: float) -> Matches:
 
 
 def _plausible(matrix: NDArray[np.float64], points: NDArray[np.float32]) -> bool:
-    """Say if areas around the points keep their orientation and change less than 100 times."""
+    """Return whether areas at the points keep their orientation and change less than 100-fold."""
     homogeneous = np.concatenate([points.astype(np.float64), np.ones((len(points), 1))], axis=1)
     depth = homogeneous @ matrix[2]
     with np.errstate(divide="ignore", invalid="ignore"):
-        # The determinant of a homography's derivative.
+        # The determinant of the homography's derivative.
         area = np.linalg.det(matrix) / depth**3
     return bool(np.all((area > 0.01) & (area < 100)))
 
 
-def _apart(points: NDArray[np.float32]) -> bool:
-    """Say if most points are in places of their own."""
+def _distinct(points: NDArray[np.float32]) -> bool:
+    """Return whether more than half of the points are at different pixels."""
     return len(np.unique(np.round(points), axis=0)) * 2 > len(points)
 
 
 class Verified(NamedTuple):
-    """A result after verification: which one, and how many points agree (-1: not looked at)."""
+    """A result after verification.
+
+    Attributes:
+        place: Place of the result before.
+        inliers: Number of inliers; -1 if it was not matched.
+    """
 
     place: int
     inliers: int
 
 
 def rerank(
-    count: int, inliers: Callable[[int], int], *, most: int = 50, enough: int = ENOUGH
+    count: int,
+    inliers: Callable[[int], int],
+    *,
+    candidates: int = 50,
+    min_inliers: int = MIN_INLIERS,
 ) -> list[Verified]:
-    """Put verified results first, by how many points agree; the others keep their order.
+    """Move verified results to the front, by decreasing inliers; the others keep their order.
 
     Args:
-        count: How many results there are.
-        inliers: Counts those of a result, by its place.
-        most: How many of the first to look at.
-        enough: Points that have to agree.
+        count: Number of results.
+        inliers: Function from the place of a result to its number of inliers.
+        candidates: Number of first results to verify.
+        min_inliers: Smallest number of inliers of a verified result.
 
     Returns:
         All results.
 
     Example:
-        >>> [place for place, _ in rerank(4, [0, 30, 5, 90].__getitem__, most=3)]
+        >>> [place for place, _ in rerank(4, [0, 30, 5, 90].__getitem__, candidates=3)]
         [1, 0, 2, 3]
     """
-    counts = [inliers(place) if place < most else -1 for place in range(count)]
-    order = sorted(range(count), key=lambda k: -counts[k] if counts[k] >= enough else 0)
+    counts = [inliers(place) if place < candidates else -1 for place in range(count)]
+    order = sorted(range(count), key=lambda k: -counts[k] if counts[k] >= min_inliers else 0)
     return [Verified(place, counts[place]) for place in order]

@@ -1,4 +1,4 @@
-"""Visual words: k-means, and the residuals of local descriptors to their words (VLAD)."""
+"""Visual words: k-means, and VLAD, the residuals of local descriptors to their words."""
 
 import torch
 import torch.nn.functional as F
@@ -10,19 +10,19 @@ _ROUNDS = 25
 
 
 def kmeans(points: Tensor, k: int, *, seed: int = 0, rounds: int = _ROUNDS) -> Tensor:
-    """Find centres of clusters, the same ones for the same seed.
+    """Cluster points; the same seed gives the same centres.
 
     Args:
         points: ``[N, D]`` floats, N at least `k`.
-        k: How many centres.
-        seed: Of the choice of the first centres (k-means++).
-        rounds: At most; fewer where nothing moves any more.
+        k: Number of centres.
+        seed: Random seed of the initial centres (k-means++).
+        rounds: Maximum number of iterations; the algorithm stops when no point changes its cluster.
 
     Returns:
-        ``[k, D]``. A cluster that runs empty begins again at the point farthest from its centre.
+        Centres ``[k, D]``. An empty cluster restarts at the point that is farthest from its centre.
 
     Raises:
-        ValueError: There are fewer points than centres, or they are not finite.
+        ValueError: There are fewer points than centres, or points are not finite.
 
     Example:
         >>> points = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
@@ -38,13 +38,13 @@ def kmeans(points: Tensor, k: int, *, seed: int = 0, rounds: int = _ROUNDS) -> T
     if not points.isfinite().all():
         raise ValueError("points must be finite")
     centres = _first_centres(points, k, seed)
-    before: Tensor | None = None
+    previous: Tensor | None = None
     for _ in range(rounds):
-        found = nearest(points, centres)
-        word, distance = found.index[:, 0], found.distance[:, 0]
-        if before is not None and torch.equal(word, before):
+        neighbours = nearest(points, centres)
+        word, distance = neighbours.index[:, 0], neighbours.distance[:, 0]
+        if previous is not None and torch.equal(word, previous):
             break
-        before = word
+        previous = word
         sums = torch.zeros_like(centres).index_add_(0, word, points)
         counts = torch.bincount(word, minlength=k)
         centres = sums / counts.clamp(min=1)[:, None]
@@ -55,34 +55,36 @@ def kmeans(points: Tensor, k: int, *, seed: int = 0, rounds: int = _ROUNDS) -> T
 
 
 def _first_centres(points: Tensor, k: int, seed: int) -> Tensor:
-    """Draw centres, each with a chance that grows with its squared distance to those before."""
-    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same draws everywhere
+    """Sample centres with probabilities proportional to squared distances from earlier centres."""
+    generator = torch.Generator().manual_seed(
+        seed
+    )  # on the CPU, so that every device samples the same
     chosen = [int(torch.randint(len(points), (1,), generator=generator))]
     distance = (points - points[chosen[0]]).square().sum(1)
     for _ in range(k - 1):
         total = distance.double().cumsum(0)
-        mark = torch.rand(1, generator=generator, dtype=torch.float64).to(total) * total[-1]
-        at = int(torch.searchsorted(total, mark).clamp(max=len(points) - 1))
-        chosen.append(at)
-        distance = torch.minimum(distance, (points - points[at]).square().sum(1))
+        threshold = torch.rand(1, generator=generator, dtype=torch.float64).to(total) * total[-1]
+        index = int(torch.searchsorted(total, threshold).clamp(max=len(points) - 1))
+        chosen.append(index)
+        distance = torch.minimum(distance, (points - points[index]).square().sum(1))
     return points[chosen]
 
 
 def vlad(descriptors: Tensor, words: Tensor) -> Tensor:
-    """Describe a picture by how its local descriptors differ from their visual words.
+    """Aggregate the local descriptors of an image: their residuals to the nearest visual words.
 
-    The residuals of a word are added and made of length 1, so that a pattern that repeats does not
-    drown the rest (intra-normalisation); then the whole is.
+    The residuals of each word are summed and normalised, so that a repeated pattern does not
+    outweigh the rest (intra-normalisation); then the whole vector is normalised.
 
     Args:
-        descriptors: ``[N, D]`` of one picture; perhaps none.
-        words: ``[K, D]``, of `kmeans`.
+        descriptors: ``[N, D]`` of one image; N may be 0.
+        words: ``[K, D]`` from `kmeans`.
 
     Returns:
-        ``[K * D]`` of length 1; zeros without descriptors.
+        ``[K * D]`` of unit length; zeros without descriptors.
 
     Raises:
-        ValueError: Shapes do not fit.
+        ValueError: The shapes do not fit.
 
     Example:
         >>> words = torch.tensor([[0.0, 0.0], [9.0, 9.0]])
@@ -94,12 +96,12 @@ def vlad(descriptors: Tensor, words: Tensor) -> Tensor:
         Arandjelovic and Zisserman, All about VLAD, CVPR 2013.
     """
     if descriptors.dim() != 2 or words.dim() != 2 or descriptors.shape[1] != words.shape[1]:
-        came = f"{list(descriptors.shape)} and {list(words.shape)}"
-        raise ValueError(f"expected descriptors [N, D] and words [K, D], got {came}")
+        shapes = f"{list(descriptors.shape)} and {list(words.shape)}"
+        raise ValueError(f"expected descriptors [N, D] and words [K, D], got {shapes}")
     sums = torch.zeros_like(words)
     if len(descriptors):
         word = nearest(descriptors, words).index[:, 0]
-        known = word >= 0
-        word, descriptors = word[known], descriptors[known]
+        assigned = word >= 0
+        word, descriptors = word[assigned], descriptors[assigned]
         sums.index_add_(0, word, descriptors - words[word])
     return F.normalize(F.normalize(sums, dim=1).flatten(), dim=0)

@@ -1,4 +1,4 @@
-"""Whitening: directions in which descriptors differ without meaning are made to count less."""
+"""Whitening: uninformative directions of descriptors get less weight."""
 
 from typing import NamedTuple
 
@@ -6,22 +6,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_RIDGE = 1e-6  # of the mean variance, so that few samples still give a matrix that can be inverted
+_RIDGE = 1e-6  # relative to the mean variance; makes the matrix of few samples invertible
 
 
 class Whitening(NamedTuple):
-    """A shift and a projection, and unit length after.
+    """Affine map of descriptors, followed by normalisation to unit length.
 
     Attributes:
-        mean: ``[D]``.
-        projection: ``[d, D]``, most important direction first.
+        mean: ``[D]``, subtracted first.
+        projection: ``[d, D]``, the most important direction first.
     """
 
     mean: Tensor
     projection: Tensor
 
     def apply(self, descriptors: Tensor, dim: int | None = None) -> Tensor:
-        """Whiten ``[N, D]`` to ``[N, dim]`` of length 1; `dim` None keeps all there are.
+        """Whiten descriptors.
+
+        Args:
+            descriptors: ``[N, D]``.
+            dim: Number of directions to keep; None keeps all.
+
+        Returns:
+            ``[N, dim]`` of unit length.
 
         Raises:
             ValueError: `dim` is out of range.
@@ -33,17 +40,18 @@ class Whitening(NamedTuple):
 
 
 def pca_whitening(descriptors: Tensor, *, power: float = 1.0) -> Whitening:
-    """Learn a PCA whitening, which needs no labels.
+    """Learn a whitening by principal component analysis, without labels.
 
     Args:
-        descriptors: ``[N, D]``, at least 2 of them.
-        power: Of the standard deviation that is divided by: 1 whitens, 0 only rotates.
+        descriptors: ``[N, D]``, N at least 2.
+        power: Exponent of the standard deviations by which components are divided: 1 whitens, 0
+            only rotates.
 
     Returns:
-        The whitening, of ``min(D, N - 1)`` directions.
+        A whitening of ``min(D, N - 1)`` directions.
 
     Raises:
-        ValueError: There are too few descriptors.
+        ValueError: There are fewer than two descriptors.
 
     Example:
         >>> samples = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
@@ -69,48 +77,48 @@ def pca_whitening(descriptors: Tensor, *, power: float = 1.0) -> Whitening:
 def learned_whitening(
     descriptors: Tensor, queries: Tensor, positives: Tensor, *, ridge: float = _RIDGE
 ) -> Whitening:
-    """Learn a whitening from pairs that match: what differs within pairs counts less.
+    """Learn a whitening from matching pairs: directions that vary within pairs get less weight.
 
-    The differences of pairs are whitened, and then the descriptors rotated to their main
-    directions, so that dimensions may be cut off at the end.
+    The differences of pairs are whitened; then the descriptors are rotated to their principal
+    directions, so that the last dimensions can be dropped.
 
     Args:
         descriptors: ``[N, D]``.
-        queries: ``[P]`` int64, of each pair the one.
-        positives: ``[P]`` int64, and the other.
-        ridge: Added to the variances within pairs, in means of them: with fewer pairs than numbers
-            in a descriptor, something like D / P.
+        queries: ``[P]`` int64, index of the first descriptor of each pair.
+        positives: ``[P]`` int64, index of the second.
+        ridge: Number added to the variances within pairs, relative to their mean; about D / P if
+            there are fewer pairs than dimensions.
 
     Returns:
-        The whitening, of D directions. Its mean is that of the queries.
+        A whitening of D directions, whose mean is that of the queries.
 
     Raises:
-        ValueError: Shapes do not fit, or there is no pair.
+        ValueError: The shapes do not fit, or there is no pair.
 
     Example:
         >>> noise = torch.Generator().manual_seed(0)
-        >>> things = torch.randn(200, 2, generator=noise).repeat(2, 1)
-        >>> seen = things + torch.randn(400, 2, generator=noise) * torch.tensor([3.0, 0.1])
+        >>> objects = torch.randn(200, 2, generator=noise).repeat(2, 1)
+        >>> views = objects + torch.randn(400, 2, generator=noise) * torch.tensor([3.0, 0.1])
         >>> half = torch.arange(200)
-        >>> int(learned_whitening(seen, half, half + 200).projection[0].abs().argmax())
+        >>> int(learned_whitening(views, half, half + 200).projection[0].abs().argmax())
         1
 
     Reference:
         Mikolajczyk and Matas, ICCV 2007, as Radenovic et al., PAMI 2019, section 3.4, use it;
-        Cholesky in place of the square root, which is the same up to a rotation.
+        Cholesky instead of the square root, which is the same up to a rotation.
     """
     if descriptors.dim() != 2 or queries.shape != positives.shape or queries.dim() != 1:
-        came = [list(t.shape) for t in (descriptors, queries, positives)]
-        raise ValueError(f"expected descriptors [N, D] and indices [P] twice, got {came}")
+        shapes = [list(t.shape) for t in (descriptors, queries, positives)]
+        raise ValueError(f"expected descriptors [N, D] and indices [P] twice, got {shapes}")
     if len(queries) == 0:
-        raise ValueError("expected at least one pair that matches, got none")
+        raise ValueError("expected at least one matching pair, got none")
     samples = descriptors.double()
     mean = samples[queries].mean(0)
     differences = samples[queries] - samples[positives]
-    spread = differences.T @ differences / len(differences)
-    least = ridge * float(spread.diagonal().mean()) + 1e-12
-    eye = torch.eye(len(spread), dtype=spread.dtype, device=spread.device)
-    inner = torch.linalg.inv(torch.linalg.cholesky(spread + least * eye))
+    covariance = differences.T @ differences / len(differences)
+    regulariser = ridge * float(covariance.diagonal().mean()) + 1e-12
+    eye = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+    inner = torch.linalg.inv(torch.linalg.cholesky(covariance + regulariser * eye))
     moved = (samples - mean) @ inner.T
     _, directions = torch.linalg.eigh(moved.T @ moved / len(moved))  # smallest first
     projection = directions.flip(1).T @ inner

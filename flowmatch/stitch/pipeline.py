@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from flowmatch.imaging import Image
 from flowmatch.matching.describe import load_descriptor
@@ -89,7 +90,7 @@ class PhotoGroups(NamedTuple):
 def stitch_photos(
     photos: Sequence[Source],
     *,
-    model: DescriptorNetwork | str | Path = "rootsift",
+    model: DescriptorNetwork | nn.Module | str | Path = "rootsift",
     device: str | torch.device | None = None,
     options: StitchOptions = _DEFAULTS,
     progress: ProgressCallback | None = None,
@@ -137,7 +138,7 @@ def stitch_photos(
 def find_cameras(
     photos: Sequence[Source],
     *,
-    model: DescriptorNetwork | str | Path = "rootsift",
+    model: DescriptorNetwork | nn.Module | str | Path = "rootsift",
     device: str | torch.device | None = None,
     options: StitchOptions = _DEFAULTS,
     progress: ProgressCallback | None = None,

@@ -12,7 +12,7 @@ from flowmatch._opencv import cv2
 from flowmatch.cli import main
 from flowmatch.cli.eval import retrieval as eval_retrieval
 from flowmatch.io import read_image, write_image
-from flowmatch.retrieval.train import RECIPES, RetrievalRecipe
+from flowmatch.retrieval.training.recipes import RECIPES, RetrievalRecipe
 from flowmatch.training import Schedule
 
 
@@ -82,7 +82,7 @@ def test_refusals_are_one_line(indexed, query, tmp_path, capsys):
     write_image(tmp_path / "blank.png", np.zeros((50, 60, 3), np.uint8))
     for words, expected in (
         (["search", query, "-i", str(tmp_path / "none.safetensors")], "none.safetensors"),
-        (["search", query, "-i", query], "no index"),
+        (["search", query, "-i", query], "not an index"),
         (["search", query, *index, "-o", "found.txt"], "expected a name ending in"),
         (["search", "missing.png", *index, "-o", "none/found.csv"], "there is no folder none"),
         (["search", str(tmp_path / "blank.png"), *index], "nothing in the query"),
@@ -146,6 +146,6 @@ def test_eval(views, capsys, monkeypatch):
     words = ["eval", "retrieval", str(views / "pictures"), "--views", "2", "--json"]
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out)["methods"]
-    assert set(found) == {"vlad rootsift", "trunk of align"}
+    assert set(found) == {"vlad rootsift", "backbone of align"}
     assert 0 < found["vlad rootsift"]["mean_ap"] <= 1
     assert found["vlad rootsift"]["dim"] == 64 * 128

@@ -20,7 +20,7 @@ def test_gem_is_the_formula(features):
 
 def test_gem_of_1_is_the_mean_and_of_infinity_the_maximum(features):
     torch.testing.assert_close(generalised_mean(features, 1.0), SPoC()(features))
-    # (1/35)^(1/p) is all that is missing to the maximum.
+    # The maximum times a factor between (1/35)^(1/p) and 1.
     torch.testing.assert_close(
         generalised_mean(features, 1000.0), MAC()(features), rtol=5e-3, atol=0
     )
@@ -50,20 +50,20 @@ def test_rmac_squares_lie_inside_and_overlap():
         assert {0, height} <= {t for t, _, _ in squares} | {t + s for t, _, s in squares}
         assert {0, width} <= {t for _, t, _ in squares} | {t + s for _, t, s in squares}
     first = [s.left for s in rmac_squares(30, 48, 1)]
-    assert first == [0, 18]  # overlap 12 of 30, the 40 % that are wanted
+    assert first == [0, 18]  # overlap 12 of 30, the desired 40 %
 
 
 def authors_squares(height, width, levels=3):
-    """Count and side of regions as the authors' program has them: steps 2 to 7, overlap 0.4."""
+    """Return side and number of regions by the authors' program: steps 2 to 7, overlap 0.4."""
     short, long = min(height, width), max(height, width)
     gaps = [(long - short) / (step - 1) for step in range(2, 8)]
     overlap = [abs((short**2 - short * gap) / short**2 - 0.4) for gap in gaps]
-    more = overlap.index(min(overlap)) + 1 if long > short else 0
-    return [(2 * short // (level + 1), level * (level + more)) for level in range(1, levels + 1)]
+    extra = overlap.index(min(overlap)) + 1 if long > short else 0
+    return [(2 * short // (level + 1), level * (level + extra)) for level in range(1, levels + 1)]
 
 
 def test_rmac_has_the_published_number_of_regions():
-    """Tolias et al.: 1 + 4 + 9 of a square map, 20 of VGG's map of a 1024 x 768 picture."""
+    """Tolias et al.: 1 + 4 + 9 of a square map, 20 of VGG's map of a 1024 x 768 image."""
     assert len(rmac_squares(32, 32)) == 14
     assert len(rmac_squares(48, 64)) == len(rmac_squares(64, 48)) == 20
     for size in ((48, 64), (32, 32), (21, 63), (40, 47)):
@@ -73,13 +73,13 @@ def test_rmac_has_the_published_number_of_regions():
 
 
 def test_gem_between_mean_and_maximum(features):
-    """It rises with p; 1, 2 and 3 are the mean, the root of squares, and the authors' first p."""
+    """GeM rises with p: 1 is the mean, 2 the root mean square, 3 the authors' initial value."""
     pooled = [generalised_mean(features, p) for p in (0.5, 1.0, 2.0, 3.0, 10.0, 100.0)]
     assert all((after > before).all() for before, after in zip(pooled, pooled[1:], strict=False))
     assert (pooled[-1] < MAC()(features)).all()
     torch.testing.assert_close(pooled[2], features.square().mean((2, 3)).sqrt())
     assert GeM().p.tolist() == [3.0]
-    # A map that is the same everywhere is that, whatever the power.
+    # A constant map gives the constant for any exponent.
     flat = torch.full((1, 1, 4, 4), 0.3)
     assert generalised_mean(flat, 7.0).item() == pytest.approx(0.3)
 
@@ -94,7 +94,7 @@ def test_rmac_by_a_plain_loop(features):
 
 
 @pytest.mark.parametrize("pool", [GeM(), MAC(), SPoC(), RMAC()])
-def test_refuses_what_is_no_map(pool):
+def test_errors(pool):
     with pytest.raises(ValueError, match=r"\[B, C, h, w\]"):
         pool(torch.rand(2, 3, 4))
     with pytest.raises(ValueError, match="p must be positive"):

@@ -7,11 +7,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from flowmatch.align import load as load_align
 from flowmatch.cli._messages import (
     progress_bar,
 )
-from flowmatch.cli._networks import descriptor_name, descriptor_network
 from flowmatch.cli._options import (
     DeviceName,
     WeightsFile,
@@ -22,9 +20,11 @@ from flowmatch.cli._tables import (
 )
 from flowmatch.devices import choose_device
 from flowmatch.io import list_images
-from flowmatch.retrieval.describe import Describer, TrunkDescriber, VladDescriber
-from flowmatch.retrieval.evaluate import Scores, evaluate, make_gallery
-from flowmatch.retrieval.network import RetrievalNet, find_network
+from flowmatch.retrieval.backbone_describer import BackboneDescriber
+from flowmatch.retrieval.describe import Describer, load_describer
+from flowmatch.retrieval.evaluation.evaluate import Scores, evaluate, make_gallery
+from flowmatch.retrieval.network import RetrievalNet, initial_network
+from flowmatch.retrieval.store import STORE
 
 _VLAD = ("rootsift", "hardnet-half")
 
@@ -40,23 +40,25 @@ def command(
     """Measure how well views of a photograph find each other among views of the others."""
     photos = list_images(folder)
     describers: dict[str, Describer] = {
-        f"vlad {name}": VladDescriber(descriptor_network(name, device), name=descriptor_name(name))
-        for name in _VLAD
+        f"vlad {name}": load_describer(name, device=device) for name in _VLAD
     }
-    begun = RetrievalNet.from_trunk(load_align().get_submodule("backbone")).to(choose_device(device))
-    describers["trunk of align"] = TrunkDescriber.of_network(begun.eval(), "align", whiten=False)
+    initial = initial_network().to(choose_device(device)).eval()
+    describers["backbone of align"] = BackboneDescriber.of_network(initial, "align", whiten=False)
     if weights:
-        network, name = find_network(weights, device)
+        network, name = STORE.load(weights, device=device), STORE.digest(weights)
+        assert isinstance(network, RetrievalNet)
         describers |= {
-            "network": TrunkDescriber.of_network(network, name, whiten=False),
-            "network, whitened": TrunkDescriber.of_network(network, name),
+            "network": BackboneDescriber.of_network(network, name, whiten=False),
+            "network, whitened": BackboneDescriber.of_network(network, name),
         }
     gallery = make_gallery(photos, views, seed)
-    total = len(describers) * (len(gallery.queries) + len(gallery.pictures))
+    total = len(describers) * (len(gallery.queries) + len(gallery.images))
     with progress_bar(transient=True) as bar:
         task = bar.add_task("eval", total=total)
         found = evaluate(
-            describers, gallery, progress=lambda done: bar.update(task, completed=done)
+            describers,
+            gallery,
+            progress=lambda stage, done, total: bar.update(task, completed=done),
         )
     if as_json:
         about = {"folder": str(folder), "weights": str(weights) if weights else None}
@@ -66,7 +68,7 @@ def command(
     console = stdout_console()
     console.print(_table(found))
     console.print(
-        f"\n{len(gallery.queries)} queries, {len(gallery.pictures)} gray views of 320 x 240 of as "
+        f"\n{len(gallery.queries)} queries, {len(gallery.images)} gray views of 320 x 240 of as "
         "many photographs. mAP: mean average precision,\npercent (Oxford's trapezoids); P@1: first "
         "result right; +QE: query expansion by 2, alpha 3; +DBA: and the\ndatabase augmented by 2."
     )

@@ -1,4 +1,4 @@
-"""The protocol of Oxford and Paris: easy, hard, junk, and mean average precision."""
+"""Protocol of Oxford and Paris: easy, hard and junk images, and mean average precision."""
 
 import json
 from collections.abc import Sequence
@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowmatch.io._files import FilePath, existing_file
+from flowmatch.metrics import average_precision
 
-_LARGEST = 2**26  # bytes of a file of truths; the largest published is below 1 MB
+_MAX_BYTES = 2**26  # size of a ground truth file; the largest published is below 1 MB
 
-# What counts as found and what as not there, of (easy, hard, junk).
+# Of (easy, hard, junk): which are positives, and which are ignored.
 _SETTINGS = {
     "easy": ((0,), (1, 2)),
     "medium": ((0, 1), (2,)),
@@ -21,13 +22,14 @@ _SETTINGS = {
 
 
 class Truth(NamedTuple):
-    """What should be found for one query: indices into the names of all pictures.
+    """Correct results of one query, as indices into the names of all images.
 
     Attributes:
-        easy: Seen clearly. The first Oxford and Paris call these good and ok.
-        hard: Seen in part, or from aside; empty in the first Oxford and Paris.
-        junk: Neither right nor wrong to find.
-        box: Left, top, right, bottom of the query in its picture, pixels; None is all of it.
+        easy: Images that show the object clearly; "good" and "ok" in the first Oxford and Paris.
+        hard: Images that show a part of it, or an oblique view; empty in the first Oxford and
+            Paris.
+        junk: Images that count neither as correct nor as wrong.
+        box: Left, top, right, bottom of the object in the query, pixels; None is the whole image.
     """
 
     easy: tuple[int, ...]
@@ -37,12 +39,12 @@ class Truth(NamedTuple):
 
 
 class Protocol(NamedTuple):
-    """Queries, pictures to search, and what is to be found.
+    """Queries, images to search, and the correct results.
 
     Attributes:
-        names: Of the pictures searched.
+        names: Names of the images that are searched.
         queries: Names of the queries.
-        truths: One a query.
+        truths: Correct results of each query.
     """
 
     names: list[str]
@@ -50,41 +52,12 @@ class Protocol(NamedTuple):
     truths: list[Truth]
 
 
-def average_precision(ranks: ArrayLike, positives: int) -> float:
-    """Take the area under precision over recall, by trapezoids.
-
-    Args:
-        ranks: Places of what is right in the ranking, from 0, rising, junk being left out.
-        positives: How many there are to be found.
-
-    Returns:
-        0 to 1.
-
-    Raises:
-        ValueError: There is nothing to be found.
-
-    Example:
-        >>> average_precision([0, 2], positives=2)
-        0.7916666666666666
-
-    Reference:
-        Philbin et al., Object Retrieval with Large Vocabularies and Fast Spatial Matching, CVPR
-        2007, whose program takes trapezoids.
-    """
-    if positives < 1:
-        raise ValueError(f"positives must be positive, got {positives}")
-    places = np.asarray(ranks, np.float64)
-    before = np.arange(len(places))
-    at_place = np.where(places == 0, 1.0, before / np.maximum(places, 1))
-    return float(((at_place + (before + 1) / (places + 1)) / 2).sum() / positives)
-
-
-def _places(
+def _mark(
     ranking: NDArray[np.int64], positives: Sequence[int], junk: Sequence[int]
-) -> NDArray[np.int64]:
-    """Find the places of what is right, not counting junk."""
+) -> NDArray[np.bool_]:
+    """Return which results of a ranking are positives, after removing junk."""
     skipped = np.isin(ranking, np.asarray(junk, np.int64))
-    return np.flatnonzero(np.isin(ranking[~skipped], np.asarray(positives, np.int64)))
+    return np.isin(ranking[~skipped], np.asarray(positives, np.int64))
 
 
 def mean_average_precision(
@@ -93,16 +66,16 @@ def mean_average_precision(
     """Evaluate rankings by the revisited protocol.
 
     Args:
-        rankings: For each query indices of pictures, best first, each at most once.
-        truths: For each query.
+        rankings: Indices of images for each query, the best first, each at most once.
+        truths: Correct results of each query.
 
     Returns:
-        ``"mAP/easy"``, ``"mAP/medium"``, ``"mAP/hard"`` and ``"mP@1/..."``, ``"mP@5/..."``,
-        ``"mP@10/..."`` of each, 0 to 1; NaN where no query has anything to be found. Queries
-        without are left out. The first Oxford and Paris have one setting, ``"easy"``.
+        ``"mAP/easy"``, ``"mAP/medium"``, ``"mAP/hard"``, and ``"mP@1/..."``, ``"mP@5/..."``,
+        ``"mP@10/..."`` for each of these settings, 0 to 1. Queries without correct results are left
+        out; NaN if no query is left. The first Oxford and Paris have one setting, ``"easy"``.
 
     Raises:
-        ValueError: There are not as many rankings as truths, or a ranking repeats itself.
+        ValueError: The numbers of rankings and truths differ, or an image is twice in a ranking.
 
     Example:
         >>> truth = Truth(easy=(3,), hard=(), junk=(0,))
@@ -114,24 +87,27 @@ def mean_average_precision(
         CVPR 2018, section 3.
     """
     if len(rankings) != len(truths):
-        raise ValueError(f"expected a ranking a query, got {len(rankings)} for {len(truths)}")
+        raise ValueError(
+            f"expected one ranking per query, got {len(rankings)} for {len(truths)} queries"
+        )
     orders = [np.asarray(ranking, np.int64).reshape(-1) for ranking in rankings]
     for k, order in enumerate(orders):
         if len(np.unique(order)) != len(order):
-            raise ValueError(f"ranking {k} holds a picture twice")
+            raise ValueError(f"ranking {k} contains an image twice")
     result: dict[str, float] = {}
-    for setting, (right, ignored) in _SETTINGS.items():
+    for setting, (relevant, ignored) in _SETTINGS.items():
         precision: list[float] = []
         at: dict[int, list[float]] = {1: [], 5: [], 10: []}
         for order, truth in zip(orders, truths, strict=True):
-            positives = [index for part in right for index in truth[:3][part]]
+            positives = [index for part in relevant for index in truth[:3][part]]
             junk = [index for part in ignored for index in truth[:3][part]]
             if not positives:
                 continue
-            places = _places(order, positives, junk)
-            precision.append(average_precision(places, len(positives)))
+            marks = _mark(order, positives, junk)
+            precision.append(average_precision(marks, len(positives), trapezoids=True))
+            places = np.flatnonzero(marks)
             for k, values in at.items():
-                # Of fewer to be found than k, no more is asked for.
+                # The rank of the last correct result, if all of them rank before k.
                 last = min(k, int(places[-1]) + 1) if len(places) else k
                 values.append(float((places < last).sum() / last))
         result[f"mAP/{setting}"] = _mean(precision)
@@ -147,21 +123,23 @@ def _mean(values: list[float]) -> float:
 
 
 def read_protocol(path: FilePath, names: Sequence[str] | None = None) -> Protocol:
-    """Read what is to be found.
+    """Read the ground truth of Oxford or Paris.
 
     Args:
-        path: A folder of the first Oxford or Paris (``*_query.txt`` with ``_good``, ``_ok``,
-            ``_junk``), or a .json with the lists ``imlist``, ``qimlist`` and ``gnd`` of the
-            revisited ones. Those are published as pickles, which run code when they are read and
-            so are not read here; ``json.dump`` of what a trusted one holds makes the .json.
-        names: Of the pictures, for a folder, without suffix; None takes those the files name.
+        path: Folder of the first Oxford or Paris (``*_query.txt`` with ``_good``, ``_ok``,
+            ``_junk``), or a .json file with the lists ``imlist``, ``qimlist`` and ``gnd`` of the
+            revisited ones. The latter are published as pickles, which run code when they are read
+            and are therefore not supported; ``json.dump`` of the content of a trusted one makes
+            the .json file.
+        names: For a folder, the names of all images, without suffix; None takes those that the
+            files mention.
 
     Returns:
         The protocol.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or names what there is not.
+        FileNotFoundError: The file does not exist.
+        ValueError: A file is damaged, or refers to a missing image.
 
     Example:
         >>> import tempfile
@@ -176,8 +154,8 @@ def read_protocol(path: FilePath, names: Sequence[str] | None = None) -> Protoco
 
 
 def _read_json(path: Path) -> Protocol:
-    if path.stat().st_size > _LARGEST:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, expected at most {_LARGEST}")
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, expected at most {_MAX_BYTES}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -195,12 +173,12 @@ def _read_json(path: Path) -> Protocol:
 def _truth(entry: Any, count: int) -> Truth:
     if "easy" in entry:
         parts = [entry["easy"], entry["hard"], entry["junk"]]
-    else:  # the first protocols in the same clothes
+    else:  # the first protocols in the same format
         parts = [entry["ok"], [], entry["junk"]]
     easy, hard, junk = (tuple(int(index) for index in part) for part in parts)
     wrong = [index for index in easy + hard + junk if not 0 <= index < count]
     if wrong:
-        raise ValueError(f"picture {wrong[0]} of {count}")
+        raise ValueError(f"image {wrong[0]} of {count}")
     box = tuple(float(number) for number in entry["bbx"]) if entry.get("bbx") else None
     return Truth(easy, hard, junk, box)
 
@@ -224,11 +202,11 @@ def _read_folder(folder: Path, names: Sequence[str] | None) -> Protocol:
             [_words(file.with_name(f"{stem}{kind}.txt")) for kind in ("good", "ok", "junk")]
         )
     if names is None:
-        names = sorted({*queries, *(name for three in lists for part in three for name in part)})
+        names = sorted({*queries, *(name for parts in lists for part in parts for name in part)})
     place = {name: k for k, name in enumerate(names)}
-    unknown = [n for three in lists for part in three for n in part if n not in place]
+    unknown = [n for parts in lists for part in parts for n in part if n not in place]
     if unknown:
-        raise ValueError(f"{folder} names pictures that are not there: {', '.join(unknown[:3])}")
+        raise ValueError(f"{folder} names missing images: {', '.join(unknown[:3])}")
     truths = [
         Truth(tuple(place[n] for n in good + ok), (), tuple(place[n] for n in junk), box)
         for (good, ok, junk), box in zip(lists, boxes, strict=True)
@@ -238,9 +216,9 @@ def _read_folder(folder: Path, names: Sequence[str] | None) -> Protocol:
 
 def _words(path: Path) -> list[str]:
     path = existing_file(path)
-    if path.stat().st_size > _LARGEST:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, expected at most {_LARGEST}")
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, expected at most {_MAX_BYTES}")
     try:
         return path.read_text(encoding="utf-8").split()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file in UTF-8: {error}") from error
+        raise ValueError(f"{path} is not a UTF-8 text file: {error}") from error

@@ -1,0 +1,1 @@
+"""Training of retrieval networks: verified pairs, recipes, the training entry point."""
