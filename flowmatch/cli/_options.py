@@ -14,6 +14,7 @@ QUALITY = "Quality and speed"
 KEYPOINTS = "Keypoints and matches"
 TRAINING = "Training"
 DATA = "Training data"
+METHODS = "Methods"
 
 STDOUT = Path("-")
 

@@ -1,6 +1,5 @@
-"""``flowmatch eval align``: on warped photographs, a network beside SIFT and beside nothing."""
+"""``flowmatch eval align``: alignment of warped photographs, beside SIFT and no alignment."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,73 +7,85 @@ import typer
 from rich.table import Table
 from torch import nn
 
-from flowmatch.align import BASELINES, available, load
+from flowmatch.align import BASELINES, load
 from flowmatch.align.evaluate import AlignScores, evaluate
 from flowmatch.align.synthetic import SyntheticPairs
-from flowmatch.cli._messages import (
-    messages,
-    progress_bar,
-)
-from flowmatch.cli._options import (
-    DeviceName,
-    WeightsFile,
-)
-from flowmatch.cli._tables import (
-    number_table,
-    stdout_console,
-)
+from flowmatch.cli._messages import StageBars, progress_bar
+from flowmatch.cli._options import DATA, DeviceName, JsonFile, Seed, WeightsFile, check_target
+from flowmatch.cli._tables import number, number_table, percent, print_table, write_json
 from flowmatch.devices import choose_device
 from flowmatch.io import list_images
 
+EXAMPLES = (
+    "flowmatch eval align photos",
+    "flowmatch eval align photos --appearance 0 --weights align.safetensors",
+)
+
 
 def command(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Photographs.", show_default=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Folder of photographs.", show_default=False),
+    ],
+    json: JsonFile = None,
     weights: WeightsFile = None,
     device: DeviceName = None,
-    pairs: Annotated[int, typer.Option(min=1, help="How many to make.")] = 100,
+    pairs: Annotated[
+        int, typer.Option(min=1, help="Number of pairs to make.", rich_help_panel=DATA)
+    ] = 100,
     appearance: Annotated[
-        float, typer.Option(min=0, max=1, help="How often each picture of a pair is restyled.")
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Probability that each picture of a pair changes its appearance.",
+            rich_help_panel=DATA,
+        ),
     ] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the pairs.")] = 1000,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    seed: Seed = 1000,
 ) -> None:
-    """Measure alignment on pairs made from photographs, by default with strong change of look."""
+    """Measure alignment on warped photographs.
+
+    The pairs are made from photographs, by default with strong changes of appearance.
+    """
+    check_target(json)
     samples = SyntheticPairs(list_images(folder), appearance=appearance, seed=seed)
-    methods: dict[str, nn.Module | str] = {name: name for name in BASELINES}
-    if weights or available():
-        methods = {"flowmatch": load(weights=weights, device=choose_device(device)), **methods}
-    else:
-        messages.print("no alignment weights ship or were given: --weights adds a network")
+    methods: dict[str, nn.Module | str] = {
+        "flowmatch": load(weights=weights, device=choose_device(device)),
+        **{name: name for name in BASELINES},
+    }
     with progress_bar(transient=True) as bar:
-        task = bar.add_task("eval", total=pairs)
-        found = evaluate(
-            methods, samples, pairs, lambda stage, done, total: bar.update(task, completed=done)
-        )
-    if as_json:
-        about = {"folder": str(folder), "weights": str(weights) if weights else None}
-        about_pairs = {"pairs": pairs, "appearance": appearance, "seed": seed}
-        scores = {name: row._asdict() for name, row in found.items()}
-        typer.echo(json.dumps({**about, **about_pairs, "methods": scores}, indent=2))
-        return
-    console = stdout_console()
-    console.print(_table(found))
-    console.print(
-        f"\n{pairs} pairs of 240 x 240. PCK: percent of 20 x 20 points within 0.1 of the longer "
-        "side of the true\npoints' box (box: Proposal Flow, Rocco 2017), or of the picture "
-        "(scnet). distance: of the points, in half\npictures, mean and median over pairs. "
-        "found: percent of pairs with a transform, else the identity counts."
-    )
+        scores = evaluate(methods, samples, pairs, StageBars(bar))
+    content = {
+        "folder": str(folder),
+        "weights": str(weights) if weights else None,
+        "pairs": pairs,
+        "appearance": appearance,
+        "seed": seed,
+        "methods": {name: row._asdict() for name, row in scores.items()},
+    }
+    if json is None or not write_json(json, content):
+        print_table(_table(scores), _legend(pairs))
 
 
-def _table(found: dict[str, AlignScores]) -> Table:
+def _table(scores: dict[str, AlignScores]) -> Table:
     table = number_table("PCK@0.1 box", "PCK@0.1 scnet", "distance", "median", "found")
-    for name, row in found.items():
+    for name, row in scores.items():
         table.add_row(
             name,
-            f"{100 * row.pck_box:.1f}",
-            f"{100 * row.pck_scnet:.1f}",
-            f"{row.distance:.3f}",
-            f"{row.median:.3f}",
-            f"{100 * row.found:.0f}",
+            percent(row.pck_box),
+            percent(row.pck_scnet),
+            number(row.distance, 3),
+            number(row.median, 3),
+            percent(row.found, 0),
         )
     return table
+
+
+def _legend(pairs: int) -> str:
+    return (
+        f"{pairs} pairs of 240 x 240. PCK: percent of 20 x 20 points within 0.1 of the longer side "
+        "of the true\npoints' box (box: Proposal Flow, Rocco 2017), or of the picture (scnet). "
+        "distance: mean error of the points\nin half pictures, mean and median over pairs. found: "
+        "percent of pairs with a transform; the others count as identity."
+    )

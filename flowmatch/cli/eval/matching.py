@@ -1,7 +1,5 @@
-"""``flowmatch eval matching``: descriptors beside each other, on images with known homographies."""
+"""``flowmatch eval matching``: descriptors at the same keypoints, on images or on patches."""
 
-import json
-import math
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -10,30 +8,32 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flowmatch.cli._messages import (
-    messages,
-    progress_bar,
-)
+from flowmatch.cli._messages import messages, progress_bar
 from flowmatch.cli._options import (
+    INPUT,
+    KEYPOINTS,
+    METHODS,
     DeviceName,
+    JsonFile,
     Magnification,
     Precision,
+    check_target,
 )
-from flowmatch.cli._tables import (
-    number_table,
-    stdout_console,
-)
+from flowmatch.cli._tables import number, number_table, percent, print_table, write_json
 from flowmatch.cli.eval._patches import eval_brown, eval_hpatches
 from flowmatch.devices import choose_device
 from flowmatch.matching.data.sequences import find_image_pairs
 from flowmatch.matching.describe import load_descriptor
 from flowmatch.matching.evaluation.evaluate import evaluate
-from flowmatch.matching.evaluation.scores import Evaluation, Row
 from flowmatch.matching.filter import load_comparator
 
+EXAMPLES = (
+    "flowmatch eval matching hpatches-sequences --model default --filter siam",
+    "flowmatch eval matching --brown notredame --json -",
+)
 BASELINES = {"SIFT": "sift", "RootSIFT": "rootsift", "ORB": "orb"}
 
-# Beyond this many sequences the table shows the means only; JSON has them all.
+# Beyond this number of sequences the table shows only the means; JSON holds all.
 _MOST_SEQUENCES = 20
 
 
@@ -41,90 +41,130 @@ def command(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            metavar="DIR",
-            help="HPatches or Oxford sequences: images 1, 2, ... with H_1_2 or H1to2p.",
+            metavar="FOLDER",
+            help="Folder of HPatches or Oxford sequences: images 1, 2, ... with H_1_2 or H1to2p.",
             show_default=False,
         ),
     ] = None,
     hpatches: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of DIR: HPatches' patches (ref.png, e1.png, ...) and its three tasks.",
+            metavar="FOLDER",
+            help="Folder of HPatches' patches (ref.png, e1.png, ...), for its three tasks; instead "
+            "of sequences.",
             show_default=False,
+            rich_help_panel=INPUT,
         ),
     ] = None,
     lists: Annotated[
         Path | None,
-        typer.Option(help="With --hpatches: the benchmark's tasks/.", show_default=False),
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder tasks/ of the HPatches benchmark; with --hpatches.",
+            show_default=False,
+            rich_help_panel=INPUT,
+        ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Of --lists: a, b, c, full, illum, view.")] = "full",
+    split: Annotated[
+        str,
+        typer.Option(help="Split in --lists: a, b, c, full, illum or view.", rich_help_panel=INPUT),
+    ] = "full",
     brown: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of DIR: Brown's patches (patches0000.bmp, info.txt, m50_*.txt).",
+            metavar="FOLDER",
+            help="Folder of Brown's patches (patches0000.bmp, info.txt, m50_*.txt); instead of "
+            "sequences.",
             show_default=False,
+            rich_help_panel=INPUT,
         ),
     ] = None,
     pairs_file: Annotated[
         Path | None,
-        typer.Option("--pairs", help="With --brown: which m50_*.txt.", show_default=False),
-    ] = None,
-    descriptor: Annotated[
-        list[str] | None,
         typer.Option(
-            help="Weights that ship, by name, .safetensors of your own, or published weights; may "
-            "be given several times. Without, those that match uses.",
+            "--pairs",
+            metavar="FILE",
+            help="File m50_*.txt of pairs; with --brown.",
             show_default=False,
+            rich_help_panel=INPUT,
         ),
     ] = None,
-    decide: Annotated[
+    json: JsonFile = None,
+    model: Annotated[
         list[str] | None,
         typer.Option(
-            help="siam, 2ch, or a file: a network that judges what the first descriptor found; may "
-            "be given several times.",
-            show_default=False,
+            help="Descriptor: a name that flowmatch weights list prints, or a file: .safetensors "
+            "or published weights; may be given several times.",
+            show_default="default",
+            rich_help_panel=METHODS,
         ),
     ] = None,
+    filter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Network that filters the matches of the first descriptor: siam, 2ch or a file; "
+            "may be given several times.",
+            show_default=False,
+            rich_help_panel=METHODS,
+        ),
+    ] = None,
+    baselines: Annotated[
+        bool,
+        typer.Option(help="Rows for SIFT, RootSIFT and ORB of OpenCV.", rich_help_panel=METHODS),
+    ] = True,
+    detector: Annotated[
+        str, typer.Option(help="Keypoint detector: sift, orb or grid.", rich_help_panel=KEYPOINTS)
+    ] = "sift",
+    keypoints: Annotated[
+        int,
+        typer.Option(help="Maximum number of keypoints per image.", rich_help_panel=KEYPOINTS),
+    ] = 2000,
     magnification: Magnification = None,
-    detector: Annotated[str, typer.Option(help="sift, orb or grid.")] = "sift",
-    keypoints: Annotated[int, typer.Option(help="At most, in each image.")] = 2000,
     device: DeviceName = None,
     precision: Precision = "float32",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    baselines: Annotated[bool, typer.Option(help="Also SIFT, RootSIFT and ORB (OpenCV).")] = True,
 ) -> None:
-    """Compare descriptors at the same keypoints and number of matches."""
+    """Measure descriptors at the same keypoints.
+
+    Each method is scored on the same number of matches. The data are image sequences with known
+    homographies, or patches without images.
+    """
     if sum(given is not None for given in (folder, hpatches, brown)) != 1:
-        raise ValueError("expected one of DIR, --hpatches and --brown")
-    where = choose_device(device)
-    found = _by_name(descriptor or ["default"], lambda name: load_descriptor(name, where))
-    methods: dict[str, Any] = {name: (network, magnification) for name, network in found.items()}
+        raise ValueError("expected one of FOLDER, --hpatches and --brown")
+    check_target(json)
+    target = choose_device(device)
+    models = _by_name(model or ["default"], lambda name: load_descriptor(name, target))
+    methods: dict[str, Any] = {name: (network, magnification) for name, network in models.items()}
     methods |= BASELINES if baselines else {}
     networks = {name: m[0] if isinstance(m, tuple) else m for name, m in methods.items()}
-    decisions = _by_name(decide or [], lambda name: load_comparator(name, where))
+    filters = _by_name(filter or [], lambda name: load_comparator(name, target))
     if hpatches is not None:
-        eval_hpatches(hpatches, lists, split, networks, as_json)
+        eval_hpatches(hpatches, lists, split, networks, json)
     elif brown is not None:
-        eval_brown(brown, pairs_file, networks | decisions, as_json)
+        eval_brown(brown, pairs_file, networks | filters, json)
     else:
         assert folder is not None
-        options = {"filter_models": decisions, "detector": detector, "keypoints": keypoints}
+        options = {"filter_models": filters, "detector": detector, "keypoints": keypoints}
         options |= {"precision": precision}
-        _eval_sequences(folder, methods, options, as_json, str(where))
+        _eval_sequences(folder, methods, options, json, str(target))
 
 
 def _by_name(names: Sequence[str], find: Callable[[str], Any]) -> dict[str, Any]:
-    """Call what is found as its file is called; two of one name would be one row."""
-    found: dict[str, Any] = {}
+    """Return networks by the names of their files, which must differ."""
+    networks: dict[str, Any] = {}
     for name in names:
-        if Path(name).stem in found:
-            raise ValueError(f"two are called {Path(name).stem}: rename the file {name}")
-        found[Path(name).stem] = find(name)
-    return found
+        if Path(name).stem in networks:
+            raise ValueError(f"two models are called {Path(name).stem}: rename the file {name}")
+        networks[Path(name).stem] = find(name)
+    return networks
 
 
 def _eval_sequences(
-    folder: Path, methods: dict[str, Any], options: dict[str, Any], as_json: bool, device: str
+    folder: Path,
+    methods: dict[str, Any],
+    options: dict[str, Any],
+    json: Path | None,
+    device: str,
 ) -> None:
     pairs = find_image_pairs(folder)
     with progress_bar(transient=True) as bar:
@@ -137,37 +177,33 @@ def _eval_sequences(
         )
     for name, reason in evaluation.skipped:
         messages.print(f"skipped {name}: {reason}")
-    if as_json:
-        about = {"folder": str(folder), "keypoints": options["keypoints"], "device": device}
-        typer.echo(json.dumps(about | evaluation.to_json(), indent=2, allow_nan=False))
-        return
-    console = stdout_console(110)
-    console.print(_table(evaluation))
-    console.print()
-    console.print(_legend(evaluation, options["keypoints"], device))
+    about = {"folder": str(folder), "keypoints": options["keypoints"], "device": device}
+    if json is None or not write_json(json, about | evaluation.to_json()):
+        legend = _legend(evaluation, options["keypoints"], device)
+        print_table(_table(evaluation), legend, width=110)
 
 
-_COLUMNS: dict[str, Callable[[Row], str]] = {
-    "matches": lambda row: _number(row.matches, 0),
-    "MMA@3": lambda row: _number(100 * row.accuracy, 1),
-    "recall": lambda row: _number(100 * row.recall, 1),
-    "FPR95": lambda row: _number(100 * row.fpr95, 1),
-    "mAP": lambda row: _number(100 * row.precision, 1),
-    "AUC@3": lambda row: _number(100 * row.auc3, 1),
-    "AUC@5": lambda row: _number(100 * row.auc5, 1),
-    "AUC@10": lambda row: _number(100 * row.auc10, 1),
-    "kept": lambda row: _number(row.kept, 0),
-    "right": lambda row: _number(100 * row.purity, 1),
-    "s/8k": lambda row: _number(row.seconds, 2),
+_COLUMNS: dict[str, Callable[[MatchingScores], str]] = {
+    "matches": lambda row: number(row.matches, 0),
+    "MMA@3": lambda row: percent(row.accuracy),
+    "recall": lambda row: percent(row.recall),
+    "FPR95": lambda row: percent(row.fpr95),
+    "mAP": lambda row: percent(row.precision),
+    "AUC@3": lambda row: percent(row.auc3),
+    "AUC@5": lambda row: percent(row.auc5),
+    "AUC@10": lambda row: percent(row.auc10),
+    "kept": lambda row: number(row.kept, 0),
+    "right": lambda row: percent(row.purity),
+    "s/8k": lambda row: number(row.seconds, 2),
 }
 
 
-def _table(evaluation: Evaluation) -> Table:
-    """One block per sequence, group and mean, one line per method in it."""
-    many = len({row.name for row in evaluation.sequences}) > _MOST_SEQUENCES
+def _table(evaluation: MatchingEvaluation) -> Table:
+    """Return a table: a block for each sequence, group and mean, with a line for each method."""
+    is_long = len({row.name for row in evaluation.sequences}) > _MOST_SEQUENCES
     groups = [row._replace(name=f"{row.name}, mean") for row in evaluation.groups]
-    rows: Sequence[Row] = [
-        *(() if many else evaluation.sequences),
+    rows: Sequence[MatchingScores] = [
+        *(() if is_long else evaluation.sequences),
         *groups,
         *evaluation.mean,
     ]
@@ -182,30 +218,23 @@ def _table(evaluation: Evaluation) -> Table:
     return table
 
 
-def _order(rows: Sequence[Row]) -> Callable[[Row], int]:
-    """Return a key that gathers the rows of a name, in the order in which they first appear."""
+def _order(rows: Sequence[MatchingScores]) -> Callable[[MatchingScores], int]:
+    """Return a sort key that gathers the rows of a name, in order of first appearance."""
     places = {name: k for k, name in enumerate(dict.fromkeys(row.name for row in rows))}
     return lambda row: places[row.name]
 
 
-def _number(value: float, decimals: int) -> str:
-    return "-" if math.isnan(value) else f"{value:.{decimals}f}"
-
-
-def _legend(evaluation: Evaluation, keypoints: int, device: str) -> str:
+def _legend(evaluation: MatchingEvaluation, keypoints: int, device: str) -> str:
     lines = [
-        f"{evaluation.mean[0].pairs} pairs, each weighing the same; at most {keypoints} keypoints "
+        f"{evaluation.mean[0].pairs} pairs, equally weighted; at most {keypoints} keypoints "
         f"an image, the same for all; networks on {device}.",
-        "matches: mutual nearest neighbours with the best ratios, as many for each method.",
-        "MMA@3: percent of them within 3 px. recall: correct ones per keypoint that both images "
-        "have.",
-        "FPR95: percent of different patches accepted where 95 % of those of one point are.",
-        "mAP: of all nearest neighbours ranked by distance. AUC: of the corner error of MAGSAC++'s "
+        "matches: mutual nearest neighbours with the best ratios, the same number for each method.",
+        "MMA@3: percent of them within 3 px. recall: correct ones per keypoint in both images.",
+        "FPR95: percent of non-corresponding patches accepted with 95 % of corresponding ones.",
+        "mAP: ranking of all nearest neighbours by distance. AUC: corner error of MAGSAC++'s "
         "homography, px.",
-        "kept: matches that match keeps, by ratio and what a decision leaves; right: percent of "
-        "them within 3 px.",
-        "s/8k: seconds to describe 8000 keypoints, patches included, or to decide about 8000 "
-        "matches.",
+        "kept: matches after the ratio test and the filter; right: percent of them within 3 px.",
+        "s/8k: seconds to describe 8000 keypoints, patches included, or to filter 8000 matches.",
     ]
     if evaluation.skipped:
         lines.append(

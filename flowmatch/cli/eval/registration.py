@@ -1,52 +1,78 @@
-"""``flowmatch eval registration``: descriptors and registrations next to FPFH."""
+"""``flowmatch eval registration``: descriptors and registrations of scans, beside FPFH."""
 
-import json
-import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from flowmatch.cli._messages import (
-    progress_bar,
-)
+from flowmatch.cli._messages import StageBars, progress_bar
 from flowmatch.cli._options import (
+    KEYPOINTS,
+    METHODS,
     DeviceName,
+    JsonFile,
     WeightsFile,
+    check_target,
 )
-from flowmatch.cli._tables import (
-    number_table,
-)
+from flowmatch.cli._tables import number_table, percent, print_table, write_json
 from flowmatch.registration.data.datasets import find_fragments
 from flowmatch.registration.evaluation.evaluate import RegistrationScores, evaluate
 from flowmatch.registration.options import RegisterOptions
 from flowmatch.registration.store import Descriptor, available, load_descriptor
+
+EXAMPLES = (
+    "flowmatch eval registration 3dmatch/7-scenes-redkitchen",
+    "flowmatch eval registration recording --weights spin.safetensors --no-rotated",
+)
 
 
 def command(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="DIR",
-            help="Scenes of the 3DMatch benchmark (cloud_bin_*.ply, gt.log, gt.info), depth frames "
-            "(depth/, poses.txt, intrinsics.txt), src.*, ref.* and gt.npy, or folders of these.",
+            metavar="FOLDER",
+            help="Folder of scenes of the 3DMatch benchmark (cloud_bin_*.ply, gt.log, gt.info), of "
+            "depth frames (depth/, poses.txt, intrinsics.txt), with src.*, ref.* and gt.npy, or of "
+            "such folders.",
             show_default=False,
         ),
     ],
+    json: JsonFile = None,
     weights: WeightsFile = None,
     device: DeviceName = None,
+    rotated: Annotated[
+        bool,
+        typer.Option(
+            help="Further rows for fragments that are rotated at random.", rich_help_panel=METHODS
+        ),
+    ] = True,
     voxel: Annotated[
-        float | None, typer.Option(help="Down-sampling, metres; else by the scans' size.")
+        float | None,
+        typer.Option(
+            help="Side of the down-sampling voxels, metres.",
+            show_default="by the size of the scans",
+            rich_help_panel=KEYPOINTS,
+        ),
     ] = None,
     keypoints: Annotated[
-        int, typer.Option(help="Most points of a scan that are described.")
+        int,
+        typer.Option(help="Maximum number of keypoints per scan.", rich_help_panel=KEYPOINTS),
     ] = RegisterOptions.keypoints,
-    rotated: Annotated[bool, typer.Option(help="Also turn each fragment at random.")] = True,
-    seed: Annotated[int, typer.Option(min=0, help="Of keypoints and RANSAC.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Random seed for keypoint sampling and RANSAC.",
+            rich_help_panel=KEYPOINTS,
+        ),
+    ] = 0,
 ) -> None:
-    """Measure descriptors and registrations on fragments whose motions are known."""
+    """Measure descriptors and registrations of scans.
+
+    The motions between the fragments must be known. FPFH is measured beside the networks.
+    """
+    check_target(json)
     pairs = find_fragments(folder)
     methods: dict[str, Descriptor] = {}
     if weights is not None:
@@ -56,25 +82,16 @@ def command(
     methods["FPFH"] = "fpfh"
     options = RegisterOptions(voxel=voxel, keypoints=keypoints, seed=seed)
     with progress_bar(transient=True) as bar:
-        task = bar.add_task("eval", total=None)
         rows = evaluate(
             pairs,
             methods,
             options,
             rotated=(False, True) if rotated else (False,),
-            progress=lambda stage, done, total: bar.update(task, completed=done, total=total),
+            progress=StageBars(bar),
         )
-    if as_json:
-        plain = [
-            {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in named.items()}
-            for named in (row._asdict() for row in rows)
-        ]
-        typer.echo(json.dumps({"folder": str(folder), "scores": plain}, indent=2, allow_nan=False))
-        return
-    console = stdout_console()
-    console.print(_table(rows))
-    console.print()
-    console.print(_legend(len(pairs)))
+    content = {"folder": str(folder), "scores": [row._asdict() for row in rows]}
+    if json is None or not write_json(json, content):
+        print_table(_table(rows), _legend(len(pairs)))
 
 
 def _table(rows: list[RegistrationScores]) -> Table:
@@ -86,7 +103,7 @@ def _table(rows: list[RegistrationScores]) -> Table:
         table.add_row(
             row.method + (", rotated" if row.rotated else ""),
             str(row.pairs),
-            *("-" if math.isnan(share) else f"{100 * share:.1f}" for share in shares),
+            *(percent(share) for share in shares),
             f"{row.seconds:.1f}",
         )
     return table
@@ -95,7 +112,7 @@ def _table(rows: list[RegistrationScores]) -> Table:
 def _legend(pairs: int) -> str:
     return "\n".join(
         [
-            f"{pairs} pairs; those that overlap (frames: by 30 %) count, the others in precision.",
+            f"{pairs} pairs; those without overlap (frames: 30 %) count in precision only.",
             "FPR95: percent of wrong keypoint pairs accepted with 95 % of the right ones.",
             "inliers: percent of mutual matches within 10 cm. FMR: pairs with more than 5 % of it.",
             "recall, precision: registrations that are trusted and within 20 cm (3DMatch's rule),",
