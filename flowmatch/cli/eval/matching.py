@@ -25,6 +25,7 @@ from flowmatch.devices import choose_device
 from flowmatch.matching.data.sequences import find_image_pairs
 from flowmatch.matching.describe import load_descriptor
 from flowmatch.matching.evaluation.evaluate import evaluate
+from flowmatch.matching.evaluation.scores import MatchingEvaluation, MatchingScores
 from flowmatch.matching.filter import load_comparator
 
 EXAMPLES = (
