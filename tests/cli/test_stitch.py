@@ -28,7 +28,7 @@ def folder(tmp_path_factory, photo):
 
 
 def test_folder_of_everything(folder, tmp_path, capsys, photo):
-    words = ["stitch", str(folder), "-o", str(tmp_path / "pano.png"), "--affine"]
+    words = ["stitch", str(folder), "-o", str(tmp_path / "pano.png"), "--motion", "affine"]
     words += ["--verbose-dir", str(tmp_path / "look"), "--save-cameras", str(tmp_path / "c.json")]
     assert main(words) == 0
     said = capsys.readouterr().err
@@ -80,7 +80,7 @@ def test_photos_and_panoramas_in_one_folder(folder, tmp_path, capsys):
         shutil.copy(folder / f"{name}.png", tmp_path / f"{new}.png")
     photos = {path: path.read_bytes() for path in tmp_path.iterdir()}
     (tmp_path / "._cat.png").write_bytes(b"what macOS leaves beside a file")
-    words = ["stitch", str(tmp_path), "-o", str(tmp_path / "pano.png"), "--affine"]
+    words = ["stitch", str(tmp_path), "-o", str(tmp_path / "pano.png"), "--motion", "affine"]
     for _ in range(2):
         assert main(words) == 0
         said = capsys.readouterr().err
@@ -93,7 +93,7 @@ def test_photos_and_panoramas_in_one_folder(folder, tmp_path, capsys):
 def test_pictures_of_photos_named_alike(folder, tmp_path):
     for old, new in {"cat_a.png": "x.png", "cat_b.png": "x.bmp"}.items():
         write_image(tmp_path / new, read_image(folder / old))
-    words = ["stitch", str(tmp_path / "x.png"), str(tmp_path / "x.bmp"), "--affine"]
+    words = ["stitch", str(tmp_path / "x.png"), str(tmp_path / "x.bmp"), "--motion", "affine"]
     words += ["-o", str(tmp_path / "pano.png"), "--save-cameras", str(tmp_path / "c.json")]
     again = [*words[:3], "-o", str(tmp_path / "p.png"), "--cameras", str(tmp_path / "c.json")]
     for number, line in enumerate((words, again)):
@@ -105,12 +105,12 @@ def test_pictures_of_photos_named_alike(folder, tmp_path):
 
 
 def test_weights_that_ship_describe(folder, tmp_path, capsys):
-    words = [str(folder / f"man_{letter}.png") for letter in "ab"] + ["--affine"]
+    words = [str(folder / f"man_{letter}.png") for letter in "ab"] + ["--motion", "affine"]
     words += ["-o", str(tmp_path / "pano.png"), "--keypoints", "300", "--device", "cpu"]
-    assert main(["stitch", *words, "--descriptor", "default"]) == 0
+    assert main(["stitch", *words, "--model", "default"]) == 0
     assert "320 x 240 pixels" in capsys.readouterr().err
-    assert main(["stitch", *words, "--descriptor", "surf"]) == 2
-    assert "a descriptor is one of rootsift, sift, orb, default" in capsys.readouterr().err
+    assert main(["stitch", *words, "--model", "surf"]) == 2
+    assert "a descriptor must be one of rootsift, sift, orb, default" in capsys.readouterr().err
 
 
 def test_nothing_is_written_when_nothing_overlaps(folder, tmp_path, capsys):
@@ -136,12 +136,23 @@ def test_nothing_is_written_when_nothing_overlaps(folder, tmp_path, capsys):
         (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--save-cameras", "PHOTO"], "is one of the photos"),
         (["PHOTO", "missing.jpg", "-o", "OUT.jpg"], "error: missing.jpg does not exist"),
         (["nosuch", "-o", "OUT.jpg"], "error: nosuch does not exist"),
-        (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--warper", "x"], "projection must be one of"),
+        (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--projection", "x"], "projection must be one of"),
         (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--wave", "x"], "wave must be one of"),
         (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--cameras", "PHOTO"], "is not a file of cameras"),
         (
-            ["PHOTO", "PHOTO", "-o", "OUT.jpg", "--cameras", "PHOTO", "--affine", "--wave", "none"],
-            "--cameras matches nothing: it takes no --affine, --wave",
+            [
+                "PHOTO",
+                "PHOTO",
+                "-o",
+                "OUT.jpg",
+                "--cameras",
+                "PHOTO",
+                "--motion",
+                "affine",
+                "--wave",
+                "none",
+            ],
+            "--cameras matches nothing: it takes no --motion, --wave",
         ),
         (
             ["PHOTO", "PHOTO", "-o", "OUT.jpg", "--cameras", "PHOTO", "--confidence", "0.5"],
@@ -177,7 +188,7 @@ def test_photos_are_never_all_in_memory(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "read_image", reading)
     photos = [str(folder / f"cat_{letter}.png") for letter in "abc"]
-    assert main(["stitch", *photos, "-o", str(tmp_path / "pano.png"), "--affine",
-                 "--medium-megapix", "0.05", "--low-megapix", "0.03"]) == 0  # fmt: skip
+    assert main(["stitch", *photos, "-o", str(tmp_path / "pano.png"), "--motion", "affine",
+                 "--keypoint-megapixels", "0.05", "--seam-megapixels", "0.03"]) == 0  # fmt: skip
     assert len(alive) == 9
     assert cv2.imread(str(tmp_path / "pano.png")) is not None
