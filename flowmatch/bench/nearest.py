@@ -82,9 +82,7 @@ def _l2_functions(B: int, N: int, M: int, device: torch.device) -> Functions:
         ("torch: matmul + topk in chunks", _chunked_topk),
     ]
     if B * N * M < 2**28:
-        functions.append(
-            ("torch: cdist + topk", lambda q, r: torch.cdist(q, r).topk(2, -1, False)[0])
-        )
+        functions.append(("torch: cdist + topk", _cdist_topk))
     if device.type != "cpu" or B > 1:
         return functions
     if faiss := _module("faiss"):

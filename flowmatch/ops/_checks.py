@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 
-def check_metric(metric: str, known: Sequence[str]) -> None:
-    """Raise a ValueError unless `metric` is in `known`."""
-    if metric not in known:
-        raise ValueError(f"metric must be one of {', '.join(known)}, got {metric!r}")
+def check_metric(metric: str, metrics: Sequence[str]) -> None:
+    """Raise a ValueError unless `metric` is one of `metrics`."""
+    if metric not in metrics:
+        raise ValueError(f"metric must be one of {', '.join(metrics)}, got {metric!r}")
 
 
 def check_vectors(names: str, a: Tensor, b: Tensor) -> None:

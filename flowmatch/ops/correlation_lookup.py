@@ -106,7 +106,9 @@ for _name in ("correlation_lookup", "correlation_lookup_grad"):
 
 def _check(f1: Tensor, levels: Sequence[Tensor], coords: Tensor, radius: int, axes: int) -> None:
     if not levels:
-        raise ValueError("f2 must be a tensor or a pyramid of at least one, got none")
+        raise ValueError(
+            "f2 must be a tensor or a sequence of at least one tensor, got an empty sequence"
+        )
     for f2 in levels:
         if f1.dim() != 4 or f2.dim() != 4 or f1.shape[:2] != f2.shape[:2]:
             raise ValueError(

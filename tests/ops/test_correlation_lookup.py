@@ -370,7 +370,7 @@ def test_any_geometry(data):
             r"\[B, C, H2, W2\], got \(1, 8, 6, 7\) and \(1, 7, 4, 4\)",
         ),
         ({"f2": torch.zeros(1, 8, 4, 4).double()}, "same float type, got torch.float32"),
-        ({"f2": []}, "at least one, got none"),
+        ({"f2": []}, "sequence of at least one tensor, got an empty"),
         ({"coords": torch.zeros(1, 2, 6, 6)}, r"floats \[B, 2, H, W\] for f1 of \(1, 8, 6, 7\)"),
         ({"coords": torch.zeros(1, 2, 6, 7).int()}, "got torch.int32"),
         ({"coords": torch.zeros(1, 2, 6, 7, device="meta")}, "same device, got cpu, cpu, meta"),
