@@ -1,4 +1,4 @@
-"""Fast point feature histograms: the classical descriptor of fragments, for comparison."""
+"""Fast point feature histograms (FPFH), the classical descriptor of point clouds."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,20 +11,21 @@ BINS = 11
 
 
 def fpfh(points: ArrayLike, normals: ArrayLike, radius: float) -> NDArray[np.float32]:
-    """Describe each point by how the normals around it are turned.
+    """Describe each point by the relative orientation of the normals around it.
 
-    For each pair of neighbours three angles of Darboux's frame go into histograms of 11 bins; a
-    point's histograms get those of its neighbours added, weighed by one over their distance.
+    For each pair of neighbours, three angles of the Darboux frame are counted in histograms of 11
+    bins; the histograms of a point's neighbours are added to its own, weighted by the inverse
+    distance.
 
     Args:
-        points: ``[N, 3]``, metres; best one a voxel.
-        normals: Unit vectors ``[N, 3]`` that agree on a side, as from `estimate_normals`.
-        radius: Of the neighbourhood, metres: about five voxels.
+        points: ``[N, 3]``, metres; best one point per voxel.
+        normals: Consistently oriented unit normals ``[N, 3]``, see `estimate_normals`.
+        radius: Radius of the neighbourhood, metres: about five voxels.
 
     Returns:
         Descriptors ``[N, 33]``: 11 bins each of the cosine between the second normal and v, the
         cosine between the first normal and the line, and the angle of the second normal about v.
-        Each 11 sum to 100, or are 0 for a point without neighbours.
+        Each histogram sums to 100, or is 0 for a point without neighbours.
 
     Raises:
         ValueError: Wrong shapes, not finite, or `radius` is not positive.
@@ -47,23 +48,23 @@ def fpfh(points: ArrayLike, normals: ArrayLike, radius: float) -> NDArray[np.flo
         return np.zeros((len(cloud), 3 * BINS), np.float32)
     bins, distance = _pair_features(cloud, directions, pairs)
     own = _histograms(len(cloud), pairs, bins)
-    near = 1 / np.maximum(distance, 1e-3 * radius)
+    weight = 1 / np.maximum(distance, 1e-3 * radius)
     rows, columns = np.concatenate([pairs, pairs[:, ::-1]]).T
-    weights = csr_array((np.tile(near, 2), (rows, columns)), (len(cloud), len(cloud)))
-    mixed = _hundreds(own) + _hundreds(weights @ own)
-    return _hundreds(mixed).astype(np.float32)
+    weights = csr_array((np.tile(weight, 2), (rows, columns)), (len(cloud), len(cloud)))
+    total = _to_percent(own) + _to_percent(weights @ own)
+    return _to_percent(total).astype(np.float32)
 
 
 def _pair_features(
     cloud: NDArray[np.float64], normals: NDArray[np.float64], pairs: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the three bins of each pair, [P, 3], and its length."""
+    """Return the three bins of each pair, ``[P, 3]``, and its length, ``[P]``."""
     first, second = pairs.T
     line = cloud[second] - cloud[first]
     distance = np.linalg.norm(line, axis=1)
     line /= np.maximum(distance, np.finfo(float).tiny)[:, None]
     n1, n2 = normals[first], normals[second]
-    # The frame stands at the point whose normal is nearer to the line, so that order is no matter.
+    # The frame is at the point whose normal is closer to the line: the order does not matter.
     a1, a2 = (np.einsum("pi,pi->p", n, line) for n in (n1, n2))
     swap = np.abs(a1) < np.abs(a2)
     u, other = np.where(swap[:, None], n2, n1), np.where(swap[:, None], n1, n2)
@@ -89,8 +90,8 @@ def _histograms(
     return np.bincount(flat, minlength=count * 3 * BINS).reshape(count, -1).astype(np.float64)
 
 
-def _hundreds(histograms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scale each of the three histograms to a sum of 100."""
+def _to_percent(histograms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale each of the three histograms to a sum of 100; empty ones stay 0."""
     parts = histograms.reshape(len(histograms), 3, BINS)
     total = parts.sum(2, keepdims=True)
     scaled = np.where(total > 0, 100 * parts / np.where(total > 0, total, 1), 0)

@@ -166,7 +166,7 @@ def _solve_graph(
     while True:
         motions, placed, anchor = solve_poses(count, measured, voxel)
         errors = [_error(motions, edge) for edge in measured]
-        # Dropped one at a time: a wrong edge increases the errors of the correct ones beside it.
+        # Dropped one at a time: a wrong edge increases the errors of correct ones.
         if not errors or max(errors) <= _MAX_ERROR * voxel:
             break
         del measured[int(np.argmax(errors))]

@@ -1,4 +1,4 @@
-"""Fewer points: one a voxel, a spread-out sample, or those where the surface bends."""
+"""Down-sampling and keypoints of point clouds."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -6,21 +6,26 @@ from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
 Points = NDArray[np.float64]
 
-_FAR = 100  # times the median distance: what is farther is worth a look
-_FARTHEST = 1e12  # beyond, powers of distances leave float32
+_OUTLIER = 100  # times the median distance: farther points may be outliers
+_MAX_COORDINATE = 1e12  # metres: powers of larger distances overflow float32
 
 
 def as_points(points: ArrayLike, name: str = "points") -> Points:
-    """Return points as float64 ``[N, 3]``, or raise naming what came."""
+    """Return points as float64 ``[N, 3]``.
+
+    Raises:
+        ValueError: Another type or shape, or coordinates that are not finite or too large.
+    """
     array = np.asarray(points)
     if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "fiu":
         raise ValueError(f"{name} must be [N, 3], got {array.dtype} {list(array.shape)}")
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} must be finite; read_cloud drops those that are not")
-    if array.size and np.abs(array).max() > _FARTHEST:
+        raise ValueError(f"{name} must be finite; read_cloud drops points that are not")
+    if array.size and np.abs(array).max() > _MAX_COORDINATE:
         raise ValueError(
-            f"{name} must be within {_FARTHEST:g} m of the origin, got {np.abs(array).max():g} m"
+            f"{name} must be within {_MAX_COORDINATE:g} m of the origin, "
+            f"got {np.abs(array).max():g} m"
         )
     return array
 
@@ -52,7 +57,8 @@ def voxel_down(points: ArrayLike, voxel: float) -> Points:
     if (cells.max(0) >= 2**20).any():
         extent = (cloud.max(0) - cloud.min(0)).max()
         raise ValueError(
-            f"voxels of {voxel:g} m are too small for a cloud of {extent:g} m{_far_points(cloud)}"
+            f"voxels of {voxel:g} m are too small for a cloud of {extent:g} m"
+            f"{_outlier_message(cloud)}"
         )
     x, y, z = cells.astype(np.int64).T
     _, cell, counts = np.unique((x << 40) | (y << 20) | z, return_inverse=True, return_counts=True)
@@ -60,10 +66,10 @@ def voxel_down(points: ArrayLike, voxel: float) -> Points:
     return np.stack(sums, axis=1) / counts[:, None]
 
 
-def _far_points(cloud: Points) -> str:
-    """Say how many points are so far from the others that they may be mistakes."""
+def _outlier_message(cloud: Points) -> str:
+    """Return a message on how many points are likely outliers, or an empty string."""
     distance = np.linalg.norm(cloud - np.median(cloud, axis=0), axis=1)
-    limit = _FAR * np.median(distance)
+    limit = _OUTLIER * np.median(distance)
     count = int((distance > limit).sum())
     if not count:
         return ""
@@ -71,12 +77,12 @@ def _far_points(cloud: Points) -> str:
 
 
 def uniform_keypoints(points: ArrayLike, count: int, seed: int = 0) -> NDArray[np.int64]:
-    """Choose points at random, all alike.
+    """Choose points uniformly at random.
 
     Args:
         points: ``[N, 3]``.
-        count: How many; all if there are fewer.
-        seed: Of the choice.
+        count: Number of points; all if the cloud has fewer.
+        seed: Random seed.
 
     Returns:
         Indices in ascending order, ``[min(count, N)]``.
@@ -86,27 +92,37 @@ def uniform_keypoints(points: ArrayLike, count: int, seed: int = 0) -> NDArray[n
         (3,)
     """
     total = len(np.asarray(points))
-    chosen = np.random.default_rng(seed).permutation(total)[: max(count, 0)]
-    return np.sort(chosen).astype(np.int64)
+    indices = np.random.default_rng(seed).permutation(total)[: max(count, 0)]
+    return np.sort(indices).astype(np.int64)
 
 
 def neighbourhoods(
-    tree: cKDTree, queries: Points, radius: float, most: int
+    tree: cKDTree, queries: Points, radius: float, limit: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Find up to `most` points within `radius`: indices, padded by the tree's size, distances."""
-    most = min(most, max(tree.n, 1))
-    distance, index = tree.query(queries, k=[*range(1, most + 1)], distance_upper_bound=radius)
+    """Return the nearest neighbours of points within a radius.
+
+    Args:
+        tree: The cloud, N points.
+        queries: ``[K, 3]``.
+        radius: Radius of the neighbourhoods, metres.
+        limit: Maximum number of neighbours per point, L.
+
+    Returns:
+        Indices, padded with N, and distances, padded with infinity, ``[K, L]``.
+    """
+    limit = min(limit, max(tree.n, 1))
+    distance, index = tree.query(queries, k=[*range(1, limit + 1)], distance_upper_bound=radius)
     return index.astype(np.int64), distance
 
 
 def covariances(
     points: Points, centres: Points, index: NDArray[np.int64], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Sum up weighted outer products of neighbours less their centre, ``[K, 3, 3]``."""
+    """Return the weighted scatter matrices of neighbours about their centres, ``[K, 3, 3]``."""
     near = points[np.minimum(index, len(points) - 1)] - centres[:, None]
     share = weights / np.maximum(weights.sum(1, keepdims=True), np.finfo(float).tiny)
-    summed: NDArray[np.float64] = np.einsum("kn,kni,knj->kij", share, near, near, optimize=True)
-    return summed
+    scatter: NDArray[np.float64] = np.einsum("kn,kni,knj->kij", share, near, near, optimize=True)
+    return scatter
 
 
 def iss_keypoints(
@@ -117,17 +133,17 @@ def iss_keypoints(
     ratios: tuple[float, float] = (0.975, 0.975),
     neighbours: int = 64,
 ) -> NDArray[np.int64]:
-    """Choose where the surface bends in every direction: intrinsic shape signatures.
+    """Choose keypoints where the surface is curved in every direction: intrinsic shape signatures.
 
-    A point's saliency is the smallest eigenvalue of its neighbours' scatter matrix; it must differ
-    from the other two, and be the largest within `radius`.
+    A point's saliency is the smallest eigenvalue of its neighbours' scatter matrix. Keypoints have
+    three distinct eigenvalues and the largest saliency within `radius`.
 
     Args:
-        points: ``[N, 3]``, metres; best one a voxel.
-        radius: Of the neighbourhood, metres: about six voxels.
-        count: Keep at most so many, the most salient.
-        ratios: Most that the second eigenvalue may be of the first, and the third of the second.
-        neighbours: Most that are looked at around a point.
+        points: ``[N, 3]``, metres; best one point per voxel.
+        radius: Radius of the neighbourhood, metres: about six voxels.
+        count: Maximum number of keypoints; the most salient are kept. None keeps all.
+        ratios: Maximum ratio of the second eigenvalue to the first, and of the third to the second.
+        neighbours: Maximum number of neighbours per point.
 
     Returns:
         Indices in ascending order.
@@ -150,15 +166,15 @@ def iss_keypoints(
     tree = cKDTree(cloud)
     index, distance = neighbourhoods(tree, cloud, radius, neighbours)
     known = np.isfinite(distance)
-    crowd = known.sum(1)
-    # Where there are many neighbours each counts less, or dense places would win.
-    weights = known / crowd[np.minimum(index, len(cloud) - 1)]
+    degree = known.sum(1)
+    # Neighbours in dense regions weigh less, so that density does not increase the saliency.
+    weights = known / degree[np.minimum(index, len(cloud) - 1)]
     values = np.linalg.eigvalsh(covariances(cloud, cloud, index, weights))
     third, second, first = np.maximum(values, 0).T
     distinct = (second < ratios[0] * first) & (third < ratios[1] * second)
-    saliency = np.where(distinct & (crowd >= 5), third, 0.0)
-    around = np.where(known, saliency[np.minimum(index, len(cloud) - 1)], 0.0)
-    peaks = np.flatnonzero((saliency > 0) & (saliency >= around.max(1)))
+    saliency = np.where(distinct & (degree >= 5), third, 0.0)
+    nearby = np.where(known, saliency[np.minimum(index, len(cloud) - 1)], 0.0)
+    peaks = np.flatnonzero((saliency > 0) & (saliency >= nearby.max(1)))
     if count is not None and len(peaks) > count:
         peaks = peaks[np.argsort(-saliency[peaks], kind="stable")[:count]]
     return np.sort(peaks).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Directions of the surface: normals that agree on a side, and local reference frames."""
+"""Consistently oriented normals, and local reference frames."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,7 +8,7 @@ from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
 from flowmatch.registration.keypoints import Points, as_points, covariances, neighbourhoods
 
-_NEIGHBOURS_OF_A_SIDE = 8
+_ORIENTATION_NEIGHBOURS = 8
 
 
 def estimate_normals(
@@ -20,15 +20,16 @@ def estimate_normals(
 ) -> NDArray[np.float64]:
     """Estimate the normal of the surface at each point.
 
-    Its line is where the neighbours spread least. Its side is that of `viewpoint`; without one,
-    neighbours agree on a side along a spanning tree of the most parallel ones, and most normals of
-    each connected piece look towards its middle: a rule that a rigid motion does not change.
+    A normal is the direction in which the neighbours spread least. It points to `viewpoint`;
+    without one, the sign is propagated along a minimum spanning tree that prefers parallel
+    normals, and most normals of each connected component point to its centroid, a rule that is
+    invariant to rigid motions.
 
     Args:
-        points: ``[N, 3]``, metres; best one a voxel.
-        radius: Of the neighbourhood, metres: two to three voxels.
-        viewpoint: Where the sensor stood, ``[3]``, in the cloud's frame.
-        neighbours: Most that are looked at around a point.
+        points: ``[N, 3]``, metres; best one point per voxel.
+        radius: Radius of the neighbourhood, metres: two to three voxels.
+        viewpoint: Position of the sensor in the cloud's frame, ``[3]``.
+        neighbours: Maximum number of neighbours per point.
 
     Returns:
         Unit vectors ``[N, 3]``.
@@ -53,8 +54,8 @@ def estimate_normals(
     index, distance = neighbourhoods(tree, cloud, radius, neighbours)
     known = np.isfinite(distance).astype(np.float64)
     near = np.where(known[..., None] > 0, cloud[np.minimum(index, len(cloud) - 1)], 0)
-    middle = near.sum(1) / known.sum(1, keepdims=True)
-    normals: NDArray[np.float64] = np.linalg.eigh(covariances(cloud, middle, index, known))[1][
+    centroid = near.sum(1) / known.sum(1, keepdims=True)
+    normals: NDArray[np.float64] = np.linalg.eigh(covariances(cloud, centroid, index, known))[1][
         ..., 0
     ]
     if viewpoint is not None:
@@ -63,38 +64,37 @@ def estimate_normals(
             raise ValueError(f"viewpoint must be [3], got {list(eye.shape)}")
         away = np.einsum("ni,ni->n", normals, eye - cloud) < 0
         return np.where(away[:, None], -normals, normals) + 0.0
-    return _agree(cloud, normals, index)
+    return _orient(cloud, normals, index)
 
 
-def _agree(cloud: Points, normals: NDArray[np.float64], index: NDArray[np.int64]) -> Points:
-    """Turn normals so that neighbours are on one side, and most look to their piece's middle."""
+def _orient(cloud: Points, normals: NDArray[np.float64], index: NDArray[np.int64]) -> Points:
+    """Flip normals to agree with neighbours, and to point mostly to their component's centroid."""
     count = len(cloud)
-    few = index[:, 1 : _NEIGHBOURS_OF_A_SIDE + 1]
-    row, column = np.repeat(np.arange(count), few.shape[1]), few.ravel()
+    nearest = index[:, 1 : _ORIENTATION_NEIGHBOURS + 1]
+    row, column = np.repeat(np.arange(count), nearest.shape[1]), nearest.ravel()
     row, column = row[column < count], column[column < count]
-    # Not zero, which a sparse matrix would take for no edge.
+    # Positive, because a sparse matrix treats zero as no edge.
     weights = 1.01 - np.abs(np.einsum("ni,ni->n", normals[row], normals[column]))
     graph = csr_array((weights, (row, column)), (count, count))
     forest = minimum_spanning_tree(graph.maximum(graph.T))
     forest = forest + forest.T
-    pieces, piece = connected_components(forest, directed=False)
+    components, component = connected_components(forest, directed=False)
     sign = np.ones(count)
-    seen = np.zeros(pieces, bool)
+    visited = np.zeros(components, bool)
     for start in range(count):
-        if seen[piece[start]]:
+        if visited[component[start]]:
             continue
-        seen[piece[start]] = True
+        visited[component[start]] = True
         order, parent = breadth_first_order(forest, start, directed=False)
         same = np.einsum("ni,ni->n", normals[order[1:]], normals[parent[order[1:]]]) >= 0
         for node, agrees in zip(order[1:].tolist(), same.tolist(), strict=True):
             sign[node] = sign[parent[node]] if agrees else -sign[parent[node]]
-    sizes = np.bincount(piece, minlength=pieces)
-    middle = np.stack([np.bincount(piece, cloud[:, k], pieces) for k in range(3)], 1)
-    inward = np.einsum(
-        "ni,ni->n", normals * sign[:, None], (middle / sizes[:, None])[piece] - cloud
-    )
-    outward = np.bincount(piece, np.sign(inward), pieces) < 0
-    return np.asarray(normals * np.where(outward[piece], -sign, sign)[:, None] + 0.0)
+    sizes = np.bincount(component, minlength=components)
+    sums = np.stack([np.bincount(component, cloud[:, k], components) for k in range(3)], 1)
+    centroids = sums / sizes[:, None]
+    inward = np.einsum("ni,ni->n", normals * sign[:, None], centroids[component] - cloud)
+    outward = np.bincount(component, np.sign(inward), components) < 0
+    return np.asarray(normals * np.where(outward[component], -sign, sign)[:, None] + 0.0)
 
 
 def local_frames(
@@ -105,23 +105,23 @@ def local_frames(
     sides: ArrayLike | None = None,
     neighbours: int = 256,
 ) -> NDArray[np.float64]:
-    """Find axes at keypoints that turn with the cloud.
+    """Return local reference frames at keypoints, which rotate with the cloud.
 
-    z is where the neighbours spread least, those beyond two thirds of the radius left out. x is
-    where most of the surface leaves the plane across z, near points counting more: a direction, so
-    that nothing has to decide between it and its opposite.
+    z is the direction in which the neighbours within two thirds of the radius spread least. x is
+    the direction to the neighbours, averaged with weights that increase with their squared distance
+    from the tangent plane and decrease with their distance: it has no sign ambiguity.
 
     Args:
-        points: ``[N, 3]``, metres; best one a voxel.
+        points: ``[N, 3]``, metres; best one point per voxel.
         keypoints: ``[K, 3]``.
-        radius: Of the neighbourhood, metres.
-        sides: Vectors ``[K, 3]``, such as normals, whose side of the surface z takes; without them
-            it is the side where fewer neighbours lie.
-        neighbours: Most that are looked at.
+        radius: Radius of the neighbourhood, metres.
+        sides: Vectors ``[K, 3]``, such as normals, that choose the sign of z; without them z
+            points away from most neighbours.
+        neighbours: Maximum number of neighbours per keypoint.
 
     Returns:
-        Rotations ``[K, 3, 3]`` whose rows are x, y and z, as `ops.distance_field` takes them; the
-        identity where there are fewer than three neighbours.
+        Rotations ``[K, 3, 3]`` whose rows are x, y and z, for `ops.distance_field`; the identity
+        for keypoints with fewer than three neighbours.
 
     Raises:
         ValueError: Wrong shapes, not finite, or `radius` is not positive.
@@ -137,9 +137,9 @@ def local_frames(
     cloud, centres = as_points(points), as_points(keypoints, "keypoints")
     if not radius > 0:
         raise ValueError(f"radius must be positive, got {radius}")
-    given = None if sides is None else as_points(sides, "sides")
-    if given is not None and given.shape != centres.shape:
-        raise ValueError(f"sides must be {list(centres.shape)}, got {list(given.shape)}")
+    directions = None if sides is None else as_points(sides, "sides")
+    if directions is not None and directions.shape != centres.shape:
+        raise ValueError(f"sides must be {list(centres.shape)}, got {list(directions.shape)}")
     frames = np.tile(np.eye(3), (len(centres), 1, 1))
     if len(cloud) == 0 or len(centres) == 0:
         return frames
@@ -151,13 +151,16 @@ def local_frames(
     near = cloud[np.minimum(index, len(cloud) - 1)] - centres[:, None]
     weights = (radius - distance) ** 2
     along = np.einsum("kni,ki->kn", near, z)
-    to_side = -(weights * along).sum(1) if given is None else np.einsum("ki,ki->k", z, given)
-    z[to_side < 0] *= -1
-    # The sign of `along` does not matter from here on.
+    if directions is None:
+        agreement = -(weights * along).sum(1)
+    else:
+        agreement = np.einsum("ki,ki->k", z, directions)
+    z[agreement < 0] *= -1
+    # The sign of `along` does not matter below, so it is not updated.
     x = np.einsum("kn,kni->ki", weights * along**2, near)
     x -= np.einsum("ki,ki->k", x, z)[:, None] * z
     length = np.linalg.norm(x, axis=1)
-    # On a plane nothing leaves it, and any direction is as good.
+    # On a plane x is undefined, and any tangent direction will do.
     least = np.eye(3)[np.abs(z).argmin(1)]
     x = np.where(length[:, None] > 1e-9 * radius**5, x, np.cross(z, least))
     x /= np.maximum(np.linalg.norm(x, axis=1), np.finfo(float).tiny)[:, None]

@@ -1,4 +1,4 @@
-"""Motions that many of the given correspondences agree on."""
+"""RANSAC: rigid motions from correspondences with many outliers."""
 
 from typing import NamedTuple
 
@@ -10,20 +10,23 @@ from torch import Tensor
 from flowmatch.geometry import fit_motion, transform
 from flowmatch.registration.keypoints import as_points
 
-_BATCH = 100_000  # triplets drawn at once
-_CHUNK = 2**22  # distances held at once
-_MOST_TRIPLETS = 8_000  # that fit: where there are so many, more say nothing new
-_DISTINCT = 6.0  # in thresholds, how far apart two motions take points on average
-_SHORTEST = 4.0  # in thresholds: edges below say little about the rotation
+_BATCH = 100_000  # triplets sampled at once
+_CHUNK = 2**22  # distances in memory at once
+_MAX_TRIPLETS = 8_000  # consistent triplets after which sampling stops
+_DISTINCT = 6.0  # thresholds between the points of two distinct motions, on average
+_MIN_EDGE = 4.0  # thresholds: shorter edges determine the rotation poorly
 
 
 class Hypothesis(NamedTuple):
-    """A motion, and the correspondences that agree with it."""
+    """A motion and its inliers.
+
+    Attributes:
+        motion: ``[4, 4]``, source to target.
+        inliers: ``[M]``: which correspondences agree with the motion.
+    """
 
     motion: NDArray[np.float64]
-    """``[4, 4]``, source to target."""
     inliers: NDArray[np.bool_]
-    """``[M]``."""
 
 
 def ransac(
@@ -36,24 +39,24 @@ def ransac(
     hypotheses: int = 1,
     seed: int = 0,
 ) -> list[Hypothesis]:
-    """Find rigid motions by random triplets of correspondences.
+    """Estimate rigid motions from random triplets of correspondences.
 
-    A triplet counts if its triangle has about the same edges on both sides, which a matrix product
-    decides for a hundred thousand at once; the motions of those that are left are scored by how
-    many correspondences they bring together, and the best fitted again to all of these.
+    A triplet is consistent if its triangle has about the same edges on both sides, which is
+    tested for a hundred thousand triplets at once. The motions of consistent triplets are scored
+    by their inliers, and the best ones are refitted to all inliers.
 
     Args:
         source: Points ``[M, 3]``, metres.
-        target: What each corresponds to, ``[M, 3]``; many may be wrong.
-        threshold: Distance within which a correspondence agrees, metres.
-        trials: Triplets drawn: with a share w of right ones, w^3 of them are right.
-        edge_ratio: Least that the shorter of two corresponding edges is of the longer.
-        hypotheses: How many different motions to return at most.
-        seed: Of the draw; the same seed gives the same motions.
+        target: Corresponding points, ``[M, 3]``; many may be wrong.
+        threshold: Maximum distance of an inlier, metres.
+        trials: Number of triplets to sample: with an inlier ratio w, w^3 of them are correct.
+        edge_ratio: Minimum ratio of the shorter to the longer of two corresponding edges.
+        hypotheses: Maximum number of distinct motions to return.
+        seed: Random seed; the same seed gives the same motions.
 
     Returns:
-        Motions, the one with most inliers first; none without three correspondences, or where no
-        triplet agrees.
+        Motions, the one with most inliers first; empty with fewer than three correspondences or
+        without a consistent triplet.
 
     Raises:
         ValueError: Shapes do not fit, or an argument is out of range.
@@ -79,48 +82,49 @@ def ransac(
         )
     if len(first) < 3:
         return []
-    # Around their middles: coordinates far from the origin would cost digits.
-    middle = first.mean(0), second.mean(0)
-    a, b = torch.from_numpy(first - middle[0]), torch.from_numpy(second - middle[1])
-    triplets = _draw(first, second, trials, edge_ratio, _SHORTEST * threshold, seed)
+    # Relative to the centroids: coordinates far from the origin would cost precision.
+    centroids = first.mean(0), second.mean(0)
+    a, b = (torch.from_numpy(p - c) for p, c in zip((first, second), centroids, strict=True))
+    triplets = _sample_triplets(first, second, trials, edge_ratio, _MIN_EDGE * threshold, seed)
     if len(triplets) == 0:
         return []
     motions = fit_motion(a[triplets], b[triplets])
     scores = _scores(motions, a, b, threshold)
-    best = []
-    for found in _distinct(motions, scores, a, threshold, hypotheses):
-        refitted, inliers = _refit(found, a, b, threshold)
+    results = []
+    for candidate in _select_distinct(motions, scores, a, threshold, hypotheses):
+        refitted, inliers = _refit(candidate, a, b, threshold)
         if inliers.sum() >= 3:
-            best.append(Hypothesis(_around(refitted.numpy(), *middle), inliers.numpy()))
-    return sorted(best, key=lambda found: -int(found.inliers.sum()))
+            motion = _undo_centring(refitted.numpy(), *centroids)
+            results.append(Hypothesis(motion, inliers.numpy()))
+    return sorted(results, key=lambda result: -int(result.inliers.sum()))
 
 
-def _distinct(
-    motions: Tensor, scores: Tensor, a: Tensor, threshold: float, most: int
+def _select_distinct(
+    motions: Tensor, scores: Tensor, a: Tensor, threshold: float, limit: int
 ) -> list[Tensor]:
-    """Take the best motion, drop those that move points about the same way, and so on."""
+    """Select the best motion, drop those that move points to about the same places, and repeat."""
     order = scores.argsort(descending=True, stable=True)
     probes = a[:: max(1, len(a) // 32)]
     moved = transform(motions[order], probes)
-    left = torch.ones(len(order), dtype=torch.bool)
-    taken: list[Tensor] = []
-    while left.any() and len(taken) < most:
-        k = int(left.long().argmax())
-        taken.append(motions[order[k]])
-        apart = torch.linalg.vector_norm(moved - moved[k], dim=-1).mean(-1)
-        left &= apart > _DISTINCT * threshold
-    return taken
+    remaining = torch.ones(len(order), dtype=torch.bool)
+    selected: list[Tensor] = []
+    while remaining.any() and len(selected) < limit:
+        k = int(remaining.long().argmax())
+        selected.append(motions[order[k]])
+        distance = torch.linalg.vector_norm(moved - moved[k], dim=-1).mean(-1)
+        remaining &= distance > _DISTINCT * threshold
+    return selected
 
 
-def _draw(
+def _sample_triplets(
     first: NDArray[np.float64],
     second: NDArray[np.float64],
     trials: int,
     edge_ratio: float,
-    shortest: float,
+    min_edge: float,
     seed: int,
 ) -> Tensor:
-    """Draw triplets whose edges fit, [S, 3]."""
+    """Sample triplets with consistent edges, ``[S, 3]``."""
     rng = np.random.default_rng(seed)
     kept = []
     for start in range(0, trials, _BATCH):
@@ -129,15 +133,15 @@ def _draw(
             ends = triplets[:, i], triplets[:, j]
             edges = [np.linalg.norm(p[ends[0]] - p[ends[1]], axis=1) for p in (first, second)]
             low, high = np.minimum(*edges), np.maximum(*edges)
-            triplets = triplets[(low >= edge_ratio * high) & (low >= shortest)]
+            triplets = triplets[(low >= edge_ratio * high) & (low >= min_edge)]
         kept.append(triplets)
-        if sum(map(len, kept)) >= _MOST_TRIPLETS:
+        if sum(map(len, kept)) >= _MAX_TRIPLETS:
             break
-    return torch.from_numpy(np.concatenate(kept)[:_MOST_TRIPLETS])
+    return torch.from_numpy(np.concatenate(kept)[:_MAX_TRIPLETS])
 
 
 def _scores(motions: Tensor, a: Tensor, b: Tensor, threshold: float) -> Tensor:
-    """Sum up, for each motion, how far within the threshold correspondences come, [S]."""
+    """Return the truncated quadratic score of each motion, ``[S]``."""
     step = max(1, _CHUNK // len(a))
     parts = []
     for start in range(0, len(motions), step):
@@ -148,21 +152,21 @@ def _scores(motions: Tensor, a: Tensor, b: Tensor, threshold: float) -> Tensor:
 
 
 def _refit(motion: Tensor, a: Tensor, b: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Fit to the inliers until they stay the same."""
+    """Refit to the inliers until they no longer change."""
     inliers = torch.zeros(len(a), dtype=torch.bool)
     for _ in range(10):
-        now = torch.linalg.vector_norm(transform(motion, a) - b, dim=-1) < threshold
-        if now.sum() < 3 or torch.equal(now, inliers):
-            return motion, now
-        inliers = now
+        updated = torch.linalg.vector_norm(transform(motion, a) - b, dim=-1) < threshold
+        if updated.sum() < 3 or torch.equal(updated, inliers):
+            return motion, updated
+        inliers = updated
         motion = fit_motion(a[inliers], b[inliers])
     return motion, torch.linalg.vector_norm(transform(motion, a) - b, dim=-1) < threshold
 
 
-def _around(
+def _undo_centring(
     motion: NDArray[np.float64], source: NDArray[np.float64], target: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Turn a motion between clouds about their middles into one between the clouds."""
-    found = motion.copy()
-    found[:3, 3] += target - motion[:3, :3] @ source
-    return found
+    """Convert a motion between centred clouds into one between the clouds."""
+    result = motion.copy()
+    result[:3, 3] += target - motion[:3, :3] @ source
+    return result

@@ -15,41 +15,41 @@ from flowmatch.io import replace_when_done
 from flowmatch.registration.draw import colour_of
 from flowmatch.registration.register import Registration
 
-_TIMELINE = "step"  # 0 as the scans came, 1 as they were laid together
-_RIGHT, _WRONG = (0, 130, 60), (200, 60, 60)
+_TIMELINE = "step"  # 0 before, 1 after the registration
+_INLIER, _OUTLIER = (0, 130, 60), (200, 60, 60)
 
 
 def require_rerun() -> None:
-    """Raise an ImportError that says what to install, if recordings cannot be made."""
+    """Raise an ImportError that names the missing package if rerun-sdk is not installed."""
     if importlib.util.find_spec("rerun") is None:
         raise ImportError("a recording needs rerun-sdk: pip install 'flowmatch[rerun]'")
 
 
 def record_registration(
-    path: str | Path, source: ArrayLike, target: ArrayLike, found: Registration
+    path: str | Path, source: ArrayLike, target: ArrayLike, result: Registration
 ) -> None:
     """Write a recording of two scans, before and after, with their correspondences.
 
     Args:
-        path: File to write, ``.rrd``; see it with ``rerun FILE``.
+        path: File to write, ``.rrd``; view it with ``rerun FILE``.
         source: ``[N, 3]``, metres.
         target: ``[M, 3]``.
-        found: How they fit together.
+        result: Registration of the two scans.
 
     Raises:
         ImportError: rerun-sdk is not installed.
         FileNotFoundError: The folder does not exist.
     """
-    first, second = found.correspondences[:, 0], found.correspondences[:, 1]
+    first, second = result.correspondences[:, 0], result.correspondences[:, 1]
     with _recording(path) as (rerun, stream):
         _scans(rerun, stream, [source, target], ["source", "target"])
-        for step, motion in enumerate((np.eye(4), found.motion)):
+        for step, motion in enumerate((np.eye(4), result.motion)):
             stream.set_time(_TIMELINE, sequence=step)
             stream.log("source", _transform(rerun, motion))
             moved = transform_points(motion, first)
             for name, chosen, colour in (
-                ("right", found.inliers, _RIGHT),
-                ("wrong", ~found.inliers, _WRONG),
+                ("right", result.inliers, _INLIER),
+                ("wrong", ~result.inliers, _OUTLIER),
             ):
                 lines = np.stack([moved[chosen], second[chosen]], axis=1).astype(np.float32)
                 strips = rerun.LineStrips3D(lines, colors=[colour])
@@ -62,24 +62,24 @@ def record_merged(
     motions: ArrayLike,
     names: Sequence[str],
 ) -> None:
-    """Write a recording of several scans, as they came and laid together.
+    """Write a recording of several scans, before and after registration.
 
     Args:
-        path: As in `record_registration`.
-        scans: Each ``[N, 3]``, metres.
-        motions: ``[S, 4, 4]``.
-        names: Of each.
+        path: File to write, ``.rrd``.
+        scans: ``[N, 3]`` each, metres.
+        motions: ``[S, 4, 4]``, each scan to the common frame.
+        names: Names of the scans.
 
     Raises:
         ImportError: rerun-sdk is not installed.
         FileNotFoundError: The folder does not exist.
     """
-    placed = np.asarray(motions, np.float64)
+    matrices = np.asarray(motions, np.float64)
     with _recording(path) as (rerun, stream):
         _scans(rerun, stream, scans, names)
         for step in (0, 1):
             stream.set_time(_TIMELINE, sequence=step)
-            for name, motion in zip(names, placed, strict=True):
+            for name, motion in zip(names, matrices, strict=True):
                 stream.log(name, _transform(rerun, motion if step else np.eye(4)))
 
 
@@ -93,7 +93,7 @@ def _recording(path: str | Path) -> Iterator[tuple[Any, Any]]:
         try:
             yield rerun, stream
         finally:
-            stream.disconnect()  # which also writes what is still on its way
+            stream.disconnect()  # also flushes what is buffered
 
 
 def _scans(rerun: Any, stream: Any, scans: Sequence[ArrayLike], names: Sequence[str]) -> None:

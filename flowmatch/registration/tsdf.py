@@ -1,4 +1,4 @@
-"""A sparse volume of signed distances, and the surface in it."""
+"""A truncated signed distance volume (TSDF) on a sparse grid, and its surface."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,18 +14,21 @@ Int = NDArray[np.int64]
 
 _SIDE = 8  # voxels along a block
 _CELLS = _SIDE**3
-_CHUNK = 2048  # blocks worked on at once
+_CHUNK = 2048  # blocks processed at once
 _OFFSET = 2**20  # makes block coordinates positive, so that three fit into a key
-_STEEPEST = 1.0  # change from voxel to voxel that a surface can make; edges of shadows make more
+_MAX_STEP = 1.0  # change between voxels at a surface; at occlusion boundaries it is larger
 
 
 class Surface(NamedTuple):
-    """Points on a surface."""
+    """Points on a surface.
+
+    Attributes:
+        points: ``[N, 3]``, metres.
+        normals: Unit normals ``[N, 3]`` that point to the side of the cameras.
+    """
 
     points: NDArray[np.float64]
-    """``[N, 3]``, metres."""
     normals: NDArray[np.float64]
-    """Unit vectors ``[N, 3]``, to the side that cameras saw it from."""
 
 
 class TSDFVolume:
@@ -33,9 +36,9 @@ class TSDFVolume:
 
     Args:
         voxel: Side of a voxel, metres.
-        truncation: Voxels in front of a surface and behind it that know of it; more than the
-            sensor's noise, less than the thickness of things.
-        most: Blocks at most, 4 kB each.
+        truncation: Truncation distance, in voxels; more than the sensor's noise, less than the
+            thickness of objects.
+        max_blocks: Maximum number of blocks, 4 kB each.
 
     Raises:
         ValueError: An argument is not positive, or `truncation` is below 2.
@@ -51,70 +54,73 @@ class TSDFVolume:
         SIGGRAPH 1996; in blocks: Niessner et al., Voxel Hashing, SIGGRAPH Asia 2013.
     """
 
-    def __init__(self, voxel: float = 0.01, truncation: float = 4.0, most: int = 2**18) -> None:
-        if not (voxel > 0 and truncation >= 2 and most >= 1):
+    def __init__(
+        self, voxel: float = 0.01, truncation: float = 4.0, max_blocks: int = 2**18
+    ) -> None:
+        if not (voxel > 0 and truncation >= 2 and max_blocks >= 1):
             raise ValueError(
                 "a positive voxel, a truncation of 2 voxels or more and room for a block are "
-                f"needed, got {voxel}, {truncation} and {most}"
+                f"needed, got {voxel}, {truncation} and {max_blocks}"
             )
-        self.voxel, self.truncation, self.most = voxel, truncation, most
+        self.voxel, self.truncation, self.max_blocks = voxel, truncation, max_blocks
         self._keys: Int = np.zeros(0, np.int64)  # ascending
-        self._rows: Int = np.zeros(0, np.int64)  # where each key's block is kept
+        self._rows: Int = np.zeros(0, np.int64)  # row of each key's block
         self._distance: Float = np.zeros((0, _CELLS), np.float32)
         self._weight: Float = np.zeros((0, _CELLS), np.float32)
 
     def __len__(self) -> int:
-        """Return how many blocks there are."""
+        """Return the number of blocks."""
         return len(self._keys)
 
     def add(self, depth: ArrayLike, intrinsics: ArrayLike, pose: ArrayLike) -> None:
-        """Add what a depth picture shows.
+        """Integrate a depth image.
 
         Args:
-            depth: ``[H, W]`` along the optical axis, metres; what is not positive is unknown.
+            depth: ``[H, W]`` along the optical axis, metres; values that are not positive are
+                unknown.
             intrinsics: Camera matrix ``[3, 3]``, pixels.
             pose: ``[4, 4]``, camera to world.
 
         Raises:
-            ValueError: Wrong shapes, the pose is not rigid, or there would be more than `most`
-                blocks.
+            ValueError: Wrong shapes, the pose is not rigid, or more than `max_blocks` blocks
+                would be needed.
         """
-        picture, camera = np.asarray(depth, np.float32), np.asarray(intrinsics, np.float64)
-        picture = np.where(np.isfinite(picture) & (picture > 0), picture, np.float32(np.nan))
-        seen, place = depth_to_points(picture, camera), as_motion_matrix(pose)
-        chosen = self._touched(seen, place)
-        self._make(chosen)
-        rows = self._find(chosen)
-        for start in range(0, len(chosen), _CHUNK):
+        image, camera = np.asarray(depth, np.float32), np.asarray(intrinsics, np.float64)
+        image = np.where(np.isfinite(image) & (image > 0), image, np.float32(np.nan))
+        points, to_world = depth_to_points(image, camera), as_motion_matrix(pose)
+        keys = self._touched_blocks(points, to_world)
+        self._allocate(keys)
+        rows = self._find(keys)
+        for start in range(0, len(keys), _CHUNK):
             part = slice(start, start + _CHUNK)
-            self._average(chosen[part], rows[part], picture, camera, invert_motion(place))
+            self._average(keys[part], rows[part], image, camera, invert_motion(to_world))
 
-    def surface(self, least: float = 0.0) -> Surface:
-        """Return where the distance changes its sign, between neighbouring voxels.
+    def surface(self, min_weight: float = 0.0) -> Surface:
+        """Return the zero crossings of the distance between neighbouring voxels.
 
         Args:
-            least: Weight that a voxel must have: pictures, each counting one over the square of
-                its depth in metres.
+            min_weight: Weight that a voxel must exceed: a sum over images, each weighted by the
+                inverse square of its depth in metres.
         """
         points, normals = [np.zeros((0, 3))], [np.zeros((0, 3))]
         for start in range(0, len(self._keys), _CHUNK):
             part = slice(start, start + _CHUNK)
             blocks = _unpack(self._keys[part])
-            values = self._with_neighbours(blocks, least)
-            at, along = _crossings(values)
+            values = self._with_neighbours(blocks, min_weight)
+            at, directions = _zero_crossings(values)
             points.append(self.voxel * (blocks[at[:, 0].astype(np.int64)] * _SIDE + at[:, 1:]))
-            normals.append(along)
+            normals.append(directions)
         return Surface(np.concatenate(points), np.concatenate(normals))
 
-    def _touched(self, seen: NDArray[np.float64], pose: Matrix) -> Int:
-        """Return the keys of blocks within the truncation of points, along their rays."""
-        reach = self.truncation * self.voxel
-        length = np.maximum(np.linalg.norm(seen, axis=1, keepdims=True), 1e-9)
-        steps = int(np.ceil(2 * reach / (self.voxel * _SIDE / 2))) + 1
+    def _touched_blocks(self, points: NDArray[np.float64], pose: Matrix) -> Int:
+        """Return the keys of blocks within the truncation distance of points along their rays."""
+        band = self.truncation * self.voxel
+        length = np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-9)
+        steps = int(np.ceil(2 * band / (self.voxel * _SIDE / 2))) + 1
         keys = []
-        for off in np.linspace(-reach, reach, max(steps, 2)):
-            at = transform_points(pose, seen * (1 + off / length)) / (self.voxel * _SIDE)
-            cells = np.floor(at + 0.5 / _SIDE).astype(np.int64)  # voxel 0's middle is at 0
+        for offset in np.linspace(-band, band, max(steps, 2)):
+            at = transform_points(pose, points * (1 + offset / length)) / (self.voxel * _SIDE)
+            cells = np.floor(at + 0.5 / _SIDE).astype(np.int64)  # the centre of voxel 0 is at 0
             if len(cells) and np.abs(cells).max() >= _OFFSET:
                 raise ValueError(
                     f"voxels of {self.voxel:g} m are too small {np.abs(at).max():.0f} blocks "
@@ -123,65 +129,65 @@ class TSDFVolume:
             keys.append(np.unique(_pack(cells)))
         return np.unique(np.concatenate(keys))
 
-    def _make(self, keys: Int) -> None:
+    def _allocate(self, keys: Int) -> None:
         new = np.setdiff1d(keys, self._keys, assume_unique=True)
-        have = len(self._keys)
-        if have + len(new) > self.most:
+        count = len(self._keys)
+        if count + len(new) > self.max_blocks:
             raise ValueError(
-                f"more than {self.most} blocks of {_SIDE * self.voxel:g} m would be needed; "
-                "take a larger voxel or fewer pictures"
+                f"more than {self.max_blocks} blocks of {_SIDE * self.voxel:g} m would be needed; "
+                "choose a larger voxel or fewer images"
             )
-        if have + len(new) > len(self._distance):
-            more = max(len(new), len(self._distance))
-            empty = np.zeros((min(more, self.most - have), _CELLS), np.float32)
+        if count + len(new) > len(self._distance):
+            growth = max(len(new), len(self._distance))
+            empty = np.zeros((min(growth, self.max_blocks - count), _CELLS), np.float32)
             self._distance = np.concatenate([self._distance, empty])
             self._weight = np.concatenate([self._weight, empty])
         keys = np.concatenate([self._keys, new])
-        rows = np.concatenate([self._rows, have + np.arange(len(new))])
+        rows = np.concatenate([self._rows, count + np.arange(len(new))])
         order = np.argsort(keys)
         self._keys, self._rows = keys[order], rows[order]
 
     def _find(self, keys: Int) -> Int:
-        """Return the rows of blocks, -1 where there is none."""
+        """Return the rows of blocks, -1 for absent ones."""
         at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        found: Int = np.where(self._keys[at] == keys, self._rows[at], -1)
-        return found
+        rows: Int = np.where(self._keys[at] == keys, self._rows[at], -1)
+        return rows
 
     def _average(
         self, keys: Int, rows: Int, depth: Float, camera: Matrix, to_camera: Matrix
     ) -> None:
         corner = self.voxel * _SIDE * _unpack(keys).astype(np.float64)
-        turn = to_camera[:3, :3]
-        within = (self.voxel * _GRID @ turn.T).astype(np.float32)
+        rotation = to_camera[:3, :3]
+        within = (self.voxel * _GRID @ rotation.T).astype(np.float32)
         at = transform_points(to_camera, corner).astype(np.float32)[:, None] + within
         z = np.maximum(at[..., 2], np.float32(1e-6))
-        # By the whole matrix: a skew, too, belongs to the camera.
+        # The whole camera matrix, because it may have a skew.
         pixels = at @ camera[:2].T.astype(np.float32) / z[..., None]
         pixels[at[..., 2] <= 0] = -1
-        reach = np.float32(self.truncation * self.voxel)
-        told = _sample(depth, pixels, reach)
-        off = (told - z) / reach
-        known = off >= -1  # NaN is not
+        band = np.float32(self.truncation * self.voxel)
+        measured = _interpolate_depth(depth, pixels, band)
+        distance = (measured - z) / band
+        known = distance >= -1  # False for NaN
         # A sensor's error grows with the square of the depth.
-        weight = np.where(known, 1 / np.maximum(told, np.float32(0.1)) ** 2, 0)
-        before = self._weight[rows]
-        after = before + weight
-        value = np.where(known, np.minimum(off, 1), 0)
-        mean = (self._distance[rows] * before + value * weight) / np.where(after > 0, after, 1)
-        self._distance[rows], self._weight[rows] = mean, after
+        weight = np.where(known, 1 / np.maximum(measured, np.float32(0.1)) ** 2, 0)
+        previous = self._weight[rows]
+        total = previous + weight
+        value = np.where(known, np.minimum(distance, 1), 0)
+        mean = (self._distance[rows] * previous + value * weight) / np.where(total > 0, total, 1)
+        self._distance[rows], self._weight[rows] = mean, total
 
-    def _with_neighbours(self, blocks: Int, least: float) -> Float:
-        """Return blocks with a voxel before and two behind, ``[n, 11, 11, 11]``, x y z."""
-        around = np.stack([self._find(_pack(blocks + step)) for step in _AROUND], axis=1)
-        rows = around[:, _WHICH]
-        known = (rows >= 0) & (self._weight[rows, _WHERE] > least)
+    def _with_neighbours(self, blocks: Int, min_weight: float) -> Float:
+        """Return blocks padded by one voxel before and two after, ``[n, 11, 11, 11]``, x y z."""
+        adjacent = np.stack([self._find(_pack(blocks + step)) for step in _ADJACENT], axis=1)
+        rows = adjacent[:, _BLOCK]
+        known = (rows >= 0) & (self._weight[rows, _CELL] > min_weight)
         side = _SIDE + 3
-        values: Float = np.where(known, self._distance[rows, _WHERE], np.float32(np.nan))
+        values: Float = np.where(known, self._distance[rows, _CELL], np.float32(np.nan))
         return values.reshape(-1, side, side, side)
 
 
-def _sample(depth: Float, pixels: Float, edge: np.float32) -> Float:
-    """Read depth between pixels ``[..., 2]``; the nearest one's where neighbours are far apart."""
+def _interpolate_depth(depth: Float, pixels: Float, edge: np.float32) -> Float:
+    """Interpolate depth at pixels ``[..., 2]``; at depth edges take the nearest pixel."""
     height, width = depth.shape
     low, high = np.float32(-0.5), np.array([width, height], np.float32) - np.float32(0.5)
     inside = np.all((pixels >= low) & (pixels < high), axis=-1)
@@ -193,11 +199,11 @@ def _sample(depth: Float, pixels: Float, edge: np.float32) -> Float:
     u, v = first[..., 0], first[..., 1]
     right, down = np.minimum(u + 1, width - 1), np.minimum(v + 1, height - 1)
     corners = depth[v, u], depth[v, right], depth[down, u], depth[down, right]
-    above = corners[0] + share[..., 0] * (corners[1] - corners[0])
-    below = corners[2] + share[..., 0] * (corners[3] - corners[2])
-    between = above + share[..., 1] * (below - above)
-    smooth = np.maximum.reduce(corners) - np.minimum.reduce(corners) < edge  # NaN is not
-    return np.where(inside, np.where(smooth, between, nearest), np.float32(np.nan))
+    upper = corners[0] + share[..., 0] * (corners[1] - corners[0])
+    lower = corners[2] + share[..., 0] * (corners[3] - corners[2])
+    bilinear = upper + share[..., 1] * (lower - upper)
+    smooth = np.maximum.reduce(corners) - np.minimum.reduce(corners) < edge  # False for NaN
+    return np.where(inside, np.where(smooth, bilinear, nearest), np.float32(np.nan))
 
 
 def _pack(cells: Int) -> Int:
@@ -216,51 +222,52 @@ def _lattice(values: Sequence[int] | range) -> Int:
 
 
 _GRID = _lattice(range(_SIDE))
-_AROUND = _lattice((-1, 0, 1))
+_ADJACENT = _lattice((-1, 0, 1))
 _PADDED = _lattice(range(-1, _SIDE + 2))
-_WHICH: Int = (_PADDED // _SIDE + 1) @ np.array([9, 3, 1])
-_WHERE: Int = (_PADDED % _SIDE) @ np.array([_SIDE**2, _SIDE, 1])
+_BLOCK: Int = (_PADDED // _SIDE + 1) @ np.array([9, 3, 1])
+_CELL: Int = (_PADDED % _SIDE) @ np.array([_SIDE**2, _SIDE, 1])
 
 
 def _slopes(values: Float) -> list[Float]:
-    """Return the gradient in the middle 9 x 9 x 9, from both sides or the one that is known."""
+    """Return the gradient in the inner 9 x 9 x 9: central or one-sided differences."""
     inner = slice(1, -1)
     slopes: list[Float] = []
     for axis in (1, 2, 3):
         change = np.diff(values, axis=axis)
-        before, after = (np.delete(change, end, axis) for end in (-1, 0))
+        backward, forward = (np.delete(change, end, axis) for end in (-1, 0))
         index = [slice(None), inner, inner, inner]
         index[axis] = slice(None)
-        before, after = before[tuple(index)], after[tuple(index)]
-        mean = np.where(np.isnan(before), after, np.where(np.isnan(after), before, before + after))
-        count = np.where(np.isnan(before) | np.isnan(after), np.float32(1), np.float32(2))
-        slopes.append((mean / count).astype(np.float32))
+        backward, forward = backward[tuple(index)], forward[tuple(index)]
+        both = np.where(np.isnan(forward), backward, backward + forward)
+        total = np.where(np.isnan(backward), forward, both)
+        count = np.where(np.isnan(backward) | np.isnan(forward), np.float32(1), np.float32(2))
+        slopes.append((total / count).astype(np.float32))
     return slopes
 
 
-def _crossings(values: Float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Find changes of sign from the 8 x 8 x 8 voxels of blocks to the next along x, y and z.
+def _zero_crossings(values: Float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Find changes of sign between the 8 x 8 x 8 voxels of blocks and the next along x, y and z.
 
     Returns:
-        ``[N, 4]``: block, and place in voxels from its first; normals ``[N, 3]``.
+        ``[N, 4]``: block, and position in voxels from its first voxel; normals ``[N, 3]``.
     """
     slopes = np.stack(_slopes(values), axis=-1)
-    middle = values[:, 1:-1, 1:-1, 1:-1]
+    inner = values[:, 1:-1, 1:-1, 1:-1]
     own = (slice(None), *[slice(_SIDE)] * 3)
     places, normals = [], []
     for axis in (1, 2, 3):
-        beyond = list(own)
-        beyond[axis] = slice(1, _SIDE + 1)
-        here, there = middle[own], middle[tuple(beyond)]
-        change = (here < 0) != (there < 0)
-        index = np.nonzero(change & (np.abs(here - there) < _STEEPEST))
-        share = (here[index] / (here[index] - there[index])).astype(np.float64)
+        following = list(own)
+        following[axis] = slice(1, _SIDE + 1)
+        first, second = inner[own], inner[tuple(following)]
+        change = (first < 0) != (second < 0)
+        index = np.nonzero(change & (np.abs(first - second) < _MAX_STEP))
+        share = (first[index] / (first[index] - second[index])).astype(np.float64)
         at = np.stack(index, axis=1).astype(np.float64)
         at[:, axis] += share
-        ends = slopes[own][index], slopes[tuple(beyond)][index]
-        along = ends[0] * (1 - share[:, None]) + ends[1] * share[:, None]
-        length = np.linalg.norm(along, axis=1)
-        whole = length > 0  # NaN is not
-        places.append(at[whole])
-        normals.append(along[whole] / length[whole, None])
+        ends = slopes[own][index], slopes[tuple(following)][index]
+        gradient = ends[0] * (1 - share[:, None]) + ends[1] * share[:, None]
+        length = np.linalg.norm(gradient, axis=1)
+        valid = length > 0  # False for NaN
+        places.append(at[valid])
+        normals.append(gradient[valid] / length[valid, None])
     return np.concatenate(places), np.concatenate(normals)

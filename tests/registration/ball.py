@@ -1,4 +1,4 @@
-"""A ball over a plane, seen by depth cameras around it."""
+"""A ball over a plane, with depth cameras around it."""
 
 import numpy as np
 
@@ -7,18 +7,18 @@ CAMERA = np.array([[110, 0, 59.5], [0, 110, 44.5], [0, 0, 1.0]])
 BALL, RADIUS = np.array([0.1, -0.05, 0.3]), 0.25  # above the plane z = 0
 
 
-def look(eye, aim=(0, 0, 0.15)):
-    ahead = np.subtract(aim, eye) / np.linalg.norm(np.subtract(aim, eye))
-    right = np.cross(ahead, [0, 0, 1.0])
+def look_at(eye, aim=(0, 0, 0.15)):
+    forward = np.subtract(aim, eye) / np.linalg.norm(np.subtract(aim, eye))
+    right = np.cross(forward, [0, 0, 1.0])
     right /= np.linalg.norm(right)
     pose = np.eye(4)
-    pose[:3, :3] = np.stack([right, np.cross(ahead, right), ahead], axis=1)
+    pose[:3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
     pose[:3, 3] = eye
     return pose
 
 
 def depth_of(pose):
-    """Depth along the optical axis of the nearer of ball and plane, by their equations."""
+    """Return the depth image of the ball and the plane, computed analytically."""
     v, u = np.indices(SIZE)
     rays = np.stack([u, v, np.ones(SIZE)], -1) @ np.linalg.inv(CAMERA).T @ pose[:3, :3].T
     eye = pose[:3, 3]
@@ -30,13 +30,13 @@ def depth_of(pose):
     return np.where(depth < 2, depth, np.nan)
 
 
-POSES = [look(1.2 * np.array([np.cos(a), np.sin(a), 0.8])) for a in np.arange(8) * np.pi / 4]
+POSES = [look_at(1.2 * np.array([np.cos(a), np.sin(a), 0.8])) for a in np.arange(8) * np.pi / 4]
 
 
-def off(points):
-    """How far points are from the nearer of ball and plane, metres; and its normals there."""
-    away = points - BALL
-    distance = np.linalg.norm(away, axis=1)
+def surface_error(points):
+    """Return signed distances to the nearer of ball and plane, metres, and the normals there."""
+    offset = points - BALL
+    distance = np.linalg.norm(offset, axis=1)
     ball = np.abs(distance - RADIUS) < np.abs(points[:, 2])
-    normals = np.where(ball[:, None], away / distance[:, None], [0, 0, 1])
+    normals = np.where(ball[:, None], offset / distance[:, None], [0, 0, 1])
     return np.where(ball, distance - RADIUS, points[:, 2]), normals

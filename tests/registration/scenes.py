@@ -1,4 +1,4 @@
-"""Scans of a room that is made of boxes and a ball, from known places."""
+"""Scans of a room made of boxes and a ball."""
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -7,7 +7,7 @@ SCALE = 0.6
 
 
 def balls(seed, count=12):
-    """Points on balls that lie about in 1.5 m: nothing that a room has, [N, 3]."""
+    """Return points on balls within 1.5 m, a scene unlike the room, ``[N, 3]``."""
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(count, 400, 3))
     points *= rng.uniform(0.1, 0.3, (count, 1, 1)) / np.linalg.norm(points, axis=2, keepdims=True)
@@ -15,9 +15,9 @@ def balls(seed, count=12):
 
 
 def room(seed=0, density=200):
-    """Points on the walls, floor and furniture of a room of 2.4 x 1.8 x 1.5 m, [N, 3].
+    """Return points on the walls and furniture of a room of 2.4 x 1.8 x 1.5 m, ``[N, 3]``.
 
-    It widens to one end, because a box looks the same from its other end.
+    It widens to one end, because a box has a rotational symmetry.
     """
     rng = np.random.default_rng(seed)
     boxes = [((0, 0, 0), (4, 3, 2.5))]
@@ -46,15 +46,15 @@ def _box(rng, low, high, density):
 
 
 def motion(seed, shift=2.0):
-    """A random rigid motion, [4, 4]."""
-    found = np.eye(4)
-    found[:3, :3] = Rotation.random(random_state=seed).as_matrix()
-    found[:3, 3] = shift * np.random.default_rng(seed).normal(size=3)
-    return found
+    """Return a random rigid motion, ``[4, 4]``."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.random(random_state=seed).as_matrix()
+    matrix[:3, 3] = shift * np.random.default_rng(seed).normal(size=3)
+    return matrix
 
 
 def part(points, low, high, seed=0, noise=0.003):
-    """What of a room lies between two x of 0 to 4, with noise, thinned, [M, 3]."""
+    """Return the points of a room between two x of 0 to 4, noisy and subsampled, ``[M, 3]``."""
     rng = np.random.default_rng(seed)
     x = points[:, 0] / SCALE
     inside = points[(x >= low) & (x <= high)]
@@ -62,9 +62,9 @@ def part(points, low, high, seed=0, noise=0.003):
     return kept + noise * rng.normal(size=kept.shape)
 
 
-def errors(found, truth):
-    """Rotation in degrees, and the largest error in metres within a room."""
-    turn = found[:3, :3].T @ truth[:3, :3]
-    angle = np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1)))
+def errors(motion, truth):
+    """Return the rotation error in degrees, and the largest error in metres within a room."""
+    residual = motion[:3, :3].T @ truth[:3, :3]
+    angle = np.degrees(np.arccos(np.clip((np.trace(residual) - 1) / 2, -1, 1)))
     corners = np.array([[x, y, z, 1] for x in (0, 4) for y in (0, 3) for z in (0, 2.5)])
-    return angle, np.linalg.norm(corners @ (found - truth)[:3].T, axis=1).max()
+    return angle, np.linalg.norm(corners @ (motion - truth)[:3].T, axis=1).max()

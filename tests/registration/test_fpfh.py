@@ -1,4 +1,4 @@
-"""FPFH on shapes whose angles are known, and against plain loops."""
+"""FPFH on shapes with known angles, and against plain loops."""
 
 import math
 
@@ -15,7 +15,7 @@ def grid(side=9):
 
 
 def by_loops(points, normals, radius):
-    def simple(i):
+    def simplified(i):
         bins = np.zeros((3, 11))
         for j in neighbours(i):
             ends = [(i, j), (j, i)]
@@ -39,14 +39,14 @@ def by_loops(points, normals, radius):
         far = np.linalg.norm(points - points[i], axis=1)
         return [j for j in range(len(points)) if j != i and far[j] <= radius]
 
-    def hundred(bins):
+    def percent(bins):
         return 100 * bins / np.maximum(bins.sum(1, keepdims=True), 1e-300)
 
-    own = [simple(i) for i in range(len(points))]
+    own = [simplified(i) for i in range(len(points))]
     out = []
     for i in range(len(points)):
         near = [own[j] / np.linalg.norm(points[j] - points[i]) for j in neighbours(i)]
-        out.append(hundred(hundred(own[i]) + hundred(sum(near, np.zeros((3, 11))))).ravel())
+        out.append(percent(percent(own[i]) + percent(sum(near, np.zeros((3, 11))))).ravel())
     return np.array(out)
 
 
@@ -59,11 +59,11 @@ def test_equals_plain_loops():
     )
 
 
-def test_a_plane_is_three_peaks_in_the_middle():
-    found = fpfh(grid(), np.tile([0.0, 0, 1], (81, 1)), 2.5)
+def test_a_plane_has_three_peaks_in_the_central_bins():
+    result = fpfh(grid(), np.tile([0.0, 0, 1], (81, 1)), 2.5)
     expected = np.zeros(33)
-    expected[[5, 16, 27]] = 100  # all three angles are 0: the middle bin of each
-    np.testing.assert_allclose(found, np.tile(expected, (81, 1)))
+    expected[[5, 16, 27]] = 100  # all three angles are 0: the central bin of each
+    np.testing.assert_allclose(result, np.tile(expected, (81, 1)))
 
 
 def test_a_sphere_is_the_same_everywhere():
@@ -73,38 +73,38 @@ def test_a_sphere_is_the_same_everywhere():
     across = np.sqrt(1 - height**2)
     points = np.stack([across * np.cos(turn), across * np.sin(turn), height], 1)
     radius = 0.3
-    found = fpfh(points, points, radius)  # its normals are its radii
-    # On a sphere v is across both normals, and the angle about it is that between the radii.
-    assert (found[:, 5] > 99.9).all()
-    # The normal leans from a chord c by c/2: at most 0.15, so bins of cosine -0.15 to 0.
-    assert (found[:, 11 + 4] + found[:, 11 + 5] > 99.9).all()
-    assert np.abs(found - found.mean(0)).max() < 12
+    result = fpfh(points, points, radius)  # the normals of a sphere are its radii
+    # On a sphere v is orthogonal to both normals.
+    assert (result[:, 5] > 99.9).all()
+    # The cosine of normal and chord c is c/2, at most 0.15: bins of cosine -0.15 to 0.
+    assert (result[:, 11 + 4] + result[:, 11 + 5] > 99.9).all()
+    assert np.abs(result - result.mean(0)).max() < 12
 
 
-def test_an_edge_is_unlike_its_faces():
+def test_an_edge_differs_from_its_faces():
     a = grid()
     b = a[:, [0, 2, 1]] + [0, 0, 1]
     points = np.concatenate([a, b])
     normals = np.concatenate([np.tile([0.0, 0, 1], (81, 1)), np.tile([0.0, 1, 0], (81, 1))])
-    found = fpfh(points, normals, 2.5)
+    result = fpfh(points, normals, 2.5)
     edge = np.flatnonzero((points[:, 1] < 0.5) & (points[:, 2] < 0.5))
     face = np.flatnonzero((points[:, 1] > 5.5) & (points[:, 0] > 2) & (points[:, 0] < 6))
-    assert (found[face][:, [5, 16, 27]] > 99.9).all()
-    # A quarter turn about v: share 0.75 or 0.25 of the circle, bins 8 or 2.
-    assert (found[edge][:, 22 + 8] + found[edge][:, 22 + 2] > 10).all()
+    assert (result[face][:, [5, 16, 27]] > 99.9).all()
+    # A right angle about v: 0.75 or 0.25 of the circle, bins 8 or 2.
+    assert (result[edge][:, 22 + 8] + result[edge][:, 22 + 2] > 10).all()
 
 
-def test_it_turns_with_the_cloud():
+def test_rotation_invariance():
     rng = np.random.default_rng(0)
     points = rng.uniform(-1, 1, (800, 3))
     points[:, 2] = 0.3 * np.sin(3 * points[:, 0]) * points[:, 1]
     normals = estimate_normals(points, 0.2, viewpoint=[0, 0, 9])
-    turn = Rotation.random(random_state=0).as_matrix()
-    there = fpfh(points @ turn.T + 5, normals @ turn.T, 0.3)
-    assert np.abs(there - fpfh(points, normals, 0.3)).max(1).mean() < 0.5
+    rotation = Rotation.random(random_state=0).as_matrix()
+    rotated = fpfh(points @ rotation.T + 5, normals @ rotation.T, 0.3)
+    assert np.abs(rotated - fpfh(points, normals, 0.3)).max(1).mean() < 0.5
 
 
-def test_lonely_points_and_refusals():
+def test_isolated_points_and_errors():
     assert fpfh([[0.0, 0, 0], [9, 9, 9]], np.eye(3)[:2], 1).tolist() == [[0.0] * 33] * 2
     assert fpfh(np.zeros((0, 3)), np.zeros((0, 3)), 1).shape == (0, 33)
     with pytest.raises(ValueError, match=r"normals must be \[2, 3\], got \[3, 3\]"):

@@ -1,4 +1,4 @@
-"""Several scans: loops correct drift, and wrong pairs are left out."""
+"""Registration of several scans: loop closure, and rejection of wrong pairs."""
 
 import numpy as np
 import pytest
@@ -9,45 +9,45 @@ from flowmatch.registration.graph import RelativeMotion, register_many, solve_po
 from tests.registration.scenes import balls, errors, motion, part, room
 
 
-def test_three_parts_of_a_room_and_a_stranger():
+def test_three_parts_of_a_room_and_an_unrelated_scan():
     cloud = room()
     truths = [motion(seed) for seed in range(4)]
     parts = [part(cloud, *ends, seed) for seed, ends in enumerate([(0, 2.4), (0.8, 3.2), (1.6, 4)])]
     parts.append(balls(3))
     scans = [transform_points(truth, cloud) for truth, cloud in zip(truths, parts, strict=True)]
-    seen = []
-    found = register_many(
+    steps = []
+    result = register_many(
         scans,
         model="fpfh",
         options=RegisterOptions(voxel=0.06),
-        progress=lambda *now: seen.append(now),
+        progress=lambda *step: steps.append(step),
     )
-    assert found.placed.tolist() == [True, True, True, False]
-    assert not found.trusted
-    assert found.anchor == 0
+    assert result.placed.tolist() == [True, True, True, False]
+    assert not result.trusted
+    assert result.anchor == 0
     for k in range(3):
-        assert errors(found.motions[k] @ truths[k], truths[0])[1] < 0.05
-    used = {(edge.source, edge.target) for edge in found.edges if edge.used}
+        assert errors(result.motions[k] @ truths[k], truths[0])[1] < 0.05
+    used = {(edge.source, edge.target) for edge in result.edges if edge.used}
     assert used >= {(0, 1), (1, 2)}
     assert not any(3 in pair for pair in used)
-    assert seen[0] == ("describe", 0, 4)
-    assert seen[-1] == ("register", 6, 6)
+    assert steps[0] == ("describe", 0, 4)
+    assert steps[-1] == ("register", 6, 6)
 
 
 def chain(count, drift):
-    """Edges of a ring of scans, each shifted by 1 m, that drift; and the motions without."""
+    """Return the true motions of a ring of scans, and its edges with drift."""
     rng = np.random.default_rng(0)
     truths = [motion(seed) for seed in range(count)]
     edges = []
     for k in range(count):
-        after = (k + 1) % count
-        step = invert_motion(truths[after]) @ truths[k]
+        following = (k + 1) % count
+        step = invert_motion(truths[following]) @ truths[k]
         step[:3, 3] += drift * rng.normal(size=3)
-        edges.append(RelativeMotion(k, after, step, rng.normal(size=(30, 3)), 10.0))
+        edges.append(RelativeMotion(k, following, step, rng.normal(size=(30, 3)), 10.0))
     return truths, edges
 
 
-def test_a_loop_shares_out_its_error():
+def test_a_loop_distributes_its_error():
     truths, edges = chain(6, 0.05)
     open_ended, _, anchor = solve_poses(6, edges[:-1], 0.1)
     closed, placed, _ = solve_poses(6, edges, 0.1)
@@ -61,15 +61,15 @@ def test_a_loop_shares_out_its_error():
         return np.linalg.norm(a - b, axis=1).mean()
 
     assert gap(closed) < gap(open_ended) / 2
-    apart = [errors(invert_motion(truths[0]) @ truths[k], closed[k])[1] for k in range(6)]
-    assert max(apart) < 0.6
+    distances = [errors(invert_motion(truths[0]) @ truths[k], closed[k])[1] for k in range(6)]
+    assert max(distances) < 0.6
 
 
-def test_exact_edges_are_met_exactly():
+def test_exact_edges_give_exact_poses():
     truths, edges = chain(5, 0.0)
-    found, *_ = solve_poses(5, edges, 0.1)
+    result, *_ = solve_poses(5, edges, 0.1)
     for k in range(5):
-        np.testing.assert_allclose(found[k], invert_motion(truths[0]) @ truths[k], atol=1e-6)
+        np.testing.assert_allclose(result[k], invert_motion(truths[0]) @ truths[k], atol=1e-6)
 
 
 def test_the_largest_group_is_placed():
@@ -79,7 +79,7 @@ def test_the_largest_group_is_placed():
     assert anchor == 3
 
 
-def test_refusals():
+def test_errors():
     cloud = np.random.default_rng(0).normal(size=(50, 3))
     with pytest.raises(ValueError, match="two or more scans"):
         register_many([cloud], model="fpfh")

@@ -1,4 +1,4 @@
-"""Fragments of an RGB-D folder that shows a ball over a plane."""
+"""Integration of an RGB-D folder that shows a ball over a plane."""
 
 import shutil
 
@@ -11,7 +11,7 @@ from flowmatch.geometry import invert_motion, transform_points
 from flowmatch.io import read_cloud
 from flowmatch.registration.data.datasets import find_fragments
 from flowmatch.registration.integrate import integrate_depth
-from tests.registration.ball import CAMERA, POSES, depth_of, off
+from tests.registration.ball import CAMERA, POSES, depth_of, surface_error
 
 
 @pytest.fixture(scope="module")
@@ -29,24 +29,24 @@ def folder(tmp_path_factory):
     return place
 
 
-def test_fragments_lie_in_their_first_camera(folder):
-    seen = []
+def test_fragments_are_in_the_frame_of_their_first_camera(folder):
+    steps = []
     fragments = integrate_depth(
-        folder, frames=4, voxel=0.02, progress=lambda *done: seen.append(done)
+        folder, frames=4, voxel=0.02, progress=lambda *step: steps.append(step)
     )
     assert [fragment.frames[0] for fragment in fragments] == ["000", "004"]
-    assert seen[0] == ("integrate", 1, 8) and seen[-1] == ("integrate", 8, 8)
+    assert steps[0] == ("integrate", 1, 8) and steps[-1] == ("integrate", 8, 8)
     for fragment in fragments:
-        error = off(transform_points(fragment.pose, fragment.surface.points))[0]
+        error = surface_error(transform_points(fragment.pose, fragment.surface.points))[0]
         assert np.sqrt((error**2).mean()) < 0.2 * 0.02
-    # Two of seven are less than half of five.
+    # The remaining two frames are less than half a fragment.
     assert [len(f.frames) for f in integrate_depth(folder, frames=6, voxel=0.04)] == [6]
 
 
 def test_command_writes_fragments_and_their_motions(folder, tmp_path):
     out = tmp_path / "one.ply"
     assert main(["fuse", str(folder), "-o", str(out), "--voxel", "0.04", "--world"]) == 0
-    assert np.abs(off(read_cloud(out))[0]).mean() < 0.2 * 0.04
+    assert np.abs(surface_error(read_cloud(out))[0]).mean() < 0.2 * 0.04
     words = ["fuse", str(folder), "-o", str(tmp_path / "scene"), "--frames", "3"]
     assert main([*words, "--voxel", "0.04"]) == 0
     pairs = find_fragments(tmp_path / "scene")
@@ -56,7 +56,7 @@ def test_command_writes_fragments_and_their_motions(folder, tmp_path):
     assert main(["fuse", str(folder), "-o", str(tmp_path / "no" / "x.ply")]) == 2
 
 
-def test_nothing_is_left_of_the_run_before(folder, tmp_path, monkeypatch):
+def test_an_earlier_run_is_replaced(folder, tmp_path, monkeypatch):
     scene = tmp_path / "scene"
     words = ["fuse", str(folder), "-o", str(scene), "--voxel", "0.04"]
     assert main([*words, "--frames", "3"]) == 0
@@ -69,7 +69,7 @@ def test_nothing_is_left_of_the_run_before(folder, tmp_path, monkeypatch):
     def full(*_):
         raise OSError("no space left")
 
-    # Half of a run is no scene.
+    # An interrupted run does not leave a scene.
     monkeypatch.setattr("flowmatch.registration.integrate.write_cloud", full)
     assert main([*words, "--frames", "3"]) == 2
     assert not (scene / "gt.log").exists() and not (scene / "gt.info").exists()
@@ -92,7 +92,7 @@ def test_frames_without_depth(folder, tmp_path, capsys):
         assert not (tmp_path / out).exists()
 
 
-def test_a_file_where_a_folder_belongs(folder, tmp_path, capsys):
+def test_a_file_in_place_of_a_folder(folder, tmp_path, capsys):
     (tmp_path / "a.png").write_bytes(b"kept")
     assert main(["fuse", str(folder), "-o", str(tmp_path / "a.png")]) == 2
     assert "or a folder" in capsys.readouterr().err

@@ -14,13 +14,13 @@ def test_voxels_are_means_of_their_points():
     np.testing.assert_allclose(voxel_down(points, 0.7), expected)
 
 
-def test_far_from_the_origin_nothing_changes():
+def test_precision_far_from_the_origin():
     points = np.random.default_rng(0).uniform(0, 2, (200, 3))
-    there = voxel_down(points + 2.0**20, 0.25)
-    np.testing.assert_allclose(there - 2.0**20, voxel_down(points, 0.25), atol=1e-8)
+    moved = voxel_down(points + 2.0**20, 0.25)
+    np.testing.assert_allclose(moved - 2.0**20, voxel_down(points, 0.25), atol=1e-8)
 
 
-def test_uniform_keypoints_are_a_seeded_choice():
+def test_uniform_keypoints_depend_on_the_seed_only():
     chosen = uniform_keypoints(np.zeros((100, 3)), 20, seed=3)
     assert len(set(chosen.tolist())) == 20
     assert (np.diff(chosen) > 0).all()
@@ -30,7 +30,7 @@ def test_uniform_keypoints_are_a_seeded_choice():
 
 
 def corner():
-    """Three faces of a cube that meet at the origin, a point each 5 cm."""
+    """Return three faces of a cube that meet at the origin, one point per 5 cm."""
     a, b = (x.ravel() for x in np.meshgrid(*2 * [np.arange(0, 1, 0.05)]))
     o = np.zeros_like(a)
     return np.unique(
@@ -38,14 +38,14 @@ def corner():
     )
 
 
-def test_iss_finds_the_corner_and_no_plane():
+def test_iss_finds_the_corner_and_not_the_faces():
     cloud = corner()
-    found = cloud[iss_keypoints(cloud, radius=0.3)]
-    assert len(found)
-    assert np.linalg.norm(found, axis=1).min() < 0.15
-    inside = cloud.copy()
-    inside[:, 2] = 0  # all of it in a plane
-    assert len(iss_keypoints(np.unique(inside, axis=0), radius=0.3)) == 0
+    keypoints = cloud[iss_keypoints(cloud, radius=0.3)]
+    assert len(keypoints)
+    assert np.linalg.norm(keypoints, axis=1).min() < 0.15
+    plane = cloud.copy()
+    plane[:, 2] = 0
+    assert len(iss_keypoints(np.unique(plane, axis=0), radius=0.3)) == 0
     assert len(iss_keypoints(cloud, radius=0.3, count=1)) == 1
 
 
@@ -59,12 +59,12 @@ def test_iss_finds_the_corner_and_no_plane():
         (lambda: iss_keypoints(np.zeros((3, 3)), -1), "radius must be positive"),
     ],
 )
-def test_refusals(call, message):
+def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_a_cloud_too_large_names_its_outliers():
+def test_the_error_of_a_large_cloud_counts_its_outliers():
     cloud = np.random.default_rng(0).uniform(-1, 1, (999, 3))
     outliers = [[1e6, 0, 0], [0, -1e5, 0]]
     with pytest.raises(ValueError, match=r"e\+06 m: 2 of its 1001 points lie farther than 9\d\.\d"):
@@ -73,6 +73,6 @@ def test_a_cloud_too_large_names_its_outliers():
         voxel_down([[-1e6, 0, 0], [0, 0, 0], [1e6, 0, 0]], 0.1)
 
 
-def test_points_beyond_all_measure_are_refused():
+def test_too_large_coordinates_raise():
     with pytest.raises(ValueError, match="points must be within 1e"):
         voxel_down([[0.0, 0, 0], [1e150, 0, 0]], 1e149)

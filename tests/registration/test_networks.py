@@ -1,4 +1,4 @@
-"""The networks, their fields, and their files."""
+"""Descriptor networks, their fields, and their files."""
 
 import numpy as np
 import pytest
@@ -46,17 +46,17 @@ def test_layers_are_applied_in_the_published_order():
     torch.testing.assert_close(network(x), network.feature(expected).flatten(1))
 
 
-def test_aligned_fields_turn_with_the_cloud():
+def test_aligned_fields_are_invariant_to_rotation():
     rng = np.random.default_rng(0)
     points = rng.uniform(-0.3, 0.3, (9000, 3))
     points[:, 2] = points[:, 0] ** 3 * 9 + points[:, 1] ** 2 + points[:, 0] * 0.3
     keys = points[:5] * 0.3
     keys[:, 2] = keys[:, 0] ** 3 * 9 + keys[:, 1] ** 2 + keys[:, 0] * 0.3
-    turn = Rotation.random(random_state=0).as_matrix()
-    pair = [(points, keys), (points @ turn.T + 7, keys @ turn.T + 7)]
+    rotation = Rotation.random(random_state=0).as_matrix()
+    pair = [(points, keys), (points @ rotation.T + 7, keys @ rotation.T + 7)]
     aligned = [field_patches(p, k, frames=True) for p, k in pair]
     plain = [field_patches(p, k) for p, k in pair]
-    # Not zero: the grids of down-sampling lie differently.
+    # Not zero: the grids of down-sampling differ.
     assert (aligned[0] - aligned[1]).abs().mean() < 0.02
     assert (plain[0] - plain[1]).abs().mean() > 0.05
     assert aligned[0].max() > 0.9
@@ -70,14 +70,14 @@ def test_spin_is_small_and_of_unit_length():
 
 
 def test_unrolled_fields_are_read_around_the_normal():
-    """Height is a channel, the radius and the angle are where they should be."""
+    """Heights are channels, radius and angle are the axes."""
     network = Spin(2, 4)
     z, y, x = torch.meshgrid(*[torch.arange(30.0) - 14.5] * 3, indexing="ij")
-    seen = []
-    network.levels.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    unrolled = []
+    network.levels.register_forward_pre_hook(lambda module, inputs: unrolled.append(inputs[0]))
     for field in (z, torch.hypot(x, y), x):
         network.eval()(field[None])
-    heights, radii, along = (part[0] for part in seen)
+    heights, radii, along = (part[0] for part in unrolled)
     torch.testing.assert_close(heights[:, 3, 5], torch.arange(30.0) - 14.5)
     circles = torch.arange(14) + 0.5
     torch.testing.assert_close(radii[7, 3:].mean(1), circles[3:], atol=0.03, rtol=0)
@@ -85,45 +85,45 @@ def test_unrolled_fields_are_read_around_the_normal():
     torch.testing.assert_close(along[0, :, 18], -circles)
 
 
-def test_spin_does_not_mind_how_a_field_is_turned_around_its_normal():
+def test_spin_is_invariant_to_rotation_about_the_normal():
     torch.manual_seed(0)
     lumps = torch.rand(6, 1, 5, 5, 5)
     fields = torch.nn.functional.interpolate(lumps, (30, 30, 30), mode="trilinear")[:, 0]
     network = Spin(8, 16)
     with torch.no_grad():
         for _ in range(20):
-            network(fields)  # statistics for its norms
+            network(fields)  # statistics for batch normalisation
         out = network.eval()(fields)
         half, quarter, tilted = (
             network(fields.rot90(times, axes))
             for times, axes in ((2, (-2, -1)), (1, (-2, -1)), (1, (-3, -1)))
         )
-    apart = (out[:, None] - out[None]).norm(dim=2)[~torch.eye(6, dtype=torch.bool)].mean()
-    assert (out - half).norm(dim=1).max() < 0.01 * apart
-    assert (out - quarter).norm(dim=1).mean() < 0.3 * apart  # pooling steps are of 20 degrees
-    assert (out - tilted).norm(dim=1).mean() > 0.7 * apart
+    distance = (out[:, None] - out[None]).norm(dim=2)[~torch.eye(6, dtype=torch.bool)].mean()
+    assert (out - half).norm(dim=1).max() < 0.01 * distance
+    assert (out - quarter).norm(dim=1).mean() < 0.3 * distance  # pooling steps are of 20 degrees
+    assert (out - tilted).norm(dim=1).mean() > 0.7 * distance
 
 
-def test_describe_in_batches_is_the_same():
+def test_batches_do_not_change_descriptors():
     rng = np.random.default_rng(0)
     cloud = rng.uniform(0, 0.5, (800, 3))
     network = MODELS["slim"](2, 4)
-    seen = []
-    some = describe_points(
-        cloud, cloud[:7], model=network, batch=3, progress=lambda *step: seen.append(step)
+    steps = []
+    descriptors = describe_points(
+        cloud, cloud[:7], model=network, batch=3, progress=lambda *step: steps.append(step)
     )
-    torch.testing.assert_close(some, describe_points(cloud, cloud[:7], model=network))
-    assert seen == [("describe", done, 7) for done in (3, 6, 7)]
+    torch.testing.assert_close(descriptors, describe_points(cloud, cloud[:7], model=network))
+    assert steps == [("describe", done, 7) for done in (3, 6, 7)]
     assert describe_points(cloud, np.zeros((0, 3)), model=network).shape == (0, 4)
 
 
-def test_weights_are_kept_as_halves(tmp_path):
+def test_weights_are_saved_in_half_precision(tmp_path):
     network = MODELS["slim"](2, 4)
     save_weights(tmp_path / "w.safetensors", network, "slim", {"channels": 2, "dimensions": 4})
-    back = load(weights=tmp_path / "w.safetensors")
+    loaded = load(weights=tmp_path / "w.safetensors")
     for key, tensor in network.state_dict().items():
-        torch.testing.assert_close(back.state_dict()[key], tensor.half().float())
-    assert not back.training
+        torch.testing.assert_close(loaded.state_dict()[key], tensor.half().float())
+    assert not loaded.training
 
 
 @pytest.mark.parametrize(
@@ -134,17 +134,17 @@ def test_weights_are_kept_as_halves(tmp_path):
             {"model": "slim", "arguments": '{"channels": 900000000}'},
             "does not fit|cannot be built",
         ),
-        ({"model": "slim", "arguments": '{"wings": 2}'}, "cannot be built"),
+        ({"model": "slim", "arguments": '{"layers": 2}'}, "cannot be built"),
         ({"model": "slim", "arguments": "{"}, "not a whole"),
     ],
 )
-def test_strange_weights_are_refused(metadata, message, tmp_path):
+def test_invalid_weights_raise(metadata, message, tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors", metadata)
     with pytest.raises(ValueError, match=message):
         load(weights=tmp_path / "w.safetensors")
 
 
-def test_refusals():
+def test_errors():
     with pytest.raises(ValueError, match=r"\[K, 30, 30, 30\], got \(1, 1, 29, 30, 30\)"):
         MODELS["slim"](1, 1)(torch.zeros(1, 29, 30, 30))
     with pytest.raises(ValueError, match="dimensions and detail must be positive, got 0 and 5.0"):

@@ -1,4 +1,4 @@
-"""RANSAC against motions that are known."""
+"""RANSAC on correspondences with known motions."""
 
 import numpy as np
 import pytest
@@ -22,14 +22,14 @@ def matches(share, seed, count=400, noise=0.005):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_five_percent_are_enough(seed):
+def test_five_percent_of_inliers_suffice(seed):
     source, target, motion, right = matches(0.05, seed)
-    found = ransac(source, target, 0.05, seed=seed)[0]
-    moved = source @ found.motion[:3, :3].T + found.motion[:3, 3]
+    result = ransac(source, target, 0.05, seed=seed)[0]
+    moved = source @ result.motion[:3, :3].T + result.motion[:3, 3]
     truth = source @ motion[:3, :3].T + motion[:3, 3]
     assert np.abs(moved - truth).max() < 0.02
-    assert (found.inliers & right).sum() == right.sum()
-    assert found.inliers.sum() <= right.sum() + 2
+    assert (result.inliers & right).sum() == right.sum()
+    assert result.inliers.sum() <= right.sum() + 2
 
 
 def test_the_same_seed_gives_the_same_bits():
@@ -39,17 +39,17 @@ def test_the_same_seed_gives_the_same_bits():
     np.testing.assert_array_equal(first.inliers, second.inliers)
 
 
-def test_several_motions_are_told_apart():
+def test_several_motions_are_distinguished():
     rng = np.random.default_rng(0)
     source = rng.uniform(-2, 2, (90, 3))
     target = source + np.repeat([[5.0, 0, 0], [0, 9, 0]], [60, 30], axis=0)
-    found = ransac(source, target, 0.02, hypotheses=4)
-    assert [int(one.inliers.sum()) for one in found[:2]] == [60, 30]
-    np.testing.assert_allclose(found[0].motion[:3, 3], [5, 0, 0], atol=1e-9)
-    np.testing.assert_allclose(found[1].motion[:3, 3], [0, 9, 0], atol=1e-9)
+    result = ransac(source, target, 0.02, hypotheses=4)
+    assert [int(hypothesis.inliers.sum()) for hypothesis in result[:2]] == [60, 30]
+    np.testing.assert_allclose(result[0].motion[:3, 3], [5, 0, 0], atol=1e-9)
+    np.testing.assert_allclose(result[1].motion[:3, 3], [0, 9, 0], atol=1e-9)
 
 
-def test_nothing_to_find():
+def test_no_motion_and_errors():
     assert ransac(np.zeros((2, 3)), np.zeros((2, 3)), 0.1) == []
     assert ransac(np.zeros((9, 3)), np.zeros((9, 3)), 0.1) == []
     with pytest.raises(ValueError, match=r"must correspond, got \[3, 3\] and \[4, 3\]"):

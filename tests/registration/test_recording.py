@@ -1,4 +1,4 @@
-"""Recordings, with a stand-in for rerun that keeps what it is told."""
+"""Recordings, with a mock of rerun that keeps its calls."""
 
 import sys
 from importlib.machinery import ModuleSpec
@@ -20,7 +20,7 @@ class Stream:
     last = None
 
     def __init__(self, name):
-        self.name, self.step, self.told, self.closed = name, None, [], False
+        self.name, self.step, self.calls, self.closed = name, None, [], False
         Stream.last = self
 
     def save(self, path):
@@ -29,8 +29,8 @@ class Stream:
     def set_time(self, timeline, *, sequence):
         self.step = (timeline, sequence)
 
-    def log(self, entity, what, *, static=False):
-        self.told.append((None if static else self.step, entity, what))
+    def log(self, entity, value, *, static=False):
+        self.calls.append((None if static else self.step, entity, value))
 
     def disconnect(self):
         self.closed = True
@@ -51,37 +51,37 @@ def rerun(monkeypatch):
 def test_before_and_after(rerun, tmp_path):
     cloud = room()
     first, second = part(cloud, 0, 2.6), transform_points(motion(1), part(cloud, 0.7, 3.3, 1))
-    found = register_scans(first, second, model="fpfh", options=RegisterOptions(voxel=0.06))
-    record_registration(tmp_path / "a.rrd", first, second, found)
+    result = register_scans(first, second, model="fpfh", options=RegisterOptions(voxel=0.06))
+    record_registration(tmp_path / "a.rrd", first, second, result)
     assert (tmp_path / "a.rrd").read_bytes() == b"RRF2" and Stream.last.closed
-    told = {(step, entity): what for step, entity, what in Stream.last.told}
-    np.testing.assert_allclose(told[None, "source"].points, first, atol=1e-6)
-    assert told[None, "source"].colors != told[None, "target"].colors
-    np.testing.assert_array_equal(told[("step", 0), "source"].r, np.eye(3))
-    np.testing.assert_array_equal(told[("step", 1), "source"].t, found.motion[:3, 3])
-    lines = [told[("step", step), "correspondences/right"].lines for step in (0, 1)]
-    assert len(lines[0]) == found.inliers.sum()
+    logged = {(step, entity): value for step, entity, value in Stream.last.calls}
+    np.testing.assert_allclose(logged[None, "source"].points, first, atol=1e-6)
+    assert logged[None, "source"].colors != logged[None, "target"].colors
+    np.testing.assert_array_equal(logged[("step", 0), "source"].r, np.eye(3))
+    np.testing.assert_array_equal(logged[("step", 1), "source"].t, result.motion[:3, 3])
+    lines = [logged[("step", step), "correspondences/right"].lines for step in (0, 1)]
+    assert len(lines[0]) == result.inliers.sum()
     lengths = [np.linalg.norm(line[:, 0] - line[:, 1], axis=1).max() for line in lines]
     assert lengths[1] < 0.2 < lengths[0]
-    wrong = told[("step", 1), "correspondences/wrong"].lines
-    assert len(wrong) == (~found.inliers).sum()
+    wrong = logged[("step", 1), "correspondences/wrong"].lines
+    assert len(wrong) == (~result.inliers).sum()
 
 
-def test_many(rerun, tmp_path):
+def test_several_scans(rerun, tmp_path):
     motions = [np.eye(4), motion(2)]
     record_merged(tmp_path / "b.rrd", [np.zeros((1, 3))] * 2, motions, ["a", "b"])
-    told = {(step, entity): what for step, entity, what in Stream.last.told}
-    np.testing.assert_array_equal(told[("step", 1), "b"].t, motions[1][:3, 3])
-    np.testing.assert_array_equal(told[("step", 0), "b"].t, np.zeros(3))
+    logged = {(step, entity): value for step, entity, value in Stream.last.calls}
+    np.testing.assert_array_equal(logged[("step", 1), "b"].t, motions[1][:3, 3])
+    np.testing.assert_array_equal(logged[("step", 0), "b"].t, np.zeros(3))
 
 
-def test_what_fails_leaves_no_file(rerun, tmp_path):
+def test_a_failure_leaves_no_file(rerun, tmp_path):
     with pytest.raises(ValueError):
         record_merged(tmp_path / "b.rrd", [np.zeros((1, 3))], [np.eye(4)], ["a", "b"])
     assert Stream.last.closed and not list(tmp_path.iterdir())
 
 
-def test_the_command_says_what_is_missing_before_it_works(tmp_path, monkeypatch, capsys):
+def test_the_command_reports_a_missing_package_before_it_works(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "rerun", None)
     write_cloud(tmp_path / "a.ply", np.eye(3))
     scan = str(tmp_path / "a.ply")

@@ -23,28 +23,28 @@ def scans():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_halves_of_a_room_from_any_rotation(scans, seed):
+def test_halves_of_a_room_from_any_initial_rotation(scans, seed):
     truth = motion(seed)
-    found = register_scans(
+    result = register_scans(
         scans[0],
         transform_points(truth, scans[1]),
         model="fpfh",
         options=RegisterOptions(voxel=0.05, seed=seed),
     )
-    angle, distance = errors(found.motion, truth)
+    angle, distance = errors(result.motion, truth)
     assert angle < 0.5
     assert distance < 0.03
-    assert found.trusted, found.reason
-    # The parts share 1.6 of the 2.8 that each has.
-    assert 0.45 < found.overlap < 0.75
-    assert found.rmse < 0.02
-    ends = found.correspondences[found.inliers]
-    off = np.linalg.norm(transform_points(truth, ends[:, 0]) - ends[:, 1], axis=1)
-    assert (off < 3 * found.voxel).mean() > 0.9
-    assert "correspondences agree" in found.reason
+    assert result.trusted, result.reason
+    # The parts share 1.6 of the 2.8 units that each spans.
+    assert 0.45 < result.overlap < 0.75
+    assert result.rmse < 0.02
+    ends = result.correspondences[result.inliers]
+    error = np.linalg.norm(transform_points(truth, ends[:, 0]) - ends[:, 1], axis=1)
+    assert (error < 3 * result.voxel).mean() > 0.9
+    assert "correspondences agree" in result.reason
 
 
-def test_the_same_twice(scans):
+def test_results_are_reproducible(scans):
     first, second = (
         register_scans(*scans, model="fpfh", options=RegisterOptions(voxel=0.05, icp="icp"))
         for _ in range(2)
@@ -55,29 +55,29 @@ def test_the_same_twice(scans):
 def test_scans_of_different_things_are_not_trusted(scans):
     for seed in range(3):
         options = RegisterOptions(voxel=0.05, seed=seed)
-        found = register_scans(
+        result = register_scans(
             scans[0], transform_points(motion(seed), balls(seed)), model="fpfh", options=options
         )
-        assert not found.trusted, found.reason
+        assert not result.trusted, result.reason
 
 
-def test_planes_slide_and_are_not_trusted():
+def test_planes_are_degenerate_and_not_trusted():
     rng = np.random.default_rng(0)
     plane = rng.uniform(0, 1, (2000, 3)) * [1, 1, 0] + 0.002 * rng.normal(size=(2000, 3))
-    found = register_scans(plane, transform_points(motion(0), plane + [0.2, 0, 0]), model="fpfh")
-    assert not found.trusted
+    result = register_scans(plane, transform_points(motion(0), plane + [0.2, 0, 0]), model="fpfh")
+    assert not result.trusted
 
 
-def test_a_network_serves_as_well(scans):
-    network = MODELS["slim"](4, 8)  # random weights keep some of what differs
-    done = []
+def test_a_network_as_the_descriptor(scans):
+    network = MODELS["slim"](4, 8)  # random weights are discriminative to some degree
+    steps = []
     options = RegisterOptions(keypoints=60, voxel=0.05)
-    found = register_scans(
-        *scans, model=network, options=options, progress=lambda *now: done.append(now)
+    result = register_scans(
+        *scans, model=network, options=options, progress=lambda *step: steps.append(step)
     )
-    assert found.motion.shape == (4, 4)
-    assert done == [("describe", 60, 60)] * 2
-    assert found.correspondences.shape == (len(found.inliers), 2, 3)
+    assert result.motion.shape == (4, 4)
+    assert steps == [("describe", 60, 60)] * 2
+    assert result.correspondences.shape == (len(result.inliers), 2, 3)
 
 
 @pytest.mark.parametrize("method", ["icp", "auto"])
@@ -87,17 +87,17 @@ def test_refinement_reaches_the_millimetre(scans, method):
     start[:3, :3] = Rotation.from_rotvec([0.01, 0, 0.02]).as_matrix()
     start[:3, 3] = [0.04, -0.03, 0.02]
     start = truth @ start
-    found = refine_motion(scans[0], transform_points(truth, scans[1]), start, 0.15, method=method)
-    assert errors(found, truth)[1] < 0.01
+    result = refine_motion(scans[0], transform_points(truth, scans[1]), start, 0.15, method=method)
+    assert errors(result, truth)[1] < 0.01
     assert errors(start, truth)[1] > 0.05
 
 
-def test_refinement_without_partners_changes_nothing(scans):
+def test_refinement_without_correspondences_changes_nothing(scans):
     far = np.eye(4)
     far[:3, 3] = 500
     for method in ("icp", "auto"):
-        found = Refiner(*scans, method)(far, 0.1)
-        np.testing.assert_allclose(found, far, atol=1e-9)
+        result = Refiner(*scans, method)(far, 0.1)
+        np.testing.assert_allclose(result, far, atol=1e-9)
 
 
 def test_agreement_of_a_plane_is_rank_three():
@@ -106,7 +106,9 @@ def test_agreement_of_a_plane_is_rank_three():
     up = np.tile([0.0, 0, 1], (900, 1))
     fit = agreement(plane, up, plane, up, np.eye(4), 0.1)
     values = np.linalg.eigvalsh(fit.information)
-    np.testing.assert_allclose(values[:3], 0, atol=1e-12)  # two shifts and a turn are free
+    np.testing.assert_allclose(
+        values[:3], 0, atol=1e-12
+    )  # two translations and a rotation are unconstrained
     assert values[3] > 0.3
     assert fit.slip_eigenvalue == pytest.approx(0, abs=1e-12)
     assert (fit.overlap, fit.balanced, fit.rmse) == (1, 1, 0)
@@ -114,14 +116,14 @@ def test_agreement_of_a_plane_is_rank_three():
     assert crossed.overlap == 0
 
 
-def test_balance_gives_each_direction_its_share():
+def test_balanced_weights_sum_to_the_same_for_each_direction():
     normals = np.repeat(np.eye(3), [80, 15, 5], axis=0)
     weights = inverse_normal_frequency(normals)
     shares = [weights[start:stop].sum() for start, stop in ((0, 80), (80, 95), (95, 100))]
     np.testing.assert_allclose(shares, 100)
 
 
-def test_no_more_points_are_described_than_asked_for():
+def test_the_number_of_keypoints_is_limited():
     cloud = np.random.default_rng(0).uniform(size=(300, 3))
     network = MODELS["slim"](1, 3)
     few = RegisterOptions(keypoints=5)
@@ -132,7 +134,7 @@ def test_no_more_points_are_described_than_asked_for():
         RegisterOptions(keypoints=2)
 
 
-def test_refusals():
+def test_errors():
     cloud = np.random.default_rng(0).normal(size=(50, 3))
     with pytest.raises(ValueError, match="each scan needs 10 points, got 50 and 3"):
         register_scans(cloud, cloud[:3], model="fpfh")
@@ -164,33 +166,33 @@ def test_indoor_pair(shared_data):
     source, target = (read_cloud(folder / f"{name}.npy") for name in ("src", "ref"))
     truth = np.load(folder / "gt.npy")
     start = motion(1)
-    found = register_scans(
+    result = register_scans(
         transform_points(start, source), target, model="fpfh", options=RegisterOptions(seed=1)
     )
-    angle, distance = errors(found.motion @ start, truth)
-    assert found.trusted, found.reason
+    angle, distance = errors(result.motion @ start, truth)
+    assert result.trusted, result.reason
     assert angle < 2
-    # The recorded motion is itself some centimetres from where the surfaces meet best.
+    # The recorded motion itself is a few centimetres off the best fit of the surfaces.
     assert distance < 0.12
-    assert invert_motion(found.motion)[3].tolist() == [0, 0, 0, 1]
+    assert invert_motion(result.motion)[3].tolist() == [0, 0, 0, 1]
 
 
-def test_where_the_surfaces_of_the_indoor_pair_meet(shared_data):
-    """Refinement leaves even the recorded motion, for one that fits better from either side."""
+def test_the_best_fit_of_the_indoor_pair(shared_data):
+    """Refinement in either direction improves on the recorded motion."""
     folder = shared_data / "registration" / "indoor_pair"
     if not folder.is_dir():
         pytest.skip("registration/indoor_pair is not here")
     ends = [voxel_down(read_cloud(folder / f"{name}.npy"), 0.04) for name in ("src", "ref")]
     normals = [estimate_normals(points, 0.1, viewpoint=[0, 0, 0]) for points in ends]
     truth = np.load(folder / "gt.npy").astype(float)
-    there = refine_motion(*ends, truth, 0.1, method="icp")
-    back = invert_motion(refine_motion(*ends[::-1], invert_motion(truth), 0.1, method="icp"))
+    forward = refine_motion(*ends, truth, 0.1, method="icp")
+    backward = invert_motion(refine_motion(*ends[::-1], invert_motion(truth), 0.1, method="icp"))
     shared = agreement(ends[0], normals[0], ends[1], normals[1], truth, 0.05)
-    for found in (there, back):
-        fit = agreement(ends[0], normals[0], ends[1], normals[1], found, 0.05)
+    for result in (forward, backward):
+        fit = agreement(ends[0], normals[0], ends[1], normals[1], result, 0.05)
         assert fit.rmse < 0.9 * shared.rmse
-        middle = [-0.47, -0.41, 2.22]  # of the overlap
-        apart = np.linalg.norm(
-            transform_points(found, [middle]) - transform_points(truth, [middle])
+        centre = [-0.47, -0.41, 2.22]  # of the overlap
+        distance = np.linalg.norm(
+            transform_points(result, [centre]) - transform_points(truth, [centre])
         )
-        assert 0.03 < apart < 0.08
+        assert 0.03 < distance < 0.08

@@ -1,4 +1,4 @@
-"""Descriptors by name, and what is taken where none is named."""
+"""Descriptors by name, file and default."""
 
 import pytest
 
@@ -7,28 +7,28 @@ from flowmatch.registration.store import available, load, load_descriptor, save_
 from flowmatch.zoo import WEIGHTS
 
 
-def test_shipped_descriptors_load_and_say_how_they_were_made():
+def test_shipped_descriptors_load_and_document_their_training():
     for name, entry in available().items():
-        wanted = {"file", "model", "summary", "recipe", "command", "data", "seed", "steps"}
-        assert wanted | {"commit"} <= entry.keys()
+        keys = {"file", "model", "summary", "recipe", "command", "data", "seed", "steps"}
+        assert keys | {"commit"} <= entry.keys()
         assert (WEIGHTS / entry["file"]).stat().st_size < 4 * 2**20
         network = load(name)
         assert network.unit and network.dimensions == 32 and not network.training
     assert sum(bool(entry.get("default")) for entry in available().values()) == 1
 
 
-def test_the_default_is_the_best_there_is():
+def test_default_and_names():
     assert isinstance(load_descriptor(), Spin)
     assert load_descriptor("fpfh") == "fpfh"
     with pytest.raises(ValueError, match="no weights named 'shot' ship"):
         load_descriptor("shot")
 
 
-def test_a_file_of_ones_own_comes_first(tmp_path):
+def test_a_file_takes_precedence_over_a_name(tmp_path):
     arguments = {"channels": 1, "dimensions": 3, "detail": 4.0}
     save_weights(tmp_path / "w.safetensors", MODELS["slim"](**arguments), "slim", arguments)
     for name in ("default", "fpfh", "slim"):
-        found = load_descriptor(name, weights=tmp_path / "w.safetensors")
-        assert (found.dimensions, found.detail) == (3, 4.0)
+        network = load_descriptor(name, weights=tmp_path / "w.safetensors")
+        assert (network.dimensions, network.detail) == (3, 4.0)
     with pytest.raises(ValueError, match="name must be one of 3dmatch, slim"):
         save_weights(tmp_path / "x.safetensors", MODELS["slim"](1, 1), "fpfh")

@@ -1,4 +1,4 @@
-"""Fragments with known motions: the 3DMatch benchmark, posed depth frames, single pairs."""
+"""Fragment pairs with known motions: the 3DMatch benchmark, posed depth frames, single pairs."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,31 +19,47 @@ from flowmatch.io import (
 )
 
 Points = NDArray[np.float64]
-_LONGEST = 2**26
+_MAX_BYTES = 2**26
 
 
 class FragmentPair(NamedTuple):
-    """Two fragments and the motion between them."""
+    """Two fragments and the motion between them.
+
+    Attributes:
+        name: Name of the pair.
+        scene: Name of the scene.
+        source: Function that reads the source ``[N, 3]``, metres.
+        target: Function that reads the target.
+        truth: True motion ``[4, 4]``, source to target; None for fragments without overlap.
+        information: Information matrix ``[6, 6]`` of ``gt.info``; None if it must be computed from
+            the overlap.
+        listed: Whether only overlapping pairs have a true motion, as in the benchmark.
+        neighbours: Whether the fragments are consecutive; the benchmark's registration recall
+            excludes these.
+        viewpoints: Whether each fragment's sensor was at its origin.
+    """
 
     name: str
     scene: str
     source: Callable[[], Points]
-    """Reads ``[N, 3]``, metres."""
     target: Callable[[], Points]
     truth: NDArray[np.float64] | None
-    """``[4, 4]``, source to target; None where the fragments do not overlap."""
     information: NDArray[np.float64] | None
-    """``[6, 6]`` of ``gt.info``; None where it must be found from the overlap."""
     listed: bool
-    """The layout lists overlapping pairs only, so that a truth means an overlap."""
     neighbours: bool
-    """One follows the other, which the registration rule leaves out."""
     viewpoints: bool
-    """Each fragment's sensor stood at its origin."""
 
 
 class LogEntry(NamedTuple):
-    """An entry of a ``.log`` or ``.info`` file."""
+    """An entry of a ``.log`` or ``.info`` file.
+
+    Attributes:
+        first: Number of the first fragment.
+        second: Number of the second fragment.
+        total: Number of fragments in the scene.
+        matrix: In ``gt.log`` the motion from the second to the first fragment, ``[4, 4]``; in
+            ``gt.info`` the information matrix, ``[6, 6]``.
+    """
 
     first: int
     second: int
@@ -52,19 +68,18 @@ class LogEntry(NamedTuple):
 
 
 def read_log(path: str | Path, size: int = 4) -> list[LogEntry]:
-    """Read ``gt.log`` (or ``gt.info`` with `size` 6): three numbers, then a matrix, and so on.
+    """Read ``gt.log``, or ``gt.info`` with `size` 6: blocks of three numbers and a matrix.
 
     Args:
         path: The file.
         size: Rows and columns of each matrix.
 
     Returns:
-        Entries: first and second fragment, how many there are, and ``[size, size]``: in ``gt.log``
-        the motion from the second to the first.
+        Entries in the order of the file.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not of that form.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file has another format.
 
     Example:
         >>> import tempfile
@@ -75,11 +90,11 @@ def read_log(path: str | Path, size: int = 4) -> list[LogEntry]:
         2
 
     Reference:
-        The format of Choi, Zhou and Koltun's trajectories, which 3DMatch took over.
+        The trajectory format of Choi, Zhou and Koltun, also used by 3DMatch.
     """
     path = Path(path)
-    if path.stat().st_size > _LONGEST:
-        raise ValueError(f"{path}: expected at most {_LONGEST} bytes, got {path.stat().st_size}")
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"{path}: expected at most {_MAX_BYTES} bytes, got {path.stat().st_size}")
     try:
         numbers = np.array(path.read_text("latin1").split(), np.float64)
     except ValueError as error:
@@ -92,14 +107,16 @@ def read_log(path: str | Path, size: int = 4) -> list[LogEntry]:
         )
     rows = numbers.reshape(-1, step)
     if (rows[:, :3] < 0).any() or (rows[:, :3] % 1 != 0).any():
-        raise ValueError(f"{path}: expected two fragments and their number before each matrix")
+        raise ValueError(
+            f"{path}: expected two fragments and their total number before each matrix"
+        )
     return [
         LogEntry(int(r[0]), int(r[1]), int(r[2]), r[3:].reshape(size, size).copy()) for r in rows
     ]
 
 
 def write_log(path: str | Path, entries: Sequence[LogEntry]) -> None:
-    """Write ``gt.log`` or ``gt.info`` as `read_log` reads it.
+    """Write ``gt.log`` or ``gt.info`` in the format of `read_log`.
 
     Example:
         >>> import tempfile
@@ -119,27 +136,27 @@ def write_log(path: str | Path, entries: Sequence[LogEntry]) -> None:
 def find_fragments(folder: str | Path) -> list[FragmentPair]:
     """Find pairs of fragments with known motions.
 
-    Three layouts: scenes of the 3DMatch benchmark (``cloud_bin_0.ply``, ... with ``gt.log`` and
-    optionally ``gt.info`` beside them, or in a folder called like it and ``-evaluation``); depth
-    frames (``depth/*.png``, ``poses.txt``, ``intrinsics.txt``); or ``src.*``, ``ref.*``,
-    ``gt.npy``. The folder may hold one of them, or folders that do.
+    Three layouts are supported: scenes of the 3DMatch benchmark (``cloud_bin_0.ply``, ... with
+    ``gt.log`` and optionally ``gt.info`` in the same folder, or in one with the same name and
+    ``-evaluation``); depth frames (``depth/*.png``, ``poses.txt``, ``intrinsics.txt``); or
+    ``src.*``, ``ref.*``, ``gt.npy``.
 
     Args:
-        folder: Where they are.
+        folder: Folder with one of these layouts, or with subfolders that have one.
 
     Returns:
-        Pairs, by scene.
+        Pairs, scene by scene.
 
     Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: Nothing of the kind is in it, or a file is damaged.
+        FileNotFoundError: The folder does not exist.
+        ValueError: The folder has none of these layouts, or a file is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
     pairs: list[FragmentPair] = []
-    for place in [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]:
-        pairs += _find_in(place)
+    for scene in [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]:
+        pairs += _find_in_scene(scene)
     if not pairs:
         raise ValueError(
             f"{folder}: expected 3DMatch scenes (cloud_bin_*.ply and gt.log), depth frames "
@@ -148,9 +165,9 @@ def find_fragments(folder: str | Path) -> list[FragmentPair]:
     return pairs
 
 
-def _find_in(folder: Path) -> list[FragmentPair]:
-    beside = folder.with_name(f"{folder.name}-evaluation")
-    for logs in (folder, beside):
+def _find_in_scene(folder: Path) -> list[FragmentPair]:
+    evaluation = folder.with_name(f"{folder.name}-evaluation")
+    for logs in (folder, evaluation):
         if (logs / "gt.log").is_file() and (folder / "cloud_bin_0.ply").is_file():
             return _benchmark(folder, logs)
     if (folder / "poses.txt").is_file() and (folder / "intrinsics.txt").is_file():
@@ -161,8 +178,8 @@ def _find_in(folder: Path) -> list[FragmentPair]:
     ]
     if (folder / "gt.npy").is_file() and ends[0] and ends[1]:
         truth = np.load(folder / "gt.npy", allow_pickle=False)
-        numbers = truth.dtype.kind in "fiu"
-        if truth.shape != (4, 4) or not numbers or not np.isfinite(truth).all():
+        is_numeric = truth.dtype.kind in "fiu"
+        if truth.shape != (4, 4) or not is_numeric or not np.isfinite(truth).all():
             raise ValueError(
                 f"{folder / 'gt.npy'}: expected finite numbers [4, 4], "
                 f"got {truth.dtype} {list(truth.shape)}"
@@ -186,7 +203,7 @@ def _benchmark(folder: Path, logs: Path) -> list[FragmentPair]:
     count = max((entry.total for entry in entries), default=0)
     clouds = sum(1 for _ in folder.glob("cloud_bin_*.ply"))
     if count > clouds:
-        raise ValueError(f"{logs / 'gt.log'} is of {count} fragments, {folder} holds {clouds}")
+        raise ValueError(f"{logs / 'gt.log'} is for {count} fragments, {folder} contains {clouds}")
     truths = {(entry.first, entry.second): entry.matrix for entry in entries}
     pairs = []
     for i in range(count):
@@ -207,8 +224,8 @@ def _benchmark(folder: Path, logs: Path) -> list[FragmentPair]:
     return pairs
 
 
-_FRAMES_APART = 2  # of those that are there
-_MOST_PAIRS = 60
+_BASELINE = 2  # in frames
+_MAX_PAIRS = 60
 
 
 def _frames(folder: Path) -> list[FragmentPair]:
@@ -218,12 +235,12 @@ def _frames(folder: Path) -> list[FragmentPair]:
     def reader(name: str) -> Callable[[], Points]:
         return lambda: depth_to_points(read_depth(folder / "depth" / f"{name}.png"), camera)
 
-    found = []
-    for (a, pose_a), (b, pose_b) in zip(poses, poses[_FRAMES_APART:], strict=False):
+    pairs = []
+    for (a, pose_a), (b, pose_b) in zip(poses, poses[_BASELINE:], strict=False):
         truth = invert_motion(pose_b) @ pose_a
-        found.append(
+        pairs.append(
             FragmentPair(
                 f"{a} {b}", folder.name, reader(a), reader(b), truth, None, False, False, True
             )
         )
-    return found[:: -(-len(found) // _MOST_PAIRS)]
+    return pairs[:: -(-len(pairs) // _MAX_PAIRS)]

@@ -1,4 +1,4 @@
-"""Measure descriptors and registrations on fragments with known motions."""
+"""Evaluation of descriptors and registrations on fragments with known motions."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -26,44 +26,59 @@ from flowmatch.registration.prepare import PreparedScan, choose_voxel, prepare_s
 from flowmatch.registration.register import match_descriptors, register_prepared
 from flowmatch.registration.store import Descriptor
 
-TAU1, TAU2 = 0.1, 0.05  # metres; share
-LEAST_OVERLAP = 0.3  # pairs below are not asked for
+TAU1, TAU2 = 0.1, 0.05  # maximum inlier error, metres; minimum inlier ratio
+MIN_OVERLAP = 0.3  # pairs with less are not evaluated
 _SHARED = 0.03  # metres within which a point counts as shared
-_RIGHT = 0.04  # square metres, of `registration_error`
+_MAX_ERROR = 0.04  # square metres, of a correct `registration_error`
 _KEYPOINT_PAIRS = 200
 _DEFAULTS = RegisterOptions()
 
 
 class RegistrationScores(NamedTuple):
-    """What one method reached, original or rotated; NaN where nothing was to measure."""
+    """Scores of one method on original or rotated fragments; NaN without data.
+
+    Attributes:
+        method: Name of the method.
+        rotated: Whether the fragments were rotated at random.
+        pairs: Number of pairs that overlap by 30 % or more.
+        fpr95: False positive rate of keypoint pairs at a recall of 95 %.
+        inlier_ratio: Share of mutual nearest descriptors within 10 cm, a mean over pairs.
+        feature_match_recall: Share of pairs with an inlier ratio above 5 %, a mean over scenes.
+        recall: Share of overlapping pairs, consecutive fragments excluded, that are registered
+            within 20 cm and trusted.
+        precision: Share of trusted registrations that are correct.
+        seconds: Mean time per pair.
+    """
 
     method: str
     rotated: bool
     pairs: int
-    """That overlap by 30 % or more."""
     fpr95: float
-    """Share of wrong keypoint pairs accepted where 95 % of the right ones are."""
     inlier_ratio: float
-    """Share of mutually nearest descriptors that are within 10 cm; a mean over pairs."""
     feature_match_recall: float
-    """Share of pairs with an inlier ratio above 5 %; a mean over scenes."""
     recall: float
-    """Share of overlapping pairs, neighbours left out, registered within 20 cm and trusted."""
     precision: float
-    """Share of trusted registrations that are right."""
     seconds: float
-    """Per pair."""
 
 
 @dataclass
 class _Tally:
+    """Measurements of one method.
+
+    Attributes:
+        distances: Descriptor distances of keypoint pairs.
+        correct: Which of these pairs are correct.
+        ratios: Scene and inlier ratio of each overlapping pair.
+        recalled: Scene of each overlapping pair, and whether it was registered correctly.
+        trusted: Scene of each trusted registration, and whether it is correct.
+        seconds: Time of each pair.
+    """
+
     distances: list[NDArray[np.float64]] = field(default_factory=list)
-    right: list[NDArray[np.bool_]] = field(default_factory=list)
+    correct: list[NDArray[np.bool_]] = field(default_factory=list)
     ratios: list[tuple[str, float]] = field(default_factory=list)
-    asked: list[tuple[str, bool]] = field(default_factory=list)
-    """Of each overlapping pair, its scene and whether it was registered."""
-    given: list[tuple[str, bool]] = field(default_factory=list)
-    """Of each trusted registration, its scene and whether it is right."""
+    recalled: list[tuple[str, bool]] = field(default_factory=list)
+    trusted: list[tuple[str, bool]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
 
@@ -85,14 +100,14 @@ def evaluate(
     rotated: Sequence[bool] = (False, True),
     progress: ProgressCallback | None = None,
 ) -> list[RegistrationScores]:
-    """Measure methods side by side, on fragments as they are and turned at random.
+    """Evaluate methods on the same fragments, original and rotated at random.
 
     Args:
-        pairs: From `find_fragments`.
-        methods: Name to network, or to ``"fpfh"``.
-        options: How to register.
-        rotated: Which of both to measure.
-        progress: Called with how many cases are done, and of how many.
+        pairs: Pairs from `find_fragments`.
+        methods: Descriptor networks, or ``"fpfh"``, by name.
+        options: Options of the registrations.
+        rotated: Whether to evaluate original (False) and rotated (True) fragments.
+        progress: Called with the stage ``"evaluate"`` and the number of cases done.
 
     Returns:
         A row for each method and each of `rotated`.
@@ -109,18 +124,18 @@ def evaluate(
     tallies = {(name, turned): _Tally() for name in methods for turned in rotated}
     total, done = len(pairs) * len(tallies), 0
     for number, pair in enumerate(pairs):
-        case = _open(pair)
+        case = _read_case(pair)
         for turned in rotated:
-            now = _turn(case, number) if turned else case
+            variant = _rotate(case, number) if turned else case
             for name, network in methods.items():
-                _measure(network, now, options, tallies[name, turned])
+                _measure(network, variant, options, tallies[name, turned])
                 done += 1
                 if progress is not None:
                     progress("evaluate", done, total)
     return [_scores(name, turned, tally) for (name, turned), tally in tallies.items()]
 
 
-def _open(pair: FragmentPair) -> _Case:
+def _read_case(pair: FragmentPair) -> _Case:
     source, target = (as_points(read()) for read in (pair.source, pair.target))
     origin = np.zeros(3) if pair.viewpoints else None
     truth, information = pair.truth, pair.information
@@ -129,45 +144,45 @@ def _open(pair: FragmentPair) -> _Case:
         moved = transform_points(truth, voxel_down(source, 0.05))
         dense = cKDTree(voxel_down(target, 0.01))
         near = np.isfinite(dense.query(moved, distance_upper_bound=_SHARED)[0])
-        overlaps = pair.listed or near.mean() >= LEAST_OVERLAP
+        overlaps = pair.listed or near.mean() >= MIN_OVERLAP
         if near.any():
             information = pair_information(transform_points(invert_motion(truth), moved[near]))
     return _Case(pair, source, target, truth, information, overlaps, (origin, origin))
 
 
-def _turn(case: _Case, seed: int) -> _Case:
-    """Turn both fragments about the origin, each another way."""
-    turns = []
+def _rotate(case: _Case, seed: int) -> _Case:
+    """Rotate both fragments about the origin, each by a random rotation."""
+    motions = []
     for rotation in Rotation.random(2, random_state=seed).as_matrix():
-        turn = np.eye(4)
-        turn[:3, :3] = rotation
-        turns.append(turn)
-    truth = None if case.truth is None else turns[1] @ case.truth @ invert_motion(turns[0])
+        motion = np.eye(4)
+        motion[:3, :3] = rotation
+        motions.append(motion)
+    truth = None if case.truth is None else motions[1] @ case.truth @ invert_motion(motions[0])
     information = case.information
     if information is not None:
-        both = np.kron(np.eye(2), turns[0][:3, :3])
-        information = both @ information @ both.T
+        block = np.kron(np.eye(2), motions[0][:3, :3])
+        information = block @ information @ block.T
     return case._replace(
-        source=transform_points(turns[0], case.source),
-        target=transform_points(turns[1], case.target),
+        source=transform_points(motions[0], case.source),
+        target=transform_points(motions[1], case.target),
         truth=truth,
         information=information,
     )
 
 
 def _measure(network: Descriptor, case: _Case, options: RegisterOptions, tally: _Tally) -> None:
-    began = time.monotonic()
+    start = time.monotonic()
     voxel = options.voxel or choose_voxel(case.source, case.target)
     source, target = (
         prepare_scan(points, voxel, network, options, viewpoint=view)
         for points, view in zip((case.source, case.target), case.views, strict=True)
     )
-    found = register_prepared(source, target, voxel, options)
-    tally.seconds.append(time.monotonic() - began)
+    result = register_prepared(source, target, voxel, options)
+    tally.seconds.append(time.monotonic() - start)
     scene = case.pair.scene
-    right = False
+    correct = False
     if case.truth is not None and case.information is not None:
-        right = registration_error(found.motion, case.truth, case.information) <= _RIGHT
+        correct = registration_error(result.motion, case.truth, case.information) <= _MAX_ERROR
     if case.truth is not None and case.overlaps:
         tally.ratios.append(
             (scene, inlier_ratio(match_descriptors(source, target), case.truth, TAU1))
@@ -176,9 +191,9 @@ def _measure(network: Descriptor, case: _Case, options: RegisterOptions, tally: 
     if case.pair.neighbours:
         return
     if case.overlaps:
-        tally.asked.append((scene, right and found.trusted))
-    if found.trusted:
-        tally.given.append((scene, right))
+        tally.recalled.append((scene, correct and result.trusted))
+    if result.trusted:
+        tally.trusted.append((scene, correct))
 
 
 def _add_keypoint_pairs(
@@ -190,7 +205,7 @@ def _add_keypoint_pairs(
     options: RegisterOptions,
     tally: _Tally,
 ) -> None:
-    """Compare descriptors of points that are the same, and as many of points that are not."""
+    """Add descriptor distances of corresponding points, and of as many other pairs."""
     assert case.truth is not None
     moved = transform_points(case.truth, source.points)
     distance, index = cKDTree(target.points).query(moved, distance_upper_bound=voxel / 2)
@@ -205,10 +220,10 @@ def _add_keypoint_pairs(
             (target, index[shared], case.target),
         )
     )
-    # Shifted by half, so that none is paired with itself.
+    # Shifted by half, so that no point is paired with itself.
     for other in (second, second.roll(len(shared) // 2, 0)):
         tally.distances.append((first - other).norm(dim=1).double().numpy())
-    tally.right += [np.ones(len(shared), bool), np.zeros(len(shared), bool)]
+    tally.correct += [np.ones(len(shared), bool), np.zeros(len(shared), bool)]
 
 
 def _scores(method: str, rotated: bool, tally: _Tally) -> RegistrationScores:
@@ -219,8 +234,8 @@ def _scores(method: str, rotated: bool, tally: _Tally) -> RegistrationScores:
         fpr95=_fpr95(tally),
         inlier_ratio=float(np.mean([r for _, r in tally.ratios])) if tally.ratios else float("nan"),
         feature_match_recall=_mean_of_scenes([(s, r > TAU2) for s, r in tally.ratios]),
-        recall=_mean_of_scenes(tally.asked),
-        precision=_mean_of_scenes(tally.given),
+        recall=_mean_of_scenes(tally.recalled),
+        precision=_mean_of_scenes(tally.trusted),
         seconds=float(np.mean(tally.seconds)),
     )
 
@@ -228,7 +243,7 @@ def _scores(method: str, rotated: bool, tally: _Tally) -> RegistrationScores:
 def _fpr95(tally: _Tally) -> float:
     if not tally.distances:
         return float("nan")
-    distances, right = np.concatenate(tally.distances), np.concatenate(tally.right)
+    distances, right = np.concatenate(tally.distances), np.concatenate(tally.correct)
     return fpr_at_recall(-distances[right], -distances[~right])
 
 

@@ -1,4 +1,4 @@
-"""Scores of descriptors and of registrations, as 3DMatch and its successors measure them."""
+"""Metrics of the 3DMatch benchmark for descriptors and registrations."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -8,12 +8,12 @@ from flowmatch.geometry import invert_motion, transform_points
 
 
 def inlier_ratio(correspondences: ArrayLike, truth: ArrayLike, tau1: float = 0.1) -> float:
-    """Return the share of correspondences that the true motion brings within `tau1`.
+    """Return the share of correspondences whose error under the true motion is below `tau1`.
 
     Args:
         correspondences: ``[M, 2, 3]``, source and target, metres.
         truth: ``[4, 4]``, source to target.
-        tau1: Metres.
+        tau1: Maximum error of an inlier, metres.
 
     Returns:
         0 to 1; 0 without correspondences.
@@ -33,18 +33,18 @@ def inlier_ratio(correspondences: ArrayLike, truth: ArrayLike, tau1: float = 0.1
 
 
 def registration_error(motion: ArrayLike, truth: ArrayLike, information: ArrayLike) -> float:
-    """Return the mean square error of a motion as the 3DMatch benchmark estimates it.
+    """Return the mean square error of a motion, as estimated by the 3DMatch benchmark.
 
     ``p = e^T L e / L[0, 0]`` with ``e`` the translation and the negative vector part of the
-    quaternion of the motion that is left over, and ``L`` the information from the overlap.
+    quaternion of the residual motion, and ``L`` the information matrix of the overlap.
 
     Args:
-        motion: ``[4, 4]``, as the ``.log`` files have it: second fragment to first.
-        truth: The same.
-        information: ``[6, 6]``, from ``gt.info``, or `pair_information`.
+        motion: ``[4, 4]``, from the second fragment to the first, as in ``.log`` files.
+        truth: The true motion.
+        information: ``[6, 6]``, from ``gt.info`` or `agreement.pair_information`.
 
     Returns:
-        Square metres; a registration counts as right up to 0.04, which is 20 cm.
+        Square metres; a registration is correct up to 0.04, which is 20 cm.
 
     Raises:
         ValueError: Wrong shapes.
@@ -58,14 +58,14 @@ def registration_error(motion: ArrayLike, truth: ArrayLike, information: ArrayLi
     Reference:
         Choi, Zhou and Koltun, Robust Reconstruction of Indoor Scenes, CVPR 2015, supplement.
     """
-    found, true, weights = (np.asarray(a, np.float64) for a in (motion, truth, information))
-    if found.shape != (4, 4) or true.shape != (4, 4) or weights.shape != (6, 6):
+    estimate, true, weights = (np.asarray(a, np.float64) for a in (motion, truth, information))
+    if estimate.shape != (4, 4) or true.shape != (4, 4) or weights.shape != (6, 6):
         raise ValueError(
             "motion and truth must be [4, 4] and information [6, 6], "
-            f"got {list(found.shape)}, {list(true.shape)} and {list(weights.shape)}"
+            f"got {list(estimate.shape)}, {list(true.shape)} and {list(weights.shape)}"
         )
-    left = invert_motion(true) @ found
-    x, y, z, w = Rotation.from_matrix(left[:3, :3]).as_quat()
+    residual = invert_motion(true) @ estimate
+    x, y, z, w = Rotation.from_matrix(residual[:3, :3]).as_quat()
     sign = -1.0 if w < 0 else 1.0
-    error = np.array([*left[:3, 3], -sign * x, -sign * y, -sign * z])
+    error = np.array([*residual[:3, 3], -sign * x, -sign * y, -sign * z])
     return float(error @ weights @ error / weights[0, 0])

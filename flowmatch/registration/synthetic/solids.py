@@ -1,4 +1,4 @@
-"""Rooms of solids, each a signed distance function, and rays that are traced to them."""
+"""Furnished rooms of solids given by signed distance functions, rendered by sphere tracing."""
 
 from dataclasses import dataclass
 
@@ -7,29 +7,30 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation  # type: ignore[import-untyped]
 
 Float = NDArray[np.float32]
-_PHASES = np.array([0.3, 1.1, 2.0], np.float32)  # so that no wave has its zero in the middle
+_PHASES = np.array([0.3, 1.1, 2.0], np.float32)  # so that no wave is zero at a solid's centre
 
-_FURNITURE = (5, 9)
-_TRACE = 48  # steps at most; rays that graze a surface would take thousands
-_NEAR = 1e-3  # metres from a surface that count as on it
+_FURNITURE = (5, 9)  # range of the number of pieces
+_MAX_STEPS = 48  # of sphere tracing; grazing rays would take thousands
+_HIT_DISTANCE = 1e-3  # metres from a surface at which a ray ends
 
 
 @dataclass(frozen=True)
 class Solid:
-    """A union of rounded boxes, balls and cylinders with one bumpy skin.
+    """A union of rounded boxes, balls and cylinders with an optional surface relief.
 
     Attributes:
-        middle: Of the sphere around it, ``[3]``, metres, in the room.
-        radius: Of that sphere, metres.
-        axes: Rows are its x, y and z in the room, ``[3, 3]``; parts are given along them.
-        boxes: Rows of centre, half size, rounding, ``[B, 7]``, from `middle`.
-        balls: Rows of centre and radius, ``[S, 4]``.
-        cylinders: Rows of centre, radius, half height along z, ``[C, 5]``.
-        bumps: Height of the skin's waves, metres, and their number per metre; 0 for smooth.
-        hollow: It is the space inside that is free: a room's walls.
+        centre: Centre of the bounding sphere in the room, ``[3]``, metres.
+        radius: Radius of the bounding sphere, metres.
+        axes: Axes of the solid's frame in the room as rows, ``[3, 3]``.
+        boxes: Centre relative to `centre`, half size and rounding radius, ``[B, 7]``.
+        balls: Centre and radius, ``[S, 4]``.
+        cylinders: Centre, radius and half height along z, ``[C, 5]``.
+        bumps: Amplitude, metres, and frequency, per metre, of the surface relief; amplitude 0 is
+            smooth.
+        hollow: Whether the inside is free space, as for the walls of a room.
     """
 
-    middle: Float
+    centre: Float
     radius: float
     axes: Float
     boxes: Float
@@ -39,43 +40,43 @@ class Solid:
     hollow: bool = False
 
     def distance(self, points: Float) -> Float:
-        """Return the distance to the skin, negative inside, ``[N]``, of points ``[N, 3]``.
+        """Return the signed distance, negative inside, ``[N]``, of points ``[N, 3]``.
 
-        Where the skin has bumps it is a little less than that, so that rays do not jump through.
+        With a surface relief it is a lower bound, so that rays do not pass through the surface.
 
         Reference:
             Hart, Sphere tracing, The Visual Computer 1996; boxes and cylinders after its appendix.
         """
-        at = (points - self.middle) @ self.axes.T
+        at = (points - self.centre) @ self.axes.T
         best = np.full(len(at), np.inf, np.float32)
         for row in self.boxes:
-            off = np.abs(at - row[:3]) - (row[3:6] - row[6])
-            outside = np.sqrt((np.maximum(off, 0) ** 2).sum(1))
-            np.minimum(best, outside + np.minimum(off.max(1), 0) - row[6], out=best)
+            excess = np.abs(at - row[:3]) - (row[3:6] - row[6])
+            outside = np.sqrt((np.maximum(excess, 0) ** 2).sum(1))
+            np.minimum(best, outside + np.minimum(excess.max(1), 0) - row[6], out=best)
         for row in self.balls:
             np.minimum(best, np.sqrt(((at - row[:3]) ** 2).sum(1)) - row[3], out=best)
         for row in self.cylinders:
-            near = at - row[:3]
-            side = np.hypot(near[:, 0], near[:, 1]) - row[3]
-            cap = np.abs(near[:, 2]) - row[4]
+            local = at - row[:3]
+            side = np.hypot(local[:, 0], local[:, 1]) - row[3]
+            cap = np.abs(local[:, 2]) - row[4]
             outside = np.hypot(np.maximum(side, 0), np.maximum(cap, 0))
             np.minimum(best, outside + np.minimum(np.maximum(side, cap), 0), out=best)
         if self.hollow:
             best = -best
-        height, often = self.bumps
-        if height > 0:
-            waves = np.sin(2 * np.pi * often * at + _PHASES).prod(1)
-            best = (best + height * waves) / (1 + 2 * np.pi * often * height)
+        amplitude, frequency = self.bumps
+        if amplitude > 0:
+            waves = np.sin(2 * np.pi * frequency * at + _PHASES).prod(1)
+            best = (best + amplitude * waves) / (1 + 2 * np.pi * frequency * amplitude)
         return best.astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Room:
-    """A room: its walls, and what stands in it.
+    """A room: walls and furniture.
 
     Attributes:
-        size: Length, width, height, metres; a corner is the origin and z is up.
-        solids: The walls first.
+        size: Length, width and height, metres; the origin is a corner and z points up.
+        solids: Solids, the walls first.
     """
 
     size: Float
@@ -87,24 +88,24 @@ class Room:
         return nearest
 
     def trace(self, start: Float, directions: Float) -> tuple[Float, Float]:
-        """Follow rays from one place to the first surface.
+        """Trace rays from one point to the first surface.
 
         Args:
             start: ``[3]``, metres.
             directions: Unit vectors ``[N, 3]``.
 
         Returns:
-            Lengths ``[N]``, metres, infinite where there is none; and the cosine ``[N]`` between
-            the ray and the surface's normal, 1 where it is met head on.
+            Lengths ``[N]``, metres, infinite without a hit; and the absolute cosine ``[N]`` between
+            the ray and the surface normal.
         """
         lengths = np.full(len(directions), np.inf, np.float32)
         owner = np.zeros(len(directions), np.int64)
         for number, solid in enumerate(self.solids):
-            chosen, first, last = _in_sphere(solid, start, directions)
+            chosen, first, last = _intersect_sphere(solid, start, directions)
             last = np.minimum(last, lengths[chosen])
-            found = _trace(solid, start, directions[chosen], first, last)
-            nearer = found < lengths[chosen]
-            lengths[chosen[nearer]] = found[nearer]
+            hits = _trace(solid, start, directions[chosen], first, last)
+            nearer = hits < lengths[chosen]
+            lengths[chosen[nearer]] = hits[nearer]
             owner[chosen[nearer]] = number
         return lengths, self._cosines(start, directions, lengths, owner)
 
@@ -113,27 +114,31 @@ class Room:
     ) -> Float:
         cosines = np.zeros(len(directions), np.float32)
         for number, solid in enumerate(self.solids):
-            mine = np.flatnonzero((owner == number) & np.isfinite(lengths))
-            if len(mine) == 0:
+            rays = np.flatnonzero((owner == number) & np.isfinite(lengths))
+            if len(rays) == 0:
                 continue
-            at = start + lengths[mine, None] * directions[mine]
-            here = solid.distance(at)
+            at = start + lengths[rays, None] * directions[rays]
+            distance = solid.distance(at)
             step = np.float32(2e-3)
-            slope = np.stack(
-                [solid.distance(at + step * axis) - here for axis in np.eye(3, dtype=np.float32)], 1
+            gradient = np.stack(
+                [
+                    solid.distance(at + step * axis) - distance
+                    for axis in np.eye(3, dtype=np.float32)
+                ],
+                1,
             )
-            size = np.maximum(np.linalg.norm(slope, axis=1), 1e-9)
-            cosines[mine] = np.abs((slope * directions[mine]).sum(1)) / size
+            size = np.maximum(np.linalg.norm(gradient, axis=1), 1e-9)
+            cosines[rays] = np.abs((gradient * directions[rays]).sum(1)) / size
         return cosines
 
 
-def _in_sphere(
+def _intersect_sphere(
     solid: Solid, start: Float, directions: Float
 ) -> tuple[NDArray[np.int64], Float, Float]:
-    """Return which rays meet the sphere around a solid, and where they enter and leave it."""
-    away = solid.middle - start
-    along = directions @ away
-    inside = solid.radius**2 - (away @ away - along**2)
+    """Return the rays that hit a solid's bounding sphere, and their entry and exit lengths."""
+    offset = solid.centre - start
+    along = directions @ offset
+    inside = solid.radius**2 - (offset @ offset - along**2)
     half = np.sqrt(np.maximum(inside, 0))
     chosen = np.flatnonzero((inside > 0) & (along + half > 0))
     first = np.maximum(along - half, np.float32(0))[chosen]
@@ -141,28 +146,29 @@ def _in_sphere(
 
 
 def _trace(solid: Solid, start: Float, directions: Float, first: Float, last: Float) -> Float:
+    """Return the lengths of rays to a solid, infinite without a hit between `first` and `last`."""
     lengths = first.copy()
-    found = np.full(len(first), np.inf, np.float32)
-    live = np.flatnonzero(first < last)
-    for _ in range(_TRACE):
-        if len(live) == 0:
+    hits = np.full(len(first), np.inf, np.float32)
+    active = np.flatnonzero(first < last)
+    for _ in range(_MAX_STEPS):
+        if len(active) == 0:
             break
-        step = solid.distance(start + lengths[live, None] * directions[live])
-        done = step < _NEAR
-        found[live[done]] = lengths[live[done]]
-        lengths[live] += np.maximum(step, _NEAR / 2)
-        live = live[~done & (lengths[live] < last[live])]
-    return found
+        step = solid.distance(start + lengths[active, None] * directions[active])
+        done = step < _HIT_DISTANCE
+        hits[active[done]] = lengths[active[done]]
+        lengths[active] += np.maximum(step, _HIT_DISTANCE / 2)
+        active = active[~done & (lengths[active] < last[active])]
+    return hits
 
 
 def make_room(rng: np.random.Generator) -> Room:
-    """Build a room with furniture, at random.
+    """Build a random room with furniture.
 
     Args:
-        rng: Decides everything.
+        rng: Source of random numbers.
 
     Returns:
-        A room of 2.5 to 5 m; what stands in it is at most 2 m high.
+        A room of 2.5 to 5 m, with furniture of at most 2 m.
 
     Example:
         >>> room = make_room(np.random.default_rng(0))
@@ -172,7 +178,7 @@ def make_room(rng: np.random.Generator) -> Room:
     size = rng.uniform([2.5, 2.5, 2.3], [5.0, 4.5, 3.0]).astype(np.float32)
     half = (size / 2).astype(np.float32)
     walls = Solid(
-        middle=half,
+        centre=half,
         radius=float(np.linalg.norm(half)) * 1.1,
         axes=np.eye(3, dtype=np.float32),
         boxes=_rows([[0, 0, 0, *half, 0]], 7),
@@ -183,7 +189,7 @@ def make_room(rng: np.random.Generator) -> Room:
     solids = [walls, _pilasters(rng, size)]
     for _ in range(int(rng.integers(*_FURNITURE))):
         kind = _KINDS[int(rng.integers(len(_KINDS)))]
-        solids.append(_placed(rng, size, *kind(rng)))
+        solids.append(_place(rng, size, *kind(rng)))
     return Room(size, tuple(solids))
 
 
@@ -194,30 +200,30 @@ def _rows(rows: list[list[float]], width: int) -> Float:
 _Parts = tuple[list[list[float]], list[list[float]], list[list[float]]]
 
 
-def _placed(
+def _place(
     rng: np.random.Generator, size: Float, boxes: list[list[float]], balls: list[list[float]],
     cylinders: list[list[float]],
 ) -> Solid:  # fmt: skip
-    """Stand parts, given from a point of the floor, somewhere in the room."""
-    turn = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else np.pi / 2 * rng.integers(4)
-    axes = Rotation.from_euler("z", turn).as_matrix().astype(np.float32)
-    reach = [float(np.linalg.norm(np.abs(row[:3]) + row[3:6])) for row in boxes]
-    reach += [float(np.linalg.norm(row[:3]) + row[3]) for row in balls]
-    reach += [float(np.linalg.norm(row[:3]) + row[3] + row[4]) for row in cylinders]
-    middle = np.array([*rng.uniform([0.4, 0.4], size[:2] - 0.4), 0], np.float32)
-    # Some furniture is padded, some things are crumpled; most is smooth.
+    """Place parts, given relative to a point on the floor, at random in the room."""
+    angle = rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else np.pi / 2 * rng.integers(4)
+    axes = Rotation.from_euler("z", angle).as_matrix().astype(np.float32)
+    extents = [float(np.linalg.norm(np.abs(row[:3]) + row[3:6])) for row in boxes]
+    extents += [float(np.linalg.norm(row[:3]) + row[3]) for row in balls]
+    extents += [float(np.linalg.norm(row[:3]) + row[3] + row[4]) for row in cylinders]
+    centre = np.array([*rng.uniform([0.4, 0.4], size[:2] - 0.4), 0], np.float32)
+    # Most furniture is smooth; some is padded or crumpled.
     bumps = (0.0, 1.0)
     if rng.random() < 0.4:
-        often = rng.uniform(2, 8)
-        bumps = (float(rng.uniform(0.02, 0.12) / often), float(often))
+        frequency = rng.uniform(2, 8)
+        bumps = (float(rng.uniform(0.02, 0.12) / frequency), float(frequency))
     return Solid(
-        middle, max(reach) + bumps[0], axes, _rows(boxes, 7), _rows(balls, 4),
+        centre, max(extents) + bumps[0], axes, _rows(boxes, 7), _rows(balls, 4),
         _rows(cylinders, 5), bumps,
     )  # fmt: skip
 
 
 def _pilasters(rng: np.random.Generator, size: Float) -> Solid:
-    """Return what walls carry: ledges, frames, boards, pipes."""
+    """Return wall fixtures: ledges, frames, boards and pipes."""
     length, width, height = (float(side) for side in size)
     boxes: list[list[float]] = []
     cylinders: list[list[float]] = []
@@ -231,17 +237,17 @@ def _pilasters(rng: np.random.Generator, size: Float) -> Solid:
             boxes.append([length * (along - 0.5), width * (side - 2.5), up, wide, deep, high, 0.01])
     if rng.random() < 0.5:
         cylinders.append([0.06 - length / 2, float(rng.uniform(-0.4, 0.4)) * width, 1, 0.05, 1.5])
-    middle = np.array([length / 2, width / 2, 0], np.float32)
+    centre = np.array([length / 2, width / 2, 0], np.float32)
     return Solid(
-        middle, float(np.linalg.norm(size)), np.eye(3, dtype=np.float32),
+        centre, float(np.linalg.norm(size)), np.eye(3, dtype=np.float32),
         _rows(boxes, 7), _rows([], 4), _rows(cylinders, 5),
     )  # fmt: skip
 
 
-def _clutter(rng: np.random.Generator, half: tuple[float, float], top: float, most: int) -> _Parts:
-    """Return small things that stand on a top."""
+def _clutter(rng: np.random.Generator, half: tuple[float, float], top: float, limit: int) -> _Parts:
+    """Return up to `limit` small objects on a surface of a half size and height."""
     boxes, balls, cylinders = [], [], []
-    for _ in range(int(rng.integers(1, most + 1))):
+    for _ in range(int(rng.integers(1, limit + 1))):
         x, y = (float(v) for v in rng.uniform(-0.85, 0.85, 2) * half)
         a, b, c = (float(v) for v in rng.uniform(0.03, 0.17, 3))
         kind = rng.integers(3)
@@ -293,8 +299,10 @@ def _shelf(rng: np.random.Generator) -> _Parts:
         up = 2 * high * level / (levels - 1)
         boxes.append([0, 0, up, half, deep, 0.012, 0.0])
         if rng.random() < 0.7:
-            more = _clutter(rng, (half, deep), up, 3)
-            boxes, balls, cylinders = boxes + more[0], balls + more[1], cylinders + more[2]
+            objects = _clutter(rng, (half, deep), up, 3)
+            boxes, balls, cylinders = (
+                boxes + objects[0], balls + objects[1], cylinders + objects[2],
+            )  # fmt: skip
     return boxes, balls, cylinders
 
 
@@ -306,12 +314,12 @@ def _sofa(rng: np.random.Generator) -> _Parts:
         [half, 0, 0.35, 0.1, deep, 0.25, 0.09],
         [-half, 0, 0.35, 0.1, deep, 0.25, 0.09],
     ]
-    more = _clutter(rng, (half, deep), 0.42, 3)
-    return boxes + more[0], more[1], more[2]
+    objects = _clutter(rng, (half, deep), 0.42, 3)
+    return boxes + objects[0], objects[1], objects[2]
 
 
 def _heap(rng: np.random.Generator) -> _Parts:
-    """Return a heap of large plain solids: bins, crates, balls."""
+    """Return a heap of large simple solids: bins, crates and balls."""
     boxes, balls, cylinders = [], [], []
     for _ in range(int(rng.integers(2, 6))):
         x, y = (float(v) for v in rng.uniform(-0.4, 0.4, 2))

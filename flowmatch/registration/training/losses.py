@@ -1,4 +1,4 @@
-"""Losses that bring descriptors of the same point together and keep others apart."""
+"""Losses for descriptors of points, with nearby points excluded as negatives."""
 
 import torch
 from torch import Tensor
@@ -6,16 +6,16 @@ from torch import Tensor
 from flowmatch.descriptor_losses import check_pairs, info_nce_loss, triplet_loss
 
 
-def _close(first: Tensor, second: Tensor, positions: Tensor | None, apart: float) -> Tensor:
-    """Return which points are the same or nearer than `apart`, bool ``[B, B]``."""
+def _nearby(first: Tensor, second: Tensor, positions: Tensor | None, min_distance: float) -> Tensor:
+    """Return which points are the same or closer than `min_distance`, bool ``[B, B]``."""
     check_pairs(first, second)
-    close = torch.eye(len(first), dtype=torch.bool, device=first.device)
+    same = torch.eye(len(first), dtype=torch.bool, device=first.device)
     if positions is None:
-        return close
+        return same
     if positions.shape != (len(first), 3):
         raise ValueError(f"positions must be [{len(first)}, 3], got {tuple(positions.shape)}")
-    where = positions.float()
-    return close | ((where[:, None] - where[None]).square().sum(2) < apart**2)
+    places = positions.float()
+    return same | ((places[:, None] - places[None]).square().sum(2) < min_distance**2)
 
 
 def hardest_triplet_loss(
@@ -24,17 +24,17 @@ def hardest_triplet_loss(
     positions: Tensor | None = None,
     *,
     margin: float = 1.0,
-    apart: float = 0.1,
+    min_distance: float = 0.1,
 ) -> Tensor:
-    """Demand that each pair is nearer than the nearest wrong one of the batch, by a margin.
+    """Triplet loss with the hardest negatives of the batch.
 
     Args:
         first: Descriptors of B points, ``[B, D]``, of unit length.
-        second: Of the same points as another scan shows them, ``[B, D]``.
-        positions: Where the points are, ``[B, 3]``, metres; points nearer than `apart` are not
-            held against each other.
-        margin: By how much.
-        apart: Metres.
+        second: Descriptors of the same points in another scan, ``[B, D]``.
+        positions: Positions of the points, ``[B, 3]``, metres; None takes all other points as
+            negatives.
+        margin: Margin between the distances of positive and negative pairs.
+        min_distance: Minimum distance between a point and its negatives, metres.
 
     Returns:
         Mean of ``max(0, margin + d(pair) - d(hardest))``, the hardest over both sides.
@@ -50,8 +50,8 @@ def hardest_triplet_loss(
     Reference:
         Mishchuk et al., Working hard to know your neighbor's margins, NeurIPS 2017.
     """
-    close = _close(first, second, positions, apart)
-    return triplet_loss(first, second, close, margin=margin)[0]
+    nearby = _nearby(first, second, positions, min_distance)
+    return triplet_loss(first, second, nearby, margin=margin)[0]
 
 
 def softmax_loss(
@@ -60,22 +60,24 @@ def softmax_loss(
     positions: Tensor | None = None,
     *,
     temperature: float = 0.1,
-    apart: float = 0.1,
+    min_distance: float = 0.1,
 ) -> Tensor:
-    """Demand that each point is told from all others of the batch, the alike ones counting most.
+    """Cross-entropy of each point against all others of the batch (InfoNCE).
 
-    Where some pairs are hopeless, as with local frames that differ, the hardest triplets of a
-    young network draw everything to one place; a sum over all does not.
+    Where some positive pairs are unmatchable, such as those with different local frames, the
+    hardest triplets of an untrained network collapse all descriptors; a sum over all pairs does
+    not.
 
     Args:
         first: Descriptors of B points, ``[B, D]``, of unit length.
-        second: Of the same points as another scan shows them, ``[B, D]``.
-        positions: As in `hardest_triplet_loss`.
-        temperature: Similarity by which one point is e times as likely as another.
-        apart: Metres.
+        second: Descriptors of the same points in another scan, ``[B, D]``.
+        positions: Positions of the points, ``[B, 3]``, metres; None takes all other points as
+            negatives.
+        temperature: Temperature of the softmax.
+        min_distance: Minimum distance between a point and its negatives, metres.
 
     Returns:
-        Mean cross-entropy of choosing the right point, from either side.
+        Mean cross-entropy in both directions.
 
     Raises:
         ValueError: Shapes do not fit.
@@ -88,5 +90,5 @@ def softmax_loss(
         van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018; for
         fragments: Xie et al., PointContrast, ECCV 2020.
     """
-    close = _close(first, second, positions, apart)
-    return info_nce_loss(first, second, close, temperature=temperature)
+    nearby = _nearby(first, second, positions, min_distance)
+    return info_nce_loss(first, second, nearby, temperature=temperature)

@@ -1,4 +1,4 @@
-"""All that makes one set of a descriptor's weights, except the scans."""
+"""Training recipes of descriptors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,21 +11,21 @@ LOSSES = ("softmax", "triplet", "contrastive")
 
 @dataclass(frozen=True)
 class DescriptorRecipe:
-    """What to train, how, on what.
+    """Network, loss, schedule and data of a training run.
 
     Attributes:
-        model: Name in `MODELS`.
-        schedule: Steps, batch size (in pairs of scans), learning rate.
-        loss: ``"softmax"`` over the batch, ``"triplet"``, hardest in the batch, or
+        model: Name of the network in `MODELS`.
+        schedule: Steps, batch size (pairs of scans) and learning rate.
+        loss: ``"softmax"`` over the batch, ``"triplet"`` with hardest negatives, or
             ``"contrastive"``.
-        margin: Of the last two.
-        points: That are taken from each pair of scans.
-        arguments: Of the network's constructor.
-        voxel: Least and largest side of the fields' voxels, metres.
-        max_offset: As in `FieldPairs`.
-        reuse: As in `FieldPairs`.
-        rgbd: Share of the pairs that come from real frames, where there are some.
-        seed: Of the scans, the points and the network's first weights.
+        margin: Margin of the triplet and the contrastive loss.
+        points: Points per pair of scans.
+        arguments: Arguments of the network's constructor.
+        voxel: Minimum and maximum side of the fields' voxels, metres.
+        max_offset: Maximum distance between the two points of a pair; see `FieldPairs`.
+        reuse: Items per pair of scans; see `FieldPairs`.
+        rgbd: Share of pairs from real frames, if any are given.
+        seed: Random seed of the scans, the points and the network's initialisation.
     """
 
     model: str
@@ -41,7 +41,7 @@ class DescriptorRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be followed."""
+        """Check the values."""
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
         if not 0 <= self.rgbd <= 1 or self.points < 2:
@@ -58,16 +58,16 @@ RECIPES: Mapping[str, DescriptorRecipe] = {
         loss="softmax",
         voxel=(0.012, 0.028),
     ),
-    # Made to be trained on one CPU core, in an hour.
+    # For an hour on one CPU core.
     "spin": DescriptorRecipe(
         "spin",
         Schedule(steps=4000, batch=2, average=0.998),
         loss="softmax",
         voxel=(0.024, 0.056),
     ),
-    # Zeng et al., 3DMatch, CVPR 2017, section 4 and the authors' solver: as many pairs of the same
-    # point as of different ones, voxels of 1 cm along the camera's axes, margin 1. Stochastic
-    # gradient descent there, AdamW here.
+    # Zeng et al., 3DMatch, CVPR 2017, section 4, and the authors' solver: as many positive as
+    # negative pairs, voxels of 1 cm along the camera's axes, margin 1. The authors use stochastic
+    # gradient descent, this recipe AdamW.
     "3dmatch": DescriptorRecipe(
         "3dmatch",
         Schedule(steps=100_000, batch=2, weight_decay=5e-4, average=0.0),
@@ -76,4 +76,4 @@ RECIPES: Mapping[str, DescriptorRecipe] = {
         max_offset=0.0,
     ),
 }
-"""Recipes by name: ours, and the paper's."""
+"""Training recipes by name; ``"3dmatch"`` is the paper's."""

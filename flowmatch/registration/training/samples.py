@@ -1,4 +1,4 @@
-"""What descriptors are trained on: the distance fields around points that two scans share."""
+"""Training samples of descriptors: distance fields around points that two scans share."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,31 +17,33 @@ from flowmatch.registration.synthetic.pairs import ScanPair, Scans
 
 
 class FieldPair(NamedTuple):
-    """Points that two scans share, as each shows them."""
+    """Fields around points that two scans share.
+
+    Attributes:
+        fields: ``[2, N, 1, 30, 30, 30]``, float32: of the source and of the target.
+        positions: ``[N, 3]``, float32: positions in the target, scaled so that keypoints are 0.05
+            apart for any voxel size.
+    """
 
     fields: Tensor
-    """``[2, N, 1, 30, 30, 30]``, float32: of the source, of the target."""
     positions: Tensor
-    """``[N, 3]``, float32: where they are in the target, scaled so that
-    keypoints are 0.05 apart whatever the voxels' size."""
 
 
 class FieldPairs:
-    """Fields around points that pairs of scans share; item `i` is the same every time.
+    """Fields around points that pairs of scans share; the seed and the index determine an item.
 
     Args:
-        scans: Pairs of scans; several collections are taken in turn.
-        count: Points of an item.
-        frames: Fields lie along local reference frames, else along each camera's axes.
-        truncation: Distance that counts as far, in voxels.
-        frame_radius: As in `field_patches`.
-        voxel: Least and largest side of the fields' voxels, metres.
-        detail: Voxels between keypoints, as the network has it.
-        max_offset: Most that the second point may be off the first, as a share of the distance between
-            keypoints: at 0.5 those of two scans are as far apart as keypoints of `register`, whose
-            grids know nothing of each other.
-        reuse: Items from each pair of scans, with other points: scans take longer than points.
-        seed: Of the points.
+        scans: Collections of scan pairs, used alternately.
+        count: Points per item.
+        frames: Whether fields are aligned to local reference frames; else to the camera's axes.
+        truncation: Truncation distance, in voxels.
+        frame_radius: Radius of the neighbourhood that determines the frame, in voxels.
+        voxel: Minimum and maximum side of the fields' voxels, metres.
+        detail: Field voxels between keypoints; see `FieldDescriptor`.
+        max_offset: Maximum distance between the two points of a pair, as a share of the distance
+            between keypoints: 0.5 corresponds to the unrelated keypoint grids of two scans.
+        reuse: Items per pair of scans, with different points: scans take longer to make.
+        seed: Random seed of the points.
 
     Raises:
         ValueError: No scans, or an argument is out of range.
@@ -76,22 +78,22 @@ class FieldPairs:
         self.truncation, self.frame_radius = truncation, frame_radius
         self.voxel, self.detail, self.max_offset = voxel, detail, max_offset
         self.reuse, self.seed = reuse, seed
-        self._open = lru_cache(maxsize=4)(self._read)
+        self._cached = lru_cache(maxsize=4)(self._read)
 
     def __len__(self) -> int:
-        """Return how many items there are."""
+        """Return the number of items."""
         return self.reuse * len(self.scans) * min(len(scans) for scans in self.scans)
 
     def __getitem__(self, index: int) -> FieldPair:
-        """Measure item `index`.
+        """Return item `index`.
 
         Raises:
-            IndexError: There is none.
+            IndexError: The index is out of range.
             ValueError: The two scans share no points.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"index must be below {len(self)}, got {index}")
-        pair = self._open(index // self.reuse)
+        pair = self._cached(index // self.reuse)
         rng = np.random.default_rng([self.seed, index, 5])
         voxel = float(np.exp(rng.uniform(*np.log(self.voxel))))
         spacing = self.detail * voxel
@@ -114,17 +116,17 @@ class FieldPairs:
         return FieldPair(torch.stack(fields), positions)
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave the open scans behind: a worker process opens its own."""
-        return {key: value for key, value in self.__dict__.items() if key != "_open"}
+        """Return the state without cached scans: a worker process reads its own."""
+        return {key: value for key, value in self.__dict__.items() if key != "_cached"}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        """Take what another process sent."""
+        """Restore the state in another process."""
         self.__dict__.update(state)
-        self._open = lru_cache(maxsize=4)(self._read)
+        self._cached = lru_cache(maxsize=4)(self._read)
 
     def _read(self, number: int) -> ScanPair:
-        turn, which = divmod(number, len(self.scans))
-        return self.scans[which][turn]
+        index, collection = divmod(number, len(self.scans))
+        return self.scans[collection][index]
 
 
 def shared_points(
@@ -136,61 +138,61 @@ def shared_points(
     *,
     max_offset: float = 0.5,
 ) -> tuple[Points, Points]:
-    """Choose points that both scans of a pair show.
+    """Sample points that both scans of a pair show.
 
-    Half of them anywhere, half where the surface bends, which tells places apart.
+    Half of them uniformly, half by the curvature of the surface, which makes places distinctive.
 
     Args:
         pair: The scans.
-        count: How many; some come twice if the scans share fewer.
-        voxel: Of the fields, metres.
-        spacing: Between keypoints of the source, metres.
-        rng: Of the choice.
-        max_offset: Most that the target's point is off the source's, as a share of `spacing`.
+        count: Number of points; points repeat if the scans share fewer.
+        voxel: Side of the fields' voxels, metres.
+        spacing: Distance between keypoints of the source, metres.
+        rng: Source of random numbers.
+        max_offset: Maximum distance between the two points of a pair, as a share of `spacing`.
 
     Returns:
-        Points of the source and of the target, ``[count, 3]`` each, in its scan's frame, metres.
+        Points of the source and of the target, ``[count, 3]`` each, in their scan's frame, metres.
 
     Raises:
-        ValueError: The scans share none.
+        ValueError: The scans share no points.
     """
     coarse = voxel_down(pair.source, spacing)
     fine = voxel_down(pair.target, voxel)
     if len(coarse) == 0 or len(fine) == 0:
         raise ValueError("one of the scans is empty")
     moved = transform_points(pair.motion, coarse)
-    # Off by as much as the keypoints of another grid would be.
-    off = rng.normal(size=moved.shape)
-    far = max_offset * spacing
-    off *= far * rng.random((len(moved), 1)) / np.linalg.norm(off, axis=1, keepdims=True)
-    index = cKDTree(fine).query(moved + off)[1]
-    apart = np.linalg.norm(fine[index] - moved, axis=1)
-    shared = np.flatnonzero(apart < far + voxel)
+    # Random offsets as between the keypoints of two unrelated grids.
+    offset = rng.normal(size=moved.shape)
+    limit = max_offset * spacing
+    offset *= limit * rng.random((len(moved), 1)) / np.linalg.norm(offset, axis=1, keepdims=True)
+    index = cKDTree(fine).query(moved + offset)[1]
+    distance = np.linalg.norm(fine[index] - moved, axis=1)
+    shared = np.flatnonzero(distance < limit + voxel)
     if len(shared) == 0:
         raise ValueError("the scans share no points")
-    bend = _bend(voxel_down(pair.source, 2 * voxel), coarse[shared], 12 * voxel)
-    chance = 0.5 / len(shared) + 0.5 * bend / max(bend.sum(), 1e-12)
-    chance /= chance.sum()
-    twice = len(shared) < count
-    chosen = shared[rng.choice(len(shared), count, replace=twice, p=chance)]
+    curvature = _curvature(voxel_down(pair.source, 2 * voxel), coarse[shared], 12 * voxel)
+    probability = 0.5 / len(shared) + 0.5 * curvature / max(curvature.sum(), 1e-12)
+    probability /= probability.sum()
+    repeat = len(shared) < count
+    chosen = shared[rng.choice(len(shared), count, replace=repeat, p=probability)]
     return coarse[chosen], fine[index[chosen]]
 
 
-def _bend(cloud: Points, centres: Points, radius: float) -> NDArray[np.float64]:
-    """Return how much of the spread around centres is across the surface, 0 to 1/3."""
+def _curvature(cloud: Points, centres: Points, radius: float) -> NDArray[np.float64]:
+    """Return the share of the neighbours' variance along the normal, 0 to 1/3."""
     index, distance = neighbourhoods(cKDTree(cloud), centres, radius, 96)
     known = np.isfinite(distance).astype(np.float64)
     near = np.where(known[..., None] > 0, cloud[np.minimum(index, len(cloud) - 1)], 0)
-    middle = near.sum(1) / np.maximum(known.sum(1, keepdims=True), 1)
-    values = np.maximum(np.linalg.eigvalsh(covariances(cloud, middle, index, known)), 0)
+    centroid = near.sum(1) / np.maximum(known.sum(1, keepdims=True), 1)
+    values = np.maximum(np.linalg.eigvalsh(covariances(cloud, centroid, index, known)), 0)
     shares: NDArray[np.float64] = values[:, 0] / np.maximum(values.sum(1), 1e-12)
     return shares
 
 
 def collate(items: Sequence[FieldPair]) -> list[Tensor]:
-    """Make a batch: fields ``[2, B * N, 1, 30, 30, 30]`` and positions ``[B * N, 3]``.
+    """Return a batch: fields ``[2, B * N, 1, 30, 30, 30]`` and positions ``[B * N, 3]``.
 
-    Scenes are laid far apart, so that points of two never count as near.
+    Scenes are placed far from each other, so that points of two scenes are never close.
 
     Example:
         >>> item = FieldPair(torch.zeros(2, 3, 1, 30, 30, 30), torch.zeros(3, 3))

@@ -1,4 +1,4 @@
-"""The one function that follows a recipe for a descriptor of fragments."""
+"""Training of descriptors."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -34,15 +34,15 @@ def train_descriptor(
     start: dict[str, Tensor] | None = None,
     **options: "Unpack[RunOptions]",
 ) -> FieldDescriptor:
-    """Train a descriptor on rooms under a virtual depth camera, and on posed frames.
+    """Train a descriptor on scans of synthetic rooms, and on posed frames.
 
     Args:
-        recipe: What to train, how, on what.
-        checkpoint: File the state is kept in.
-        rgbd: Folder of real frames, as `PosedScans` takes it.
-        start: Weights to begin with.
-        **options: Of the run, as in `flowmatch.training.train`. Reports have ``"first"``, the share
-            of points whose nearest descriptor of the batch is the right one.
+        recipe: Training recipe.
+        checkpoint: Checkpoint file.
+        rgbd: Folder of real frames in the layout of `PosedScans`.
+        start: Initial weights.
+        **options: Options of the run, see `flowmatch.training.train`. Reports have ``"first"``, the
+            share of points whose nearest descriptor in the batch is the correct one.
 
     Returns:
         The trained network, in eval mode.
@@ -50,7 +50,7 @@ def train_descriptor(
     Raises:
         TrainingDiverged: The loss is no longer a number.
         ValueError: `checkpoint` belongs to another run, or `start` to another network.
-        FileNotFoundError: `rgbd` is no folder of posed frames.
+        FileNotFoundError: `rgbd` is not a folder of posed frames.
     """
     torch.manual_seed(recipe.seed)
     network = MODELS[recipe.model](**recipe.arguments)
@@ -72,7 +72,7 @@ def train_descriptor(
 
 
 class _Mixed:
-    """Items of synthetic and of real scans, each drawn by its share."""
+    """Items of synthetic and of real scans, chosen at random in given shares."""
 
     def __init__(self, synthetic: FieldPairs, real: FieldPairs, share: float, seed: int) -> None:
         self.parts, self.share, self.seed = (synthetic, real), share, seed
@@ -81,7 +81,7 @@ class _Mixed:
         return len(self.parts[0])
 
     def __getitem__(self, index: int) -> FieldPair:
-        # Items of one pair of scans stay together, or it would be made again for each.
+        # Items of one pair of scans stay together, so that each pair is made only once.
         group = index // self.parts[0].reuse
         real = np.random.default_rng([self.seed, group, 6]).random() < self.share
         return self.parts[int(real)][index]
@@ -90,10 +90,10 @@ class _Mixed:
 def find_samples(
     recipe: DescriptorRecipe, network: FieldDescriptor, rgbd: str | Path | None = None
 ) -> training.Samples:
-    """Return what a recipe learns from; folders are checked before the first step.
+    """Return the training samples of a recipe; folders are checked before the first step.
 
     Raises:
-        FileNotFoundError: `rgbd` is no folder of posed frames.
+        FileNotFoundError: `rgbd` is not a folder of posed frames.
         ValueError: It has fewer than two frames.
     """
     make = partial(
@@ -117,12 +117,12 @@ def find_samples(
 def descriptor_loss(
     model: nn.Module, batch: Sequence[Tensor], *, recipe: DescriptorRecipe
 ) -> tuple[Tensor, dict[str, float]]:
-    """Describe a batch; return its loss, and how often the right point is the nearest.
+    """Return the loss of a batch, and the share of points whose nearest descriptor is correct.
 
     Args:
-        model: A descriptor.
-        batch: Fields ``[2, N, 1, 30, 30, 30]`` and positions ``[N, 3]``, as `collate` makes them.
-        recipe: Its loss and margin.
+        model: A descriptor network.
+        batch: Fields ``[2, N, 1, 30, 30, 30]`` and positions ``[N, 3]``, from `collate`.
+        recipe: Recipe with the loss and its margin.
     """
     fields, positions = batch
     first, second = model(fields.flatten(0, 1)).float().chunk(2)
@@ -132,11 +132,11 @@ def descriptor_loss(
         loss = hardest_triplet_loss(first, second, positions, margin=recipe.margin)
     else:
         half = len(first) // 2
-        # Every point with itself, and with one that is far along the batch.
+        # Positive pairs, and as many negative pairs from half a batch away.
         same = torch.arange(2 * len(first), device=first.device) < len(first)
         others = torch.cat([second, second.roll(half, 0)])
         loss = contrastive_loss(torch.cat([first, first]), others, same, margin=recipe.margin)
     with torch.no_grad():
         nearest = torch.cdist(first, second).argmin(1)
-        right = (positions[nearest] - positions).norm(dim=1) < 0.05
-    return loss, {"first": right.float().mean().item()}
+        correct = (positions[nearest] - positions).norm(dim=1) < 0.05
+    return loss, {"first": correct.float().mean().item()}

@@ -1,7 +1,6 @@
-"""Scores recomputed by hand, the benchmark's files, and a benchmark made of a room."""
+"""Metrics recomputed by hand, the benchmark's files, and a benchmark made from a room."""
 
 import json
-import math
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ from flowmatch.registration.evaluation.metrics import (
 from tests.registration.scenes import balls, motion, part, room
 
 
-def test_inlier_ratio_uses_the_truth():
+def test_inlier_ratio_uses_the_true_motion():
     truth = motion(0)
     source = np.random.default_rng(0).normal(size=(10, 3))
     target = transform_points(truth, source)
@@ -32,15 +31,15 @@ def test_inlier_ratio_uses_the_truth():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_error_is_the_mean_square_distance_of_shared_points(seed):
-    """For small motions the benchmark's quadratic form is what it stands for."""
+    """For small motions the benchmark's quadratic form equals the mean square distance."""
     rng = np.random.default_rng(seed)
     points, truth = rng.normal(size=(200, 3)), motion(seed)
     small = np.eye(4)
     small[:3, :3] = Rotation.from_rotvec(0.002 * rng.normal(size=3)).as_matrix()
     small[:3, 3] = 0.004 * rng.normal(size=3)
     expected = (np.linalg.norm(transform_points(small, points) - points, axis=1) ** 2).mean()
-    found = registration_error(truth @ small, truth, pair_information(points))
-    assert found == pytest.approx(expected, rel=0.01)
+    error = registration_error(truth @ small, truth, pair_information(points))
+    assert error == pytest.approx(expected, rel=0.01)
 
 
 def write_log(path, entries, total):
@@ -53,7 +52,7 @@ def write_log(path, entries, total):
 
 @pytest.fixture(scope="module")
 def benchmark(tmp_path_factory):
-    """A scene of four fragments in the benchmark's layout; the last is of something else."""
+    """A scene of four fragments in the benchmark's layout; the last shows another scene."""
     folder = tmp_path_factory.mktemp("bench") / "kitchen"
     logs = folder.with_name("kitchen-evaluation")
     folder.mkdir()
@@ -80,7 +79,7 @@ def test_layout_of_the_benchmark(benchmark):
     assert [pair.truth is not None for pair in pairs] == [True, True, False, True, False, False]
     assert [pair.neighbours for pair in pairs] == [True, False, False, True, False, True]
     assert pairs[1].information.shape == (6, 6)
-    # The log has the second fragment's way to the first.
+    # The log has motions from the second fragment to the first.
     source, target = pairs[1].source(), pairs[1].target()
     moved = transform_points(pairs[1].truth, source)
     from scipy.spatial import cKDTree
@@ -88,7 +87,7 @@ def test_layout_of_the_benchmark(benchmark):
     assert np.isfinite(cKDTree(target).query(moved, distance_upper_bound=0.1)[0]).mean() > 0.4
 
 
-def test_a_room_is_recalled(benchmark):
+def test_a_room_is_registered(benchmark):
     rows = evaluate(find_fragments(benchmark)[1:3], {"FPFH": "fpfh"}, RegisterOptions(voxel=0.06))
     assert [row.rotated for row in rows] == [False, True]
     for row in rows:
@@ -99,7 +98,7 @@ def test_a_room_is_recalled(benchmark):
 
 
 def test_command_prints_numbers(benchmark, tmp_path, capsys, monkeypatch):
-    # Without the weights that ship, whose thousands of fields take their time.
+    # Without the shipped weights, which would describe thousands of fields.
     monkeypatch.setattr("flowmatch.cli.eval.registration.available", dict)
     cloud = room()
     truth = motion(3)
@@ -123,13 +122,13 @@ def test_command_prints_numbers(benchmark, tmp_path, capsys, monkeypatch):
         ("0 1 2 " + "nan " * 16, "got 19 numbers"),
     ],
 )
-def test_damaged_logs_are_refused(text, message, tmp_path):
+def test_damaged_logs_raise(text, message, tmp_path):
     (tmp_path / "gt.log").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_log(tmp_path / "gt.log")
 
 
-def test_folders_without_fragments_are_refused(tmp_path):
+def test_folders_without_fragments_raise(tmp_path):
     with pytest.raises(ValueError, match="cloud_bin_"):
         find_fragments(tmp_path)
     with pytest.raises(FileNotFoundError):
@@ -139,7 +138,7 @@ def test_folders_without_fragments_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "truth", [np.eye(3), np.full((4, 4), np.nan), np.full((4, 4), "1")], ids=["3", "nan", "words"]
 )
-def test_a_pair_without_a_motion_is_refused(truth, tmp_path):
+def test_a_pair_without_a_motion_raises(truth, tmp_path):
     for name in ("src", "ref"):
         write_cloud(tmp_path / f"{name}.npy", np.eye(3))
     np.save(tmp_path / "gt.npy", truth)
@@ -147,9 +146,9 @@ def test_a_pair_without_a_motion_is_refused(truth, tmp_path):
         find_fragments(tmp_path)
 
 
-def test_a_log_of_more_fragments_than_there_are_costs_nothing(tmp_path):
+def test_a_log_for_more_fragments_than_files_raises_at_once(tmp_path):
     write_cloud(tmp_path / "cloud_bin_0.ply", np.eye(3))
     matrix = "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n"
     (tmp_path / "gt.log").write_text(f"0 1 1000000000000\n{matrix}")
-    with pytest.raises(ValueError, match="is of 1000000000000 fragments, .* holds 1$"):
+    with pytest.raises(ValueError, match="is for 1000000000000 fragments, .* contains 1$"):
         find_fragments(tmp_path)

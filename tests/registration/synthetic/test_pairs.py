@@ -1,3 +1,5 @@
+"""Synthetic and posed pairs of scans, and the depth camera."""
+
 import numpy as np
 import pytest
 
@@ -9,15 +11,15 @@ from flowmatch.registration.synthetic.pairs import (
     Sensor,
     SyntheticScans,
     overlap,
-    scan,
+    render_depth,
 )
 from flowmatch.registration.synthetic.solids import make_room
 
 SMALL = Sensor(size=(30, 40))
 
 
-def looking(room):
-    """A camera near a wall that looks along y, level."""
+def level_pose(room):
+    """Return the pose of a camera near a wall, horizontal, looking along y."""
     pose = np.eye(4)
     pose[:3, :3] = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]).T
     pose[:3, 3] = [room.size[0] / 2, 0.3, 1.4]
@@ -25,47 +27,50 @@ def looking(room):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_true_scan_lies_on_the_room(seed):
+def test_an_exact_scan_lies_on_the_room(seed):
     room = make_room(np.random.default_rng(seed))
-    pose = looking(room)
-    seen = depth_to_points(scan(room, pose, SMALL), SMALL.intrinsics)
-    assert len(seen) > 100
-    at = transform_points(pose, seen).astype(np.float32)
+    pose = level_pose(room)
+    points = depth_to_points(render_depth(room, pose, SMALL), SMALL.intrinsics)
+    assert len(points) > 100
+    at = transform_points(pose, points).astype(np.float32)
     assert np.median(np.abs(room.distance(at))) < 2e-3
     assert (np.abs(room.distance(at)) < 0.02).all()
 
 
-def test_distances_of_a_room_never_exceed_the_way_to_a_surface():
-    """Else rays would jump through."""
+def test_distances_of_a_room_are_lower_bounds():
+    """Else rays would pass through surfaces."""
     rng = np.random.default_rng(5)
     room = make_room(rng)
     points = rng.uniform(0.1, room.size - 0.1, (500, 3)).astype(np.float32)
-    ways = rng.normal(size=points.shape).astype(np.float32)
-    ways /= np.linalg.norm(ways, axis=1, keepdims=True)
-    here = room.distance(points)
-    free = here > 0.01
+    directions = rng.normal(size=points.shape).astype(np.float32)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    distance = room.distance(points)
+    free = distance > 0.01
     for share in (0.3, 0.7, 0.98):
-        there = room.distance(points + share * here[:, None] * ways)
-        assert (there[free] > -1e-3).all()
+        moved = points + share * distance[:, None] * directions
+        assert (room.distance(moved)[free] > -1e-3).all()
 
 
 def test_noise_grows_with_the_square_of_the_depth():
     room = make_room(np.random.default_rng(1))
-    sensor = Sensor(size=(60, 80), noise=(0.0, 0.002), step=0, holes=0)
-    true = scan(room, looking(room), sensor)
-    seen = [scan(room, looking(room), sensor, np.random.default_rng(seed)) for seed in range(4)]
-    told = (np.stack(seen) - true) / true**2
-    middle = np.nanmedian(true)
-    for part in (true < middle, true > middle):
-        assert np.nanstd(told[:, part]) == pytest.approx(0.002, rel=0.15)
+    sensor = Sensor(size=(60, 80), noise=(0.0, 0.002), quantization=0, holes=0)
+    exact = render_depth(room, level_pose(room), sensor)
+    noisy = [
+        render_depth(room, level_pose(room), sensor, np.random.default_rng(seed))
+        for seed in range(4)
+    ]
+    errors = (np.stack(noisy) - exact) / exact**2
+    median = np.nanmedian(exact)
+    for part in (exact < median, exact > median):
+        assert np.nanstd(errors[:, part]) == pytest.approx(0.002, rel=0.15)
 
 
-def test_holes_and_steps():
+def test_holes_and_quantization():
     room = make_room(np.random.default_rng(1))
-    sensor = Sensor(size=(60, 80), noise=(0.0, 0.0), step=0.01, holes=0.2, grazing=0)
-    seen = scan(room, looking(room), sensor, np.random.default_rng(0))
-    assert np.isnan(seen).mean() >= 0.15
-    steps = 1 / seen[np.isfinite(seen)] / 0.01
+    sensor = Sensor(size=(60, 80), noise=(0.0, 0.0), quantization=0.01, holes=0.2, grazing=0)
+    depth = render_depth(room, level_pose(room), sensor, np.random.default_rng(0))
+    assert np.isnan(depth).mean() >= 0.15
+    steps = 1 / depth[np.isfinite(depth)] / 0.01
     assert np.abs(steps - np.round(steps)).max() < 1e-2
 
 
@@ -79,8 +84,8 @@ def test_items_repeat_differ_and_overlap():
         first.source, other.source
     )
     assert overlap(first) > 0.2
-    back = ScanPair(first.target, first.source, invert_motion(first.motion))
-    assert overlap(back) > 0.1
+    reverse = ScanPair(first.target, first.source, invert_motion(first.motion))
+    assert overlap(reverse) > 0.1
     with pytest.raises(IndexError, match="below"):
         scans[-1]
 
@@ -92,9 +97,9 @@ def test_posed_frames(tmp_path):
     (tmp_path / "depth").mkdir()
     lines = []
     for k in range(3):
-        pose = looking(room)
+        pose = level_pose(room)
         pose[0, 3] += 0.1 * k
-        depth = np.nan_to_num(scan(room, pose, SMALL)) * 1000
+        depth = np.nan_to_num(render_depth(room, pose, SMALL)) * 1000
         cv2.imwrite(str(tmp_path / "depth" / f"{k}.png"), np.rint(depth).astype(np.uint16))
         lines.append(" ".join([str(k), *(f"{v:.9f}" for v in pose.ravel())]))
     (tmp_path / "poses.txt").write_text("\n".join(lines))

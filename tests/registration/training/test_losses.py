@@ -1,4 +1,4 @@
-"""Losses against plain loops."""
+"""Descriptor losses against plain loops."""
 
 import pytest
 import torch
@@ -24,8 +24,8 @@ def test_hardest_triplet_by_a_loop(placed):
         ]
         if wrong:
             total += max(torch.tensor(0.0), 1 + (a[i] - b[i]).norm() - min(wrong))
-    found = hardest_triplet_loss(a, b, positions if placed else None)
-    torch.testing.assert_close(found, total / 12, rtol=1e-4, atol=1e-4)
+    loss = hardest_triplet_loss(a, b, positions if placed else None)
+    torch.testing.assert_close(loss, total / 12, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("placed", [False, True])
@@ -40,10 +40,10 @@ def test_softmax_by_a_loop(placed):
             if j == i or not (placed and (positions[i] - positions[j]).norm() < 0.1)
         ]
         for x, y in ((a, b), (b, a)):
-            alike = torch.stack([x[i] @ y[j] for j in others]) / 0.2
-            total += alike.exp().sum().log() - x[i] @ y[i] / 0.2
-    found = softmax_loss(a, b, positions if placed else None, temperature=0.2)
-    torch.testing.assert_close(found.double(), total / 24, rtol=1e-5, atol=1e-5)
+            similarities = torch.stack([x[i] @ y[j] for j in others]) / 0.2
+            total += similarities.exp().sum().log() - x[i] @ y[i] / 0.2
+    loss = softmax_loss(a, b, positions if placed else None, temperature=0.2)
+    torch.testing.assert_close(loss.double(), total / 24, rtol=1e-5, atol=1e-5)
 
 
 def test_shapes_are_checked():

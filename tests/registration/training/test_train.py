@@ -1,3 +1,5 @@
+"""Training recipes and training of descriptors."""
+
 from dataclasses import replace
 
 import pytest
@@ -24,7 +26,7 @@ def test_the_recipes_can_be_built():
         assert len(find_samples(recipe, slim(1, 4))) > 10_000
 
 
-def test_recipes_refuse_nonsense():
+def test_recipes_check_their_values():
     with pytest.raises(ValueError, match="loss must be"):
         replace(TINY, loss="hinge")
     with pytest.raises(ValueError, match="share of real frames"):
@@ -53,26 +55,26 @@ def test_a_network_learns_a_batch(loss):
 
 def test_training_repeats_and_resumes(tmp_path):
     pytest.importorskip("accelerate")
-    seen = []
-    whole = train_descriptor(TINY, tmp_path / "a.pt", workers=0, on_step=seen.append)
-    assert [progress.step for progress in seen] == [1, 2] and "first" in seen[0].metrics
-    again = train_descriptor(TINY, tmp_path / "a.pt", workers=0, resume=True)
-    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+    reports = []
+    network = train_descriptor(TINY, tmp_path / "a.pt", workers=0, on_step=reports.append)
+    assert [report.step for report in reports] == [1, 2] and "first" in reports[0].metrics
+    resumed = train_descriptor(TINY, tmp_path / "a.pt", workers=0, resume=True)
+    for a, b in zip(network.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
     with pytest.raises(ValueError, match="another run"):
         train_descriptor(replace(TINY, seed=1), tmp_path / "a.pt", workers=0, resume=True)
     with pytest.raises(ValueError, match="start does not fit"):
         train_descriptor(TINY, tmp_path / "b.pt", start=slim(2, 4).state_dict(), workers=0)
-    save_weights(tmp_path / "w.safetensors", whole, "slim", TINY.arguments)
+    save_weights(tmp_path / "w.safetensors", network, "slim", TINY.arguments)
     assert load(weights=tmp_path / "w.safetensors").dimensions == 4
 
 
-def test_the_command_names_what_is_wrong(tmp_path, capsys):
+def test_the_command_reports_wrong_options(tmp_path, capsys):
     assert main(["train", "registration", "--recipe", "none", "--out", str(tmp_path)]) == 2
     (tmp_path / "slim.pt").touch()
     assert main(["train", "registration", "--recipe", "slim", "--out", str(tmp_path)]) == 2
-    said = capsys.readouterr().err
-    assert "must be one of slim" in said and "--resume" in said
+    message = capsys.readouterr().err
+    assert "must be one of slim" in message and "--resume" in message
 
 
 def test_a_sheet_of_scans(tmp_path):
