@@ -1,6 +1,5 @@
-"""``flowmatch identify``: which of the enrolled classes pictures show, without training anew."""
+"""``flowmatch identify``: classes of pictures, by examples and without training."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,12 +7,17 @@ import numpy as np
 import torch
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from flowmatch.cli._options import (
+    INPUT,
+    MODEL,
     DeviceName,
+    JsonFile,
+    check_target,
+    check_weights_file,
 )
+from flowmatch.cli._tables import print_table, write_json
 from flowmatch.devices import choose_device
 from flowmatch.metric_learning.data.datasets import find_images
 from flowmatch.metric_learning.data.images import LabelledImages
@@ -21,49 +25,76 @@ from flowmatch.metric_learning.enrolment import enrol
 from flowmatch.metric_learning.fit import embed
 from flowmatch.metric_learning.store import load
 
+EXAMPLES = (
+    "flowmatch identify unknown.jpg --enrolled people --weights faces.safetensors",
+    "flowmatch identify a.jpg b.jpg --enrolled people --weights faces.safetensors --json -",
+)
+
 
 def command(
-    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="What to name.")],
-    enrolled: Annotated[
-        Path, typer.Option(help="Folder: one sub-folder of two or more examples for each class.")
+    pictures: Annotated[
+        list[Path],
+        typer.Argument(metavar="PICTURE", help="Pictures to classify.", show_default=False),
     ],
-    weights: Annotated[Path, typer.Option(help="What train metric-learning or train video wrote.")],
-    far: Annotated[
-        float, typer.Option(help="False accepts among pairs of examples that may be.")
+    enrolled: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of examples: a sub-folder of two or more pictures for each class.",
+            show_default=False,
+            rich_help_panel=INPUT,
+        ),
+    ],
+    weights: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            callback=check_weights_file,
+            help="File that flowmatch train metric-learning or train video wrote, .safetensors.",
+            show_default=False,
+            rich_help_panel=MODEL,
+        ),
+    ],
+    false_accept_rate: Annotated[
+        float,
+        typer.Option(
+            help="Share of pairs of different classes, among the examples, that may be accepted as one.",
+            rich_help_panel=MODEL,
+        ),
     ] = 0.01,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    json: JsonFile = None,
     device: DeviceName = None,
 ) -> None:
-    """Name pictures by examples: the class of the closest, or unknown where none is close enough.
+    """Classify pictures by a few examples of each class.
 
-    How close that is, the examples decide: so that of their pairs of two classes no more than --far
-    would pass for one.
+    A picture gets the class of its closest example, or is unknown if that is too far. The largest
+    accepted distance follows from the examples and --false-accept-rate.
     """
+    check_target(json)
     network = load(weights, device=choose_device(device))
     examples = find_images(enrolled)
-    asked = LabelledImages(pictures, np.zeros(len(pictures), np.int64), ("",))
-    for part in (examples, asked):
-        if part.channels != network.channels:
+    queries = LabelledImages(pictures, np.zeros(len(pictures), np.int64), ("",))
+    for images in (examples, queries):
+        if images.channels != network.channels:
             raise ValueError(
-                f"{weights} is for pictures of {network.channels} channels, got {part.channels}"
+                f"{weights} is for pictures of {network.channels} channels, got {images.channels}"
             )
-    known = enrol(
+    gallery = enrol(
         embed(network, examples, network.size),
         torch.from_numpy(examples.labels),
         examples.classes,
         network.metric,
-        false_accept_rate=far,
+        false_accept_rate=false_accept_rate,
     )
-    answers = known.query(embed(network, asked, network.size))
+    answers = gallery.query(embed(network, queries, network.size))
     rows = list(zip(map(str, pictures), answers, strict=True))
-    if as_json:
-        plain = [{"picture": p, "name": a.name, "distance": a.distance} for p, a in rows]
-        found = {"threshold": known.threshold, "pictures": plain}
-        typer.echo(json.dumps(found, indent=2, allow_nan=False))
+    content = {
+        "threshold": gallery.threshold,
+        "pictures": [{"picture": p, "name": a.name, "distance": a.distance} for p, a in rows],
+    }
+    if json is not None and write_json(json, content):
         return
-    table = Table("picture", "is", "distance", box=box.SIMPLE, show_edge=False, pad_edge=False)
+    table = Table("picture", "class", "distance", box=box.SIMPLE, show_edge=False, pad_edge=False)
     for picture, answer in rows:
         table.add_row(picture, answer.name or "unknown", f"{answer.distance:.4f}")
-    paper = Console(highlight=False, markup=False, emoji=False)
-    paper.print(table)
-    paper.print(f"accepted up to {known.threshold:.4f}")
+    print_table(table, f"accepted up to a distance of {gallery.threshold:.4f}")

@@ -1,4 +1,4 @@
-"""``flowmatch index``: describe a folder of pictures, to be searched."""
+"""``flowmatch index``: an index of a folder of pictures, for search."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,49 +6,90 @@ from typing import Annotated
 import typer
 from rich.progress import TextColumn
 
-from flowmatch.cli._messages import (
-    messages,
-    progress_bar,
-)
-from flowmatch.cli._options import (
-    DeviceName,
-)
+from flowmatch.cli._messages import messages, progress_bar, report_interrupt
+from flowmatch.cli._options import MODEL, OUTPUT, DeviceName
 from flowmatch.retrieval.describe import load_describer
 from flowmatch.retrieval.index import Index, IndexReport
 from flowmatch.retrieval.update import IndexUpdate
 from flowmatch.retrieval.vlad_describer import VladOptions
 
-_SHOWN = 20  # unreadable pictures that are listed; the index knows all
+EXAMPLES = (
+    "flowmatch index photos -o photos.safetensors",
+    "flowmatch index photos -o photos.safetensors --model rootsift --words 128",
+)
+DESCRIPTION = "Description of pictures"
 FAILURES = TextColumn("{task.fields[failed]}")
+_SHOWN = 20  # unreadable pictures that are printed; the index lists all
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(help="Of pictures, and folders of pictures.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="Folder of pictures, and of folders of pictures.",
+            show_default=False,
+        ),
+    ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="The index; one that is there is updated.")
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Index to write, .safetensors; an existing one is updated.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = Path("index.safetensors"),
-    descriptor: Annotated[
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="A new index in place of an existing one.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    model: Annotated[
         str,
-        typer.Option(help="default (a network that ships), rootsift, sift, or a file of weights."),
+        typer.Option(
+            help="Descriptor: rootsift, sift, a name that flowmatch weights list prints, or a "
+            ".safetensors file, such as flowmatch train retrieval writes.",
+            rich_help_panel=MODEL,
+        ),
     ] = "default",
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="What flowmatch train retrieval wrote, instead.", show_default=False),
-    ] = None,
-    words: Annotated[int, typer.Option(min=1, help="Visual words, learnt from the folder.")] = 64,
-    keypoints: Annotated[int, typer.Option(min=1, help="At most, in each picture.")] = 1000,
-    side: Annotated[int, typer.Option(min=32, help="Pixels that pictures are shrunk to.")] = 640,
-    seed: Annotated[int, typer.Option(help="Of the visual words.")] = 0,
     device: DeviceName = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew.")] = False,
+    words: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Number of visual words, learned from the folder.",
+            rich_help_panel=DESCRIPTION,
+        ),
+    ] = VladOptions.words,
+    keypoints: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Maximum number of keypoints per picture.", rich_help_panel=DESCRIPTION
+        ),
+    ] = VladOptions.keypoints,
+    side: Annotated[
+        int,
+        typer.Option(
+            min=32,
+            help="Longer side to which pictures are reduced, pixels.",
+            rich_help_panel=DESCRIPTION,
+        ),
+    ] = VladOptions.side,
+    seed: Annotated[
+        int, typer.Option(help="Random seed for the visual words.", rich_help_panel=DESCRIPTION)
+    ] = VladOptions.seed,
 ) -> None:
-    """Describe the pictures of a folder, to be found by flowmatch search.
+    """Describe the pictures of a folder, for flowmatch search.
 
-    Pictures that are described already are not described again, unless they have changed. It may
-    be interrupted; the same command goes on.
+    Pictures in an existing index are described again only if they have changed. The run may be
+    interrupted; the same command continues.
     """
     options = VladOptions(words=words, keypoints=keypoints, side=side, seed=seed)
-    describer = load_describer(weights or descriptor, device=device, options=options)
+    describer = load_describer(model, device=device, options=options)
     update = IndexUpdate(folder, output, describer, overwrite=overwrite)
     with progress_bar(FAILURES) as bar:
         task = bar.add_task("vocabulary", total=None, failed="")
@@ -57,32 +98,27 @@ def command(
             failed = f"{update.report.failed} failed" if update.report.failed else ""
             bar.update(task, description=stage, total=total, completed=done, failed=failed)
 
-        try:
-            made = update.run(progress)
-        except KeyboardInterrupt:
-            bar.stop()
-            again = "the same command, without --overwrite, goes on"
-            messages.print(f"stopped: {_summary(update.report, output)}; {again}")
-            raise typer.Exit(130) from None
-    _tell_failures(made)
+        with report_interrupt(bar, lambda: _summary(update.report, output)):
+            index = update.run(progress)
+    _print_failures(index)
     messages.print(_summary(update.report, output))
-    if not made.entries:
+    if not index.entries:
         raise ValueError(f"none of the pictures in {folder} can be read")
 
 
-def _tell_failures(made: Index) -> None:
-    for entry, reason in made.failed[:_SHOWN]:
+def _print_failures(index: Index) -> None:
+    for entry, reason in index.failed[:_SHOWN]:
         messages.print(f"failed: {entry.name}: {reason}")
-    if len(made.failed) > _SHOWN:
-        messages.print(f"... and {len(made.failed) - _SHOWN} more")
+    if len(index.failed) > _SHOWN:
+        messages.print(f"... and {len(index.failed) - _SHOWN} more")
 
 
 def _summary(report: IndexReport, output: Path) -> str:
     line = f"{report.described} picture{'' if report.described == 1 else 's'} described"
-    for count, what in (
+    for count, state in (
         (report.kept, "known already"),
-        (report.removed, "changed or gone"),
+        (report.removed, "changed or deleted"),
         (report.failed, "failed"),
     ):
-        line += f", {count} {what}" if count else ""
+        line += f", {count} {state}" if count else ""
     return f"{line}, in {output}"

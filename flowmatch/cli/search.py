@@ -5,72 +5,105 @@ from typing import Annotated
 
 import typer
 
-from flowmatch.cli._messages import (
-    messages,
-)
-from flowmatch.cli._options import (
-    DeviceName,
-    check_target,
-)
+from flowmatch.cli._messages import messages
+from flowmatch.cli._options import INPUT, MODEL, OUTPUT, DeviceName, check_target
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
 from flowmatch.retrieval.index import read_index
 from flowmatch.retrieval.results import RESULT_SUFFIXES, results_sheet, write_results
 from flowmatch.retrieval.searcher import search
+from flowmatch.retrieval.verify import MIN_INLIERS
+
+EXAMPLES = (
+    "flowmatch search query.jpg -i photos.safetensors -o sheet.png",
+    "flowmatch search query.jpg -i photos.safetensors --verify -k 5 -o results.json",
+)
+SEARCH = "Search"
 
 
 def command(
-    picture: Annotated[Path, typer.Argument(help="What to look for.")],
+    picture: Annotated[
+        Path,
+        typer.Argument(metavar="PICTURE", help="Picture to search for.", show_default=False),
+    ],
     index: Annotated[
-        Path, typer.Option("-i", "--index", help="What flowmatch index wrote.")
+        Path,
+        typer.Option(
+            "-i", "--index", help="Index that flowmatch index wrote.", rich_help_panel=INPUT
+        ),
     ] = Path("index.safetensors"),
     output: Annotated[
         list[Path] | None,
         typer.Option(
             "-o",
             "--output",
-            help="What to write: a contact sheet (.png, .jpg), the list (.json, .csv); may be "
+            help="File to write: a contact sheet (.png, .jpg) or the list (.json, .csv); may be "
             "given several times.",
             show_default=False,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
-    count: Annotated[int, typer.Option("-k", "--count", min=1, help="How many to show.")] = 11,
+    count: Annotated[
+        int,
+        typer.Option(
+            "-k", "--count", min=1, help="Number of results to show.", rich_help_panel=OUTPUT
+        ),
+    ] = 11,
     verify: Annotated[
         bool,
         typer.Option(
-            "--verify", help="Match the first 50 with the picture; what agrees comes first."
+            "--verify",
+            help="Geometric verification: the first 50 results are matched with the picture, and "
+            "those that agree come first.",
+            rich_help_panel=SEARCH,
         ),
     ] = False,
     expand: Annotated[
-        int, typer.Option(min=0, help="Search again with that many of the first added.")
+        int,
+        typer.Option(
+            min=0,
+            help="Number of first results that are added to the query for a second search.",
+            rich_help_panel=SEARCH,
+        ),
     ] = 0,
     augment: Annotated[
-        int, typer.Option(min=0, help="Average what is indexed with that many neighbours.")
+        int,
+        typer.Option(
+            min=0,
+            help="Number of neighbours with which each picture of the index is averaged.",
+            rich_help_panel=SEARCH,
+        ),
     ] = 0,
     approximate: Annotated[
         bool | None,
         typer.Option(
             "--approximate/--exact",
-            help="Search by faiss in the nearest cells only; else above 500,000 pictures.",
-            show_default=False,
+            help="Search by faiss in the nearest cells only, or exact search.",
+            show_default="approximate above 500,000 pictures",
+            rich_help_panel=SEARCH,
         ),
     ] = None,
-    descriptor: Annotated[
+    model: Annotated[
         str,
-        typer.Option(help="The file of weights, if the index was made with one."),
+        typer.Option(
+            help="Descriptor of the index; needed only if it was a file.",
+            show_default="as in the index",
+            rich_help_panel=MODEL,
+        ),
     ] = "default",
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="And that of flowmatch train retrieval.", show_default=False),
-    ] = None,
     device: DeviceName = None,
 ) -> None:
-    """Find pictures that show the same thing: score, points that agree, name."""
+    """Find pictures that show the same thing as another one.
+
+    Each line has the cosine similarity of the descriptors, the number of points that agree (with
+    --verify), and the name. Unrelated pictures have similarities around 0, also negative ones. The
+    status is 1 if --verify confirms no result.
+    """
     for path in output or []:
         check_target(path, (*IMAGE_SUFFIXES, *RESULT_SUFFIXES))
     query = read_image(picture)
     content = read_index(index)
     results = search(
-        content, query, model=weights or descriptor, device=device, count=count, verify=verify,
+        content, query, model=model, device=device, count=count, verify=verify,
         expand=expand, augment=augment, approximate=approximate,
     )  # fmt: skip
     for name, score, inliers in results:
@@ -81,4 +114,7 @@ def command(
         else:
             write_image(path, results_sheet(query, results, content.root))
     if output:
-        messages.print(f"{len(results)} found, in {', '.join(map(str, output))}")
+        messages.print(f"{len(results)} results, in {', '.join(map(str, output))}")
+    if verify and not any((result.inliers or 0) >= MIN_INLIERS for result in results):
+        messages.print(f"no result has {MIN_INLIERS} points that agree")
+        raise typer.Exit(1)

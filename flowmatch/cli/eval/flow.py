@@ -25,8 +25,8 @@ from flowmatch.cli._tables import number_table, print_table, write_json
 from flowmatch.devices import choose_device
 from flowmatch.flow.baselines import BASELINES
 from flowmatch.flow.data.datasets import find_pairs
-from flowmatch.flow.evaluation.evaluate import Evaluation, Method, Row, evaluate
-from flowmatch.flow.evaluation.report import Gallery, known_columns
+from flowmatch.flow.evaluation.evaluate import FlowEvaluation, FlowRow, Method, evaluate
+from flowmatch.flow.evaluation.report import FlowGallery, known_columns
 from flowmatch.flow.options import BEST
 from flowmatch.io import replace_when_done
 
@@ -103,15 +103,15 @@ def command(
         **(BASELINES if baselines else {}),
     }
     shown = ("flowmatch best" if best else "flowmatch", "dis")
-    gallery = Gallery(tuple(name for name in shown if name in methods))
+    gallery = FlowGallery(tuple(name for name in shown if name in methods))
     with progress_bar(transient=True) as bar:
         task = bar.add_task("eval", total=len(pairs))
         evaluation = evaluate(
             pairs,
             methods,
-            lambda done, _: bar.update(task, completed=done),
-            see=gallery.add if page else None,
+            on_pair=gallery.add if page else None,
             device=target,
+            progress=lambda _, done, total: bar.update(task, completed=done),
         )
     for name, reason in evaluation.skipped:
         messages.print(f"skipped {name}: {reason}")
@@ -128,7 +128,7 @@ def command(
         print_table(_table(evaluation), _legend(evaluation, source, str(target)))
 
 
-def _table(evaluation: Evaluation) -> Table:
+def _table(evaluation: FlowEvaluation) -> Table:
     """Return a table: a block for each sequence, group and mean, with a line for each method."""
     is_long = len({row.name for row in evaluation.sequences}) > _MOST_SEQUENCES
     groups = [row._replace(name=f"{row.name}, mean") for row in evaluation.groups]
@@ -144,15 +144,15 @@ def _table(evaluation: Evaluation) -> Table:
     return table
 
 
-def _blocks(rows: Sequence[Row]) -> list[list[Row]]:
+def _blocks(rows: Sequence[FlowRow]) -> list[list[FlowRow]]:
     """Gather the rows of each name: one per method."""
-    blocks: dict[str, list[Row]] = {}
+    blocks: dict[str, list[FlowRow]] = {}
     for row in rows:
         blocks.setdefault(row.name, []).append(row)
     return list(blocks.values())
 
 
-def _legend(evaluation: Evaluation, source: str, device: str) -> str:
+def _legend(evaluation: FlowEvaluation, source: str, device: str) -> str:
     pairs = evaluation.mean[0].pairs
     lines = [
         f"{pairs} pairs, equally weighted in a mean; flowmatch is {source} on {device}."

@@ -1,23 +1,14 @@
-"""``flowmatch eval retrieval``: describers beside each other on views of photographs."""
+"""``flowmatch eval retrieval``: descriptors of whole pictures, on views of photographs."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from flowmatch.cli._messages import (
-    progress_bar,
-)
-from flowmatch.cli._options import (
-    DeviceName,
-    WeightsFile,
-)
-from flowmatch.cli._tables import (
-    number_table,
-    stdout_console,
-)
+from flowmatch.cli._messages import progress_bar
+from flowmatch.cli._options import DATA, DeviceName, JsonFile, Seed, WeightsFile, check_target
+from flowmatch.cli._tables import number_table, percent, print_table, write_json
 from flowmatch.devices import choose_device
 from flowmatch.io import list_images
 from flowmatch.retrieval.backbone_describer import BackboneDescriber
@@ -26,18 +17,36 @@ from flowmatch.retrieval.evaluation.evaluate import Scores, evaluate, make_galle
 from flowmatch.retrieval.network import RetrievalNet, initial_network
 from flowmatch.retrieval.store import STORE
 
+EXAMPLES = (
+    "flowmatch eval retrieval photos",
+    "flowmatch eval retrieval photos --weights runs/retrieval-small.safetensors --views 3",
+)
 _VLAD = ("rootsift", "hardnet-half")
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Photographs.", show_default=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Folder of photographs.", show_default=False),
+    ],
+    json: JsonFile = None,
     weights: WeightsFile = None,
     device: DeviceName = None,
-    views: Annotated[int, typer.Option(min=2, help="Of each; one of them is searched for.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Of the views.")] = 1000,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    views: Annotated[
+        int,
+        typer.Option(
+            min=2,
+            help="Number of views of each photograph; one of them is the query.",
+            rich_help_panel=DATA,
+        ),
+    ] = 5,
+    seed: Seed = 1000,
 ) -> None:
-    """Measure how well views of a photograph find each other among views of the others."""
+    """Measure how well views of a photograph find each other.
+
+    The views of all photographs form one gallery. Networks are compared with VLAD.
+    """
+    check_target(json)
     photos = list_images(folder)
     describers: dict[str, Describer] = {
         f"vlad {name}": load_describer(name, device=device) for name in _VLAD
@@ -55,28 +64,33 @@ def command(
     total = len(describers) * (len(gallery.queries) + len(gallery.images))
     with progress_bar(transient=True) as bar:
         task = bar.add_task("eval", total=total)
-        found = evaluate(
+        scores = evaluate(
             describers,
             gallery,
             progress=lambda stage, done, total: bar.update(task, completed=done),
         )
-    if as_json:
-        about = {"folder": str(folder), "weights": str(weights) if weights else None}
-        scores = {name: row._asdict() for name, row in found.items()}
-        typer.echo(json.dumps({**about, "views": views, "seed": seed, "methods": scores}, indent=2))
-        return
-    console = stdout_console()
-    console.print(_table(found))
-    console.print(
-        f"\n{len(gallery.queries)} queries, {len(gallery.images)} gray views of 320 x 240 of as "
-        "many photographs. mAP: mean average precision,\npercent (Oxford's trapezoids); P@1: first "
-        "result right; +QE: query expansion by 2, alpha 3; +DBA: and the\ndatabase augmented by 2."
-    )
+    content = {
+        "folder": str(folder),
+        "weights": str(weights) if weights else None,
+        "views": views,
+        "seed": seed,
+        "methods": {name: row._asdict() for name, row in scores.items()},
+    }
+    if json is None or not write_json(json, content):
+        print_table(_table(scores), _legend(len(gallery.queries), len(gallery.images)))
 
 
-def _table(found: dict[str, Scores]) -> Table:
-    table = number_table("numbers", "mAP", "P@1", "mAP +QE", "mAP +QE +DBA")
-    for name, row in found.items():
+def _table(scores: dict[str, Scores]) -> Table:
+    table = number_table("dim", "mAP", "P@1", "mAP +QE", "mAP +QE +DBA")
+    for name, row in scores.items():
         shares = (row.mean_ap, row.first, row.expanded, row.augmented)
-        table.add_row(name, str(row.dim), *(f"{100 * share:.1f}" for share in shares))
+        table.add_row(name, str(row.dim), *(percent(share) for share in shares))
     return table
+
+
+def _legend(queries: int, images: int) -> str:
+    return (
+        f"{queries} queries, {images} gray views of 320 x 240 of as many photographs. dim: numbers "
+        "per picture.\nmAP: mean average precision, percent (Oxford's trapezoids); P@1: first "
+        "result right; +QE: query expansion\nby 2, alpha 3; +DBA: and the database augmented by 2."
+    )

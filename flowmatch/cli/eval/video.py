@@ -1,107 +1,137 @@
 """``flowmatch eval video``: retrieval of moving objects, beside an untrained network."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from flowmatch.cli._options import DeviceName
-from flowmatch.cli._tables import stdout_console
-from flowmatch.cli._video import (
-    Clips,
-    FlowOption,
-    FramesOption,
-    Recipe,
-    Start,
-    chosen_recipe,
-    follow_patches,
-    open_clips,
+from flowmatch.cli._options import (
+    DATA,
+    MODEL,
+    OUTPUT,
+    DeviceName,
+    FrameRange,
+    JsonFile,
+    check_target,
+    check_weights_file,
 )
+from flowmatch.cli._run import find_recipe, recipe_option
+from flowmatch.cli._tables import number_table, print_table, write_json
+from flowmatch.cli._video import Clips, FlowMethod, Start, open_clips, track_patches
 from flowmatch.devices import choose_device
-from flowmatch.io import write_image
+from flowmatch.io import IMAGE_SUFFIXES, write_image
 from flowmatch.metric_learning.fit import read_backbone
 from flowmatch.metric_learning.store import load
-from flowmatch.selfsupervised import BASELINES, TrackedPatches, embed_patches, score_patches
+from flowmatch.selfsupervised import (
+    BASELINES,
+    RECIPES,
+    TrackedPatches,
+    embed_patches,
+    score_patches,
+)
 from flowmatch.selfsupervised.evaluate import VideoScores, calibrate_batch_norm, retrieval_sheet
 from flowmatch.selfsupervised.train import initial_network
+
+EXAMPLES = (
+    "flowmatch eval video street.mp4 --frames 2000: --weights runs/video-small.safetensors",
+    "flowmatch eval video street.mp4 --weights runs/video-small.safetensors --gap 5 --gap 50",
+)
+_DEFAULT_GAPS = [10, 20]
 
 
 def command(
     clips: Clips,
-    weights: Annotated[Path, typer.Option(help="What train video wrote.")],
-    frames: FramesOption = "0:",
-    recipe: Recipe = "video-small",
-    flow: FlowOption = "network",
-    start: Start = None,
-    apart: Annotated[
+    weights: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            callback=check_weights_file,
+            help="File that flowmatch train video wrote, .safetensors.",
+            show_default=False,
+            rich_help_panel=MODEL,
+        ),
+    ],
+    frames: FrameRange = "0:",
+    flow: FlowMethod = "network",
+    gap: Annotated[
         list[int] | None,
         typer.Option(
             min=1,
-            help="Frames between a query and what it should find; as often as you like.  "
-            "[default: 10, 20]",
-            show_default=False,
+            help="Number of frames between a query and its results; may be given several times.",
+            show_default="10 and 20",
+            rich_help_panel=DATA,
         ),
     ] = None,
+    json: JsonFile = None,
     picture: Annotated[
         Path | None,
-        typer.Option(help="File for a picture of what is found.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Picture of queries and their results.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    recipe: Annotated[str, recipe_option(RECIPES)] = "video-small",
+    start: Start = None,
     device: DeviceName = None,
 ) -> None:
-    """Find what moves in other frames of videos, beside the untrained network and baselines.
+    """Measure how well moving objects find themselves again.
 
-    What is the same thing is what two trackers agree about, by two kinds of flow: give frames that
-    training has not seen.
+    Two patches show the same object if two trackers, by two kinds of flow, agree. The frames should
+    be others than those of the training; an untrained network and simple baselines are measured
+    beside the weights.
     """
-    chosen, network = chosen_recipe(recipe), load(weights, device=choose_device(device))
-    patches = follow_patches(open_clips(clips, frames), chosen, flow, device, every=5, checked=True)
+    check_target(json)
+    check_target(picture, IMAGE_SUFFIXES)
+    chosen, network = find_recipe(RECIPES, recipe), load(weights, device=choose_device(device))
+    clip = open_clips(clips, frames)
+    patches = track_patches(clip, chosen, flow, device, stride=5, confirm=True)
     initial = calibrate_batch_norm(
         initial_network(chosen, read_backbone(start) if start else None), patches, chosen.size
     )
-    found: dict[str, Tensor] = {name: make(patches) for name, make in BASELINES.items()}
-    found["initialisation"] = embed_patches(initial, patches, chosen.size)
-    found["trained"] = embed_patches(network, patches, network.size)
-    gaps = apart or [10, 20]
+    embeddings: dict[str, Tensor] = {name: make(patches) for name, make in BASELINES.items()}
+    embeddings["initialisation"] = embed_patches(initial, patches, chosen.size)
+    embeddings["trained"] = embed_patches(network, patches, network.size)
+    gaps = gap or _DEFAULT_GAPS
     rows = {
-        name: {gap: score_patches(embedded, patches, gap) for gap in gaps}
-        for name, embedded in found.items()
+        name: {frames: score_patches(embedded, patches, frames) for frames in gaps}
+        for name, embedded in embeddings.items()
     }
     if picture is not None:
-        shown = {name: found[name] for name in ("initialisation", "trained")}
+        shown = {name: embeddings[name] for name in ("initialisation", "trained")}
         write_image(picture, retrieval_sheet(shown, patches, gap=gaps[-1]))
-    if as_json:
-        plain = {
-            name: {gap: {"R@1": s.recall_at_1.mean, "mAP": s.map.mean} for gap, s in row.items()}
-            for name, row in rows.items()
-        }
-        typer.echo(json.dumps(plain, indent=2))
-        return
-    _print(rows, patches)
+    content = {
+        name: {gap: {"R@1": s.recall_at_1.mean, "mAP": s.map.mean} for gap, s in row.items()}
+        for name, row in rows.items()
+    }
+    if json is None or not write_json(json, content):
+        print_table(_table(rows), _legend(rows, patches))
 
 
-def _print(rows: dict[str, dict[int, VideoScores]], patches: TrackedPatches) -> None:
-    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
-    table.add_column("embedding", no_wrap=True)
-    chance, counts = [], []
-    for gap, one in next(iter(rows.values())).items():
-        table.add_column(f"R@1, {gap} apart", justify="right", no_wrap=True)
-        table.add_column(f"mAP, {gap} apart", justify="right", no_wrap=True)
-        chance += [f"{100 * one.chance:.1f}", ""]
-        counts.append(f"{one.queries} of {one.tracks} tracks {gap} apart")
+def _table(rows: dict[str, dict[int, VideoScores]]) -> Table:
+    first = next(iter(rows.values()))
+    columns = [f"{name}, gap {gap}" for gap in first for name in ("R@1", "mAP")]
+    table = number_table(*columns, title="embedding")
     for name, row in rows.items():
-        figures = [figure for one in row.values() for figure in (one.recall_at_1, one.map)]
-        cells = (f"{100 * figure.mean:.1f} ±{100 * figure.margin:.1f}" for figure in figures)
+        values = [value for scores in row.values() for value in (scores.recall_at_1, scores.map)]
+        cells = (f"{100 * value.mean:.1f} ±{100 * value.margin:.1f}" for value in values)
         table.add_row(name, *cells)
+    chance = [text for scores in first.values() for text in (f"{100 * scores.chance:.1f}", "")]
     table.add_row("chance", *chance)
-    console = stdout_console()
-    console.print(table)
-    console.print(
-        f"{len(patches)} patches of {patches.tracks} tracks. Each is searched among those of its "
-        "track that are frames apart and of what is\ncertainly something else; queries with both: "
-        f"{', '.join(counts)}. Means over tracks ± half a 95 % interval, percent."
+    return table
+
+
+def _legend(rows: dict[str, dict[int, VideoScores]], patches: TrackedPatches) -> str:
+    counts = [
+        f"{scores.queries} of {scores.tracks} tracks at gap {gap}"
+        for gap, scores in next(iter(rows.values())).items()
+    ]
+    return (
+        f"{len(patches)} patches of {patches.tracks} tracks. A query is searched among patches of "
+        "its track, at least gap frames\naway, and patches that certainly show something else; "
+        f"queries that have both: {', '.join(counts)}.\nMeans over tracks ± half a 95 % interval, "
+        "percent."
     )

@@ -22,7 +22,7 @@ from flowmatch.flow.synthetic.packing import pack_plans
 from flowmatch.flow.synthetic.pairs import SyntheticFlow
 from flowmatch.flow.synthetic.render import render_plans
 from flowmatch.flow.synthetic.sources import Sources
-from flowmatch.flow.training.train import RENDER
+from flowmatch.flow.training.train import RENDERERS
 from flowmatch.io import IMAGE_SUFFIXES, write_image
 
 EXAMPLES = (
@@ -45,8 +45,8 @@ def command(
     Each row shows both frames, the flow, and the occluded pixels in white.
     """
     check_target(output, IMAGE_SUFFIXES)
-    if render not in RENDER:
-        raise ValueError(f"--render must be one of {', '.join(RENDER)}, got {render!r}")
+    if render not in RENDERERS:
+        raise ValueError(f"--render must be one of {', '.join(RENDERERS)}, got {render!r}")
     pairs = SyntheticFlow(Sources.from_folders(photos, cutouts), seed=seed)
     samples = (pairs[index] for index in range(count))
     if render == "device":

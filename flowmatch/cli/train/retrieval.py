@@ -1,4 +1,4 @@
-"""``flowmatch train retrieval``: a descriptor of whole pictures, from a folder without labels."""
+"""``flowmatch train retrieval``: weights that describe whole pictures, without labels."""
 
 from functools import partial
 from pathlib import Path
@@ -7,43 +7,47 @@ from typing import Annotated
 import typer
 
 from flowmatch.cli._messages import StageBars, messages, progress_bar
-from flowmatch.cli._options import (
-    DeviceName,
-    TrainingPrecision,
-)
-from flowmatch.cli._run import (
-    resumable,
-)
+from flowmatch.cli._options import DeviceName, OutputFolder, Resume, TrainingPrecision, Workers
+from flowmatch.cli._run import check_new, find_recipe, recipe_option, resumable
 from flowmatch.retrieval.training.folder import TrainingSet, train_from_folder
 from flowmatch.retrieval.training.recipes import RECIPES
 from flowmatch.retrieval.training.train import round_checkpoint
 from flowmatch.training import StepReport
 
+EXAMPLES = (
+    "flowmatch train retrieval photos -o runs",
+    "flowmatch train retrieval photos -o runs --resume",
+)
+
 
 def command(
-    folder: Annotated[Path, typer.Argument(help="Of pictures, some of them of the same things.")],
-    out: Annotated[Path, typer.Option(help="Folder for the checkpoints and the weights.")],
-    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "retrieval-small",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoints in OUT.")
-    ] = False,
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="Folder of pictures, some of which show the same things.",
+            show_default=False,
+        ),
+    ],
+    output: OutputFolder,
+    recipe: Annotated[str, recipe_option(RECIPES)] = "retrieval-small",
+    resume: Resume = False,
+    workers: Workers = 1,
     device: DeviceName = None,
     precision: TrainingPrecision = "bfloat16",
-    workers: Annotated[int, typer.Option(min=0, help="Processes that make samples.")] = 1,
 ) -> None:
-    """Find pictures of the same thing by matching their points, and learn to describe them alike.
+    """Train a descriptor of whole pictures, without labels.
 
-    Nothing has to be labelled. The network begins with the trunk that flowmatch align uses.
+    Pictures of the same thing are found by matching their keypoints. The network starts from the
+    backbone of flowmatch align. Training may be stopped at any time; --resume continues.
     """
-    if recipe not in RECIPES:
-        raise ValueError(f"--recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
-    first = round_checkpoint(out / f"{recipe}.pt", 0)
-    if first.exists() and not resume:
-        raise ValueError(f"{out} holds a run of {recipe} already: --resume, or another --out")
+    rounds = find_recipe(RECIPES, recipe).rounds
+    first = round_checkpoint(output / f"{recipe}.pt", 0)
+    check_new(output, first, resume)
     with progress_bar() as bar, resumable(first):
         train_from_folder(
             folder,
-            out,
+            output,
             recipe=recipe,
             resume=resume,
             device=device,
@@ -51,17 +55,17 @@ def command(
             workers=workers,
             progress=StageBars(bar),
             on_pairs=_print_pairs,
-            on_step=partial(_print_step, RECIPES[recipe].rounds),
+            on_step=partial(_print_step, rounds),
         )
-    messages.print(f"weights in {out / f'{recipe}.safetensors'}")
+    messages.print(f"weights in {output / f'{recipe}.safetensors'}")
 
 
-def _print_pairs(found: TrainingSet) -> None:
-    for entry, reason in found.failures:
+def _print_pairs(data: TrainingSet) -> None:
+    for entry, reason in data.failures:
         messages.print(f"failed: {entry.name}: {reason}")
     messages.print(
-        f"{len(found.pairs)} verified pairs among {len(found.images)} pictures of "
-        f"{found.objects} things"
+        f"{len(data.pairs)} verified pairs among {len(data.images)} pictures of "
+        f"{data.objects} things"
     )
 
 

@@ -1,61 +1,62 @@
 """``flowmatch train video``: an embedding of moving objects, from videos without labels."""
 
-from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from flowmatch.cli._messages import messages
-from flowmatch.cli._options import DeviceName, TrainingPrecision
-from flowmatch.cli._run import reporter, resumable
-from flowmatch.cli._video import (
-    Clips,
-    FlowOption,
-    FramesOption,
-    Recipe,
-    Start,
-    chosen_recipe,
-    follow_patches,
-    open_clips,
+from flowmatch.cli._options import (
+    DeviceName,
+    FrameRange,
+    OutputFolder,
+    Resume,
+    TrainingPrecision,
+    Workers,
 )
+from flowmatch.cli._run import check_new, find_recipe, recipe_option, reporter, resumable
+from flowmatch.cli._video import Clips, FlowMethod, Start, open_clips, track_patches
 from flowmatch.devices import choose_device
 from flowmatch.flow.store import STORE
 from flowmatch.metric_learning.fit import read_backbone
 from flowmatch.metric_learning.store import save_weights
-from flowmatch.selfsupervised import load_patches, save_patches, train_video
+from flowmatch.selfsupervised import RECIPES, load_patches, save_patches, train_video
 from flowmatch.training import is_first_process
+
+EXAMPLES = (
+    "flowmatch train video street.mp4 -o runs --frames 0:2000",
+    "flowmatch train video street.mp4 park.mp4 -o runs --flow dis --resume",
+)
 
 
 def command(
     clips: Clips,
-    out: Annotated[Path, typer.Option(help="File to write, .safetensors.")],
-    frames: FramesOption = "0:",
-    recipe: Recipe = "video-small",
-    flow: FlowOption = "network",
+    output: OutputFolder,
+    frames: FrameRange = "0:",
+    flow: FlowMethod = "network",
+    recipe: Annotated[str, recipe_option(RECIPES)] = "video-small",
     start: Start = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint beside OUT.")
-    ] = False,
+    resume: Resume = False,
+    workers: Workers = 0,
     device: DeviceName = None,
     precision: TrainingPrecision = "bfloat16",
-    workers: Annotated[int, typer.Option(min=0, help="Processes that make pairs.")] = 0,
 ) -> None:
-    """Train an embedding of what moves in videos, followed by flow; no labels. Stop any time."""
-    chosen = chosen_recipe(recipe)
-    checkpoint, mined = out.with_suffix(".pt"), out.with_suffix(".patches.safetensors")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder for {out}")
-    if checkpoint.exists() and not resume and is_first_process():
-        raise ValueError(f"{checkpoint} is there already: --resume, or another --out")
+    """Train an embedding of moving objects, without labels.
+
+    Objects are tracked by optical flow, and the patches of a track are positive pairs. Training may
+    be stopped at any time; --resume continues.
+    """
+    chosen = find_recipe(RECIPES, recipe)
+    checkpoint, weights = output / f"{recipe}.pt", output / f"{recipe}.safetensors"
+    patches_file = output / f"{recipe}.patches.safetensors"
+    check_new(output, checkpoint, resume)
     videos = open_clips(clips, frames)
-    prints = (video.digest() for video in videos)
-    made_from = " ".join([flow, STORE.digest(), str(chosen.mined), *prints])
-    with resumable(checkpoint, mined):
-        if resume and mined.exists():
-            patches = load_patches(mined, made_from)
+    digests = (video.digest() for video in videos)
+    made_from = " ".join([flow, STORE.digest(), str(chosen.mined), *digests])
+    output.mkdir(parents=True, exist_ok=True)
+    with resumable(checkpoint, patches_file):
+        if resume and patches_file.exists():
+            patches = load_patches(patches_file, made_from)
         else:
-            patches = follow_patches(videos, chosen, flow, device, every=3)
-            save_patches(mined, patches, made_from)
+            patches = track_patches(videos, chosen, flow, device, stride=3)
+            save_patches(patches_file, patches, made_from)
         messages.print(f"{len(patches)} patches of {patches.tracks} tracks")
         network = train_video(
             chosen,
@@ -69,5 +70,5 @@ def command(
             on_step=reporter(),
         )
     if is_first_process():
-        save_weights(out, network)
-        messages.print(f"weights in {out}")
+        save_weights(weights, network)
+        messages.print(f"weights in {weights}")
