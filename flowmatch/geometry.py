@@ -225,8 +225,8 @@ def invert_motion(motion: ArrayLike) -> Matrix:
         >>> invert_motion([[1, 0, 0, 5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])[0, 3].item()
         -5.0
     """
-    inverse: Matrix = np.linalg.inv(np.asarray(motion, np.float64))
-    return inverse
+    matrix: Matrix = np.asarray(motion, np.float64)
+    return np.asarray(np.linalg.inv(matrix), np.float64)
 
 
 # ---- Pinhole cameras, in NumPy -----------------------------------------------------------------
@@ -251,7 +251,7 @@ def unproject(pixels: ArrayLike, depth: ArrayLike, camera: ArrayLike) -> NDArray
         [[6.0, 2.0, 2.0]]
     """
     xy = np.asarray(pixels)
-    rays = np.concatenate([xy, np.ones((*xy.shape[:-1], 1))], axis=-1) @ np.linalg.inv(camera).T
+    rays = np.concatenate([xy, np.ones((*xy.shape[:-1], 1))], axis=-1) @ np.linalg.inv(np.asarray(camera)).T
     return np.asarray(rays * np.asarray(depth)[..., None])
 
 

@@ -6,14 +6,17 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from flowmatch.geometry import (
+    as_motion_matrix,
     compose,
     depths_agree,
     fit_motion,
     invert,
+    invert_motion,
     motion,
     rotation_about,
     rotation_angle,
     transform,
+    transform_points,
     translation_error,
     unproject,
 )
@@ -34,8 +37,8 @@ def test_rotations_are_those_of_scipy():
 def test_angle_is_precise_everywhere(angle):
     axis = torch.tensor([2, -1, 2], dtype=torch.float64) / 3
     base = random_motions()
-    turned = base[:3, :3] @ rotation_about(angle * axis)
-    assert rotation_angle(base, turned).item() == pytest.approx(angle, rel=1e-6, abs=1e-15)
+    rotated = base[:3, :3] @ rotation_about(angle * axis)
+    assert rotation_angle(base, rotated).item() == pytest.approx(angle, rel=1e-6, abs=1e-15)
 
 
 def test_motions_form_a_group():
@@ -55,7 +58,7 @@ def test_fit_recovers_motions(count):
     source = torch.randn(6, count, 3, dtype=torch.float64)
     target = transform(truth, source)
     torch.testing.assert_close(fit_motion(source, target), truth)
-    target[:, 0] += 100  # what has no weight pulls at nothing
+    target[:, 0] += 100  # an outlier of weight 0
     weights = torch.ones(6, count, dtype=torch.float64)
     weights[:, 0] = 0
     if count > 3:
@@ -64,18 +67,31 @@ def test_fit_recovers_motions(count):
 
 def test_fit_is_the_least_squares_solution():
     source, target = torch.randn(2, 20, 3, dtype=torch.float64)
-    found = fit_motion(source, target)
+    fitted = fit_motion(source, target)
     rotation, _ = Rotation.align_vectors(target - target.mean(0), source - source.mean(0))
-    np.testing.assert_allclose(found[:3, :3], rotation.as_matrix(), atol=1e-9)
-    assert torch.linalg.det(found[:3, :3]).item() == pytest.approx(1)
+    np.testing.assert_allclose(fitted[:3, :3], rotation.as_matrix(), atol=1e-9)
+    assert torch.linalg.det(fitted[:3, :3]).item() == pytest.approx(1)
 
 
 def test_fit_never_reflects():
     source = torch.randn(30, 3, dtype=torch.float64)
-    found = fit_motion(source, source * torch.tensor([1, 1, -1]))
-    assert torch.linalg.det(found[:3, :3]).item() == pytest.approx(1)
+    fitted = fit_motion(source, source * torch.tensor([1, 1, -1]))
+    assert torch.linalg.det(fitted[:3, :3]).item() == pytest.approx(1)
     flat = source * torch.tensor([1, 1, 0])
     torch.testing.assert_close(transform(fit_motion(flat, -flat), flat), -flat)
+
+
+def test_numpy_half_agrees_with_tensors():
+    motions, points = random_motions(), torch.randn(7, 3, dtype=torch.float64)
+    moved = transform_points(motions.numpy(), points.numpy())
+    np.testing.assert_allclose(moved, transform(motions, points), atol=1e-12)
+    np.testing.assert_allclose(invert_motion(motions.numpy()), invert(motions), atol=1e-12)
+    matrix = as_motion_matrix(motions.float().tolist())
+    assert matrix.dtype == np.float64
+    np.testing.assert_allclose(matrix, motions, atol=1e-6)
+    for wrong in (2 * np.eye(4), np.eye(3)):
+        with pytest.raises(ValueError, match="motion must be a rigid"):
+            as_motion_matrix(wrong)
 
 
 def test_shapes_are_checked():
