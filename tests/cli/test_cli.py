@@ -90,7 +90,7 @@ def test_video_with_options(tmp_path, photo, capsys):
         (["bench", "--device", "cuda:99"], "cuda:99 is not here"),
         (["bench", "--json", "nofolder/x.json"], "no folder for nofolder"),
         (["bench", "--html", "nofolder/x.html"], "no folder for nofolder"),
-        (["bench", "correlation", "--shape", "1,2"], "is B,C,H,W,radius,stride, in whole numbers"),
+        (["bench", "correlation", "--shape", "1,2"], "is B,C,H,W,radius,stride, as integers"),
         (["bench", "--shape", "1,2"], "--shape needs one op by name"),
         (["bench", "--from", "{a}"], "is not what `flowmatch bench --json` writes"),
         (
@@ -306,5 +306,5 @@ def test_a_broken_photo_is_one_line_though_a_worker_reads_it(tmp_path, capsys):
     assert main(["train", "flow", "--recipe", "pyramid-small", *words]) == 2
     last = capsys.readouterr().err.strip().splitlines()
     assert "Original Traceback" not in last
-    assert last[-1].startswith("error: of the pictures none that was drawn can be read")
+    assert last[-1].startswith("error: none of 20 pictures chosen at random can be read")
     assert f"{tmp_path}/photos/broken.jpg is damaged" in last[-1]
