@@ -24,6 +24,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    "public_members",
     "weight_cards",
 ]
 exclude_patterns = ["_ext", "gallery/*.py", "gallery/*.ipynb", "**/sg_execution_times.rst"]
@@ -43,6 +44,7 @@ autodoc_class_signature = "separated"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 napoleon_custom_sections = [("Reference", "notes_style"), ("References", "notes_style")]
 toc_object_entries_show_parents = "hide"
 add_module_names = False
