@@ -130,7 +130,10 @@ def enrol(
     """
     check_batch(embeddings, labels)
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
-        raise ValueError(f"labels must be into {len(names)} names, got up to {int(labels.max())}")
+        raise ValueError(
+            f"labels must be in 0..{len(names) - 1}, one for each name, got {int(labels.min())}"
+            f"..{int(labels.max())}"
+        )
     distances, same = pair_distances(*(validation or (embeddings, labels)), metric)
     if not same.any() or same.all():
         raise ValueError(

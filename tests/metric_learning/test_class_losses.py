@@ -1,4 +1,4 @@
-"""Losses with parameters or a search: proxies, classes, groups, clusterings, moments, relations."""
+"""Losses with parameters or a search, against plain loops."""
 
 import itertools
 import math
@@ -52,7 +52,7 @@ def test_softtriple(batch):
     x, y = batch
     loss = losses.SoftTripleLoss(CLASSES, D, centres=3).double()
     x.requires_grad_()
-    loss(x, y)  # which takes the parameters along to its type
+    loss(x, y)  # converts the parameters to float64
     centres = loss.wrapped.fc.detach().T
     all_cosines = cosines(x.detach(), centres)
     logits = []
@@ -127,29 +127,29 @@ def test_group(batch, rounds):
     x, y = batch
     loss = losses.GroupLoss(CLASSES, D, rounds=rounds).double()
     torch.manual_seed(7)
-    told = loss.sample_anchors(y)
-    assert [int(told[y == c].sum()) for c in range(CLASSES)] == [2, 2, 2]
+    is_anchor = loss.sample_anchors(y)
+    assert [int(is_anchor[y == c].sum()) for c in range(CLASSES)] == [2, 2, 2]
     weight, bias = loss.classifier.weight.tolist(), loss.classifier.bias.tolist()
     logits = [[dot(v, w) + b for w, b in zip(weight, bias, strict=True)] for v in x.tolist()]
-    beliefs = []
+    probabilities = []
     for i, row in enumerate(logits):
         e = [math.exp(v / 24) for v in row]
         soft = [v / sum(e) for v in e]
-        beliefs.append([float(c == y[i]) for c in range(CLASSES)] if told[i] else soft)
+        probabilities.append([float(c == y[i]) for c in range(CLASSES)] if is_anchor[i] else soft)
     centred = units(x - x.mean(1, keepdim=True))
     for _ in range(rounds):
         new = []
         for i in range(N):
             support = [
-                sum(max(0, dot(centred[i], centred[j])) * beliefs[j][c] for j in range(N))
+                sum(max(0, dot(centred[i], centred[j])) * probabilities[j][c] for j in range(N))
                 for c in range(CLASSES)
             ]
-            row = [b * s for b, s in zip(beliefs[i], support, strict=True)]
+            row = [b * s for b, s in zip(probabilities[i], support, strict=True)]
             new.append([v / sum(row) for v in row])
-        beliefs = new
-    agreed = sum(-math.log(beliefs[i][y[i]] + 1e-12) for i in range(N)) / N
+        probabilities = new
+    refined = sum(-math.log(probabilities[i][y[i]] + 1e-12) for i in range(N)) / N
     torch.manual_seed(7)
-    assert loss(x, y).item() == pytest.approx(agreed + cross_entropy(logits, y))
+    assert loss(x, y).item() == pytest.approx(refined + cross_entropy(logits, y))
 
 
 # ---- Clusterings -------------------------------------------------------------------------------
@@ -174,17 +174,17 @@ def test_deep_spectral_is_minus_k_where_embeddings_are_the_classes():
     y = torch.tensor([0, 0, 1, 2, 2])
     x = torch.nn.functional.one_hot(y).double() @ torch.randn(3, 3, dtype=torch.float64)
     assert losses.DeepSpectralLoss()(x, y).item() == pytest.approx(-3)
-    with pytest.raises(ValueError, match="more embeddings than they have entries.*got 3 of 3"):
+    with pytest.raises(ValueError, match="more embeddings than dimensions.*got 3 of 3"):
         losses.DeepSpectralLoss()(x[:3], y[:3])
 
 
 def facility(x, y, medoids, gamma=1.0):
-    """F + g delta of medoids, by loops and scikit-learn's NMI."""
+    """Return F + g delta of medoids, by loops and the NMI of scikit-learn."""
     total, clusters = 0.0, []
     for v in x:
-        figures = [((v - x[j]) ** 2).sum().item() for j in medoids]
-        total -= min(figures)
-        clusters.append(figures.index(min(figures)))
+        costs = [((v - x[j]) ** 2).sum().item() for j in medoids]
+        total -= min(costs)
+        clusters.append(costs.index(min(costs)))
     nmi = normalized_mutual_info_score(y.numpy(), clusters, average_method="geometric")
     return total + gamma * (1 - nmi)
 
@@ -208,8 +208,8 @@ def test_facility_location(seed):
         medoids.append(max(free, key=lambda i: facility(x, y, [*medoids, i])))
     for _ in range(5):  # exchanges
         for place in range(3):
-            figures = [[((v - x[j]) ** 2).sum().item() for j in medoids] for v in x]
-            members = [i for i in range(8) if figures[i].index(min(figures[i])) == place]
+            costs = [[((v - x[j]) ** 2).sum().item() for j in medoids] for v in x]
+            members = [i for i in range(8) if costs[i].index(min(costs[i])) == place]
             tries = [[*medoids[:place], i, *medoids[place + 1 :]] for i in members]
             medoids = max([medoids, *tries], key=lambda t: facility(x, y, t))
     expected = max(0, facility(x, y, medoids) - true_facility(x, y))
@@ -237,7 +237,7 @@ def test_horde(trained):
     W = horde.weights.tolist()
     if not trained:
         assert {abs(v) for v in horde.weights.flatten().tolist()} == {1.0}
-    for order, found in zip((2, 3, 4), horde.moments(features), strict=True):
+    for order, moment in zip((2, 3, 4), horde.moments(features), strict=True):
         for item in range(4):
             phi = [0.0] * 5
             for h, w in itertools.product(range(2), range(3)):
@@ -246,7 +246,7 @@ def test_horde(trained):
                     phi[e] += math.prod(dot(W[k][e], at) for k in range(order)) / 6
             head = horde.heads[order - 2]
             raw = head(torch.tensor(phi, dtype=torch.float64))
-            torch.testing.assert_close(found[item], raw / raw.norm())
+            torch.testing.assert_close(moment[item], raw / raw.norm())
     labels = torch.tensor([0, 0, 1, 1])
     total = sum(losses.HadsellLoss()(m, labels) for m in horde.moments(features))
     torch.testing.assert_close(horde(features, labels), total)
@@ -290,7 +290,7 @@ def test_relational_distillation_of_duplicates():
 
 
 def test_relational_distillation_in_half_types():
-    """Sums of distances are beyond float16."""
+    """Sums of distances overflow float16."""
     student, teacher = (100 * torch.randn(2, 16, 64)).half()
     full = losses.RelationalDistillation()(student.float(), teacher.float())
     x = student.clone().requires_grad_()

@@ -9,7 +9,7 @@ from flowmatch.metric_learning.verification import pair_distances, verify_pairs
 
 @pytest.fixture
 def people():
-    """Examples of three people around their middles, and their labels."""
+    """Noisy examples of three people, and their labels."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(3).repeat_interleave(6)
     return 4 * torch.eye(5)[labels] + 0.6 * torch.randn(18, 5, generator=generator), labels
@@ -38,13 +38,13 @@ def test_queries_are_the_nearest_example_within_the_threshold(people, metric):
     assert names == ["ann", "ben", "cat", None]
 
 
-def test_someone_new_needs_no_training(people):
+def test_a_new_class_needs_no_training(people):
     known = enrol(*people, ("ann", "ben", "cat"))
     new = 4 * torch.eye(5)[[3]]
-    more = known.add("dan", new)
-    assert known.query(new)[0].name is None and more.query(new)[0].name == "dan"
-    assert more.threshold == known.threshold and more.names == ("ann", "ben", "cat", "dan")
-    assert more.add("ann", new).labels[-1] == 0
+    extended = known.add("dan", new)
+    assert known.query(new)[0].name is None and extended.query(new)[0].name == "dan"
+    assert extended.threshold == known.threshold and extended.names == ("ann", "ben", "cat", "dan")
+    assert extended.add("ann", new).labels[-1] == 0
     with pytest.raises(ValueError, match=r"embeddings must be \[M, 5\], got \[1, 4\]"):
         known.add("eve", torch.ones(1, 4))
 
@@ -53,16 +53,16 @@ def test_the_threshold_is_that_of_validation_data(people):
     examples, labels = people
     loose = enrol(examples, labels, "abc", validation=(9 * examples, labels), metric="l2")
     assert loose.threshold > 2 * enrol(examples, labels, "abc", metric="l2").threshold
-    with pytest.raises(ValueError, match="labels must be into 2 names, got up to 2"):
+    with pytest.raises(ValueError, match="labels must be in 0..1, one for each name, got 0..2"):
         enrol(examples, labels, ("a", "b"))
     with pytest.raises(ValueError, match="both kinds"):
         enrol(examples[:6], labels[:6], ("a",))
-    nothing = enrol(examples[:0], labels[:0], "abc", validation=(examples, labels))
+    empty = enrol(examples[:0], labels[:0], "abc", validation=(examples, labels))
     with pytest.raises(ValueError, match="nothing is enrolled"):
-        nothing.query(examples)
+        empty.query(examples)
 
 
-def test_refuses_examples_that_decide_nothing(people):
+def test_examples_without_a_usable_threshold_are_refused(people):
     examples, labels = people
     with pytest.raises(ValueError, match="two examples of each: .* got 0 of one class among 3"):
         enrol(examples[::6], labels[::6], "abc")

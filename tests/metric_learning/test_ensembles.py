@@ -1,4 +1,4 @@
-"""Ensembles against loops that state their rules."""
+"""Ensembles, against plain loops."""
 
 import itertools
 import math
@@ -19,8 +19,8 @@ def unit(x, dim=1):
 def parts():
     generator = torch.Generator().manual_seed(2)
     sizes = (2, 3, 5)
-    made = [unit(torch.randn(7, s, generator=generator, dtype=torch.float64)) for s in sizes]
-    return made, torch.tensor([0, 0, 0, 1, 1, 2, 3])
+    embeddings = [unit(torch.randn(7, s, generator=generator, dtype=torch.float64)) for s in sizes]
+    return embeddings, torch.tensor([0, 0, 0, 1, 1, 2, 3])
 
 
 def kinds(y):
@@ -124,8 +124,8 @@ def test_bier(parts):
 
 def test_bier_parts_weigh_by_size():
     heads = e.BoostedHeads(4, (1, 3))
-    made = heads(torch.randn(5, 4))
-    combined = heads.combine(made)
+    slices = heads(torch.randn(5, 4))
+    combined = heads.combine(slices)
     torch.testing.assert_close(combined[:, :1].norm(dim=1), torch.full((5,), 0.25))
     torch.testing.assert_close(combined[:, 1:].norm(dim=1), torch.full((5,), 0.75))
 
@@ -148,7 +148,7 @@ def test_activation_diversity():
     assert x.grad is None and heads.heads[0].weight.grad.abs().sum() > 0
 
 
-def test_adversaries_pull_in_opposite_directions():
+def test_learners_and_regressors_have_opposite_gradients():
     heads = e.BoostedHeads(4, (2, 3))
     diversity = e.AdversarialDiversity((2, 3), hidden=6, weight=1.0, unit_weight=0.0)
     x = torch.randn(8, 4)
@@ -162,13 +162,13 @@ def test_adversaries_pull_in_opposite_directions():
     assert loss.item() == pytest.approx(-before.item())
     loss.backward()
     for group, sign in ((heads.heads, -1), (diversity.regressors, 1)):
-        saved = [p.detach().clone() for p in group.parameters()]
+        backup = [p.detach().clone() for p in group.parameters()]
         with torch.no_grad():
             for p in group.parameters():
                 p -= 0.01 * p.grad
         assert sign * (predicted() - before) > 0  # descent: learners lower it, regressors raise it
         with torch.no_grad():
-            for p, old in zip(group.parameters(), saved, strict=True):
+            for p, old in zip(group.parameters(), backup, strict=True):
                 p.copy_(old)
 
 
@@ -197,7 +197,7 @@ def test_cascade(parts):
         e.CascadeLoss()(embedded[:2], y)
 
 
-def test_hardest_counts_as_decimals_do():
+def test_hardest_rounds_shares_as_decimals():
     everything = torch.ones(5, 1, dtype=torch.bool)
     assert int(e.hardest(torch.rand(5, 1), everything, 0.2).sum()) == 1
     assert int(e.hardest(torch.rand(5, 1), everything, 0.21).sum()) == 2
@@ -211,13 +211,13 @@ def test_attention_ensemble():
     branch, backbone = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 6, 3)
     ensemble = e.AttentionEnsemble(branch, 4, 3, backbone, 6, learners=2, dimension=10)
     x = torch.randn(3, 3, 7, 8)
-    found = ensemble(x)
+    embeddings = ensemble(x)
     for m in range(2):
         masked = x * torch.sigmoid(ensemble.masks[m](branch(x)))
         torch.testing.assert_close(
-            found[:, m], unit(ensemble.embed(backbone(masked).mean(3).mean(2)))
+            embeddings[:, m], unit(ensemble.embed(backbone(masked).mean(3).mean(2)))
         )
-    assert ensemble.combine(found).shape == (3, 10)
+    assert ensemble.combine(embeddings).shape == (3, 10)
     coarse = e.AttentionEnsemble(nn.Conv2d(3, 4, 3, 2), 4, 3, backbone, 6, learners=2, dimension=10)
     assert coarse(x).shape == (3, 2, 5)  # masks are scaled
     with pytest.raises(ValueError, match="dimension must be a multiple of 2, got 9"):
@@ -234,14 +234,14 @@ def test_attention_ensemble_loss():
         over = [float(f[i, m] @ f[j, m]) - 0.5 for i, j in other]
         over = [v for v in over if v > 0]
         total += sum(over) / len(over) / 2
-    apart = [
+    excess = [
         float(f[i, k] @ f[i, m]) - 0.5
         for i in range(6)
         for k, m in itertools.combinations(range(3), 2)
     ]
-    apart = [v for v in apart if v > 0]
-    assert apart
-    total += sum(apart) / len(apart)
+    excess = [v for v in excess if v > 0]
+    assert excess
+    total += sum(excess) / len(excess)
     assert e.AttentionEnsembleLoss()(f, y).item() == pytest.approx(total)
 
 

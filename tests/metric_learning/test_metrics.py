@@ -17,12 +17,12 @@ from flowmatch.metric_learning.verification import roc, verify_pairs
 
 
 def brute_force(x, y, ks, gallery=None, gallery_labels=None):
-    """R@K, RP and MAP@R by sorting everything, in plain Python."""
-    itself = gallery is None
-    gallery, z = (x, y) if itself else (gallery, gallery_labels)
+    """Return R@K, RP, MAP@R and the number of queries, by sorting in plain Python."""
+    self_search = gallery is None
+    gallery, z = (x, y) if self_search else (gallery, gallery_labels)
     recalls, rp, ap = {k: [] for k in ks}, [], []
     for q in range(len(x)):
-        others = [j for j in range(len(gallery)) if not (itself and j == q)]
+        others = [j for j in range(len(gallery)) if not (self_search and j == q)]
         R = sum(int(z[j] == y[q]) for j in others)
         if R == 0:
             continue
@@ -54,7 +54,7 @@ def check(x, y, ks, **gallery):
     st.integers(0, 9),
 )
 def test_retrieval_with_ties_equals_brute_force(rows, seed):
-    # Few distinct points: most distances tie, and most items have a double.
+    # Few distinct points, so that most distances tie and most items have a duplicate.
     x = torch.tensor([[float(a), float(a * a % 3)] for a, _ in rows], dtype=torch.float64)
     y = torch.tensor([b for _, b in rows])
     if len(torch.unique(y)) < len(y):
@@ -88,8 +88,8 @@ def test_retrieval_agrees_with_the_library():
     calculator = AccuracyCalculator(include=names, k="max_bin_count", knn_func=knn)
     theirs = calculator.get_accuracy(x, y)
     ours = retrieval_scores(x, y)
-    found = (ours.precision_at_1, ours.r_precision, ours.map_at_r)
-    assert found == pytest.approx(tuple(theirs[name] for name in names))
+    scores = (ours.precision_at_1, ours.r_precision, ours.map_at_r)
+    assert scores == pytest.approx(tuple(theirs[name] for name in names))
 
 
 def test_an_item_is_left_out_by_its_index():
@@ -98,7 +98,7 @@ def test_an_item_is_left_out_by_its_index():
     assert index.tolist() == [[1, 2], [0, 2], [0, 1], [0, 1], [0, 1]]
 
 
-def test_queries_with_nothing_to_find_do_not_count():
+def test_queries_without_relevant_items_do_not_count():
     x = torch.tensor([[0.0], [0.1], [0.2]])
     scores = retrieval_scores(x, torch.tensor([0, 1, 0]), ks=(1, 2))
     assert scores.queries == 2 and scores.recall == {1: 0.0, 2: 1.0}
@@ -176,9 +176,11 @@ def test_roc_equals_counting(rows):
         accepted = [(v <= t, s) for v, s in zip(d.tolist(), same.tolist(), strict=True)]
         assert far == pytest.approx(sum(a and not s for a, s in accepted) / N)
         assert tar == pytest.approx(sum(a and s for a, s in accepted) / P)
-        judged = verify_pairs(d, same, t)
-        assert (judged.false_accept_rate, judged.false_reject_rate) == pytest.approx((far, 1 - tar))
-        assert judged.accuracy == pytest.approx(sum(a == s for a, s in accepted) / len(rows))
+        verification = verify_pairs(d, same, t)
+        assert (verification.false_accept_rate, verification.false_reject_rate) == pytest.approx(
+            (far, 1 - tar)
+        )
+        assert verification.accuracy == pytest.approx(sum(a == s for a, s in accepted) / len(rows))
     assert curve.area == pytest.approx(sk.roc_auc_score(same.numpy(), -d.numpy()))
     for rate in (0, 0.1, 0.5, 1):
         t = curve.threshold_for(rate)
@@ -196,7 +198,7 @@ def test_roc_equals_counting(rows):
 
 def test_equal_error_rate():
     same = torch.tensor([1, 1, 0, 1, 0, 0, 1, 0]).bool()
-    # Three of four same are among the nearest four, with one different: 1/4 on either side.
+    # The nearest four have three of the four positives and one negative: 1/4 of either.
     assert roc(torch.arange(8.0), same).equal_error_rate == pytest.approx(0.25)
     assert roc(torch.zeros(8), same).equal_error_rate == pytest.approx(0.5)
     assert roc(-torch.arange(4.0), torch.tensor([1, 1, 0, 0]).bool()).equal_error_rate == 1
@@ -205,7 +207,7 @@ def test_equal_error_rate():
 def test_fpr95():
     d = torch.arange(40.0)
     same = torch.ones(40, dtype=torch.bool)
-    same[[10, 30, 38]] = False  # of 37 same, 95 % are reached at the 36th
+    same[[10, 30, 38]] = False  # 95 % of the 37 positives are reached at the 36th
     curve = roc(d, same)
     assert curve.false_accept_rate_at() == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match=r"recall must be in 0\.\.1, got 95"):

@@ -1,4 +1,4 @@
-"""Miners, samplers and the class tree against loops."""
+"""Miners, samplers and the class tree, against plain loops."""
 
 import itertools
 
@@ -77,9 +77,9 @@ def test_multi_similarity():
         other = [i for i in N if y[i] != y[a]]
         near += [(a, i) for i in same if s[a][i] < max(s[a][k] for k in other) + 0.1]
         far += [(a, i) for i in other if s[a][i] > min(s[a][k] for k in same) - 0.1]
-    found = MINERS["multi-similarity"]()(x, y)
-    assert isinstance(found, Pairs)
-    assert rows(found[:2]) == sorted(near) and rows(found[2:]) == sorted(far)
+    tuples = MINERS["multi-similarity"]()(x, y)
+    assert isinstance(tuples, Pairs)
+    assert rows(tuples[:2]) == sorted(near) and rows(tuples[2:]) == sorted(far)
 
 
 def test_distance_weights():
@@ -98,22 +98,22 @@ def test_distance_weights():
         assert row == pytest.approx([v / max(raw) for v in raw], rel=1e-4)
 
 
-def test_distance_weights_are_even_where_all_are_0():
+def test_distance_weights_are_uniform_if_all_are_0():
     x = torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [-1.0, 0, 0], [-1.0, 0, 0], [0, -1.0, 0]])
     y = torch.tensor([0, 0, 1, 1, 2])
     weights = DistanceWeightedMiner(largest=1.0).weights(squares(x).sqrt(), y[:, None] != y, 3)
     assert weights[0].tolist() == [0, 0, 1, 1, 1]
-    drawn = {rows(DistanceWeightedMiner(largest=1.0)(x, y))[0][2] for _ in range(60)}
-    assert drawn == {2, 3, 4}
+    negatives = {rows(DistanceWeightedMiner(largest=1.0)(x, y))[0][2] for _ in range(60)}
+    assert negatives == {2, 3, 4}
 
 
 @pytest.mark.parametrize("name", ["random", "distance-weighted"])
-def test_drawn_triplets_have_every_positive_pair_once(name):
+def test_sampled_triplets_have_every_positive_pair_once(name):
     x, y = batch(d=300)  # exponents of 300 leave the range of float32
-    found = MINERS[name]()(x, y)
+    tuples = MINERS[name]()(x, y)
     pairs = [(a, p) for a, p in itertools.permutations(range(len(y)), 2) if y[a] == y[p]]
-    assert [row[:2] for row in rows(found)] == sorted(pairs)
-    assert (y[found.negative] != y[found.anchor]).all()
+    assert [row[:2] for row in rows(tuples)] == sorted(pairs)
+    assert (y[tuples.negative] != y[tuples.anchor]).all()
 
 
 @settings(deadline=None, max_examples=25)
@@ -122,22 +122,22 @@ def test_any_batch(labels, collapsed):
     y = torch.tensor(labels)
     x = torch.ones(len(y), 3) if collapsed else torch.randn(len(y), 3)
     for name, make in MINERS.items():
-        found = make()(x, y)
-        assert (y[found[0]] == y[found[1]]).all() and (found[0] != found[1]).all(), name
-        assert (y[found[-1]] != y[found[-2 if len(found) == 4 else 0]]).all(), name
-        triplets = as_triplets(found, y)
+        tuples = make()(x, y)
+        assert (y[tuples[0]] == y[tuples[1]]).all() and (tuples[0] != tuples[1]).all(), name
+        assert (y[tuples[-1]] != y[tuples[-2 if len(tuples) == 4 else 0]]).all(), name
+        triplets = as_triplets(tuples, y)
         assert isinstance(triplets, Triplets) and len(triplets.anchor) == len(triplets.negative)
 
 
 @pytest.mark.parametrize("name", MINERS)
-def test_an_empty_batch_has_nothing_to_choose_from(name):
-    found = MINERS[name]()(torch.zeros(0, 3), torch.zeros(0, dtype=torch.uint8))
-    assert isinstance(found, Pairs if name == "multi-similarity" else Triplets)
-    assert all(part.shape == (0,) and part.dtype == torch.int64 for part in found)
+def test_an_empty_batch_gives_no_tuples(name):
+    tuples = MINERS[name]()(torch.zeros(0, 3), torch.zeros(0, dtype=torch.uint8))
+    assert isinstance(tuples, Pairs if name == "multi-similarity" else Triplets)
+    assert all(part.shape == (0,) and part.dtype == torch.int64 for part in tuples)
 
 
 @pytest.mark.parametrize("name", MINERS)
-def test_nothing_is_chosen_of_what_is_not_finite(name):
+def test_embeddings_that_are_not_finite_give_no_tuples(name):
     x, y = batch()
     assert not len(MINERS[name]()(torch.full_like(x, torch.nan), y)[0])
 
@@ -157,9 +157,9 @@ def test_class_batches():
     batches = ClassBatches(labels, classes=3, samples_per_class=4, seed=5)
     first = list(batches)
     assert len(first) == len(batches) == 4
-    for batch_ in first:
-        assert len(set(batch_)) == 12
-        assert sorted(labels[i] for i in batch_)[::4] == sorted({labels[i] for i in batch_})
+    for items in first:
+        assert len(set(items)) == 12
+        assert sorted(labels[i] for i in items)[::4] == sorted({labels[i] for i in items})
     assert list(batches) != first  # the next epoch
     batches.set_epoch(0)
     assert list(batches) == first
@@ -167,14 +167,14 @@ def test_class_batches():
         ClassBatches(labels, 7, 1)
 
 
-def test_small_classes_repeat_items_only_when_they_have_to():
-    for batch_ in ClassBatches([0, 0, 0, 1], classes=2, samples_per_class=3, batches=9):
-        assert batch_.count(3) == 3 and sorted(i for i in batch_ if i != 3) == [0, 1, 2]
+def test_small_classes_repeat_items_only_if_necessary():
+    for items in ClassBatches([0, 0, 0, 1], classes=2, samples_per_class=3, batches=9):
+        assert items.count(3) == 3 and sorted(i for i in items if i != 3) == [0, 1, 2]
 
 
-def test_all_items_get_their_turn():
+def test_all_items_are_sampled_equally_often():
     labels = [0] * 5 + [1] * 5
-    seen = [i for batch_ in ClassBatches(labels, 2, 2, batches=5) for i in batch_]
+    seen = [i for items in ClassBatches(labels, 2, 2, batches=5) for i in items]
     assert sorted(seen) == sorted(2 * list(range(10)))
 
 
@@ -182,7 +182,7 @@ def test_all_items_get_their_turn():
 
 
 def clustered():
-    """Four classes, two pairs of which are near each other."""
+    """Embeddings and labels of four classes, in two near pairs."""
     y = torch.arange(4).repeat_interleave(4)
     centres = torch.tensor([[1.0, 0, 0], [1.0, 0.3, 0], [-1, 0, 0.5], [-1, 0, 0.9]])
     x = centres[y] + 0.05 * torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
@@ -232,8 +232,8 @@ def test_hierarchical_triplet_loss_equals_a_loop():
     assert noisy.grad.isfinite().all()
 
 
-def test_trees_of_little():
-    tree = ClassTree(torch.ones(3, 2), torch.arange(3))  # one of each class, all the same
+def test_degenerate_trees():
+    tree = ClassTree(torch.ones(3, 2), torch.arange(3))  # one item of each class, all equal
     assert tree.spreads.tolist() == [0, 0, 0] and int(tree.merged_at.max()) == 1
     assert ClassTree(torch.ones(2, 2), torch.zeros(2, dtype=torch.int64)).merged_at.tolist() == [
         [0]
@@ -254,6 +254,6 @@ def test_neighbourhoods():
     batches = NeighbourhoodBatches(
         y.tolist(), ClassTree(x, y), anchors=1, neighbours=2, samples_per_class=3, batches=20
     )
-    seen = {tuple(sorted({int(y[i]) for i in batch_})) for batch_ in batches}
+    seen = {tuple(sorted({int(y[i]) for i in items})) for items in batches}
     assert seen == {(10, 11), (12, 13)}
-    assert all(len(set(batch_)) == 6 for batch_ in batches)
+    assert all(len(set(items)) == 6 for items in batches)

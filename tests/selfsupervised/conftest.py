@@ -1,4 +1,4 @@
-"""A clip in which things move, and where they truly are."""
+"""A clip of moving objects with known flow."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ SIZE, SPEED = (96, 160), 3
 
 @pytest.fixture(scope="session")
 def moving():
-    """Frames of two squares, one right, one left, on a still background; flow and places."""
+    """Frames of two rectangles that move in opposite directions, their flow and their places."""
     rng = np.random.default_rng(0)
     ground = rng.integers(60, 90, (*SIZE, 3)).astype(np.uint8)
     colours = ((220, 40, 40), (40, 60, 230))
@@ -26,11 +26,11 @@ def moving():
     known = {picture.tobytes(): number for number, picture in frames}
 
     def flow(first, second):
-        """The true flow, there or back."""
-        one, two = known[first.tobytes()], known[second.tobytes()]
-        found = np.zeros((*SIZE, 2), np.float32)
-        for (x, y), (x2, y2) in zip(places(one), places(two), strict=True):
-            found[y : y + 20, x : x + 14] = (x2 - x, y2 - y)
-        return found
+        """Return the true flow between two frames, forward or backward."""
+        start, end = known[first.tobytes()], known[second.tobytes()]
+        result = np.zeros((*SIZE, 2), np.float32)
+        for (x, y), (x2, y2) in zip(places(start), places(end), strict=True):
+            result[y : y + 20, x : x + 14] = (x2 - x, y2 - y)
+        return result
 
     return frames, flow, places

@@ -24,7 +24,7 @@ def patches(moving):
 
 @pytest.fixture(scope="module")
 def crowd():
-    """Four tracks beside each other, of which the last is only there for a while."""
+    """Four tracks side by side, of which the last ends earlier."""
     rng = np.random.default_rng(1)
 
     def track(number):
@@ -35,14 +35,14 @@ def crowd():
     return TrackedPatches.from_tracks([[track(number) for number in range(4)]])
 
 
-def plain(embeddings, patches, apart):
+def plain(embeddings, patches, gap):
     different = patches.different()
     rows = {}
     for q in range(len(patches)):
         pool = []
         for i in range(len(patches)):
             same = patches.track[i] == patches.track[q]
-            far = abs(int(patches.frame[i]) - int(patches.frame[q])) >= apart
+            far = abs(int(patches.frame[i]) - int(patches.frame[q])) >= gap
             if (same and far) or different[patches.track[q], patches.track[i]]:
                 cosine = torch.cosine_similarity(embeddings[q], embeddings[i], dim=0)
                 pool.append((-float(cosine), bool(same)))
@@ -60,18 +60,18 @@ def test_equals_a_loop_over_queries(crowd):
     torch.manual_seed(0)
     embeddings = torch.randn(len(crowd), 3, dtype=torch.float64)
     expected, rows = plain(embeddings, crowd, 20)
-    found = score_patches(embeddings, crowd, gap=20)
-    assert found.recall_at_1.mean == pytest.approx(expected[0])
-    assert found.map.mean == pytest.approx(expected[1])
-    assert found.chance == pytest.approx(expected[2])
-    assert (found.tracks, found.queries) == (4, sum(map(len, rows.values())))
-    assert found.queries == 3 * 12 + 4  # of the short one, frames 0, 5, 20, 25
+    scores = score_patches(embeddings, crowd, gap=20)
+    assert scores.recall_at_1.mean == pytest.approx(expected[0])
+    assert scores.map.mean == pytest.approx(expected[1])
+    assert scores.chance == pytest.approx(expected[2])
+    assert (scores.tracks, scores.queries) == (4, sum(map(len, rows.values())))
+    assert scores.queries == 3 * 12 + 4  # the short track has frames 0, 5, 20, 25
 
 
-def test_knowing_the_track_is_best_and_knowing_nothing_worst(crowd):
+def test_scores_of_perfect_and_of_constant_embeddings(crowd):
     known = torch.nn.functional.one_hot(torch.from_numpy(crowd.track)).float()
     assert score_patches(known, crowd).map.mean == 1.0
-    # Of equals, what is wrong comes first: a constant must not look good.
+    # Irrelevant patches come first among ties, so that a constant scores 0.
     assert score_patches(torch.ones(len(crowd), 2), crowd).recall_at_1.mean == 0.0
     with pytest.raises(ValueError, match=r"must be \[42, D\], got \[3, 4\]"):
         score_patches(known[:3], crowd)
@@ -89,21 +89,21 @@ def test_baselines_see_colours(patches):
     assert counts.square().sum(1).tolist() == [400.0] * len(patches)
 
 
-def test_an_untrained_network_gets_its_statistics(patches):
+def test_statistics_of_an_untrained_network(patches):
     torch.manual_seed(0)
     network = EmbeddingNet("small", 4)
-    found = calibrate_batch_norm(network, patches, 16)
-    assert not found.training and network.training
-    first = found.backbone.layers[1]
+    calibrated = calibrate_batch_norm(network, patches, 16)
+    assert not calibrated.training and network.training
+    first = calibrated.backbone.layers[1]
     assert not torch.equal(first.running_mean, network.backbone.layers[1].running_mean)
-    # One batch holds all: evaluation then equals training mode.
+    # One batch holds all patches, so that eval mode equals training mode.
     middle = torch.from_numpy(patches.patches[:, 2:18, 2:18]).movedim(-1, 1).float() / 255
     expected = nn.functional.conv2d(2 * middle - 1, network.backbone.layers[0].weight, padding=1)
     torch.testing.assert_close(first.running_mean, expected.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
-    assert embed_patches(found, patches, 16).shape == (len(patches), 4)
+    assert embed_patches(calibrated, patches, 16).shape == (len(patches), 4)
 
 
-def test_sheet_frames_what_is_right(patches):
+def test_sheet_frames_hits(patches):
     known = torch.nn.functional.one_hot(torch.from_numpy(patches.track)).float()
     sheet = retrieval_sheet(
         {"known": known, "same": torch.ones(len(known), 2)}, patches, gap=10, shown=3

@@ -1,21 +1,21 @@
 import pytest
 import torch
 
-from flowmatch.selfsupervised.losses import HARDEST, sample_negatives, ranking_loss
+from flowmatch.selfsupervised.losses import HARDEST, ranking_loss, sample_negatives
 
 
 def plain(first, second, different, margin, negatives):
-    """All negatives of each anchor, one by one."""
+    """Return the loss with all negatives of each anchor, by loops."""
     ends = [x / x.norm() for x in torch.cat([first, second])]
     N, total, wrong, count = len(first), 0.0, 0, 0
     for a in range(2 * N):
         p = (a + N) % (2 * N)
-        found = [n for n in range(2 * N) if different[a % N, n % N]]
-        assert len(found) <= negatives
-        for n in found:
-            apart = (1 - ends[a] @ ends[p]) - (1 - ends[a] @ ends[n])
-            total += max(0.0, float(apart) + margin)
-            wrong += float(apart) >= 0
+        others = [n for n in range(2 * N) if different[a % N, n % N]]
+        assert len(others) <= negatives
+        for n in others:
+            violation = (1 - ends[a] @ ends[p]) - (1 - ends[a] @ ends[n])
+            total += max(0.0, float(violation) + margin)
+            wrong += float(violation) >= 0
             count += 1
     return total / count, wrong / count
 
@@ -26,7 +26,7 @@ def test_equals_a_loop_over_triplets():
     different = ~torch.eye(4, dtype=torch.bool)
     different[0, 1] = different[1, 0] = False
     expected = plain(first, second, different, 0.5, 6)
-    # With as many negatives as there are, none is left to chance.
+    # All negatives are used, so that sampling has no effect.
     loss, wrong = ranking_loss(first, second, different, False, negatives=8)
     assert loss.item() == pytest.approx(expected[0], rel=1e-5)
     assert wrong.item() == pytest.approx(expected[1])
@@ -49,9 +49,9 @@ def test_half_of_the_negatives_are_among_the_hardest():
             assert len(others) == min(2, len(allowed) - len(hardest))
             seen |= {(a, hardest.index(n)) for n in row[:2]}
         for a, row in enumerate(sample_negatives(cosine, different, 4, hard=False).tolist()):
-            drawn = [n for n in row if different[a, n]]
-            assert len(set(row)) == 4 and len(drawn) == min(4, int(different[a].sum()))
-    # Any of the four, where there are as many.
+            sampled = [n for n in row if different[a, n]]
+            assert len(set(row)) == 4 and len(sampled) == min(4, int(different[a].sum()))
+    # Every one of the four nearest is sampled.
     assert len(seen) == int(different.sum(1).clamp(max=HARDEST).sum())
 
 
@@ -68,7 +68,7 @@ def test_gradient_pulls_pairs_together():
     assert after < before and not wrong.requires_grad
 
 
-def test_nothing_to_compare_is_zero():
+def test_the_loss_of_a_batch_without_negatives_is_0():
     x = torch.randn(3, 4, requires_grad=True)
     loss, wrong = ranking_loss(x, x, torch.zeros(3, 3, dtype=torch.bool), True)
     loss.backward()

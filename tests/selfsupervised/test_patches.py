@@ -18,12 +18,13 @@ def track(first, last, x, *, y=0, every=5, grey=0):
 
 @pytest.fixture
 def patches():
-    # 0 and 1 at once and apart; 2 later; 3 touches 2; 4 in another video; 5 has one patch only.
+    # Tracks 0 and 1 coexist without overlap, 3 overlaps 2, which is later; the next one has a
+    # single patch; the last is in another video.
     first = [track(0, 20, 0), track(0, 20, 50), track(20, 40, 0), track(20, 40, 9)]
     return TrackedPatches.from_tracks([[*first, track(21, 29, 200)], [track(0, 20, 0)]])
 
 
-def test_what_is_certainly_different(patches):
+def test_tracks_that_certainly_differ(patches):
     assert patches.tracks == 5 and len(patches) == 20
     different = patches.different()
     expected = np.zeros((5, 5), bool)
@@ -32,8 +33,8 @@ def test_what_is_certainly_different(patches):
     assert (different == expected).all()
 
 
-def test_what_two_trackers_agree_about(patches):
-    # The other one follows 0 a little to the side, loses 1 at once, and takes 2 for 3.
+def test_patches_confirmed_by_another_tracker(patches):
+    # The other tracker follows 0 with an offset, loses 1 early, and follows 3 before 2 ends.
     others = [
         [track(0, 20, 2), track(0, 3, 50), track(10, 40, 9)],
         [track(0, 11, 0, y=3)],
@@ -47,12 +48,12 @@ def test_what_two_trackers_agree_about(patches):
         patches.confirmed_by([[], []])
 
 
-def test_file_gives_back_what_was_written(patches, tmp_path):
+def test_files_round_trip(patches, tmp_path):
     path = tmp_path / "mined.safetensors"
     save_patches(path, patches, "clip 1")
-    found = load_patches(path, "clip 1")
+    loaded = load_patches(path, "clip 1")
     for name in ("patches", "track", "clip", "frame", "box"):
-        assert np.array_equal(getattr(found, name), getattr(patches, name))
+        assert np.array_equal(getattr(loaded, name), getattr(patches, name))
     with pytest.raises(ValueError, match="mined from other videos"):
         load_patches(path, "clip 2")
     with pytest.raises(FileNotFoundError, match="no file of patches"):
@@ -84,7 +85,7 @@ def test_files_that_do_not_fit_are_refused(patches, tmp_path, name, wrong):
 
 def test_tracks_of_a_clip(moving):
     frames, flow, _ = moving
-    found = TrackedPatches.from_tracks([find_tracks(frames, flow)])
-    assert found.tracks == 2 and found.different().tolist() == [[False, True], [True, False]]
+    tracked = TrackedPatches.from_tracks([find_tracks(frames, flow)])
+    assert tracked.tracks == 2 and tracked.different().tolist() == [[False, True], [True, False]]
     with pytest.raises(ValueError, match="no moving object could be tracked"):
         TrackedPatches.from_tracks([[]])

@@ -5,12 +5,12 @@ from flowmatch.selfsupervised.boxes import box_iou, crop_box, propagate_box, sha
 from flowmatch.selfsupervised.tracks import find_tracks, moving_shapes, residual_speed
 
 
-def test_follows_what_moves(moving):
+def test_moving_objects_are_tracked(moving):
     frames, flow, places = moving
     tracks = find_tracks(frames, flow)
     assert len(tracks) == 2
     for track in tracks:
-        assert track.frames == list(range(1, 30))  # it moves from 0 to 1
+        assert track.frames == list(range(1, 30))  # motion is seen from frame 1 on
         which = 0 if track.boxes[0][0] < 60 else 1
         for number, (x, y, width, height) in zip(track.frames, track.boxes, strict=True):
             true_x, true_y = places(number)[which]
@@ -22,16 +22,16 @@ def test_follows_what_moves(moving):
         assert (middle[0] > 150) == (which == 0)
 
 
-def test_boxes_are_of_the_whole_picture_not_of_the_shrunk_one(moving):
+def test_boxes_are_in_pixels_of_the_original_picture(moving):
     frames, flow, _ = moving
     large = [(n, p.repeat(5, 0).repeat(5, 1)) for n, p in frames]  # 800 wide: shrunk to 384
 
     def flow_of_shrunk(first, second):
-        found = np.zeros((*first.shape[:2], 2), np.float32)
+        flow_x = np.zeros((*first.shape[:2], 2), np.float32)
         red = (first[..., 0].astype(int) > 150) & (first[..., 1] < 60)
         later = second[..., 0].astype(int) > 150
-        found[red, 0] = np.nonzero(later)[1].min() - np.nonzero(red)[1].min()
-        return found
+        flow_x[red, 0] = np.nonzero(later)[1].min() - np.nonzero(red)[1].min()
+        return flow_x
 
     (track,) = find_tracks(large, flow_of_shrunk)
     for number, (x, _, width, _) in zip(track.frames, track.boxes, strict=True):
@@ -45,7 +45,7 @@ def test_a_gap_ends_tracks_and_short_ones_are_left_out(moving):
     assert {len(t.frames) for t in find_tracks(cut, flow, min_length=2)} == {11, 16}
 
 
-def test_what_leaves_the_picture_is_not_followed_out(moving):
+def test_a_track_ends_at_the_border(moving):
     frames, flow, _ = moving
     left = [(n, p[:, :70]) for n, p in frames]  # of the first, whose flow is the same
     index = {p[:, :70].tobytes(): p for _, p in frames}
@@ -57,7 +57,7 @@ def test_what_leaves_the_picture_is_not_followed_out(moving):
     assert [t.frames[-1] for t in tracks] == [15]  # at 16 it is cut off
 
 
-def test_what_stops_is_followed_for_a_while_which_does_not_count(moving):
+def test_a_track_ends_where_the_object_stops(moving):
     frames, flow, _ = moving
     stops = [(n, frames[min(n, 20)][1]) for n in range(30)]
     still = np.zeros((96, 160, 2), np.float32)
@@ -69,7 +69,7 @@ def test_what_stops_is_followed_for_a_while_which_does_not_count(moving):
         assert track.frames == list(range(1, 21)) and max(track.patches) == 20
 
 
-def test_carry_follows_what_moves_not_what_is_behind():
+def test_boxes_follow_the_object_not_the_background():
     flow = np.zeros((60, 80, 2), np.float32)
     flow[20:40, 30:40] = (4, 1)
     speed, sure = np.linalg.norm(flow, axis=2), np.ones((60, 80), bool)
@@ -80,7 +80,7 @@ def test_carry_follows_what_moves_not_what_is_behind():
     assert propagate_box((62.0, 18.0, 16.0, 24.0), flow + (4, 0), ~sure | sure, speed) is None
 
 
-def test_shapes_at_the_border_come_or_leave():
+def test_shapes_at_the_border_are_left_out():
     shapes = np.zeros((20, 30), np.int32)
     shapes[0:5, 4:8] = 1
     shapes[8:12, 10:16] = 2
@@ -90,7 +90,7 @@ def test_shapes_at_the_border_come_or_leave():
     assert box_iou((0, 0, 4, 2), (1, 0, 2, 2)) == 0.5
 
 
-def test_the_cameras_motion_is_no_motion():
+def test_camera_motion_is_removed():
     y, x = np.mgrid[:96, :128].astype(np.float32)
     flow = np.stack([2 + 0.02 * x, -1 + 0.01 * x - 0.01 * y], -1)
     assert residual_speed(flow).max() < 0.01
@@ -101,9 +101,9 @@ def test_the_cameras_motion_is_no_motion():
     assert (shapes > 0).sum() == pytest.approx(400, abs=8)
 
 
-def test_cut_out_repeats_the_border_and_names_numbers():
+def test_crop_box_repeats_the_border():
     picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    found = crop_box(picture, (-2, -2, 4, 4), 8)
-    assert (found[:4, :4] == picture[0, 0]).all() and (found[-1, -1] == picture[1, 1]).all()
+    crop = crop_box(picture, (-2, -2, 4, 4), 8)
+    assert (crop[:4, :4] == picture[0, 0]).all() and (crop[-1, -1] == picture[1, 1]).all()
     with pytest.raises(ValueError, match="expected min_length >= 2, .* got 1, 5, 72 and 3"):
         find_tracks([], lambda a, b: None, min_length=1)

@@ -37,20 +37,23 @@ def test_pairs_are_of_one_track_and_apart(patches):
     assert seen == {0, 1}
     rng = np.random.default_rng(0)
     for _ in range(20):
-        one, two = pairs.sample_pair(rng, 1)
-        assert patches.track[one] == patches.track[two] == 1
-        assert abs(patches.frame[one] - patches.frame[two]) >= 10
+        first, second = pairs.sample_pair(rng, 1)
+        assert patches.track[first] == patches.track[second] == 1
+        assert abs(patches.frame[first] - patches.frame[second]) >= 10
     first, second, track, hard = collate([pairs[i] for i in range(4)])
     assert first.shape == second.shape == (4, 3, 20, 20) and first.dtype == torch.uint8
     assert track.shape == (4,) and not hard
 
 
-def test_what_cannot_be_learnt_from_is_refused(patches):
+def test_unsuitable_patches_are_refused(patches):
     with pytest.raises(ValueError, match="must have 21 pixels to a side, got 20"):
         TrackPairs(patches, replace(TINY, size=21))
-    one = patches.track == 0
+    first_track = patches.track == 0
     alone = TrackedPatches(
-        *(getattr(patches, name)[one] for name in ("patches", "track", "clip", "frame", "box"))
+        *(
+            getattr(patches, name)[first_track]
+            for name in ("patches", "track", "clip", "frame", "box")
+        )
     )
     with pytest.raises(ValueError, match="two objects that certainly differ"):
         TrackPairs(alone, TINY)
@@ -61,11 +64,11 @@ def test_what_cannot_be_learnt_from_is_refused(patches):
     assert all(isinstance(recipe, VideoRecipe) for recipe in RECIPES.values())
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits(patches, tmp_path):
+def test_a_resumed_run_ends_with_the_same_bits(patches, tmp_path):
     whole = train_video(TINY, patches, tmp_path / "a.pt", precision="float32")
 
-    def stop(progress):
-        if progress.step == 5:
+    def stop(report):
+        if report.step == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -77,7 +80,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(patches, tmp_path):
         tmp_path / "b.pt",
         precision="float32",
         resume=True,
-        on_step=lambda progress: steps.append(progress.step),
+        on_step=lambda report: steps.append(report.step),
     )
     assert steps == [6]
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):

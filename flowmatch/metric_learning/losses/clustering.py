@@ -38,8 +38,8 @@ class DeepSpectralLoss(EmbeddingLoss):
         N, D = embeddings.shape
         if N <= D:
             raise ValueError(
-                "DeepSpectralLoss needs more embeddings than they have entries (with fewer its "
-                f"gradient is 0), got {N} of {D}"
+                "DeepSpectralLoss needs more embeddings than dimensions (its gradient is 0 "
+                f"otherwise), got {N} of {D}"
             )
         _, index = torch.unique(labels, return_inverse=True)
         indicators = F.one_hot(index).double()

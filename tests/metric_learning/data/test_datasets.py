@@ -181,7 +181,7 @@ def test_labels_must_fit():
         LabelledImages(np.zeros((2, 4, 4), np.uint8), np.zeros(1, np.int64), ("a",))
 
 
-def test_squares():
+def test_square_crops():
     picture = np.zeros((14, 30, 3), np.uint8)
     picture[:, 15:] = 200
     middle = square_crop(picture, 12)
@@ -190,8 +190,8 @@ def test_squares():
     same = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
     assert (square_crop(same, 8)[0].numpy() == same[..., 0]).all()
     generator = torch.Generator().manual_seed(0)
-    drawn = [square_crop(picture, 12, generator) for _ in range(40)]
-    starts = {int(part[0, 0, 0]) < int(part[0, 0, -1]) for part in drawn}
+    crops = [square_crop(picture, 12, generator) for _ in range(40)]
+    starts = {int(crop[0, 0, 0]) < int(crop[0, 0, -1]) for crop in crops}
     assert starts == {True, False}  # mirrored or not
-    assert len({int((part[0, 0] > 100).sum()) for part in drawn}) > 3  # crops differ
+    assert len({int((crop[0, 0] > 100).sum()) for crop in crops}) > 3  # crops differ
     assert square_crop(np.zeros((9, 50), np.uint8)[..., None], 20).shape == (1, 20, 20)

@@ -8,7 +8,7 @@ from flowmatch.metric_learning.data.instances import render_instances
 
 @pytest.fixture
 def folders(tmp_path):
-    """A red and a blue disc, and a gray wall."""
+    """Folders of a red and a blue disc, and of a gray wall."""
     cutouts, photos = tmp_path / "cutouts", tmp_path / "photos"
     cutouts.mkdir()
     photos.mkdir()
@@ -26,8 +26,8 @@ def test_instances(folders):
     assert images.labels.tolist() == [0] * 6 + [1] * 6
     for index in range(12):
         red, green, blue = np.median(images.picture(index)[13:19, 13:19], axis=(0, 1))
-        own, other = (red, blue) if index >= 6 else (blue, red)
-        assert own > 150 and other < 60 and green < 60  # the disc is in the middle
+        own, opposite = (red, blue) if index >= 6 else (blue, red)
+        assert own > 150 and opposite < 60 and green < 60  # the disc is in the middle
         corner = images.picture(index)[:2, :2].mean((0, 1))
         assert np.ptp(corner) < 25  # and the wall around it
     assert len(np.unique(images.pictures[:6].reshape(6, -1), axis=0)) == 6
