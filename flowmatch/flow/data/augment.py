@@ -1,4 +1,4 @@
-"""Pairs, each time seen differently: scaled, cropped, mirrored, in other light."""
+"""Augmentation of pairs with known flow, and datasets that apply it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,23 +13,22 @@ from torch import Tensor
 from flowmatch.flow.data.datasets import load_pair
 from flowmatch.flow.data.layouts import FlowPair
 from flowmatch.flow.synthetic.scene import FlowSample
+from flowmatch.imaging import Generator
 from flowmatch.training import Samples
-
-Generator = np.random.Generator
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How a pair is varied; the flow follows.
+    """Random scaling, cropping, mirroring, colour jitter and occlusion of a pair and its flow.
 
     Attributes:
-        size: Height and width of what is cut out.
-        scale: Range of the logarithm, base 2, of the change of size.
-        stretch: Largest logarithm, base 2, by which width and height change each on their own.
-        mirror: How often left and right, and top and bottom, are exchanged.
-        light: Largest relative change of brightness, contrast and saturation; hue turns by up to
-            ``0.4 * light`` of a circle. 0 leaves colours alone.
-        erase: How often one or two boxes of the second frame are painted over, as if hidden.
+        size: Height and width of the crop.
+        scale: Range of the base-2 logarithm of the change of size.
+        stretch: Largest base-2 logarithm of the separate changes of width and height.
+        mirror: Probabilities of exchanging left and right, and top and bottom.
+        jitter: Largest relative change of brightness, contrast and saturation; hue turns by up to
+            ``0.4 * jitter`` of a circle. 0 keeps the colours.
+        erase: Probability of covering one or two boxes of the second frame, as an occlusion.
 
     Reference:
         Teed & Deng, RAFT, ECCV 2020, and its supplement: the defaults are its values.
@@ -39,32 +38,32 @@ class Augmentation:
     scale: tuple[float, float] = (-0.2, 0.6)
     stretch: float = 0.2
     mirror: tuple[float, float] = (0.5, 0.1)
-    light: float = 0.4
+    jitter: float = 0.4
     erase: float = 0.5
 
     def __call__(
         self, rng: Generator, first: Tensor, second: Tensor, flow: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Vary a pair.
+        """Augment a pair.
 
         Args:
-            rng: The only source of chance.
+            rng: Source of all random numbers.
             first: RGB in [0, 1], ``[3, H, W]``.
             second: The later frame.
-            flow: ``[2, H, W]`` in pixels, NaN where it is not known.
+            flow: Flow ``[2, H, W]`` in pixels, NaN where it is unknown.
 
         Returns:
-            The same of the size asked for.
+            The augmented frames and flow, of height and width `size`.
         """
         first, second, flow = self._zoom(rng, first, second, flow)
         first, second, flow = self._crop(rng, first, second, flow)
-        for axis, often in ((2, self.mirror[0]), (1, self.mirror[1])):
-            if rng.random() < often:
+        for axis, probability in ((2, self.mirror[0]), (1, self.mirror[1])):
+            if rng.random() < probability:
                 first, second, flow = (part.flip(axis) for part in (first, second, flow))
                 sign = [-1, 1] if axis == 2 else [1, -1]
                 flow = flow * flow.new_tensor(sign).view(2, 1, 1)
-        if self.light:
-            first, second = self._relight(rng, first, second)
+        if self.jitter:
+            first, second = self._jitter_colours(rng, first, second)
         if rng.random() < self.erase:
             second = _erase(rng, second)
         return first, second, flow
@@ -72,14 +71,14 @@ class Augmentation:
     def _zoom(self, rng: Generator, *pair: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         first, second, flow = pair
         H, W = first.shape[-2:]
-        least = max(self.size[0] / H, self.size[1] / W)  # what the crop needs
+        smallest = max(self.size[0] / H, self.size[1] / W)  # the crop must fit
         factors = np.array([1.0, 1.0])
         if rng.random() < 0.8:
             factors *= 2 ** rng.uniform(*self.scale)
             if rng.random() < 0.8:
                 factors *= 2 ** rng.uniform(-self.stretch, self.stretch, 2)
         height, width = (
-            max(round(side * max(factor, least)), crop)
+            max(round(side * max(factor, smallest)), crop)
             for side, factor, crop in zip((H, W), factors, self.size, strict=True)
         )
         if (height, width) == (H, W):
@@ -88,7 +87,7 @@ class Augmentation:
             F.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
             for image in (first, second)
         )
-        # Interpolation would spread what is not known; a sparse flow would vanish.
+        # Interpolation would spread unknown values, and a sparse flow would vanish.
         mode = "bilinear" if flow.isfinite().all() else "nearest-exact"
         resized = F.interpolate(flow[None], (height, width), mode=mode)[0]
         return a, b, resized * flow.new_tensor([width / W, height / H]).view(2, 1, 1)
@@ -99,21 +98,23 @@ class Augmentation:
         first, second, flow = (part[:, y : y + h, x : x + w] for part in pair)
         return first, second, flow
 
-    def _relight(self, rng: Generator, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        one = _light(rng, self.light)
-        other = _light(rng, self.light) if rng.random() < 0.2 else one
-        return _apply(first, one), _apply(second, other)
+    def _jitter_colours(
+        self, rng: Generator, first: Tensor, second: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        colours = _sample_colours(rng, self.jitter)
+        second_colours = _sample_colours(rng, self.jitter) if rng.random() < 0.2 else colours
+        return _change_colours(first, colours), _change_colours(second, second_colours)
 
 
 @dataclass(frozen=True)
 class AugmentedPairs:
-    """Pairs of a dataset in an endless, repeatable order: item `i` is the same for one seed.
+    """Augmented pairs in an endless, repeatable order: item `i` is the same for one seed.
 
     Attributes:
-        pairs: Where their files are.
-        augmentation: How they are varied.
-        seed: Another seed, another order.
-        length: The number of items it claims to have.
+        pairs: Files of the pairs.
+        augmentation: Augmentation of each item.
+        seed: Random seed.
+        length: Number of items.
     """
 
     pairs: Sequence[FlowPair]
@@ -127,21 +128,21 @@ class AugmentedPairs:
     def __getitem__(self, index: int) -> FlowSample:
         rng = np.random.default_rng([self.seed, index])
         loaded = load_pair(self.pairs[int(rng.integers(len(self.pairs)))])
-        return _vary(self.augmentation, rng, loaded.first, loaded.second, loaded.truth)
+        return _augment(self.augmentation, rng, loaded.first, loaded.second, loaded.truth)
 
 
 class ReusedPairs:
-    """Every pair of a collection several times, each time varied: for pairs that are slow to make.
+    """Every pair of a dataset several times, augmented after the first: for pairs slow to make.
 
-    Pairs come in blocks: all of a block, then all of it again. One process keeps one block, so that
-    of several, each of which makes whole batches, every one still makes few pairs twice.
+    Pairs come in blocks, each of which is repeated before the next. A process keeps one block in
+    memory, so even several processes, each of which makes whole batches, make few pairs twice.
 
     Args:
-        pairs: The collection; item `i` is the same every time.
-        augmentation: How a pair is varied from its second use on.
-        uses: Of each pair.
-        block: Pairs before the first comes again.
-        seed: Of the variations.
+        pairs: The dataset; item `i` is the same every time.
+        augmentation: Augmentation of a pair from its second use on.
+        uses: Number of uses of each pair.
+        block: Number of pairs in a block.
+        seed: Random seed of the augmentation.
 
     Raises:
         ValueError: `uses` or `block` is below 1.
@@ -163,18 +164,18 @@ class ReusedPairs:
         self._made: dict[int, FlowSample] = {}
 
     def __len__(self) -> int:
-        """Return how many items there are."""
+        """Return the number of items."""
         return self.uses * len(self.pairs)
 
     def __getitem__(self, index: int) -> FlowSample:
-        """Return item `index`: the pair as it is, or varied."""
+        """Return item `index`: a pair as it is at its first use, augmented later."""
         number, within = divmod(index, self.uses * self.block)
         use, place = divmod(within, self.block)
         sample = self._make(number * self.block + place)
         if use == 0:
             return sample
         rng = np.random.default_rng([self.seed, index, 2])
-        return _vary(self.augmentation, rng, sample.first, sample.second, sample.flow)
+        return _augment(self.augmentation, rng, sample.first, sample.second, sample.flow)
 
     def _make(self, index: int) -> FlowSample:
         if index not in self._made:
@@ -186,11 +187,11 @@ class ReusedPairs:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Several collections as one: item `i` comes from one of them, drawn by weight.
+    """Several datasets as one: item `i` comes from a random one of them.
 
     Attributes:
-        parts: Collections and weights.
-        seed: Of the draws.
+        parts: Datasets and their weights.
+        seed: Random seed.
     """
 
     parts: Sequence[tuple[Any, float]]
@@ -206,8 +207,8 @@ class Mixture:
         return self.parts[chosen][0][index]
 
 
-def _vary(augmentation: Augmentation, rng: Generator, *pair: Any) -> FlowSample:
-    """Vary two 8-bit pictures and their flow, ``[H, W, C]`` each."""
+def _augment(augmentation: Augmentation, rng: Generator, *pair: Any) -> FlowSample:
+    """Augment two 8-bit images and their flow, ``[H, W, C]`` each."""
     first, second, flow = (torch.from_numpy(part).permute(2, 0, 1) for part in pair)
     first, second, flow = augmentation(rng, first / 255, second / 255, flow)
     a, b = ((255 * image).round().clamp(0, 255).byte() for image in (first, second))
@@ -215,13 +216,13 @@ def _vary(augmentation: Augmentation, rng: Generator, *pair: Any) -> FlowSample:
     return FlowSample(_to_array(a), _to_array(b), _to_array(flow), unknown)
 
 
-def _light(rng: Generator, most: float) -> tuple[float, float, float, float]:
-    brightness, contrast, saturation = 1 + rng.uniform(-most, most, 3)
-    return brightness, contrast, saturation, float(rng.uniform(-0.4, 0.4)) * most * 2 * np.pi
+def _sample_colours(rng: Generator, jitter: float) -> tuple[float, float, float, float]:
+    brightness, contrast, saturation = 1 + rng.uniform(-jitter, jitter, 3)
+    return brightness, contrast, saturation, float(rng.uniform(-0.4, 0.4)) * jitter * 2 * np.pi
 
 
-def _apply(image: Tensor, light: tuple[float, float, float, float]) -> Tensor:
-    brightness, contrast, saturation, hue = light
+def _change_colours(image: Tensor, colours: tuple[float, float, float, float]) -> Tensor:
+    brightness, contrast, saturation, hue = colours
     image = (image * brightness).clamp(0, 1)
     image = enhance.adjust_contrast_with_mean_subtraction(image, contrast)
     image = enhance.adjust_saturation(image, saturation)
@@ -229,7 +230,7 @@ def _apply(image: Tensor, light: tuple[float, float, float, float]) -> Tensor:
 
 
 def _erase(rng: Generator, image: Tensor) -> Tensor:
-    """Paint boxes of 50 to 100 pixels in the picture's mean colour, or smaller if it is small."""
+    """Fill boxes of 50 to 100 pixels, or smaller in a small image, with the mean colour."""
     image, (H, W) = image.clone(), image.shape[-2:]
     colour = image.mean(dim=(1, 2), keepdim=True)
     for _ in range(int(rng.integers(1, 3))):

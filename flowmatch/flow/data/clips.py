@@ -1,58 +1,60 @@
-"""Neighbouring frames of a video, to learn from without truth."""
+"""Neighbouring frames of a video, for unsupervised training."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowmatch.flow.synthetic.scene import FlowSample
+from flowmatch.imaging import Image
 from flowmatch.io.video import read_frames
 
-MOST_PAIRS, MOST_BYTES = 256, 2**31  # kept in memory
+MAX_PAIRS, MAX_BYTES = 256, 2**31
+"""Largest number of pairs and of bytes that are kept in memory."""
 
 
 @dataclass(frozen=True)
 class ClipPairs:
-    """Random parts of neighbouring frames, in a repeatable order; their flow is not known (NaN).
+    """Random crops of neighbouring frames, in a repeatable order; their flow is unknown (NaN).
 
     Attributes:
-        pairs: Frames that follow each other, uint8 ``[H, W, 3]``.
-        size: Height and width of what is cut out.
-        seed: Another seed, another order.
-        length: The number of items it claims to have.
+        pairs: Pairs of consecutive frames, uint8 ``[H, W, 3]``.
+        size: Height and width of the crops.
+        seed: Random seed.
+        length: Number of items.
     """
 
-    pairs: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+    pairs: list[tuple[Image, Image]]
     size: tuple[int, int]
     seed: int = 0
     length: int = 1_000_000
 
     @classmethod
     def from_video(cls, source: str | Path, size: tuple[int, int], seed: int = 0) -> "ClipPairs":
-        """Read a video, or a folder of pictures.
+        """Read a video, or a folder of images.
 
-        Of long ones every second, fourth, ... pair is kept, so that memory is bounded.
+        Of long videos only every second, fourth, ... pair is kept, which bounds the memory.
 
         Args:
-            source: As in `flowmatch.io.read_frames`.
-            size: Height and width of what is cut out; smaller frames give what they have.
-            seed: Of the order.
+            source: Input of `flowmatch.io.read_frames`.
+            size: Height and width of the crops, at most those of the frames.
+            seed: Random seed.
 
         Raises:
-            ValueError: There are no two frames, or they are smaller than 64 pixels to a side.
+            ValueError: Fewer than two consecutive frames, or frames of less than 64 pixels to a
+                side.
         """
-        pairs: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = []
-        step, last, before = 1, -2, None
+        pairs: list[tuple[Image, Image]] = []
+        step, last, previous = 1, -2, None
         for number, frame in read_frames(source).numbered():
-            if before is not None and number == last + 1 and last % step == 0:
-                pairs.append((before, frame))
-                if len(pairs) > MOST_PAIRS or 2 * frame.nbytes * len(pairs) > MOST_BYTES:
+            if previous is not None and number == last + 1 and last % step == 0:
+                pairs.append((previous, frame))
+                if len(pairs) > MAX_PAIRS or 2 * frame.nbytes * len(pairs) > MAX_BYTES:
                     pairs, step = pairs[::2], 2 * step
-            last, before = number, frame
+            last, previous = number, frame
         if not pairs:
-            raise ValueError(f"{source} holds no two frames that follow each other")
+            raise ValueError(f"{source} holds no two consecutive frames")
         size = (min(size[0], pairs[0][0].shape[0]), min(size[1], pairs[0][0].shape[1]))
         if min(size) < 64:
             raise ValueError(f"{source}: frames must have 64 pixels to a side, got {size}")
@@ -66,9 +68,9 @@ class ClipPairs:
         first, second = self.pairs[int(rng.integers(len(self.pairs)))]
         h, w = self.size
         y, x = rng.integers(first.shape[0] - h + 1), rng.integers(first.shape[1] - w + 1)
-        part: tuple[Any, ...] = (slice(y, y + h), slice(x, x + w), slice(None))
-        if rng.random() < 0.5:  # backwards in time is a video too
+        window: tuple[Any, ...] = (slice(y, y + h), slice(x, x + w), slice(None))
+        if rng.random() < 0.5:  # half of the pairs run backwards in time
             first, second = second, first
         unknown = np.full((h, w, 2), np.nan, np.float32)
-        one, two = (np.ascontiguousarray(frame[part]) for frame in (first, second))
-        return FlowSample(one, two, unknown, np.zeros((h, w), bool))
+        first, second = (np.ascontiguousarray(frame[window]) for frame in (first, second))
+        return FlowSample(first, second, unknown, np.zeros((h, w), bool))

@@ -1,4 +1,4 @@
-"""Pairs of frames with a known flow, found on disk by how the public datasets lay them out."""
+"""Pairs of frames with known flow, found on disk by the layouts of public datasets."""
 
 import os
 from pathlib import Path
@@ -19,50 +19,58 @@ from flowmatch.flow.data.layouts import (
     posed_frames,
     sintel,
 )
+from flowmatch.imaging import Image
 from flowmatch.io import read_flow, read_image
 
 T = TypeVar("T", bound=np.generic)
 
 
 class LoadedPair(NamedTuple):
-    """Two frames and what is known about them."""
+    """Two frames and their true flow.
 
-    first: NDArray[np.uint8]  # [H, W, 3], RGB
-    second: NDArray[np.uint8]  # [H, W, 3]
-    truth: NDArray[np.float32]  # [H, W, 2], pixels; NaN where unknown or invalid
-    occluded: NDArray[np.bool_] | None  # [H, W], True where hidden in the second frame
+    Attributes:
+        first: First frame, ``[H, W, 3]``, RGB.
+        second: Second frame, ``[H, W, 3]``.
+        truth: True flow, ``[H, W, 2]``, pixels; NaN where it is unknown or invalid.
+        occluded: Pixels of the first frame that are hidden in the second, ``[H, W]``.
+    """
+
+    first: Image
+    second: Image
+    truth: NDArray[np.float32]
+    occluded: NDArray[np.bool_] | None
 
 
 def find_pairs(folder: str | os.PathLike[str], *, train: bool = False) -> list[FlowPair]:
-    """Find the pairs of a dataset; its folders tell which one it is.
+    """Find the pairs of a dataset, which is recognised by its folders.
 
     - Middlebury: ``other-data`` (or ``other-color-allframes``, ``other-color-twoframes``) and
       ``other-gt-flow``.
-    - MPI-Sintel: ``training/flow`` and ``training/clean``, ``training/final``; each pass counts.
+    - MPI-Sintel: ``training/flow`` and ``training/clean``, ``training/final``, both passes.
     - KITTI 2012 and 2015: ``training/flow_occ`` and ``training/colored_0``, ``image_0`` (2012) or
       ``image_2`` (2015).
     - FlyingChairs: ``data/00001_flow.flo`` and so on. With ``FlyingChairs_train_val.txt`` beside
-      ``data`` only the validation pairs, those marked 2, or to `train` those marked 1.
+      ``data``, only the validation pairs, marked 2, or with `train` the training pairs, marked 1.
     - FlyingThings3D: ``optical_flow/TRAIN`` beside ``frames_cleanpass`` and ``frames_finalpass``.
     - HD1K: ``hd1k_flow_gt/flow_occ`` and ``hd1k_input/image_2``.
     - RGB-D frames of a still scene: ``color``, ``depth``, ``poses.txt`` and ``intrinsics.txt``, as
       `flowmatch fuse` reads them; the flow from each frame to the next follows from them.
-    - Anything else: sub-folders at any depth that hold ``frame1``, ``frame2`` and ``flow``, with
+    - Otherwise: sub-folders at any depth that hold ``frame1``, ``frame2`` and ``flow``, with
       any suffix that `flowmatch.io` reads, and optionally ``occ.png`` and ``invalid.png``.
 
-    A pair of which only some files are there is listed too: loading it raises and names the
-    missing file, so nothing is dropped in silence.
+    An incomplete pair is listed too: loading it raises and names the missing file, so no pair is
+    dropped silently.
 
     Args:
         folder: Root of the dataset, or its ``training`` folder.
-        train: Take the half to learn from, where the authors say which it is.
+        train: Take the training half, if the authors define one.
 
     Returns:
         At least one pair, in the order of their names.
 
     Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: No pair is in it; the message lists what was looked for.
+        FileNotFoundError: The folder does not exist.
+        ValueError: It holds no pairs; the message lists the known layouts.
 
     Example:
         >>> import tempfile
@@ -102,10 +110,10 @@ def find_pairs(folder: str | os.PathLike[str], *, train: bool = False) -> list[F
 
 
 def load_pair(pair: FlowPair) -> LoadedPair:
-    """Read the files of a pair and check that they fit each other.
+    """Read the files of a pair and check that their sizes agree.
 
     Args:
-        pair: One of `find_pairs`.
+        pair: A pair from `find_pairs`.
 
     Returns:
         Frames, true flow and occlusion, all of one size.
@@ -114,7 +122,7 @@ def load_pair(pair: FlowPair) -> LoadedPair:
         FileNotFoundError: A file is missing.
         ValueError: A file is damaged, or has another size than the first frame, or no pixel has a
             known flow.
-        ImportError: A ``.flo5`` file, and h5py is not installed.
+        ImportError: The flow is a ``.flo5`` file, and h5py is not installed.
 
     Example:
         >>> import tempfile
@@ -128,9 +136,9 @@ def load_pair(pair: FlowPair) -> LoadedPair:
     """
     first = read_image(pair.first)
     size = first.shape[:2]
-    second = _sized(pair.second, read_image(pair.second), size)
-    read = read_flow(pair.flow) if pair.posed is None else pair.posed.flow()
-    truth = _sized(pair.flow, read, size)
+    second = _check_size(pair.second, read_image(pair.second), size)
+    flow = read_flow(pair.flow) if pair.posed is None else pair.posed.flow()
+    truth = _check_size(pair.flow, flow, size)
     if pair.invalid is not None:
         truth[_read_mask(pair.invalid, size)] = np.nan
     known = np.isfinite(truth[..., 0])
@@ -140,12 +148,12 @@ def load_pair(pair: FlowPair) -> LoadedPair:
     if pair.occluded is not None:
         occluded = _read_mask(pair.occluded, size)
     elif pair.flow_noc is not None:
-        visible = _sized(pair.flow_noc, read_flow(pair.flow_noc), size)
+        visible = _check_size(pair.flow_noc, read_flow(pair.flow_noc), size)
         occluded = known & ~np.isfinite(visible[..., 0])
     return LoadedPair(first, second, truth, occluded)
 
 
-def _sized(path: Path, pixels: NDArray[T], size: tuple[int, ...]) -> NDArray[T]:
+def _check_size(path: Path, pixels: NDArray[T], size: tuple[int, ...]) -> NDArray[T]:
     if pixels.shape[:2] != size:
         raise ValueError(
             f"{path}: expected {size[1]} x {size[0]} pixels as in the first frame, "
@@ -155,4 +163,4 @@ def _sized(path: Path, pixels: NDArray[T], size: tuple[int, ...]) -> NDArray[T]:
 
 
 def _read_mask(path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
-    return np.asarray(_sized(path, read_image(path), size)[..., 0] > 127)
+    return np.asarray(_check_size(path, read_image(path), size)[..., 0] > 127)

@@ -1,4 +1,4 @@
-"""How the public flow datasets lay out their files: where the pairs below a folder are."""
+"""File layouts of public flow datasets, and the pairs that a folder holds by each."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -11,40 +11,52 @@ import numpy as np
 from flowmatch.flow.data.rgbd import PosedTruth
 from flowmatch.io import IMAGE_SUFFIXES, read_poses
 
-# A .png beside another flow file is more likely a picture of it, so it comes last.
+# A .png beside another flow file is more likely an image of it, so it comes last.
 FLOW_SUFFIXES = (".flo", ".npz", ".flo5", ".pfm", ".png")
 
 
 class FlowPair(NamedTuple):
-    """Where the files of one pair are. That they exist is found out when the pair is loaded."""
+    """Files of one pair; loading it checks that they exist.
 
-    name: str  # unique in its dataset, such as "clean/alley_1/frame_0001"
-    sequence: str  # what it is averaged with, such as "clean/alley_1"
+    Attributes:
+        name: Unique name in its dataset, such as ``"clean/alley_1/frame_0001"``.
+        sequence: Name of its sequence, such as ``"clean/alley_1"``.
+        first: First frame.
+        second: Second frame.
+        flow: True flow from the first frame to the second.
+        occluded: Mask, white at pixels that are hidden in the second frame.
+        invalid: Mask, white at pixels whose flow is not evaluated.
+        flow_noc: KITTI's flow without the occluded pixels.
+        posed: Files from which the flow of RGB-D frames is computed; `flow` is then a depth.
+    """
+
+    name: str
+    sequence: str
     first: Path
     second: Path
     flow: Path
-    occluded: Path | None = None  # picture, white where the second frame does not show the point
-    invalid: Path | None = None  # picture, white where the flow shall not count
-    flow_noc: Path | None = None  # KITTI: the flow again, without the occluded pixels
-    posed: PosedTruth | None = None  # RGB-D: what the flow is computed from, `flow` being a depth
+    occluded: Path | None = None
+    invalid: Path | None = None
+    flow_noc: Path | None = None
+    posed: PosedTruth | None = None
 
 
 def middlebury(root: Path) -> Iterator[FlowPair]:
-    """Middlebury: ``other-data`` (or another archive of its frames) and ``other-gt-flow``."""
+    """Yield the pairs of Middlebury: ``other-data`` or another archive, and ``other-gt-flow``."""
     truths = root / "other-gt-flow"
     archives = ("other-data", "other-color-allframes", "other-color-twoframes")
     images = [root / name for name in archives if (root / name).is_dir()]
     if not truths.is_dir() or not images:
         return
     for scene in _names(path for parent in (truths, *images) for path in _folders(parent)):
-        # Not every archive has every scene: take the first that has this one.
+        # Not every archive has every scene: the first that has it is taken.
         frames = next((parent for parent in images if (parent / scene).is_dir()), images[0]) / scene
         flow = truths / scene / "flow10.flo"
         yield FlowPair(scene, scene, frames / "frame10.png", frames / "frame11.png", flow)
 
 
 def sintel(root: Path) -> Iterator[FlowPair]:
-    """MPI-Sintel: ``flow`` beside ``clean`` and ``final``; each pass counts."""
+    """Yield the pairs of MPI-Sintel: ``flow`` beside ``clean`` and ``final``, both passes."""
     if not (root / "flow").is_dir():
         return
     for render in (root / "clean", root / "final"):
@@ -62,13 +74,13 @@ def sintel(root: Path) -> Iterator[FlowPair]:
                         render / scene / f"{stem}.png",
                         render / scene / follower,
                         root / "flow" / scene / f"{stem}.flo",
-                        _if_there(root / "occlusions" / scene / f"{stem}.png"),
-                        _if_there(root / "invalid" / scene / f"{stem}.png"),
+                        _if_exists(root / "occlusions" / scene / f"{stem}.png"),
+                        _if_exists(root / "invalid" / scene / f"{stem}.png"),
                     )
 
 
 def kitti(root: Path) -> Iterator[FlowPair]:
-    """KITTI 2012 and 2015: ``flow_occ`` or ``flow_noc`` beside the left colour or gray camera."""
+    """Yield the pairs of KITTI: ``flow_occ`` or ``flow_noc`` beside frames of the left camera."""
     truths = next((root / n for n in ("flow_occ", "flow_noc") if (root / n).is_dir()), None)
     cameras = {"image_2": "KITTI 2015", "colored_0": "KITTI 2012", "image_0": "KITTI 2012"}
     camera = next((name for name in cameras if (root / name).is_dir()), None)
@@ -83,19 +95,25 @@ def kitti(root: Path) -> Iterator[FlowPair]:
             root / camera / name,
             root / camera / f"{number}_11.png",
             truths / name,
-            flow_noc=_if_there(root / "flow_noc" / name) if truths.name == "flow_occ" else None,
+            flow_noc=_if_exists(root / "flow_noc" / name) if truths.name == "flow_occ" else None,
         )
 
 
 def flying_chairs(root: Path, train: bool = False) -> Iterator[FlowPair]:
-    """FlyingChairs: ``data/00001_flow.flo`` and so on; one half, if the authors' split is there."""
+    """Yield the pairs of FlyingChairs, ``data/00001_flow.flo`` and so on.
+
+    Args:
+        root: Folder of the dataset.
+        train: Yield the training pairs of the authors' split, not its validation pairs; without
+            the file of the split, all pairs are yielded.
+    """
     parts = re.compile(r"(\d+)_(?:flow\.flo|img1\.ppm|img2\.ppm)")
     data = root / "data" if (root / "data").is_dir() else root
     numbers = sorted({match[1] for path in data.iterdir() if (match := parts.fullmatch(path.name))})
     if not numbers:
         return
     sequence = "FlyingChairs"
-    split = _if_there(data / _CHAIRS_SPLIT) or _if_there(data.parent / _CHAIRS_SPLIT)
+    split = _if_exists(data / _CHAIRS_SPLIT) or _if_exists(data.parent / _CHAIRS_SPLIT)
     if split is not None:
         sequence = f"FlyingChairs {'training' if train else 'validation'}"
         numbers = _chairs_half(split, numbers, "1" if train else "2")
@@ -104,7 +122,7 @@ def flying_chairs(root: Path, train: bool = False) -> Iterator[FlowPair]:
         yield FlowPair(number, sequence, first, second, data / f"{number}_flow.flo")
 
 
-# The authors' file: line k says whether pair k trains (1) or validates (2).
+# The authors' file: line k marks pair k as training (1) or validation (2).
 _CHAIRS_SPLIT = "FlyingChairs_train_val.txt"
 
 
@@ -117,13 +135,13 @@ def _chairs_half(split: Path, numbers: list[str], mark: str) -> list[str]:
         )
     chosen = [number for number in numbers if marks[int(number) - 1] == mark]
     if not chosen:
-        use = {"1": "training", "2": "validation"}[mark]
-        raise ValueError(f"{split}: none of the {len(numbers)} pairs is marked {mark}, for {use}")
+        half = {"1": "training", "2": "validation"}[mark]
+        raise ValueError(f"{split}: none of the {len(numbers)} pairs is marked {mark}, for {half}")
     return chosen
 
 
 def flying_things(root: Path) -> Iterator[FlowPair]:
-    """FlyingThings3D: both directions of both cameras of its training half, each pass counts."""
+    """Yield the pairs of FlyingThings3D's training half: both directions, cameras and passes."""
     truths = root / "optical_flow" / "TRAIN"
     if not truths.is_dir():
         return
@@ -137,14 +155,14 @@ def flying_things(root: Path) -> Iterator[FlowPair]:
                     follower = int(number[1]) + step
                     second = frames / f"{follower:0{len(number[1])}d}.png"
                     if follower < 0 or not second.is_file():
-                        continue  # the flow of a clip's last frame leads out of it
+                        continue  # the flow of a clip's last frame has no second frame
                     sequence = f"{render}/{subset}/{scene}/{direction}/{camera}"
                     first = frames / f"{number[1]}.png"
                     yield FlowPair(f"{sequence}/{number[1]}", sequence, first, second, flow)
 
 
 def hd1k(root: Path) -> Iterator[FlowPair]:
-    """HD1K: ``hd1k_flow_gt/flow_occ/000000_0000.png``, ``hd1k_input/image_2/000000_0000.png``."""
+    """Yield the pairs of HD1K: ``hd1k_flow_gt/flow_occ`` and ``hd1k_input/image_2``."""
     truths, frames = root / "hd1k_flow_gt" / "flow_occ", root / "hd1k_input" / "image_2"
     if not truths.is_dir() or not frames.is_dir():
         return
@@ -158,16 +176,16 @@ def hd1k(root: Path) -> Iterator[FlowPair]:
 
 
 def posed_frames(root: Path) -> Iterator[FlowPair]:
-    """RGB-D: ``color``, ``depth``, ``poses.txt``, ``intrinsics.txt``; neighbours make a pair."""
+    """Yield neighbouring RGB-D frames: ``color``, ``depth``, ``poses.txt``, ``intrinsics.txt``."""
     if not (root / "poses.txt").is_file() or not (root / "depth").is_dir():
         return
-    pictures = {
+    images = {
         path.stem: path
         for path in (root / "color").glob("*")
         if path.suffix.lower() in IMAGE_SUFFIXES
     }
     for (name, pose), (later, second_pose) in pairwise(read_poses(root)):
-        first, second = (pictures.get(n, root / "color" / f"{n}.*") for n in (name, later))
+        first, second = (images.get(n, root / "color" / f"{n}.*") for n in (name, later))
         depths = [root / "depth" / f"{n}.png" for n in (name, later)]
         motion = np.linalg.inv(second_pose) @ pose
         truth = PosedTruth(depths[0], depths[1], root / "intrinsics.txt", motion)
@@ -175,7 +193,7 @@ def posed_frames(root: Path) -> Iterator[FlowPair]:
 
 
 def loose_pairs(root: Path) -> Iterator[FlowPair]:
-    """Folders at any depth that hold ``frame1``, ``frame2`` and ``flow``."""
+    """Yield the pairs of folders at any depth that hold ``frame1``, ``frame2`` and ``flow``."""
     for folder in _folders_below(root, set()):
         files = {path.name.lower(): path for path in folder.iterdir()}
         first = _one_of(files, "frame1", IMAGE_SUFFIXES)
@@ -187,7 +205,7 @@ def loose_pairs(root: Path) -> Iterator[FlowPair]:
             yield FlowPair(
                 name,
                 name,
-                # No file has a star in its name: the error that follows says what was expected.
+                # No file has a star in its name, so loading fails and names the expected file.
                 first or folder / "frame1.*",
                 second or folder / "frame2.*",
                 flow or folder / "flow.*",
@@ -201,7 +219,7 @@ def _one_of(files: dict[str, Path], stem: str, suffixes: Iterable[str]) -> Path 
 
 
 def _folders_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    """Walk through `folder` and all below it, through links too, but nowhere twice."""
+    """Yield a folder and all below it, also through links, each once."""
     if folder.resolve() not in seen:
         seen.add(folder.resolve())
         yield folder
@@ -217,5 +235,5 @@ def _names(paths: Iterable[Path]) -> list[str]:
     return sorted({path.name for path in paths})
 
 
-def _if_there(path: Path) -> Path | None:
+def _if_exists(path: Path) -> Path | None:
     return path if path.is_file() else None

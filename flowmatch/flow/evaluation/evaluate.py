@@ -1,4 +1,4 @@
-"""Every method on every pair of a dataset, and the means of what they scored."""
+"""Evaluation of flow methods on the pairs of a dataset, and the means of their scores."""
 
 import math
 import time
@@ -14,47 +14,63 @@ from flowmatch.devices import PeakMemory
 from flowmatch.flow.data.datasets import LoadedPair, load_pair
 from flowmatch.flow.data.layouts import FlowPair
 from flowmatch.flow.evaluation.metrics import FlowScores, mean_scores, score
+from flowmatch.imaging import Image
+from flowmatch.progress import ProgressCallback
 
-# uint8 RGB [H, W, 3] twice in, flow [H, W, 2] in pixels out
-Method = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.float32]]
+Method = Callable[[Image, Image], NDArray[np.float32]]
+"""A function from two frames, uint8 RGB ``[H, W, 3]``, to their flow ``[H, W, 2]`` in pixels."""
 
 
-class Row(NamedTuple):
-    """What one method scored on some pairs, each pair weighing the same (`mean_scores`)."""
+class FlowRow(NamedTuple):
+    """Mean scores of one method on several pairs, of equal weights (`mean_scores`).
 
-    name: str  # of the sequence, or of the group of sequences, or "mean"
+    Attributes:
+        name: Name of the sequence or of the group of sequences, or ``"mean"``.
+        method: Name of the method.
+        pairs: Number of pairs.
+        scores: Mean scores.
+        milliseconds: Mean wall time per pair.
+        peak_mb: Largest memory of any pair beyond the frames, in megabytes; NaN if unknown.
+    """
+
+    name: str
     method: str
     pairs: int
     scores: FlowScores
-    milliseconds: float  # per pair, wall time of the call, the mean
-    peak_mb: float  # memory beyond the frames, the most of any pair; NaN where nobody knows
+    milliseconds: float
+    peak_mb: float
 
 
 class Skipped(NamedTuple):
-    """A pair that could not be read."""
+    """A pair that could not be read.
+
+    Attributes:
+        name: Name of the pair.
+        reason: The error.
+    """
 
     name: str
     reason: str
 
 
-class Evaluation(NamedTuple):
-    """The tables of one evaluation; in each, the methods in the order they were given.
+class FlowEvaluation(NamedTuple):
+    """Tables of one evaluation; in each, the methods are in the order of the call.
 
     Attributes:
         sequences: One row per sequence and method.
-        groups: One row per group and method, the group being the folders that a sequence is in:
-            "clean" for "clean/alley_1". Empty if there is only one.
+        groups: One row per group and method; the group is the parent of the sequence, such as
+            ``"clean"`` of ``"clean/alley_1"``. Empty if only one group exists.
         mean: One row per method, over all pairs.
-        skipped: The pairs that no method was run on.
+        skipped: Pairs that could not be read.
     """
 
-    sequences: tuple[Row, ...]
-    groups: tuple[Row, ...]
-    mean: tuple[Row, ...]
+    sequences: tuple[FlowRow, ...]
+    groups: tuple[FlowRow, ...]
+    mean: tuple[FlowRow, ...]
     skipped: tuple[Skipped, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain dicts and lists for `json.dumps`; what is not known (NaN) is None."""
+        """Return dicts and lists for `json.dumps`; NaN becomes None."""
         return {
             "sequences": [_plain(row) for row in self.sequences],
             "groups": [_plain(row) for row in self.groups],
@@ -66,30 +82,29 @@ class Evaluation(NamedTuple):
 def evaluate(
     pairs: Sequence[FlowPair],
     methods: Mapping[str, Method],
-    report: Callable[[int, str], None] | None = None,
     *,
-    see: Callable[[FlowPair, LoadedPair, dict[str, Any]], None] | None = None,
+    on_pair: Callable[[FlowPair, LoadedPair, dict[str, Any]], None] | None = None,
     device: str | torch.device = "cpu",
-) -> Evaluation:
-    """Run methods on pairs with a known flow, and score them.
+    progress: ProgressCallback | None = None,
+) -> FlowEvaluation:
+    """Run methods on pairs with known flow, and score them.
 
-    Every method is called once more on the first pair, before the clock counts.
+    Every method runs on the first pair once before time is measured.
 
     Args:
-        pairs: Those of `find_pairs`. One that cannot be read is skipped, and listed with the
+        pairs: Pairs from `find_pairs`. A pair that cannot be read is skipped, and listed with the
             reason.
-        methods: By name; each takes two frames, uint8 RGB ``[H, W, 3]``, and gives the flow
-            ``[H, W, 2]`` in pixels.
-        report: Called after each pair with how many are done and the name of this one.
-        see: Called for each pair with its frames and every method's flow.
-        device: Whose memory is watched.
+        methods: Methods by name.
+        on_pair: Called for each pair with its frames and the flow of every method.
+        device: Device whose memory is measured.
+        progress: Called after each pair, with the stage ``"evaluating"``.
 
     Returns:
-        Scores per sequence, group and in the mean.
+        Scores of sequences, groups and all pairs.
 
     Raises:
-        ValueError: There is no method; no pair can be read; or a method refuses a pair, or
-            answers with a flow of the wrong size or one that is not finite.
+        ValueError: No methods are given; no pair can be read; or a method fails with a ValueError,
+            or returns a flow of the wrong size or one that is not finite.
 
     Example:
         >>> import tempfile
@@ -106,7 +121,7 @@ def evaluate(
     """
     if not methods:
         raise ValueError("at least one method is needed for an evaluation, got none")
-    where = torch.device(device)
+    target = torch.device(device)
     measured: list[_Measurement] = []
     skipped: list[Skipped] = []
     for done, pair in enumerate(pairs, start=1):
@@ -117,20 +132,20 @@ def evaluate(
         else:
             if not measured:
                 for name, method in methods.items():
-                    _measure(pair, loaded, name, method, where)
+                    _measure(pair, loaded, name, method, target)
             flows = {}
             for name, method in methods.items():
-                one, flows[name] = _measure(pair, loaded, name, method, where)
-                measured.append(one)
-            if see is not None:
-                see(pair, loaded, flows)
-        if report is not None:
-            report(done, pair.name)
+                measurement, flows[name] = _measure(pair, loaded, name, method, target)
+                measured.append(measurement)
+            if on_pair is not None:
+                on_pair(pair, loaded, flows)
+        if progress is not None:
+            progress("evaluating", done, len(pairs))
     if not measured:
         reason = f", the first because {skipped[0].reason}" if skipped else ""
         raise ValueError(f"none of the {len(pairs)} pairs can be read{reason}")
     groups = _average(measured, lambda sequence: sequence.rpartition("/")[0])
-    return Evaluation(
+    return FlowEvaluation(
         sequences=_average(measured, lambda sequence: sequence),
         groups=groups if len(groups) > len(methods) else (),
         mean=_average(measured, lambda _: "mean"),
@@ -154,33 +169,35 @@ def _measure(
     try:
         flow = method(loaded.first, loaded.second)
         elapsed = time.perf_counter() - start
-        most = peak.megabytes()
+        megabytes = peak.megabytes()
         scores = score(flow, loaded.truth, occluded=loaded.occluded)
     except ValueError as error:
         raise ValueError(f"{name} on {pair.name}: {error}") from error
-    megabytes = math.nan if most is None else most
-    return _Measurement(pair.sequence, name, scores, 1000 * elapsed, megabytes), flow
+    peak_mb = math.nan if megabytes is None else megabytes
+    return _Measurement(pair.sequence, name, scores, 1000 * elapsed, peak_mb), flow
 
 
-def _average(measured: Sequence[_Measurement], name_of: Callable[[str], str]) -> tuple[Row, ...]:
-    """Average what shares a name and a method, in the order in which they first appear."""
-    together: dict[tuple[str, str], list[_Measurement]] = defaultdict(list)
-    for one in measured:
-        together[name_of(one.sequence), one.method].append(one)
+def _average(
+    measured: Sequence[_Measurement], name_of: Callable[[str], str]
+) -> tuple[FlowRow, ...]:
+    """Average the measurements of one name and method; rows are in the order of appearance."""
+    groups: dict[tuple[str, str], list[_Measurement]] = defaultdict(list)
+    for measurement in measured:
+        groups[name_of(measurement.sequence), measurement.method].append(measurement)
     return tuple(
-        Row(
+        FlowRow(
             name,
             method,
-            len(some),
-            mean_scores([one.scores for one in some]),
-            sum(one.milliseconds for one in some) / len(some),
-            max(one.peak_mb for one in some),
+            len(group),
+            mean_scores([measurement.scores for measurement in group]),
+            sum(measurement.milliseconds for measurement in group) / len(group),
+            max(measurement.peak_mb for measurement in group),
         )
-        for (name, method), some in together.items()
+        for (name, method), group in groups.items()
     )
 
 
-def _plain(row: Row) -> dict[str, Any]:
+def _plain(row: FlowRow) -> dict[str, Any]:
     values = {
         "name": row.name,
         "method": row.method,

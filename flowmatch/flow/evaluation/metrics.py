@@ -1,4 +1,4 @@
-"""How far a flow is from the truth: the numbers that optical flow papers print."""
+"""Error metrics of optical flow, as flow papers report them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 class FlowScores(NamedTuple):
-    """The errors of one flow, or their means over several. NaN where there is nothing to measure.
+    """Errors of one flow, or their means over several; NaN if no pixel is measured.
 
     The endpoint error (EPE) of a pixel is the length of estimated minus true flow, in pixels.
 
@@ -16,14 +16,14 @@ class FlowScores(NamedTuple):
         epe: Mean EPE.
         fl_all: KITTI's outliers, in percent: EPE above 3 px *and* above 5 % of the true length.
         px1: Percent of the pixels with an EPE above 1 px.
-        px3: The same above 3 px.
-        px5: The same above 5 px.
+        px3: Percent of the pixels with an EPE above 3 px.
+        px5: Percent of the pixels with an EPE above 5 px.
         s0_10: Mean EPE where the true flow is shorter than 10 px.
-        s10_40: Mean EPE where it is at least 10 and shorter than 40 px.
-        s40_plus: Mean EPE where it is 40 px or longer.
-        matched: Mean EPE where the second frame shows the point too.
-        unmatched: Mean EPE where the point is occluded in the second frame.
-        pixels: How many pixels were compared.
+        s10_40: Mean EPE where the true flow is at least 10 and shorter than 40 px.
+        s40_plus: Mean EPE where the true flow is 40 px or longer.
+        matched: Mean EPE of points that are visible in the second frame.
+        unmatched: Mean EPE of points that are occluded in the second frame.
+        pixels: Number of compared pixels.
 
     Reference:
         Baker et al., IJCV 2011 (EPE); Menze & Geiger, Object Scene Flow, CVPR 2015, and the KITTI
@@ -55,8 +55,8 @@ def epe_map(flow: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
         Errors ``[H, W]``, in pixels.
 
     Raises:
-        ValueError: The shapes differ or are not ``[H, W, 2]``, or `flow` is not finite somewhere:
-            an estimate that answers only where it is easy cannot be compared with others.
+        ValueError: The shapes differ or are not ``[H, W, 2]``, or `flow` is not finite: an estimate
+            of only the easy pixels cannot be compared with others.
 
     Example:
         >>> epe_map([[[3.0, 4.0], [1.0, 1.0]]], [[[0.0, 0.0], [np.nan, np.nan]]])
@@ -75,25 +75,22 @@ def score(
     valid: ArrayLike | None = None,
     occluded: ArrayLike | None = None,
 ) -> FlowScores:
-    """Compare a flow with the truth, over the pixels where the truth is known.
+    """Compare a flow with the truth at the pixels where the truth is known.
 
     Args:
         flow: Estimated flow, ``[H, W, 2]``, in pixels.
         truth: True flow of the same shape; not finite in either component means unknown.
-        valid: Bool ``[H, W]``, False where the truth shall not count; default: it counts.
-        occluded: Bool ``[H, W]``, True where the second frame does not show the point. Without
-            it `matched` and `unmatched` are NaN.
+        valid: Bool ``[H, W]``, False where the truth is not evaluated; None evaluates all.
+        occluded: Bool ``[H, W]``, True where the point is hidden in the second frame. Without it,
+            `matched` and `unmatched` are NaN.
 
     Raises:
-        ValueError: As `epe_map`; or a mask has another size; or no pixel is left to compare.
+        ValueError: For the reasons of `epe_map`, or a mask has another size, or no pixel is left.
 
     Example:
         >>> result = score(np.zeros((1, 2, 2)), [[[0.0, 4.0], [0.0, 0.0]]])
         >>> result.epe, result.fl_all, result.px5
         (2.0, 50.0, 0.0)
-
-    Reference:
-        As for `FlowScores`.
     """
     errors = epe_map(flow, truth)
     speeds = np.linalg.norm(np.asarray(truth, np.float64), axis=2)
@@ -124,21 +121,21 @@ def score(
 
 
 def mean_scores(scores: Sequence[FlowScores]) -> FlowScores:
-    """Average the scores of several pairs: every pair weighs the same, whatever its size.
+    """Average the scores of several pairs, with equal weights whatever their sizes.
 
-    That is how Middlebury's numbers are averaged, and on a dense set of equal sizes EPE and the
-    percentages are then those of all pixels together. KITTI's own Fl-all pools the pixels of
-    all pairs first, and so do Sintel's speeds: expect small differences from those tables.
-    A score that a pair does not have (NaN) is averaged over the pairs that have it.
+    Middlebury's numbers are averaged so; for dense flow of equal sizes, EPE and the percentages are
+    then those of all pixels together. KITTI's own Fl-all pools the pixels of all pairs first, and
+    so do Sintel's speeds: expect small differences from their tables. A score that is NaN for some
+    pairs is averaged over the others.
 
     Args:
-        scores: At least one.
+        scores: Scores of at least one pair.
 
     Returns:
         Means; `pixels` is the sum.
 
     Raises:
-        ValueError: There are no scores.
+        ValueError: No scores are given.
 
     Example:
         >>> near = score(np.ones((1, 1, 2)), np.ones((1, 1, 2)))
@@ -165,7 +162,7 @@ def _checked(flow: ArrayLike, truth: ArrayLike) -> tuple[NDArray[np.float64], ND
         raise ValueError(
             f"flow must be finite everywhere, got {missing} pixels that are NaN or infinite"
         )
-    # An unknown truth may be half known or infinite; neither may reach a difference.
+    # An unknown truth may have one finite component or infinite ones; it becomes NaN.
     known = np.isfinite(true).all(axis=2, keepdims=True)
     return estimate, np.where(known, true, np.nan)
 

@@ -1,4 +1,4 @@
-"""What an evaluation looks like: the columns of its tables, and a page with pictures."""
+"""Reports of an evaluation: the columns of its tables, and an HTML page with images."""
 
 import base64
 import math
@@ -7,18 +7,19 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.draw import error_map, flow_to_image
 from flowmatch.flow.data.datasets import LoadedPair
 from flowmatch.flow.data.layouts import FlowPair
-from flowmatch.flow.evaluation.evaluate import Evaluation, Row
+from flowmatch.flow.evaluation.evaluate import FlowEvaluation, FlowRow
+from flowmatch.imaging import Image, resize
 
-MOST_SEQUENCES = 40  # with pictures; the table of a page has all
-_WIDEST = 420  # pixels of a picture on the page
+MAX_SEQUENCES = 40
+"""Largest number of sequences with images on a page; its table has all."""
+_MAX_WIDTH = 420  # pixels of an image on the page
 
-COLUMNS: dict[str, Callable[[Row], str]] = {
+COLUMNS: dict[str, Callable[[FlowRow], str]] = {
     "EPE": lambda row: number(row.scores.epe, 3),
     "Fl-all": lambda row: number(row.scores.fl_all, 1),
     ">1px": lambda row: number(row.scores.px1, 1),
@@ -35,23 +36,23 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 
 
 def number(value: float, decimals: int) -> str:
-    """Return a number of a table, "-" for what is not known."""
+    """Return the text of a number in a table, "-" for NaN."""
     return "-" if math.isnan(value) else f"{value:.{decimals}f}"
 
 
-def known_columns(evaluation: Evaluation) -> dict[str, Callable[[Row], str]]:
-    """Return the columns in which any method has a figure."""
+def known_columns(evaluation: FlowEvaluation) -> dict[str, Callable[[FlowRow], str]]:
+    """Return the columns in which any method has a number."""
     rows = evaluation.mean
     return {name: text for name, text in COLUMNS.items() if any(text(row) != "-" for row in rows)}
 
 
-class Gallery:
-    """Pictures of the first pair of each sequence, gathered while an evaluation runs.
+class FlowGallery:
+    """Images of the first pair of each sequence, gathered while an evaluation runs.
 
-    Give `add` to `evaluate` as ``see``, then ask for the `page`.
+    Pass `add` to `evaluate` as ``on_pair``, then write the `page`.
 
     Args:
-        shown: Methods whose flow and error are shown; the others are in the table only.
+        shown: Methods whose flow and error are shown; the others are only in the table.
     """
 
     def __init__(self, shown: tuple[str, ...]) -> None:
@@ -60,34 +61,34 @@ class Gallery:
         self._left_out = 0
 
     def add(self, pair: FlowPair, loaded: LoadedPair, flows: Mapping[str, Any]) -> None:
-        """Take the flows of a pair in."""
+        """Add the flows of a pair."""
         if pair.sequence in self._figures:
             return
-        if len(self._figures) == MOST_SEQUENCES:
+        if len(self._figures) == MAX_SEQUENCES:
             self._left_out += 1
             return
         longest = float(np.nanmax(np.linalg.norm(loaded.truth, axis=-1)))
-        most = max(longest / 4, 1.0)
-        pictures = {
+        largest_error = max(longest / 4, 1.0)
+        images = {
             "first frame": loaded.first,
             "second frame": loaded.second,
             f"truth, up to {longest:.1f} px": flow_to_image(loaded.truth, max(longest, 1e-6)),
         }
         for name in self.shown:
-            pictures[name] = flow_to_image(flows[name], max(longest, 1e-6))
-            worst = f"error of {name}, 0 to {most:.1f} px"
-            pictures[worst] = error_map(flows[name], loaded.truth, most)
+            images[name] = flow_to_image(flows[name], max(longest, 1e-6))
+            caption = f"error of {name}, 0 to {largest_error:.1f} px"
+            images[caption] = error_map(flows[name], loaded.truth, largest_error)
         self._figures[pair.sequence] = "".join(
-            f"<figure><img src='{_embed(picture)}'><figcaption>{escape(words)}</figure>"
-            for words, picture in pictures.items()
+            f"<figure><img src='{_embed(image)}'><figcaption>{escape(caption)}</figure>"
+            for caption, image in images.items()
         )
 
-    def page(self, evaluation: Evaluation, about: str) -> str:
-        """Return a page of its own: the table of means, then pictures and scores per sequence.
+    def page(self, evaluation: FlowEvaluation, about: str) -> str:
+        """Return an HTML page: the table of means, then images and scores per sequence.
 
         Args:
-            evaluation: What was measured.
-            about: What was measured, in a line.
+            evaluation: The evaluation.
+            about: One line about the dataset, the network and the device.
         """
         columns = known_columns(evaluation)
         parts = [
@@ -102,14 +103,14 @@ class Gallery:
                     parts.append(f"<div class=row>{self._figures[name]}</div>")
                 parts.append(_table([row for row in rows if row.name == name], columns))
         if self._left_out:
-            parts.append(f"<p>Pictures of the first {MOST_SEQUENCES} sequences only.</p>")
+            parts.append(f"<p>Pictures of the first {MAX_SEQUENCES} sequences only.</p>")
         for skipped in evaluation.skipped:
             parts.append(f"<p>Skipped {escape(skipped.name)}: {escape(skipped.reason)}</p>")
         return "\n".join(parts) + "</html>\n"
 
 
-def _table(rows: list[Row], columns: Mapping[str, Callable[[Row], str]]) -> str:
-    """One line a method; the best of them is bold where smaller is better, which is everywhere."""
+def _table(rows: list[FlowRow], columns: Mapping[str, Callable[[FlowRow], str]]) -> str:
+    """Return a table with a line for each method; the smallest, best number of a column is bold."""
     lines = ["<table><tr><th>", *(f"<th>{escape(name)}" for name in columns)]
     texts = [{name: text(row) for name, text in columns.items()} for row in rows]
     for row, cells in zip(rows, texts, strict=True):
@@ -121,13 +122,13 @@ def _table(rows: list[Row], columns: Mapping[str, Callable[[Row], str]]) -> str:
     return "".join(lines) + "</table>"
 
 
-def _embed(picture: NDArray[np.uint8]) -> str:
-    """Return a picture as the address of an image on a page, no wider than it is shown."""
-    h, w = picture.shape[:2]
-    if w > _WIDEST:
-        size = (_WIDEST, max(1, round(h * _WIDEST / w)))
-        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-    _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+def _embed(image: Image) -> str:
+    """Return an image as a data URL, no wider than it is shown."""
+    h, w = image.shape[:2]
+    if w > _MAX_WIDTH:
+        size = (_MAX_WIDTH, max(1, round(h * _MAX_WIDTH / w)))
+        image = resize(image, size)
+    _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 

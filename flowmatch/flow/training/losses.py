@@ -1,4 +1,4 @@
-"""What training minimises, for networks that give several flows. No loss knows a network."""
+"""Losses of networks that return several flows."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -11,19 +11,19 @@ from torch import Tensor
 def robust_flow_loss(
     flows: Sequence[Tensor], truth: Tensor, weights: Sequence[float], power: float = 0.7
 ) -> Tensor:
-    """Compare every flow with the truth at its own size, in pixels of the full resolution.
+    """Robust error of every flow at its own size, in pixels of the full resolution.
 
-    ``sum_k weights[k] * mean((|du| + |dv| + 0.01) ** power)``: outliers, such as what is hidden in
-    the second frame, pull less than in a squared or absolute error.
+    ``sum_k weights[k] * mean((|du| + |dv| + 0.01) ** power)``: outliers, such as occluded
+    pixels, weigh less than in a squared or absolute error.
 
     Args:
         flows: Flows of a network, ``[B, 2, h_k, w_k]``, in pixels of their own resolution.
-        truth: True flow, ``[B, 2, H, W]``; NaN where it is not known, which does not count.
-        weights: One for each flow.
-        power: The exponent; 1 is the absolute error.
+        truth: True flow, ``[B, 2, H, W]``; NaN where it is unknown, which does not count.
+        weights: Weight of each flow.
+        power: Exponent; 1 is the absolute error.
 
     Raises:
-        ValueError: There are not as many weights as flows.
+        ValueError: The numbers of weights and flows differ.
 
     Example:
         >>> truth = torch.ones(1, 2, 8, 8)
@@ -41,23 +41,24 @@ def robust_flow_loss(
     return total
 
 
-FARTHEST = 400  # pixels; RAFT learns nothing from longer motion
+MAX_LENGTH = 400
+"""Length of motion from which RAFT is not trained, in pixels."""
 
 
 def sequence_loss(flows: Sequence[Tensor], truth: Tensor, weights: Sequence[float]) -> Tensor:
-    """Compare every iteration's flow with the truth, as RAFT was trained.
+    """RAFT's loss: the absolute error of every iteration's flow.
 
     ``sum_k weights[k] * mean(|flow_k - truth|)`` over pixels and both components, where pixels of
-    unknown motion or of one longer than 400 pixels count as 0. RAFT's weights are ``gamma**k``,
-    newest first.
+    unknown motion or of motion longer than 400 pixels count as 0. RAFT's weights are ``gamma**k``,
+    newest iteration first.
 
     Args:
         flows: Flows of a network, ``[B, 2, h_k, w_k]``, in pixels of their own resolution.
-        truth: True flow, ``[B, 2, H, W]``, NaN where it is not known.
-        weights: One for each flow.
+        truth: True flow, ``[B, 2, H, W]``, NaN where it is unknown.
+        weights: Weight of each flow.
 
     Raises:
-        ValueError: There are not as many weights as flows.
+        ValueError: The numbers of weights and flows differ.
 
     Example:
         >>> truth = torch.ones(1, 2, 8, 8)
@@ -67,7 +68,7 @@ def sequence_loss(flows: Sequence[Tensor], truth: Tensor, weights: Sequence[floa
     Reference:
         Teed & Deng, RAFT, ECCV 2020, equation 7.
     """
-    far = torch.linalg.vector_norm(truth, dim=1, keepdim=True) >= FARTHEST
+    far = torch.linalg.vector_norm(truth, dim=1, keepdim=True) >= MAX_LENGTH
     truth = truth.masked_fill(far, torch.nan)
     total = truth.new_zeros(())
     for (error, known), weight in zip(_errors(flows, truth, weights), weights, strict=True):
@@ -80,25 +81,25 @@ def sequence_weights(iterations: int, gamma: float = 0.8) -> tuple[float, ...]:
     return tuple(gamma**k for k in range(iterations))
 
 
-# FlowNet's, from the finest level to the coarsest: the coarsest weighs most.
 FLOWNET_WEIGHTS = (0.005, 0.01, 0.02, 0.08, 0.32)
+"""FlowNet's weights, from the finest level to the coarsest."""
 
 
 def multiscale_epe(
     flows: Sequence[Tensor], truth: Tensor, weights: Sequence[float] = FLOWNET_WEIGHTS
 ) -> Tensor:
-    """Sum the endpoint errors of all levels, as FlowNet was trained.
+    """FlowNet's loss: the sum of the endpoint errors of all levels.
 
     ``sum_k weights[k] * sum_pixels |flow_k - truth_k| / 20 / B``, with flows in pixels of the full
     resolution: the sum, not the mean, gives each level the paper's weight.
 
     Args:
         flows: Flows of a network, finest first, in pixels of their own resolution.
-        truth: True flow, ``[B, 2, H, W]``; NaN where it is not known, which does not count.
-        weights: One for each flow, finest first.
+        truth: True flow, ``[B, 2, H, W]``; NaN where it is unknown, which does not count.
+        weights: Weight of each flow, finest first.
 
     Raises:
-        ValueError: There are not as many weights as flows.
+        ValueError: The numbers of weights and flows differ.
 
     Example:
         >>> truth = torch.ones(1, 2, 8, 8)
@@ -116,19 +117,20 @@ def multiscale_epe(
 
 
 def matching_loss(volume: Tensor, truth: Tensor, step: int = 1) -> Tensor:
-    """Ask a correlation to be largest at the true displacement: cross-entropy over all of them.
+    """Cross-entropy of a correlation against the true displacement.
 
-    A network that is told only its flow's error finds a use for a correlation late, and spoils the
-    features that it comes from meanwhile.
+    With the error of the flow alone, a network learns to use its correlation late, and its features
+    deteriorate meanwhile.
 
     Args:
-        volume: Correlations ``[B, (2r + 1)**2, h, w]``, displacements row by row, as
-            `ops.correlation` gives them; they are taken as logits.
-        truth: True flow, ``[B, 2, H, W]``; NaN where it is not known.
-        step: Between displacements, in pixels of the features.
+        volume: Correlations ``[B, (2r + 1)**2, h, w]`` from `ops.correlation`, used as logits of
+            the displacements.
+        truth: True flow, ``[B, 2, H, W]``; NaN where it is unknown.
+        step: Spacing of the displacements, in pixels of the features.
 
     Returns:
-        Mean over the pixels whose displacement is known and within the radius; 0 if there is none.
+        Mean over the pixels whose displacement is known and within the radius; 0 without such
+        pixels.
 
     Example:
         >>> truth = torch.zeros(1, 2, 8, 8)
@@ -147,25 +149,27 @@ def matching_loss(volume: Tensor, truth: Tensor, step: int = 1) -> Tensor:
     corner = place.floor().clamp(0, side - 2)
     x, y = (place - corner).clamp(0, 1).unbind(dim=1)
     left, top = corner.long().unbind(dim=1)
-    alike = F.log_softmax(volume.float(), dim=1)
+    log_probability = F.log_softmax(volume.float(), dim=1)
     total = torch.zeros_like(x)
-    for right in (0, 1):  # between displacements of the grid: the four around, bilinearly
+    for right in (0, 1):  # the four displacements around the true one, weighted bilinearly
         for below in (0, 1):
             share = (x if right else 1 - x) * (y if below else 1 - y)
             index = (top + below) * side + left + right
-            total = total - share * alike.gather(1, index[:, None])[:, 0]
+            total = total - share * log_probability.gather(1, index[:, None])[:, 0]
     return (total * counts).sum() / counts.sum().clamp(min=1)
 
 
 def _errors(
     flows: Sequence[Tensor], truth: Tensor, weights: Sequence[float]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield each flow minus the truth at its size, and what share of a pixel's truth is known.
+    """Yield the error of each flow at its size, and the share of each pixel whose truth is known.
 
     Errors are in pixels of the full resolution, ``[B, 2, h, w]``; the shares are ``[B, h, w]``.
     """
     if len(flows) != len(weights):
-        raise ValueError(f"as many weights as flows are needed, got {len(weights)}, {len(flows)}")
+        raise ValueError(
+            f"as many weights as flows are needed, got {len(weights)} and {len(flows)}"
+        )
     known = truth.isfinite().all(dim=1, keepdim=True)
     both = torch.cat([truth.masked_fill(~known, 0), known.to(truth)], dim=1)
     targets: dict[torch.Size, Tensor] = {}

@@ -1,4 +1,4 @@
-"""All that makes one set of weights, except the pictures: ours, and those of the papers."""
+"""Training recipes of the shipped weights and of the papers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,29 +9,30 @@ from flowmatch.flow.networks.flownet import STRIDE
 from flowmatch.flow.training.losses import FLOWNET_WEIGHTS, sequence_weights
 from flowmatch.training import Schedule
 
-VIDEO = "video"  # as a loss: frames are compared with each other, not with a truth
+VIDEO = "video"
+"""Name of the unsupervised loss, which compares frames with each other."""
 
 
 @dataclass(frozen=True)
 class FlowRecipe:
-    """What to train, how, on what.
+    """Network, schedule, loss and data of a training run.
 
     Attributes:
-        model: Name in `MODELS`.
+        model: Name of the network in `MODELS`.
         schedule: Steps, batch size, learning rate.
-        loss: Name in `LOSSES`, or `VIDEO` to learn from frames without truth.
-        loss_weights: One for each flow that the network gives.
-        arguments: Of its constructor.
+        loss: Name of the loss in `LOSSES`, or `VIDEO` for unsupervised training.
+        loss_weights: Weight of each flow that the network returns.
+        arguments: Arguments of the network's constructor.
         size: Height and width of the training frames.
-        motion: As in `SyntheticFlow`.
-        mix: Real datasets that the paper mixed, by name, and how often each is drawn; with none,
-            pairs are synthetic, and half of them come from whatever datasets are given.
+        motion: Factors on synthetic motions and their weights (`SyntheticFlow`).
+        mix: Real datasets by name, and their weights; if empty, pairs are synthetic, or half of
+            them if datasets are given.
         augmentation: Arguments of `Augmentation` for the real datasets.
-        reuse: How often each synthetic pair is used, varied after the first time.
-        norms: Train with batch norms, which the network has not: see `networks.norms`.
-        passes: How often RAFT refines a flow while it learns; 0 is as often as later.
+        reuse: Number of uses of each synthetic pair, augmented after the first.
+        norms: Train with temporary batch norms (`networks.norms`).
+        passes: Number of RAFT's iterations in training; 0 takes the network's own number.
         matching: Weight of `matching_loss` on FlowNetC's correlation.
-        seed: Of the samples and of the network's first weights.
+        seed: Random seed of the samples and of the network's initial weights.
     """
 
     model: str
@@ -50,17 +51,17 @@ class FlowRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be followed."""
+        """Check the size of the frames."""
         if self.matching and any(side % STRIDE for side in self.size):
             raise ValueError(f"matching needs a size of multiples of {STRIDE}, got {self.size}")
 
     def augment(self) -> Augmentation:
-        """Return what varies the real pairs."""
+        """Return the augmentation of the real pairs."""
         return Augmentation(self.size, **self.augmentation)
 
 
-# The full resolution, then for each pass of each level, finest first, the corrected flow and the
-# pass's first guess. Only the last pass of a level counts in full.
+# Weights of the full resolution, and for each pass of each level, finest first, of the corrected
+# flow and of the initial one. Earlier passes of a level weigh half.
 _LATER, _EARLIER = (1.0, 0.3), (0.5, 0.2)
 _RECURRENT = (2.0, *_LATER, *_LATER, *_LATER, *_EARLIER * 2, *(*_LATER, *_EARLIER) * 2)
 _PYRAMID = (1.0, *(1.0, 0.5) * 4)
@@ -70,7 +71,7 @@ _LONG_MOTION = ((0.0, 0.03), (0.1, 0.1), (0.4, 0.2), (1.0, 0.3), (2.5, 0.22), (5
 
 _OURS: Mapping[str, FlowRecipe] = {
     # Small frames and motions first: the network learns to match within minutes. The second stage
-    # starts from the first's weights (--start), with larger frames and longer motions.
+    # starts from the first stage's weights (--start), with larger frames and longer motions.
     "pyramid-small": FlowRecipe("pyramid", Schedule(steps=3000, batch=6), "robust", _PYRAMID),
     "pyramid-large": FlowRecipe(
         "pyramid",
@@ -81,7 +82,7 @@ _OURS: Mapping[str, FlowRecipe] = {
         motion=_LONG_MOTION,
         seed=1,
     ),
-    # What is learnt last is kept best: the third stage brings sub-pixel motion back.
+    # A network is best at its last stage's data: the third stage brings sub-pixel motion back.
     "pyramid-fine": FlowRecipe(
         "pyramid",
         Schedule(steps=2200, batch=4, learning_rate=4e-4),
@@ -103,7 +104,7 @@ _OURS: Mapping[str, FlowRecipe] = {
         motion=_LONG_MOTION,
         seed=1,
     ),
-    # Starts from the second stage's weights: what the first two were too short for.
+    # Starts from the second stage's weights, and continues them with longer motions.
     "recurrent-long": FlowRecipe(
         "recurrent-pyramid",
         Schedule(steps=2200, batch=4, learning_rate=5e-4),
@@ -113,7 +114,7 @@ _OURS: Mapping[str, FlowRecipe] = {
         motion=(*_LONG_MOTION, (8.0, 0.05)),
         seed=2,
     ),
-    # Motion this long is still learnt when that stage ends: another, each pair three times.
+    # Long motion still improves at the end of that stage: another one, with each pair three times.
     "recurrent-longer": FlowRecipe(
         "recurrent-pyramid",
         Schedule(steps=2800, batch=4, learning_rate=5e-4),
@@ -124,7 +125,7 @@ _OURS: Mapping[str, FlowRecipe] = {
         reuse=3,
         seed=3,
     ),
-    # On one's own video, from trained weights (--start): nothing but its frames is needed.
+    # Unsupervised, on the frames of a video, from trained weights (--start).
     "pyramid-video": FlowRecipe(
         "pyramid",
         Schedule(steps=2000, batch=2, learning_rate=1e-4, average=0.99),
@@ -132,7 +133,8 @@ _OURS: Mapping[str, FlowRecipe] = {
         _PYRAMID_VIDEO,
         size=(256, 384),
     ),
-    # RAFT-small for a CPU core: a third of its passes first, then half of them on larger frames.
+    # RAFT-small for a CPU core: a third of its iterations first, then half of them on larger
+    # frames.
     "raft-small-near": FlowRecipe(
         "raft-small",
         Schedule(steps=3500, batch=4, learning_rate=6e-4),
@@ -199,8 +201,8 @@ _OURS: Mapping[str, FlowRecipe] = {
         )
         for model, matching in (("flownets", 0.0), ("flownetc", 2.0))
     },
-    # From the stage before, and without its norms: they have done what they were for, and what they
-    # add of a batch's chance costs more than they bring.
+    # From the stage before, without its norms: they are needed at the beginning only, and the noise
+    # of batch statistics costs more than they bring later.
     **{
         name: FlowRecipe(
             model,
@@ -222,14 +224,18 @@ _OURS: Mapping[str, FlowRecipe] = {
 
 
 def _flownet(model: str, fine: bool) -> FlowRecipe:
-    """Ilg et al., FlowNet2, CVPR 2017, section 3: S_long on Chairs, then S_fine on Things3D."""
+    """Return a schedule of FlowNet 2.0: S_long on Chairs, or S_fine on Things3D after it.
+
+    Reference:
+        Ilg et al., FlowNet 2.0, CVPR 2017, section 3.
+    """
     halve = (200, 300, 400) if fine else (400, 600, 800, 1000)
     schedule = Schedule(
         steps=500_000 if fine else 1_200_000,
         batch=8,
         learning_rate=1e-5 if fine else 1e-4,
         weight_decay=4e-4,
-        # FlowNetC explodes without a slow start: 10,000 steps from a hundredth of the rate.
+        # FlowNetC diverges without a warm-up: 10,000 steps from a hundredth of the rate.
         warmup=0.0 if fine or model == "flownets" else 1 / 120,
         clip=float("inf"),
         halve=tuple(1000 * at for at in halve),
@@ -253,10 +259,13 @@ def _raft(
     gamma: float = 0.85,
     scale: tuple[float, float],
 ) -> FlowRecipe:
-    """Teed & Deng, RAFT, ECCV 2020, section 4 and its released training commands.
+    """Return a training stage of RAFT.
 
-    The rate falls along a cosine here, along a line there; the released code freezes batch
-    normalisation after the first stage, which is left to its statistics here.
+    Two things differ from the released code: the learning rate falls along a cosine, not linearly,
+    and batch normalisation is not frozen after the first stage.
+
+    Reference:
+        Teed & Deng, RAFT, ECCV 2020, section 4, and the released training commands.
     """
     return FlowRecipe(
         model,
@@ -278,7 +287,7 @@ _PAPERS: Mapping[str, FlowRecipe] = {
         for fine in (False, True)
     },
     **{
-        f"{model.replace('_', '-')}-chairs": _raft(
+        f"{model}-chairs": _raft(
             (368, 496),
             {"chairs": 1.0},
             model=model,

@@ -1,4 +1,4 @@
-"""The one function that follows a recipe for a flow network."""
+"""Training entry point for flow networks."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,7 +34,8 @@ from flowmatch.zoo import load_initial_weights
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-RENDER = ("workers", "device")
+RENDERERS = ("workers", "device")
+"""Places where synthetic pairs are rendered."""
 
 
 def train_flow(
@@ -51,25 +52,26 @@ def train_flow(
     """Train a flow network on synthetic pairs, on datasets, or on a video.
 
     Args:
-        recipe: What to train, how, on what motions.
-        sources: Pictures that synthetic pairs are made from.
-        checkpoint: File the state is kept in.
-        data: Folders of real datasets by name, such as ``{"chairs": Path("FlyingChairs")}``. Names
-            matter to recipes that mix datasets; for others they are half of the pairs.
-        video: What a recipe without truth learns from.
-        start: Weights to begin with, such as an earlier stage's.
-        render: Who paints synthetic pairs: the ``"workers"``, or the training ``"device"``, whole
-            batches at once, so that workers only draw what there is to be seen. Pairs are then
-            cheap, and each is used once, whatever `FlowRecipe.reuse` says.
-        **options: Of the run, as in `flowmatch.training.train`.
+        recipe: Network, schedule, loss and data.
+        sources: Sources of the textures of synthetic pairs.
+        checkpoint: File of the training state.
+        data: Folders of real datasets by name, such as ``{"chairs": Path("FlyingChairs")}``. A
+            recipe that mixes datasets needs them by its names; for others, they are half of the
+            pairs.
+        video: Video of an unsupervised recipe.
+        start: Initial weights, such as those of an earlier stage.
+        render: Where synthetic pairs are rendered: in the ``"workers"``, or on the training
+            ``"device"``, a batch at once, while workers only sample scenes. Pairs are then cheap,
+            and `FlowRecipe.reuse` is ignored.
+        **options: Options of the run, of `flowmatch.training.train`.
 
     Returns:
         The trained network, in eval mode.
 
     Raises:
-        TrainingDiverged: The loss is no longer a number.
-        ValueError: `checkpoint` belongs to another run, `start` to another network, what the
-            recipe learns from is missing, or there is nothing to `render` so.
+        TrainingDiverged: The loss is NaN or infinite.
+        ValueError: `checkpoint` belongs to another run, `start` to another network, the recipe's
+            data is missing, or it has no synthetic pairs to `render` on a device.
     """
     samples = find_samples(recipe, sources, data or {}, video, render)
     facts = {"data_digest": _data_digest(sources, data or {}, video)}
@@ -78,21 +80,22 @@ def train_flow(
     load_initial_weights(model, start, recipe.model)
     if recipe.norms:
         if start is not None:
-            raise ValueError("this recipe begins with a new network: it takes no weights to start")
+            raise ValueError("this recipe trains a new network and takes no weights to start from")
         model = insert_norms(model)
-    compare: Callable[..., tuple[Tensor, dict[str, float]]] = unsupervised_loss
+    loss: Callable[..., tuple[Tensor, dict[str, float]]] = unsupervised_loss
     on_device = render == "device"
     with _passes(model, recipe.passes), _matching(model, recipe) as matching:
         if recipe.loss != VIDEO:
-            compare = partial(flow_loss, loss=LOSSES[recipe.loss], matching=matching)
+            loss = partial(flow_loss, loss=LOSSES[recipe.loss], matching=matching)
         trained = training.train(
             model,
             samples,
             collate_plans if on_device else collate,
-            partial(compare, weights=recipe.loss_weights),
+            partial(loss, weights=recipe.loss_weights),
             recipe.schedule,
             checkpoint=checkpoint,
-            # Pairs are others then; runs of workers are called what they always were.
+            # Only a renderer other than the default, whose pairs differ, is part of the run's
+            # identity.
             run=Run(recipe, facts | ({"render": render} if on_device else {})),
             prepare=render_batch if on_device else training.to_device,
             **options,
@@ -103,37 +106,37 @@ def train_flow(
 def _data_digest(
     sources: Sources, data: Mapping[str, Path], video: str | Path | None
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    digests: dict[str, Any] = {
         "photos": data_digest(sources.photos),
         "cutouts": data_digest(sources.cutouts),
     }
     for name, folder in data.items():
         pairs = find_pairs(folder, train=True)
-        found[name] = data_digest(
+        digests[name] = data_digest(
             file for pair in pairs for file in (pair.first, pair.second, pair.flow)
         )
     if video is not None:
-        found["video"] = data_digest(read_frames(video).files)
-    return found
+        digests["video"] = data_digest(read_frames(video).files)
+    return digests
 
 
 @contextmanager
 def _passes(model: nn.Module, passes: int) -> Iterator[None]:
-    """Let RAFT refine its flow another number of times."""
+    """Set the number of RAFT's iterations within a context; 0 leaves it."""
     if not passes:
         yield
         return
     assert isinstance(model, RAFT | RAFTSmall)
-    afterwards, model.iterations = model.iterations, passes
+    previous, model.iterations = model.iterations, passes
     try:
         yield
     finally:
-        model.iterations = afterwards
+        model.iterations = previous
 
 
 @contextmanager
 def _matching(model: nn.Module, recipe: FlowRecipe) -> Iterator[Callable[[Tensor], Tensor] | None]:
-    """Give what computes the loss of the correlation that the network took last, if it counts."""
+    """Yield the loss of the network's latest correlation, or None if its weight is 0."""
     if not recipe.matching:
         yield None
         return
@@ -154,40 +157,47 @@ def find_samples(
     video: str | Path | None,
     render: str = "workers",
 ) -> training.Samples:
-    """Return what a recipe learns from; everything is checked before the first step.
+    """Return the training samples of a recipe; all inputs are checked here.
 
-    With `render` ``"device"``, synthetic pairs are plans.
+    Args:
+        recipe: The recipe.
+        sources: Sources of the textures of synthetic pairs.
+        data: Folders of real datasets by name.
+        video: Video of an unsupervised recipe.
+        render: Where synthetic pairs are rendered; with ``"device"``, they are plans.
 
     Raises:
-        ValueError: Something that the recipe needs is missing, or is given and not used.
+        ValueError: An input is missing, or is given but not used by the recipe.
         FileNotFoundError: A folder is missing.
     """
-    if render not in RENDER:
-        raise ValueError(f"render must be one of {', '.join(RENDER)}, got {render!r}")
-    renders = not recipe.mix and recipe.loss != VIDEO
-    if render == "device" and not renders:
-        raise ValueError("this recipe learns from no synthetic pairs: a device has none to render")
-    if (sources.photos or sources.cutouts) and not renders:
-        raise ValueError("this recipe learns from no synthetic pairs: no --photos, no --cutouts")
+    if render not in RENDERERS:
+        raise ValueError(f"render must be one of {', '.join(RENDERERS)}, got {render!r}")
+    has_synthetic = not recipe.mix and recipe.loss != VIDEO
+    if render == "device" and not has_synthetic:
+        raise ValueError("this recipe has no synthetic pairs to render on a device")
+    if (sources.photos or sources.cutouts) and not has_synthetic:
+        raise ValueError(
+            "this recipe has no synthetic pairs, and takes no --photos and no --cutouts"
+        )
     if recipe.loss == VIDEO:
         if video is None or data:
-            raise ValueError("this recipe learns from a video alone: give --video, and no --data")
+            raise ValueError("this recipe is trained on a video only: give --video, and no --data")
         return ClipPairs.from_video(video, recipe.size, recipe.seed)
     if video is not None:
-        raise ValueError("this recipe learns from true flow: --video is for recipes without")
+        raise ValueError("this recipe is trained on true flow, and takes no --video")
     augmentation = recipe.augment()
     real = {
         name: AugmentedPairs(find_pairs(folder, train=True), augmentation, recipe.seed)
         for name, folder in data.items()
     }
     if recipe.mix:
-        wanted = dict(recipe.mix)
-        if wanted.keys() != real.keys():
+        names = dict(recipe.mix).keys()
+        if names != real.keys():
             raise ValueError(
-                f"this recipe learns from {', '.join(wanted)}: give each as --data NAME:FOLDER, "
+                f"this recipe is trained on {', '.join(names)}: give each as --data NAME:FOLDER, "
                 f"got {', '.join(real) or 'none'}"
             )
-        return Mixture([(real[name], often) for name, often in recipe.mix], recipe.seed)
+        return Mixture([(real[name], weight) for name, weight in recipe.mix], recipe.seed)
     synthetic = _synthetic(recipe, sources, render)
     if not real:
         return synthetic
@@ -196,18 +206,20 @@ def find_samples(
 
 
 def _synthetic(recipe: FlowRecipe, sources: Sources, render: str) -> training.Samples:
-    rendered = SyntheticFlow(sources, recipe.size, recipe.motion, seed=recipe.seed)
+    pairs = SyntheticFlow(sources, recipe.size, recipe.motion, seed=recipe.seed)
     if render == "device":
-        return SyntheticPlans(rendered)
+        return SyntheticPlans(pairs)
     if recipe.reuse == 1:
-        return rendered
-    # Any way up, and no boxes: rendered pairs are occluded already. Flow keeps its range.
-    varied = Augmentation(recipe.size, scale=(0.0, 0.4), mirror=(0.5, 0.5), light=0.2, erase=0.0)
-    return ReusedPairs(rendered, varied, recipe.reuse, seed=recipe.seed)
+        return pairs
+    # Mirrored both ways, and without boxes, as the pairs have occlusions. Flow keeps its range.
+    augmentation = Augmentation(
+        recipe.size, scale=(0.0, 0.4), mirror=(0.5, 0.5), jitter=0.2, erase=0.0
+    )
+    return ReusedPairs(pairs, augmentation, recipe.reuse, seed=recipe.seed)
 
 
 def collate(samples: Sequence[FlowSample]) -> list[Tensor]:
-    """Make a batch: both images ``[B, 3, H, W]`` uint8 and the flow ``[B, 2, H, W]``."""
+    """Return a batch: both images ``[B, 3, H, W]`` uint8 and the flow ``[B, 2, H, W]``."""
     return [
         torch.from_numpy(np.stack([getattr(sample, part) for sample in samples])).movedim(-1, 1)
         for part in ("first", "second", "flow")
@@ -215,7 +227,7 @@ def collate(samples: Sequence[FlowSample]) -> list[Tensor]:
 
 
 def collate_plans(samples: Sequence[Plan | FlowSample]) -> tuple[PackedPlans | None, list[Tensor]]:
-    """Make a batch of what is to be painted, and of what is a pair already (`collate`)."""
+    """Return a batch of the plans, packed, and a batch of the rendered pairs (`collate`)."""
     plans = [sample for sample in samples if isinstance(sample, Plan)]
     pairs = [sample for sample in samples if isinstance(sample, FlowSample)]
     return pack_plans(plans) if plans else None, collate(pairs) if pairs else []
@@ -224,7 +236,7 @@ def collate_plans(samples: Sequence[Plan | FlowSample]) -> tuple[PackedPlans | N
 def render_batch(
     batch: tuple[PackedPlans | None, list[Tensor]], device: torch.device
 ) -> list[Tensor]:
-    """Paint what is to be painted; return all as `collate` does, on the device."""
+    """Render the plans of a batch; return all pairs as `collate` does, on the device."""
     packed, pairs = batch
     parts = [[part.to(device) for part in pairs]] if pairs else []
     if packed is not None:
@@ -244,10 +256,10 @@ def flow_loss(
 
     Args:
         model: A flow network.
-        batch: As `collate` makes it.
+        batch: Batch from `collate`.
         loss: One of `LOSSES`.
-        weights: Of the network's flows.
-        matching: Gives what is added, from the true flow.
+        weights: Weights of the network's flows.
+        matching: Function from the true flow to a loss that is added.
     """
     first, second, truth = batch
     flows = model(first.float() / 255, second.float() / 255)

@@ -1,4 +1,4 @@
-"""Learning without truth: two frames should agree where the flow says they show the same thing."""
+"""Unsupervised losses: photometric consistency along the flow, and smoothness."""
 
 from collections.abc import Sequence
 
@@ -11,18 +11,20 @@ from flowmatch.flow.estimate import to_full_resolution
 from flowmatch.flow.occlusion import find_occlusion
 from flowmatch.ops import warp
 
-EDGE = 150.0  # how fast smoothness stops counting as the picture changes
+EDGE_SHARPNESS = 150.0
+"""Rate at which the weight of smoothness falls with the image gradient."""
 SMOOTHNESS = 2.5
+"""Weight of the smoothness."""
 
 
 def photometric_loss(first: Tensor, second: Tensor, flow: Tensor, visible: Tensor) -> Tensor:
-    """Compare the first frame with the second one fetched back by the flow, where it is visible.
+    """Census distance of the first frame and the second, warped by the flow, at visible pixels.
 
     Args:
         first: RGB images in [0, 1], ``[B, 3, H, W]``.
         second: The later images.
-        flow: From the first to the second, ``[B, 2, H, W]``, pixels.
-        visible: Where the comparison counts, ``[B, H, W]``, 0 or 1.
+        flow: Flow from the first to the second, ``[B, 2, H, W]``, pixels.
+        visible: Mask of the visible pixels, ``[B, H, W]``, 0 or 1.
 
     Reference:
         Stone et al., SMURF, CVPR 2021, section 3.2: census, robust function ``(x + 0.01)^0.4``.
@@ -32,21 +34,21 @@ def photometric_loss(first: Tensor, second: Tensor, flow: Tensor, visible: Tenso
 
 
 def smoothness_loss(image: Tensor, flow: Tensor) -> Tensor:
-    """Penalise first derivatives of the flow, less where the picture has an edge.
+    """Edge-aware smoothness of the flow.
 
     ``mean(exp(-150 * mean_c |dI|) * |du|)``, in both directions, with the Charbonnier function for
     the absolute value.
 
     Args:
-        image: RGB in [0, 1], ``[B, 3, H, W]``.
-        flow: Its flow, ``[B, 2, H, W]``.
+        image: RGB images in [0, 1], ``[B, 3, H, W]``.
+        flow: Flow of the images, ``[B, 2, H, W]``.
 
     Reference:
         Jonschkowski et al., What Matters in Unsupervised Optical Flow, ECCV 2020, equation 4.
     """
     total = flow.new_zeros(())
     for dim in (2, 3):
-        edges = torch.exp(-EDGE * image.diff(dim=dim).abs().mean(dim=1, keepdim=True))
+        edges = torch.exp(-EDGE_SHARPNESS * image.diff(dim=dim).abs().mean(dim=1, keepdim=True))
         total = total + (edges * (flow.diff(dim=dim).square() + 1e-6).sqrt()).mean()
     return total / 2
 
@@ -54,36 +56,45 @@ def smoothness_loss(image: Tensor, flow: Tensor) -> Tensor:
 def unsupervised_loss(
     model: nn.Module, batch: Sequence[Tensor], *, weights: Sequence[float]
 ) -> tuple[Tensor, dict[str, float]]:
-    """Run a network both ways on a batch of frames, ``[B, 3, H, W]`` uint8, and compare them.
+    """Run a network in both directions on frames, ``[B, 3, H, W]`` uint8; return the loss.
 
-    Occluded pixels, where the flows there and back disagree, do not count; no gradient passes
-    through that decision. Each flow of the network is compared at full resolution and weighs as
-    in training with truth; smoothness is asked of the finest at a quarter of the resolution.
+    Occluded pixels, where forward and backward flow disagree, do not count; the mask has no
+    gradient. Each flow of the network is compared at full resolution; smoothness is computed for
+    the finest flow, at a quarter of the resolution.
 
     Args:
         model: A flow network.
         batch: First and second frames.
-        weights: One for each flow that the network gives.
+        weights: Weight of each flow that the network returns.
+
+    Returns:
+        The loss, and the smoothness and the share of occluded pixels.
+
+    Raises:
+        ValueError: The numbers of weights and flows differ.
     """
     first, second = (frames.float() / 255 for frames in batch[:2])
     size = first.shape[-2:]
-    there, back = ([_full(flow, size) for flow in model(*pair)]
-                   for pair in ((first, second), (second, first)))  # fmt: skip
-    if len(weights) != len(there):
-        raise ValueError(f"as many weights as flows are needed, got {len(weights)}, {len(there)}")
+    forwards, backwards = (
+        [_full(flow, size) for flow in model(*pair)] for pair in ((first, second), (second, first))
+    )
+    if len(weights) != len(forwards):
+        raise ValueError(
+            f"as many weights as flows are needed, got {len(weights)} and {len(forwards)}"
+        )
     total = first.new_zeros(())
     with torch.no_grad():
-        seen = (~find_occlusion(there[0], back[0])).float()
-        seen_back = (~find_occlusion(back[0], there[0])).float()
-    for forward, backward, weight in zip(there, back, weights, strict=True):
+        visible = (~find_occlusion(forwards[0], backwards[0])).float()
+        visible_back = (~find_occlusion(backwards[0], forwards[0])).float()
+    for forward, backward, weight in zip(forwards, backwards, weights, strict=True):
         if weight:
-            total = total + weight * photometric_loss(first, second, forward, seen)
-            total = total + weight * photometric_loss(second, first, backward, seen_back)
-    small = (F.avg_pool2d(part, 4) for part in (first, there[0] / 4, second, back[0] / 4))
-    a, flow_a, b, flow_b = small
-    smooth = smoothness_loss(a, flow_a) + smoothness_loss(b, flow_b)
-    metrics = {"smoothness": smooth.item(), "occluded": 1 - seen.mean().item()}
-    return (total + SMOOTHNESS * smooth) / 2, metrics
+            total = total + weight * photometric_loss(first, second, forward, visible)
+            total = total + weight * photometric_loss(second, first, backward, visible_back)
+    parts = (first, forwards[0] / 4, second, backwards[0] / 4)
+    a, flow_a, b, flow_b = (F.avg_pool2d(part, 4) for part in parts)
+    smoothness = smoothness_loss(a, flow_a) + smoothness_loss(b, flow_b)
+    metrics = {"smoothness": smoothness.item(), "occluded": 1 - visible.mean().item()}
+    return (total + SMOOTHNESS * smoothness) / 2, metrics
 
 
 def _full(flow: Tensor, size: torch.Size) -> Tensor:

@@ -10,7 +10,7 @@ from flowmatch.flow.synthetic.scene import FlowSample
 from flowmatch.io import write_flow, write_image
 from flowmatch.ops import warp
 
-QUIET = {"light": 0.0, "erase": 0.0}
+QUIET = {"jitter": 0.0, "erase": 0.0}
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_light_changes_colours_and_not_motion(pair):
 
 
 def test_erased_boxes_have_the_mean_colour(pair):
-    vary = Augmentation((160, 200), scale=(0, 0), stretch=0, mirror=(0, 0), light=0, erase=1)
+    vary = Augmentation((160, 200), scale=(0, 0), stretch=0, mirror=(0, 0), jitter=0, erase=1)
     first, second, _ = vary(np.random.default_rng(2), *pair)
     assert torch.equal(first, pair[0])
     changed = (second != pair[1]).any(0)

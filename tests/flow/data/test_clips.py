@@ -30,9 +30,7 @@ def test_pairs_are_neighbours_and_repeat(tmp_path):
     assert np.array_equal(samples[7].first, samples[7].first)
 
 
-@pytest.mark.parametrize(
-    ("bound", "most"), [("MOST_PAIRS", 8), ("MOST_BYTES", 8 * 2 * 72 * 96 * 3)]
-)
+@pytest.mark.parametrize(("bound", "most"), [("MAX_PAIRS", 8), ("MAX_BYTES", 8 * 2 * 72 * 96 * 3)])
 def test_long_clips_are_thinned(bound, most, tmp_path, monkeypatch):
     monkeypatch.setattr(clips, bound, most)
     write_clip(tmp_path / "clip", 60)
@@ -46,7 +44,7 @@ def test_long_clips_are_thinned(bound, most, tmp_path, monkeypatch):
 
 def test_a_clip_needs_two_frames(tmp_path):
     write_clip(tmp_path / "clip", 1)
-    with pytest.raises(ValueError, match="holds no two frames that follow each other"):
+    with pytest.raises(ValueError, match="holds no two consecutive frames"):
         ClipPairs.from_video(tmp_path / "clip", (64, 64))
 
 

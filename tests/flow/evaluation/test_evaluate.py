@@ -80,7 +80,7 @@ def test_what_cannot_be_read_is_skipped_for_all_and_reported(scenes):
     (scenes / "indoor" / "sofa" / "frame2.png").unlink()
     (scenes / "outdoor" / "tree" / "flow.flo").write_bytes(b"PIEH")
     done = []
-    evaluation = evaluate(find_pairs(scenes), METHODS, lambda *progress: done.append(progress))
+    evaluation = evaluate(find_pairs(scenes), METHODS, progress=lambda *args: done.append(args))
     assert scores_of(evaluation.mean) == {
         ("mean", "rightward"): (1, 46.0),
         ("mean", "still"): (1, 50.0),
@@ -90,7 +90,7 @@ def test_what_cannot_be_read_is_skipped_for_all_and_reported(scenes):
     assert (sofa.name, tree.name) == ("indoor/sofa", "outdoor/tree")
     assert "frame2.* does not exist" in sofa.reason
     assert "flow.flo" in tree.reason
-    assert done == [(1, "indoor/sofa"), (2, "outdoor/car"), (3, "outdoor/tree")]
+    assert done == [("evaluating", 1, 3), ("evaluating", 2, 3), ("evaluating", 3, 3)]
 
 
 def test_nothing_readable(scenes):

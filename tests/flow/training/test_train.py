@@ -78,7 +78,7 @@ def test_mixing_recipes_take_their_datasets_only(pairs):
     data = {"chairs": pairs, "things": pairs}
     samples = find_samples(recipe, Sources(), data, None)
     assert [weight for _, weight in samples.parts] == [1.0, 3.0]
-    with pytest.raises(ValueError, match="learns from chairs, things: .* got chairs"):
+    with pytest.raises(ValueError, match="trained on chairs, things: .* got chairs"):
         find_samples(recipe, Sources(), {"chairs": pairs}, None)
 
 
@@ -125,7 +125,7 @@ def test_where_to_render_is_checked():
     with pytest.raises(ValueError, match="render must be one of workers, device, got 'gpu'"):
         find_samples(RECIPES["pyramid-small"], Sources(), {}, None, "gpu")
     for name in ("pyramid-video", "flownets-long"):
-        with pytest.raises(ValueError, match="no synthetic pairs: a device has none to render"):
+        with pytest.raises(ValueError, match="no synthetic pairs to render on a device"):
             find_samples(RECIPES[name], Sources(), {}, None, "device")
 
 
@@ -153,9 +153,9 @@ def test_resumes_to_the_same_bits_where_the_device_paints(tmp_path, workers, mon
 @pytest.mark.parametrize(
     ("name", "data", "video", "message"),
     [
-        ("pyramid-video", {}, None, "from a video alone: give --video"),
-        ("pyramid-small", {}, "clip.mp4", "learns from true flow"),
-        ("flownets-long", {}, None, "learns from chairs: give each as --data NAME:FOLDER, got non"),
+        ("pyramid-video", {}, None, "on a video only: give --video"),
+        ("pyramid-small", {}, "clip.mp4", "trained on true flow, and takes no --video"),
+        ("flownets-long", {}, None, "trained on chairs: give each as --data NAME:FOLDER, got non"),
     ],
 )
 def test_what_a_recipe_needs_is_said_before_it_starts(name, data, video, message):
@@ -166,7 +166,9 @@ def test_what_a_recipe_needs_is_said_before_it_starts(name, data, video, message
 @pytest.mark.parametrize(("name", "video"), [("pyramid-video", "a.mp4"), ("flownets-long", None)])
 def test_pictures_are_refused_by_recipes_without_synthetic_pairs(name, video, photo):
     for sources in (Sources([photo]), Sources(cutouts=[photo])):
-        with pytest.raises(ValueError, match="no synthetic pairs: no --photos, no --cutouts"):
+        with pytest.raises(
+            ValueError, match="no synthetic pairs, and takes no --photos and no --cutouts"
+        ):
             find_samples(RECIPES[name], sources, {}, video)
 
 

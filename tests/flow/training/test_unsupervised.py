@@ -71,5 +71,5 @@ def test_unsupervised_loss_finds_the_motion(photo):
 
 def test_as_many_weights_as_flows():
     image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-    with pytest.raises(ValueError, match="as many weights as flows are needed, got 2, 1"):
+    with pytest.raises(ValueError, match="as many weights as flows are needed, got 2 and 1"):
         unsupervised_loss(Constant([0.0, 0.0]), [image, image], weights=[1.0, 1.0])
