@@ -1,6 +1,6 @@
-"""Published weights of others, read into our networks: DeepCompare, TFeat, HardNet, SOSNet, HyNet.
+"""Reader of published weights: DeepCompare, TFeat, HardNet, SOSNet, HyNet.
 
-Nothing in these files is run, and no more memory is taken than the files are long.
+No code in these files is executed, and memory is bounded by their length.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,15 +31,20 @@ from flowmatch.matching.torch7 import TorchObject, parse_t7
 
 
 class _Layer(NamedTuple):
-    """A layer as files hold it: weight and bias, both flat."""
+    """Layer of a file.
+
+    Attributes:
+        weight: Flat weight.
+        bias: Flat bias.
+    """
 
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
 
 
-_MOST_MODULES = 200  # in DeepCompare's largest there are 50
+_MAX_MODULES = 200  # DeepCompare's largest network has 50
 
-# The networks of DeepCompare's files, which are told apart by the sizes of their layers.
+# Networks of DeepCompare's files, identified by the sizes of their layers.
 _DEEPCOMPARE: dict[str, Callable[[], nn.Module]] = {
     "2ch": lambda: TwoChannel(hidden=()),
     "2ch, as trained by train.lua": TwoChannel,
@@ -59,21 +64,20 @@ _BIN_LAYERS = {
 
 
 def load_external(path: FilePath, *, decision: FilePath | None = None) -> nn.Module:
-    """Build a network with weights that its authors published.
+    """Build a network with weights published by its authors.
 
     Args:
-        path: cvpr15deepcompare's ``.bin`` or ``.t7``; a ``.params``, ``.pth`` or ``.pt`` of TFeat,
+        path: ``.bin`` or ``.t7`` of cvpr15deepcompare; ``.params``, ``.pth`` or ``.pt`` of TFeat,
             HardNet, SOSNet or HyNet.
-        decision: The ``siam_decision.bin`` or ``siam2stream_decision.bin`` that goes with `path`,
-            ``siam_desc.bin`` or ``siam2stream_desc.bin``.
+        decision: ``siam_decision.bin`` or ``siam2stream_decision.bin``, which complements the
+            ``siam_desc.bin`` or ``siam2stream_desc.bin`` in `path`.
 
     Returns:
-        The network, in eval mode, float32: a similarity network, or for a file of descriptors a
-        descriptor network.
+        The network, in eval mode, float32: a descriptor network, or one that compares patches.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or holds none of these networks.
+        FileNotFoundError: A file does not exist.
+        ValueError: A file is damaged, or holds another network.
 
     Example:
         >>> network = load_external("tfeat-liberty.params")  # doctest: +SKIP
@@ -90,8 +94,8 @@ def load_external(path: FilePath, *, decision: FilePath | None = None) -> nn.Mod
     }  # fmt: skip
     suffix = path.suffix.lower()
     if suffix != ".bin" and (suffix not in readers or decision is not None):
-        given = "with decision, .bin" if decision is not None else f".bin, {', '.join(readers)}"
-        raise ValueError(f"{path}: expected one of {given}, got {suffix or 'no suffix'!r}")
+        expected = "with decision, .bin" if decision is not None else f".bin, {', '.join(readers)}"
+        raise ValueError(f"{path}: expected one of {expected}, got {suffix or 'no suffix'!r}")
     if suffix == ".bin":
         return _load_bin(path, None if decision is None else existing_file(decision)).eval()
     return readers[suffix](path).eval()
@@ -103,33 +107,33 @@ def load_external(path: FilePath, *, decision: FilePath | None = None) -> nn.Mod
 def _load_bin(path: Path, decision: Path | None) -> nn.Module:
     name, layers = _read_bin(path)
     if decision is not None:
-        other, more = _read_bin(decision)
+        other, decision_layers = _read_bin(decision)
         if not name.endswith("_desc") or other != name.replace("_desc", "_decision"):
             raise ValueError(
                 "expected siam_desc with siam_decision, or siam2stream_desc with "
                 f"siam2stream_decision, got {name} in {path} with {other} in {decision}"
             )
-        name, layers = name.removesuffix("_desc"), layers + more
+        name, layers = name.removesuffix("_desc"), layers + decision_layers
     if name.endswith("_decision"):
         raise ValueError(
-            f"{path} holds a decision only; give {name.replace('_decision', '_desc')}.bin as path, "
-            "and this file as decision"
+            f"{path} holds decision layers only; expected {name.replace('_decision', '_desc')}.bin "
+            "as path, and this file as decision"
         )
     return _build(layers, path, [name])
 
 
 def _read_bin(path: Path) -> tuple[str, list[_Layer]]:
-    """Read a .bin: the network's name, then index, sizes, weight and bias of each layer."""
+    """Read a .bin: name of the network, then index, sizes, weight and bias of each layer."""
     data = path.read_bytes()
-    place = 0
+    position = 0
 
     def take(count: int) -> bytes:
-        nonlocal place
-        if not 0 <= count <= len(data) - place:
-            left = len(data) - place
-            raise ValueError(f"{path}: expected {count} more bytes at {place}, there are {left}")
-        place += count
-        return data[place - count : place]
+        nonlocal position
+        if not 0 <= count <= len(data) - position:
+            left = len(data) - position
+            raise ValueError(f"{path}: expected {count} more bytes at {position}, {left} are left")
+        position += count
+        return data[position - count : position]
 
     def integer() -> int:
         return int.from_bytes(take(4), "little", signed=True)
@@ -140,12 +144,12 @@ def _read_bin(path: Path) -> tuple[str, list[_Layer]]:
         raise ValueError(f"{path}: expected the name of a network ({known}), got {name[:40]!r}")
     layers = []
     for _ in range(_BIN_LAYERS[name]):
-        integer()  # which layer of the Lua network it is; the order says it, too
+        integer()  # index in the Lua network; redundant, because layers are in order
         weights, biases = integer(), integer()
         weight, bias = (np.frombuffer(take(4 * n), "<f4") for n in (weights, biases))
         layers.append(_Layer(weight, bias))
-    if place != len(data):
-        raise ValueError(f"{path}: expected {place} bytes for {name}, got {len(data)}")
+    if position != len(data):
+        raise ValueError(f"{path}: expected {position} bytes for {name}, got {len(data)}")
     return name, layers
 
 
@@ -155,7 +159,7 @@ def _load_t7(path: Path) -> nn.Module:
     except ValueError as error:
         raise ValueError(f"{path} is not a whole binary .t7 file: {error}") from error
     layers = _layers_of(network, path)
-    # Both branches of a Siamese network are stored; they differ in pseudo-siam only.
+    # Both branches of a Siamese network are stored; they differ only in pseudo-siam.
     if _sizes(layers[:3]) == _sizes(layers[3:6]) and len(layers) == 8:
         if not _equal(layers[:3], layers[3:6]):
             return _fill(PseudoSiam(), layers, path)
@@ -165,21 +169,21 @@ def _load_t7(path: Path) -> nn.Module:
 
 
 def _layers_of(network: Any, path: Path) -> list[_Layer]:
-    """Return a Lua network's layers with weights, in the order in which they run."""
+    """Return the layers of a Lua network that have weights, in the order of execution."""
     layers: list[_Layer] = []
     waiting, seen = [network], 0
     while waiting:
         module, seen = waiting.pop(), seen + 1
-        # A module may be stored once and be named any number of times.
-        if seen > _MOST_MODULES:
-            raise ValueError(f"{path}: expected a network of at most {_MOST_MODULES} modules")
+        # A module is stored once but may be referenced any number of times.
+        if seen > _MAX_MODULES:
+            raise ValueError(f"{path}: expected a network of at most {_MAX_MODULES} modules")
         if not isinstance(module, TorchObject) or not isinstance(module.fields, dict):
             continue
         fields = module.fields
         inner = fields.get("modules")
         if isinstance(inner, dict):
             places = sorted(key for key in inner if isinstance(key, float))
-            waiting += [inner[key] for key in reversed(places[:_MOST_MODULES])]
+            waiting += [inner[key] for key in reversed(places[:_MAX_MODULES])]
         elif all(isinstance(fields.get(key), np.ndarray) for key in ("weight", "bias")):
             weight, bias = (fields[key].astype(np.float32).ravel() for key in ("weight", "bias"))
             layers.append(_Layer(weight, bias))
@@ -190,16 +194,16 @@ def _sizes(layers: Sequence[_Layer]) -> list[tuple[int, int]]:
     return [(layer.weight.size, layer.bias.size) for layer in layers]
 
 
-def _equal(some: Sequence[_Layer], others: Sequence[_Layer]) -> bool:
-    return _sizes(some) == _sizes(others) and all(
+def _equal(first: Sequence[_Layer], second: Sequence[_Layer]) -> bool:
+    return _sizes(first) == _sizes(second) and all(
         np.array_equal(a, b)
-        for pair in zip(some, others, strict=True)
+        for pair in zip(first, second, strict=True)
         for a, b in zip(*pair, strict=True)
     )
 
 
 def _build(layers: Sequence[_Layer], path: Path, names: Sequence[str]) -> nn.Module:
-    """Build that one of the networks `names` whose layers have these sizes."""
+    """Build the first of the networks `names` whose layers have these sizes."""
     for name, make in _DEEPCOMPARE.items():
         if name in names:
             with torch.device("meta"):
@@ -220,7 +224,7 @@ def _fill(network: nn.Module, layers: Sequence[_Layer], path: Path) -> nn.Module
         raise ValueError(f"{path}: layers {_sizes(layers)} do not fit {type(network).__name__}")
     for parameter, array in zip(parameters, arrays, strict=True):
         if not np.isfinite(array).all():
-            raise ValueError(f"{path}: weights must be finite, some are not")
+            raise ValueError(f"{path}: expected finite weights, got NaN or inf")
         with torch.no_grad():
             parameter.copy_(torch.from_numpy(array.copy()).view_as(parameter))
     return network
@@ -228,14 +232,14 @@ def _fill(network: nn.Module, layers: Sequence[_Layer], path: Path) -> nn.Module
 
 # ---- State dicts of PyTorch --------------------------------------------------------------------
 
-# A tensor by which each is known.
+# Tensor by which each network is recognised.
 _TORCH: dict[str, Callable[[], nn.Module]] = {
     "descr.0.weight": TFeat,
     "features.19.weight": HardNet,
     "layers.20.weight": SOSNet,
     "layer7.1.weight": HyNet,
 }
-# Counters and constants that older versions of PyTorch did not store.
+# Counters and constants that older versions of PyTorch do not store.
 _OPTIONAL = ("num_batches_tracked", "eps")
 
 
@@ -268,7 +272,7 @@ def _load_torch(path: Path) -> nn.Module:
 
 
 def _state_dict(content: Any) -> dict[str, torch.Tensor]:
-    """Unwrap what training scripts wrap around a network's tensors."""
+    """Return the tensors of a network, without the wrappers of training scripts."""
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

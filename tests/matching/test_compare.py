@@ -16,7 +16,7 @@ from flowmatch.matching.networks import (
 
 @pytest.mark.parametrize("name", COMPARATORS)
 def test_all_pairs_equal_pair_by_pair(name, monkeypatch):
-    monkeypatch.setattr(deepcompare, "_PAIRS_OF_FLOATS", 5 * 1024 * 2)  # several parts
+    monkeypatch.setattr(deepcompare, "_MAX_HIDDEN", 5 * 1024 * 2)  # several parts
     network = COMPARATORS[name]()
     first, second = torch.rand(4, 1, 64, 64), torch.rand(3, 1, 64, 64)
     result = compare_all_patches(first, second, model=network, batch=2)

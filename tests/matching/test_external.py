@@ -151,7 +151,7 @@ def test_bin_in_two_files(tmp_path):
     desc.write_bytes(bin_file("siam_desc", pairs(network.branch)))
     decision.write_bytes(bin_file("siam_decision", pairs(network.decision)))
     same(load_external(desc, decision=decision), network)
-    with pytest.raises(ValueError, match=r"give siam_desc\.bin as path"):
+    with pytest.raises(ValueError, match=r"expected siam_desc\.bin as path"):
         load_external(decision)
     with pytest.raises(ValueError, match="got siam_decision in .* with siam_decision in"):
         load_external(decision, decision=decision)
@@ -161,13 +161,13 @@ def test_bin_refusals(tmp_path):
     path = tmp_path / "weights.bin"
     content = bin_file("siam_desc", pairs(SiamBranch()))
     for wrong, reason in (
-        (b"", "expected 4 more bytes at 0, there are 0"),
+        (b"", "expected 4 more bytes at 0, 0 are left"),
         (integer(2**31 - 1), "expected 2147483647 more bytes"),
         (string("alexnet"), "got 'alexnet'"),
         (content[:-1], "more bytes"),
         (content + b"\0", "bytes for siam_desc, got"),
         (bin_file("siam_desc", pairs(TwoStreamBranch())[:3]), "expected the layers of siam_desc"),
-        (content[:-4] + np.float32("nan").tobytes(), "must be finite"),
+        (content[:-4] + np.float32("nan").tobytes(), "expected finite weights"),
     ):
         path.write_bytes(wrong)
         with pytest.raises(ValueError, match=reason):
@@ -227,10 +227,10 @@ def test_t7_refusals(tmp_path):
     path = tmp_path / "weights.t7"
     for wrong, reason in (
         (b"", "expected 4 more bytes"),
-        (integer(99), "kind from 0 to 8"),
+        (integer(99), "type code from 0 to 8"),
         (deep, "at most 100 nested tables"),
-        (huge, "does not fit into the 1 elements"),
-        (outside, "does not fit into the 1 elements"),
+        (huge, "does not fit into its storage of 1 elements"),
+        (outside, "does not fit into its storage of 1 elements"),
         (integer(0), r"expected the layers of .* got 0 with"),
         (t7_file(top=pairs(SiamBranch())[:2]), "expected the layers of"),
     ):

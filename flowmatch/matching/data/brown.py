@@ -1,4 +1,4 @@
-"""Brown's patches, the PhotoTour sets Liberty, Notre Dame and Yosemite: reader and pairs.
+"""Reader of Brown's patches: the PhotoTour sets Liberty, Notre Dame and Yosemite.
 
 Reference:
     Brown, Hua and Winder, Discriminative Learning of Local Image Descriptors, PAMI 2011.
@@ -26,28 +26,35 @@ from flowmatch.matching.networks import DescriptorNetwork, PatchComparator
 from flowmatch.matching.synthetic.pool import PatchPairs
 
 SIDE = 64  # pixels of a patch
-_ROW = 16  # patches beside each other, and above
+_ROW = 16  # patches per row and column of a file
 _PER_FILE = _ROW * _ROW
-_AT_ONCE = 4096  # patches that are described together
-_LARGEST = 2**28  # bytes of a text; the published ones have a few MB
+_CHUNK = 4096  # patches that are described together
+_MAX_BYTES = 2**28  # of a text file; the published ones have a few MB
 _PAIRS = re.compile(r"m50_(\d+)_(\d+)_\d+\.txt")
 
 
 class BrownPairs(NamedTuple):
-    """Pairs of a test: indices of patches ``[N]`` twice, and whether both show one point."""
+    """Test pairs of a set.
+
+    Attributes:
+        first: Indices of patches, ``[N]``.
+        second: Indices of patches, ``[N]``.
+        same: ``[N]``, whether both patches show the same point.
+    """
 
     first: NDArray[np.int64]
     second: NDArray[np.int64]
-    alike: NDArray[np.bool_]
+    same: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class BrownPatches:
-    r"""The patches of one set.
+    r"""Patches of one set.
 
     Attributes:
-        folder: With ``patches0000.bmp``, ... (16 x 16 patches of 64 x 64 pixels each) and
-            ``info.txt`` (a line for each patch, the number of its point first).
+        folder: Folder with ``patches0000.bmp``, ... (16 x 16 patches of 64 x 64 pixels each) and
+            ``info.txt`` (one line per patch, which begins with the number of its point).
+        points: Number of the point that each patch shows, ``[N]``.
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -66,31 +73,30 @@ class BrownPatches:
 
     folder: Path
     points: NDArray[np.int64] = field(init=False, repr=False, compare=False)
-    """``[N]``: which point each patch shows."""
     _mosaic: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Read which points there are; pictures are read when they are needed."""
+        """Read the point numbers; images are read when they are needed."""
         folder = Path(self.folder)
         if not folder.is_dir():
-            raise FileNotFoundError(f"there is no folder {folder}")
+            raise FileNotFoundError(f"the folder {folder} does not exist")
         points = _table(folder / "info.txt")[:, 0]
         files = -(-len(points) // _PER_FILE)
         missing = [k for k in range(files) if not self._file(k).is_file()]
         if missing:
             raise FileNotFoundError(
-                f"{self._file(missing[0])} is missing; info.txt has {len(points)} patches, "
-                f"{_PER_FILE} a file"
+                f"{self._file(missing[0])} is missing; info.txt lists {len(points)} patches, "
+                f"{_PER_FILE} per file"
             )
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "_mosaic", lru_cache(64)(self._read))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what was read."""
+        """Return the state without the images that were read."""
         return {"folder": self.folder, "points": self.points}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Start with nothing read."""
+        """Restore the state, without images."""
         self.__dict__.update(state)
         object.__setattr__(self, "_mosaic", lru_cache(64)(self._read))
 
@@ -110,60 +116,60 @@ class BrownPatches:
         grid = mosaic.reshape(_ROW, SIDE, _ROW, SIDE).swapaxes(1, 2)
         return np.ascontiguousarray(grid.reshape(_PER_FILE, SIDE, SIDE))
 
-    def read(self, which: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return patches, ``[K, 64, 64]``.
+    def read(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return patches ``[K, 64, 64]``.
 
         Args:
-            which: Their numbers ``[K]``.
+            index: Indices of the patches, ``[K]``.
 
         Raises:
-            IndexError: There is no such patch.
-            ValueError: A picture is damaged.
+            IndexError: An index is out of range.
+            ValueError: An image is damaged.
         """
-        wanted = np.asarray(which, np.int64)
-        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
-            raise IndexError(f"there are {len(self)} patches, got {wanted.min()} to {wanted.max()}")
-        result = np.empty((len(wanted), SIDE, SIDE), np.uint8)
-        numbers = wanted // _PER_FILE
+        index = np.asarray(index, np.int64)
+        if index.size and (index.min() < 0 or index.max() >= len(self)):
+            raise IndexError(f"there are {len(self)} patches, got {index.min()} to {index.max()}")
+        result = np.empty((len(index), SIDE, SIDE), np.uint8)
+        numbers = index // _PER_FILE
         for number in np.unique(numbers):
-            here = numbers == number
-            result[here] = self._mosaic(int(number))[wanted[here] % _PER_FILE]
+            rows = numbers == number
+            result[rows] = self._mosaic(int(number))[index[rows] % _PER_FILE]
         return result
 
     def pairs(self, path: FilePath | None = None) -> BrownPairs:
-        """Read the pairs of a test.
+        """Read test pairs.
 
         Args:
-            path: A file ``m50_POSITIVES_NEGATIVES_0.txt``: in each line a patch, its point, a
-                number, a patch, its point, and more. None takes the one of 100,000 pairs, or else
-                the largest of the folder.
+            path: File ``m50_POSITIVES_NEGATIVES_0.txt``, with a patch, its point, a number, a
+                patch, its point and more on each line. None takes the file of 100,000 pairs, or
+                else the largest in the folder.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It holds something else, or names patches that are not there.
+            FileNotFoundError: The file does not exist.
+            ValueError: The file is damaged, or refers to missing patches.
         """
         if path is None:
             path = self._default_pairs()
         table = _table(Path(path), columns=5)
         first, second = table[:, 0], table[:, 3]
         if min(first.min(), second.min()) < 0 or max(first.max(), second.max()) >= len(self):
-            raise ValueError(f"{path}: names patches beyond the {len(self)} of info.txt")
+            raise ValueError(f"{path}: refers to patches beyond the {len(self)} of info.txt")
         return BrownPairs(first, second, table[:, 1] == table[:, 4])
 
     def _default_pairs(self) -> Path:
-        found = [
+        candidates = [
             (int(match[1]) != 100_000, -int(match[1]), file)
             for file in sorted(Path(self.folder).iterdir())
             if (match := _PAIRS.fullmatch(file.name))
         ]
-        if not found:
+        if not candidates:
             raise FileNotFoundError(f"{self.folder} has no pairs, m50_100000_100000_0.txt")
-        return min(found)[2]
+        return min(candidates)[2]
 
 
 def _table(path: Path, columns: int = 1) -> NDArray[np.int64]:
     path = existing_file(path)
-    if path.stat().st_size > _LARGEST:
+    if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"{path}: expected lines of numbers, got {path.stat().st_size} bytes")
     rows = [
         line.split()[:columns] for line in path.read_text("latin1").splitlines() if line.strip()
@@ -171,61 +177,60 @@ def _table(path: Path, columns: int = 1) -> NDArray[np.int64]:
     try:
         table = np.array(rows, np.int64)
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: expected {columns} whole numbers a line: {error}") from error
+        raise ValueError(f"{path}: expected {columns} integers per line: {error}") from error
     if table.ndim != 2 or table.shape[1] != columns:
-        raise ValueError(f"{path}: expected {columns} whole numbers a line, got {len(rows)} lines")
+        raise ValueError(f"{path}: expected {columns} integers per line, got {len(rows)} lines")
     return table
 
 
-def similarities_of_pairs(
+def compare_pairs(
     network: DescriptorNetwork | PatchComparator | str, patches: BrownPatches, pairs: BrownPairs
 ) -> NDArray[np.float32]:
-    """Compare the pairs of a test; `fpr_at_recall` makes FPR95 of it.
+    """Compare test pairs; `fpr_at_recall` of the result is FPR95.
 
     Args:
-        network: What describes patches (a network, or a name as in `describe_patches`), or what
-            compares them.
-        patches: The set.
-        pairs: Those of its method `pairs`, N of them.
+        network: Descriptor, see `describe_patches`, or network that compares patches.
+        patches: Patches of the set.
+        pairs: N test pairs of the set.
 
     Returns:
-        Similarities ``[N]``, more is closer.
+        Similarities ``[N]``; higher is more similar.
 
     Raises:
-        ValueError: A picture is damaged.
+        ValueError: An image is damaged.
     """
-    parts = range(0, len(pairs.first), _AT_ONCE)
     if not isinstance(network, str) and not hasattr(network, "dim"):
-        found = []
-        for k in parts:
-            sides = (patches.read(side[k : k + _AT_ONCE]) for side in (pairs.first, pairs.second))
-            found.append(compare_stacks(network, *sides))
-        return np.concatenate(found)
-    describer: Any = network
-    shown, index = np.unique(np.concatenate([pairs.first, pairs.second]), return_inverse=True)
-    described = torch.cat(
+        scores = []
+        for k in range(0, len(pairs.first), _CHUNK):
+            sides = (patches.read(side[k : k + _CHUNK]) for side in (pairs.first, pairs.second))
+            scores.append(compare_stacks(network, *sides))
+        return np.concatenate(scores)
+    descriptor: Any = network
+    unique, index = np.unique(np.concatenate([pairs.first, pairs.second]), return_inverse=True)
+    descriptors = torch.cat(
         [
-            describe_patches(describer, patches.read(shown[k : k + _AT_ONCE])).cpu()
-            for k in range(0, len(shown), _AT_ONCE)
+            describe_patches(descriptor, patches.read(unique[k : k + _CHUNK])).cpu()
+            for k in range(0, len(unique), _CHUNK)
         ]
     )
     first, second = np.split(index.ravel(), 2)
-    return -descriptor_distances(described, described, first, second)
+    return -descriptor_distances(descriptors, descriptors, first, second)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BrownSamples:
-    """Patches of random points of a set, two of each, to train on; item `i` is always the same.
+    """Endless training dataset of random points of a set, with two patches each.
 
-    They are turned by right angles and mirrored, both of a point alike. How far they reach is the
-    set's affair: the `magnification` of a network that is trained on them should say so.
+    An item depends on its index and the seed only. Both patches of a point are rotated by the same
+    right angle and mirrored together. The set determines how far its patches extend, in keypoint
+    scales; the `magnification` of a network trained on them should be the same.
 
     Attributes:
-        folder: As in `BrownPatches`.
+        folder: Folder of the set, see `BrownPatches`.
         size: Side of the patches, S.
-        points: Points of an item, P.
-        seed: Another seed, other items.
-        length: The number of items it claims to have.
+        points: Points per item, P.
+        seed: Random seed of the dataset.
+        length: Nominal number of items.
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -241,7 +246,7 @@ class BrownSamples:
     _members: list[NDArray[np.int64]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Find the points that are shown twice."""
+        """Find the points with two patches or more."""
         patches = BrownPatches(self.folder)
         order = np.argsort(patches.points, kind="stable")
         starts = np.flatnonzero(np.diff(patches.points[order])) + 1
@@ -255,17 +260,17 @@ class BrownSamples:
         return self.length
 
     def __getitem__(self, index: int, /) -> PatchPairs:
-        """Return item `index`; IndexError beyond the end."""
+        """Return item `index`; raise IndexError beyond the end."""
         if not 0 <= index < self.length:
             raise IndexError(f"there are {self.length} items, got {index}")
         rng = np.random.default_rng([self.seed, 5, index])
         chosen = rng.integers(len(self._members), size=self.points)
         both = np.array([rng.permutation(self._members[k])[:2] for k in chosen])
         views = [resize_patches(self._patches.read(side), self.size) for side in both.T]
-        turns = int(rng.integers(4))
-        views = [np.rot90(view, turns, (1, 2)) for view in views]
+        quarter_turns = int(rng.integers(4))
+        views = [np.rot90(view, quarter_turns, (1, 2)) for view in views]
         if rng.random() < 0.5:
             views = [view[:, ::-1] for view in views]
-        place = np.zeros((self.points, 5), np.float32)
-        place[:, 0] = chosen  # no two points are close
-        return PatchPairs(views[0], views[1], place)
+        location = np.zeros((self.points, 5), np.float32)
+        location[:, 0] = chosen  # different points are never close
+        return PatchPairs(views[0], views[1], location)

@@ -1,4 +1,4 @@
-"""HPatches' patches: the reader, and the lists of what its three tasks compare.
+"""Reader of the patches of HPatches and of the lists of its three tasks.
 
 Reference:
     Balntas, Lenc, Vedaldi and Mikolajczyk, HPatches, CVPR 2017, sections 4 and 5.
@@ -18,17 +18,17 @@ from flowmatch.io._files import FilePath, existing_file, natural_order
 SIDE = 65  # pixels of a patch
 NOISES = {"e": "easy", "h": "hard", "t": "tough"}
 VIEWS = ("ref", *(f"{noise}{k}" for noise in NOISES for k in range(1, 6)))
-_FLAT = 10  # gray values; patches of retrieval deviate more from their mean
-_LARGEST = 2**28  # bytes of a list of pairs; the published ones have 50 MB
+_MIN_DEVIATION = 10  # standard deviation of the gray values of patches for retrieval
+_MAX_BYTES = 2**28  # of a list of pairs; the published ones have 50 MB
 
 
 class PatchSequence(NamedTuple):
-    """The patches of one sequence, by view.
+    """Patches of one sequence, by view.
 
     Attributes:
-        name: Of its folder; ``v_`` begins those with a new viewpoint, ``i_`` with a new light.
-        files: The picture of each of `VIEWS`.
-        length: Patches of each view.
+        name: Name of the folder; ``v_`` marks a change of viewpoint, ``i_`` of illumination.
+        files: Image file of each of `VIEWS`.
+        length: Number of patches in each view.
     """
 
     name: str
@@ -39,7 +39,7 @@ class PatchSequence(NamedTuple):
         """Return the patches of a view, ``[N, 65, 65]``.
 
         Raises:
-            ValueError: The picture is damaged, or has another number of patches than the first.
+            ValueError: The image is damaged, or its number of patches differs from that of ref.
         """
         patches = _read_strip(self.files[view])
         if len(patches) != self.length:
@@ -51,34 +51,34 @@ class PatchSequence(NamedTuple):
 
 
 def find_patch_sequences(folder: FilePath) -> list[PatchSequence]:
-    """Find the sequences of patches below a folder: ``ref.png``, ``e1.png``, ... ``t5.png``.
+    """Find sequences of patches in a folder: ``ref.png``, ``e1.png``, ... ``t5.png``.
 
     Args:
-        folder: One sequence, or a folder of them, as ``hpatches-release`` is.
+        folder: One sequence, or a folder of sequences, such as ``hpatches-release``.
 
     Returns:
-        Sequences, in the order of their names.
+        Sequences, sorted by name.
 
     Raises:
-        FileNotFoundError: There is no such folder, or a view of a sequence is missing.
-        ValueError: There is no sequence in it, or a first view is damaged.
+        FileNotFoundError: The folder does not exist, or a view of a sequence is missing.
+        ValueError: The folder holds no sequence, or a first view is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
-    places = sorted({file.parent for file in folder.rglob("ref.png")}, key=natural_order)
-    if not places:
+        raise FileNotFoundError(f"the folder {folder} does not exist")
+    parents = sorted({file.parent for file in folder.rglob("ref.png")}, key=natural_order)
+    if not parents:
         raise ValueError(
-            f"{folder}: expected sequences of patches, ref.png, e1.png to t5.png; found none"
+            f"{folder}: expected sequences of patches, ref.png, e1.png to t5.png, got none"
         )
-    found = []
-    for place in places:
-        files = {view: place / f"{view}.png" for view in VIEWS}
+    sequences = []
+    for parent in parents:
+        files = {view: parent / f"{view}.png" for view in VIEWS}
         missing = [str(file) for file in files.values() if not file.is_file()]
         if missing:
             raise FileNotFoundError(f"{missing[0]} is missing")
-        found.append(PatchSequence(place.name, files, len(_read_strip(files["ref"]))))
-    return found
+        sequences.append(PatchSequence(parent.name, files, len(_read_strip(files["ref"]))))
+    return sequences
 
 
 def _read_strip(path: Path) -> NDArray[np.uint8]:
@@ -93,14 +93,14 @@ def _read_strip(path: Path) -> NDArray[np.uint8]:
 
 
 class Tasks(NamedTuple):
-    """What is compared with what; numbers of sequences, of views (0 is ref, 1 to 5), of patches.
+    """Lists of the three tasks: indices of sequences, of views (0 is ref, then 1 to 5), of patches.
 
     Attributes:
-        positive: ``[N, 6]``: sequence, view, patch twice, of one point: the pairs of verification.
-        intra: ``[N, 6]``, of two points of one sequence.
-        inter: ``[N, 6]``, of points of any two sequences.
-        queries: ``[Q, 2]``: sequence and patch of the first views that retrieval looks for.
-        distractors: ``[K, 2]``, what they are hidden among.
+        positive: Positive pairs of verification, ``[N, 6]``: sequence, view, patch, twice.
+        intra: Negative pairs within a sequence, ``[N, 6]``.
+        inter: Negative pairs between any two sequences, ``[N, 6]``.
+        queries: Queries of retrieval, ``[Q, 2]``: sequence and patch of the first view.
+        distractors: Distractors of retrieval, ``[K, 2]``.
     """
 
     positive: NDArray[np.int64]
@@ -120,36 +120,36 @@ def read_tasks(folder: FilePath, split: str, sequences: Sequence[PatchSequence])
     """Read the lists of the official benchmark.
 
     Args:
-        folder: With ``verif_pos_split-SPLIT.csv`` and the four like it: the ``tasks`` of
+        folder: Folder with ``verif_pos_split-SPLIT.csv`` and four others: the ``tasks`` of
             ``hpatches-benchmark``, unpacked.
         split: ``"a"``, ``"b"``, ``"c"``, ``"full"``, ``"illum"`` or ``"view"``.
-        sequences: Where the patches are; all that the lists name have to be there.
+        sequences: Sequences of patches, all that the lists refer to.
 
     Raises:
         FileNotFoundError: A list is missing.
-        ValueError: A list is damaged, or names what is not there.
+        ValueError: A list is damaged, or refers to missing patches.
     """
     numbers = {sequence.name: k for k, sequence in enumerate(sequences)}
     counts = np.array([sequence.length for sequence in sequences])
     tables = {}
     for task, name in _FILES.items():
         path = existing_file(Path(folder) / f"{name}_split-{split}.csv")
-        if path.stat().st_size > _LARGEST:
+        if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"{path}: expected a list of patches, got {path.stat().st_size} bytes")
         width = 2 if task in ("queries", "distractors") else 6
         with path.open(newline="", encoding="utf-8") as file:
             lines = csv.reader(file)
-            next(lines, None)  # names of columns
+            next(lines, None)  # header
             rows = [_row(path, line, width, numbers) for line in lines if line]
         table = np.array(rows, np.int64).reshape(-1, width)
         for ends in np.split(table, width // 3 or 1, axis=1):
             views = ends[:, 1] if width == 6 else np.zeros(len(ends))
-            beyond = (ends[:, -1] < 0) | (ends[:, -1] >= counts[ends[:, 0]])
-            if (beyond | (views < 0) | (views > 5)).any():
-                raise ValueError(f"{path}: names patches that are not there")
+            invalid = (ends[:, -1] < 0) | (ends[:, -1] >= counts[ends[:, 0]])
+            if (invalid | (views < 0) | (views > 5)).any():
+                raise ValueError(f"{path}: refers to patches that do not exist")
         tables[task] = table
     if len({len(tables[task]) for task in ("positive", "intra", "inter")}) != 1:
-        raise ValueError(f"{folder}: expected as many pairs of each kind for verification")
+        raise ValueError(f"{folder}: expected equal numbers of pairs of each kind for verification")
     return Tasks(**tables)
 
 
@@ -162,12 +162,12 @@ def _row(path: Path, line: list[str], width: int, numbers: Mapping[str, int]) ->
             for k, word in enumerate(line[:width])
         ]
     except KeyError as error:
-        raise ValueError(f"{path}: there are no patches of the sequence {error}") from None
+        raise ValueError(f"{path}: the sequence {error} has no patches") from None
     except ValueError:
         raise ValueError(f"{path}: expected names and numbers, got {','.join(line)}") from None
 
 
-def draw_tasks(
+def sample_tasks(
     sequences: Sequence[PatchSequence],
     *,
     pairs: int = 200_000,
@@ -175,42 +175,42 @@ def draw_tasks(
     distractors: int = 20_000,
     seed: int = 0,
 ) -> Tasks:
-    """Draw lists by the rules of the official benchmark, for who does not have its own.
+    """Sample lists by the rules of the official benchmark, for use without the official lists.
 
     Args:
-        sequences: At least one of two patches.
-        pairs: Of each kind, for verification.
-        queries: At most, of retrieval.
-        distractors: At most.
-        seed: Of the draw.
+        sequences: Sequences, at least one of them with two patches.
+        pairs: Number of pairs of each kind, for verification.
+        queries: Maximum number of queries of retrieval.
+        distractors: Maximum number of distractors.
+        seed: Random seed.
 
     Raises:
-        ValueError: There are no pairs to draw, or `pairs` is not positive.
+        ValueError: No sequence has two patches, or `pairs` is not positive.
     """
     rng = np.random.default_rng(seed)
     counts = np.array([sequence.length for sequence in sequences])
-    several = np.flatnonzero(counts > 1)
-    if not len(several) or pairs < 1:
+    usable = np.flatnonzero(counts > 1)
+    if not len(usable) or pairs < 1:
         raise ValueError(f"expected sequences of two patches or more, and pairs, got {pairs}")
-    one = rng.choice(several, pairs)
+    chosen = rng.choice(usable, pairs)
     views = np.array([rng.permutation(6)[:2] for _ in range(pairs)])
-    patch = rng.integers(counts[one])
-    another = (patch + rng.integers(1, counts[one])) % counts[one]
-    elsewhere = rng.integers(len(sequences), size=pairs)
-    first = np.stack([one, views[:, 0], patch], axis=1)
+    patch = rng.integers(counts[chosen])
+    other_patch = (patch + rng.integers(1, counts[chosen])) % counts[chosen]
+    other = rng.integers(len(sequences), size=pairs)
+    first = np.stack([chosen, views[:, 0], patch], axis=1)
     ends = {
-        "positive": (one, patch),
-        "intra": (one, another),
-        "inter": (elsewhere, rng.integers(counts[elsewhere])),
+        "positive": (chosen, patch),
+        "intra": (chosen, other_patch),
+        "inter": (other, rng.integers(counts[other])),
     }
-    drawn = {
+    tables = {
         kind: np.column_stack([first, sequence, views[:, 1], index])
         for kind, (sequence, index) in ends.items()
     }
-    told = []
+    textured = []
     for k, sequence in enumerate(sequences):
         deviation = sequence.read("ref").std(axis=(1, 2))
-        told += [(k, int(index)) for index in np.flatnonzero(deviation > _FLAT)]
-    order = rng.permutation(np.array(told, np.int64).reshape(-1, 2))
+        textured += [(k, int(index)) for index in np.flatnonzero(deviation > _MIN_DEVIATION)]
+    order = rng.permutation(np.array(textured, np.int64).reshape(-1, 2))
     count = min(queries, len(order) // 2)
-    return Tasks(**drawn, queries=order[:count], distractors=order[count : count + distractors])
+    return Tasks(**tables, queries=order[:count], distractors=order[count : count + distractors])

@@ -1,4 +1,4 @@
-"""Pairs of patches from an RGB-D camera: depth and poses say which point is which in two frames."""
+"""Patch pairs from the frames of an RGB-D camera: depth and poses give the correspondences."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,41 +8,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch.geometry import depths_agree, unproject
-from flowmatch.imaging import as_gray
+from flowmatch.imaging import Image, as_gray
 from flowmatch.io import IMAGE_SUFFIXES, read_depth, read_image, read_intrinsics, read_poses
 from flowmatch.matching.keypoints import Keypoints, detect_keypoints
-from flowmatch.matching.synthetic.pool import FEWEST, PatchPool, Views, shared_points
-from flowmatch.matching.synthetic.views import Gray, apply_camera_noise, carry_keypoints
+from flowmatch.matching.synthetic.pool import MIN_POINTS, PatchPool, Views, shared_points
+from flowmatch.matching.synthetic.views import apply_camera_noise, transform_keypoints
 
-# Cameras of a pair: at most so far apart, at most so far turned (the cosine of 40 degrees).
-_MOVED, _TURNED = 0.8, np.cos(np.deg2rad(40))
+# Largest distance of the cameras of a pair in metres, and cosine of the largest rotation.
+_MAX_TRANSLATION, _MIN_COSINE = 0.8, np.cos(np.deg2rad(40))
 _ATTEMPTS = 24
-_STEP = 4  # pixels to each side, over which a surface is taken for flat
-_BEND = 0.02  # of the depth, by how much it may not be
-_STEEPEST = 0.15  # smallest stretch of a surface seen from the side; less is a line
+_STEP = 4  # pixels to each side over which a surface must be flat
+_MAX_BEND = 0.02  # largest deviation from flat, as a share of the depth
+_MIN_STRETCH = 0.15  # smallest singular value of the Jacobian; below, the surface is seen edge-on
 
 
 class Frame(NamedTuple):
-    """What an RGB-D camera saw from where.
+    """Frame of an RGB-D camera.
 
     Attributes:
-        gray: ``[H, W]``.
-        depth: ``[H, W]``, metres along the optical axis, NaN where it is unknown.
-        pose: ``[4, 4]``, camera to world, metres.
+        gray: Gray image ``[H, W]``.
+        depth: Depth ``[H, W]``, metres along the optical axis; NaN where it is unknown.
+        pose: Camera-to-world transform ``[4, 4]``, metres.
     """
 
-    gray: Gray
+    gray: Image
     depth: NDArray[np.float32]
     pose: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class PosedPatches(PatchPool):
-    """Pairs of frames of an RGB-D camera that show the same points from two sides.
+    """Patch pairs from frames of an RGB-D camera that show the same points.
 
     Attributes:
-        folder: With ``color/NAME.jpg`` (or another picture), ``depth/NAME.png`` (16 bits,
-            millimetres, registered to the colour), ``poses.txt`` and ``intrinsics.txt``.
+        folder: Folder with ``color/NAME.jpg`` (or another image format), ``depth/NAME.png`` (16
+            bits, millimetres, registered to the colour), ``poses.txt`` and ``intrinsics.txt``.
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -53,7 +53,7 @@ class PosedPatches(PatchPool):
     _poses: list[tuple[str, NDArray[np.float64]]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse a folder without frames, before anything is computed."""
+        """Read the poses, and check that there are at least two frames."""
         super().__post_init__()
         poses = read_poses(self.folder)
         if len(poses) < 2:
@@ -61,7 +61,7 @@ class PosedPatches(PatchPool):
         object.__setattr__(self, "_poses", poses)
 
     def views(self, number: int) -> Views:
-        """Read pair of frames `number`; repeatable, and not kept.
+        """Read pair of frames `number`, always the same; it is not cached.
 
         Raises:
             ValueError: No two frames have points in common, or a file is damaged.
@@ -70,37 +70,38 @@ class PosedPatches(PatchPool):
         poses = np.stack([pose for _, pose in self._poses])
         for attempt in range(_ATTEMPTS):
             rng = np.random.default_rng([self.seed, 3, number, attempt])
-            one = int(rng.integers(len(poses)))
-            near = _near(poses, one)
+            index = int(rng.integers(len(poses)))
+            near = _near_cameras(poses, index)
             if len(near):
                 other = int(rng.choice(near))
-                first, second = (self._frame(*self._poses[k]) for k in (one, other))
+                first, second = (self._frame(*self._poses[k]) for k in (index, other))
                 views = _views(rng, first, second, camera)
-                if len(views.place) >= FEWEST:
+                if len(views.location) >= MIN_POINTS:
                     return views
         raise ValueError(
-            f"{self.folder}: expected frames that show the same, from cameras that are close: "
-            f"{_ATTEMPTS} random ones had fewer than {FEWEST} keypoints in common with another"
+            f"{self.folder}: expected frames with overlapping views: {_ATTEMPTS} random pairs had "
+            f"fewer than {MIN_POINTS} keypoints in common"
         )
 
     def _frame(self, name: str, pose: NDArray[np.float64]) -> Frame:
         files = [self.folder / "color" / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES]
-        picture = next((file for file in files if file.is_file()), files[0])
-        gray = as_gray(read_image(picture))
+        path = next((file for file in files if file.is_file()), files[0])
+        gray = as_gray(read_image(path))
         depth = read_depth(self.folder / "depth" / f"{name}.png")
         if gray.shape != depth.shape:
             raise ValueError(
-                f"{picture}: expected a picture as large as its depth, {depth.shape}, "
+                f"{path}: expected an image of the size of its depth, {depth.shape}, "
                 f"got {gray.shape}"
             )
         return Frame(gray, depth, pose)
 
 
-def _near(poses: NDArray[np.float64], one: int) -> NDArray[np.int64]:
-    """Return which other cameras stand and look as one does."""
-    apart = np.linalg.norm(poses[:, :3, 3] - poses[one, :3, 3], axis=1)
-    near = (apart <= _MOVED) & (poses[:, :3, 2] @ poses[one, :3, 2] >= _TURNED)
-    near[one] = False
+def _near_cameras(poses: NDArray[np.float64], index: int) -> NDArray[np.int64]:
+    """Return the other cameras with about the same position and viewing direction."""
+    distance = np.linalg.norm(poses[:, :3, 3] - poses[index, :3, 3], axis=1)
+    cosine = poses[:, :3, 2] @ poses[index, :3, 2]
+    near = (distance <= _MAX_TRANSLATION) & (cosine >= _MIN_COSINE)
+    near[index] = False
     return np.flatnonzero(near)
 
 
@@ -108,58 +109,58 @@ def _views(
     rng: np.random.Generator, first: Frame, second: Frame, camera: NDArray[np.float64]
 ) -> Views:
     images = apply_camera_noise(rng, first.gray), apply_camera_noise(rng, second.gray)
-    found = [detect_keypoints(image, keypoints=1000) for image in images]
-    there, inside = reproject(found[0], first, second, camera)
-    which, others = shared_points(rng, there, found[1], inside)
-    keypoints = found[0].select(which)
+    detected = [detect_keypoints(image, keypoints=1000) for image in images]
+    expected, visible = reproject(detected[0], first, second, camera)
+    chosen, others = shared_points(rng, expected, detected[1], visible)
+    keypoints = detected[0].select(chosen)
     z = _depth_at(first.depth, keypoints.xy)
     world = unproject(keypoints.xy, z, camera) @ first.pose[:3, :3].T + first.pose[:3, 3]
     size = keypoints.scale * z / camera[0, 0]
-    place = np.column_stack([np.zeros(len(z)), 100 * world, 100 * size]).astype(np.float32)
-    return Views(images, (keypoints, others), place)
+    location = np.column_stack([np.zeros(len(z)), 100 * world, 100 * size]).astype(np.float32)
+    return Views(images, (keypoints, others), location)
 
 
 def reproject(
     keypoints: Keypoints, first: Frame, second: Frame, camera: NDArray[np.float64]
 ) -> tuple[Keypoints, NDArray[np.bool_]]:
-    """Find where a second frame shows keypoints of a first one, and whether it does.
+    """Reproject keypoints of one frame to another.
 
-    The surface around a keypoint is taken for flat, over 4 pixels to each side; where its depth
-    bends more than 2 percent, or is not known, nothing is said.
+    The surface around a keypoint must be flat over 4 pixels to each side: keypoints whose depth is
+    unknown or bends by more than 2 percent are marked invalid.
 
     Args:
-        keypoints: N of the first frame.
-        first: Its picture, depth and pose.
-        second: Those of the other.
-        camera: Intrinsics ``[3, 3]`` of both.
+        keypoints: N keypoints of the first frame.
+        first: First frame.
+        second: Second frame.
+        camera: Intrinsics ``[3, 3]`` of both frames.
 
     Returns:
-        Keypoints of the second frame, and ``[N]`` bool: which of them mean anything, because it
+        Keypoints of the second frame, and ``[N]`` bool, which of them are valid: the second frame
         shows the same surface there.
     """
     motion = np.linalg.inv(second.pose) @ first.pose
     right, down = np.array([_STEP, 0], np.float32), np.array([0, _STEP], np.float32)
-    spots = [keypoints.xy + off for off in (0 * right, right, -right, down, -down)]
-    depths = np.stack([_depth_at(first.depth, xy) for xy in spots])
-    seen = [
+    stencil = [keypoints.xy + step for step in (0 * right, right, -right, down, -down)]
+    depths = np.stack([_depth_at(first.depth, xy) for xy in stencil])
+    projected = [
         _project(unproject(xy, z, camera), motion, camera)
-        for xy, z in zip(spots, depths, strict=True)
+        for xy, z in zip(stencil, depths, strict=True)
     ]
     bend = np.abs(depths[[1, 3]] + depths[[2, 4]] - 2 * depths[0]).max(axis=0)
-    columns = [(seen[k][0] - seen[k + 1][0]) / (2 * _STEP) for k in (1, 3)]
+    columns = [(projected[k][0] - projected[k + 1][0]) / (2 * _STEP) for k in (1, 3)]
     jacobian = np.stack(columns, axis=2)
-    points, z = seen[0]
+    points, z = projected[0]
     measured = _depth_at(second.depth, points)
-    with np.errstate(invalid="ignore"):  # unknown depths are NaN, and no comparison holds
-        inside = (bend < _BEND * depths[0]) & (z > 0)
-        inside &= depths_agree(measured, z)
-        inside &= np.linalg.svd(np.nan_to_num(jacobian), compute_uv=False)[:, 1] > _STEEPEST
-    jacobian[~inside], points[~inside] = np.eye(2), 0
-    return carry_keypoints(keypoints, points, jacobian), inside
+    with np.errstate(invalid="ignore"):  # comparisons with unknown depths, NaN, are false
+        valid = (bend < _MAX_BEND * depths[0]) & (z > 0)
+        valid &= depths_agree(measured, z)
+        valid &= np.linalg.svd(np.nan_to_num(jacobian), compute_uv=False)[:, 1] > _MIN_STRETCH
+    jacobian[~valid], points[~valid] = np.eye(2), 0
+    return transform_keypoints(keypoints, points, jacobian), valid
 
 
 def _depth_at(depth: NDArray[np.float32], xy: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the depth at the nearest pixels, ``[N]``; NaN where it is unknown, or outside."""
+    """Return the depth at the nearest pixels, ``[N]``; NaN where it is unknown and outside."""
     H, W = depth.shape
     x, y = np.rint(np.nan_to_num(xy, nan=-1, posinf=-1, neginf=-1).clip(-1, max(H, W)).T).astype(
         int
@@ -171,7 +172,7 @@ def _depth_at(depth: NDArray[np.float32], xy: NDArray[np.floating]) -> NDArray[n
 def _project(
     points: NDArray[np.float64], motion: NDArray[np.float64], camera: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return pixels ``[N, 2]`` and depths ``[N]`` of points after a motion."""
+    """Return the pixels ``[N, 2]`` and depths ``[N]`` of points after a rigid motion."""
     moved = (points @ motion[:3, :3].T + motion[:3, 3]) @ camera.T
     z = moved[:, 2]
     with np.errstate(invalid="ignore"):

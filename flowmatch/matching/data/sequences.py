@@ -1,4 +1,4 @@
-"""Image sequences with known homographies: HPatches, Oxford, and folders laid out like them."""
+"""Image sequences with known homographies: HPatches, Oxford, and folders of the same layout."""
 
 import re
 from pathlib import Path
@@ -11,19 +11,19 @@ from flowmatch._opencv import cv2
 from flowmatch.io import IMAGE_SUFFIXES
 from flowmatch.io._files import FilePath, natural_order
 
-# H_1_4 (HPatches), H1to4p (Oxford), and the latter as OpenCV's samples have it.
+# H_1_4 (HPatches), H1to4p (Oxford), H1to4p.xml (the samples of OpenCV).
 _HOMOGRAPHY = re.compile(r"H_1_(\d+)|H1to(\d+)p(\.xml|\.txt)?")
-_LARGEST = 2**20
+_MAX_BYTES = 2**20
 
 
 class ImagePair(NamedTuple):
     """Two images of one plane.
 
     Attributes:
-        sequence: The folder, relative to that of all; "." for itself.
+        sequence: Path of the sequence, relative to the folder of all sequences.
         first: Path of the first image.
-        second: Path of the other.
-        homography: Path of the matrix from the first to the other.
+        second: Path of the second image.
+        homography: Path of the homography from the first image to the second.
     """
 
     sequence: str
@@ -33,48 +33,48 @@ class ImagePair(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The sequence and the image, for messages."""
+        """Sequence and second image, for messages."""
         return f"{self.sequence}/{self.second.stem}"
 
     @property
     def group(self) -> str:
-        """HPatches marks its sequences: viewpoint, illumination; else an empty word."""
+        """Group of an HPatches sequence: viewpoint or illumination; empty for others."""
         prefix = Path(self.sequence).name[:2]
         return {"v_": "viewpoint", "i_": "illumination"}.get(prefix, "")
 
 
 def find_image_pairs(folder: FilePath) -> list[ImagePair]:
-    """Find the pairs of images with a known homography below a folder.
+    """Find pairs of images with a known homography in a folder.
 
-    A sequence is a folder with images whose names end in a number, 1 being the first, and for each
-    of the others ``H_1_k``, ``H1tokp`` or ``H1tokp.xml``.
+    A sequence is a folder of images whose names end in a number, the first being 1, with a file
+    ``H_1_k``, ``H1tokp`` or ``H1tokp.xml`` for each other image k.
 
     Args:
         folder: One sequence, or a folder of sequences.
 
     Returns:
-        Pairs, in the order of their names.
+        Pairs, sorted by name.
 
     Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: There is no pair in it, or an image of a pair is missing.
+        FileNotFoundError: The folder does not exist.
+        ValueError: The folder holds no pair, or an image of a pair is missing.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
+        raise FileNotFoundError(f"the folder {folder} does not exist")
     pairs = []
-    places = {f.parent for f in folder.rglob("H*1*") if _HOMOGRAPHY.fullmatch(f.name)}
-    for place in sorted(places, key=natural_order):
-        images = _numbered_images(place)
-        for file in sorted(place.iterdir(), key=natural_order):
-            found = _HOMOGRAPHY.fullmatch(file.name)
-            if found is None:
+    parents = {f.parent for f in folder.rglob("H*1*") if _HOMOGRAPHY.fullmatch(f.name)}
+    for parent in sorted(parents, key=natural_order):
+        images = _numbered_images(parent)
+        for file in sorted(parent.iterdir(), key=natural_order):
+            match = _HOMOGRAPHY.fullmatch(file.name)
+            if match is None:
                 continue
-            number = int(found[1] or found[2])
+            number = int(match[1] or match[2])
             missing = [k for k in (1, number) if k not in images]
             if missing:
-                raise ValueError(f"{file}: there is no image {missing[0]} beside it")
-            sequence = place.relative_to(folder).as_posix()
+                raise ValueError(f"{file}: image {missing[0]} is missing in the same folder")
+            sequence = parent.relative_to(folder).as_posix()
             pairs.append(ImagePair(sequence, images[1], images[number], file))
     if not pairs:
         raise ValueError(
@@ -94,23 +94,20 @@ def _numbered_images(folder: Path) -> dict[int, Path]:
 
 
 def read_homography(path: FilePath) -> NDArray[np.float64]:
-    """Read a homography: nine numbers as text, or a matrix of OpenCV's ``.xml``.
-
-    Returns:
-        ``[3, 3]``.
+    """Read a homography ``[3, 3]``: nine numbers as text, or a matrix in OpenCV's ``.xml``.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It holds no homography.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file holds no homography.
     """
     path = Path(path)
-    if path.stat().st_size > _LARGEST:
+    if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"{path}: expected nine numbers, got {path.stat().st_size} bytes")
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".xml":
             mode = cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY
-            storage = cv2.FileStorage(text, mode)  # has to outlive its nodes
+            storage = cv2.FileStorage(text, mode)  # must outlive its nodes
             matrix = storage.getFirstTopLevelNode().mat()
         else:
             matrix = np.array(text.replace(",", " ").split(), np.float64).reshape(3, 3)

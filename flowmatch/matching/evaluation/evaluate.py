@@ -1,4 +1,4 @@
-"""Descriptors beside each other: the same keypoints, the same number of matches, known truth."""
+"""Comparison of descriptors on the same keypoints and number of matches, with known truth."""
 
 import math
 import time
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from flowmatch.imaging import Image
 from flowmatch.io import read_image
 from flowmatch.matching.data.sequences import ImagePair, read_homography
 from flowmatch.matching.data.stacks import descriptor_distances
@@ -17,21 +18,21 @@ from flowmatch.matching.evaluation.metrics import (
     corner_error,
     project,
 )
-from flowmatch.matching.evaluation.scores import Evaluation, PairScores, average
+from flowmatch.matching.evaluation.scores import MatchingEvaluation, PairScores, average
 from flowmatch.matching.filter import score_matches
 from flowmatch.matching.keypoints import Keypoints, detect_keypoints
 from flowmatch.matching.match import Features, fit_geometry
 from flowmatch.matching.networks import DescriptorNetwork, PatchComparator
-from flowmatch.matching.synthetic.views import find_again, project_keypoints
+from flowmatch.matching.synthetic.views import find_repeated, project_keypoints
 from flowmatch.metrics import average_precision, fpr_at_recall
 from flowmatch.ops import nearest
 from flowmatch.progress import ProgressCallback
 
-THRESHOLD = 3.0  # pixels, of a correct match
-_RATIO = 0.8  # that of `match_images`
-_MANY = 8000  # keypoints, that a time is for
+THRESHOLD = 3.0  # largest error of a correct match, pixels
+_RATIO = 0.8  # the default of `match_images`
+_TIMED = 8000  # keypoints or matches that times are reported for
 
-# What describes keypoints: a network or a name, and how far its patches reach, in scales.
+# Model of `describe_keypoints`, and magnification of its patches.
 Method = tuple[DescriptorNetwork | str, float | None]
 
 
@@ -44,7 +45,7 @@ def evaluate(
     keypoints: int = 2000,
     precision: str = "float32",
     progress: ProgressCallback | None = None,
-) -> Evaluation:
+) -> MatchingEvaluation:
     """Compare descriptors on images with known homographies.
 
     All methods describe the same keypoints. Their matches are mutual nearest neighbours, ranked by
@@ -82,7 +83,7 @@ def evaluate(
     }
     measured: list[tuple[ImagePair, str, PairScores]] = []
     skipped: list[tuple[str, str]] = []
-    known: dict[Any, tuple[Features, float]] = {}  # of the first image of the sequence
+    cache: dict[Any, tuple[Features, float]] = {}  # features of the first image of a sequence
     for done, pair in enumerate(pairs, start=1):
         try:
             images = read_image(pair.first), read_image(pair.second)
@@ -90,14 +91,16 @@ def evaluate(
         except (ValueError, OSError) as error:
             skipped.append((pair.name, str(error)))
         else:
-            points = [detect_keypoints(image, detector, keypoints=keypoints) for image in images]
-            known = {key: value for key, value in known.items() if key[0] == pair.first}
+            keypoints0, keypoints1 = (
+                detect_keypoints(image, detector, keypoints=keypoints) for image in images
+            )
+            cache = {key: value for key, value in cache.items() if key[0] == pair.first}
             described = {}
             for name, method in complete.items():
-                if (pair.first, name) not in known:
-                    known[pair.first, name] = _describe(method, images[0], points[0], precision)
-                second = _describe(method, images[1], points[1], precision)
-                described[name] = known[pair.first, name], second
+                if (pair.first, name) not in cache:
+                    cache[pair.first, name] = _describe(method, images[0], keypoints0, precision)
+                second = _describe(method, images[1], keypoints1, precision)
+                described[name] = cache[pair.first, name], second
             scores = _score(described, filter_models or {}, images, truth)
             measured += [(pair, name, score) for name, score in scores.items()]
         if progress is not None:
@@ -105,7 +108,7 @@ def evaluate(
     if not measured:
         reason = f", the first because {skipped[0][1]}" if skipped else ""
         raise ValueError(f"none of the {len(pairs)} pairs can be read{reason}")
-    return Evaluation(
+    return MatchingEvaluation(
         sequences=average(measured, lambda pair: pair.sequence),
         groups=average([m for m in measured if m[0].group], lambda pair: pair.group),
         mean=average(measured, lambda _: "mean"),
@@ -114,134 +117,144 @@ def evaluate(
 
 
 def _describe(
-    method: Method, image: ArrayLike, points: Keypoints, precision: str
+    method: Method, image: ArrayLike, keypoints: Keypoints, precision: str
 ) -> tuple[Features, float]:
-    """Return features and the seconds that 8000 of them take."""
-    network, magnification = method
+    """Return features and the seconds that 8000 of them would take."""
+    model, magnification = method
     start = time.perf_counter()
     descriptors = describe_keypoints(
-        image, points, model=network, magnification=magnification, precision=precision
+        image, keypoints, model=model, magnification=magnification, precision=precision
     )
     if descriptors.is_cuda:
         torch.cuda.synchronize(descriptors.device)
-    return Features(points, descriptors), _for_many(start, len(points.xy))
+    return Features(keypoints, descriptors), _scaled_seconds(start, len(keypoints.xy))
 
 
-def _for_many(start: float, count: int) -> float:
-    return _MANY * (time.perf_counter() - start) / max(1, count)
+def _scaled_seconds(start: float, count: int) -> float:
+    return _TIMED * (time.perf_counter() - start) / max(1, count)
 
 
-class _Ranked(NamedTuple):
-    """What one method says of two images."""
+class _Ranking(NamedTuple):
+    """Ranked matches of one method on a pair of images.
 
-    nearest: NDArray[np.int64]  # [N], of each keypoint in the other image; -1 where there is none
-    distance: NDArray[np.float32]  # [N], or anything that is less where it is surer
-    mutual: NDArray[np.int64]  # [K], those that are each other's nearest, the best first
-    kept: NDArray[np.bool_]  # [K], which of them are matches
-    same: NDArray[np.float32]  # similarities of patches of one point
-    different: NDArray[np.float32]  # of two
+    Attributes:
+        nearest: Nearest neighbour of each keypoint of the first image, ``[N]``, or -1.
+        distance: ``[N]``; lower is more certain.
+        mutual: Indices of keypoints with a mutual nearest neighbour, ``[K]``, best first.
+        kept: ``[K]``, which of those pass the ratio test and the filter.
+        same: Similarities of patches of the same point.
+        different: Similarities of patches of different points.
+        seconds: Time for 8000 keypoints or matches.
+    """
+
+    nearest: NDArray[np.int64]
+    distance: NDArray[np.float32]
+    mutual: NDArray[np.int64]
+    kept: NDArray[np.bool_]
+    same: NDArray[np.float32]
+    different: NDArray[np.float32]
     seconds: float
 
 
-_Known = tuple[NDArray[np.int64], NDArray[np.int64]]
+# Indices of keypoints in the first and in the second image.
+_Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def _rank(
-    first: Features, second: Features, known: tuple[_Known, _Known], seconds: float
-) -> _Ranked:
+    first: Features, second: Features, known: tuple[_Pairs, _Pairs], seconds: float
+) -> _Ranking:
+    """Rank the matches of a descriptor by the ratio of nearest to second nearest distance."""
     q, r = first.descriptors, second.descriptors
-    found = nearest(q, r, 2, "hamming" if q.dtype == torch.uint8 else "l2", mutual=True)
-    index, distance = found.index.cpu().numpy(), found.distance.float().cpu().numpy()
-    assert found.accepted is not None
-    chosen = np.flatnonzero(found.accepted.cpu().numpy() & (index[:, 1] >= 0))
+    neighbours = nearest(q, r, 2, "hamming" if q.dtype == torch.uint8 else "l2", mutual=True)
+    index, distance = neighbours.index.cpu().numpy(), neighbours.distance.float().cpu().numpy()
+    assert neighbours.accepted is not None
+    chosen = np.flatnonzero(neighbours.accepted.cpu().numpy() & (index[:, 1] >= 0))
     ratio = distance[chosen, 0] / np.maximum(distance[chosen, 1], 1e-12)
     order = np.argsort(ratio, kind="stable")
     same, different = (-descriptor_distances(q.cpu(), r.cpu(), i, j) for i, j in known)
     kept = ratio[order] <= _RATIO
-    return _Ranked(index[:, 0], distance[:, 0], chosen[order], kept, same, different, seconds)
+    return _Ranking(index[:, 0], distance[:, 0], chosen[order], kept, same, different, seconds)
 
 
-def _judge(
+def _rerank(
     network: PatchComparator,
-    base: _Ranked,
+    base: _Ranking,
     images: tuple[ArrayLike, ArrayLike],
     keypoints: tuple[Keypoints, Keypoints],
-    known: tuple[_Known, _Known],
-) -> _Ranked:
-    """Rank what a descriptor found by what a network says of its patches."""
-    there = np.flatnonzero(base.nearest >= 0)
+    known: tuple[_Pairs, _Pairs],
+) -> _Ranking:
+    """Rank the matches of a descriptor by a network that compares their patches."""
+    matched = np.flatnonzero(base.nearest >= 0)
     start = time.perf_counter()
-    similar = np.full(len(base.nearest), -np.inf, np.float32)
-    pairs = np.stack([there, base.nearest[there]], axis=1)
-    similar[there] = score_matches(images, keypoints, pairs, model=network)
-    seconds = _for_many(start, len(there))
-    order = np.argsort(-similar[base.mutual], kind="stable")
+    scores = np.full(len(base.nearest), -np.inf, np.float32)
+    matches = np.stack([matched, base.nearest[matched]], axis=1)
+    scores[matched] = score_matches(images, keypoints, matches, model=network)
+    seconds = _scaled_seconds(start, len(matched))
+    order = np.argsort(-scores[base.mutual], kind="stable")
     mutual = base.mutual[order]
-    kept = base.kept[order] & (similar[mutual] > 0)
+    kept = base.kept[order] & (scores[mutual] > 0)
     same, different = (
         score_matches(images, keypoints, np.stack(pair, axis=1), model=network) for pair in known
     )
-    return _Ranked(base.nearest, -similar, mutual, kept, same, different, seconds)
+    return _Ranking(base.nearest, -scores, mutual, kept, same, different, seconds)
 
 
 def _score(
     described: Mapping[str, tuple[tuple[Features, float], tuple[Features, float]]],
     filter_models: Mapping[str, PatchComparator],
-    images: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    images: tuple[Image, Image],
     truth: NDArray[np.float64],
 ) -> dict[str, PairScores]:
     (first, _), (second, _) = next(iter(described.values()))
     a, b = first.keypoints, second.keypoints
-    there = project(a.xy, truth)
-    known = _known_pairs(b, find_again(project_keypoints(a, truth), b))
-    ranked = {
-        name: _rank(one, other, known, (fast + slow) / 2)
-        for name, ((one, fast), (other, slow)) in described.items()
+    projected = project(a.xy, truth)
+    known = _known_pairs(b, find_repeated(project_keypoints(a, truth), b))
+    rankings = {
+        name: _rank(features0, features1, known, (seconds0 + seconds1) / 2)
+        for name, ((features0, seconds0), (features1, seconds1)) in described.items()
     }
-    base = next(iter(ranked))
+    base = next(iter(rankings))
     for name, network in filter_models.items():
-        ranked[f"{base} + {name}"] = _judge(network, ranked[base], images, (a, b), known)
-    possible = int((_closest(there, b.xy) <= THRESHOLD).sum())
-    count = min(len(one.mutual) for one in ranked.values())
+        rankings[f"{base} + {name}"] = _rerank(network, rankings[base], images, (a, b), known)
+    possible = int((_nearest_distance(projected, b.xy) <= THRESHOLD).sum())
+    count = min(len(ranking.mutual) for ranking in rankings.values())
     scores = {}
-    for name, one in ranked.items():
-        found = one.nearest >= 0
-        right = np.zeros(len(found), np.bool_)
-        right[found] = _is_right(there[found], b.xy[one.nearest[found]])
-        best, kept = one.mutual[:count], right[one.mutual[one.kept]]
-        order = np.argsort(one.distance, kind="stable")
-        order = order[one.nearest[order] >= 0]
-        pairs = np.stack([best, one.nearest[best]], axis=1)
-        fit = fit_geometry(a, b, pairs, one.distance[best], threshold=THRESHOLD)
+    for name, ranking in rankings.items():
+        matched = ranking.nearest >= 0
+        correct = np.zeros(len(matched), np.bool_)
+        errors = projected[matched] - b.xy[ranking.nearest[matched]]
+        correct[matched] = np.hypot(*errors.T) <= THRESHOLD
+        best, kept = ranking.mutual[:count], correct[ranking.mutual[ranking.kept]]
+        order = np.argsort(ranking.distance, kind="stable")
+        order = order[ranking.nearest[order] >= 0]
+        matches = np.stack([best, ranking.nearest[best]], axis=1)
+        fit = fit_geometry(a, b, matches, ranking.distance[best], threshold=THRESHOLD)
         scores[name] = PairScores(
             matches=count,
-            accuracy=float(right[best].mean()) if count else 0.0,
-            recall=float(right[best].sum() / possible) if possible else math.nan,
-            fpr95=fpr_at_recall(one.same, one.different),
-            precision=average_precision(right[order], possible),
+            accuracy=float(correct[best].mean()) if count else 0.0,
+            recall=float(correct[best].sum() / possible) if possible else math.nan,
+            fpr95=fpr_at_recall(ranking.same, ranking.different),
+            precision=average_precision(correct[order], possible),
             corner_error=corner_error(fit.matrix, truth, images[0].shape[:2]),
             kept=len(kept),
             purity=float(kept.mean()) if len(kept) else math.nan,
-            seconds=one.seconds,
+            seconds=ranking.seconds,
         )
     return scores
 
 
-def _known_pairs(second: Keypoints, alike: NDArray[np.int64]) -> tuple[_Known, _Known]:
-    """Return pairs of keypoints of one point, and of each such with another one's."""
-    known = np.flatnonzero(alike >= 0)
-    other = np.random.default_rng(0).permutation(alike[known])
+def _known_pairs(second: Keypoints, repeated: NDArray[np.int64]) -> tuple[_Pairs, _Pairs]:
+    """Return pairs of keypoints of the same point, and as many pairs of different points."""
+    known = np.flatnonzero(repeated >= 0)
+    other = np.random.default_rng(0).permutation(repeated[known])
     xy = second.xy
-    apart = np.hypot(*(xy[alike[known]] - xy[other]).T) > 2 * THRESHOLD
-    return (known, alike[known]), (known[apart], other[apart])
+    distinct = np.hypot(*(xy[repeated[known]] - xy[other]).T) > 2 * THRESHOLD
+    return (known, repeated[known]), (known[distinct], other[distinct])
 
 
-def _is_right(there: NDArray[np.float64], found: NDArray[np.float32]) -> NDArray[np.bool_]:
-    return np.asarray(np.hypot(*(there - found).T) <= THRESHOLD)
-
-
-def _closest(there: NDArray[np.float64], points: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return how far the closest of some points is, ``[N]``; inf where there is none."""
-    wanted = torch.from_numpy(there).float()
-    distance = nearest(wanted, torch.from_numpy(points), 1).distance[:, 0]
-    return distance.double().numpy()
+def _nearest_distance(
+    points: NDArray[np.float64], others: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Return the distance from each point to the nearest of others, ``[N]``; inf without others."""
+    queries = torch.from_numpy(points).float()
+    return nearest(queries, torch.from_numpy(others), 1).distance[:, 0].double().numpy()

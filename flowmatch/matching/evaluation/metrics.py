@@ -1,4 +1,4 @@
-"""How good matches are, where the homography between the images is known."""
+"""Metrics of matches for images with a known homography."""
 
 import math
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ def project(xy: ArrayLike, homography: ArrayLike) -> NDArray[np.float64]:
     """Map points by a homography.
 
     Args:
-        xy: ``[N, 2]`` in pixels of the first image.
-        homography: ``[3, 3]``, from the first image to the second.
+        xy: Points ``[N, 2]`` in pixels of the first image.
+        homography: Homography ``[3, 3]`` from the first image to the second.
 
     Returns:
-        ``[N, 2]`` in pixels of the second image; inf for what is behind its camera.
+        Points ``[N, 2]`` in pixels of the second image; inf for points behind its camera.
 
     Example:
         >>> project([(1, 2)], [[2, 0, 5], [0, 2, 0], [0, 0, 1]]).tolist()
@@ -23,7 +23,7 @@ def project(xy: ArrayLike, homography: ArrayLike) -> NDArray[np.float64]:
     """
     points = np.asarray(xy, np.float64).reshape(-1, 2)
     H = np.asarray(homography, np.float64)
-    # The sign of a homography is arbitrary; the image's origin is in front.
+    # The sign of a homography is arbitrary; the image's origin is taken to be in front.
     x, y, depth = (np.concatenate([points, np.ones((len(points), 1))], axis=1) @ H.T).T
     front = depth * (H[2, 2] if H[2, 2] else 1.0) > 0
     safe = np.where(front, depth, 1.0)
@@ -31,11 +31,11 @@ def project(xy: ArrayLike, homography: ArrayLike) -> NDArray[np.float64]:
 
 
 def corner_error(estimate: ArrayLike | None, truth: ArrayLike, size: tuple[int, int]) -> float:
-    """Return how far an estimated homography moves the corners of an image, the mean in pixels.
+    """Return the mean distance of the corners of an image under two homographies, pixels.
 
     Args:
-        estimate: ``[3, 3]``; None counts as infinitely wrong.
-        truth: ``[3, 3]``.
+        estimate: Estimated homography ``[3, 3]``; None gives inf.
+        truth: True homography ``[3, 3]``.
         size: Height and width of the first image.
 
     Example:
@@ -46,30 +46,30 @@ def corner_error(estimate: ArrayLike | None, truth: ArrayLike, size: tuple[int, 
         return math.inf
     H, W = size
     corners = np.array([(0, 0), (W - 1, 0), (0, H - 1), (W - 1, H - 1)], np.float64)
-    there, wanted = project(corners, estimate), project(corners, truth)
-    if not (np.isfinite(there).all() and np.isfinite(wanted).all()):
+    ours, expected = project(corners, estimate), project(corners, truth)
+    if not (np.isfinite(ours).all() and np.isfinite(expected).all()):
         return math.inf
-    return float(np.linalg.norm(there - wanted, axis=1).mean())
+    return float(np.linalg.norm(ours - expected, axis=1).mean())
 
 
 def area_under_recall(errors: Sequence[float], threshold: float) -> float:
-    """Return the area under the share of pairs with at most an error, up to a threshold.
+    """Return the area under the recall over the error, up to a threshold (AUC).
 
-    The share rises linearly from one error to the next, and the area is in [0, 1].
+    The recall is the share of pairs with at most an error, linear between the errors.
 
     Args:
-        errors: One for each pair, inf where nothing was found.
-        threshold: Of the errors, in their unit.
+        errors: Error of each pair; inf for a failure.
+        threshold: Largest error, in the unit of `errors`.
 
     Returns:
-        The area; NaN without pairs.
+        Area divided by `threshold`, in [0, 1]; NaN without pairs.
 
     Example:
         >>> area_under_recall([0.0, 10.0], threshold=5)
         0.5
 
     Reference:
-        As in Sarlin et al., SuperGlue, CVPR 2020, section 5.1.
+        Sarlin et al., SuperGlue, CVPR 2020, section 5.1.
     """
     if not len(errors):
         return math.nan

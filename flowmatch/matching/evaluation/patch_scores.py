@@ -1,4 +1,4 @@
-"""HPatches' three tasks for patches: verification, matching and retrieval.
+"""The three tasks of HPatches for patches: verification, matching and retrieval.
 
 Reference:
     Balntas, Lenc, Vedaldi and Mikolajczyk, HPatches, CVPR 2017, section 5; details as in the
@@ -17,24 +17,26 @@ from torch import Tensor
 from flowmatch.matching.data.hpatches import NOISES, VIEWS, PatchSequence, Tasks
 from flowmatch.metrics import area_under_roc, average_precision
 from flowmatch.ops import nearest
+from flowmatch.progress import ProgressCallback
 
-# Of retrieval: the queries' five matches and as many others as make these.
+# Sizes of the pools of retrieval: five matches of the query, and distractors.
 POOLS = (100, 500, 1000, 5000, 10_000, 15_000, 20_000)
-_NONE = np.zeros(5, np.int64)
-_IMBALANCE = 0.2  # positives for each negative, in the precision of verification
-_AT_ONCE = 2**16  # pairs whose distances are computed together
+_NO_DISTRACTORS = np.zeros(5, np.int64)
+_IMBALANCE = 0.2  # positives per negative, in the average precision of verification
+_CHUNK = 2**16  # pairs whose distances are computed together
 
 
 class PatchScores(NamedTuple):
-    """What a descriptor scores; shares in [0, 1], by noise: easy, hard, tough.
+    """Scores of a descriptor in [0, 1], by noise: easy, hard, tough.
 
     Attributes:
-        verification: Area under precision and recall of five times as many pairs of two points as
-            of one, the mean of those within sequences and between them.
-        balanced: Area under the receiver operating characteristic, as many of both kinds.
-        matching: Area under precision and recall of nearest neighbours, the mean over sequences.
-        retrieval: The same of each query's five patches among others, the mean over queries and
-            numbers of others.
+        verification: Average precision of pairs with five negatives per positive; mean over
+            negatives within sequences and between them.
+        balanced: Area under the receiver operating characteristic, with as many negatives as
+            positives.
+        matching: Average precision of nearest neighbours; mean over sequences.
+        retrieval: Average precision of the five matches of each query among distractors; mean over
+            queries and numbers of distractors.
     """
 
     verification: dict[str, float]
@@ -43,7 +45,7 @@ class PatchScores(NamedTuple):
     retrieval: dict[str, float]
 
     def means(self) -> dict[str, float]:
-        """Return the mean of each task over the noises, which is what papers report."""
+        """Return the mean of each task over the noises, as papers report it."""
         return {task: float(np.mean([*by.values()])) for task, by in self._asdict().items()}
 
 
@@ -55,26 +57,27 @@ def evaluate_patches(
     tasks: Tasks,
     describe: Describe,
     *,
-    report: Callable[[int, str], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> PatchScores:
-    """Measure a descriptor on the three tasks.
+    """Evaluate a descriptor on the three tasks.
 
     Args:
-        sequences: Those of `find_patch_sequences`.
-        tasks: Those of `read_tasks` or `draw_tasks`.
-        describe: Patches ``[N, 65, 65]`` uint8 to descriptors ``[N, D]``, see `describe_patches`.
-        report: Called after each sequence that was described, with their number and its name.
+        sequences: Sequences of `find_patch_sequences`.
+        tasks: Lists of `read_tasks` or `sample_tasks`.
+        describe: Function from patches ``[N, 65, 65]`` uint8 to descriptors ``[N, D]``, see
+            `describe_patches`.
+        progress: Progress callback, called after each described sequence.
 
     Raises:
-        ValueError: A picture is damaged.
+        ValueError: An image is damaged.
     """
     parts: dict[str, list[NDArray[np.float32]]] = {view: [] for view in VIEWS}
     for done, sequence in enumerate(sequences, start=1):
         for view in VIEWS:
             parts[view].append(_floats(describe(sequence.read(view))))
-        if report is not None:
-            report(done, sequence.name)
-    described = {view: np.concatenate(some) for view, some in parts.items()}
+        if progress is not None:
+            progress("sequences", done, len(sequences))
+    described = {view: np.concatenate(arrays) for view, arrays in parts.items()}
     counts = np.array([sequence.length for sequence in sequences])
     starts = np.cumsum(counts) - counts
     verified = {noise: _verification(described, starts, tasks, noise) for noise in NOISES}
@@ -88,7 +91,7 @@ def evaluate_patches(
 
 def _floats(descriptors: Tensor) -> NDArray[np.float32]:
     array = descriptors.cpu().numpy()
-    # Of bits, l2 ranks as hamming does.
+    # On unpacked bits, l2 gives the same ranking as hamming.
     return np.asarray(
         np.unpackbits(array, axis=1) if array.dtype == np.uint8 else array, np.float32
     )
@@ -100,24 +103,24 @@ def _verification(
     tasks: Tasks,
     noise: str,
 ) -> tuple[float, float]:
-    """Return the area under precision and recall, and under the characteristic."""
+    """Return the average precision, and the area under the ROC curve."""
     positive, *negatives = (
         _distances(described, starts, table, noise)
         for table in (tasks.positive, tasks.intra, tasks.inter)
     )
     areas = []
     for negative in negatives:
-        few = positive[: int(_IMBALANCE * len(positive))]
-        # Of equal distances, the negatives come first.
+        subset = positive[: int(_IMBALANCE * len(positive))]
+        # At equal distances, the negatives come first.
         marks = [
-            np.repeat([False, True], [len(negative), len(some)])[
-                np.argsort(np.concatenate([negative, some]), kind="stable")
+            np.repeat([False, True], [len(negative), len(part)])[
+                np.argsort(np.concatenate([negative, part]), kind="stable")
             ]
-            for some in (few, positive)
+            for part in (subset, positive)
         ]
         areas.append((average_precision(marks[0], trapezoids=True), area_under_roc(marks[1])))
-    precision, characteristic = np.mean(areas, axis=0).tolist()
-    return precision, characteristic
+    precision, roc = np.mean(areas, axis=0).tolist()
+    return precision, roc
 
 
 def _distances(
@@ -127,24 +130,24 @@ def _distances(
     noise: str,
 ) -> NDArray[np.float32]:
     result = np.empty(len(table), np.float32)
-    for start in range(0, len(table), _AT_ONCE):
-        rows = table[start : start + _AT_ONCE]
+    for start in range(0, len(table), _CHUNK):
+        rows = table[start : start + _CHUNK]
         ends = [_look_up(described, starts, rows[:, k : k + 3], noise) for k in (0, 3)]
-        result[start : start + _AT_ONCE] = np.linalg.norm(ends[0] - ends[1], axis=1)
+        result[start : start + _CHUNK] = np.linalg.norm(ends[0] - ends[1], axis=1)
     return result
 
 
 def _look_up(
     described: Mapping[str, NDArray[np.float32]],
     starts: NDArray[np.int64],
-    where: NDArray[np.int64],
+    index: NDArray[np.int64],
     noise: str,
 ) -> NDArray[np.float32]:
-    rows = starts[where[:, 0]] + where[:, 2]
-    result = np.empty((len(where), described["ref"].shape[1]), np.float32)
+    rows = starts[index[:, 0]] + index[:, 2]
+    result = np.empty((len(index), described["ref"].shape[1]), np.float32)
     for number in range(6):
-        here = where[:, 1] == number
-        result[here] = described[f"{noise}{number}" if number else "ref"][rows[here]]
+        mask = index[:, 1] == number
+        result[mask] = described[f"{noise}{number}" if number else "ref"][rows[mask]]
     return result
 
 
@@ -154,17 +157,17 @@ def _matching(
     starts: NDArray[np.int64],
     noise: str,
 ) -> float:
-    """Return the mean over sequences, viewpoint and illumination weighing the same."""
+    """Return the mean over sequences; viewpoint and illumination have the same weight."""
     groups: dict[str, list[float]] = {}
     for sequence, start in zip(sequences, starts, strict=True):
         rows = slice(start, start + sequence.length)
         first = torch.from_numpy(described["ref"][rows])
         areas = []
         for k in range(1, 6):
-            found = nearest(first, torch.from_numpy(described[f"{noise}{k}"][rows]), 1)
-            right = found.index[:, 0].numpy() == np.arange(sequence.length)
-            order = np.argsort(found.distance[:, 0].numpy(), kind="stable")
-            areas.append(average_precision(right[order], sequence.length, trapezoids=True))
+            neighbours = nearest(first, torch.from_numpy(described[f"{noise}{k}"][rows]), 1)
+            correct = neighbours.index[:, 0].numpy() == np.arange(sequence.length)
+            order = np.argsort(neighbours.distance[:, 0].numpy(), kind="stable")
+            areas.append(average_precision(correct[order], sequence.length, trapezoids=True))
         kind = sequence.name[:2] if sequence.name[:2] in ("v_", "i_") else ""
         groups.setdefault(kind, []).append(float(np.mean(areas)))
     return float(np.mean([np.mean(areas) for areas in groups.values()]))
@@ -174,26 +177,28 @@ def _retrieval(
     described: Mapping[str, NDArray[np.float32]], starts: NDArray[np.int64], tasks: Tasks
 ) -> dict[str, float]:
     rows = starts[tasks.queries[:, 0]] + tasks.queries[:, 1]
-    others = torch.from_numpy(
+    distractors = torch.from_numpy(
         described["ref"][starts[tasks.distractors[:, 0]] + tasks.distractors[:, 1]]
     )
     areas: dict[str, list[float]] = {name: [] for name in NOISES.values()}
     for (sequence, _), row in zip(tasks.queries.tolist(), rows, strict=True):
         query = described["ref"][row]
-        far = torch.linalg.vector_norm(others - torch.from_numpy(query), dim=1).numpy()
-        far = far[tasks.distractors[:, 0] != sequence]
+        distance = torch.linalg.vector_norm(distractors - torch.from_numpy(query), dim=1).numpy()
+        distance = distance[tasks.distractors[:, 0] != sequence]
         for noise, name in NOISES.items():
             own = np.stack([described[f"{noise}{k}"][row] for k in range(1, 6)])
-            near = np.sort(np.linalg.norm(own - query, axis=1))
-            closer = np.cumsum(far[None] < near[:, None], axis=1)
+            matches = np.sort(np.linalg.norm(own - query, axis=1))
+            closer = np.cumsum(distance[None] < matches[:, None], axis=1)
             for pool in POOLS:
                 last = min(pool - 5, closer.shape[1]) - 1
-                areas[name].append(_area_of_five(closer[:, last] if last >= 0 else _NONE))
-    return {name: float(np.mean(some)) if some else math.nan for name, some in areas.items()}
+                areas[name].append(
+                    _precision_of_five(closer[:, last] if last >= 0 else _NO_DISTRACTORS)
+                )
+    return {name: float(np.mean(values)) if values else math.nan for name, values in areas.items()}
 
 
-def _area_of_five(ahead: NDArray[np.int64]) -> float:
-    """Return the area under precision and recall, given how many others precede each of five."""
-    found = np.arange(1, 6)
-    before = np.where(found - 1 + ahead > 0, (found - 1) / np.maximum(found - 1 + ahead, 1), 1.0)
-    return float(((before + found / (found + ahead)) / 2).mean())
+def _precision_of_five(closer: NDArray[np.int64]) -> float:
+    """Return the average precision of five matches, given the distractors closer than each."""
+    rank = np.arange(1, 6)
+    before = np.where(rank - 1 + closer > 0, (rank - 1) / np.maximum(rank - 1 + closer, 1), 1.0)
+    return float(((before + rank / (rank + closer)) / 2).mean())

@@ -1,4 +1,4 @@
-"""What an evaluation of matches reports: scores of pairs of images, and their means."""
+"""Scores of descriptors on pairs of images, and tables of their means."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,19 +9,19 @@ from flowmatch.matching.evaluation.metrics import area_under_recall
 
 
 class PairScores(NamedTuple):
-    """What one method scored on one pair of images.
+    """Scores of one method on one pair of images.
 
     Attributes:
-        matches: How many were compared, the same for all methods.
-        accuracy: Share of the matches that are correct at 3 pixels.
-        recall: Correct matches for each keypoint that the other image repeats at 3 pixels.
-        fpr95: Share of different patches accepted where 95 % of those of one point are.
+        matches: Number of matches that are scored, the same for all methods.
+        accuracy: Share of these matches with an error of at most 3 pixels.
+        recall: Correct matches per keypoint that the other image repeats within 3 pixels.
+        fpr95: False positive rate of patches at a recall of 95 %.
         precision: Average precision of all nearest neighbours, ranked by distance.
-        corner_error: Pixels, of the homography that the matches agree on.
-        kept: Matches that `match_images` keeps: mutual, by a ratio of 0.8, and what a decision
-            leaves of them.
-        purity: Share of those that are correct at 3 pixels; NaN if there is none.
-        seconds: To describe 8000 keypoints, patches included, or to decide about so many matches.
+        corner_error: Corner error of the homography fitted to the matches, pixels.
+        kept: Number of matches that `match_images` keeps: mutual nearest neighbours that pass the
+            ratio test at 0.8, and the filter if there is one.
+        purity: Share of those within 3 pixels; NaN without any.
+        seconds: Time to describe 8000 keypoints, including patches, or to filter 8000 matches.
     """
 
     matches: int
@@ -35,24 +35,24 @@ class PairScores(NamedTuple):
     seconds: float
 
 
-class Row(NamedTuple):
-    """Means over pairs, each weighing the same; shares in [0, 1].
+class MatchingScores(NamedTuple):
+    """Mean scores of one method over pairs of images, equally weighted.
 
     Attributes:
-        name: Of the sequence or group, or "mean".
-        method: Its name.
-        pairs: How many.
-        matches: Per pair.
+        name: Name of the sequence or group, or "mean".
+        method: Name of the method.
+        pairs: Number of pairs.
+        matches: Scored matches per pair.
         accuracy: Mean matching accuracy at 3 pixels.
         recall: Correct matches per repeated keypoint.
-        fpr95: False positive rate at a recall of 95 %; less is better.
+        fpr95: False positive rate at a recall of 95 %; lower is better.
         precision: Mean average precision.
-        auc3: Area under the recall of corner errors up to 3 pixels.
-        auc5: To 5 pixels.
-        auc10: To 10 pixels.
+        auc3: Area under the recall over corner errors up to 3 pixels.
+        auc5: The same up to 5 pixels.
+        auc10: The same up to 10 pixels.
         kept: Matches per pair that `match_images` keeps.
         purity: Share of those that are correct.
-        seconds: To describe 8000 keypoints, or to decide about 8000 matches.
+        seconds: Time to describe 8000 keypoints, or to filter 8000 matches.
     """
 
     name: str
@@ -71,23 +71,23 @@ class Row(NamedTuple):
     seconds: float
 
 
-class Evaluation(NamedTuple):
-    """The tables of one evaluation; in each, the methods in the order they were given.
+class MatchingEvaluation(NamedTuple):
+    """Tables of an evaluation; methods are in the order of the call.
 
     Attributes:
         sequences: One row per sequence and method.
-        groups: One row per group (viewpoint, illumination) and method, where HPatches has them.
+        groups: One row per group of HPatches (viewpoint, illumination) and method.
         mean: One row per method, over all pairs.
-        skipped: Pairs that could not be read, and why.
+        skipped: Pairs that could not be read, with the reasons.
     """
 
-    sequences: tuple[Row, ...]
-    groups: tuple[Row, ...]
-    mean: tuple[Row, ...]
+    sequences: tuple[MatchingScores, ...]
+    groups: tuple[MatchingScores, ...]
+    mean: tuple[MatchingScores, ...]
     skipped: tuple[tuple[str, str], ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain dicts and lists for `json.dumps`; what is not known (NaN) is None."""
+        """Return dicts and lists for `json.dumps`; NaN becomes None."""
         tables: dict[str, Any] = {
             name: [
                 {
@@ -103,27 +103,27 @@ class Evaluation(NamedTuple):
 
 def average(
     measured: Sequence[tuple[ImagePair, str, PairScores]], name_of: Callable[[ImagePair], str]
-) -> tuple[Row, ...]:
-    """Return the means of what was measured, one row for each name and method.
+) -> tuple[MatchingScores, ...]:
+    """Return mean scores, one row per name and method.
 
     Args:
-        measured: Pairs, methods and scores.
-        name_of: Says which row a pair belongs to.
+        measured: Pairs, names of methods and scores.
+        name_of: Function that returns the name of a pair's row.
     """
-    together: dict[tuple[str, str], list[PairScores]] = {}
+    groups: dict[tuple[str, str], list[PairScores]] = {}
     for pair, method, scores in measured:
-        together.setdefault((name_of(pair), method), []).append(scores)
-    return tuple(_row(name, method, scores) for (name, method), scores in together.items())
+        groups.setdefault((name_of(pair), method), []).append(scores)
+    return tuple(_row(name, method, scores) for (name, method), scores in groups.items())
 
 
-def _row(name: str, method: str, scores: Sequence[PairScores]) -> Row:
+def _row(name: str, method: str, scores: Sequence[PairScores]) -> MatchingScores:
     def mean(values: Sequence[float]) -> float:
         known = [value for value in values if not math.isnan(value)]
         return sum(known) / len(known) if known else math.nan
 
     errors = [score.corner_error for score in scores]
     auc3, auc5, auc10 = (area_under_recall(errors, limit) for limit in (3, 5, 10))
-    return Row(
+    return MatchingScores(
         name,
         method,
         len(scores),

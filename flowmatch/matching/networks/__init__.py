@@ -1,4 +1,4 @@
-"""Patch networks: ``network(patches)`` describes, ``network(first, second)`` compares."""
+"""Networks that describe patches, ``network(patches)``, or compare them, ``network(a, b)``."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +20,7 @@ from flowmatch.matching.networks.descriptors import HardNet, HyNet, SOSNet, TFea
 
 
 class DescriptorNetwork(Protocol):
-    """What every descriptor network is, as the rest of the package sees it.
+    """Interface of networks that describe patches.
 
     Attributes:
         patch_size: Side of the patches in pixels.
@@ -31,26 +31,27 @@ class DescriptorNetwork(Protocol):
     dim: int
 
     def __call__(self, patches: Tensor) -> Tensor:
-        """Gray patches in [0, 1], ``[B, 1, S, S]`` -> descriptors ``[B, dim]``, compared by l2."""
+        """Describe gray patches in [0, 1], ``[B, 1, S, S]``, by ``[B, dim]``, compared by l2."""
 
 
 @runtime_checkable
 class DenseNetwork(Protocol):
-    """A descriptor network that takes a whole image in one pass.
+    """Interface of descriptor networks that describe a whole image in one pass.
 
     Attributes:
-        stride: Distance between the patches that `dense` describes, pixels.
+        patch_size: Side of the patches in pixels.
+        stride: Distance between neighbouring patches of `dense`, pixels.
     """
 
     patch_size: int
     stride: int
 
     def dense(self, images: Tensor) -> Tensor:
-        """Gray images in [0, 1], ``[B, 1, H, W]`` -> descriptors ``[B, dim, h, w]``."""
+        """Describe gray images in [0, 1], ``[B, 1, H, W]``, by ``[B, dim, h, w]``."""
 
 
 class PatchComparator(Protocol):
-    """What every network that compares patches is, as the rest of the package sees it.
+    """Interface of networks that compare patches.
 
     Attributes:
         patch_size: Side of the patches in pixels.
@@ -59,23 +60,27 @@ class PatchComparator(Protocol):
     patch_size: int
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
-        """Gray in [0, 1], ``[B, 1, S, S]`` twice -> similarities ``[B]``, more is closer."""
+        """Compare gray patches in [0, 1], ``[B, 1, S, S]`` twice: similarities ``[B]``."""
 
 
 @runtime_checkable
 class SiameseNetwork(Protocol):
-    """A similarity network that can look at each patch once, whatever it is compared with."""
+    """Interface of networks that compare features, computed once per patch.
+
+    Attributes:
+        patch_size: Side of the patches in pixels.
+    """
 
     patch_size: int
 
     def features(self, patches: Tensor, *, second: bool = False) -> Tensor:
-        """Patches -> what decides, ``[N, D]``; of a pair's `second` patch, if that differs."""
+        """Return the features ``[N, D]`` of patches; `second` selects the second branch."""
 
     def compare(self, first: Tensor, second: Tensor) -> Tensor:
-        """Features ``[N, D]`` twice -> similarities ``[N]``."""
+        """Return the similarities ``[N]`` of features ``[N, D]`` and ``[N, D]``."""
 
     def compare_all(self, first: Tensor, second: Tensor) -> Tensor:
-        """Features ``[N, D]`` and ``[M, D]`` -> similarities ``[N, M]``."""
+        """Return the similarities ``[N, M]`` of features ``[N, D]`` and ``[M, D]``."""
 
 
 DESCRIPTORS: dict[str, Callable[..., nn.Module]] = {

@@ -1,4 +1,4 @@
-"""The branches of DeepCompare's Siamese networks: descriptor networks in their own right.
+"""Branches of DeepCompare's Siamese networks, which are descriptor networks of their own.
 
 Reference:
     Zagoruyko and Komodakis, Learning to Compare Image Patches via Convolutional Neural Networks,
@@ -19,13 +19,22 @@ PATCH_SIZE = 64
 
 
 class Convolution(NamedTuple):
-    """One convolution without padding, and what follows it."""
+    """Convolution without padding, with its activation and pooling.
+
+    Attributes:
+        channels: Number of output channels.
+        kernel: Side of the kernel.
+        stride: Stride of the convolution.
+        pool: Whether 2 x 2 max pooling follows.
+        ceil: Whether the pooling keeps a last odd row and column.
+        relu: Whether a ReLU follows.
+    """
 
     channels: int
     kernel: int
     stride: int = 1
-    pool: bool = False  # 2 x 2 maxima
-    ceil: bool = False  # which keep a last odd row
+    pool: bool = False
+    ceil: bool = False
     relu: bool = True
 
 
@@ -34,7 +43,7 @@ SINGLE = (
     Convolution(192, 5, pool=True),
     Convolution(256, 3),
 )
-# No ReLU at the end: descriptors may be negative.
+# Without a last ReLU: descriptors may be negative.
 STREAM = (
     Convolution(96, 4, 2, pool=True),
     Convolution(192, 3),
@@ -44,7 +53,7 @@ STREAM = (
 
 
 def convolutions(inputs: int, layers: Sequence[Convolution]) -> nn.Sequential:
-    """Chain convolutions, named conv0, conv1, ... as in the authors' PyTorch evaluation."""
+    """Return a chain of convolutions named conv0, conv1, ... as in the authors' PyTorch code."""
     chain: OrderedDict[str, nn.Module] = OrderedDict()
     for k, layer in enumerate(layers):
         convolution = nn.Conv2d(inputs, layer.channels, layer.kernel, layer.stride)
@@ -61,34 +70,34 @@ def convolutions(inputs: int, layers: Sequence[Convolution]) -> nn.Sequential:
 
 
 def halve(patches: Tensor) -> Tensor:
-    """Average 2 x 2 pixels: the surround stream's view of the whole patch."""
+    """Average 2 x 2 pixels, for the surround stream: the whole patch at half resolution."""
     return F.avg_pool2d(patches, 2)
 
 
 def central(patches: Tensor) -> Tensor:
-    """Cut off a margin of a quarter patch: the central stream's view, at full resolution."""
+    """Crop the central half, for the central stream: half the patch at full resolution."""
     margin = PATCH_SIZE // 4
     return patches[..., margin:-margin, margin:-margin]
 
 
 class _Branch(nn.Module):
-    """What the branches share: `extract` is theirs, on patches without their mean."""
+    """Base class of branches: subclasses define `extract`, for patches of zero mean."""
 
     patch_size = PATCH_SIZE
     dim: int
 
     def extract(self, centred: Tensor) -> Tensor:
-        """Run the layers on ``[B, 1, H, W]`` without mean, to ``[B, dim, h, w]``."""
+        """Return the features ``[B, dim, h, w]`` of zero-mean patches ``[B, 1, H, W]``."""
         raise NotImplementedError
 
     def features(self, patches: Tensor) -> Tensor:
-        """Return what the decision layers read: ``[B, dim]``, of any length.
+        """Return the input of the decision layers, ``[B, dim]``, not normalised.
 
         Args:
             patches: Gray in [0, 1], ``[B, 1, 64, 64]``.
 
         Raises:
-            ValueError: They have another shape.
+            ValueError: The patches have another shape.
         """
         check_patches(patches, self.patch_size)
         return self.extract(centre(patches)).flatten(1)
@@ -99,16 +108,16 @@ class _Branch(nn.Module):
 
 
 class _DenseBranch(_Branch):
-    """A branch that an image of any size goes through in one pass."""
+    """Branch that describes an image of any size in one pass."""
 
     stride: int
 
     def dense(self, images: Tensor) -> Tensor:
-        """Describe all patches of images on a grid, in one fully convolutional pass.
+        """Describe the patches at all positions of a grid in one fully convolutional pass.
 
-        The patch of ``[b, :, i, j]`` has its upper left pixel at ``(i * stride, j * stride)``. It
-        is described as `forward` does, but for the mean, which is the image's: a mean for each
-        patch would forbid sharing the layers.
+        The upper left pixel of patch ``[b, :, i, j]`` is ``(i * stride, j * stride)``. Descriptors
+        differ from those of `forward` only in the mean that is subtracted: the mean of the image,
+        because layers cannot be shared between patches with different means.
 
         Args:
             images: Gray in [0, 1], ``[B, 1, H, W]``, at least 64 x 64.
@@ -117,17 +126,17 @@ class _DenseBranch(_Branch):
             Unit vectors ``[B, dim, (H - 64) // stride + 1, (W - 64) // stride + 1]``.
 
         Raises:
-            ValueError: Another shape.
+            ValueError: The images have another shape.
         """
         check_patches(images, self.patch_size, larger=True)
         rows, columns = ((side - self.patch_size) // self.stride + 1 for side in images.shape[2:])
         features = self.extract(centre(images))
-        # A feature may see less than its patch: then there is one more, whose patch sticks out.
+        # A receptive field may be smaller than a patch; then the last patch would exceed the image.
         return F.normalize(features[..., :rows, :columns], dim=1)
 
 
 class SiamBranch(_DenseBranch):
-    """The branch of siam and pseudo-siam, 908,416 parameters.
+    """Branch of siam and pseudo-siam, 908,416 parameters.
 
     Example:
         >>> SiamBranch()(torch.rand(3, 1, 64, 64)).shape
@@ -142,13 +151,13 @@ class SiamBranch(_DenseBranch):
         self.layers = convolutions(1, SINGLE)
 
     def extract(self, centred: Tensor) -> Tensor:
-        """Run the layers on ``[B, 1, H, W]`` without mean, to ``[B, 256, h, w]``."""
+        """Return the features ``[B, 256, h, w]`` of zero-mean patches ``[B, 1, H, W]``."""
         features: Tensor = self.layers(centred)
         return features
 
 
 class TwoStreamBranch(_DenseBranch):
-    """The branch of siam-2stream: centre and surround, 2 x 1,200,416 parameters.
+    """Branch of siam-2stream: central and surround streams, 2 x 1,200,416 parameters.
 
     Example:
         >>> TwoStreamBranch().dense(torch.rand(1, 1, 80, 96)).shape
@@ -164,22 +173,22 @@ class TwoStreamBranch(_DenseBranch):
         self.fovea = convolutions(1, STREAM)
 
     def extract(self, centred: Tensor) -> Tensor:
-        """Run both streams on ``[B, 1, H, W]`` without mean, to ``[B, 512, h, w]``."""
+        """Return the features ``[B, 512, h, w]`` of zero-mean patches ``[B, 1, H, W]``."""
         surround = self.fovea(halve(centred))
-        # In pixels of the patch the centre has half the stride.
-        centre_ = self.retina(central(centred))[..., ::2, ::2]
-        h, w = (min(sides) for sides in zip(surround.shape[2:], centre_.shape[2:], strict=True))
-        return torch.cat([centre_[..., :h, :w], surround[..., :h, :w]], dim=1)
+        # The central stream has half the stride in pixels of the patch.
+        middle = self.retina(central(centred))[..., ::2, ::2]
+        h, w = (min(sides) for sides in zip(surround.shape[2:], middle.shape[2:], strict=True))
+        return torch.cat([middle[..., :h, :w], surround[..., :h, :w]], dim=1)
 
 
 class SPPBranch(_Branch):
-    """The branch of siam-SPP: spatial pyramid pooling lets in patches of any size.
+    """Branch of siam-SPP: spatial pyramid pooling accepts patches of any size.
 
-    A patch below 64 x 64 is enlarged, because it is smaller than what one feature sees. Larger
-    patches keep their size: more detail is seen.
+    Patches below 64 x 64 are enlarged to the receptive field of a feature. Larger patches keep
+    their size.
 
     Args:
-        grid: Maxima are taken over grid x grid cells; 4 in the paper.
+        grid: Number of pooling cells along each side; 4 in the paper.
 
     Example:
         >>> branch = SPPBranch()
@@ -196,14 +205,14 @@ class SPPBranch(_Branch):
         self.layers = convolutions(1, SINGLE)
 
     def extract(self, centred: Tensor) -> Tensor:
-        """Run the layers on ``[B, 1, H, W]`` without mean, to ``[B, 256, grid, grid]``."""
+        """Return the features ``[B, 256, grid, grid]`` of zero-mean patches ``[B, 1, H, W]``."""
         return F.adaptive_max_pool2d(self.layers(centred), self.grid)
 
     def features(self, patches: Tensor) -> Tensor:
-        """Return what the decision layers read, ``[B, dim]``, for ``[B, 1, H, W]`` of any size.
+        """Return the input of the decision layers, ``[B, dim]``, for patches of any size.
 
         Raises:
-            ValueError: They are no gray patches.
+            ValueError: The patches are not gray, ``[B, 1, H, W]``.
         """
         check_patches(patches, 1, larger=True)
         H, W = patches.shape[-2:]

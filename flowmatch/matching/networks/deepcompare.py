@@ -1,4 +1,4 @@
-"""DeepCompare: networks that are shown two patches and say how similar they are.
+"""DeepCompare: networks that return the similarity of two patches.
 
 Reference:
     Zagoruyko and Komodakis, Learning to Compare Image Patches via Convolutional Neural Networks,
@@ -33,11 +33,11 @@ from flowmatch.ops import pairwise_distance
 
 Branch = SiamBranch | TwoStreamBranch | SPPBranch
 
-_PAIRS_OF_FLOATS = 2**24  # hidden values that all pairs may take at once, 64 MB
+_MAX_HIDDEN = 2**24  # hidden values of the pairs that are computed at once, 64 MB
 
 
 def decision(inputs: int, hidden: Sequence[int]) -> nn.Sequential:
-    """Chain fully connected layers, fc0, fc1, ..., with ReLU between them, to one similarity."""
+    """Return fully connected layers fc0, fc1, ... with ReLU between them and one output."""
     chain: OrderedDict[str, nn.Module] = OrderedDict()
     widths = [inputs, *hidden, 1]
     for k, (width, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
@@ -48,7 +48,7 @@ def decision(inputs: int, hidden: Sequence[int]) -> nn.Sequential:
 
 
 class _Siamese(nn.Module):
-    """Two branches, and a decision: layers of its own, or a distance (the l2 form)."""
+    """Siamese network: two branches, and decision layers, or a distance in the l2 form."""
 
     patch_size = PATCH_SIZE
 
@@ -61,32 +61,32 @@ class _Siamese(nn.Module):
         self.decision = None if l2 else decision(2 * branch.dim, hidden)
 
     def features(self, patches: Tensor, *, second: bool = False) -> Tensor:
-        """Return what decides, ``[N, D]``, for the first or the second patches of pairs."""
+        """Return the features ``[N, D]`` of the first or the second patches of pairs."""
         branch = self.second if second and self.second is not None else self.branch
         return branch.features(patches)
 
     def compare(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return the similarities ``[N]`` of features ``[N, D]`` with features ``[N, D]``."""
+        """Return the similarities ``[N]`` of features ``[N, D]`` and ``[N, D]``."""
         if self.decision is None:
-            apart = F.normalize(first, dim=1) - F.normalize(second, dim=1)
-            distance: Tensor = torch.linalg.vector_norm(apart, dim=1)
+            difference = F.normalize(first, dim=1) - F.normalize(second, dim=1)
+            distance: Tensor = torch.linalg.vector_norm(difference, dim=1)
             return -distance
         similarity: Tensor = self.decision(torch.cat([first, second], dim=1))
         return similarity[:, 0]
 
     def compare_all(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return the similarities ``[N, M]`` of features ``[N, D]`` with features ``[M, D]``."""
+        """Return the similarities ``[N, M]`` of features ``[N, D]`` and ``[M, D]``."""
         if self.decision is None:
             return -pairwise_distance(
                 F.normalize(first, dim=1)[None], F.normalize(second, dim=1)[None]
             )[0]
         fc0, *rest = self.decision
-        # The first layer is linear in both halves of its input: once per patch, not per pair.
+        # The first layer is linear in both halves of its input, so it runs once per patch.
         assert isinstance(fc0, nn.Linear)
         weight, D = fc0.weight, first.shape[1]
         rows, columns = F.linear(first, weight[:, :D], fc0.bias), F.linear(second, weight[:, D:])
         result = first.new_empty(len(first), len(second))
-        step = max(1, _PAIRS_OF_FLOATS // max(1, weight.shape[0] * len(second)))
+        step = max(1, _MAX_HIDDEN // max(1, weight.shape[0] * len(second)))
         for start in range(0, len(first), step):
             similarity = rows[start : start + step, None] + columns
             for layer in rest:
@@ -98,27 +98,27 @@ class _Siamese(nn.Module):
         """Compare pairs of patches.
 
         Args:
-            first: Gray in [0, 1], ``[B, 1, 64, 64]``.
-            second: The others, same shape.
+            first: First patches, gray in [0, 1], ``[B, 1, 64, 64]``.
+            second: Second patches, same shape.
 
         Returns:
-            Similarities ``[B]``; above 0 means the same point. In the l2 form minus the distance
-            of the unit vectors, from -2 to 0.
+            Similarities ``[B]``; above 0 for the same point. In the l2 form, minus the distance of
+            the unit vectors, from -2 to 0.
 
         Raises:
-            ValueError: Wrong or different shapes.
+            ValueError: The shapes are wrong or differ.
         """
         check_pairs(first, second)
         return self.compare(self.features(first), self.features(second, second=True))
 
 
 class Siam(_Siamese):
-    """siam: both patches go through one branch; 908,416 + 263,169 parameters.
+    """siam: one branch for both patches; 908,416 + 263,169 parameters.
 
     Args:
-        hidden: Widths of the decision's hidden layers.
-        l2: Compare by distance instead.
-        magnification: Half a patch's side in scales of its keypoint that the weights are for.
+        hidden: Widths of the hidden decision layers.
+        l2: Compare by distance, without decision layers.
+        magnification: Half the side of the training patches, in keypoint scales.
 
     Example:
         >>> Siam()(torch.rand(3, 1, 64, 64), torch.rand(3, 1, 64, 64)).shape
@@ -133,11 +133,11 @@ class Siam(_Siamese):
 
 
 class PseudoSiam(_Siamese):
-    """pseudo-siam: each side has a branch of its own, for patches of different kinds.
+    """pseudo-siam: one branch for each patch, for patches of different kinds.
 
     Args:
-        hidden: Widths of the decision's hidden layers.
-        l2: Compare by distance instead.
+        hidden: Widths of the hidden decision layers.
+        l2: Compare by distance, without decision layers.
 
     Example:
         >>> PseudoSiam(l2=True)(torch.rand(3, 1, 64, 64), torch.rand(3, 1, 64, 64)).shape
@@ -149,11 +149,11 @@ class PseudoSiam(_Siamese):
 
 
 class SiamTwoStream(_Siamese):
-    """siam-2stream: centre and surround of each patch; 2 x 1,200,416 + 1,050,625 parameters.
+    """siam-2stream: central and surround streams; 2 x 1,200,416 + 1,050,625 parameters.
 
     Args:
-        hidden: Widths of the decision's hidden layers; the released weights have one of 1024.
-        l2: Compare by distance instead.
+        hidden: Widths of the hidden decision layers; the released weights have one of 1024.
+        l2: Compare by distance, without decision layers.
 
     Example:
         >>> SiamTwoStream()(torch.rand(3, 1, 64, 64), torch.rand(3, 1, 64, 64)).shape
@@ -165,12 +165,12 @@ class SiamTwoStream(_Siamese):
 
 
 class SiamSPP(_Siamese):
-    """siam-SPP: siam for patches of any size, whose features are pooled on a grid.
+    """siam-SPP: siam for patches of any size, with features pooled on a grid.
 
     Args:
-        hidden: Widths of the decision's hidden layers.
-        l2: Compare by distance instead.
-        grid: Cells of the pooling along each side.
+        hidden: Widths of the hidden decision layers.
+        l2: Compare by distance, without decision layers.
+        grid: Number of pooling cells along each side.
 
     Example:
         >>> SiamSPP(l2=True)(torch.rand(2, 1, 90, 120), torch.rand(2, 1, 70, 70)).shape
@@ -181,10 +181,10 @@ class SiamSPP(_Siamese):
         super().__init__(SPPBranch(grid=grid), None, hidden, l2)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Compare patches ``[B, 1, H, W]``; the second ones may have another size."""
+        """Compare patches ``[B, 1, H, W]``; the second patches may have another size."""
         if len(first) != len(second):
             raise ValueError(
-                f"expected as many patches on both sides, got {len(first)} and {len(second)}"
+                f"expected equal numbers of patches, got {len(first)} and {len(second)}"
             )
         return self.compare(self.features(first), self.features(second))
 
@@ -210,7 +210,7 @@ _STREAM = (
 
 
 class _TwoChannel(nn.Module):
-    """Both patches are the channels of one picture, from the first layer on."""
+    """Two-channel network: both patches are channels of one image."""
 
     patch_size = PATCH_SIZE
     decision: nn.Sequential
@@ -223,14 +223,14 @@ class _TwoChannel(nn.Module):
         """Compare pairs of patches.
 
         Args:
-            first: Gray in [0, 1], ``[B, 1, 64, 64]``.
-            second: The others, same shape.
+            first: First patches, gray in [0, 1], ``[B, 1, 64, 64]``.
+            second: Second patches, same shape.
 
         Returns:
-            Similarities ``[B]``; above 0 means the same point.
+            Similarities ``[B]``; above 0 for the same point.
 
         Raises:
-            ValueError: Wrong or different shapes.
+            ValueError: The shapes are wrong or differ.
         """
         check_pairs(first, second)
         check_patches(first, PATCH_SIZE)
@@ -244,8 +244,8 @@ class TwoChannel(_TwoChannel):
     """2ch: 979,169 parameters as in the paper, 913,377 as released.
 
     Args:
-        hidden: Widths of the decision's hidden layers; the released weights have none.
-        magnification: Half a patch's side in scales of its keypoint that the weights are for.
+        hidden: Widths of the hidden decision layers; the released weights have none.
+        magnification: Half the side of the training patches, in keypoint scales.
 
     Example:
         >>> TwoChannel()(torch.rand(3, 1, 64, 64), torch.rand(3, 1, 64, 64)).shape
@@ -268,7 +268,7 @@ class TwoChannelDeep(_TwoChannel):
     """2ch-deep: small kernels and seven layers; 1,673,665 parameters.
 
     Args:
-        hidden: Widths of the decision's hidden layers; the paper's text has none.
+        hidden: Widths of the hidden decision layers; the paper's text has none.
 
     Example:
         >>> TwoChannelDeep()(torch.rand(3, 1, 64, 64), torch.rand(3, 1, 64, 64)).shape
@@ -287,10 +287,10 @@ class TwoChannelDeep(_TwoChannel):
 
 
 class TwoChannelTwoStream(_TwoChannel):
-    """2ch-2stream: the pair's centre and its surround; 2,353,153 parameters.
+    """2ch-2stream: central and surround streams of the pair; 2,353,153 parameters.
 
     Args:
-        hidden: Widths of the decision's hidden layers.
+        hidden: Widths of the hidden decision layers.
 
     Example:
         >>> TwoChannelTwoStream()(torch.rand(3, 1, 64, 64), torch.rand(3, 1, 64, 64)).shape

@@ -1,4 +1,4 @@
-"""Descriptor networks for 32 x 32 patches, with the names of the published checkpoints."""
+"""Descriptor networks for 32 x 32 patches; parameters are named as in published weights."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from flowmatch.matching.networks.preparation import (
 
 PATCH_SIZE = 32
 
-# Channels and stride of the 3 x 3 layers that L2-Net, HardNet, SOSNet and HyNet have in common.
+# Channels and stride of the 3 x 3 layers of L2-Net, HardNet, SOSNet and HyNet.
 _LAYERS = ((32, 1), (32, 1), (64, 2), (64, 1), (128, 2), (128, 1))
 
 
@@ -40,12 +40,12 @@ def _initialise(network: nn.Module) -> None:
 
 
 class HardNet(nn.Module):
-    """L2-Net's layers, which HardNet trained anew: 1,334,560 parameters.
+    """HardNet: the layers of L2-Net, 1,334,560 parameters.
 
     Args:
-        dropout: Before the last layer; 0.3 in the later releases, 0.1 in the paper.
-        width: Factor on the channels of all layers but the last; the published ones have 1.
-        magnification: Half a patch's side in scales of its keypoint that the weights are for.
+        dropout: Dropout before the last layer; 0.3 in the later releases, 0.1 in the paper.
+        width: Factor on the channels of all layers but the last; 1 in the published weights.
+        magnification: Half the side of the training patches, in keypoint scales.
 
     Raises:
         ValueError: `width` or `magnification` is out of range.
@@ -76,14 +76,18 @@ class HardNet(nn.Module):
         """Describe patches ``[B, 1, 32, 32]``, gray in [0, 1], by unit vectors ``[B, 128]``.
 
         Raises:
-            ValueError: Another shape.
+            ValueError: The patches have another shape.
         """
         check_patches(patches, PATCH_SIZE)
         return F.normalize(self.features(standardise(patches)).flatten(1), dim=1)
 
 
 class SOSNet(nn.Module):
-    """L2-Net's layers once more, as SOSNet's checkpoints name them.
+    """SOSNet: the layers of L2-Net, preceded by instance normalisation.
+
+    Args:
+        dropout: Dropout before the last layer.
+
 
     Example:
         >>> SOSNet().eval()(torch.rand(3, 1, 32, 32)).shape
@@ -106,14 +110,14 @@ class SOSNet(nn.Module):
         """Describe patches ``[B, 1, 32, 32]``, gray in [0, 1], by unit vectors ``[B, 128]``.
 
         Raises:
-            ValueError: Another shape.
+            ValueError: The patches have another shape.
         """
         check_patches(patches, PATCH_SIZE)
         return F.normalize(self.layers(patches).flatten(1), dim=1)
 
 
 class TFeat(nn.Module):
-    """TFeat: two convolutions, fast on a CPU; 599,808 parameters. Not of unit length.
+    """TFeat: two convolutions, fast on a CPU; 599,808 parameters. Descriptors are not unit vectors.
 
     Example:
         >>> TFeat()(torch.rand(3, 1, 32, 32)).shape
@@ -126,7 +130,7 @@ class TFeat(nn.Module):
 
     patch_size = PATCH_SIZE
     dim = 128
-    stride = 2  # of `dense`
+    stride = 2  # between the patches of `dense`
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,17 +148,18 @@ class TFeat(nn.Module):
         """Describe patches ``[B, 1, 32, 32]``, gray in [0, 1], by ``[B, 128]`` in [-1, 1].
 
         Raises:
-            ValueError: Another shape.
+            ValueError: The patches have another shape.
         """
         check_patches(patches, PATCH_SIZE)
         descriptors: Tensor = self.descr(self.features(patches).flatten(1))
         return descriptors
 
     def dense(self, images: Tensor) -> Tensor:
-        """Describe all patches of images on a grid, in one fully convolutional pass.
+        """Describe the patches at all positions of a grid in one fully convolutional pass.
 
-        The patch of ``[b, :, i, j]`` has its upper left pixel at ``(2 i, 2 j)``. Mean and standard
-        deviation are the image's: those of each patch would forbid sharing the layers.
+        The upper left pixel of patch ``[b, :, i, j]`` is ``(2 i, 2 j)``. Patches are normalised by
+        the mean and standard deviation of the image, because layers cannot be shared between
+        patches with different ones.
 
         Args:
             images: Gray in [0, 1], ``[B, 1, H, W]``, at least 32 x 32.
@@ -163,7 +168,7 @@ class TFeat(nn.Module):
             Descriptors ``[B, 128, (H - 32) // 2 + 1, (W - 32) // 2 + 1]`` in [-1, 1].
 
         Raises:
-            ValueError: Another shape.
+            ValueError: The patches have another shape.
         """
         check_patches(images, PATCH_SIZE, larger=True)
         linear = self.descr[0]
@@ -173,7 +178,7 @@ class TFeat(nn.Module):
 
 
 class _FilterResponseNorm(nn.Module):
-    """x / rms(x) over each channel's pixels, scaled and shifted; needs no batch."""
+    """Filter response normalisation: x / rms(x) of each channel, scaled and shifted."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -187,7 +192,7 @@ class _FilterResponseNorm(nn.Module):
 
 
 class _ThresholdedLinearUnit(nn.Module):
-    """max(x, tau) with a threshold learnt for each channel."""
+    """Thresholded linear unit: max(x, tau) with a learnt threshold per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -198,12 +203,13 @@ class _ThresholdedLinearUnit(nn.Module):
 
 
 class HyNet(nn.Module):
-    """L2-Net's layers with filter response normalisation instead of batches.
+    """HyNet: the layers of L2-Net with filter response instead of batch normalisation.
 
-    It divides patches by their root mean square and subtracts no mean: brightness counts.
+    Patches are divided by their root mean square; the mean is not subtracted, so that descriptors
+    depend on brightness.
 
     Args:
-        dropout: Before the last layer.
+        dropout: Dropout before the last layer.
 
     Example:
         >>> HyNet().eval()(torch.rand(3, 1, 32, 32)).shape
@@ -234,7 +240,7 @@ class HyNet(nn.Module):
         """Describe patches ``[B, 1, 32, 32]``, gray in [0, 1], by unit vectors ``[B, 128]``.
 
         Raises:
-            ValueError: Another shape.
+            ValueError: The patches have another shape.
         """
         check_patches(patches, PATCH_SIZE)
         features = patches

@@ -1,29 +1,34 @@
-"""What patch networks do to gray values before their first layer, and what they refuse."""
+"""Checks and normalisation of the input of patch networks."""
 
 from torch import Tensor
 
 
 def check_patches(patches: Tensor, size: int, *, larger: bool = False) -> None:
-    """Refuse what is not gray patches ``[B, 1, size, size]``, or with `larger` at least as large.
+    """Check gray patches.
+
+    Args:
+        patches: Patches ``[B, 1, size, size]``, floats.
+        size: Side of the patches in pixels.
+        larger: Accept patches of at least `size` x `size`.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The type or shape differs.
     """
     fits = patches.dim() == 4 and patches.shape[1] == 1 and patches.is_floating_point()
     sides = tuple(patches.shape[2:])
     if not fits or not (min(sides) >= size if larger else sides == (size, size)):
-        wanted = f"H and W at least {size}" if larger else f"{size} x {size}"
+        sizes = f"H and W at least {size}" if larger else f"{size} x {size}"
         raise ValueError(
-            f"expected gray patches in [0, 1], float [B, 1, H, W] with {wanted}, "
+            f"expected gray patches in [0, 1], float [B, 1, H, W] with {sizes}, "
             f"got {patches.dtype} {tuple(patches.shape)}"
         )
 
 
 def check_pairs(first: Tensor, second: Tensor) -> None:
-    """Refuse stacks of patches of different shapes.
+    """Check that both stacks of patches have one shape.
 
     Raises:
-        ValueError: They differ.
+        ValueError: The shapes differ.
     """
     if first.shape != second.shape:
         raise ValueError(
@@ -33,24 +38,20 @@ def check_pairs(first: Tensor, second: Tensor) -> None:
 
 
 def centre(patches: Tensor) -> Tensor:
-    """Subtract each patch's mean; gray / 256, as DeepCompare's training has it."""
+    """Subtract the mean of each patch, and scale to gray / 256 as in DeepCompare's training."""
     return (patches - patches.mean(dim=(1, 2, 3), keepdim=True)) * (255 / 256)
 
 
 def standardise(patches: Tensor, eps: float = 1e-7) -> Tensor:
-    """Subtract each patch's mean and divide by its standard deviation, as HardNet does."""
+    """Subtract the mean of each patch and divide by its standard deviation, as HardNet does."""
     centred = patches - patches.mean(dim=(1, 2, 3), keepdim=True)
-    # Not torch.std, which warns of stacks of no patches.
+    # torch.std would warn about empty stacks.
     variance = centred.square().sum(dim=(1, 2, 3), keepdim=True) / (patches.shape[1:].numel() - 1)
     return centred / (variance.sqrt() + eps)
 
 
 def check_magnification(magnification: float) -> float:
-    """Return how far patches reach, in scales of their keypoints, or refuse it.
-
-    Raises:
-        ValueError: It is not within (0, 100].
-    """
+    """Return half the side of patches in keypoint scales; raise ValueError outside (0, 100]."""
     if not 0 < magnification <= 100:
         raise ValueError(f"expected 0 < magnification <= 100, got {magnification}")
     return float(magnification)

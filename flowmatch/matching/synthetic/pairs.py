@@ -1,113 +1,111 @@
-"""Pairs of patches of one point each, cut from photographs and random views of them."""
+"""Patch pairs from photographs and random views of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
-from flowmatch.imaging import as_gray
+from flowmatch.imaging import Generator, Image, as_gray
 from flowmatch.io import list_images, read_image
 from flowmatch.io.image import sample_readable
 from flowmatch.matching.keypoints import MAGNIFICATION, detect_keypoints
-from flowmatch.matching.synthetic.pool import FEWEST, Generator, PatchPool, Views, shared_points
+from flowmatch.matching.synthetic.pool import MIN_POINTS, PatchPool, Views, shared_points
 from flowmatch.matching.synthetic.views import (
-    Gray,
     apply_camera_noise,
     project_keypoints,
     random_view,
     warp_perspective,
 )
 
-_SIDES = (520, 900)  # of the longer side of a view, pixels
+_SIDES = (520, 900)  # range of the longer side of a view, pixels
 _ATTEMPTS = 8
-_PROCEDURAL = 50  # textures, where there are no photographs
+_PROCEDURAL = 50  # number of procedural textures, which replace missing photographs
 
 
 @dataclass(frozen=True)
 class SyntheticPatches(PatchPool):
-    """Pairs of random views of photographs.
+    """Patch pairs from random views of photographs.
 
     Attributes:
-        photos: Photographs, as files or arrays; with none, textures are procedural.
+        photos: Photographs, as files or arrays; an empty sequence gives procedural textures.
 
     Example:
         >>> pairs = SyntheticPatches(points=16, pool=1)[0]
-        >>> pairs.first.shape, pairs.second.shape, pairs.place.shape
+        >>> pairs.first.shape, pairs.second.shape, pairs.location.shape
         ((16, 32, 32), (16, 32, 32), (16, 5))
     """
 
-    photos: Sequence[Path | NDArray[np.uint8]] = ()
+    photos: Sequence[Path | Image] = ()
 
     def views(self, number: int) -> Views:
-        """Render pair of views `number`; repeatable, and not kept.
+        """Render pair of views `number`, always the same; it is not cached.
 
         Raises:
-            ValueError: The detector finds next to nothing in the photographs.
+            ValueError: The photographs have too few keypoints.
         """
         for attempt in range(_ATTEMPTS):
             rng = np.random.default_rng([self.seed, 0, number, attempt])
-            which, photo = self._draw(rng)
-            views = _render_views(rng, photo, which)
-            if len(views.place) >= FEWEST:
+            index, photo = self._sample_photo(rng)
+            views = _render_views(rng, photo, index)
+            if len(views.location) >= MIN_POINTS:
                 return views
         raise ValueError(
             f"expected photographs with texture: {_ATTEMPTS} random views had fewer than "
-            f"{FEWEST} keypoints in common"
+            f"{MIN_POINTS} keypoints in common"
         )
 
-    def _draw(self, rng: Generator) -> tuple[int, Gray]:
+    def _sample_photo(self, rng: Generator) -> tuple[int, Image]:
         if self.photos:
             return sample_readable(rng, self.photos, _read_gray)
-        which = int(rng.integers(_PROCEDURAL))
-        return which, _texture(np.random.default_rng([self.seed, 2, which]))
+        index = int(rng.integers(_PROCEDURAL))
+        return index, _render_texture(np.random.default_rng([self.seed, 2, index]))
 
 
-def photos_in(folder: Path | None) -> tuple[Path, ...]:
-    """Return the pictures of a folder, in the order of their names; none for None.
+def find_photos(folder: Path | None) -> tuple[Path, ...]:
+    """Return the images of a folder, sorted by name; none for None.
 
     Raises:
-        FileNotFoundError: The folder is missing or holds no picture.
+        FileNotFoundError: The folder does not exist or holds no image.
     """
     return () if folder is None else list_images(folder)
 
 
-def _read_gray(photo: Path | NDArray[np.uint8]) -> Gray:
+def _read_gray(photo: Path | Image) -> Image:
     return as_gray(read_image(photo) if isinstance(photo, Path) else photo)
 
 
 # ---- One pair of views -------------------------------------------------------------------------
 
 
-def _render_views(rng: Generator, photo: Gray, which: int) -> Views:
+def _render_views(rng: Generator, photo: Image, index: int) -> Views:
     side = rng.uniform(*_SIDES)
     zoom = min(side / max(photo.shape), 1.5)
     height, width = (max(16, round(zoom * n)) for n in photo.shape)
-    # Centres of pixels are at whole numbers, which shifts a little with the size.
+    # Pixel centres are at whole numbers, so that resizing includes a small shift.
     x, y = width / photo.shape[1], height / photo.shape[0]
-    shrink = np.array([[x, 0, 0.5 * x - 0.5], [0, y, 0.5 * y - 0.5], [0, 0, 1]])
+    resizing = np.array([[x, 0, 0.5 * x - 0.5], [0, y, 0.5 * y - 0.5], [0, 0, 1]])
     homography = random_view(rng, height, width)
     images = (
-        apply_camera_noise(rng, warp_perspective(photo, shrink, height, width)),
-        apply_camera_noise(rng, warp_perspective(photo, homography @ shrink, height, width)),
+        apply_camera_noise(rng, warp_perspective(photo, resizing, height, width)),
+        apply_camera_noise(rng, warp_perspective(photo, homography @ resizing, height, width)),
     )
-    found = [detect_keypoints(image, keypoints=1000) for image in images]
-    there = project_keypoints(found[0], homography)
-    # Half of a patch may be cut off by the border.
-    margin = 0.5 * MAGNIFICATION * there.scale[:, None]
-    inside = ((there.xy >= margin) & (there.xy <= (width, height) - margin - 1)).all(axis=1)
-    which_points, others = shared_points(rng, there, found[1], inside)
-    keypoints = found[0].select(which_points)
-    place = project_keypoints(keypoints, np.linalg.inv(shrink))
-    flat = np.zeros(len(place.scale))
-    columns = np.column_stack([np.full_like(flat, which), place.xy, flat, place.scale])
+    detected = [detect_keypoints(image, keypoints=1000) for image in images]
+    expected = project_keypoints(detected[0], homography)
+    # Up to a quarter of a patch may lie outside the view.
+    margin = 0.5 * MAGNIFICATION * expected.scale[:, None]
+    visible = (expected.xy >= margin) & (expected.xy <= (width, height) - margin - 1)
+    chosen, others = shared_points(rng, expected, detected[1], visible.all(axis=1))
+    keypoints = detected[0].select(chosen)
+    origin = project_keypoints(keypoints, np.linalg.inv(resizing))
+    zeros = np.zeros(len(origin.scale))
+    columns = np.column_stack([np.full_like(zeros, index), origin.xy, zeros, origin.scale])
     return Views(images, (keypoints, others), columns.astype(np.float32), homography)
 
 
-def _texture(rng: Generator) -> Gray:
-    """Return blobs and edges of all sizes, for who has no photographs."""
+def _render_texture(rng: Generator) -> Image:
+    """Return a texture of blobs and edges of all sizes."""
     side = 640
     total = np.zeros((side, side), np.float32)
     for cells in (5, 12, 30, 75, 180):

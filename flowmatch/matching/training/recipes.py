@@ -1,4 +1,4 @@
-"""All that makes one set of patch weights, except the photographs."""
+"""Training recipes of patch networks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,19 +11,19 @@ LOSSES = ("triplet", "contrastive", "hinge", "hinge-hardest")
 
 @dataclass(frozen=True)
 class PatchRecipe:
-    """What to train, how, on what.
+    """Recipe of one set of patch weights: network, loss, schedule and samples.
 
     Attributes:
-        model: Name in `MODELS`.
-        schedule: Steps, items of a batch, learning rate.
-        loss: ``"triplet"`` or ``"contrastive"`` for descriptors, ``"hinge"`` for similarities,
-            ``"hinge-hardest"`` for those of Siamese networks.
-        arguments: Of the network's constructor.
-        loss_arguments: Of the loss.
-        points: Of an item; all items of a batch are each other's negatives.
-        pool: As in `PatchPool`.
-        reuse: As in `PatchPool`.
-        seed: Of the samples and of the network's first weights.
+        model: Name of the network in `MODELS`.
+        schedule: Training schedule; its batch counts items of `points` pairs.
+        loss: ``"triplet"`` or ``"contrastive"`` for descriptors, ``"hinge"`` for networks that
+            compare patches, ``"hinge-hardest"`` for Siamese ones.
+        arguments: Arguments of the network's constructor.
+        loss_arguments: Arguments of the loss.
+        points: Points per item; the points of all items of a batch are each other's negatives.
+        pool: Number of pairs of views kept in memory, see `PatchPool`.
+        reuse: Items per pair of views, see `PatchPool`.
+        seed: Random seed of the samples and of the initial weights.
     """
 
     model: str
@@ -37,10 +37,10 @@ class PatchRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a loss there is not.
+        """Check the loss.
 
         Raises:
-            ValueError: `loss` is none of `LOSSES`.
+            ValueError: `loss` is not one of `LOSSES`.
         """
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
@@ -48,7 +48,7 @@ class PatchRecipe:
 
 _SOSNET = {"second_order": 1.0}
 
-_OURS: Mapping[str, PatchRecipe] = {
+_SHIPPED: Mapping[str, PatchRecipe] = {
     # Half as wide as HardNet: three quarters of an hour on half a core.
     "hardnet-half": PatchRecipe(
         "hardnet",
@@ -70,7 +70,7 @@ _OURS: Mapping[str, PatchRecipe] = {
         )
         for name in ("siam", "2ch")
     },
-    # What follows: wider patches, and frames of an RGB-D camera mixed in; 3 and 12 minutes.
+    # Continued with larger patches and frames of an RGB-D camera; 3 and 12 minutes.
     "siam": PatchRecipe(
         "siam",
         Schedule(steps=500, batch=2, learning_rate=7e-4, weight_decay=5e-4, average=0.998),
@@ -91,10 +91,10 @@ _OURS: Mapping[str, PatchRecipe] = {
     ),
 }
 
-# 20 million pairs in batches of 1024, with Adam and a rate that falls to nothing.
+# 20 million pairs in batches of 1024, with Adam and a learning rate that decays to 0.
 _LONG = Schedule(steps=20_000, batch=8, learning_rate=1e-3, warmup=0.02)
 
-# For a GPU: the published networks, on synthetic pairs.
+# The published networks trained on synthetic pairs; these need a GPU.
 _LARGE: Mapping[str, PatchRecipe] = {
     "hardnet": PatchRecipe("hardnet", _LONG, "triplet", {"dropout": 0.1}),
     "sosnet": PatchRecipe("sosnet", _LONG, "triplet", {}, _SOSNET),
@@ -102,4 +102,4 @@ _LARGE: Mapping[str, PatchRecipe] = {
     "tfeat": PatchRecipe("tfeat", _LONG, "triplet", {}, {"mining": "semihard"}),
 }
 
-RECIPES: dict[str, PatchRecipe] = {**_OURS, **_LARGE}
+RECIPES: dict[str, PatchRecipe] = {**_SHIPPED, **_LARGE}

@@ -1,4 +1,4 @@
-"""The one function that follows a recipe for a patch network."""
+"""Training entry point for patch networks."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +17,7 @@ from flowmatch.matching.data.rgbd import PosedPatches
 from flowmatch.matching.networks import MODELS, SiameseNetwork
 from flowmatch.matching.patches import magnification_of
 from flowmatch.matching.synthetic.pairs import SyntheticPatches
-from flowmatch.matching.synthetic.pool import Mixture, PatchPairs, PatchSource
+from flowmatch.matching.synthetic.pool import PatchMixture, PatchPairs, PatchSource
 from flowmatch.matching.training.recipes import PatchRecipe
 from flowmatch.metrics import fpr_at_recall
 from flowmatch.training import Run, RunOptions, data_digest
@@ -26,8 +26,9 @@ from flowmatch.zoo import load_initial_weights
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_APART = 3.0  # pixels or centimetres, plus the larger scale: closer points are not negatives
-_THUMBNAIL = 8
+# Points closer than this plus the larger scale are not negatives; pixels or centimetres.
+_MIN_DISTANCE = 3.0
+_THUMBNAIL = 8  # side of the reduced patches by which hard negatives are found
 
 
 def train_patches(
@@ -40,32 +41,32 @@ def train_patches(
     start: dict[str, Tensor] | None = None,
     **options: "Unpack[RunOptions]",
 ) -> nn.Module:
-    """Train a patch network on patches of photographs and views of them.
+    """Train a patch network on patches of random views of photographs.
 
     Args:
-        recipe: What to train, and how.
-        photos: Photographs; with none, and nothing else, textures are procedural.
-        checkpoint: File the state is kept in.
-        rgbd: Frames of an RGB-D camera, see `PosedPatches`; half as many items as photographs give.
-        brown: Sets of Brown's patches, see `BrownSamples`; each as many as photographs give.
-        start: Weights to begin with, such as those of another recipe.
-        **options: Of the run, as in `flowmatch.training.train`.
+        recipe: Training recipe.
+        photos: Photographs. Without any source of patches, textures are procedural.
+        checkpoint: File of the training state.
+        rgbd: Folder of RGB-D frames, see `PosedPatches`; half as likely as photographs.
+        brown: Folders of Brown's patches, see `BrownSamples`; each as likely as photographs.
+        start: Initial weights, such as those of another recipe.
+        **options: Options of the run, see `flowmatch.training.train`.
 
     Returns:
         The trained network, in eval mode.
 
     Raises:
-        TrainingDiverged: The loss is no longer a number.
+        TrainingDiverged: The loss is not finite.
         ValueError: `checkpoint` belongs to another run, or `start` to another network.
     """
     torch.manual_seed(recipe.seed)
     model: Any = MODELS[recipe.model](**recipe.arguments)
     load_initial_weights(model, start, recipe.model)
     training.train(
-        trained_form(recipe, model),
-        samples_of(recipe, photos, model, rgbd, brown),
+        training_module(recipe, model),
+        build_samples(recipe, photos, model, rgbd, brown),
         collate,
-        loss_of(recipe),
+        build_loss(recipe),
         recipe.schedule,
         checkpoint=checkpoint,
         run=Run(recipe, {"data_digest": _data_digest(photos, rgbd, brown)}),
@@ -79,72 +80,75 @@ def _data_digest(photos: Sequence[Path], rgbd: Path | None, brown: Sequence[Path
     return [data_digest(photos), *(data_digest(sorted(folder.iterdir())) for folder in folders)]
 
 
-class Mined(nn.Module):
-    """What trains a Siamese network on the hardest pairs of a batch: each patch is looked at once.
+class HardPairMiner(nn.Module):
+    """Hard pair mining for a Siamese network; the branches run once per patch.
 
     Args:
-        network: Whose weights learn.
+        network: Siamese network to train.
 
     Raises:
-        ValueError: It is not Siamese.
+        ValueError: The network is not Siamese.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         if not isinstance(network, SiameseNetwork):
             raise ValueError(
-                f"the hardest of all pairs are for Siamese networks, got {type(network).__name__}"
+                f"hard pair mining needs a Siamese network, got {type(network).__name__}"
             )
         self.network = network
 
     def forward(self, first: Tensor, second: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
-        """Compare patches ``[N, 1, S, S]`` with others, in this order and the other.
+        """Compare patches ``[N, 1, S, S]`` with their positives and with mined negatives.
 
         Args:
-            first: Of N points.
-            second: Of the same points.
-            same: ``[N, N]`` bool, as `same_points` has it.
+            first: Patches of N points in the first view.
+            second: Patches of the same points in the second view.
+            same: ``[N, N]`` bool, pairs that are not negatives, see `same_points`.
 
         Returns:
-            Similarities ``[2, 4, N]``: of each pair; of each first patch and the second one of
-            another point that seems most similar; of each second patch and such a first one; and
-            of each first patch and any other. And ``[N]`` bool: which have another point.
+            Similarities ``[2, 4, N]`` for both orders of the views: of each pair; of each first
+            patch with its most similar negative; of each second patch with its most similar
+            negative; and of each first patch with a random negative. And ``[N]`` bool, which points
+            have a negative.
         """
-        # Branches that are shared need not look twice.
-        roles = (False,) if getattr(self.network, "second", None) is None else (False, True)
-        sides = [
-            [self.network.features(patches, second=later) for later in roles]
+        # A network with shared branches needs the features of one branch only.
+        branches = (False,) if getattr(self.network, "second", None) is None else (False, True)
+        features = [
+            [self.network.features(patches, second=branch) for branch in branches]
             for patches in (first, second)
         ]
-        judged = [
-            self._judge(sides[k][0], sides[1 - k][-1], same if k == 0 else same.T) for k in (0, 1)
+        similarities = [
+            self._compare(features[0][0], features[1][-1], same),
+            self._compare(features[1][0], features[0][-1], same.T),
         ]
-        return torch.stack(judged), ~same.all(dim=1)
+        return torch.stack(similarities), ~same.all(dim=1)
 
-    def _judge(self, first: Tensor, second: Tensor, same: Tensor) -> Tensor:
-        pairs = torch.arange(len(first), device=first.device)
+    def _compare(self, first: Tensor, second: Tensor, same: Tensor) -> Tensor:
+        index = torch.arange(len(first), device=first.device)
         with torch.no_grad():
-            others = self.network.compare_all(first, second).float().masked_fill(same, -torch.inf)
-            at_random = torch.rand_like(others).masked_fill(same, -1)
-        i = torch.cat([pairs, pairs, others.argmax(dim=0), pairs])
-        j = torch.cat([pairs, others.argmax(dim=1), pairs, at_random.argmax(dim=1)])
+            negatives = self.network.compare_all(first, second).float()
+            negatives = negatives.masked_fill(same, -torch.inf)
+            random = torch.rand_like(negatives).masked_fill(same, -1)
+        i = torch.cat([index, index, negatives.argmax(dim=0), index])
+        j = torch.cat([index, negatives.argmax(dim=1), index, random.argmax(dim=1)])
         return self.network.compare(first[i], second[j]).view(4, -1)
 
 
-def trained_form(recipe: PatchRecipe, model: nn.Module) -> nn.Module:
-    """Return the module that the loss of a recipe calls; its weights are the network's."""
-    return Mined(model) if recipe.loss == "hinge-hardest" else model
+def training_module(recipe: PatchRecipe, model: nn.Module) -> nn.Module:
+    """Return the module that the recipe's loss calls; it shares the weights of the network."""
+    return HardPairMiner(model) if recipe.loss == "hinge-hardest" else model
 
 
-def samples_of(
+def build_samples(
     recipe: PatchRecipe,
     photos: Sequence[Path],
     model: Any,
     rgbd: Path | None = None,
     brown: Sequence[Path] = (),
 ) -> training.Samples:
-    """Return what a recipe learns from, as the patches that its network takes."""
-    about: dict[str, Any] = {
+    """Return the training dataset of a recipe, with patches of the size of its network."""
+    common: dict[str, Any] = {
         "size": model.patch_size, "points": recipe.points, "seed": recipe.seed,
     }  # fmt: skip
     views: dict[str, Any] = {
@@ -154,122 +158,123 @@ def samples_of(
     }
     sources: list[PatchSource] = []
     if photos or not (rgbd or brown):
-        sources += 2 * [SyntheticPatches(photos, **about, **views)]
+        sources += 2 * [SyntheticPatches(photos, **common, **views)]
     for folder in brown:
-        sources += 2 * [BrownSamples(folder=folder, **about)]
+        sources += 2 * [BrownSamples(folder=folder, **common)]
     if rgbd is not None:
-        sources.append(PosedPatches(folder=rgbd, **about, **views))
-    one = all(source is sources[0] for source in sources)
-    return sources[0] if one else Mixture(sources, recipe.seed)
+        sources.append(PosedPatches(folder=rgbd, **common, **views))
+    is_single = all(source is sources[0] for source in sources)
+    return sources[0] if is_single else PatchMixture(sources, recipe.seed)
 
 
 def collate(items: Sequence[PatchPairs]) -> list[Tensor]:
-    """Make a batch of N pairs: both patches ``[N, 1, S, S]`` uint8, and places ``[N, 5]``."""
-    first, second, place = (
+    """Return a batch of N pairs: two uint8 ``[N, 1, S, S]`` patches, and locations ``[N, 5]``."""
+    first, second, location = (
         torch.from_numpy(np.concatenate(parts)) for parts in zip(*items, strict=True)
     )
-    return [first[:, None], second[:, None], place]
+    return [first[:, None], second[:, None], location]
 
 
-def same_points(place: Tensor) -> Tensor:
-    """Return which of N points are too close to be told apart, ``[N, N]`` bool.
+def same_points(location: Tensor) -> Tensor:
+    """Return which of N points are too close to be negatives of each other, ``[N, N]`` bool.
 
     Args:
-        place: ``[N, 5]``, as in `PatchPairs`.
+        location: Locations ``[N, 5]``, see `PatchPairs`.
     """
-    photo, where, scale = place[:, 0], place[:, 1:-1], place[:, -1]
-    apart = torch.cdist(where, where) > _APART + torch.maximum(scale[:, None], scale[None])
-    return (photo[:, None] == photo[None]) & ~apart
+    photo, xyz, scale = location[:, 0], location[:, 1:-1], location[:, -1]
+    limit = _MIN_DISTANCE + torch.maximum(scale[:, None], scale[None])
+    return (photo[:, None] == photo[None]) & (torch.cdist(xyz, xyz) <= limit)
 
 
 Loss = Callable[[nn.Module, Sequence[Tensor]], tuple[Tensor, dict[str, float]]]
 
 
-def loss_of(recipe: PatchRecipe) -> Loss:
-    """Return the loss of a recipe: ``loss(network, batch)`` -> loss, numbers to report."""
+def build_loss(recipe: PatchRecipe) -> Loss:
+    """Return the loss of a recipe, ``loss(network, batch)`` -> loss and numbers to report."""
     if recipe.loss == "hinge":
         return partial(similarity_loss, **recipe.loss_arguments)
     if recipe.loss == "hinge-hardest":
-        return partial(mined_loss, **recipe.loss_arguments)
-    compare = triplet_loss if recipe.loss == "triplet" else hardest_contrastive_loss
-    return partial(descriptor_loss, compare=partial(compare, **recipe.loss_arguments))
+        return partial(hard_pair_loss, **recipe.loss_arguments)
+    pair_loss = triplet_loss if recipe.loss == "triplet" else hardest_contrastive_loss
+    return partial(descriptor_loss, pair_loss=partial(pair_loss, **recipe.loss_arguments))
 
 
 def descriptor_loss(
     model: nn.Module,
     batch: Sequence[Tensor],
     *,
-    compare: Callable[..., tuple[Tensor, Tensor]] = triplet_loss,
+    pair_loss: Callable[..., tuple[Tensor, Tensor]] = triplet_loss,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Describe both patches of each pair; return the loss, and the share of pairs it gets wrong.
+    """Return the loss of descriptors, and the share of pairs with a closer negative.
 
     Args:
-        model: A descriptor network.
-        batch: As `collate` makes it.
-        compare: As `triplet_loss`.
+        model: Descriptor network.
+        batch: Batch of `collate`.
+        pair_loss: Loss of pairs with the signature of `triplet_loss`.
     """
-    first, second, place = batch
-    # In one stack, so that batch normalisation sees both alike.
-    described = model(torch.cat([first, second]).float() / 255).float()
-    loss, far = compare(*described.chunk(2), same_points(place))
+    first, second, location = batch
+    # Both views are one batch, so that they share the statistics of batch normalisation.
+    descriptors = model(torch.cat([first, second]).float() / 255).float()
+    loss, (positive, negative) = pair_loss(*descriptors.chunk(2), same_points(location))
     return loss, {
-        "wrong": (far[1] <= far[0]).float().mean().item(),
-        "positive": far[0].mean().item(),
-        "negative": far[1].mean().item(),
+        "wrong": (negative <= positive).float().mean().item(),
+        "positive": positive.mean().item(),
+        "negative": negative.mean().item(),
     }
 
 
 def similarity_loss(model: nn.Module, batch: Sequence[Tensor]) -> tuple[Tensor, dict[str, float]]:
-    """Compare both patches of each pair, and each first patch with one of another point.
+    """Return the hinge loss of positive pairs and as many negative ones, and its FPR95.
 
-    Half of those are what looks most alike from afar, because what is left to a network that
-    decides on matches are never two random patches.
+    Half of the negatives are random, half are the most similar at low resolution, because a network
+    that filters matches compares similar patches.
 
     Args:
-        model: A similarity network.
-        batch: As `collate` makes it.
+        model: Network that compares patches.
+        batch: Batch of `collate`.
     """
-    first, second, place = (part.float() for part in batch)
+    first, second, location = (part.float() for part in batch)
     first, second = first / 255, second / 255
-    same = same_points(place)
+    same = same_points(location)
     N = len(first)
-    far = torch.cdist(_thumbnails(first), _thumbnails(second)).masked_fill(same, torch.inf)
-    at_random = torch.rand(N, N, device=far.device).masked_fill(same, torch.inf)
-    hard = torch.rand(N, 1, device=far.device) < 0.5
-    other = torch.where(hard, far, at_random).argmin(dim=1)
-    # Either order: a network with two different branches has to learn both.
+    distance = torch.cdist(_thumbnails(first), _thumbnails(second)).masked_fill(same, torch.inf)
+    random = torch.rand(N, N, device=distance.device).masked_fill(same, torch.inf)
+    is_hard = torch.rand(N, 1, device=distance.device) < 0.5
+    other = torch.where(is_hard, distance, random).argmin(dim=1)
+    # In either order, because a network with two different branches has to learn both.
     similarity = model(torch.cat([first, second[other]]), torch.cat([second, first])).float()
-    alike = torch.arange(2 * N, device=similarity.device) < N
+    positive = torch.arange(2 * N, device=similarity.device) < N
     with torch.no_grad():
         rate = fpr_at_recall(similarity[:N].cpu().numpy(), similarity[N:].cpu().numpy())
-    return hinge_loss(similarity, alike), {"fpr95": rate}
+    return hinge_loss(similarity, positive), {"fpr95": rate}
 
 
-def mined_loss(model: nn.Module, batch: Sequence[Tensor]) -> tuple[Tensor, dict[str, float]]:
-    """Ask of each patch that its pair is similar, and the most similar other one, and any, is not.
+def hard_pair_loss(model: nn.Module, batch: Sequence[Tensor]) -> tuple[Tensor, dict[str, float]]:
+    """Return the hinge loss of positive pairs and of mined negatives, error rate and FPR95.
 
-    Two thirds of what is not one point are the hardest, because a decision is asked about a
-    descriptor's nearest neighbours; the rest keeps easy pairs in their place.
+    Two thirds of the negatives are the most similar ones, because a filter network compares the
+    nearest neighbours of a descriptor; the rest are random.
 
     Args:
-        model: `Mined`.
-        batch: As `collate` makes it.
+        model: `HardPairMiner` of the network.
+        batch: Batch of `collate`.
     """
-    first, second, place = (part.float() for part in batch)
-    similarity, useful = model(first / 255, second / 255, same_points(place))
-    alike, different = similarity[:, 0].float(), similarity[:, 1:, useful].float()
-    loss = 0.5 * _hinge(alike, True)
-    if useful.any():
-        loss = loss + 0.5 * _hinge(different, False)
+    first, second, location = (part.float() for part in batch)
+    similarity, has_negative = model(first / 255, second / 255, same_points(location))
+    positive = similarity[:, 0].float()
+    negative = similarity[:, 1:, has_negative].float()
+    loss = 0.5 * _hinge(positive, True)
+    if has_negative.any():
+        loss = loss + 0.5 * _hinge(negative, False)
     with torch.no_grad():
-        rate = fpr_at_recall(alike.flatten().cpu(), different[:, 2].flatten().cpu())
-        wrong = (different[:, :2].amax(dim=1) >= alike[:, useful]).float().mean().item()
+        rate = fpr_at_recall(positive.flatten().cpu(), negative[:, 2].flatten().cpu())
+        wrong = (negative[:, :2].amax(dim=1) >= positive[:, has_negative]).float().mean().item()
     return loss, {"wrong": wrong, "fpr95": rate}
 
 
-def _hinge(similarity: Tensor, alike: bool) -> Tensor:
+def _hinge(similarity: Tensor, same: bool) -> Tensor:
     values = similarity.flatten()
-    return hinge_loss(values, torch.full_like(values, alike, dtype=torch.bool))
+    return hinge_loss(values, torch.full_like(values, same, dtype=torch.bool))
 
 
 def _thumbnails(patches: Tensor) -> Tensor:

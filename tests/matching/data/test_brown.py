@@ -9,9 +9,9 @@ import torch
 
 from flowmatch.cli import main
 from flowmatch.io import write_image
-from flowmatch.matching.data.brown import BrownPatches, BrownSamples, similarities_of_pairs
+from flowmatch.matching.data.brown import BrownPatches, BrownSamples, compare_pairs
 from flowmatch.matching.synthetic.pairs import SyntheticPatches
-from flowmatch.matching.synthetic.pool import Mixture
+from flowmatch.matching.synthetic.pool import PatchMixture
 from flowmatch.matching.training.recipes import RECIPES
 from flowmatch.metrics import fpr_at_recall
 
@@ -87,14 +87,14 @@ def test_false_positives_are_those_of_a_plain_loop(folder, patches):
         (alike if p == q else different).append(far)
     threshold = sorted(alike)[int(np.ceil(0.95 * len(alike))) - 1]
     expected = sum(far <= threshold for far in different) / len(different)
-    similar = similarities_of_pairs(Difference(), found, pairs)
-    np.testing.assert_allclose(np.sort(-similar[pairs.alike]), np.sort(alike), rtol=1e-5)
-    rate = fpr_at_recall(similar[pairs.alike], similar[~pairs.alike])
+    similar = compare_pairs(Difference(), found, pairs)
+    np.testing.assert_allclose(np.sort(-similar[pairs.same]), np.sort(alike), rtol=1e-5)
+    rate = fpr_at_recall(similar[pairs.same], similar[~pairs.same])
     assert rate == pytest.approx(expected)
     # Squares of 4 pixels do not change when they are shrunk: distances are a quarter.
-    described = similarities_of_pairs(Pixels(), found, pairs)
+    described = compare_pairs(Pixels(), found, pairs)
     np.testing.assert_allclose(described, similar / 4, atol=0.02)
-    assert similarities_of_pairs("sift", found, pairs)[pairs.alike].shape == (60,)
+    assert compare_pairs("sift", found, pairs)[pairs.same].shape == (60,)
 
 
 def test_the_pairs_of_100000_come_first(folder):
@@ -111,19 +111,19 @@ def test_the_pairs_of_100000_come_first(folder):
 
 def test_samples_are_two_patches_of_each_point(folder):
     samples = BrownSamples(folder=folder, size=32, points=20, seed=4)
-    first, second, place = samples[7]
+    first, second, location = samples[7]
     assert first.shape == second.shape == (20, 32, 32)
     assert first.dtype == np.uint8
-    assert place.shape == (20, 5)
-    assert len(np.unique(place[:, 0])) > 10
+    assert location.shape == (20, 5)
+    assert len(np.unique(location[:, 0])) > 10
     flat = [torch.from_numpy(np.ascontiguousarray(x)).flatten(1).float() for x in (first, second)]
     same = (flat[0] - flat[1]).norm(dim=1)
     others = (flat[0] - flat[1].roll(1, 0)).norm(dim=1)
     assert (same > 0).all()  # never the same patch twice
-    apart = torch.from_numpy(place[:, 0] != np.roll(place[:, 0], 1))
+    apart = torch.from_numpy(location[:, 0] != np.roll(location[:, 0], 1))
     assert same.max() < others[apart].min()
     again = pickle.loads(pickle.dumps(samples))[7]
-    assert all((a == b).all() for a, b in zip(again, (first, second, place), strict=True))
+    assert all((a == b).all() for a, b in zip(again, (first, second, location), strict=True))
     turned = [samples[k].first[0] for k in range(12)]
     assert all(patch.shape == (32, 32) for patch in turned)
     with pytest.raises(IndexError, match="got -1"):
@@ -135,7 +135,7 @@ def test_training(folder, tmp_path, monkeypatch, capsys):
     schedule = replace(recipe.schedule, steps=2, batch=2, average=0.0)
     monkeypatch.setitem(RECIPES, "hardnet-half", replace(recipe, schedule=schedule, points=8))
     words = ["train", "matching", "--recipe", "hardnet-half", "--workers", "0", "--device", "cpu"]
-    words += ["--out", str(tmp_path), "--data"]
+    words += ["-o", str(tmp_path), "--data"]
     assert main([*words, f"brown:{folder}"]) == 0
     assert "step 2/2  loss" in capsys.readouterr().err
     (tmp_path / "hardnet-half.pt").unlink()
@@ -144,29 +144,29 @@ def test_training(folder, tmp_path, monkeypatch, capsys):
 
 
 def test_mixtures_take_from_all(folder, photo):
-    """Photographs as often as the set; points of both never share a place."""
+    """Photographs as often as the set; points of both never share a location."""
     about = {"size": 32, "points": 8, "seed": 1}
     brown = BrownSamples(folder=folder, **about)
     views = SyntheticPatches([photo], pool=1, reuse=1000, **about)
-    mixed = Mixture([views, brown, views, brown], 1)
+    mixed = PatchMixture([views, brown, views, brown], 1)
     assert len(mixed) == len(brown)
     seen = []
     for index in range(12):
         pairs = mixed[index]
-        from_brown = bool((pairs.place[:, 0] >= 2**20).all())
+        from_brown = bool((pairs.location[:, 0] >= 2**20).all())
         expected = (brown if from_brown else views)[index]
         assert (pairs.first == expected.first).all()
         shift = 2**20 if from_brown else 0
-        np.testing.assert_array_equal(pairs.place[:, 0], expected.place[:, 0] + shift)
+        np.testing.assert_array_equal(pairs.location[:, 0], expected.location[:, 0] + shift)
         seen.append(from_brown)
     assert 2 <= sum(seen) <= 10
 
 
 def test_damaged_sets(folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="the folder .* does not exist"):
         BrownPatches(tmp_path / "none")
     (tmp_path / "info.txt").write_text("1 0\n2 0\n")
-    with pytest.raises(FileNotFoundError, match=r"patches0000.bmp is missing; info.txt has 2"):
+    with pytest.raises(FileNotFoundError, match=r"patches0000.bmp is missing; info.txt lists 2"):
         BrownPatches(tmp_path)
     write_image(tmp_path / "patches0000.bmp", np.zeros((64, 1024), np.uint8))
     with pytest.raises(ValueError, match="1024 x 1024, got 1024 x 64"):
@@ -174,7 +174,7 @@ def test_damaged_sets(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="has no pairs, m50_100000_100000_0.txt"):
         BrownPatches(tmp_path).pairs()
     for text, reason in (
-        ("0 1 0 2 2 0 0\n", "names patches beyond the 2 of info.txt"),
+        ("0 1 0 2 2 0 0\n", "refers to patches beyond the 2 of info.txt"),
         ("0 1 0 1\n", "expected 5 whole numbers a line"),
         ("0 1 0 x 1\n", "expected 5 whole numbers a line"),
         ("", "expected 5 whole numbers a line, got 0 lines"),
@@ -187,12 +187,12 @@ def test_damaged_sets(folder, tmp_path):
 
 
 def test_command(folder, capsys):
-    words = ["eval", "matching", "--brown", str(folder), "--descriptor", "rootsift", "--decide"]
+    words = ["eval", "matching", "--brown", str(folder), "--model", "rootsift", "--filter"]
     assert main([*words, "2ch", "--no-baselines"]) == 0
     said = capsys.readouterr().out
     rows = [line.split() for line in said.splitlines() if line.startswith(("rootsift", "2ch"))]
     assert [row[0] for row in rows] == ["rootsift", "2ch"]
     assert all(0 <= float(row[1]) <= 100 for row in rows)
-    assert "120 pairs, 60 of them of one point." in said
+    assert "120 pairs, 60 of them corresponding." in said
     assert main(["eval", "matching", "--brown", str(folder), str(folder)]) == 2
-    assert "expected one of DIR, --hpatches and --brown" in capsys.readouterr().err
+    assert "expected one of FOLDER, --hpatches and --brown" in capsys.readouterr().err

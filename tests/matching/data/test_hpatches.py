@@ -12,9 +12,9 @@ from flowmatch.cli import main
 from flowmatch.matching.data.hpatches import (
     VIEWS,
     Tasks,
-    draw_tasks,
     find_patch_sequences,
     read_tasks,
+    sample_tasks,
 )
 from flowmatch.matching.data.stacks import describe_patches
 from flowmatch.matching.evaluation.patch_scores import POOLS, PatchScores, evaluate_patches
@@ -53,7 +53,7 @@ def sequences(folder):
 
 @pytest.fixture(scope="module")
 def tasks(sequences):
-    return draw_tasks(sequences, pairs=40, queries=6, distractors=12, seed=3)
+    return sample_tasks(sequences, pairs=40, queries=6, distractors=12, seed=3)
 
 
 def test_reader(folder, sequences):
@@ -80,7 +80,7 @@ def test_drawn_tasks(sequences, tasks):
     assert len(set(chosen)) == len(chosen) == 6 + 12
     assert 0 not in {index for _, index in chosen}  # the flat ones
     with pytest.raises(ValueError, match="expected sequences of two patches or more"):
-        draw_tasks([sequences[0]._replace(length=1)])
+        sample_tasks([sequences[0]._replace(length=1)])
 
 
 # ---- The same by plain loops -------------------------------------------------------------------
@@ -150,8 +150,8 @@ def test_scores_are_those_of_plain_loops(sequences, tasks, monkeypatch, pools):
     monkeypatch.setattr("flowmatch.matching.evaluation.patch_scores.POOLS", pools)
     monkeypatch.setitem(globals(), "POOLS", pools)
     seen = []
-    scores = evaluate_patches(sequences, tasks, means, report=lambda *args: seen.append(args))
-    assert seen == [(1, "i_light"), (2, "v_far"), (3, "v_wide")]
+    scores = evaluate_patches(sequences, tasks, means, progress=lambda *args: seen.append(args))
+    assert seen == [("sequences", number, 3) for number in (1, 2, 3)]
     expected = plain_scores(sequences, tasks)
     for task, by in scores._asdict().items():
         assert by == pytest.approx(expected[task], abs=1e-6), task
@@ -177,11 +177,11 @@ def test_official_lists(folder, sequences, tasks, tmp_path):
         np.testing.assert_array_equal(getattr(again, task), getattr(tasks, task))
     with pytest.raises(FileNotFoundError, match="verif_pos_split-b.csv"):
         read_tasks(tmp_path, "b", sequences)
-    with pytest.raises(ValueError, match="there are no patches of the sequence 'v_wide'"):
+    with pytest.raises(ValueError, match="the sequence 'v_wide' has no patches"):
         read_tasks(tmp_path, "a", sequences[:2])
     path = tmp_path / "retr_queries_split-a.csv"
     for text, reason in (
-        ("s,idx\ni_light,7\n", "names patches that are not there"),
+        ("s,idx\ni_light,7\n", "refers to patches that do not exist"),
         ("s,idx\ni_light,x\n", "expected names and numbers, got i_light,x"),
         ("s,idx\ni_light\n", "expected 2 columns, got i_light"),
     ):
@@ -191,7 +191,7 @@ def test_official_lists(folder, sequences, tasks, tmp_path):
 
 
 def test_damaged_folders(folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="the folder .* does not exist"):
         find_patch_sequences(folder / "none")
     with pytest.raises(ValueError, match="expected sequences of patches, ref.png"):
         find_patch_sequences(tmp_path)
@@ -225,14 +225,14 @@ def test_classical_descriptors_of_patches(photo):
 
 
 def test_command(folder, capsys):
-    words = ["eval", "matching", "--hpatches", str(folder), "--descriptor", "rootsift"]
-    assert main([*words, "--no-baselines", "--json"]) == 0
+    words = ["eval", "matching", "--hpatches", str(folder), "--model", "rootsift"]
+    assert main([*words, "--no-baselines", "--json", "-"]) == 0
     scores = json.loads(capsys.readouterr().out)["scores"]["rootsift"]
     assert set(scores["matching"]) == {"easy", "hard", "tough"}
     assert main([*words, "--no-baselines"]) == 0
     said = capsys.readouterr().out
     (row,) = [line.split() for line in said.splitlines() if line.startswith("rootsift")]
     assert float(row[4]) == pytest.approx(100 * scores["matching"]["easy"], abs=0.01)
-    assert "3 sequences, pairs drawn by the benchmark's rules" in said
+    assert "3 sequences, pairs sampled by the benchmark's rules" in said
     assert main([*words, "--lists", str(folder)]) == 2
     assert "verif_pos_split-full.csv does not exist" in capsys.readouterr().err

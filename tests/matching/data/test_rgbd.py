@@ -12,7 +12,7 @@ from flowmatch.matching.networks import MODELS
 from flowmatch.matching.synthetic.pairs import SyntheticPatches
 from flowmatch.matching.synthetic.views import project_keypoints
 from flowmatch.matching.training.recipes import RECIPES
-from flowmatch.matching.training.train import samples_of
+from flowmatch.matching.training.train import build_samples
 
 CAMERA = np.array([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]])
 SIZE = (240, 320)
@@ -113,21 +113,21 @@ def test_pairs(folder):
     assert len(off) >= 24
     assert np.median(off) < 1.5
     # Where a point is in the world, centimetres: on the plane.
-    assert (views.place[:, 0] == 0).all()
-    np.testing.assert_allclose(views.place[:, 3], 100 * AWAY, atol=0.2)
+    assert (views.location[:, 0] == 0).all()
+    np.testing.assert_allclose(views.location[:, 3], 100 * AWAY, atol=0.2)
     assert all((a == b).all() for a, b in zip(pairs, patches[0], strict=True))
 
 
 def test_what_training_takes(folder, photo):
     recipe = RECIPES["2ch"]
     network = MODELS["2ch"](**recipe.arguments)
-    alone = samples_of(recipe, [], network, folder)
+    alone = build_samples(recipe, [], network, folder)
     assert isinstance(alone, PosedPatches)
     assert (alone.size, alone.points, alone.magnification) == (64, recipe.points, 12)
-    both = samples_of(recipe, [photo], network, folder)
+    both = build_samples(recipe, [photo], network, folder)
     kinds = [type(source).__name__ for source in both.sources]
     assert kinds == ["SyntheticPatches", "SyntheticPatches", "PosedPatches"]
-    nothing = samples_of(recipe, [], network)
+    nothing = build_samples(recipe, [], network)
     assert isinstance(nothing, SyntheticPatches)
 
 
@@ -135,7 +135,7 @@ def test_bad_folders(folder):
     with pytest.raises(FileNotFoundError, match="poses.txt does not exist"):
         PosedPatches(folder=folder / "color")
     write_image(folder / "color" / "0.png", np.zeros((10, 10), np.uint8))
-    with pytest.raises(ValueError, match=r"0.png: expected a picture as large as its depth"):
+    with pytest.raises(ValueError, match=r"0.png: expected an image of the size of its depth"):
         PosedPatches(folder=folder).views(0)
     text = (folder / "poses.txt").read_text().splitlines()
     (folder / "poses.txt").write_text(text[0])
@@ -144,6 +144,6 @@ def test_bad_folders(folder):
     far = pose(0.0, 3.0).ravel().tolist()
     (folder / "poses.txt").write_text(text[0] + "\n" + " ".join(["1", *map(str, far)]))
     with pytest.raises(
-        ValueError, match="expected frames that show the same, from cameras that are close"
+        ValueError, match="expected frames with overlapping views"
     ):
         PosedPatches(folder=folder).views(0)

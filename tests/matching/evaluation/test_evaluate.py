@@ -171,7 +171,7 @@ def test_command(folder, capsys):
 
 
 def test_command_with_a_decision(folder, capsys):
-    words = ["--descriptor", "rootsift", "--no-baselines", "--decide", "siam", "--keypoints", "50"]
+    words = ["--model", "rootsift", "--no-baselines", "--filter", "siam", "--keypoints", "50"]
     assert main(["eval", "matching", str(folder / "v_moved"), *words]) == 0
     assert "  rootsift + siam" in capsys.readouterr().out
 
@@ -180,7 +180,7 @@ def test_command_json_with_weights(folder, shared_data, capsys):
     weights = shared_data / "interop" / "tfeat" / "tfeat-liberty.params"
     if not weights.is_file():
         pytest.skip("the published weights of TFeat (../shared/data/interop) are not here")
-    words = ["--descriptor", str(weights), "--no-baselines", "--json", "--keypoints", "200"]
+    words = ["--model", str(weights), "--no-baselines", "--json", "-", "--keypoints", "200"]
     assert main(["eval", "matching", str(folder), *words, "--device", "cpu"]) == 0
     result = json.loads(capsys.readouterr().out)
     (row,) = result["mean"]
@@ -203,6 +203,6 @@ def test_real_viewpoints(shared_data):
 
 
 def test_two_rows_of_one_name_are_refused(tmp_path, capsys):
-    words = ["eval", "matching", str(tmp_path), "--decide", "siam", "--decide", "siam"]
+    words = ["eval", "matching", str(tmp_path), "--filter", "siam", "--filter", "siam"]
     assert main(words) == 2
-    assert "two are called siam" in capsys.readouterr().err
+    assert "two models are called siam" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 from flowmatch.cli import main
 from flowmatch.io import read_image, write_image
 from flowmatch.matching.evaluation.metrics import project
-from flowmatch.matching.synthetic.pairs import SyntheticPatches, photos_in
+from flowmatch.matching.synthetic.pairs import SyntheticPatches, find_photos
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +59,12 @@ def test_repeats(photo, collection):
 
 
 def test_places_are_of_the_photograph(photo, collection):
-    """One point, drawn with two views, has one place."""
-    place = np.concatenate([collection[index].place for index in range(6)])
-    assert (place[:, 0] == 0).all()
-    assert (place[:, 1:3] > -5).all()
-    assert (place[:, 1:3] < np.array(photo.shape[1::-1]) + 5).all()
-    numbers = [collection.views(n).place for n in (0, 1)]
+    """One point, drawn with two views, has one location."""
+    location = np.concatenate([collection[index].location for index in range(6)])
+    assert (location[:, 0] == 0).all()
+    assert (location[:, 1:3] > -5).all()
+    assert (location[:, 1:3] < np.array(photo.shape[1::-1]) + 5).all()
+    numbers = [collection.views(n).location for n in (0, 1)]
     apart = np.linalg.norm(numbers[0][:, None, 1:3] - numbers[1][None, :, 1:3], axis=2).min(axis=1)
     assert (apart < 2).mean() > 0.2  # the detector finds many of them in both first views
 
@@ -83,9 +83,9 @@ def test_bounds(collection):
 def test_a_broken_photograph_is_skipped_and_named(tmp_path, photo):
     write_image(tmp_path / "good.png", photo)
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
-    pairs = SyntheticPatches(photos_in(tmp_path), pool=8)
+    pairs = SyntheticPatches(find_photos(tmp_path), pool=8)
     with pytest.warns(UserWarning, match=r"skipped: .*bad.jpg is damaged"):
-        places = {int(pairs.views(number).place[0, 0]) for number in range(8)}
+        places = {int(pairs.views(number).location[0, 0]) for number in range(8)}
     assert places == {1}
 
 
@@ -94,17 +94,17 @@ def test_without_photos_textures_are_procedural():
 
 
 def test_photos_in(tmp_path):
-    assert photos_in(None) == ()
+    assert find_photos(None) == ()
     with pytest.raises(FileNotFoundError, match="holds no picture"):
-        photos_in(tmp_path)
+        find_photos(tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no folder"):
-        photos_in(tmp_path / "none")
+        find_photos(tmp_path / "none")
 
 
 def test_sheet(tmp_path, photo, capsys):
     write_image(tmp_path / "a.png", photo)
     sheet = tmp_path / "sheet.png"
-    words = ["--sheet", str(sheet), "--count", "2", "--points", "5", "--size", "16"]
+    words = ["-o", str(sheet), "--count", "2", "--points", "5", "--size", "16"]
     assert main(["synth", "matching", "--photos", str(tmp_path), *words]) == 0
     assert read_image(sheet).shape == (2 * 2 * 16, 5 * 16, 3)
     assert "2 pairs of views" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from flowmatch.matching.keypoints import Keypoints, detect_keypoints
 from flowmatch.matching.patches import extract_patches
 from flowmatch.matching.synthetic.views import (
     apply_camera_noise,
-    find_again,
+    find_repeated,
     project_keypoints,
     random_view,
     warp_perspective,
@@ -32,7 +32,7 @@ def turned(degrees, zoom, height, width):
 
 @pytest.mark.parametrize(("degrees", "zoom"), [(0, 1.0), (35, 1.0), (-110, 1.6), (20, 0.55)])
 def test_projected_patches_are_the_same(photo, degrees, zoom):
-    """A similarity changes place, scale and direction of a patch, and nothing in it."""
+    """A similarity changes location, scale and direction of a patch, and nothing in it."""
     gray = as_gray(photo)
     matrix = turned(degrees, zoom, *gray.shape)
     there = warp_perspective(gray, matrix, *gray.shape)
@@ -83,11 +83,11 @@ def test_find_again():
         (90, 92.5, 5, -3.1),  # angles go around
         (130, 133.5, 4, 0),  # too far
     )  # fmt: skip
-    assert find_again(there, found).tolist() == [1, -1, 4, -1]
-    assert find_again(there, found.select(slice(0))).tolist() == [-1] * 4
-    assert find_again(there.select(slice(0)), found).tolist() == []
+    assert find_repeated(there, found).tolist() == [1, -1, 4, -1]
+    assert find_repeated(there, found.select(slice(0))).tolist() == [-1] * 4
+    assert find_repeated(there.select(slice(0)), found).tolist() == []
     many = keypoints(*[(7 * k, 0, 4, 0) for k in range(1201)])
-    assert find_again(many, many).tolist() == list(range(1201))
+    assert find_repeated(many, many).tolist() == list(range(1201))
 
 
 def test_develop(photo):

@@ -13,16 +13,16 @@ from flowmatch.matching.networks import COMPARATORS, DESCRIPTORS, MODELS
 from flowmatch.matching.synthetic.pairs import SyntheticPatches
 from flowmatch.matching.training.recipes import RECIPES, PatchRecipe
 from flowmatch.matching.training.train import (
-    Mined,
+    HardPairMiner,
+    build_loss,
+    build_samples,
     collate,
     descriptor_loss,
-    loss_of,
-    mined_loss,
+    hard_pair_loss,
     same_points,
-    samples_of,
     similarity_loss,
     train_patches,
-    trained_form,
+    training_module,
 )
 from flowmatch.training import Schedule
 
@@ -47,11 +47,11 @@ def test_recipes_fit_their_networks(name):
     kinds = COMPARATORS if recipe.loss.startswith("hinge") else DESCRIPTORS
     assert recipe.model in kinds
     network = MODELS[recipe.model](**recipe.arguments)
-    samples = samples_of(recipe, [], network)
+    samples = build_samples(recipe, [], network)
     assert (samples.size, samples.points) == (network.patch_size, recipe.points)
     patches = torch.randint(256, (2, 6, 1, samples.size, samples.size), dtype=torch.uint8)
-    place = torch.stack([torch.arange(6.0), *torch.zeros(3, 6)], dim=1)
-    loss, numbers = loss_of(recipe)(trained_form(recipe, network), [*patches, place])
+    location = torch.stack([torch.arange(6.0), *torch.zeros(3, 6)], dim=1)
+    loss, numbers = build_loss(recipe)(training_module(recipe, network), [*patches, location])
     loss.backward()
     assert all(p.grad is not None for p in network.parameters())
     assert numbers
@@ -79,10 +79,10 @@ def test_start_has_to_fit(tmp_path, photos):
 
 
 def test_points_that_are_one_are_no_negatives():
-    place = torch.tensor([[0, 10, 10, 2], [0, 13, 10, 1], [0, 16, 10, 2], [1, 10, 10, 2.0]])
+    location = torch.tensor([[0, 10, 10, 2], [0, 13, 10, 1], [0, 16, 10, 2], [1, 10, 10, 2.0]])
     expected = torch.eye(4, dtype=torch.bool)
     expected[0, 1] = expected[1, 0] = expected[1, 2] = expected[2, 1] = True
-    assert torch.equal(same_points(place), expected)
+    assert torch.equal(same_points(location), expected)
 
 
 def test_the_second_patch_of_a_pair_is_the_positive(photo):
@@ -109,13 +109,13 @@ def test_similarities_are_shown_pairs_and_others(photo):
             seen.append((first, second))
             return -(first - second).abs().mean(dim=(1, 2, 3))
 
-    first, second, place = collate([SyntheticPatches([photo], points=16, pool=1)[0]])
-    _, numbers = similarity_loss(Shown(), [first, second, place])
+    first, second, location = collate([SyntheticPatches([photo], points=16, pool=1)[0]])
+    _, numbers = similarity_loss(Shown(), [first, second, location])
     ((a, b),) = seen
     assert torch.equal(a[:16] * 255, first.float())
     assert torch.equal(b[:16] * 255, second.float())
     # Of the others, both orders: the second view's patch first.
-    same = same_points(place)
+    same = same_points(location)
     for k in range(16):
         other = (a[16 + k] * 255 == second.float()).flatten(1).all(1).nonzero()
         assert not same[k, other].any()
@@ -140,15 +140,17 @@ class _Numbers(torch.nn.Module):
 def test_the_hardest_of_all_pairs_are_decided():
     first = torch.tensor([10.0, 20, 40, 41])
     second = torch.tensor([10.0, 23, 39, 80])
-    place = torch.tensor([[0, 0, 0, 0, 1], [0, 50, 0, 0, 1], [0, 90, 0, 0, 1], [0, 91, 0, 0, 1.0]])
+    location = torch.tensor(
+        [[0, 0, 0, 0, 1], [0, 50, 0, 0, 1], [0, 90, 0, 0, 1], [0, 91, 0, 0, 1.0]]
+    )
     patches = [part.byte()[:, None, None, None] for part in (first, second)]
-    mined = Mined(_Numbers())
-    seen, useful = mined(*(p.float() / 255 for p in patches), same_points(place))
+    mined = HardPairMiner(_Numbers())
+    seen, useful = mined(*(p.float() / 255 for p in patches), same_points(location))
     assert useful.all()
     # In this order the second is a quarter more, in the other the first.
     for k, (a, b) in enumerate([(first, second + 0.25), (first + 0.25, second)]):
         expected = 1 - (a[:, None] - b[None]).abs()
-        other = expected.masked_fill(same_points(place), -torch.inf)
+        other = expected.masked_fill(same_points(location), -torch.inf)
         if k == 0:
             torch.testing.assert_close(seen[0, 0], expected.diagonal())
             torch.testing.assert_close(seen[0, 1], other.amax(dim=1))
@@ -157,33 +159,33 @@ def test_the_hardest_of_all_pairs_are_decided():
             torch.testing.assert_close(seen[1, 0], expected.diagonal())
             torch.testing.assert_close(seen[1, 1], other.amax(dim=0))
             torch.testing.assert_close(seen[1, 2], other.amax(dim=1))
-    loss, numbers = mined_loss(mined, [*patches, place])
+    loss, numbers = hard_pair_loss(mined, [*patches, location])
     assert numbers["wrong"] == 0.25  # of the last, 41 is closer to 23 than to 80
     # No negative is close enough to count.
     torch.testing.assert_close(loss, (1 - seen[:, 0]).clamp_min(0).mean() / 2)
-    with pytest.raises(ValueError, match="for Siamese networks, got TwoChannel"):
-        Mined(MODELS["2ch"]())
+    with pytest.raises(ValueError, match="needs a Siamese network, got TwoChannel"):
+        HardPairMiner(MODELS["2ch"]())
 
 
 def test_mined_loss():
     """Pairs are 0.75 alike; the others, at -0.25 and 0.25, should be at -1."""
     patches = torch.tensor([10, 11], dtype=torch.uint8)[:, None, None, None]
-    place = torch.tensor([[0, 0, 0, 0, 1], [1, 0, 0, 0, 1.0]])
-    loss, numbers = mined_loss(Mined(_Numbers()), [patches, patches, place])
+    location = torch.tensor([[0, 0, 0, 0, 1], [1, 0, 0, 0, 1.0]])
+    loss, numbers = hard_pair_loss(HardPairMiner(_Numbers()), [patches, patches, location])
     torch.testing.assert_close(loss, torch.tensor(0.5 * 0.25 + 0.5 * (0.75 + 1.25) / 2))
     assert numbers == {"wrong": 0.0, "fpr95": 0.0}
 
 
 def test_one_place_has_no_negatives():
     patches = torch.zeros(2, 1, 1, 1, dtype=torch.uint8)
-    loss, _ = mined_loss(Mined(_Numbers()), [patches, patches, torch.zeros(2, 5)])
+    loss, _ = hard_pair_loss(HardPairMiner(_Numbers()), [patches, patches, torch.zeros(2, 5)])
     assert loss == 0.125  # half of what the pairs miss, 0.25
 
 
 def test_command(tmp_path, photos, monkeypatch, capsys):
     monkeypatch.setitem(RECIPES, "hardnet-half", short(RECIPES["hardnet-half"], 2, points=8))
     out = tmp_path / "out"
-    words = ["train", "matching", "--recipe", "hardnet-half", "--out", str(out)]
+    words = ["train", "matching", "--recipe", "hardnet-half", "-o", str(out)]
     more = ["--photos", str(photos[0].parent), "--device", "cpu", "--workers", "0"]
     assert main([*words, *more]) == 0
     assert "step 2/2  loss" in capsys.readouterr().err
