@@ -3,7 +3,7 @@ Flow of a clip as a video
 =========================
 
 A rendered clip goes through `flowmatch flow`, which writes files and a video, and through
-`flowmatch eval flow`, which compares with the true flow and prints the errors beside OpenCV's DIS.
+`flowmatch eval flow`, which prints the errors beside those of OpenCV's DIS.
 """
 
 from pathlib import Path
@@ -37,4 +37,5 @@ for command in (flow, "eval flow demo_out --with-dis --refine"):
     print(f"$ flowmatch {command}", flush=True)
     assert main(command.split()) == 0
 video = np.vstack([*fm.io.read_frames("demo_out/estimate/flow.mp4")][:12:4])
-plt.figure(figsize=(8, 8)).add_subplot(title="frames and flow", xticks=[], yticks=[]).imshow(video)
+axis = plt.figure(figsize=(8, 8), layout="constrained").add_subplot(xticks=[], yticks=[])
+axis.imshow(video)

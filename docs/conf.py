@@ -24,7 +24,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
-    "public_members",
+    "api_pages",
     "weight_cards",
 ]
 exclude_patterns = ["_ext", "gallery/*.py", "gallery/*.ipynb", "**/sg_execution_times.rst"]
@@ -39,8 +39,7 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
-autodoc_default_options = {"members": True, "show-inheritance": False}
-autodoc_class_signature = "separated"
+autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False

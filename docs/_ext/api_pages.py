@@ -1,0 +1,121 @@
+"""Sphinx extension: the pages of the API reference, from what each package exports.
+
+A page has a section for each group of a module's ``__all__`` (functions, classes, networks), with
+the functions that most users need first.
+"""
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
+from torch import nn
+
+from flowmatch.zoo import WeightStore
+
+# Page: title and modules. Tasks first, then what they are built on.
+PAGES = {
+    "flow": ("Optical flow", ["flow", "flow.synthetic"]),
+    "matching": ("Matching", ["matching", "matching.files", "matching.pair_list"]),
+    "registration": ("Registration", ["registration"]),
+    "align": ("Alignment", ["align", "align.transforms"]),
+    "stitch": ("Panoramas", ["stitch"]),
+    "retrieval": ("Image search", ["retrieval"]),
+    "metric_learning": (
+        "Metric learning",
+        ["metric_learning", "metric_learning.losses", "metric_learning.miners"],
+    ),
+    "selfsupervised": ("Learning from video", ["selfsupervised"]),
+    "ops": ("Operators", ["ops"]),
+    "compat": ("Compatibility", ["compat"]),
+    "bench": ("Benchmark", ["bench"]),
+    "io": ("Files", ["io"]),
+    "draw": ("Pictures", ["draw"]),
+    "training": ("Training", ["training"]),
+    "geometry": ("Geometry and metrics", ["geometry", "metrics", "descriptor_losses"]),
+    "zoo": ("Weights and devices", ["zoo", "devices", "imaging", "progress"]),
+}
+# What most users need comes first in its group.
+FIRST = (
+    "estimate_flow", "estimate_both_ways", "write_sequence", "FlowOptions", "SequenceOptions",
+    "match_images", "MatchOptions", "Matches", "register_scans", "register_many",
+    "RegisterOptions", "Registration", "stitch_photos", "StitchOptions", "Panorama",
+    "build_index", "search", "correlation", "Correlation", "correlation_lookup",
+    "correlation_pyramid", "nearest", "read_image", "write_image", "read_flow", "write_flow",
+    "flow_to_image", "draw_matches", "make_loss",
+)  # fmt: skip
+STORE = """
+``load``, ``available`` and ``save_weights`` are the methods of
+:class:`flowmatch.zoo.WeightStore` for this task.
+"""
+
+
+def write_pages(app: Sphinx) -> None:
+    """Write the pages into the source folder, where Git ignores them."""
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
+    done: set[int] = set()
+    for name, (title, modules) in PAGES.items():
+        text = f"{title}\n{'=' * len(title)}\n"
+        text += "".join(_module(f"flowmatch.{module}", done) for module in modules)
+        page = Path(app.srcdir) / "api" / f"{name}.rst"
+        if not page.exists() or page.read_text() != text:
+            page.write_text(text)
+
+
+def _module(name: str, done: set[int]) -> str:
+    module = import_module(name)
+    groups: dict[str, list[str]] = {"Functions": [], "Classes": [], "Networks": []}
+    names = getattr(module, "__all__", None) or _defined_in(module)
+    stored = False
+    for member in sorted(names, key=_position):
+        value = getattr(module, member)
+        bound = inspect.ismethod(value) and isinstance(value.__self__, WeightStore)
+        stored = stored or bound
+        if bound or id(value) in done or inspect.ismodule(value):
+            continue
+        if inspect.isclass(value) and value.__module__.startswith("flowmatch"):
+            is_network = issubclass(value, nn.Module) and ".networks" in value.__module__
+            groups["Networks" if is_network else "Classes"].append(member)
+        elif inspect.isroutine(value):
+            groups["Functions"].append(member)
+        else:
+            continue
+        done.add(id(value))
+    text = f"\n.. automodule:: {name}\n   :no-members:\n" + (STORE if stored else "")
+    for title, members in groups.items():
+        if members:
+            heading = f"{title} of {name}"
+            text += f"\n{heading}\n{'-' * len(heading)}\n"
+        kind = "autofunction" if title == "Functions" else "autoclass"
+        text += "".join(f"\n.. {kind}:: {name}.{member}\n" for member in members)
+    return text
+
+
+def _defined_in(module: Any) -> list[str]:
+    return [
+        name
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", None) == module.__name__ and not name.startswith("_")
+    ]
+
+
+def _position(name: str) -> tuple[int, str]:
+    return FIRST.index(name) if name in FIRST else len(FIRST), name.lower()
+
+
+def skip(app: Sphinx, what: str, name: str, member: Any, skipped: bool, options: Any) -> bool | None:
+    """Leave out the fields of a class: the ``Attributes:`` of its docstring describe them."""
+    is_field = type(member).__name__ in ("_tuplegetter", "member_descriptor")
+    is_constant = what == "class" and not callable(member) and not isinstance(member, property)
+    return True if is_field or is_constant else None
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Write the pages before Sphinx looks for its sources."""
+    app.connect("builder-inited", write_pages)
+    app.connect("autodoc-skip-member", skip)
+    return {"parallel_read_safe": True}
