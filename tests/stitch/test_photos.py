@@ -1,0 +1,77 @@
+"""Photos: their names, their sizes, folders of them."""
+
+import numpy as np
+import pytest
+
+from flowmatch.io import write_image
+from flowmatch.stitch.photos import (
+    expand_folders,
+    open_photos,
+    reduce_image,
+    scale_for,
+    scaled_size,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two folders, with an image of the same name in each."""
+    for name, gray in {"a/x.png": 10, "a/y.png": 20, "b/x.png": 30}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_image(tmp_path / name, np.full((6, 8, 3), gray, np.uint8))
+    return tmp_path
+
+
+def test_names_are_unique(folder):
+    files = [folder / "a/x.png", str(folder / "a/y.png"), folder / "b/x.png"]
+    photos = open_photos([*files, np.zeros((4, 5), np.uint8)])
+    names = [str(folder / "a/x.png"), "y.png", str(folder / "b/x.png"), "photo 4"]
+    assert [photo.name for photo in photos] == names
+    assert [photo.number for photo in photos] == [0, 1, 2, 3]
+    assert [photo.read()[0, 0, 0] for photo in photos] == [10, 20, 30, 0]
+    # Photos that are open keep their names and numbers.
+    assert open_photos(photos[2:]) == photos[2:]
+
+
+def test_files_are_read_when_needed(folder):
+    (photo,) = open_photos([folder / "a/x.png"])
+    write_image(folder / "a/x.png", np.full((6, 8, 3), 99, np.uint8))
+    assert photo.read().shape == (6, 8, 3) and photo.read()[0, 0, 0] == 99
+    with pytest.raises(FileNotFoundError, match="nosuch.png does not exist"):
+        open_photos([folder / "a/x.png", folder / "nosuch.png"])
+
+
+def test_pixels_become_rgb_and_are_reduced():
+    gray = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    (photo,) = open_photos([gray])
+    np.testing.assert_array_equal(photo.read(), np.stack([gray] * 3, axis=2))
+    half = gray.reshape(3, 2, 4, 2).mean((1, 3))
+    assert photo.read((4, 3)).shape == (3, 4, 3)
+    assert np.abs(photo.read((4, 3))[..., 0] - half).max() <= 0.5
+    for pixels in (gray / 255, np.zeros((4, 5, 4), np.uint8), np.zeros((0, 5), np.uint8)):
+        with pytest.raises(ValueError, match=r"photo 1 must be uint8 RGB \[H, W, 3\] or gray"):
+            open_photos([pixels])[0].read()
+
+
+def test_folders_are_expanded(folder):
+    (folder / "a/notes.txt").write_text("no image")
+    (folder / "empty").mkdir()
+    images = expand_folders([folder / "b/x.png", folder / "a"])
+    assert images == [folder / "b/x.png", folder / "a/x.png", folder / "a/y.png"]
+    without = {(folder / "a/x.png").resolve()}
+    assert expand_folders([folder / "a"], without) == [folder / "a/y.png"]
+    assert expand_folders([folder / "a/x.png"], without) == [folder / "a/x.png"]
+    with pytest.raises(FileNotFoundError, match="empty"):
+        expand_folders([folder / "empty"])
+    with pytest.raises(FileNotFoundError, match="nosuch does not exist"):
+        expand_folders([folder / "empty", folder / "nosuch"])
+
+
+def test_sizes():
+    assert scale_for((1000, 500), None) == scale_for((1000, 500), 2.0) == 1
+    assert scale_for((2000, 1000), 0.5) == 0.5
+    assert scaled_size((101, 40), 0.5) == (50, 20)
+    assert scaled_size((101, 1), 0.1) == (10, 1)
+    image = np.zeros((4, 6, 3), np.uint8)
+    assert reduce_image(image, (6, 4)) is image
+    assert reduce_image(image, (3, 2)).shape == (2, 3, 3)
