@@ -30,6 +30,7 @@ from flowmatch.io.video import Frames
 from flowmatch.progress import ProgressCallback
 
 T = TypeVar("T")
+NumberedPair = tuple[int, tuple[Image, Image]]
 
 RECORD = "run.json"
 """File beside the flows: the input and the options they were computed with."""
@@ -115,11 +116,7 @@ def write_sequence(
             writing.clear()
 
         for pairs in _batches(_pairs(frames, 2 * batch + 2), batch):
-            missing = [
-                (index, pair)
-                for index, pair in pairs
-                if not all(path.exists() for path in _files(folder, index, options))
-            ]
+            missing = _missing(pairs, folder, options)
             report.kept += len(pairs) - len(missing)
             if missing:
                 if options.warm_start:  # it reads the files of the previous pair
@@ -139,9 +136,7 @@ def write_sequence(
         finish_writing()
     report.skipped = tuple(map(str, frames.skipped))
     report.seconds = time.monotonic() - began
-    if report.computed + report.kept == 0:
-        reasons = f" ({'; '.join(report.skipped[:3])})" if report.skipped else ""
-        raise ValueError(f"the clip has no two consecutive frames of one size{reasons}")
+    _check_any(report)
     return report
 
 
@@ -158,6 +153,12 @@ def _network(
     if options.weights is None:
         options = replace(options, weights=STORE.digest(model))
     return STORE.load(model, device=device), options
+
+
+def _check_any(report: SequenceReport) -> None:
+    if report.computed + report.kept == 0:
+        reasons = f" ({'; '.join(report.skipped[:3])})" if report.skipped else ""
+        raise ValueError(f"the clip has no two consecutive frames of one size{reasons}")
 
 
 # ---- The folder --------------------------------------------------------------------------------
@@ -217,6 +218,17 @@ def _files(folder: Path, index: int, options: SequenceOptions) -> list[Path]:
     return [folder / f"{index:06d}{end}" for end in ends]
 
 
+def _missing(
+    pairs: Sequence[NumberedPair], folder: Path, options: SequenceOptions
+) -> list[NumberedPair]:
+    """Return the pairs whose files do not all exist."""
+    return [
+        (index, pair)
+        for index, pair in pairs
+        if not all(path.exists() for path in _files(folder, index, options))
+    ]
+
+
 def _write(paths: Sequence[Path], contents: Sequence[NDArray[Any]]) -> int:
     """Write the files of a pair; return the number of flow pixels stored as unknown."""
     unknown = 0
@@ -234,7 +246,7 @@ def _write(paths: Sequence[Path], contents: Sequence[NDArray[Any]]) -> int:
 # ---- Frames in, flows out ----------------------------------------------------------------------
 
 
-def _pairs(frames: Frames, depth: int) -> Iterator[tuple[int, tuple[Image, Image]]]:
+def _pairs(frames: Frames, depth: int) -> Iterator[NumberedPair]:
     """Yield consecutive frames, with the number of the first; no pair spans a skipped frame."""
     with closing(read_ahead(frames.numbered(), depth)) as ahead:
         for (n, first), (m, second) in pairwise(ahead):

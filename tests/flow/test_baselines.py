@@ -77,3 +77,10 @@ def test_on_middlebury(shared_data):
     first, second, truth, _ = load_pair(pair)
     epe = {name: score(method(first, second), truth).epe for name, method in BASELINES.items()}
     assert epe["dis+refine"] < 0.2 < epe["dis"] < 0.3 < epe["farneback"] < 0.5 < epe["zero"] < 1.3
+
+
+def test_dis_is_fair(photo):
+    """The baseline that results stand beside does see a plain shift."""
+    shifted = np.roll(photo, 4, axis=1)
+    error = np.linalg.norm(dis(photo, shifted) - [4, 0], axis=-1)[20:-20, 20:-20]
+    assert np.median(error) < 0.3

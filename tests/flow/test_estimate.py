@@ -11,7 +11,6 @@ from flowmatch.flow import (
     estimate,
     estimate_both_ways,
     estimate_flow,
-    find_occlusion,
     load,
 )
 from flowmatch.flow.baselines import dis
@@ -86,36 +85,6 @@ def test_a_model_of_another_type_is_refused():
             estimate_flow(frame, frame, model=model)
 
 
-class Colours(nn.Module):
-    """Its flow is what it sees, 100 times red and 100 times green: any shift of a tile shows."""
-
-    def __init__(self):
-        super().__init__()
-        self.sizes = []
-
-    def forward(self, first, second):
-        self.sizes.append(tuple(first.shape[-2:]))
-        return [100 * first[:, :2]]
-
-
-@pytest.mark.parametrize(("overlap", "tiles"), [(0, 3 * 4), (16, 3 * 4), (32, 4 * 6), (None, 12)])
-def test_tiles_cover_everything(overlap, tiles):
-    frame = np.random.default_rng(0).integers(0, 256, (150, 200, 3), np.uint8)
-    model = Colours()
-    flow = estimate_flow(frame, frame, model=model, options=FlowOptions(tile=64, overlap=overlap))
-    np.testing.assert_allclose(flow, frame[..., :2] / 2.55, atol=1e-3)
-    assert model.sizes == [(64, 64)] * tiles
-
-
-def test_tiled_is_near_whole(photo):
-    first, second = photo[:280, :400], np.roll(photo, 3, axis=1)[:280, :400]
-    model = load("default")
-    whole = estimate_flow(first, second, model=model)
-    tiled = estimate_flow(first, second, model=model, options=FlowOptions(tile=192, overlap=64))
-    seam = np.abs(whole - tiled)[:, 150:250]  # where the tiles meet
-    assert np.percentile(seam, 90) < 1.0
-
-
 def test_to_full_resolution_is_bilinear():
     flow = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2).repeat(1, 2, 1, 1)
     up = to_full_resolution(flow, 2, 4)
@@ -171,27 +140,6 @@ def test_both_ways_are_those_of_each_way_and_nothing_is_computed_twice(options, 
     assert runs == ["network"] * 2 + ["dis"] * (2 if options.with_dis else 0)
 
 
-def test_find_occlusion_worked_by_hand():
-    """A square of 4 columns moves right by 4 over a still background."""
-    forward, backward = np.zeros((2, 8, 24, 2), np.float32)
-    forward[:, 8:12] = [4, 0]
-    backward[:, 12:16] = [-4, 0]
-    expected = np.zeros((8, 24), bool)
-    expected[:, 12:16] = True  # background in the first frame, covered in the second
-    assert (find_occlusion(forward, backward) == expected).all()
-    uncovered = np.zeros((8, 24), bool)
-    uncovered[:, 8:12] = True
-    assert (find_occlusion(backward, forward) == uncovered).all()
-    tensors = (torch.from_numpy(f).permute(2, 0, 1)[None] for f in (forward, backward))
-    assert (find_occlusion(*tensors)[0].numpy() == expected).all()
-
-
-def test_unknown_flow_is_not_known_to_match():
-    flow, unknown = np.zeros((4, 4, 2), np.float32), np.full((4, 4, 2), np.nan, np.float32)
-    assert find_occlusion(flow, unknown).all()
-    assert not find_occlusion(flow, flow).any()
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_fits(name, device):
     arguments = {"width": 1 / 16} if name.startswith("flownet") else {}
@@ -243,13 +191,6 @@ def test_refuses(first, second, options, message):
         device = options.pop("device", None)
         options = FlowOptions(**options)
         estimate_flow(first, second, model=Constant(), device=device, options=options)
-
-
-def test_dis_is_fair(photo):
-    """The baseline that results stand beside does see a plain shift."""
-    shifted = np.roll(photo, 4, axis=1)
-    error = np.linalg.norm(dis(photo, shifted) - [4, 0], axis=-1)[20:-20, 20:-20]
-    assert np.median(error) < 0.3
 
 
 class Proportional(torch.nn.Module):

@@ -1,8 +1,6 @@
 """A clip's flow, file by file: complete, resumable, and never mixed with another run's."""
 
 import json
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -10,9 +8,8 @@ import torch
 from torch import nn
 
 from flowmatch.flow.options import SequenceOptions
-from flowmatch.flow.read_ahead import read_ahead
 from flowmatch.flow.sequence import RECORD, write_sequence
-from flowmatch.flow.sequence_drawing import common_scale, draw_sequence
+from flowmatch.flow.sequence_drawing import draw_sequence
 from flowmatch.io.flow import read_flow, write_flow
 from flowmatch.io.image import read_image, write_image
 from flowmatch.io.video import read_frames
@@ -231,54 +228,3 @@ def test_two_sizes_are_no_pair(tmp_path):
         write_image(tmp_path / f"{name}.png", np.zeros((20, width, 3), np.uint8))
     with pytest.raises(ValueError, match="no two consecutive frames of one size .*25"):
         run([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out")
-
-
-def test_drawing(clip, tmp_path):
-    run(clip, tmp_path / "out")
-    out, frames = tmp_path / "out", read_frames(clip)
-    scale = draw_sequence(frames, out, ".flo", video=out / "flow.mp4", pictures=out / "pictures")
-    assert scale == pytest.approx(np.hypot(10, 10), rel=0.01)
-    drawn = list(read_frames(out / "flow.mp4"))
-    assert len(drawn) == 5
-    assert drawn[0].shape[1] > 2 * 24
-    assert len(list((out / "pictures").glob("*.png"))) == 5
-
-
-def test_common_scale_is_of_the_whole_clip(tmp_path):
-    for i, length in enumerate((1.0, 7.0)):
-        write_flow(tmp_path / f"{i}.flo", np.full((8, 8, 2), [length, 0], np.float32))
-    files = [tmp_path / "0.flo", tmp_path / "1.flo"]
-    assert common_scale(files) == pytest.approx(7.0, rel=0.01)
-    write_flow(tmp_path / "still.flo", np.zeros((8, 8, 2), np.float32))
-    assert common_scale([tmp_path / "still.flo"]) == 1.0  # noise is not blown up to full colour
-
-
-def test_read_ahead_keeps_order_and_is_bounded():
-    taken = []
-
-    def source():
-        for i in range(100):
-            taken.append(i)
-            yield i
-
-    ahead = read_ahead(source(), 3)
-    assert next(ahead) == 0
-    time.sleep(0.3)
-    assert len(taken) <= 6
-    assert list(ahead) == list(range(1, 100))
-
-
-def test_read_ahead_passes_errors_on_and_ends_its_thread():
-    def source():
-        yield 1
-        raise ValueError("broken")
-
-    ahead = read_ahead(source(), 3)
-    assert next(ahead) == 1
-    with pytest.raises(ValueError, match="broken"):
-        next(ahead)
-    endless = read_ahead(iter(int, 1), 2)
-    next(endless)
-    threads = threading.active_count()
-    endless.close()
-    assert threading.active_count() < threads

@@ -17,7 +17,7 @@ from flowmatch.flow.synthetic.scene import Deformation, Layer, bounds
 from flowmatch.imaging import Image
 
 MAX_CENTRES = 3
-"""Largest number of centres of a deformation, as in `pairs.sample_deformation`."""
+"""Largest number of centres of a deformation (`pairs.sample_deformation`)."""
 PIXELS_AT_ONCE = 1 << 20
 """Number of layer pixels that are rendered together; each takes about 500 bytes meanwhile."""
 

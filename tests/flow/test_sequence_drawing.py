@@ -1,0 +1,53 @@
+"""Drawing of the flow of a clip."""
+
+import numpy as np
+import pytest
+from torch import nn
+
+from flowmatch.flow.options import SequenceOptions
+from flowmatch.flow.sequence import write_sequence
+from flowmatch.flow.sequence_drawing import common_scale, draw_sequence
+from flowmatch.io.flow import write_flow
+from flowmatch.io.video import read_frames
+
+
+class Brightness(nn.Module):
+    """Its flow is how much brighter the second frame is, in grey levels; counts its pairs."""
+
+    def __init__(self):
+        super().__init__()
+        self.pairs = 0
+
+    def forward(self, first, second):
+        self.pairs += len(first)
+        change = 255 * (second - first).mean(dim=(1, 2, 3))
+        return [change.view(-1, 1, 1, 1).expand(-1, 2, *first.shape[2:])]
+
+
+OPTIONS = SequenceOptions(weights="test")
+
+
+def run(clip, out, options=OPTIONS, **settings):
+    model = Brightness()
+    report = write_sequence(read_frames(clip), out, model=model, options=options, **settings)
+    return model, report
+
+
+def test_drawing(clip, tmp_path):
+    run(clip, tmp_path / "out")
+    out, frames = tmp_path / "out", read_frames(clip)
+    scale = draw_sequence(frames, out, ".flo", video=out / "flow.mp4", pictures=out / "pictures")
+    assert scale == pytest.approx(np.hypot(10, 10), rel=0.01)
+    drawn = list(read_frames(out / "flow.mp4"))
+    assert len(drawn) == 5
+    assert drawn[0].shape[1] > 2 * 24
+    assert len(list((out / "pictures").glob("*.png"))) == 5
+
+
+def test_common_scale_is_of_the_whole_clip(tmp_path):
+    for i, length in enumerate((1.0, 7.0)):
+        write_flow(tmp_path / f"{i}.flo", np.full((8, 8, 2), [length, 0], np.float32))
+    files = [tmp_path / "0.flo", tmp_path / "1.flo"]
+    assert common_scale(files) == pytest.approx(7.0, rel=0.01)
+    write_flow(tmp_path / "still.flo", np.zeros((8, 8, 2), np.float32))
+    assert common_scale([tmp_path / "still.flo"]) == 1.0  # noise is not blown up to full colour
