@@ -48,6 +48,7 @@ napoleon_custom_sections = [("Reference", "notes_style"), ("References", "notes_
 toc_object_entries_show_parents = "hide"
 add_module_names = False
 python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 96
 copybutton_prompt_text = r"\$ |>>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 
@@ -76,7 +77,7 @@ html_static_path = ["_static"]
 html_css_files = ["flowmatch.css"]
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {"index": [], "gallery/**": ["sidebar-nav-bs"], "faq": []}
+html_sidebars = {"index": [], "start": [], "results": [], "more": []}
 html_theme_options = {
     "logo": {"text": "flowmatch"},
     "navbar_align": "left",

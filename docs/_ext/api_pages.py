@@ -5,6 +5,7 @@ the functions that most users need first.
 """
 
 import inspect
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,20 @@ def skip(app: Sphinx, what: str, name: str, member: Any, skipped: bool, options:
     return True if is_field or is_constant else None
 
 
+def describe_returns(
+    app: Sphinx, what: str, name: str, item: Any, options: Any, lines: list[str]
+) -> None:
+    """Keep napoleon from taking the words before a colon for the type of the result."""
+    for i, line in enumerate(lines[:-1]):
+        if line.strip() in ("Returns:", "Yields:"):
+            parts = re.split(r"(``.*?``|`.*?`)", lines[i + 1])
+            parts[::2] = [part.replace(": ", " – ") for part in parts[::2]]
+            lines[i + 1] = re.sub(r":$", " –", "".join(parts))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Write the pages before Sphinx looks for its sources."""
+    app.connect("autodoc-process-docstring", describe_returns, priority=400)
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-skip-member", skip)
     return {"parallel_read_safe": True}

@@ -1,6 +1,7 @@
 """Sphinx extension: a page for each weight file that ships, from ``flowmatch/weights/index.json``."""
 
 import json
+import re
 import struct
 from importlib import resources
 from math import prod
@@ -11,7 +12,7 @@ from sphinx.application import Sphinx
 
 FOLDER = "weights"
 VERBS = {
-    "flow": "fm.estimate_flow(first, second, model={name!r})",
+    "flow": "flow = fm.estimate_flow(first, second, model={name!r})",
     "matching": "fm.match_images(first, second, model={name!r})",
     "registration": "fm.register_scans(source, target, model={name!r})",
     "align": "fm.align_images(first, second, model={name!r})",
@@ -75,10 +76,12 @@ def _card(task: str, name: str, entry: dict[str, Any], file: Path) -> str:
 {card["purpose"]}{default}
 
 ```python
+import flowmatch as fm
+
 {verb}
 ```
 
-| | |
+| property | value |
 |---|---|
 | network | {entry["summary"].split(";")[0]} |
 | parameters | {_parameters(file):,} |
@@ -95,7 +98,7 @@ def _card(task: str, name: str, entry: dict[str, Any], file: Path) -> str:
 {_lines(entry["command"])}
 ```
 
-| | |
+| property | value |
 |---|---|
 | steps | {_list(entry.get("steps", card.get("steps", "not recorded")))} |
 | seed | {_list(entry.get("seed", "not recorded"))} |
@@ -142,7 +145,12 @@ def _types(file: Path) -> str:
 
 
 def _lines(value: str | list[str]) -> str:
-    return value if isinstance(value, str) else "\n".join(value)
+    """Join commands; those that are too long for a page continue on a second line."""
+    commands = [value] if isinstance(value, str) else value
+    return "\n".join(
+        command if len(command) < 90 else re.sub(r" --(photos|start)", r" \\\n    --\1", command)
+        for command in commands
+    )
 
 
 def _list(value: Any) -> str:
