@@ -16,17 +16,17 @@ from tests.registration.ball import CAMERA, POSES, depth_of, surface_error
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Eight frames around the ball, as an RGB-D camera writes them."""
-    place = tmp_path_factory.mktemp("rgbd")
-    (place / "depth").mkdir()
+    """Return a folder of eight RGB-D frames around the ball."""
+    root = tmp_path_factory.mktemp("rgbd")
+    (root / "depth").mkdir()
     lines = []
     for k, pose in enumerate(POSES):
         millimetres = np.nan_to_num(1000 * depth_of(pose)).round().astype(np.uint16)
-        cv2.imwrite(str(place / "depth" / f"{k:03}.png"), millimetres)
+        cv2.imwrite(str(root / "depth" / f"{k:03}.png"), millimetres)
         lines.append(f"{k:03} " + " ".join(f"{x:.9f}" for x in pose.ravel()))
-    (place / "poses.txt").write_text("\n".join(lines) + "\n")
-    np.savetxt(place / "intrinsics.txt", CAMERA)
-    return place
+    (root / "poses.txt").write_text("\n".join(lines) + "\n")
+    np.savetxt(root / "intrinsics.txt", CAMERA)
+    return root
 
 
 def test_fragments_are_in_the_frame_of_their_first_camera(folder):
@@ -47,7 +47,7 @@ def test_command_writes_fragments_and_their_motions(folder, tmp_path):
     out = tmp_path / "one.ply"
     assert main(["fuse", str(folder), "-o", str(out), "--voxel", "0.04", "--world"]) == 0
     assert np.abs(surface_error(read_cloud(out))[0]).mean() < 0.2 * 0.04
-    words = ["fuse", str(folder), "-o", str(tmp_path / "scene"), "--frames", "3"]
+    words = ["fuse", str(folder), "-o", str(tmp_path / "scene"), "--frames-per-fragment", "3"]
     assert main([*words, "--voxel", "0.04"]) == 0
     pairs = find_fragments(tmp_path / "scene")
     assert [pair.name for pair in pairs] == ["0 1", "0 2", "1 2"]
@@ -59,9 +59,9 @@ def test_command_writes_fragments_and_their_motions(folder, tmp_path):
 def test_an_earlier_run_is_replaced(folder, tmp_path, monkeypatch):
     scene = tmp_path / "scene"
     words = ["fuse", str(folder), "-o", str(scene), "--voxel", "0.04"]
-    assert main([*words, "--frames", "3"]) == 0
+    assert main([*words, "--frames-per-fragment", "3"]) == 0
     (scene / "cloud_bin_mine.ply").write_bytes(b"kept")
-    assert main([*words, "--frames", "4"]) == 0
+    assert main([*words, "--frames-per-fragment", "4"]) == 0
     names = {"cloud_bin_0.ply", "cloud_bin_1.ply", "cloud_bin_mine.ply", "gt.info", "gt.log"}
     assert {path.name for path in scene.iterdir()} == names
     assert [pair.name for pair in find_fragments(scene)] == ["0 1"]
@@ -71,23 +71,23 @@ def test_an_earlier_run_is_replaced(folder, tmp_path, monkeypatch):
 
     # An interrupted run does not leave a scene.
     monkeypatch.setattr("flowmatch.registration.integrate.write_cloud", full)
-    assert main([*words, "--frames", "3"]) == 2
+    assert main([*words, "--frames-per-fragment", "3"]) == 2
     assert not (scene / "gt.log").exists() and not (scene / "gt.info").exists()
 
 
 def test_frames_without_depth(folder, tmp_path, capsys):
-    place = shutil.copytree(folder, tmp_path / "dark")
-    for file in sorted((place / "depth").iterdir())[:4]:
+    copy = shutil.copytree(folder, tmp_path / "dark")
+    for file in sorted((copy / "depth").iterdir())[:4]:
         cv2.imwrite(str(file), np.zeros((8, 8), np.uint16))
     # A fragment without points overlaps with none.
-    words = ["--voxel", "0.04", "--frames", "4"]
-    assert main(["fuse", str(place), "-o", str(tmp_path / "half"), *words]) == 0
+    words = ["--voxel", "0.04", "--frames-per-fragment", "4"]
+    assert main(["fuse", str(copy), "-o", str(tmp_path / "half"), *words]) == 0
     assert len(read_cloud(tmp_path / "half" / "cloud_bin_0.ply")) == 0
     assert (tmp_path / "half" / "gt.log").read_text() == ""
-    for file in (place / "depth").iterdir():
+    for file in (copy / "depth").iterdir():
         cv2.imwrite(str(file), np.zeros((8, 8), np.uint16))
     for out in ("none", "none.ply"):
-        assert main(["fuse", str(place), "-o", str(tmp_path / out), *words]) == 2
+        assert main(["fuse", str(copy), "-o", str(tmp_path / out), *words]) == 2
         assert "its 8 frames show no surface within 4 m" in capsys.readouterr().err
         assert not (tmp_path / out).exists()
 

@@ -106,7 +106,7 @@ def test_command_prints_numbers(benchmark, tmp_path, capsys, monkeypatch):
     write_cloud(tmp_path / "ref.ply", transform_points(truth, part(cloud, 0.8, 4, 1)))
     np.save(tmp_path / "gt.npy", truth)
     words = ["eval", "registration", str(tmp_path), "--no-rotated", "--voxel", "0.06"]
-    assert main([*words, "--json"]) == 0
+    assert main([*words, "--json", "-"]) == 0
     scores = json.loads(capsys.readouterr().out)["scores"]
     assert [row["method"] for row in scores] == ["FPFH"]
     assert scores[0]["recall"] == 1

@@ -70,13 +70,13 @@ def test_training_repeats_and_resumes(tmp_path):
 
 
 def test_the_command_reports_wrong_options(tmp_path, capsys):
-    assert main(["train", "registration", "--recipe", "none", "--out", str(tmp_path)]) == 2
+    assert main(["train", "registration", "--recipe", "none", "-o", str(tmp_path)]) == 2
     (tmp_path / "slim.pt").touch()
-    assert main(["train", "registration", "--recipe", "slim", "--out", str(tmp_path)]) == 2
+    assert main(["train", "registration", "--recipe", "slim", "-o", str(tmp_path)]) == 2
     message = capsys.readouterr().err
     assert "must be one of slim" in message and "--resume" in message
 
 
 def test_a_sheet_of_scans(tmp_path):
-    assert main(["synth", "registration", "--sheet", str(tmp_path / "s.png"), "--count", "1"]) == 0
+    assert main(["synth", "registration", "-o", str(tmp_path / "s.png"), "--count", "1"]) == 0
     assert (tmp_path / "s.png").stat().st_size > 1000
