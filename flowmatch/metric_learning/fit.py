@@ -21,6 +21,7 @@ from flowmatch.metric_learning.networks import EmbeddingNet
 from flowmatch.metric_learning.samplers import ClassBatches, generator_of
 from flowmatch.progress import ProgressCallback
 from flowmatch.training import Run, RunState, StepReport, TrainingDiverged
+from flowmatch.zoo import check_finite
 
 # Miners that the papers of losses use; the other losses take the whole batch.
 PAPER_MINERS = {
@@ -248,14 +249,16 @@ def read_backbone(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: The file does not exist.
-        ValueError: The file is damaged.
+        ValueError: The file is damaged, or a weight is NaN or infinite.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file of weights at {path}")
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole .safetensors file: {error}") from error
+    check_finite(tensors, path)
+    return tensors
 
 
 @torch.no_grad()

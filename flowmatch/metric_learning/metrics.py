@@ -95,7 +95,9 @@ def retrieval_scores(
     sums = torch.zeros(len(ks) + 3, dtype=torch.float64, device=labels.device)
     step = max(1, _CHUNK // (depth + 1))
     for part in torch.split(queries, step):
-        index = _neighbours(embeddings[part], gallery, depth, metric, part if self_search else None)
+        index = nearest_others(
+            embeddings[part], gallery, depth, metric, part if self_search else None
+        )
         hits = (gallery_labels[index.clamp(min=0)] == labels[part, None]) & (index >= 0)
         sums += _count(hits, R[part], ks)
     *recalls, first, r_precision, map_at_r = (sums / len(queries)).tolist()
@@ -103,10 +105,21 @@ def retrieval_scores(
     return RetrievalScores(recall, first, r_precision, map_at_r, len(queries))
 
 
-def _neighbours(
+def nearest_others(
     queries: Tensor, gallery: Tensor, k: int, metric: str, own: Tensor | None
 ) -> Tensor:
-    """Return the indices of the k nearest, [N, k], without each query's own index."""
+    """Return the indices of the nearest items of a gallery, without the queries themselves.
+
+    Args:
+        queries: ``[N, D]``.
+        gallery: ``[M, D]``.
+        k: Number of neighbours.
+        metric: Distance, as in `flowmatch.ops.nearest`.
+        own: Index of each query in the gallery, ``[N]``; None if the queries are not in it.
+
+    Returns:
+        ``[N, k]`` int64, from near to far; -1 where there are fewer.
+    """
     index = nearest(queries, gallery, k + (own is not None), metric).index
     if own is None:
         return index

@@ -88,3 +88,6 @@ def test_starting_from_weights(tmp_path, digit_parts):
     (tmp_path / "bad.safetensors").write_bytes(b"{}")
     with pytest.raises(ValueError, match="not a whole"):
         read_backbone(tmp_path / "bad.safetensors")
+    save_file({"layers.0.weight": torch.tensor([torch.nan])}, tmp_path / "nan.safetensors")
+    with pytest.raises(ValueError, match="must be finite, these are not: layers.0.weight"):
+        read_backbone(tmp_path / "nan.safetensors")

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from flowmatch.metric_learning.metrics import (
-    _neighbours,
     clustering_scores,
     compare_clusterings,
+    nearest_others,
     retrieval_scores,
 )
 from flowmatch.metric_learning.verification import roc, verify_pairs
@@ -94,7 +94,7 @@ def test_retrieval_agrees_with_the_library():
 
 def test_an_item_is_left_out_by_its_index():
     x = torch.zeros(5, 2)
-    index = _neighbours(x, x, 2, "l2", torch.arange(5))
+    index = nearest_others(x, x, 2, "l2", torch.arange(5))
     assert index.tolist() == [[1, 2], [0, 2], [0, 1], [0, 1], [0, 1]]
 
 
