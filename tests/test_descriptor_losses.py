@@ -22,7 +22,7 @@ N = 9
 
 @pytest.fixture
 def pairs():
-    """Unit vectors of nine points in two views, and two points that are one."""
+    """Unit vectors of nine points in two views; two of the points are the same."""
     first = torch.randn(N, 4, dtype=torch.float64)
     second = first + 0.6 * torch.randn(N, 4, dtype=torch.float64)
     same = torch.eye(N, dtype=torch.bool)
@@ -36,7 +36,7 @@ def far(a, b):
 
 
 def negatives(first, second, same, mining):
-    """Return the distance to each pair's negative."""
+    """Return the distance to the negative of each pair."""
     found = []
     for i in range(N):
         row = [far(first[i], second[j]) for j in range(N) if not same[i, j]]
@@ -63,8 +63,8 @@ def test_triplets(pairs, mining, margin):
     )
 
 
-def test_distance_weighted_draws_negatives_at_every_distance():
-    """Many at 1.4, where most random vectors are, and one at 0.7, which is as rare as welcome."""
+def test_distance_weighted_samples_negatives_at_every_distance():
+    """Of many negatives at 1.4, the typical distance, and one at 0.7, the latter is sampled."""
     first = torch.eye(65)[:1].repeat(65, 1)
     close = 1 - 0.7**2 / 2
     second = torch.eye(65)
@@ -73,7 +73,7 @@ def test_distance_weighted_draws_negatives_at_every_distance():
     second[1, 0], second[1, 1] = close, math.sqrt(1 - close**2)
     same = torch.eye(65, dtype=torch.bool)
     drawn = [triplet_loss(first, second, same, mining="distance-weighted")[1][1] for _ in range(5)]
-    others = torch.cat([d[2:] for d in drawn])  # rows 0 and 1 have their own positives
+    others = torch.cat([d[2:] for d in drawn])  # rows 0 and 1 have other positives
     assert (others < 0.8).float().mean() > 0.9  # the inverse of a density that is tiny there
     assert not (others < 0.65).any()
     with pytest.raises(ValueError, match="mining must be one of hardest, .*, got 'all'"):
@@ -134,7 +134,7 @@ def test_shapes_of_labelled_pairs_are_checked():
 
 
 def test_contrastive_terms_of_tuples():
-    """One positive and two negatives for each query, as retrieval has them."""
+    """One positive and two negatives per query, as in retrieval."""
     described = torch.tensor([[[0.0, 0.0], [0.6, 0.8], [0.5, 0.0], [3.0, 4.0]]])
     distance = row_distances(described[:, 1:], described[:, :1])
     assert distance.tolist() == [pytest.approx([1.0, 0.5, 5.0])]
@@ -143,7 +143,7 @@ def test_contrastive_terms_of_tuples():
 
 
 def test_hinge():
-    """1 - 0.25 and 1 + 0.5 are asked for; 2 is right by more than 1."""
+    """Hinges of 1 - 0.25 and 1 + 0.5; a score of 2 costs nothing."""
     similarity = torch.tensor([0.25, 2.0, 0.5])
     assert hinge_loss(similarity, torch.tensor([True, True, False])).item() == pytest.approx(0.75)
 
@@ -175,7 +175,7 @@ def test_distances_have_the_gradients_of_the_expanded_form(pairs):
     torch.testing.assert_close(found, expected)
 
 
-def test_info_nce_leaves_pairs_of_the_same_point_out(pairs):
+def test_info_nce_ignores_pairs_of_the_same_point(pairs):
     first, second, same = pairs
     total = 0.0
     for a, b in ((first, second), (second, first)):

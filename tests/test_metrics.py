@@ -11,7 +11,7 @@ from flowmatch.metrics import area_under_roc, average_precision, fpr_at_recall
 
 
 def test_fpr95():
-    """Of 20 true pairs 19 have to pass: the threshold is the second lowest, 1."""
+    """19 of 20 positives must be accepted: the threshold is the second lowest, 1."""
     alike = [0, *range(1, 20)]
     assert fpr_at_recall(alike, [0.5, 1, 1.5, -3]) == 0.5
     assert fpr_at_recall(alike, [0.5], recall=1.0) == 1.0
@@ -28,7 +28,7 @@ def test_fpr95_by_a_plain_sweep():
     assert fpr_at_recall(positives, negatives) == (negatives >= threshold).mean()
     assert 0.2 < fpr_at_recall(positives, negatives) < 0.5
     assert math.isnan(fpr_at_recall([1.0], []))
-    # The point of the curve that metric learning reads it from.
+    # The same as the point on the ROC curve of metric learning.
     distances = torch.from_numpy(-np.concatenate([positives, negatives]))
     curve = roc(distances, torch.arange(700) < 400)
     assert fpr_at_recall(positives, negatives) == pytest.approx(curve.false_accept_rate_at())

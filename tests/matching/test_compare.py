@@ -1,4 +1,4 @@
-"""Similarities of stacks: the same as pair by pair, whatever the batches."""
+"""Batched comparison of patches equals comparison pair by pair."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from flowmatch.matching.networks import (
 
 @pytest.mark.parametrize("name", COMPARATORS)
 def test_all_pairs_equal_pair_by_pair(name, monkeypatch):
-    monkeypatch.setattr(deepcompare, "_MAX_HIDDEN", 5 * 1024 * 2)  # several parts
+    monkeypatch.setattr(deepcompare, "_MAX_HIDDEN", 5 * 1024 * 2)  # several chunks
     network = COMPARATORS[name]()
     first, second = torch.rand(4, 1, 64, 64), torch.rand(3, 1, 64, 64)
     result = compare_all_patches(first, second, model=network, batch=2)
@@ -26,7 +26,7 @@ def test_all_pairs_equal_pair_by_pair(name, monkeypatch):
     assert network.training
 
 
-def test_stacks_are_compared_in_batches():
+def test_patches_are_compared_in_batches():
     network = TwoChannel()
     first, second = torch.rand(5, 1, 64, 64), torch.rand(5, 1, 64, 64)
     result = compare_patches(first, second, model=network, batch=2)
@@ -37,13 +37,13 @@ def test_stacks_are_compared_in_batches():
 
 
 def test_branches_run_once_per_patch():
-    network, seen = Siam(), []
-    network.branch.layers.conv0.register_forward_hook(lambda _, x, __: seen.append(len(x[0])))
+    network, sizes = Siam(), []
+    network.branch.layers.conv0.register_forward_hook(lambda _, x, __: sizes.append(len(x[0])))
     compare_all_patches(torch.rand(5, 1, 64, 64), torch.rand(7, 1, 64, 64), model=network, batch=4)
-    assert seen == [4, 1, 4, 3]
+    assert sizes == [4, 1, 4, 3]
 
 
-def test_refusals():
+def test_invalid_arguments():
     patches = torch.rand(2, 1, 64, 64)
     with pytest.raises(ValueError, match="equal numbers of patches, got 2 and 1"):
         compare_patches(patches, patches[:1], model=Siam())

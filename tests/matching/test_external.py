@@ -1,4 +1,4 @@
-"""Published weights: golden files in, the right network out; anything else is refused in words."""
+"""Published weights: golden files give the right network, other files give clear errors."""
 
 import pickle
 import struct
@@ -51,7 +51,7 @@ def bin_file(name, layers):
 
 
 class T7:
-    """Writes what Torch7's File.lua writes."""
+    """Writer of the format of Torch7's File.lua."""
 
     def __init__(self):
         self.count = 0
@@ -157,7 +157,7 @@ def test_bin_in_two_files(tmp_path):
         load_external(decision, decision=decision)
 
 
-def test_bin_refusals(tmp_path):
+def test_invalid_bin(tmp_path):
     path = tmp_path / "weights.bin"
     content = bin_file("siam_desc", pairs(SiamBranch()))
     for wrong, reason in (
@@ -209,7 +209,7 @@ def test_t7_values():
     assert value["a"] == 1.5
     assert value[1.0] == "text"
     np.testing.assert_array_equal(value["t"], array)
-    # A function is skipped, a table that is named twice is read once.
+    # A function is skipped; a table that is referenced twice is read once.
     function = integer(8) + integer(1) + string("\x1bLua") + integer(0)
     table = integer(3) + integer(2) + integer(0)
     both = integer(3) + integer(3) + integer(2)
@@ -217,7 +217,7 @@ def test_t7_values():
     assert parse_t7(both) == {"f": None, "t": {}}
 
 
-def test_t7_refusals(tmp_path):
+def test_invalid_t7(tmp_path):
     deep = b"".join(integer(3) + integer(k) + integer(1) for k in range(1, 300))
     storage = integer(4) + integer(2) + string("V 1") + string("torch.FloatStorage")
     storage += struct.pack("<q", 1) + b"\0\0\0\0"
@@ -239,8 +239,8 @@ def test_t7_refusals(tmp_path):
             load_external(path)
 
 
-def test_t7_modules_that_name_each_other_do_not_multiply(tmp_path):
-    """Each of 20 containers names the next one 60 times."""
+def test_t7_modules_that_refer_to_each_other_do_not_multiply(tmp_path):
+    """Each of 20 containers refers to the next 60 times."""
 
     def container(k):
         head = integer(4) + integer(10 * k + 1) + string("V 1") + string("nn.Sequential")
@@ -261,7 +261,7 @@ def test_t7_modules_that_name_each_other_do_not_multiply(tmp_path):
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), suffix=st.sampled_from([".bin", ".t7", ".pth"]))
-def test_garbage_is_refused(tmp_path_factory, data, suffix):
+def test_damaged_files_raise_errors(tmp_path_factory, data, suffix):
     path = tmp_path_factory.mktemp("garbage") / f"weights{suffix}"
     seeds = {
         ".bin": string("2ch") + integer(1) + integer(3),
@@ -288,7 +288,7 @@ def test_pth(tmp_path, make, wrap):
     same(load_external(tmp_path / "weights.pth"), network)
 
 
-def test_pth_refusals(tmp_path):
+def test_invalid_pth(tmp_path):
     path = tmp_path / "weights.pth"
     state = TFeat().state_dict()
     bad = {**state, "descr.0.bias": torch.full((128,), float("nan"))}
@@ -317,7 +317,7 @@ def test_pickles_do_not_run(tmp_path, capsys):
     assert "this ran" not in capsys.readouterr().out
 
 
-def test_wrong_names(tmp_path):
+def test_invalid_file_names(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         load_external(tmp_path / "missing.bin")
     other = tmp_path / "weights.mat"
@@ -330,7 +330,7 @@ def test_wrong_names(tmp_path):
 def test_published_tfeat(shared_data, name):
     path = shared_data / "interop" / "tfeat" / f"tfeat-{name}.params"
     if not path.is_file():
-        pytest.skip(f"the published weights of TFeat ({path.name}) are not here")
+        pytest.skip(f"the published weights of TFeat ({path.name}) are missing")
     import kornia.feature
 
     reference = kornia.feature.TFeat(pretrained=False)

@@ -1,4 +1,4 @@
-"""Files of matches: what was written is read again, and strangers' files are refused."""
+"""Files of matches: round trips, and errors for damaged and hostile files."""
 
 import csv
 import io
@@ -44,7 +44,7 @@ def test_capital_suffix(tmp_path):
 
 
 @pytest.mark.parametrize("matrix", [True, False])
-def test_npz_holds_everything(tmp_path, matrix):
+def test_npz_holds_all_fields(tmp_path, matrix):
     path, matches = tmp_path / "matches.npz", some_matches(matrix)
     write_matches(path, matches, "found by hand")
     again = read_matches(path)
@@ -92,7 +92,7 @@ def test_colmap(tmp_path):
     assert (tmp_path / "m.txt").read_text() == 2 * "a.jpg b.jpg\n0 3\n2 2\n\n"
 
 
-def test_refusals(tmp_path):
+def test_invalid_files(tmp_path):
     with pytest.raises(ValueError, match=r"one of \.npz, \.csv, \.json, got '\.txt'"):
         write_matches(tmp_path / "m.txt", some_matches())
     with pytest.raises(FileNotFoundError, match="does not exist"):
@@ -113,7 +113,7 @@ def test_refusals(tmp_path):
         ("inliers", np.array([None, 1, 2], object), "claims object"),
     ],
 )
-def test_files_that_contradict_themselves(tmp_path, name, array, reason):
+def test_inconsistent_files(tmp_path, name, array, reason):
     path = tmp_path / "matches.npz"
     write_matches(path, some_matches())
     with np.load(path) as content:
@@ -123,7 +123,7 @@ def test_files_that_contradict_themselves(tmp_path, name, array, reason):
         read_matches(path)
 
 
-def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
+def test_a_zip_bomb_raises_an_error_before_it_is_unpacked(tmp_path):
     path = tmp_path / "matches.npz"
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
@@ -137,7 +137,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_damage_is_refused(tmp_path_factory, data):
+def test_damaged_files_raise_errors(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("damage") / "matches.npz"
     write_matches(path, some_matches())
     content = bytearray(path.read_bytes())
@@ -145,6 +145,6 @@ def test_damage_is_refused(tmp_path_factory, data):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(bytes(content[: data.draw(st.integers(0, len(content)))]))
     try:
-        read_matches(path)  # some bytes matter to nobody
+        read_matches(path)  # some changes do no harm
     except ValueError as error:
         assert "matches.npz" in str(error)

@@ -1,4 +1,4 @@
-"""A decision network is shown the right patches, and what it says is followed."""
+"""A filter network compares the patches of each match, and its scores select the matches."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from flowmatch.matching.patches import extract_patches
 
 
 class Difference:
-    """How much less than 0.1 the gray values of two patches differ."""
+    """Comparator: 0.1 minus the mean difference of the gray values."""
 
     patch_size, magnification = 16, 4.0
 
@@ -30,59 +30,59 @@ def views(photo):
     return photo[:200, :300], photo[10:210, 20:320]
 
 
-def test_similarities_are_of_the_patches_of_each_match(views):
+def test_scores_compare_the_patches_of_each_match(views):
     points = tuple(detect_keypoints(image, keypoints=40) for image in views)
     pairs = np.random.default_rng(0).integers(0, 40, (30, 2))
-    found = score_matches(views, points, pairs, model=Difference(), batch=7)
+    scores = score_matches(views, points, pairs, model=Difference(), batch=7)
     for k in (0, 13, 29):
         patches = [
-            extract_patches(image, some.select(np.array([index])), 16, magnification=4.0)
-            for image, some, index in zip(views, points, pairs[k], strict=True)
+            extract_patches(image, keypoints.select(np.array([index])), 16, magnification=4.0)
+            for image, keypoints, index in zip(views, points, pairs[k], strict=True)
         ]
-        assert found[k] == pytest.approx(float(Difference()(*patches)), abs=1e-6)
+        assert scores[k] == pytest.approx(float(Difference()(*patches)), abs=1e-6)
     wide = score_matches(views, points, pairs, model=Difference(), magnification=8.0)
-    assert np.abs(wide - found).max() > 1e-3
-    none = score_matches(views, points, pairs[:0], model=Difference())
-    assert (none.shape, none.dtype) == ((0,), np.float32)
+    assert np.abs(wide - scores).max() > 1e-3
+    empty = score_matches(views, points, pairs[:0], model=Difference())
+    assert (empty.shape, empty.dtype) == ((0,), np.float32)
     with pytest.raises(ValueError, match="batch must be positive, got 0"):
         score_matches(views, points, pairs, model=Difference(), batch=0)
 
 
-def test_kept_are_the_similar_ones_with_the_most_similar_first(views):
+def test_similar_matches_are_kept_in_order_of_score(views):
     points = tuple(detect_keypoints(image, keypoints=40) for image in views)
     pairs = np.random.default_rng(1).integers(0, 40, (30, 2))
     distance = np.arange(30, dtype=np.float32)
-    similar = score_matches(views, points, pairs, model=Difference())
-    min_score = float(np.median(similar))
-    kept, far, said = filter_matches(
+    scores = score_matches(views, points, pairs, model=Difference())
+    min_score = float(np.median(scores))
+    kept, kept_distances, kept_scores = filter_matches(
         views, points, pairs, distance, model=Difference(), min_score=min_score
     )
-    order = sorted(np.flatnonzero(similar > min_score), key=lambda k: -similar[k])
+    order = sorted(np.flatnonzero(scores > min_score), key=lambda k: -scores[k])
     np.testing.assert_array_equal(kept, pairs[order])
-    np.testing.assert_array_equal(far, distance[order])
-    np.testing.assert_array_equal(said, similar[order])
+    np.testing.assert_array_equal(kept_distances, distance[order])
+    np.testing.assert_array_equal(kept_scores, scores[order])
 
 
 def test_matches_of_images(views, tmp_path):
-    everything = match_rootsift(views)
-    assert everything.scores is None
-    judged = match_rootsift(views, filter_model=Difference(), min_score=0.09)
-    assert 20 < len(judged.matches) < len(everything.matches)
-    assert (np.diff(judged.scores) <= 0).all()
-    assert judged.scores.min() > 0.09
-    np.testing.assert_allclose(judged.matrix, [[1, 0, -20], [0, 1, -10], [0, 0, 1]], atol=0.1)
-    nothing = match_rootsift(views, filter_model=Difference(), min_score=9.0)
-    assert nothing.matches.shape == (0, 2)
-    assert nothing.scores.shape == (0,)
-    # Files keep what was said.
+    unfiltered = match_rootsift(views)
+    assert unfiltered.scores is None
+    filtered = match_rootsift(views, filter_model=Difference(), min_score=0.09)
+    assert 20 < len(filtered.matches) < len(unfiltered.matches)
+    assert (np.diff(filtered.scores) <= 0).all()
+    assert filtered.scores.min() > 0.09
+    np.testing.assert_allclose(filtered.matrix, [[1, 0, -20], [0, 1, -10], [0, 0, 1]], atol=0.1)
+    empty = match_rootsift(views, filter_model=Difference(), min_score=9.0)
+    assert empty.matches.shape == (0, 2)
+    assert empty.scores.shape == (0,)
+    # Files keep the scores.
     for name in ("m.npz", "m.csv", "m.json"):
-        write_matches(tmp_path / name, judged)
-    np.testing.assert_array_equal(read_matches(tmp_path / "m.npz").scores, judged.scores)
+        write_matches(tmp_path / name, filtered)
+    np.testing.assert_array_equal(read_matches(tmp_path / "m.npz").scores, filtered.scores)
     header, line, *_ = (tmp_path / "m.csv").read_text().splitlines()
     assert header == "x0,y0,x1,y1,distance,inlier,score"
-    assert float(line.split(",")[6]) == pytest.approx(judged.scores[0], rel=1e-5)
+    assert float(line.split(",")[6]) == pytest.approx(filtered.scores[0], rel=1e-5)
     assert '"score"' in (tmp_path / "m.json").read_text()
-    write_matches(tmp_path / "m.npz", judged._replace(scores=judged.scores[:3]))
+    write_matches(tmp_path / "m.npz", filtered._replace(scores=filtered.scores[:3]))
     with pytest.raises(ValueError, match=r"expected scores as f4 \[K\], got float32 \[3\]"):
         read_matches(tmp_path / "m.npz")
 
@@ -102,7 +102,7 @@ def test_names(tmp_path, views):
         load_comparator(str(tmp_path / "none.safetensors"))
 
 
-def test_magnification_of_a_decision_is_kept_in_its_file(tmp_path):
+def test_magnification_of_a_filter_network_is_kept_in_its_file(tmp_path):
     network = Siam(magnification=12.0)
     save_weights(tmp_path / "w.safetensors", network, "siam", {"magnification": 12.0})
     assert load_comparator(str(tmp_path / "w.safetensors")).magnification == 12

@@ -1,4 +1,4 @@
-"""Matching: known motions are found, whatever the network; the rest is refused in words."""
+"""Matching recovers known motions with every descriptor, and checks its options."""
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ TURNED = np.array([[0.9, -0.35, 90.0], [0.3, 0.95, -30.0], [1e-4, 5e-5, 1.0]])
 
 @pytest.fixture(scope="module")
 def views(photo):
-    """A photograph, and how a camera from the side sees it."""
+    """A photograph and its view from another camera."""
     H, W = photo.shape[:2]
     return photo, cv2.warpPerspective(photo, TURNED, (W, H))
 
@@ -39,11 +39,11 @@ def corner_error(matrix, truth, shape):
         ("rootsift", "sift", 100),
         ("sift", "sift", 100),
         ("orb", "orb", 60),
-        (SiamBranch, "sift", 30),  # even without training
+        (SiamBranch, "sift", 30),  # without training
         (HardNet, "sift", 30),
     ],
 )
-def test_a_known_homography_is_found(views, network, detector, inliers):
+def test_a_known_homography_is_recovered(views, network, detector, inliers):
     network = network if isinstance(network, str) else network()
     matches = match_images(
         *views, model=network, options=MatchOptions(detector=detector, keypoints=1000)
@@ -57,7 +57,7 @@ def test_a_known_homography_is_found(views, network, detector, inliers):
     assert len(np.unique(matches.matches[:, 0])) == len(np.unique(matches.matches[:, 1]))
 
 
-def test_a_grid_matches_what_moved_a_little(photo):
+def test_a_grid_matches_a_small_shift(photo):
     moved = np.roll(photo, (8, -16), axis=(0, 1))
     matches = match_images(
         photo, moved, model="rootsift", options=MatchOptions(detector="grid", keypoints=2000)
@@ -66,14 +66,14 @@ def test_a_grid_matches_what_moved_a_little(photo):
     np.testing.assert_allclose(matches.matrix, [[1, 0, -16], [0, 1, 8], [0, 0, 1]], atol=0.5)
 
 
-def test_same_answer_twice(views):
+def test_results_repeat(views):
     first, second = (match_rootsift(*views, keypoints=500) for _ in range(2))
     np.testing.assert_array_equal(first.matches, second.matches)
     np.testing.assert_array_equal(first.inliers, second.inliers)
     np.testing.assert_array_equal(first.matrix, second.matrix)
 
 
-def test_nothing_to_match(photo):
+def test_images_without_keypoints(photo):
     flat = np.full((60, 80, 3), 128, np.uint8)
     for a, b in ((flat, photo), (photo, flat), (flat, flat)):
         matches = match_rootsift(a, b, keypoints=100)
@@ -82,8 +82,8 @@ def test_nothing_to_match(photo):
         assert matches.inliers.shape == (0,)
 
 
-class _Judge:
-    """Similar is what is brighter than the median in both patches' middles."""
+class _Brightness:
+    """Comparator: positive if the central pixels of both patches are bright."""
 
     patch_size = 16
 
@@ -91,11 +91,11 @@ class _Judge:
         return torch.minimum(first[:, 0, 8, 8], second[:, 0, 8, 8]) - 0.5
 
 
-def test_a_decision_rejects(views):
-    everything = match_rootsift(*views, keypoints=500)
-    judged = match_rootsift(*views, keypoints=500, filter_model=_Judge())
-    assert 0 < len(judged.matches) < len(everything.matches)
-    assert {tuple(p) for p in judged.matches} < {tuple(p) for p in everything.matches}
+def test_a_filter_rejects_matches(views):
+    unfiltered = match_rootsift(*views, keypoints=500)
+    filtered = match_rootsift(*views, keypoints=500, filter_model=_Brightness())
+    assert 0 < len(filtered.matches) < len(unfiltered.matches)
+    assert {tuple(p) for p in filtered.matches} < {tuple(p) for p in unfiltered.matches}
 
 
 def test_ratio_and_mutual():
@@ -117,7 +117,7 @@ def test_ratio_and_mutual():
 
 @pytest.fixture(scope="module")
 def rigid():
-    """Points in space seen by two cameras: both views, their intrinsics, and true matrices."""
+    """Two views of 3D points, their intrinsics, and the true essential matrix."""
     rng = np.random.default_rng(0)
     points = rng.uniform((-2, -2, 4), (2, 2, 8), (200, 3))
     rotation = cv2.Rodrigues(np.array([0.05, -0.2, 0.03]))[0]
@@ -125,34 +125,34 @@ def rigid():
     K, L = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]), np.diag([650.0, 640, 1])
     L[:2, 2] = 300, 200
     views = []
-    for camera, there in ((K, points), (L, points @ rotation.T + shift)):
-        seen = there @ camera.T
-        views.append((seen[:, :2] / seen[:, 2:]).astype(np.float32))
-    views[1][::4] += rng.uniform(20, 60, (50, 2))  # a quarter is wrong
+    for camera, positions in ((K, points), (L, points @ rotation.T + shift)):
+        projected = positions @ camera.T
+        views.append((projected[:, :2] / projected[:, 2:]).astype(np.float32))
+    views[1][::4] += rng.uniform(20, 60, (50, 2))  # a quarter of the points are outliers
     cross = np.array([[0, -shift[2], shift[1]], [shift[2], 0, -shift[0]], [-shift[1], shift[0], 0]])
     return views, (K, L), cross @ rotation
 
 
 @pytest.mark.parametrize("geometry", ["fundamental", "essential"])
-def test_a_rigid_scene(rigid, geometry):
+def test_epipolar_geometry_of_a_rigid_scene(rigid, geometry):
     views, cameras, essential = rigid
     first, second = (Keypoints(xy, *np.ones((3, len(xy)), np.float32)) for xy in views)
     pairs = np.stack([np.arange(200)] * 2, axis=1)
     distance = np.ones(200, np.float32)
     options = {"geometry": geometry, "threshold": 1.0, "intrinsics": cameras}
-    found = fit_geometry(first, second, pairs, distance, **options)
-    right = np.arange(200) % 4 != 0
-    assert found.inliers[right].mean() > 0.97
-    assert found.inliers[~right].mean() < 0.2
+    result = fit_geometry(first, second, pairs, distance, **options)
+    correct = np.arange(200) % 4 != 0
+    assert result.inliers[correct].mean() > 0.97
+    assert result.inliers[~correct].mean() < 0.2
     truth = essential
     if geometry == "fundamental":
         K, L = cameras
         truth = np.linalg.inv(L).T @ essential @ np.linalg.inv(K)
-    ours, truth = (m / np.linalg.norm(m) for m in (found.matrix, truth))
+    ours, truth = (m / np.linalg.norm(m) for m in (result.matrix, truth))
     assert min(np.abs(ours - truth).max(), np.abs(ours + truth).max()) < 0.02
 
 
-def test_without_a_model_all_are_inliers(views):
+def test_without_a_geometry_all_matches_are_inliers(views):
     matches = match_rootsift(*views, keypoints=200, geometry=None)
     assert matches.matrix is None
     assert matches.inliers.all()
@@ -170,15 +170,15 @@ def test_half_precision_describes_nearly_the_same(views):
     assert matches.inliers.sum() > 40
 
 
-def test_too_few_for_a_model():
+def test_too_few_matches_for_a_geometry():
     points = Keypoints(np.eye(3, 2, dtype=np.float32), *np.ones((3, 3), np.float32))
     pairs = np.stack([np.arange(3)] * 2, axis=1)
-    found = fit_geometry(points, points, pairs, np.zeros(3, np.float32))
-    assert found.matrix is None
-    assert found.inliers.tolist() == [False] * 3
+    result = fit_geometry(points, points, pairs, np.zeros(3, np.float32))
+    assert result.matrix is None
+    assert result.inliers.tolist() == [False] * 3
 
 
-def test_refusals():
+def test_options_are_checked():
     for options, reason in (
         (
             {"geometry": "affine"},
@@ -198,12 +198,12 @@ def test_refusals():
     [("graf", "rootsift", 400), ("graf", "tfeat", 380), ("v_churchill", "rootsift", 350)],
 )
 def test_real_viewpoints(shared_data, pair, network, correct):
-    """Correct matches at 3 pixels by the known homography, on pictures a person took."""
+    """Correct matches within 3 pixels of the known homography, on photographs."""
     from flowmatch.io import read_image
 
     folder = shared_data / "homography" / pair
     if not folder.is_dir():
-        pytest.skip(f"the pictures of {pair} (../shared/data/homography) are not here")
+        pytest.skip(f"the images of {pair} (../shared/data/homography) are missing")
     if pair == "graf":
         storage = cv2.FileStorage(str(folder / "H1to3p.xml"), cv2.FILE_STORAGE_READ)
         truth, names = storage.getFirstTopLevelNode().mat(), ("graf1.png", "graf3.png")
@@ -216,11 +216,11 @@ def test_real_viewpoints(shared_data, pair, network, correct):
     p, q = matches.points()
     error = np.linalg.norm(cv2.perspectiveTransform(p[None].astype(float), truth)[0] - q, axis=1)
     assert (error < 3).sum() >= correct
-    # The homography of graf was fitted by hand: it is off by some pixels itself.
+    # The homography of graf was fitted by hand and is a few pixels off itself.
     assert corner_error(matches.matrix, truth, a.shape) < 5
 
 
-def test_detected_keypoints_are_those_of_detect(views):
+def test_keypoints_are_those_of_detect_keypoints(views):
     matches = match_rootsift(*views, keypoints=100)
     np.testing.assert_array_equal(
         matches.keypoints0.xy, detect_keypoints(views[0], keypoints=100).xy

@@ -1,4 +1,4 @@
-"""Lists of pairs: each image once, each pair a file, errors are told, runs resume."""
+"""Lists of pairs: one description per image, one file per pair, reported errors, resumed runs."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def images(tmp_path, photo):
 
 @pytest.fixture
 def described(monkeypatch):
-    """The shapes of the images that were described."""
+    """Shapes of the images that were described."""
     shapes = []
     real = module.detect_and_describe
     monkeypatch.setattr(
@@ -55,17 +55,17 @@ def test_each_image_is_described_once(images, tmp_path, described):
     np.testing.assert_allclose(matches.matrix, [[1, 0, -20], [0, 1, -10], [0, 0, 1]], atol=0.1)
 
 
-def test_a_pair_is_what_match_images_finds(images, tmp_path, photo):
+def test_a_pair_equals_match_images(images, tmp_path, photo):
     run(ALL[:1], images, tmp_path / "out")
-    found = read_matches(tmp_path / "out" / ALL[0].file())
+    result = read_matches(tmp_path / "out" / ALL[0].file())
     expected = match_images(
         photo[:200, :300], photo[10:210, 20:320], model="rootsift", options=OPTIONS
     )
-    np.testing.assert_array_equal(found.matches, expected.matches)
-    np.testing.assert_array_equal(found.inliers, expected.inliers)
+    np.testing.assert_array_equal(result.matches, expected.matches)
+    np.testing.assert_array_equal(result.inliers, expected.inliers)
 
 
-def test_few_images_are_remembered(images, described):
+def test_the_cache_is_bounded(images, described):
     cache = module._FeatureCache("rootsift", images, OPTIONS, capacity=2)
     for name in ("a.png", "b.png", "a.png", "more/c.png", "a.png", "b.png"):
         cache.features(name)
@@ -73,7 +73,7 @@ def test_few_images_are_remembered(images, described):
     assert list(cache.entries) == ["a.png", "b.png"]
 
 
-def test_a_run_goes_on_where_it_stopped(images, tmp_path, described):
+def test_an_interrupted_run_continues(images, tmp_path, described):
     out = tmp_path / "out"
     run(ALL[:2], images, out)
     (out / ALL[1].file()).write_bytes(b"PK, cut off")
@@ -81,7 +81,7 @@ def test_a_run_goes_on_where_it_stopped(images, tmp_path, described):
     report = run(ALL, images, out)
     assert (report.computed, report.kept) == (2, 1)
     assert run(ALL, images, out).kept == 3
-    # Other options are other matches.
+    # Pairs are computed again with other options.
     other = MatchOptions(keypoints=100)
     assert run(ALL, images, out, other).computed == 3
     assert len(read_matches(out / ALL[0].file()).keypoints0.xy) == 100
@@ -89,25 +89,25 @@ def test_a_run_goes_on_where_it_stopped(images, tmp_path, described):
     assert sorted(path.name for path in out.iterdir()) == sorted(pair.file() for pair in ALL)
 
 
-def test_other_pictures_of_the_same_names_are_other_matches(images, tmp_path, photo):
+def test_pairs_of_replaced_images_are_computed_again(images, tmp_path, photo):
     out, other = tmp_path / "out", tmp_path / "other"
     run(ALL[:1], images, out)
     other.mkdir()
     for name, x in (("a.png", 0), ("b.png", 40)):
         write_image(other / name, np.ascontiguousarray(photo[:200, x : x + 300]))
     assert run(ALL[:1], other, out).computed == 1
-    found = read_matches(out / ALL[0].file())
-    np.testing.assert_allclose(found.matrix[:2, 2], [-40, 0], atol=0.2)
+    result = read_matches(out / ALL[0].file())
+    np.testing.assert_allclose(result.matrix[:2, 2], [-40, 0], atol=0.2)
     assert run(ALL[:1], other, out).kept == 1
 
 
 def test_a_pair_that_fails_does_not_stop_the_others(images, tmp_path):
     (images / "broken.png").write_bytes(b"not a picture")
-    wanted = [Pair("a.png", "broken.png"), Pair("missing.png", "a.png"), ALL[0]]
-    report = run(wanted, images, tmp_path / "out")
+    listed = [Pair("a.png", "broken.png"), Pair("missing.png", "a.png"), ALL[0]]
+    report = run(listed, images, tmp_path / "out")
     assert report.computed == 1
     (first, reason), (second, other) = report.failed
-    assert (first, second) == (wanted[0], wanted[1])
+    assert (first, second) == (listed[0], listed[1])
     assert "broken.png" in reason
     assert "missing.png does not exist" in other
 
@@ -118,8 +118,8 @@ def test_colmap(images, tmp_path):
     path = write_colmap(tmp_path / "colmap", out, ALL)
     blocks = path.read_text().strip().split("\n\n")
     assert [block.splitlines()[0] for block in blocks] == ["a.png b.png", "a.png more/c.png"]
-    found = read_matches(out / ALL[0].file())
-    rows = [f"{i} {j}" for i, j in found.matches[found.inliers]]
+    result = read_matches(out / ALL[0].file())
+    rows = [f"{i} {j}" for i, j in result.matches[result.inliers]]
     assert blocks[0].splitlines()[1:] == rows
     files = [p.relative_to(tmp_path / "colmap") for p in (tmp_path / "colmap").rglob("*.txt")]
     assert sorted(map(str, files)) == [
@@ -156,7 +156,7 @@ def test_no_two_pairs_share_a_file():
         (b"a" * 300 + b" b\n", "names are too long"),
     ],
 )
-def test_lists_that_are_none(tmp_path, content, reason):
+def test_invalid_lists(tmp_path, content, reason):
     path = tmp_path / "pairs.txt"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=reason):
@@ -170,7 +170,7 @@ def test_options_are_checked_first(images, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_decision_is_asked_about_pairs_of_a_list(images, tmp_path, photo):
+def test_pairs_of_a_list_are_filtered(images, tmp_path, photo):
     def dim(first, second):
         return 0.5 - first.mean(dim=(1, 2, 3))
 
@@ -179,11 +179,11 @@ def test_a_decision_is_asked_about_pairs_of_a_list(images, tmp_path, photo):
     out = tmp_path / "out"
     report = run(ALL[:1], images, out, options)
     assert report.computed == 1
-    found = read_matches(out / ALL[0].file())
+    result = read_matches(out / ALL[0].file())
     views = photo[:200, :300], photo[10:210, 20:320]
     expected = match_images(*views, model="rootsift", options=options)
-    np.testing.assert_array_equal(found.matches, expected.matches)
-    np.testing.assert_array_equal(found.scores, expected.scores)
-    # Without it, or with another threshold, they are others: computed again.
+    np.testing.assert_array_equal(result.matches, expected.matches)
+    np.testing.assert_array_equal(result.scores, expected.scores)
+    # Without the filter, or with another threshold, they are computed again.
     assert run(ALL[:1], images, out, options).kept == 1
     assert run(ALL[:1], images, out).computed == 1

@@ -1,4 +1,4 @@
-"""Patches: crops, rotations and scales are exact, and equal kornia's where that is installed."""
+"""Patches around keypoints: exact crops, rotations and scales, equal to those of kornia."""
 
 import subprocess
 import sys
@@ -24,26 +24,26 @@ def test_an_upright_patch_is_a_crop(photo):
     torch.testing.assert_close(patch, expected, rtol=0, atol=1e-3)
 
 
-def test_a_patch_turns_with_its_angle(photo):
+def test_a_patch_rotates_with_its_angle(photo):
     gray = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
-    # Its x axis points down the image, so the patch is the crop turned counterclockwise.
+    # The x axis of the patch points down the image: the crop is rotated counterclockwise.
     patch = extract_patches(photo, keypoint(115.5, 75.5, 16 / 6, np.pi / 2), 32)[0, 0]
     expected = torch.from_numpy(np.rot90(gray[60:92, 100:132]).astype(np.float32) / 255)
     torch.testing.assert_close(patch, expected, rtol=0, atol=1e-3)
 
 
 def test_a_large_patch_is_smoothed(photo):
-    # One pixel in 4 x 4 of noise: without the pyramid the patch would be noise as well.
+    # One sample per 4 x 4 pixels of noise, which would be noise without the pyramid.
     noise = np.random.default_rng(0).integers(0, 256, (256, 256)).astype(np.uint8)
     patch = extract_patches(noise, keypoint(127.5, 127.5, 64 / 6), 32)
     assert patch.std() < 0.3 * extract_patches(noise, keypoint(127.5, 127.5, 16 / 6), 32).std()
 
 
 def test_magnification_is_a_scale(photo):
-    some, other = keypoint(150, 90, 4), keypoint(150, 90, 2)
+    large, small = keypoint(150, 90, 4), keypoint(150, 90, 2)
     assert torch.equal(
-        extract_patches(photo, some, 32, magnification=3),
-        extract_patches(photo, other, 32, magnification=6),
+        extract_patches(photo, large, 32, magnification=3),
+        extract_patches(photo, small, 32, magnification=6),
     )
 
 

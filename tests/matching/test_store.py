@@ -1,4 +1,4 @@
-"""Patch weights by name and by file, and what matching takes where none is named."""
+"""Patch weights by name and by file, and the default of matching."""
 
 import numpy as np
 import pytest
@@ -22,13 +22,13 @@ from flowmatch.matching.training.recipes import RECIPES
 from flowmatch.zoo import WEIGHTS
 
 
-def test_shipped_weights_load_and_say_how_they_were_made():
+def test_shipped_weights_load_and_their_index_is_complete():
     index = available()
     assert [e["model"] in DESCRIPTORS for e in index.values() if e.get("default")] == [True]
     assert {"siam", "2ch"} <= index.keys()
     for name, entry in index.items():
         assert {"file", "summary", "command", "data", "seed", "steps", "commit"} <= entry.keys()
-        # Each recipe begins with the weights of the one before.
+        # Each recipe starts with the weights of the previous one.
         recipes = [RECIPES[recipe] for recipe in entry["recipe"]]
         assert [recipe.schedule.steps for recipe in recipes] == entry["steps"]
         assert {recipe.model for recipe in recipes} == {entry["model"]}
@@ -44,14 +44,14 @@ def test_round_trip(tmp_path):
     arguments = {"width": 0.25, "magnification": 9.0}
     network = HardNet(**arguments)
     save_weights(tmp_path / "w.safetensors", network, "hardnet", arguments)
-    found = load_descriptor(str(tmp_path / "w.safetensors"))
-    assert isinstance(found, HardNet)
-    assert magnification_of(found) == 9
-    for key, value in found.state_dict().items():
+    loaded = load_descriptor(str(tmp_path / "w.safetensors"))
+    assert isinstance(loaded, HardNet)
+    assert magnification_of(loaded) == 9
+    for key, value in loaded.state_dict().items():
         assert torch.equal(value, network.state_dict()[key].half().to(value.dtype))
 
 
-def test_refusals(tmp_path):
+def test_invalid_weights(tmp_path):
     with pytest.raises(ValueError, match="no weights named 'surf'.*there are: .*siam"):
         load("surf")
     with pytest.raises(ValueError, match="name must be one of siam-desc"):
@@ -69,8 +69,8 @@ def test_refusals(tmp_path):
         describe_keypoints(image, detect_keypoints(image), model="siam")
 
 
-def test_a_network_knows_how_far_its_patches_reach(photo):
-    """The same as to say it; another reach gives other descriptors."""
+def test_magnification_of_a_network_is_the_default(photo):
+    """An explicit equal magnification changes nothing; another changes the descriptors."""
     points = detect_keypoints(photo, keypoints=40)
     network = HardNet(width=0.25, magnification=9.0).eval()
 
@@ -83,8 +83,8 @@ def test_a_network_knows_how_far_its_patches_reach(photo):
     assert "default" not in descriptors()
 
 
-def test_matching_by_default(tmp_path, photo, capsys):
-    """A quarter turn and half the size: both the function and the command find it."""
+def test_the_default_matches(tmp_path, photo, capsys):
+    """Function and command recover a rotation by 90 degrees at half the size."""
     other = np.ascontiguousarray(np.rot90(photo)[::2, ::2])
     matches = match_images(photo, other, options=MatchOptions(keypoints=800))
     assert matches.inliers.sum() > 30

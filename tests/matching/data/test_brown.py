@@ -1,4 +1,4 @@
-"""Brown's patches: a small set is read, its test recomputed by a plain loop, and trained on."""
+"""Brown's patches: reading a small set, its test recomputed by a plain loop, training on it."""
 
 import pickle
 from dataclasses import replace
@@ -15,13 +15,13 @@ from flowmatch.matching.synthetic.pool import PatchMixture
 from flowmatch.matching.training.recipes import RECIPES
 from flowmatch.metrics import fpr_at_recall
 
-COUNT = 300  # patches: one whole file and a part of another
+COUNT = 300  # patches: one full file and a part of another
 POINTS = np.repeat(np.arange(100), 3)[np.random.default_rng(1).permutation(COUNT)]
 
 
 @pytest.fixture(scope="module")
 def patches():
-    """Three views of each point: the same coarse picture, with noise."""
+    """Three views of each point: one coarse pattern, with noise."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(60, 200, (100, 8, 8))[POINTS]
     return np.kron((coarse + rng.normal(size=coarse.shape) * 12).round(), np.ones((8, 8)))
@@ -49,7 +49,7 @@ def folder(tmp_path_factory, patches):
 
 
 class Pixels:
-    """Describes a patch by its gray values."""
+    """Descriptor: the gray values of a patch."""
 
     patch_size, dim = 16, 256
 
@@ -58,7 +58,7 @@ class Pixels:
 
 
 class Difference:
-    """Compares patches by their gray values."""
+    """Comparator: minus the distance of the gray values."""
 
     patch_size = 64
 
@@ -67,19 +67,19 @@ class Difference:
 
 
 def test_patches(folder, patches):
-    found = BrownPatches(folder)
-    assert len(found) == COUNT
-    np.testing.assert_array_equal(found.points, POINTS)
-    for copy in (found, pickle.loads(pickle.dumps(found))):
+    brown = BrownPatches(folder)
+    assert len(brown) == COUNT
+    np.testing.assert_array_equal(brown.points, POINTS)
+    for copy in (brown, pickle.loads(pickle.dumps(brown))):
         which = np.array([299, 0, 255, 256, 17])
         np.testing.assert_array_equal(copy.read(which), patches[which])
     with pytest.raises(IndexError, match="there are 300 patches, got 0 to 300"):
-        found.read(np.array([0, 300]))
+        brown.read(np.array([0, 300]))
 
 
 def test_false_positives_are_those_of_a_plain_loop(folder, patches):
-    found = BrownPatches(folder)
-    pairs = found.pairs()
+    brown = BrownPatches(folder)
+    pairs = brown.pairs()
     alike, different = [], []
     for line in (folder / "m50_60_60_0.txt").read_text().splitlines():
         a, p, _, b, q, *_ = map(int, line.split())
@@ -87,26 +87,26 @@ def test_false_positives_are_those_of_a_plain_loop(folder, patches):
         (alike if p == q else different).append(far)
     threshold = sorted(alike)[int(np.ceil(0.95 * len(alike))) - 1]
     expected = sum(far <= threshold for far in different) / len(different)
-    similar = compare_pairs(Difference(), found, pairs)
-    np.testing.assert_allclose(np.sort(-similar[pairs.same]), np.sort(alike), rtol=1e-5)
-    rate = fpr_at_recall(similar[pairs.same], similar[~pairs.same])
+    scores = compare_pairs(Difference(), brown, pairs)
+    np.testing.assert_allclose(np.sort(-scores[pairs.same]), np.sort(alike), rtol=1e-5)
+    rate = fpr_at_recall(scores[pairs.same], scores[~pairs.same])
     assert rate == pytest.approx(expected)
-    # Squares of 4 pixels do not change when they are shrunk: distances are a quarter.
-    described = compare_pairs(Pixels(), found, pairs)
-    np.testing.assert_allclose(described, similar / 4, atol=0.02)
-    assert compare_pairs("sift", found, pairs)[pairs.same].shape == (60,)
+    # Squares of 4 pixels stay constant when reduced, so that distances are a quarter.
+    described = compare_pairs(Pixels(), brown, pairs)
+    np.testing.assert_allclose(described, scores / 4, atol=0.02)
+    assert compare_pairs("sift", brown, pairs)[pairs.same].shape == (60,)
 
 
-def test_the_pairs_of_100000_come_first(folder):
-    found = BrownPatches(folder)
+def test_the_file_of_100000_pairs_is_preferred(folder):
+    brown = BrownPatches(folder)
     (folder / "m50_200_200_0.txt").write_text("0 0 0 1 1 0 0\n" * 3)
-    assert len(found.pairs().first) == 3
+    assert len(brown.pairs().first) == 3
     (folder / "m50_100000_100000_0.txt").write_text("5 7 0 6 7 0 0\n")
-    pairs = found.pairs()
+    pairs = brown.pairs()
     assert [part.tolist() for part in pairs] == [[5], [6], [True]]
     for name in ("m50_200_200_0.txt", "m50_100000_100000_0.txt"):
         (folder / name).unlink()
-    assert len(found.pairs(folder / "m50_60_60_0.txt").first) == 120
+    assert len(brown.pairs(folder / "m50_60_60_0.txt").first) == 120
 
 
 def test_samples_are_two_patches_of_each_point(folder):
@@ -143,8 +143,8 @@ def test_training(folder, tmp_path, monkeypatch, capsys):
     assert "--data must be brown:FOLDER for patches, got 'liberty" in capsys.readouterr().err
 
 
-def test_mixtures_take_from_all(folder, photo):
-    """Photographs as often as the set; points of both never share a location."""
+def test_mixtures_use_all_sources(folder, photo):
+    """Photographs and the set are equally likely; their points never share a location."""
     about = {"size": 32, "points": 8, "seed": 1}
     brown = BrownSamples(folder=folder, **about)
     views = SyntheticPatches([photo], pool=1, reuse=1000, **about)
@@ -175,9 +175,9 @@ def test_damaged_sets(folder, tmp_path):
         BrownPatches(tmp_path).pairs()
     for text, reason in (
         ("0 1 0 2 2 0 0\n", "refers to patches beyond the 2 of info.txt"),
-        ("0 1 0 1\n", "expected 5 whole numbers a line"),
-        ("0 1 0 x 1\n", "expected 5 whole numbers a line"),
-        ("", "expected 5 whole numbers a line, got 0 lines"),
+        ("0 1 0 1\n", "expected 5 integers per line"),
+        ("0 1 0 x 1\n", "expected 5 integers per line"),
+        ("", "expected 5 integers per line, got 0 lines"),
     ):
         (tmp_path / "m50_1_1_0.txt").write_text(text)
         with pytest.raises(ValueError, match=reason):
@@ -189,10 +189,10 @@ def test_damaged_sets(folder, tmp_path):
 def test_command(folder, capsys):
     words = ["eval", "matching", "--brown", str(folder), "--model", "rootsift", "--filter"]
     assert main([*words, "2ch", "--no-baselines"]) == 0
-    said = capsys.readouterr().out
-    rows = [line.split() for line in said.splitlines() if line.startswith(("rootsift", "2ch"))]
+    output = capsys.readouterr().out
+    rows = [line.split() for line in output.splitlines() if line.startswith(("rootsift", "2ch"))]
     assert [row[0] for row in rows] == ["rootsift", "2ch"]
     assert all(0 <= float(row[1]) <= 100 for row in rows)
-    assert "120 pairs, 60 of them corresponding." in said
+    assert "120 pairs, 60 of them corresponding." in output
     assert main(["eval", "matching", "--brown", str(folder), str(folder)]) == 2
     assert "expected one of FOLDER, --hpatches and --brown" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""HPatches' patches: a small release is read, and its tasks recomputed by plain loops."""
+"""Patches of HPatches: reading a small release, its tasks recomputed by plain loops."""
 
 import csv
 import json
@@ -25,13 +25,13 @@ SPREAD = {"ref": 0, "e": 15, "h": 60, "t": 110}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three sequences, whose patches differ from the first view by more noise the tougher."""
+    """Three sequences; noise relative to the first view grows from easy to tough."""
     root = tmp_path_factory.mktemp("hpatches-release")
     rng = np.random.default_rng(0)
     for name, count in COUNTS.items():
         (root / name).mkdir()
         coarse = rng.integers(90, 160, (count, 5, 5)).astype(np.float64)
-        coarse[0] = 100  # as flat as none that retrieval takes
+        coarse[0] = 100  # too flat for retrieval
         for view in VIEWS:
             noisy = coarse + rng.normal(size=coarse.shape) * SPREAD[view.rstrip("12345")] / 4
             strip = np.kron(noisy.clip(0, 255).round(), np.ones((13, 13)))
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 
 
 def means(patches):
-    """Describes a patch by the gray values of its 25 squares, less their mean."""
+    """Descriptor: the mean gray values of 25 squares, minus their mean."""
     squares = patches[:, 6::13, 6::13].reshape(len(patches), 25).astype(np.float32)
     return torch.from_numpy(squares - squares.mean(axis=1, keepdims=True))
 
@@ -65,7 +65,7 @@ def test_reader(folder, sequences):
     assert [s.name for s in find_patch_sequences(folder / "v_far")] == ["v_far"]
 
 
-def test_drawn_tasks(sequences, tasks):
+def test_sampled_tasks(sequences, tasks):
     counts = np.array([s.length for s in sequences])
     for table in tasks[:3]:
         assert table.shape == (40, 6)
@@ -78,7 +78,7 @@ def test_drawn_tasks(sequences, tasks):
     assert (tasks.intra[:, 2] != tasks.intra[:, 5]).all()
     chosen = [tuple(row) for row in np.concatenate([tasks.queries, tasks.distractors])]
     assert len(set(chosen)) == len(chosen) == 6 + 12
-    assert 0 not in {index for _, index in chosen}  # the flat ones
+    assert 0 not in {index for _, index in chosen}  # the flat patches
     with pytest.raises(ValueError, match="expected sequences of two patches or more"):
         sample_tasks([sequences[0]._replace(length=1)])
 
@@ -87,7 +87,7 @@ def test_drawn_tasks(sequences, tasks):
 
 
 def area(ranked, possible):
-    """The area under precision and recall, point by point."""
+    """Return the area under precision over recall, point by point."""
     total, true, precision = 0.0, 0, 1.0
     for k, mark in enumerate(ranked, start=1):
         true += mark
@@ -132,7 +132,7 @@ def plain_scores(sequences, tasks):
                 areas.append(area(ranked(pairs), s.length))
             groups[s.name[0]].append(np.mean(areas))
         scores["matching"][name] = np.mean([np.mean(g) for g in groups.values()])
-        found = []
+        areas = []
         for sequence, patch in tasks.queries.tolist():
             query = seen[names[sequence], "ref"][patch]
             own = [seen[names[sequence], f"{noise}{k}"][patch] for k in range(1, 6)]
@@ -140,8 +140,8 @@ def plain_scores(sequences, tasks):
             for other, index in tasks.distractors.tolist():
                 if other != sequence:
                     pairs.append((float((seen[names[other], "ref"][index] - query).norm()), 0))
-            found += [area(ranked(pairs[:pool]), 5) for pool in POOLS]
-        scores["retrieval"][name] = np.mean(found)
+            areas += [area(ranked(pairs[:pool]), 5) for pool in POOLS]
+        scores["retrieval"][name] = np.mean(areas)
     return scores
 
 
@@ -155,7 +155,7 @@ def test_scores_are_those_of_plain_loops(sequences, tasks, monkeypatch, pools):
     expected = plain_scores(sequences, tasks)
     for task, by in scores._asdict().items():
         assert by == pytest.approx(expected[task], abs=1e-6), task
-    # And they mean something: noise makes everything worse, and nothing is trivial.
+    # Scores are not trivial, and decrease with noise.
     for by in scores:
         assert 1 >= by["easy"] >= by["hard"] >= by["tough"] > 0
     assert scores.means()["matching"] == pytest.approx(np.mean([*scores.matching.values()]))
@@ -230,9 +230,9 @@ def test_command(folder, capsys):
     scores = json.loads(capsys.readouterr().out)["scores"]["rootsift"]
     assert set(scores["matching"]) == {"easy", "hard", "tough"}
     assert main([*words, "--no-baselines"]) == 0
-    said = capsys.readouterr().out
-    (row,) = [line.split() for line in said.splitlines() if line.startswith("rootsift")]
+    output = capsys.readouterr().out
+    (row,) = [line.split() for line in output.splitlines() if line.startswith("rootsift")]
     assert float(row[4]) == pytest.approx(100 * scores["matching"]["easy"], abs=0.01)
-    assert "3 sequences, pairs sampled by the benchmark's rules" in said
+    assert "3 sequences, pairs sampled by the benchmark's rules" in output
     assert main([*words, "--lists", str(folder)]) == 2
     assert "verif_pos_split-full.csv does not exist" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Patches of RGB-D frames: depth and poses give what a homography says of a plane."""
+"""Patches of RGB-D frames: on a plane, depth and poses give the true homography."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from flowmatch.matching.training.train import build_samples
 
 CAMERA = np.array([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]])
 SIZE = (240, 320)
-AWAY = 2.0  # metres, of a plane across the axis of the first camera
+DISTANCE = 2.0  # metres, from the first camera to a plane across its axis
 
 
 def pose(turn=0.0, x=0.0):
@@ -26,20 +26,21 @@ def pose(turn=0.0, x=0.0):
     return matrix
 
 
-def to_picture(where):
-    """From metres on the plane to pixels."""
-    back = np.linalg.inv(where)
-    return CAMERA @ np.column_stack([back[:3, 0], back[:3, 1], AWAY * back[:3, 2] + back[:3, 3]])
+def to_image(pose):
+    """Return the homography from metres on the plane to pixels."""
+    inverse = np.linalg.inv(pose)
+    origin = DISTANCE * inverse[:3, 2] + inverse[:3, 3]
+    return CAMERA @ np.column_stack([inverse[:3, 0], inverse[:3, 1], origin])
 
 
-def frame(photo, where):
-    texture = np.array([[0.006, 0, -1.35], [0, 0.006, -0.9], [0, 0, 1]])  # its pixels to metres
+def frame(photo, pose):
+    texture = np.array([[0.006, 0, -1.35], [0, 0.006, -0.9], [0, 0, 1]])  # from pixels to metres
     gray = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
-    picture = cv2.warpPerspective(gray, to_picture(where) @ texture, SIZE[::-1])
+    image = cv2.warpPerspective(gray, to_image(pose) @ texture, SIZE[::-1])
     v, u = np.mgrid[: SIZE[0], : SIZE[1]]
     rays = np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(CAMERA).T
-    depth = (AWAY - where[2, 3]) / (rays @ where[2, :3])
-    return Frame(picture, depth.astype(np.float32), where)
+    depth = (DISTANCE - pose[2, 3]) / (rays @ pose[2, :3])
+    return Frame(image, depth.astype(np.float32), pose)
 
 
 POSES = pose(), pose(-0.3, 0.5)
@@ -47,7 +48,7 @@ POSES = pose(), pose(-0.3, 0.5)
 
 @pytest.fixture(scope="module")
 def frames(photo):
-    return [frame(photo, where) for where in POSES]
+    return [frame(photo, pose) for pose in POSES]
 
 
 @pytest.fixture
@@ -68,38 +69,38 @@ def folder(tmp_path, frames):
 def test_reproject_is_the_homography_of_a_plane(frames):
     first, second = frames
     keypoints = detect_keypoints(first.gray, keypoints=300)
-    there, inside = reproject(keypoints, first, second, CAMERA)
-    between = to_picture(POSES[1]) @ np.linalg.inv(to_picture(POSES[0]))
+    projected, valid = reproject(keypoints, first, second, CAMERA)
+    between = to_image(POSES[1]) @ np.linalg.inv(to_image(POSES[0]))
     expected = project_keypoints(keypoints, between)
     x, y = expected.xy.T
     deep = (x > 1) & (x < SIZE[1] - 2) & (y > 1) & (y < SIZE[0] - 2)
-    assert inside.sum() > 50
-    assert not inside[(x < -1) | (x > SIZE[1])].any()
+    assert valid.sum() > 50
+    assert not valid[(x < -1) | (x > SIZE[1])].any()
     border = (keypoints.xy < 6).any(axis=1) | (keypoints.xy > np.array(SIZE[::-1]) - 7).any(axis=1)
-    assert inside[deep & ~border].all()
-    # The depth is that of the nearest pixel, half a pixel away at most.
-    assert np.abs(there.xy[inside] - expected.xy[inside]).max() < 0.3
-    np.testing.assert_allclose(there.scale[inside], expected.scale[inside], rtol=0.05)
-    turned = np.angle(np.exp(1j * (there.angle - expected.angle)))[inside]
+    assert valid[deep & ~border].all()
+    # Depth is read at the nearest pixel, at most half a pixel away.
+    assert np.abs(projected.xy[valid] - expected.xy[valid]).max() < 0.3
+    np.testing.assert_allclose(projected.scale[valid], expected.scale[valid], rtol=0.05)
+    turned = np.angle(np.exp(1j * (projected.angle - expected.angle)))[valid]
     assert np.abs(turned).max() < 0.05
 
 
-def test_what_is_hidden_is_not_shown(frames):
+def test_occluded_keypoints_are_invalid(frames):
     first, second = frames
     keypoints = detect_keypoints(first.gray, keypoints=300)
-    there, inside = reproject(keypoints, first, second, CAMERA)
+    projected, valid = reproject(keypoints, first, second, CAMERA)
     depth = second.depth.copy()
-    depth[:, :160] = 1.0  # something stands in front
+    depth[:, :160] = 1.0  # an occluding surface
     _, left = reproject(keypoints, first, second._replace(depth=depth), CAMERA)
-    assert np.array_equal(left, inside & (np.rint(there.xy[:, 0]) >= 160))
+    assert np.array_equal(left, valid & (np.rint(projected.xy[:, 0]) >= 160))
     depth[:] = np.nan
     assert not reproject(keypoints, first, second._replace(depth=depth), CAMERA)[1].any()
     edge = first.depth.copy()
     edge[:, 160:] += 0.2
     _, smooth = reproject(keypoints, first._replace(depth=edge), second, CAMERA)
     x = keypoints.xy[:, 0]
-    assert (inside & (np.abs(x - 160) < 3)).any()
-    assert np.array_equal(smooth, inside & (x < 155.5))
+    assert (valid & (np.abs(x - 160) < 3)).any()
+    assert np.array_equal(smooth, valid & (x < 155.5))
 
 
 def test_pairs(folder):
@@ -108,17 +109,17 @@ def test_pairs(folder):
     assert pairs.first.shape == pairs.second.shape == (24, 32, 32)
     views = patches.views(0)
     first, second = views.keypoints
-    between = to_picture(POSES[1]) @ np.linalg.inv(to_picture(POSES[0]))
+    between = to_image(POSES[1]) @ np.linalg.inv(to_image(POSES[0]))
     off = np.hypot(*(project(first.xy, between) - second.xy).T)
     assert len(off) >= 24
     assert np.median(off) < 1.5
-    # Where a point is in the world, centimetres: on the plane.
+    # World coordinates in centimetres, on the plane.
     assert (views.location[:, 0] == 0).all()
-    np.testing.assert_allclose(views.location[:, 3], 100 * AWAY, atol=0.2)
+    np.testing.assert_allclose(views.location[:, 3], 100 * DISTANCE, atol=0.2)
     assert all((a == b).all() for a, b in zip(pairs, patches[0], strict=True))
 
 
-def test_what_training_takes(folder, photo):
+def test_sources_of_training(folder, photo):
     recipe = RECIPES["2ch"]
     network = MODELS["2ch"](**recipe.arguments)
     alone = build_samples(recipe, [], network, folder)
@@ -143,7 +144,5 @@ def test_bad_folders(folder):
         PosedPatches(folder=folder)
     far = pose(0.0, 3.0).ravel().tolist()
     (folder / "poses.txt").write_text(text[0] + "\n" + " ".join(["1", *map(str, far)]))
-    with pytest.raises(
-        ValueError, match="expected frames with overlapping views"
-    ):
+    with pytest.raises(ValueError, match="expected frames with overlapping views"):
         PosedPatches(folder=folder).views(0)

@@ -1,4 +1,4 @@
-"""Sequences with known homographies, in each layout that is out there."""
+"""Image sequences with known homographies, in the layouts of the benchmarks."""
 
 import cv2
 import numpy as np
@@ -45,7 +45,7 @@ def test_oxford_and_opencv(tmp_path):
     assert [pair.group for pair in pairs] == ["", ""]
 
 
-def test_what_is_missing(tmp_path):
+def test_missing_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="the folder .* does not exist"):
         find_image_pairs(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="expected sequences with images 1, 2"):

@@ -1,4 +1,4 @@
-"""The evaluation: perfect and hopeless descriptors get the scores that they must get."""
+"""Evaluation of matching: perfect and useless descriptors get the expected scores."""
 
 import json
 import math
@@ -17,7 +17,7 @@ SHIFT = np.array([[1, 0, -20.0], [0, 1, -10], [0, 0, 1]])
 
 @pytest.fixture
 def folder(tmp_path, photo):
-    """A sequence that is one image moved by whole pixels, and one that changes its light."""
+    """One sequence shifted by whole pixels, and one with a change of illumination."""
     crops = {1: (0, 0), 2: (10, 20)}
     for sequence in ("v_moved", "i_dim"):
         (tmp_path / sequence).mkdir()
@@ -30,7 +30,7 @@ def folder(tmp_path, photo):
 
 
 class _Constant:
-    """Says the same of all patches."""
+    """Descriptor that is the same for all patches."""
 
     patch_size, dim = 8, 4
 
@@ -39,7 +39,7 @@ class _Constant:
 
 
 class _Pixels:
-    """The patch itself, without its mean: right if it only moved."""
+    """Descriptor: the patch without its mean, which is exact for shifts."""
 
     patch_size, dim = 16, 256
 
@@ -68,13 +68,13 @@ def test_scores(folder):
         assert row.purity > 0.95
         assert row.kept > 20
         assert row.seconds > 0
-    assert len({row.matches for row in moved}) == 1  # the same number for all
+    assert len({row.matches for row in moved}) == 1  # equal for all methods
     mean, (first, second) = result.mean[0], (result.sequences[0], result.sequences[3])
     assert mean.pairs == 2
     assert mean.accuracy == pytest.approx((first.accuracy + second.accuracy) / 2)
 
 
-def test_a_hopeless_descriptor(folder):
+def test_a_useless_descriptor(folder):
     pairs = find_image_pairs(folder / "v_moved")
     result = evaluate(pairs, {"constant": _Constant()}, keypoints=100)
     row = result.mean[0]
@@ -83,16 +83,16 @@ def test_a_hopeless_descriptor(folder):
     assert row.auc10 == 0
 
 
-def test_all_get_as_many_matches_as_the_worst(folder):
+def test_all_methods_are_scored_on_the_fewest_matches(folder):
     pairs = find_image_pairs(folder / "v_moved")
     alone = evaluate(pairs, {"rootsift": "rootsift"}, keypoints=200).mean[0]
     both = evaluate(pairs, {"rootsift": "rootsift", "constant": _Constant()}, keypoints=200)
     assert both.mean[0].matches == both.mean[1].matches < alone.matches
-    assert both.mean[0].precision == alone.precision  # which is of all nearest neighbours
+    assert both.mean[0].precision == alone.precision  # of all nearest neighbours
 
 
 class _Difference:
-    """How much less than a tenth the gray values of two patches differ; or the opposite."""
+    """Comparator: 0.1 minus the mean difference of gray values, times a sign."""
 
     patch_size = 16
 
@@ -103,7 +103,7 @@ class _Difference:
         return self.sign * (0.1 - (first - second).abs().mean(dim=(1, 2, 3)))
 
 
-def test_decisions(folder):
+def test_filters(folder):
     pairs = find_image_pairs(folder / "v_moved")
     methods = {"pixels": (_Pixels(), 2.0), "sift": "sift"}
     filter_models = {"wise": _Difference(1), "foolish": _Difference(-1)}
@@ -113,7 +113,7 @@ def test_decisions(folder):
     base, wise, foolish = rows["pixels"], rows["pixels + wise"], rows["pixels + foolish"]
     assert wise.fpr95 < 0.05 < foolish.fpr95
     assert wise.precision > 0.8 > foolish.precision
-    # What one keeps the other rejects.
+    # One keeps what the other rejects.
     assert wise.kept + foolish.kept == base.kept
     assert wise.kept > foolish.kept
     assert len({row.matches for row in rows.values()}) == 1
@@ -170,7 +170,7 @@ def test_command(folder, capsys):
     assert "mean (2 pairs)" in table
 
 
-def test_command_with_a_decision(folder, capsys):
+def test_command_with_a_filter(folder, capsys):
     words = ["--model", "rootsift", "--no-baselines", "--filter", "siam", "--keypoints", "50"]
     assert main(["eval", "matching", str(folder / "v_moved"), *words]) == 0
     assert "  rootsift + siam" in capsys.readouterr().out
@@ -179,7 +179,7 @@ def test_command_with_a_decision(folder, capsys):
 def test_command_json_with_weights(folder, shared_data, capsys):
     weights = shared_data / "interop" / "tfeat" / "tfeat-liberty.params"
     if not weights.is_file():
-        pytest.skip("the published weights of TFeat (../shared/data/interop) are not here")
+        pytest.skip("the published weights of TFeat (../shared/data/interop) are missing")
     words = ["--model", str(weights), "--no-baselines", "--json", "-", "--keypoints", "200"]
     assert main(["eval", "matching", str(folder), *words, "--device", "cpu"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -188,7 +188,7 @@ def test_command_json_with_weights(folder, shared_data, capsys):
     assert row["accuracy"] > 0.8
 
 
-def test_command_refuses(tmp_path, capsys):
+def test_command_on_an_empty_folder(tmp_path, capsys):
     assert main(["eval", "matching", str(tmp_path)]) == 2
     assert "expected sequences with images" in capsys.readouterr().err
 
@@ -196,13 +196,13 @@ def test_command_refuses(tmp_path, capsys):
 def test_real_viewpoints(shared_data):
     folder = shared_data / "homography" / "graf"
     if not folder.is_dir():
-        pytest.skip("the pictures of graf (../shared/data/homography) are not here")
+        pytest.skip("the images of graf (../shared/data/homography) are missing")
     rows = evaluate(find_image_pairs(folder), {"rootsift": "rootsift", "orb": "orb"}).mean
     assert rows[0].accuracy > 0.6
     assert rows[0].accuracy > rows[1].accuracy + 0.1
 
 
-def test_two_rows_of_one_name_are_refused(tmp_path, capsys):
+def test_equal_names_raise_an_error(tmp_path, capsys):
     words = ["eval", "matching", str(tmp_path), "--filter", "siam", "--filter", "siam"]
     assert main(words) == 2
     assert "two models are called siam" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Patch networks: the published shapes and sizes, and the contracts that all of them keep."""
+"""Patch networks: published sizes, and the interface that all of them share."""
 
 import kornia.feature
 import pytest
@@ -89,12 +89,12 @@ def test_contract(name):
     assert result.shape == ((3, network.dim) if name in DESCRIPTORS else (3,))
     assert result.dtype == torch.float32
     assert result.isfinite().all()
-    # Each patch, or pair, is on its own, and different ones get different answers.
+    # Each patch or pair is independent of the batch, and results differ.
     alone = torch.cat([network(*(x[k : k + 1] for x in inputs)) for k in range(3)])
     torch.testing.assert_close(alone, result, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(result[0], result[1], rtol=1e-3, atol=0)
     assert network(*(x[:0] for x in inputs)).shape == (0, *result.shape[1:])
-    # Everything learns.
+    # All parameters have gradients.
     network.train()
     network(*inputs).square().sum().backward()
     still = [key for key, p in network.named_parameters() if p.grad is None]
@@ -115,7 +115,7 @@ def test_descriptors_have_unit_length(name):
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "hynet"])
-def test_brightness_does_not_matter(name):
+def test_brightness_is_removed(name):
     network = MODELS[name]().double().eval()
     inputs = [0.5 * patches_of(network, 2).double() for _ in range(1 + (name in COMPARATORS))]
     brighter = network(*(x + 0.25 for x in inputs))
@@ -133,7 +133,7 @@ def test_l2_is_the_distance_of_unit_vectors(name):
         assert (network(first, first) == 0).all()
 
 
-def test_branches_are_shared_but_for_pseudo_siam():
+def test_branches_are_shared_except_in_pseudo_siam():
     first, second = torch.rand(2, 1, 64, 64), torch.rand(2, 1, 64, 64)
     siam, pseudo = Siam(), PseudoSiam()
     assert torch.equal(siam.features(first), siam.features(first, second=True))
@@ -147,14 +147,14 @@ def test_spp_takes_any_size():
     small, large = torch.rand(1, 1, 20, 40), torch.rand(1, 1, 150, 70)
     assert network.branch(small).shape == network.branch(large).shape == (1, 4096)
     assert network(small, large).shape == (1,)
-    # On 64 x 64 there is one feature, in all cells.
+    # At 64 x 64 all cells hold the same feature.
     cells = network.branch.features(torch.rand(1, 1, 64, 64)).view(256, 16)
     assert (cells == cells[:, :1]).all()
     with pytest.raises(ValueError, match="grid must be positive, got 0"):
         SiamSPP(grid=0)
 
 
-def test_siam_needs_a_decision():
+def test_siam_needs_decision_layers():
     with pytest.raises(ValueError, match="hidden must name at least one width, or l2 be set"):
         Siam(hidden=())
 
@@ -171,7 +171,7 @@ def test_dense_equals_patch_by_patch(name, height, width):
     assert dense.shape == (2, network.dim, rows, columns)
     for i, j in ((0, 0), (rows - 1, columns - 1), (rows // 2, columns // 3)):
         place = (..., slice(i * stride, i * stride + S), slice(j * stride, j * stride + S))
-        if name == "tfeat":  # with the image's mean and deviation
+        if name == "tfeat":  # normalised by the image's mean and deviation
             prepared = torch.nn.functional.instance_norm(image)[place]
             alone = network.descr(network.features[1:](prepared).flatten(1))
         else:
@@ -202,7 +202,7 @@ def test_patches_without_contrast_have_finite_descriptors():
 def test_equals_kornia(ours, theirs):
     reference, network = theirs(pretrained=False), ours()
     reference.train()
-    reference(torch.rand(16, 1, 32, 32))  # statistics that are not 0 and 1
+    reference(torch.rand(16, 1, 32, 32))  # statistics other than 0 and 1
     for p in reference.parameters():
         p.data += 0.02 * torch.randn_like(p)
     network.load_state_dict(reference.state_dict())

@@ -1,4 +1,4 @@
-"""Training pairs: they are of the same points, they repeat, and other points look unlike."""
+"""Training pairs show the same points, repeat, and differ from other pairs."""
 
 import pickle
 
@@ -16,8 +16,8 @@ def collection(photo):
     return SyntheticPatches([photo], points=64, pool=2, reuse=2, seed=3)
 
 
-def unlike(first, second):
-    """1 - the correlation of patches."""
+def dissimilarity(first, second):
+    """Return 1 minus the correlation of patches."""
     flat = [x.reshape(len(x), -1).astype(float) for x in (first, second)]
     flat = [x - x.mean(axis=1, keepdims=True) for x in flat]
     flat = [x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-9) for x in flat]
@@ -25,27 +25,27 @@ def unlike(first, second):
 
 
 def test_views_show_the_same_points(collection):
-    """Found again within 3 pixels; the others are off by the jitter of a detector."""
+    """Repeated keypoints are within 3 pixels; the others have simulated detector errors."""
     for number in range(3):
         views = collection.views(number)
         first, second = views.keypoints
-        there = project(first.xy, views.homography)
-        off = np.hypot(*(there - second.xy).T)
-        assert len(off) >= 24
-        assert np.median(off) < 2
-        assert (off < 3 + 0.5 * second.scale).mean() > 0.95
-        for image, found in zip(views.images, views.keypoints, strict=True):
-            assert (found.xy >= 0).all()
-            assert (found.xy <= np.array(image.shape[::-1]) - 1).mean() > 0.99
+        projected = project(first.xy, views.homography)
+        error = np.hypot(*(projected - second.xy).T)
+        assert len(error) >= 24
+        assert np.median(error) < 2
+        assert (error < 3 + 0.5 * second.scale).mean() > 0.95
+        for image, keypoints in zip(views.images, views.keypoints, strict=True):
+            assert (keypoints.xy >= 0).all()
+            assert (keypoints.xy <= np.array(image.shape[::-1]) - 1).mean() > 0.99
 
 
-def test_pairs_look_alike(collection):
+def test_pairs_are_similar(collection):
     for index in range(4):
         pairs = collection[index]
         assert pairs.first.shape == pairs.second.shape == (64, 32, 32)
         assert pairs.first.dtype == np.uint8
-        same = unlike(pairs.first, pairs.second)
-        others = unlike(pairs.first, np.roll(pairs.second, 7, axis=0))
+        same = dissimilarity(pairs.first, pairs.second)
+        others = dissimilarity(pairs.first, np.roll(pairs.second, 7, axis=0))
         assert np.median(same) < 0.6 * np.median(others)
 
 
@@ -58,15 +58,15 @@ def test_repeats(photo, collection):
     assert not (collection[4].first == collection[5].first).all()
 
 
-def test_places_are_of_the_photograph(photo, collection):
-    """One point, drawn with two views, has one location."""
+def test_locations_are_in_the_photograph(photo, collection):
+    """A point in two pairs of views has one location."""
     location = np.concatenate([collection[index].location for index in range(6)])
     assert (location[:, 0] == 0).all()
     assert (location[:, 1:3] > -5).all()
     assert (location[:, 1:3] < np.array(photo.shape[1::-1]) + 5).all()
     numbers = [collection.views(n).location for n in (0, 1)]
     apart = np.linalg.norm(numbers[0][:, None, 1:3] - numbers[1][None, :, 1:3], axis=2).min(axis=1)
-    assert (apart < 2).mean() > 0.2  # the detector finds many of them in both first views
+    assert (apart < 2).mean() > 0.2  # many points are detected in both first views
 
 
 def test_bounds(collection):
@@ -93,7 +93,7 @@ def test_without_photos_textures_are_procedural():
     assert len(np.unique(SyntheticPatches(points=8, pool=1)[0].first)) > 20
 
 
-def test_photos_in(tmp_path):
+def test_find_photos(tmp_path):
     assert find_photos(None) == ()
     with pytest.raises(FileNotFoundError, match="holds no picture"):
         find_photos(tmp_path)

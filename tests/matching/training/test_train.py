@@ -1,4 +1,4 @@
-"""Training patch networks: the recipes, and that a few steps lower the loss."""
+"""Training of patch networks: valid recipes, losses, and a few steps that lower the loss."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ from flowmatch.training import Schedule
 
 
 def short(recipe, steps, **changes):
-    """As many steps of a recipe with few patches."""
+    """Return a recipe with that many steps and few patches."""
     schedule = replace(recipe.schedule, steps=steps, batch=1, average=0.0, learning_rate=1e-3)
     return replace(recipe, schedule=schedule, pool=1, reuse=10**6, **{"points": 32} | changes)
 
@@ -42,7 +42,7 @@ def photos(tmp_path_factory, photo):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_fit_their_networks(name):
-    """A loss that the network can have, of patches it can take, with gradients for all of it."""
+    """The loss fits the network and gives gradients for all parameters."""
     recipe = RECIPES[name]
     kinds = COMPARATORS if recipe.loss.startswith("hinge") else DESCRIPTORS
     assert recipe.model in kinds
@@ -72,13 +72,13 @@ def test_few_steps_lower_the_loss(tmp_path, photos, name):
     assert (tmp_path / "c.pt").exists()
 
 
-def test_start_has_to_fit(tmp_path, photos):
+def test_initial_weights_must_fit(tmp_path, photos):
     state = MODELS["2ch"]().state_dict()
     with pytest.raises(ValueError, match="start does not fit hardnet: "):
         train_patches(RECIPES["hardnet-half"], photos, tmp_path / "c.pt", start=state)
 
 
-def test_points_that_are_one_are_no_negatives():
+def test_close_points_are_not_negatives():
     location = torch.tensor([[0, 10, 10, 2], [0, 13, 10, 1], [0, 16, 10, 2], [1, 10, 10, 2.0]])
     expected = torch.eye(4, dtype=torch.bool)
     expected[0, 1] = expected[1, 0] = expected[1, 2] = expected[2, 1] = True
@@ -86,7 +86,7 @@ def test_points_that_are_one_are_no_negatives():
 
 
 def test_the_second_patch_of_a_pair_is_the_positive(photo):
-    """Pixels alone find many of the pairs; after a swap, hardly any."""
+    """Pixels match many of the pairs, and hardly any after a swap."""
 
     def pixels(patches):
         flat = patches.flatten(1)
@@ -101,7 +101,7 @@ def test_the_second_patch_of_a_pair_is_the_positive(photo):
     assert numbers["positive"] < swapped["positive"]
 
 
-def test_similarities_are_shown_pairs_and_others(photo):
+def test_comparators_are_trained_on_positives_and_negatives(photo):
     seen = []
 
     class Shown(torch.nn.Module):
@@ -114,7 +114,7 @@ def test_similarities_are_shown_pairs_and_others(photo):
     ((a, b),) = seen
     assert torch.equal(a[:16] * 255, first.float())
     assert torch.equal(b[:16] * 255, second.float())
-    # Of the others, both orders: the second view's patch first.
+    # Both orders: positives have the patch of the second view first.
     same = same_points(location)
     for k in range(16):
         other = (a[16 + k] * 255 == second.float()).flatten(1).all(1).nonzero()
@@ -123,7 +123,7 @@ def test_similarities_are_shown_pairs_and_others(photo):
 
 
 class _Numbers(torch.nn.Module):
-    """A Siamese network whose patches are numbers, and which tells its two sides apart."""
+    """Siamese network with different branches, whose patches are numbers."""
 
     patch_size, second = 1, "of its own"
 
@@ -137,7 +137,7 @@ class _Numbers(torch.nn.Module):
         return 1 - (first - second.T).abs()
 
 
-def test_the_hardest_of_all_pairs_are_decided():
+def test_hard_pairs_are_mined():
     first = torch.tensor([10.0, 20, 40, 41])
     second = torch.tensor([10.0, 23, 39, 80])
     location = torch.tensor(
@@ -147,7 +147,7 @@ def test_the_hardest_of_all_pairs_are_decided():
     mined = HardPairMiner(_Numbers())
     seen, useful = mined(*(p.float() / 255 for p in patches), same_points(location))
     assert useful.all()
-    # In this order the second is a quarter more, in the other the first.
+    # The second branch adds a quarter: to the second view, or to the first in the other order.
     for k, (a, b) in enumerate([(first, second + 0.25), (first + 0.25, second)]):
         expected = 1 - (a[:, None] - b[None]).abs()
         other = expected.masked_fill(same_points(location), -torch.inf)
@@ -160,15 +160,15 @@ def test_the_hardest_of_all_pairs_are_decided():
             torch.testing.assert_close(seen[1, 1], other.amax(dim=0))
             torch.testing.assert_close(seen[1, 2], other.amax(dim=1))
     loss, numbers = hard_pair_loss(mined, [*patches, location])
-    assert numbers["wrong"] == 0.25  # of the last, 41 is closer to 23 than to 80
-    # No negative is close enough to count.
+    assert numbers["wrong"] == 0.25  # the last: 41 is closer to 23 than to 80
+    # All negatives are beyond the margin.
     torch.testing.assert_close(loss, (1 - seen[:, 0]).clamp_min(0).mean() / 2)
     with pytest.raises(ValueError, match="needs a Siamese network, got TwoChannel"):
         HardPairMiner(MODELS["2ch"]())
 
 
-def test_mined_loss():
-    """Pairs are 0.75 alike; the others, at -0.25 and 0.25, should be at -1."""
+def test_hard_pair_loss():
+    """Positives score 0.75; negatives score -0.25 and 0.25 instead of at most -1."""
     patches = torch.tensor([10, 11], dtype=torch.uint8)[:, None, None, None]
     location = torch.tensor([[0, 0, 0, 0, 1], [1, 0, 0, 0, 1.0]])
     loss, numbers = hard_pair_loss(HardPairMiner(_Numbers()), [patches, patches, location])
@@ -176,22 +176,22 @@ def test_mined_loss():
     assert numbers == {"wrong": 0.0, "fpr95": 0.0}
 
 
-def test_one_place_has_no_negatives():
+def test_a_single_location_has_no_negatives():
     patches = torch.zeros(2, 1, 1, 1, dtype=torch.uint8)
     loss, _ = hard_pair_loss(HardPairMiner(_Numbers()), [patches, patches, torch.zeros(2, 5)])
-    assert loss == 0.125  # half of what the pairs miss, 0.25
+    assert loss == 0.125  # half of the hinge 0.25 of the positives
 
 
 def test_command(tmp_path, photos, monkeypatch, capsys):
     monkeypatch.setitem(RECIPES, "hardnet-half", short(RECIPES["hardnet-half"], 2, points=8))
     out = tmp_path / "out"
     words = ["train", "matching", "--recipe", "hardnet-half", "-o", str(out)]
-    more = ["--photos", str(photos[0].parent), "--device", "cpu", "--workers", "0"]
-    assert main([*words, *more]) == 0
+    options = ["--photos", str(photos[0].parent), "--device", "cpu", "--workers", "0"]
+    assert main([*words, *options]) == 0
     assert "step 2/2  loss" in capsys.readouterr().err
     network = load(weights=out / "hardnet-half.safetensors")
     assert network.magnification == RECIPES["hardnet-half"].arguments["magnification"]
-    assert main([*words, *more]) == 2
+    assert main([*words, *options]) == 2
     assert "--resume, or another --out" in capsys.readouterr().err
     assert main([*words[:3], "siamese", *words[4:]]) == 2
     assert "--recipe must be one of hardnet-half" in capsys.readouterr().err
