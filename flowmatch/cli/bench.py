@@ -93,6 +93,8 @@ def command(
 
     All implementations are first checked to agree, and then measured in turns.
     """
+    if op != "all" and op not in OPS:
+        raise ValueError(f"expected one of {', '.join(OPS)} or all, got {op!r}")
     check_target(json_file)
     check_target(html)
     console = stdout_console(110)  # numbers that wrap cannot be compared
@@ -101,6 +103,7 @@ def command(
         content, rows = _measure(op, device, dtype, shape, rounds, console, quiet)
     else:
         content, rows = _read(from_file)
+        rows = [row for row in rows if op in ("all", row.op)]
         if not quiet:
             for group in _by_case(rows):
                 console.print(_table(group))
@@ -116,8 +119,6 @@ def command(
 def _measure(
     op: str, device: str, dtype: str, shape: str | None, rounds: int, console: Console, quiet: bool
 ) -> tuple[dict[str, Any], list[Row]]:
-    if op != "all" and op not in OPS:
-        raise ValueError(f"expected one of {', '.join(OPS)} or all, got {op!r}")
     if dtype not in DTYPES:
         raise ValueError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if shape is not None and op == "all":
