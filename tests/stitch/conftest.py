@@ -1,16 +1,16 @@
-"""Photos of cameras that are known: they turn in front of a picture that is far away."""
+"""Photos of known cameras, which rotate in front of a distant picture."""
 
 import cv2
 import numpy as np
 import pytest
 
 FOCAL, SIZE = 500.0, (320, 240)  # of the photos
-FAR = 1000.0  # from the camera to the picture, in pixels of it
+DISTANCE = 1000.0  # from the camera to the picture, in pixels of the picture
 
 
 @pytest.fixture(scope="session")
 def scene():
-    """The picture, [800, 1200, 3]."""
+    """A picture, [800, 1200, 3]."""
     from skimage import data
 
     return cv2.resize(data.coffee(), (1200, 800), interpolation=cv2.INTER_CUBIC)
@@ -24,7 +24,7 @@ def other_scene():
 
 
 def turn(yaw, pitch=0.0, roll=0.0):
-    """Return a rotation from the camera's axes to the world's, of angles in degrees."""
+    """Return the rotation from the axes of the camera to those of the world; angles in degrees."""
     rotations = [(0, yaw, 0), (pitch, 0, 0), (0, 0, roll)]
     parts = [cv2.Rodrigues(np.radians(r))[0] for r in rotations]
     return parts[0] @ parts[1] @ parts[2]
@@ -36,9 +36,8 @@ def intrinsics(focal, size):
 
 
 def take(picture, R, gain=1.0):
-    """Photograph a picture."""
-    there = intrinsics(FAR, picture.shape[1::-1])
-    matrix = there @ R @ np.linalg.inv(intrinsics(FOCAL, SIZE))
+    """Return a photo of a picture by a rotated camera."""
+    matrix = intrinsics(DISTANCE, picture.shape[1::-1]) @ R @ np.linalg.inv(intrinsics(FOCAL, SIZE))
     photo = cv2.warpPerspective(picture, matrix, SIZE, flags=cv2.INTER_AREA | cv2.WARP_INVERSE_MAP)
     return np.clip(photo * gain, 0, 255).astype(np.uint8)
 
@@ -54,5 +53,5 @@ def photos(scene):
 
 @pytest.fixture(scope="session")
 def other_photos(other_scene):
-    """Two photos of something else."""
+    """Two photos of another picture."""
     return [take(other_scene, turn(yaw, -4)) for yaw in (-5.0, 5.0)]

@@ -1,4 +1,4 @@
-"""Files of cameras: every bit comes back, and damaged ones are refused."""
+"""Files of cameras: numbers come back unchanged, and damaged files are rejected."""
 
 import json
 
@@ -24,9 +24,9 @@ def test_round_trip(tmp_path):
     cameras.write(tmp_path / "c.json")
     again = read_cameras(tmp_path / "c.json")
     assert (again.motion, again.projection, again.error) == ("rotation", "spherical", 1 / 3)
-    for ours, theirs in zip(again.cameras, cameras.cameras, strict=True):
-        assert ours[:5] == theirs[:5]
-        np.testing.assert_array_equal(ours.matrix, theirs.matrix)
+    for actual, expected in zip(again.cameras, cameras.cameras, strict=True):
+        assert actual[:5] == expected[:5]
+        np.testing.assert_array_equal(actual.matrix, expected.matrix)
     assert [path.name for path in tmp_path.iterdir()] == ["c.json"]
 
 
@@ -50,9 +50,9 @@ def test_round_trip(tmp_path):
 def test_damaged_files(tmp_path, change, message):
     file = tmp_path / "c.json"
     rig("a.jpg").write(file)
-    whole = json.loads(file.read_text())
-    change(whole)
-    file.write_text(json.dumps(whole))
+    contents = json.loads(file.read_text())
+    change(contents)
+    file.write_text(json.dumps(contents))
     with pytest.raises(ValueError, match=message):
         read_cameras(file)
 
@@ -67,7 +67,7 @@ def test_other_files(tmp_path, content):
         read_cameras(file)
 
 
-def test_photos_get_their_cameras():
+def test_cameras_by_name_or_order():
     cameras = rig("a", "b")
     sizes = [(640, 480)] * 2
     assert [c.name for c in assign_cameras(cameras, ["b", "a"], sizes)] == ["b", "a"]
@@ -79,7 +79,7 @@ def test_other_resolutions():
     camera = rig("a").cameras[0]
     half = camera.of_size((320, 240))
     assert half.focal == camera.focal / 2
-    # A point in the middle of a corner's pixels stays there.
+    # Corners of photos coincide, not centres of pixels.
     assert half.centre[0] == 319.5 / 2 - 0.25
     np.testing.assert_allclose(half.intrinsics(), camera.intrinsics(0.5))
     with pytest.raises(ValueError, match="640 x 480 pixels, .* got 640 x 360"):

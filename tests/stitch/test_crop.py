@@ -1,4 +1,4 @@
-"""The largest rectangle, against trying all of them."""
+"""The largest rectangle, compared with an exhaustive search."""
 
 import numpy as np
 import pytest
@@ -24,10 +24,10 @@ def test_equals_brute_force(share):
     rng = np.random.default_rng(int(100 * share))
     for _ in range(25):
         mask = rng.random(tuple(rng.integers(1, 9, 2))) < share
-        found = largest_rectangle(mask)
-        inside = mask[found.top : found.bottom, found.left : found.right]
+        rectangle = largest_rectangle(mask)
+        inside = mask[rectangle.top : rectangle.bottom, rectangle.left : rectangle.right]
         assert inside.all()
-        assert inside.size == found.area == brute_force_area(mask)
+        assert inside.size == rectangle.area == brute_force_area(mask)
 
 
 def test_shapes_with_known_answers():
@@ -41,7 +41,7 @@ def test_shapes_with_known_answers():
     assert largest_rectangle(hole) == Rectangle(301, 0, 2000, 1000)
 
 
-def test_refuses_other_shapes():
+def test_other_shapes():
     with pytest.raises(ValueError, match=r"mask must be \[H, W\], got \[4\]"):
         largest_rectangle(np.ones(4))
 
