@@ -1,4 +1,4 @@
-"""Weights by name and by file; what strangers' files may not do."""
+"""Weights by name and by file, and checks of untrusted files."""
 
 import json
 
@@ -26,9 +26,9 @@ def test_shipped_weights_load_and_say_how_they_were_made():
 def test_round_trip(tmp_path):
     model = FlowNetS(width=1 / 16)
     save_weights(tmp_path / "w.safetensors", model, "flownets", {"width": 1 / 16})
-    found = load(weights=tmp_path / "w.safetensors")  # the file knows its network
-    assert isinstance(found, FlowNetS)
-    for key, value in found.state_dict().items():
+    network = load(weights=tmp_path / "w.safetensors")  # the file knows its network
+    assert isinstance(network, FlowNetS)
+    for key, value in network.state_dict().items():
         assert torch.equal(value, model.state_dict()[key].half().float())
 
 
@@ -87,7 +87,7 @@ def test_refuses_other_metadata(tmp_path, metadata, message):
         load(weights=path)
 
 
-def test_refuses_files_that_are_none(tmp_path):
+def test_refuses_files_that_are_not_weights(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file of weights"):
         load(weights=tmp_path / "absent.safetensors")
     torch.save(PyramidNet().state_dict(), tmp_path / "pickled.safetensors")

@@ -21,7 +21,7 @@ def clip(tmp_path):
 
 @pytest.fixture
 def only():
-    """Make effects of what is given alone: else frames are stored as they are."""
+    """Return a function that makes the given effects only; without any, frames stay as they are."""
     exposures = (Exposure(1.0, 0.0, 0), Exposure(1.0, 0.0, 1))
     nothing = Effects(None, None, None, None, Film(1.0, np.ones(3), np.float32(0), exposures), None)
 

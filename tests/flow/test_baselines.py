@@ -1,4 +1,4 @@
-"""The classical methods find a known motion, and refuse what would crash OpenCV."""
+"""Classical methods: known motions, and the sizes at which OpenCV would crash."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_small_and_narrow(method, size):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (15, 400), (12, 40), (40, 12)])  # 12 x 40 ends OpenCV
-def test_dis_refuses_what_ends_the_process(size):
+def test_dis_refuses_sizes_that_abort_opencv(size):
     picture = np.zeros((*size, 3), np.uint8)
     with pytest.raises(ValueError, match="at least 16 pixels to a side, got"):
         dis(picture, picture)
@@ -80,7 +80,7 @@ def test_on_middlebury(shared_data):
 
 
 def test_dis_is_fair(photo):
-    """The baseline that results stand beside does see a plain shift."""
+    """The baseline finds a plain shift."""
     shifted = np.roll(photo, 4, axis=1)
     error = np.linalg.norm(dis(photo, shifted) - [4, 0], axis=-1)[20:-20, 20:-20]
     assert np.median(error) < 0.3

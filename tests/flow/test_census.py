@@ -1,3 +1,5 @@
+"""Soft census distance, against a plain loop."""
+
 import math
 
 import pytest
@@ -9,7 +11,7 @@ from flowmatch.flow.census import census_distance
 def test_census_by_a_plain_loop():
     torch.manual_seed(0)
     first, second = torch.rand(2, 1, 3, 9, 8)
-    found = census_distance(first, second, radius=1)
+    distance = census_distance(first, second, radius=1)
     gray = [(255 * (0.299 * i[0, 0] + 0.587 * i[0, 1] + 0.114 * i[0, 2])) for i in (first, second)]
     for y, x in ((1, 1), (4, 3), (7, 6)):
         total = 0.0
@@ -21,8 +23,8 @@ def test_census_by_a_plain_loop():
                     signs.append(d / math.sqrt(0.81 + d * d))
                 s = (signs[0] - signs[1]) ** 2
                 total += s / (0.1 + s)
-        assert found[0, y, x].item() == pytest.approx(total, rel=1e-4)
-    assert (found[0, 0] == 0).all()
+        assert distance[0, y, x].item() == pytest.approx(total, rel=1e-4)
+    assert (distance[0, 0] == 0).all()
 
 
 def test_census_ignores_exposure():

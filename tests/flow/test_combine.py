@@ -1,3 +1,5 @@
+"""Per-pixel choice among flows."""
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ from flowmatch.flow.estimate import estimate_flow
 
 @pytest.fixture(scope="module")
 def moved():
-    """A picture whose upper half goes 5 pixels right and lower half 3 down, and the true flows."""
+    """An image whose upper half moves 5 pixels right and lower half 3 down, and both flows."""
     from skimage import data
 
     texture = torch.from_numpy(data.coffee()[100:196, 60:260]).permute(2, 0, 1)[None] / 255
@@ -33,31 +35,33 @@ def moved():
 
 def test_each_half_takes_the_flow_that_moves_it(moved):
     first, second, upper, lower = moved
-    fused = combine_flows(first, second, [(upper, -upper), (lower, -lower)])
-    is_upper = (fused[0, 0] == 5).float()
+    combined = combine_flows(first, second, [(upper, -upper), (lower, -lower)])
+    is_upper = (combined[0, 0] == 5).float()
     assert is_upper[:40, :150].mean() > 0.99
     assert is_upper[56:90].mean() < 0.01
-    assert ((fused == upper) | (fused == lower)).all()
+    assert ((combined == upper) | (combined == lower)).all()
 
 
 def test_the_order_decides_between_equals(moved):
     first, second, upper, _ = moved
     plain = torch.full_like(first, 0.5)
     for flows in ([upper, -upper], [-upper, upper]):
-        fused = combine_flows(plain, plain, [(flow, -flow) for flow in flows])
-        middle = (..., slice(8, -8), slice(24, -24))  # where both stay inside
-        assert torch.equal(fused[middle], flows[0][middle])
+        combined = combine_flows(plain, plain, [(flow, -flow) for flow in flows])
+        middle = (..., slice(8, -8), slice(24, -24))  # where both flows stay inside
+        assert torch.equal(combined[middle], flows[0][middle])
 
 
-def test_what_does_not_come_back_is_not_believed(moved):
-    """The right flow there, whose way back is wrong, loses to one that is consistent."""
+def test_inconsistent_flow_is_not_chosen(moved):
+    """A flow with an inconsistent backward flow loses to a consistent one."""
     first, _, upper, _ = moved
     second = torch.rand(first.shape, generator=torch.Generator().manual_seed(0))
     still = torch.zeros_like(upper)
     assert torch.equal(combine_flows(first, second, [(still, still), (upper, upper)]), still)
-    lost, found = (matching_cost(first, first, still, back).mean() for back in (upper, still))
-    assert lost == pytest.approx(UNMATCHED_COST)
-    assert found == pytest.approx(0, abs=1e-5)
+    inconsistent, consistent = (
+        matching_cost(first, first, still, back).mean() for back in (upper, still)
+    )
+    assert inconsistent == pytest.approx(UNMATCHED_COST)
+    assert consistent == pytest.approx(0, abs=1e-5)
 
 
 def test_strips_change_nothing(moved, monkeypatch):
@@ -68,14 +72,14 @@ def test_strips_change_nothing(moved, monkeypatch):
 
 
 def test_averages_end_at_edges():
-    """A guide with a step keeps the costs of its two sides apart; a plain one mixes them."""
+    """A guide with a step separates the costs of its sides; a constant guide mixes them."""
     step = torch.zeros(1, 1, 40, 40)
     step[..., 20:] = 1
     assert (filter_guided(step, step) - step).abs().max() < 0.01
     assert (filter_guided(torch.zeros_like(step), step) - step).abs().max() > 0.3
 
 
-def test_no_pictures():
+def test_an_empty_batch():
     flows = torch.zeros(0, 2, 24, 32)
     frames = torch.zeros(0, 3, 24, 32)
     assert combine_flows(frames, frames, [(flows, flows)]).shape == (0, 2, 24, 32)
@@ -85,14 +89,14 @@ def test_no_pictures():
     "flows",
     [[], [(torch.zeros(1, 2, 24, 32),) * 2, (torch.zeros(1, 2, 24, 33),) * 2]],
 )
-def test_what_does_not_fit_is_refused(flows):
+def test_flows_must_fit_the_frames(flows):
     frames = torch.zeros(1, 3, 24, 32)
     with pytest.raises(ValueError, match="at least one pair of forward and backward flow"):
         combine_flows(frames, frames, flows)
 
 
 class Still(nn.Module):
-    """A network that never sees motion, and counts how often it is asked."""
+    """Returns zero flow, and counts its calls."""
 
     calls = 0
 
@@ -106,13 +110,13 @@ def test_estimate_takes_the_classical_flow_where_the_network_is_wrong(moved):
         (255 * side[0]).byte().permute(1, 2, 0).contiguous().numpy() for side in moved[:2]
     )
     network, options = Still(), FlowOptions(with_dis=True)
-    fused = estimate_flow(first, second, model=network, options=options)
-    assert network.calls == 2  # there and back
+    combined = estimate_flow(first, second, model=network, options=options)
+    assert network.calls == 2  # forward and backward
     classical = dis(first, second)
     inside = (slice(8, 40), slice(8, 140))
-    assert np.mean((fused == classical)[inside]) > 0.95
-    assert np.allclose(np.median(fused[inside], axis=(0, 1)), [5, 0], atol=0.2)
+    assert np.mean((combined == classical)[inside]) > 0.95
+    assert np.allclose(np.median(combined[inside], axis=(0, 1)), [5, 0], atol=0.2)
     batch = torch.from_numpy(np.stack([first, first])).permute(0, 3, 1, 2)
-    other = torch.from_numpy(np.stack([second, second])).permute(0, 3, 1, 2)
-    both = estimate_flow(batch, other, model=network, options=options)
-    assert np.array_equal(both[1].permute(1, 2, 0).numpy(), fused)
+    later = torch.from_numpy(np.stack([second, second])).permute(0, 3, 1, 2)
+    both = estimate_flow(batch, later, model=network, options=options)
+    assert np.array_equal(both[1].permute(1, 2, 0).numpy(), combined)

@@ -1,4 +1,4 @@
-"""From pictures to flow: every kind of input, sizes, tiles, both ways."""
+"""Flow estimation: kinds of input, sizes, zoom, both directions."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from flowmatch.flow.synthetic.sources import Sources
 
 
 class Constant(nn.Module):
-    """Says (4, -8) full-resolution pixels everywhere, at a quarter of the resolution."""
+    """Returns (4, -8) full-resolution pixels everywhere, at a quarter of the resolution."""
 
     def __init__(self):
         super().__init__()
@@ -57,11 +57,11 @@ def test_upsamples_values_with_size_and_crops(size):
     ],
     ids=lambda p: f"{type(p).__name__}-{tuple(p.shape)}-{p.dtype}",
 )
-def test_all_kinds_reach_the_model_alike(picture):
+def test_all_kinds_of_input_reach_the_model_alike(picture):
     model = Constant()
     flow = estimate_flow(picture, picture, model=model)
-    seen = model.calls[0][0]
-    torch.testing.assert_close(seen, torch.full((1, 3, 20, 24), 0.2))
+    image = model.calls[0][0]
+    torch.testing.assert_close(image, torch.full((1, 3, 20, 24), 0.2))
     assert flow.shape == ((1, 2, 20, 24) if isinstance(picture, torch.Tensor) else (20, 24, 2))
 
 
@@ -92,16 +92,16 @@ def test_to_full_resolution_is_bilinear():
 
 
 def test_default_weights_see_motion(photo):
-    """On synthetic pairs the shipped network beats no motion by far, and a still pair is still."""
+    """The default network is far better than zero flow, and near 0 on a still pair."""
     pairs = SyntheticFlow(Sources([photo]), (192, 256), motion=((1.0, 1.0),), seed=123)
     model = load("default")
     ours, zero = [], []
     for i in range(4):
         sample = pairs[i]
-        truth, shown = sample.flow, ~sample.occluded
+        truth, visible = sample.flow, ~sample.occluded
         flow = estimate_flow(sample.first, sample.second, model=model)
-        ours.append(np.linalg.norm(flow - truth, axis=-1)[shown].mean())
-        zero.append(np.linalg.norm(truth, axis=-1)[shown].mean())
+        ours.append(np.linalg.norm(flow - truth, axis=-1)[visible].mean())
+        zero.append(np.linalg.norm(truth, axis=-1)[visible].mean())
     assert np.mean(ours) < 0.4 * np.mean(zero)
     still = estimate_flow(photo, photo, model=model)
     assert np.linalg.norm(still, axis=-1).mean() < 0.25
@@ -119,24 +119,24 @@ def test_both_ways():
     frame = np.zeros((32, 48, 3), np.uint8)
     both = estimate_both_ways(frame, frame, model=Constant())
     assert both.forward.shape == both.backward.shape == (32, 48, 2)
-    assert both.occluded.all()  # there and back by (4, -8) does not return
+    assert both.occluded.all()  # (4, -8) in both directions is inconsistent
 
 
 @pytest.mark.parametrize(
     "options", [FlowOptions(), FlowOptions(with_dis=True), FlowOptions(with_dis=True, refine=True)]
 )
-def test_both_ways_are_those_of_each_way_and_nothing_is_computed_twice(options, photo, monkeypatch):
+def test_both_ways_equal_two_calls_and_compute_nothing_twice(options, photo, monkeypatch):
     frames = photo[40:104, 40:120], photo[42:106, 37:117]
     model = load("pyramid")
-    there, back = (
+    forward, backward = (
         estimate_flow(*pair, model=model, options=options) for pair in (frames, frames[::-1])
     )
     runs = []
     model.register_forward_pre_hook(lambda module, images: runs.append("network"))
     monkeypatch.setattr(estimate, "dis", lambda a, b: runs.append("dis") or dis(a, b))
     both = estimate_both_ways(*frames, model=model, options=options)
-    np.testing.assert_array_equal(both.forward, there)
-    np.testing.assert_array_equal(both.backward, back)
+    np.testing.assert_array_equal(both.forward, forward)
+    np.testing.assert_array_equal(both.backward, backward)
     assert runs == ["network"] * 2 + ["dis"] * (2 if options.with_dis else 0)
 
 
@@ -194,15 +194,15 @@ def test_refuses(first, second, options, message):
 
 
 class Proportional(torch.nn.Module):
-    """Says that everything moves by a hundredth of the picture's size, whatever that is."""
+    """Returns a hundredth of the image's size everywhere."""
 
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.inputs = []
 
     def forward(self, first, second):
         H, W = first.shape[-2:]
-        self.seen.append((H, W, first.min().item(), first.max().item()))
+        self.inputs.append((H, W, first.min().item(), first.max().item()))
         return [first.new_tensor([W / 100, H / 100]).view(1, 2, 1, 1).expand(len(first), 2, H, W)]
 
 
@@ -215,7 +215,7 @@ def test_zoom_is_seen_by_the_network_alone(zoom, tile, photo):
     assert flow.shape == (90, 120, 2)
     np.testing.assert_allclose(flow[..., 0], size[1] / 100, rtol=1e-5)
     np.testing.assert_allclose(flow[..., 1], size[0] / 100, rtol=1e-5)
-    for height, width, low, high in model.seen:
+    for height, width, low, high in model.inputs:
         assert (height, width) == (round(size[0] * zoom), round(size[1] * zoom))
         assert 0 <= low <= high <= 1
 
@@ -227,4 +227,4 @@ def test_zoom_leaves_enough_for_a_network():
         40,
         2,
     )
-    assert model.seen[0][:2] == (16, 16)
+    assert model.inputs[0][:2] == (16, 16)

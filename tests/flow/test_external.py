@@ -1,4 +1,4 @@
-"""Checkpoints of others: recognised, complete, the same flow; what strangers' files may not do."""
+"""Published checkpoints: recognised, complete, with the same flow; checks of untrusted files."""
 
 import os
 import zipfile
@@ -17,12 +17,12 @@ MEAN = [0.45, 0.432, 0.411]
 
 
 def quick(shapes):
-    """Tensors of these shapes in a small file: each is one number, seen many times."""
+    """Return tensors of these shapes that take little space: each is one number, expanded."""
     return {key: torch.rand(()).expand(shape) for key, shape in shapes.items()}
 
 
 def flownet_shapes(correlated):
-    """The weights, without any bias, of either network: what all publishers have."""
+    """Return the shapes of the weights without biases, which all publishers share."""
     shapes = {
         "conv1.0": (64, 3 if correlated else 6, 7, 7), "conv2.0": (128, 64, 5, 5),
         "conv3.0": (256, 128, 5, 5), "conv3_1.0": (256, 473 if correlated else 256, 3, 3),
@@ -42,8 +42,8 @@ def flownet_shapes(correlated):
     return {f"{name}.weight": shape for name, shape in shapes.items()}
 
 
-def with_biases(shapes, layers):
-    """Add the biases of the layers whose name begins so; a deconvolution's outputs come second."""
+def with_bias_shapes(shapes, layers):
+    """Add the biases of layers by prefix; outputs of transposed convolutions come second."""
     return shapes | {
         key.replace("weight", "bias"): (shape[1 if key.startswith(("deconv", "ups")) else 0],)
         for key, shape in shapes.items()
@@ -51,7 +51,7 @@ def with_biases(shapes, layers):
     }
 
 
-def with_norms(shapes):
+def with_norm_shapes(shapes):
     norms = {
         key.replace(".0.weight", f".1.{part}"): () if part == "num_batches_tracked" else shape[:1]
         for key, shape in shapes.items()
@@ -63,14 +63,14 @@ def with_norms(shapes):
 
 PINARD, NVIDIA = ("conv",), ("conv", "deconv", "predict_flow")
 FLOWNETS = {
-    "pinard-s": (with_biases(flownet_shapes(False), PINARD), 33, FlowNetS, MEAN),
-    "pinard-c": (with_biases(flownet_shapes(True), PINARD), 35, FlowNetC, MEAN),
-    "pinard-s-bn": (with_norms(flownet_shapes(False)), 73, FlowNetS, MEAN),
-    "pinard-c-bn": (with_norms(flownet_shapes(True)), 79, FlowNetC, MEAN),
-    "nvidia-s": (with_biases(flownet_shapes(False), NVIDIA), 42, FlowNetS, None),
-    "nvidia-c": (with_biases(flownet_shapes(True), (*NVIDIA, "ups")), 48, FlowNetC, None),
+    "pinard-s": (with_bias_shapes(flownet_shapes(False), PINARD), 33, FlowNetS, MEAN),
+    "pinard-c": (with_bias_shapes(flownet_shapes(True), PINARD), 35, FlowNetC, MEAN),
+    "pinard-s-bn": (with_norm_shapes(flownet_shapes(False)), 73, FlowNetS, MEAN),
+    "pinard-c-bn": (with_norm_shapes(flownet_shapes(True)), 79, FlowNetC, MEAN),
+    "nvidia-s": (with_bias_shapes(flownet_shapes(False), NVIDIA), 42, FlowNetS, None),
+    "nvidia-c": (with_bias_shapes(flownet_shapes(True), (*NVIDIA, "ups")), 48, FlowNetC, None),
     "nvidia-c-bn": (
-        with_biases(with_norms(flownet_shapes(True)), ("deconv", "predict_flow", "ups")),
+        with_bias_shapes(with_norm_shapes(flownet_shapes(True)), ("deconv", "predict_flow", "ups")),
         92, FlowNetC, None,
     ),
 }  # fmt: skip
@@ -79,7 +79,7 @@ FLOWNETS = {
 @pytest.mark.parametrize("name", FLOWNETS)
 def test_flownets_are_recognised(name, tmp_path):
     shapes, count, network, mean = FLOWNETS[name]
-    assert len(shapes) == count  # of tensors in the publisher's own files
+    assert len(shapes) == count  # the number of tensors in the publisher's own files
     tensors = quick(shapes)
     torch.save({"epoch": 3, "state_dict": tensors, "best_EPE": 1.9}, tmp_path / "c.pth.tar")
     model = load_external(tmp_path / "c.pth.tar")
@@ -96,7 +96,7 @@ def test_flownets_are_recognised(name, tmp_path):
 
 @pytest.mark.parametrize(("network", "name"), [(FlowNetS, "s"), (FlowNetC, "c")])
 def test_batch_norms_are_folded(network, name, tmp_path):
-    """The same flow as with torch's own batch norms between convolution and ReLU, in eval."""
+    """The flow is that with torch's batch norms between convolution and ReLU, in eval mode."""
     normed = network(mean=MEAN).eval()
     for layer in (*ENCODER, *(["conv_redir"] if name == "c" else [])):
         old = normed.get_submodule(f"{layer}.0")
@@ -126,7 +126,7 @@ def random_flownets():
 
 
 def test_unit_mean_and_order_of_channels(tmp_path):
-    """Half the `div_flow` is half the flow; the mean is subtracted; `bgr` swaps red and blue."""
+    """Half the `div_flow` halves the flow; the mean is subtracted; `bgr` swaps red and blue."""
     state = random_flownets()
     torch.save({"state_dict": state, "div_flow": 20}, tmp_path / "20.pth")
     torch.save({"state_dict": state, "div_flow": 10}, tmp_path / "10.pth")
@@ -146,7 +146,7 @@ def test_unit_mean_and_order_of_channels(tmp_path):
 
 
 def princeton(model):
-    """Give a RAFT's weights the names that Princeton's code gives them, layer by layer."""
+    """Rename RAFT's weights to Princeton's names, layer by layer."""
     large = isinstance(model, RAFT)
     layers = {"update_block.flow_head.conv1": "update_block.flow_head.conv1",
               "update_block.flow_head.conv2": "update_block.flow_head.conv2",
@@ -207,13 +207,13 @@ def test_torchvision_raft(network, suffix, tmp_path):
         save_file(state, path)
     else:  # .tar: as torch wrote before version 1.6
         torch.save(state, path, _use_new_zipfile_serialization=suffix == ".pth")
-    found = read_checkpoint(path)
-    assert type(found.network) is network
-    assert found.source == f"torchvision's raft_{'large' if network is RAFT else 'small'}"
-    assert all(torch.equal(t, state[key]) for key, t in found.network.state_dict().items())
+    weights = read_checkpoint(path)
+    assert type(weights.network) is network
+    assert weights.source == f"torchvision's raft_{'large' if network is RAFT else 'small'}"
+    assert all(torch.equal(t, state[key]) for key, t in weights.network.state_dict().items())
 
 
-def test_what_is_loaded_outlives_the_file(tmp_path):
+def test_loaded_weights_outlive_the_file(tmp_path):
     state = RAFTSmall().state_dict()
     torch.save(state, tmp_path / "raft.pth")
     model = load_external(tmp_path / "raft.pth")
@@ -224,15 +224,15 @@ def test_what_is_loaded_outlives_the_file(tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_convert_round_trip(tmp_path, dtype):
-    """RAFT with its counters, and what a FlowNet subtracts, come back."""
+    """Converted files keep RAFT's counters and a FlowNet's mean."""
     model = RAFT()
     model.get_buffer("context_encoder.convnormrelu.1.num_batches_tracked").fill_(100_000)
     torch.save(model.state_dict(), tmp_path / "raft.pth")
     convert_checkpoint(tmp_path / "raft.pth", tmp_path / "raft.safetensors", dtype=dtype)
-    found = load(weights=tmp_path / "raft.safetensors").state_dict()
+    state = load(weights=tmp_path / "raft.safetensors").state_dict()
     for key, tensor in model.state_dict().items():
         if "tracked" not in key:
-            assert torch.equal(found[key], tensor.to(dtype).float())
+            assert torch.equal(state[key], tensor.to(dtype).float())
     save_weights(tmp_path / "w.safetensors", model, "raft")  # 100 000 is no float16
     counter = "context_encoder.convnormrelu.1.num_batches_tracked"
     assert load(weights=tmp_path / "w.safetensors").state_dict()[counter] == 100_000
@@ -258,7 +258,7 @@ def test_missing_and_unexpected_keys_have_the_file_s_names(tmp_path):
         load_external(tmp_path / "raft.pth")
 
 
-def test_others_are_named(tmp_path):
+def test_unknown_checkpoints_are_named(tmp_path):
     torch.save({"state_dict": {"backbone.weight": torch.zeros(1)}}, tmp_path / "c.pth")
     with pytest.raises(ValueError, match=r"is none of .*; its keys begin with backbone"):
         load_external(tmp_path / "c.pth")
@@ -282,7 +282,7 @@ def test_nothing_is_unpickled_but_tensors(tmp_path):
 
 
 def test_huge_shapes_are_refused_before_memory_is_taken(tmp_path):
-    """4e18 numbers that are all one number of the file."""
+    """A file of one number that claims a shape of 4e18."""
     state = RAFTSmall().state_dict()
     state["feature_encoder.conv.weight"] = torch.zeros(1).expand(2_000_000_000, 2_000_000_000)
     torch.save(state, tmp_path / "c.pth")
@@ -320,7 +320,7 @@ def test_refuses_other_content(content, message, tmp_path):
         load_external(tmp_path / "c.pth")
 
 
-def test_refuses_files_that_are_none(tmp_path):
+def test_refuses_files_that_are_not_checkpoints(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         load_external(tmp_path / "absent.pth")
     (tmp_path / "text.pth").write_text("not a checkpoint")

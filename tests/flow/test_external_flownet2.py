@@ -1,4 +1,4 @@
-"""NVIDIA's files of FlowNet 2.0's stacks: recognised, complete, the same flow."""
+"""NVIDIA's checkpoints of FlowNet 2.0: recognised, complete, with the same flow."""
 
 from functools import partial
 
@@ -22,37 +22,37 @@ STACKS = {"FlowNet2SD": FlowNet2SD, "FlowNet2CS": FlowNet2CS, "FlowNet2CSS": Flo
 
 @pytest.fixture
 def thin(monkeypatch):
-    """Let the stacks be thin: whole ones would take most of the time of these tests."""
+    """Make the stacks thin, because full ones would take most of the time of these tests."""
     for network in STACKS.values():
         monkeypatch.setitem(MODELS, network.__name__.lower(), partial(network, width=1 / 16))
 
 
 @pytest.mark.parametrize("name", STACKS)
 def test_stacks(name, tmp_path, thin):
-    """NVIDIA's names are ours; a round trip through our own file gives the same flow."""
+    """The names are NVIDIA's; a converted file gives the same flow."""
     model = STACKS[name](width=1 / 16).eval()
     torch.save({"epoch": 9, "state_dict": model.state_dict()}, tmp_path / "c.pth.tar")
-    found = convert_checkpoint(
+    weights = convert_checkpoint(
         tmp_path / "c.pth.tar", tmp_path / "c.safetensors", dtype=torch.float32
     )
-    assert (found.source, found.name) == (f"NVIDIA's {name}", name.lower())
+    assert (weights.source, weights.name) == (f"NVIDIA's {name}", name.lower())
     pair = torch.rand(2, 1, 3, 64, 64)
     with torch.no_grad():
         expected = model(*pair)[0]
-        for loaded in (found.network, load(weights=tmp_path / "c.safetensors")):
+        for loaded in (weights.network, load(weights=tmp_path / "c.safetensors")):
             assert type(loaded) is STACKS[name]
             assert not loaded.training
             assert torch.equal(loaded(*pair)[0], expected)
 
 
 def test_a_whole_small_displacement_network(tmp_path):
-    """At NVIDIA's own size."""
+    """A network of NVIDIA's size has all parameters."""
     with torch.device("meta"):
         shapes = {key: t.shape for key, t in FlowNet2SD().state_dict().items()}
     state = {key: torch.rand(()).expand(shape) for key, shape in shapes.items()}  # a small file
     torch.save({"state_dict": state}, tmp_path / "sd.pth.tar")
-    found = load_external(tmp_path / "sd.pth.tar")
-    assert sum(t.numel() for t in found.parameters()) == 45_371_666
+    network = load_external(tmp_path / "sd.pth.tar")
+    assert sum(t.numel() for t in network.parameters()) == 45_371_666
 
 
 @pytest.mark.parametrize("name", STACKS)

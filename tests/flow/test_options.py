@@ -1,4 +1,4 @@
-"""Options of flow estimation: their checks."""
+"""Options of flow estimation, and their checks."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Variational refinement: it finds what was missed below a pixel, and asks for what fits."""
+"""Variational refinement: sub-pixel errors, sizes, and checks."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def shifted(photo):
 
 @pytest.fixture(scope="module")
 def rough():
-    """What a network says: the motion, wrong by a pixel here and there, in blocks of 4 x 4."""
+    """The motion with errors of about a pixel, in blocks of 4 x 4, like a network's flow."""
     noise = np.random.default_rng(0).normal(0, 0.75, (30, 41, 2)).astype(np.float32)
     return np.kron(noise, np.ones((4, 4, 1), np.float32))[:, :161] + np.float32([1.6, -0.7])
 

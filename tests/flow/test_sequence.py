@@ -1,4 +1,4 @@
-"""A clip's flow, file by file: complete, resumable, and never mixed with another run's."""
+"""The flow of a clip in files: complete, resumable, and never mixed with another run's."""
 
 import json
 
@@ -16,7 +16,7 @@ from flowmatch.io.video import read_frames
 
 
 class Brightness(nn.Module):
-    """Its flow is how much brighter the second frame is, in grey levels; counts its pairs."""
+    """Returns the change of brightness, in grey levels, as the flow; counts its pairs."""
 
     def __init__(self):
         super().__init__()
@@ -119,8 +119,8 @@ def test_overwriting_leaves_nothing_of_a_longer_run(clip, tmp_path):
 def test_overwriting_removes_what_was_drawn_and_nothing_else(clip, tmp_path):
     out = tmp_path / "out"
     run(clip, out)
-    drawn = {"video": out / "flow.mp4", "pictures": out / "pictures"}
-    draw_sequence(read_frames(clip), out, ".flo", **drawn)
+    targets = {"video": out / "flow.mp4", "pictures": out / "pictures"}
+    draw_sequence(read_frames(clip), out, ".flo", **targets)
     for mine in (out / "note.txt", out / "pictures/cover.png"):
         mine.write_text("mine")
     for video in (out / "flow.mp4", sorted((out / "pictures").glob("0*"))[0]):
@@ -148,7 +148,7 @@ def test_interrupted_overwriting_resumes_as_the_new_run(clip, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(clip, tmp_path / "out", other, overwrite=True, progress=interrupt)
     model, report = run(clip, tmp_path / "out", other)
-    assert report.computed >= 4  # nothing of the old run was taken for done
+    assert report.computed >= 4  # no file of the old run was kept
     assert report.computed + report.kept == 5
 
 
@@ -183,7 +183,7 @@ def test_both_ways(clip, tmp_path):
     assert (read_flow(tmp_path / "out/000002_backward.flo") < 0).all()
     mask = read_image(tmp_path / "out/000002_occluded.png")[..., 0]
     inside = np.zeros((20, 24), bool)
-    inside[:10, :14] = True  # ten pixels right and down leave the frame from elsewhere
+    inside[:10, :14] = True  # elsewhere, ten pixels right and down are outside
     assert (mask == np.where(inside, 0, 255)).all()
 
 
@@ -202,7 +202,7 @@ def test_skipped_frames_are_reported(clip, tmp_path):
     assert scale == pytest.approx(np.hypot(10, 10), rel=0.01)
 
 
-def test_what_a_format_cannot_hold_is_unknown(clip, tmp_path):
+def test_values_beyond_a_format_s_range_are_unknown(clip, tmp_path):
     class Far(Brightness):
         def forward(self, first, second):
             flow = super().forward(first, second)[0].clone()

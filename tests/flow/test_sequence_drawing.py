@@ -12,7 +12,7 @@ from flowmatch.io.video import read_frames
 
 
 class Brightness(nn.Module):
-    """Its flow is how much brighter the second frame is, in grey levels; counts its pairs."""
+    """Returns the change of brightness, in grey levels, as the flow; counts its pairs."""
 
     def __init__(self):
         super().__init__()
@@ -50,4 +50,4 @@ def test_common_scale_is_of_the_whole_clip(tmp_path):
     files = [tmp_path / "0.flo", tmp_path / "1.flo"]
     assert common_scale(files) == pytest.approx(7.0, rel=0.01)
     write_flow(tmp_path / "still.flo", np.zeros((8, 8, 2), np.float32))
-    assert common_scale([tmp_path / "still.flo"]) == 1.0  # noise is not blown up to full colour
+    assert common_scale([tmp_path / "still.flo"]) == 1.0  # noise is not scaled to full colour

@@ -12,7 +12,7 @@ from flowmatch.flow import (
 
 
 class Colours(nn.Module):
-    """Its flow is what it sees, 100 times red and 100 times green: any shift of a tile shows."""
+    """Returns 100 times red and green as the flow, so that a shifted tile is detected."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Beginning with the flow before: where it is carried to, and what a resumed run gives."""
+"""Warm start: forward interpolation of the previous flow, and resumed runs."""
 
 import json
 from dataclasses import replace
@@ -18,7 +18,7 @@ from flowmatch.io.video import read_frames
 
 
 class Counting(nn.Module):
-    """Its flow is the mean start plus (1, 0.5): how often in a row it began with a flow."""
+    """Returns the mean initial flow plus (1, 0.5), which counts consecutive warm starts."""
 
     def to_grid(self, flow):
         return torch.nan_to_num(flow)
@@ -41,7 +41,7 @@ def starts(out, names=range(5), suffix=".flo"):
     return [round(float(read_flow(out / f"{i:06d}{suffix}")[..., 0].mean()), 2) for i in names]
 
 
-def test_each_pair_begins_with_the_one_before(clip, tmp_path):
+def test_each_pair_begins_with_the_previous_one(clip, tmp_path):
     report = run(clip, tmp_path / "out")
     assert report.computed == 5
     assert starts(tmp_path / "out") == [1, 2, 3, 4, 5]
@@ -57,7 +57,7 @@ def test_starts_anew_after_a_skipped_frame(clip, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".flo", ".png"])
 def test_resuming_gives_the_same_files(clip, tmp_path, suffix):
-    """Also in a format that rounds: what is written is what is begun with."""
+    """Also in a format that rounds, because the initial flow is read from the file."""
     options = SequenceOptions(weights="test", suffix=suffix, bidirectional=True, warm_start=True)
 
     def interrupt(stage, done, total):
@@ -110,45 +110,47 @@ def test_refuses(clip, tmp_path, model, batch, message):
 
 @pytest.mark.parametrize("direction", [1, -1])
 def test_forward_interpolate_is_the_nearest_of_all(direction):
-    """Against every distance, on a field where some pixels leave the frame."""
+    """Against all distances, on a field where some pixels leave the frame."""
     flow = 6 * torch.randn(2, 2, 7, 9)
     flow[0, :, 2, 3] = torch.nan
-    carried = forward_interpolate(flow, direction)
+    interpolated = forward_interpolate(flow, direction)
     y, x = torch.meshgrid(torch.arange(7.0), torch.arange(9.0), indexing="ij")
-    for one, found in zip(flow, carried, strict=True):
-        there = [
+    for original, moved in zip(flow, interpolated, strict=True):
+        targets = [
             (px + direction * u, py + direction * v, u, v)
-            for px, py, u, v in zip(x.flatten(), y.flatten(), *one.flatten(1), strict=True)
+            for px, py, u, v in zip(x.flatten(), y.flatten(), *original.flatten(1), strict=True)
         ]
-        inside = [p for p in there if -0.5 < p[0] < 8.5 and -0.5 < p[1] < 6.5]
+        inside = [p for p in targets if -0.5 < p[0] < 8.5 and -0.5 < p[1] < 6.5]
         assert 3 < len(inside) < 60
-        for px, py, u, v in zip(x.flatten(), y.flatten(), *found.flatten(1), strict=True):
+        for px, py, u, v in zip(x.flatten(), y.flatten(), *moved.flatten(1), strict=True):
             near = min(inside, key=lambda p, x=px, y=py: (p[0] - x) ** 2 + (p[1] - y) ** 2)
             assert (u, v) == (near[2], near[3])
 
 
 def test_forward_interpolate_a_moving_camera():
-    """All moves by (3, 1), and what moves a little more is found there in the next frame."""
+    """Everything moves by (3, 1), and a marked part, of slightly larger motion, moves along."""
     flow = torch.tensor([3.0, 1.0]).view(1, 2, 1, 1).repeat(1, 1, 8, 12)
     flow[0, 0, 2:4, 2:6] = 3.25
-    carried = forward_interpolate(flow)
+    interpolated = forward_interpolate(flow)
     marked = torch.zeros(8, 12, dtype=torch.bool)
     marked[3:5, 5:9] = True
-    assert torch.equal(carried[0, 0] == 3.25, marked)
-    assert (carried[0, 0][~marked] == 3).all()
-    assert (carried[0, 1] == 1).all()
-    assert (forward_interpolate(torch.full((1, 2, 4, 4), 100.0)) == 0).all()  # all left
+    assert torch.equal(interpolated[0, 0] == 3.25, marked)
+    assert (interpolated[0, 0][~marked] == 3).all()
+    assert (interpolated[0, 1] == 1).all()
+    assert (
+        forward_interpolate(torch.full((1, 2, 4, 4), 100.0)) == 0
+    ).all()  # all pixels left the frame
     assert (forward_interpolate(torch.full((1, 2, 4, 4), torch.nan)) == 0).all()
 
 
-def test_started_with_begins_on_the_network_s_grid():
-    """The flow before, (8, 0) all over, is a start of one grid pixel to the right."""
+def test_warm_started_networks_begin_on_their_grid():
+    """A constant previous flow of (8, 0) is an initial flow of one grid pixel to the right."""
     model = RAFTSmall(iterations=2).eval()
-    earlier = np.zeros((40, 56, 2), np.float32)
-    earlier[..., 0] = 8
+    previous = np.zeros((40, 56, 2), np.float32)
+    previous[..., 0] = 8
     pair = torch.rand(2, 1, 3, 40, 56)
     start = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 16, 16)
     with torch.no_grad():
-        found = WarmStarted(model, earlier)(*pair)[0]
-        torch.testing.assert_close(found, model(*pair, start)[0])
-        assert not torch.allclose(found, model(*pair)[0])
+        result = WarmStarted(model, previous)(*pair)[0]
+        torch.testing.assert_close(result, model(*pair, start)[0])
+        assert not torch.allclose(result, model(*pair)[0])

@@ -1,4 +1,4 @@
-"""Neighbouring frames of a clip, as samples without truth."""
+"""Neighbouring frames of a clip, as samples without true flow."""
 
 import numpy as np
 import pytest
@@ -18,21 +18,21 @@ def test_pairs_are_neighbours_and_repeat(tmp_path):
     write_clip(tmp_path / "clip", 5)
     samples = ClipPairs.from_video(tmp_path / "clip", (64, 80), seed=1)
     assert len(samples.pairs) == 4
-    seen = set()
+    pairs = set()
     for index in range(60):
         sample = samples[index]
         assert sample.first.shape == sample.second.shape == (64, 80, 3)
         assert np.isnan(sample.flow).all()
         a, b = int(sample.first[0, 0, 0]), int(sample.second[0, 0, 0])
         assert abs(a - b) == 1
-        seen.add((a, b))
-    assert len(seen) == 8  # each pair, there and back
+        pairs.add((a, b))
+    assert len(pairs) == 8  # each pair in both directions
     assert np.array_equal(samples[7].first, samples[7].first)
 
 
-@pytest.mark.parametrize(("bound", "most"), [("MAX_PAIRS", 8), ("MAX_BYTES", 8 * 2 * 72 * 96 * 3)])
-def test_long_clips_are_thinned(bound, most, tmp_path, monkeypatch):
-    monkeypatch.setattr(clips, bound, most)
+@pytest.mark.parametrize(("bound", "limit"), [("MAX_PAIRS", 8), ("MAX_BYTES", 8 * 2 * 72 * 96 * 3)])
+def test_long_clips_are_thinned(bound, limit, tmp_path, monkeypatch):
+    monkeypatch.setattr(clips, bound, limit)
     write_clip(tmp_path / "clip", 60)
     pairs = ClipPairs.from_video(tmp_path / "clip", (64, 64)).pairs
     starts = [int(first[0, 0, 0]) for first, _ in pairs]

@@ -1,4 +1,4 @@
-"""Layouts of datasets, built as their authors unpack them, whole and in pieces."""
+"""Datasets on disk: loose pairs, masks, and files that do not fit."""
 
 import numpy as np
 import pytest
@@ -95,7 +95,8 @@ def test_links_are_followed_but_not_for_ever(tmp_path):
 
 
 def test_nothing_found_says_what_was_looked_for(tmp_path):
-    touch(tmp_path / "holiday" / "beach.jpg")
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "holiday" / "beach.jpg").touch()
     with pytest.raises(
         ValueError, match=r"Middlebury.*Sintel.*KITTI.*FlyingChairs.*frame1"
     ) as told:

@@ -33,7 +33,7 @@ def test_middlebury(tmp_path):
         for name in ("frame10.png", "frame11.png"):
             touch(tmp_path / "other-data" / scene / name)
         touch(tmp_path / "other-gt-flow" / scene / "flow10.flo")
-    # Only the other archive has this one, and this one has no truth.
+    # Urban2 is in the other archive only, and Walking has no true flow.
     touch(tmp_path / "other-color-allframes" / "Urban2" / "frame10.png")
     touch(tmp_path / "other-gt-flow" / "Urban2" / "flow10.flo")
     touch(tmp_path / "other-data" / "Walking" / "frame10.png")
@@ -47,7 +47,7 @@ def test_middlebury(tmp_path):
         flow=tmp_path / "other-gt-flow" / "Grove2" / "flow10.flo",
     )
     assert pairs["Urban2"].first.parent.parent.name == "other-color-allframes"
-    with pytest.raises(ValueError, match="empty"):  # the files here are
+    with pytest.raises(ValueError, match="empty"):  # the files of this test are
         load_pair(pairs["Grove2"])
 
 

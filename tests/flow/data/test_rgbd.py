@@ -1,4 +1,4 @@
-"""Flow from depth and poses, on a scene whose points are known: a wall with a box before it."""
+"""Flow from depth and poses, on a known scene: a wall with a box in front."""
 
 import cv2
 import numpy as np
@@ -13,36 +13,36 @@ WALL, BOX = 4.0, 2.0  # metres away
 
 
 def depth(moved):
-    """What a camera that has moved to the right by `moved` metres sees, [60, 80]."""
-    seen = np.full((60, 80), WALL)
-    left = round(30 - 100 * moved / BOX)  # the box covers columns 30 to 49 at first
-    seen[20:40, left : left + 20] = BOX
-    return seen
+    """Return the depth [60, 80] for a camera `moved` metres to the right."""
+    depth_map = np.full((60, 80), WALL)
+    left = round(30 - 100 * moved / BOX)  # the box covers columns 30 to 49 before the motion
+    depth_map[20:40, left : left + 20] = BOX
+    return depth_map
 
 
 def rightwards(metres):
     motion = np.eye(4)
-    motion[0, 3] = -metres  # the camera goes right, points go left
+    motion[0, 3] = -metres  # points move opposite to the camera
     return motion
 
 
-def test_near_things_move_farther():
+def test_near_points_move_farther():
     flow = flow_from_depth(depth(0), depth(0.2), rightwards(0.2), CAMERA)
     assert np.allclose(flow[30, 40], [-10, 0], atol=1e-4)
     assert np.allclose(flow[5, 40], [-5, 0], atol=1e-4)
 
 
-def test_hidden_points_and_those_that_leave_are_unknown():
+def test_hidden_points_and_points_outside_are_unknown():
     flow = flow_from_depth(depth(0), depth(0.2), rightwards(0.2), CAMERA)
     unknown = np.isnan(flow[..., 0])
     expected = np.zeros((60, 80), bool)
-    expected[:, :5] = True  # the wall leaves at the left
-    expected[20:40, 25:30] = True  # the box, now at 20 to 39, hides the wall that comes to 20..24
+    expected[:, :5] = True  # the wall leaves the image at the left
+    expected[20:40, 25:30] = True  # the box, now at 20 to 39, hides the wall at 20 to 24
     assert np.array_equal(unknown, expected)
 
 
 def test_a_turn_is_the_homography_of_the_plane():
-    """The camera turns about its axis: every pixel turns about the principal point."""
+    """The camera rotates about its axis, so every pixel rotates about the principal point."""
     angle = 0.1
     motion = np.eye(4)
     motion[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
@@ -68,7 +68,7 @@ def test_depths_must_fit(shape):
 
 @pytest.fixture
 def room(tmp_path, photo):
-    """Three frames: the second from 20 cm to the right, the third from far away."""
+    """Three frames: the second 20 cm to the right, the third far away."""
     for name in ("color", "depth"):
         (tmp_path / name).mkdir()
     lines = []
@@ -93,7 +93,7 @@ def test_frames_of_a_folder_make_pairs(room):
     assert np.allclose(loaded.truth[30, 40], [-10, 0], atol=1e-4)
 
 
-def test_frames_that_share_nothing_are_told(room):
+def test_frames_without_common_points_are_named(room):
     with pytest.raises(ValueError, match=r"a tenth of the points of 0001\.png, got 0\.0 %"):
         load_pair(find_pairs(room)[1])
 

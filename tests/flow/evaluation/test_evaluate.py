@@ -1,4 +1,4 @@
-"""Evaluations of made-up methods on made-up pairs, and what the tables say."""
+"""Evaluation of simple methods on artificial pairs: rows, means, skipped pairs, JSON."""
 
 import json
 
@@ -57,7 +57,7 @@ def test_rows_by_hand(scenes):
         ("outdoor", "rightward"): (2, 24.0),
         ("outdoor", "still"): (2, 26.0),
     }
-    # Over pairs, not over groups (12 and 15) nor over pixels, most of which are the car's.
+    # Means over pairs, not over groups (12 and 15) or pixels, most of which are the car's.
     assert scores_of(evaluation.mean) == {
         ("mean", "rightward"): (3, 16.0),
         ("mean", "still"): (3, pytest.approx(56 / 3)),
@@ -76,7 +76,7 @@ def test_pairs_of_one_sequence_are_averaged(scenes):
     assert scores_of(evaluation.sequences) == {("street", "still"): (2, 26.0)}
 
 
-def test_what_cannot_be_read_is_skipped_for_all_and_reported(scenes):
+def test_unreadable_pairs_are_skipped_by_all_methods_and_reported(scenes):
     (scenes / "indoor" / "sofa" / "frame2.png").unlink()
     (scenes / "outdoor" / "tree" / "flow.flo").write_bytes(b"PIEH")
     done = []
@@ -130,14 +130,14 @@ def test_the_clock_starts_when_a_method_is_warm(scenes):
     assert calls == [(4, 6, 3), (4, 6, 3), (20, 30, 3), (4, 6, 3)]
 
 
-def test_json_has_null_for_what_is_not_known(scenes):
+def test_json_has_null_for_nan(scenes):
     (scenes / "indoor" / "sofa" / "flow.flo").unlink()
     evaluation = evaluate(find_pairs(scenes), METHODS)
-    told = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
-    assert list(told) == ["sequences", "groups", "mean", "skipped"]
-    car = told["sequences"][0]
+    tables = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
+    assert list(tables) == ["sequences", "groups", "mean", "skipped"]
+    car = tables["sequences"][0]
     assert (car["name"], car["method"], car["pairs"]) == ("outdoor/car", "rightward", 1)
     assert (car["epe"], car["fl_all"], car["s40_plus"], car["pixels"]) == (46, 100, 46, 600)
     assert car["s0_10"] is None
     assert car["unmatched"] is None
-    assert told["skipped"][0]["name"] == "indoor/sofa"
+    assert tables["skipped"][0]["name"] == "indoor/sofa"

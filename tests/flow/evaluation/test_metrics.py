@@ -1,4 +1,4 @@
-"""Scores of flows, against numbers worked by hand."""
+"""Scores of flows, against numbers computed by hand."""
 
 import math
 
@@ -11,7 +11,7 @@ NAN = np.nan
 
 
 def lengths(*rows):
-    """A flow to the right of these lengths, in pixels."""
+    """Return a flow to the right of these lengths, in pixels."""
     u = np.array(rows, float)
     return np.stack([u, np.zeros_like(u)], axis=2)
 
@@ -70,7 +70,7 @@ def test_speeds_of_exactly_10_and_40():
     assert (result.s10_40, result.s40_plus) == (1.0, 2.0)
 
 
-def test_valid_and_what_is_not_known():
+def test_valid_and_unknown_scores():
     result = score(lengths([1, 5]), lengths([0, 0]), valid=np.array([[True, False]]))
     assert (result.epe, result.pixels) == (1.0, 1)
     for unknown in (result.s10_40, result.s40_plus, result.matched, result.unmatched):
@@ -83,7 +83,7 @@ def test_nothing_occluded_has_no_unmatched():
     assert math.isnan(result.unmatched)
 
 
-def test_mean_weighs_pairs_and_leaves_out_what_is_missing():
+def test_mean_weighs_pairs_and_leaves_out_nan():
     large = score(lengths(*[[1] * 10] * 10), lengths(*[[0] * 10] * 10))
     fast = score(lengths([53]), lengths([50]))
     mean = mean_scores([large, fast])

@@ -10,7 +10,7 @@ from flowmatch.flow.networks import (
 
 
 def decoder_shapes(upsampling_bias):
-    """The tensors both published networks share, from conv4 on; notation O, I, k, k."""
+    """Return the shapes O, I, k, k of the tensors of both networks, from conv4 on."""
     shapes = {}
     for name, outputs, inputs in (
         ("conv4", 512, 256), ("conv4_1", 512, 512), ("conv5", 512, 512), ("conv5_1", 512, 512),
@@ -46,12 +46,12 @@ def test_published_names_and_shapes(network, encoder, upsampling_bias):
         expected[f"{name}.0.weight"] = (outputs, inputs, kernel, kernel)
         expected[f"{name}.0.bias"] = (outputs,)
     with torch.device("meta"):
-        found = {key: tuple(value.shape) for key, value in network().state_dict().items()}
-    assert found == expected
+        shapes = {key: tuple(value.shape) for key, value in network().state_dict().items()}
+    assert shapes == expected
 
 
 def test_flownet_predicts_twentieths_of_full_resolution_pixels():
-    """A decoder that predicts 1 everywhere means 20 pixels of the full resolution."""
+    """A prediction of 1 is 20 pixels of the full resolution."""
     model = FlowNetS(width=1 / 16)
     torch.nn.init.zeros_(model.predict_flow2.weight)
     torch.nn.init.ones_(model.predict_flow2.bias)
@@ -60,13 +60,13 @@ def test_flownet_predicts_twentieths_of_full_resolution_pixels():
 
 
 def test_flownetc_joins_redirected_features_first():
-    """The order of the concatenation: 32 redirected channels, then 441 correlations."""
+    """32 redirected channels are concatenated before 441 correlations."""
     model = FlowNetC(width=1 / 16)
-    seen = []
-    model.conv3_1.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
-    model.conv_redir.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    outputs = []
+    model.conv3_1.register_forward_hook(lambda module, inputs, output: outputs.append(inputs[0]))
+    model.conv_redir.register_forward_hook(lambda module, inputs, output: outputs.append(output))
     model(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64))
-    redirected, joined = seen
+    redirected, joined = outputs
     assert joined.shape[1] == redirected.shape[1] + 441
     assert torch.equal(joined[:, : redirected.shape[1]], redirected)
 

@@ -1,4 +1,4 @@
-"""FlowNet 2.0's stacks: published names and shapes, and a plain re-statement of what they do."""
+"""FlowNet 2.0's stacks: published names and shapes, and a second, plain implementation."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from flowmatch.flow import FlowNet2, FlowNet2CS, FlowNet2CSS, FlowNet2SD, FlowNetC, FlowNetS
 
 WIDTH = 1 / 16
-SD = {  # outputs, inputs of 3 x 3 convolutions; inputs, outputs of the layers that double
+SD = {  # outputs, inputs of convolutions; inputs, outputs of transposed ones
     "conv0.0": (64, 6), "conv1.0": (64, 64), "conv1_1.0": (128, 64), "conv2.0": (128, 128),
     "conv2_1.0": (128, 128), "conv3.0": (256, 128), "conv3_1.0": (256, 256),
     "conv4.0": (512, 256), "conv4_1.0": (512, 512), "conv5.0": (512, 512),
@@ -50,18 +50,18 @@ def below(name, shapes):
 )
 def test_published_names_and_shapes(network, count):
     with torch.device("meta"):
-        found, alone = shapes_in(network()), (shapes_in(FlowNetC()), shapes_in(FlowNetS()))
+        shapes, alone = shapes_in(network()), (shapes_in(FlowNetC()), shapes_in(FlowNetS()))
     correction = alone[1] | {"conv1.0.weight": (64, 12, 7, 7)}
     cs = below("flownetc", alone[0]) | below("flownets_1", correction)
     css = cs | below("flownets_2", correction)
     whole = css | below("flownets_d", shapes_of(SD)) | below("flownetfusion", shapes_of(FUSION))
     expected = {FlowNet2SD: shapes_of(SD), FlowNet2CS: cs, FlowNet2CSS: css, FlowNet2: whole}
-    assert found == expected[network]
-    assert len(found) == count  # of tensors in NVIDIA's file
+    assert shapes == expected[network]
+    assert len(shapes) == count  # the number of tensors in NVIDIA's file
 
 
 class Plain:
-    """FlowNet 2.0 written down once more, from tensors by name and nothing of ours."""
+    """A second implementation of FlowNet 2.0, from tensors by name, without flowmatch."""
 
     def __init__(self, tensors):
         self.tensors = tensors
@@ -82,7 +82,7 @@ class Plain:
         return x
 
     def level(self, joined, level):
-        """Prediction of a level, as the layers give it."""
+        """Return the prediction of a level, in the unit of the layers."""
         if f"inter_conv{level}.0.weight" in self.tensors:
             weight, bias = (self.tensors[f"inter_conv{level}.0.{k}"] for k in ("weight", "bias"))
             joined = F.conv2d(joined, weight, bias, padding=1)
@@ -139,7 +139,7 @@ class Plain:
 
 
 def plain_warp(image, flow):
-    """Look `image` up where `flow` points, at the nearest pixel where that is outside."""
+    """Warp `image` by `flow`, with the border repeated outside."""
     H, W = image.shape[-2:]
     y, x = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
     x, y = (x + flow[0, 0]).clamp(0, W - 1), (y + flow[0, 1]).clamp(0, H - 1)
@@ -155,19 +155,19 @@ def norm(x):
 
 
 def plain_stack(tensors, a, b, corrections):
-    """Flow at a quarter, as the last network's layers give it."""
+    """Return the flow at a quarter, in the unit of the last network's layers."""
     plain = Plain(tensors)
     flow = plain.part("flownetc").correlated(a, b)
     for name in corrections:
         large = F.interpolate(20 * flow, scale_factor=4, mode="bilinear")
         warped = plain_warp(b, large)
-        seen = torch.cat([a, b, warped, large / 20, norm(a - warped)], dim=1)
-        flow = plain.part(name).simple(seen)
+        inputs = torch.cat([a, b, warped, large / 20, norm(a - warped)], dim=1)
+        flow = plain.part(name).simple(inputs)
     return flow
 
 
 def plain_whole(tensors, a, b):
-    """Flow at full resolution, in pixels."""
+    """Return the flow at full resolution, in pixels."""
     css = 20 * plain_stack(tensors, a, b, ["flownets_1", "flownets_2"])
     sd = Plain(tensors).part("flownets_d").small(a, b) / 20
     sd, css = (flow.repeat_interleave(4, 2).repeat_interleave(4, 3) for flow in (sd, css))
@@ -180,20 +180,20 @@ def plain_whole(tensors, a, b):
 
 
 def eventful(network):
-    """Random weights whose flows are pixels long, and biases that are not 0; in eval."""
+    """Return a network in eval mode with flows of several pixels and biases other than 0."""
     model = network(width=WIDTH).eval()
     for key, tensor in model.state_dict().items():
         if key.endswith("bias"):
             tensor.uniform_(-0.1, 0.1)
         if key.endswith("predict_flow2.bias") and "fusion" not in key:
-            # In pixels of the full resolution: 6 to the right, 3 up.
+            # 6 to the right and 3 up, in pixels of the full resolution.
             tensor += torch.tensor([6.0, -3.0]) * (20 if "flownets_d" in key else 1 / 20)
     return model
 
 
 @pytest.mark.parametrize("network", [FlowNet2SD, FlowNet2CS, FlowNet2CSS, FlowNet2])
 def test_equals_plain_restatement(network):
-    """Every flow stands for pixels of its own size: a quarter's are 4 times as long at full."""
+    """Every flow is in pixels of its own resolution: a quarter's is 4 times as long at full."""
     model = eventful(network)
     pair = F.interpolate(torch.rand(2, 3, 16, 32), scale_factor=4, mode="bilinear")
     first, second = pair[:, None]
@@ -213,17 +213,17 @@ def test_equals_plain_restatement(network):
 
 
 def test_fusion_sees_the_flows_of_both():
-    """Constant flows of the two networks before it arrive in pixels of the full resolution."""
+    """Constant flows of the two networks before the fusion reach it in full-resolution pixels."""
     model = FlowNet2(width=WIDTH).eval()
     for part, bias in ((model.flownets_2, [0.2, -0.1]), (model.flownets_d, [40.0, 20.0])):
         torch.nn.init.zeros_(part.predict_flow2.weight)
         part.predict_flow2.bias.data = torch.tensor(bias)
-    seen = []
-    model.flownetfusion.conv0.register_forward_pre_hook(lambda module, inputs: seen.extend(inputs))
+    inputs = []
+    model.flownetfusion.conv0.register_forward_pre_hook(lambda _, given: inputs.extend(given))
     with torch.no_grad():
         model(*torch.rand(2, 1, 3, 64, 64))
     expected = torch.tensor([2, 1, 4, -2, 5**0.5, 20**0.5]).view(1, 6, 1, 1).expand(1, 6, 64, 64)
-    torch.testing.assert_close(seen[0][:, 3:9], expected)
+    torch.testing.assert_close(inputs[0][:, 3:9], expected)
 
 
 @pytest.mark.parametrize("network", [FlowNet2SD, FlowNet2CS, FlowNet2CSS, FlowNet2])

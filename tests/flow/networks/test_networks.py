@@ -1,4 +1,4 @@
-"""Flow networks: the published shapes and names, and the contract that all of them keep."""
+"""Flow networks: the published sizes, and the contract of all networks."""
 
 import pytest
 import torch
@@ -71,9 +71,9 @@ def test_compact_size():
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("size", [(64, 64), (16, 16), (17, 90), (65, 33)], ids=str)
 def test_contract(name, size, device):
-    """Any size of at least 16 px; finest first; sizes halve, rounded up; gradients reach all.
+    """Any size from 16 px on; finest flow first; sizes halve, rounded up; gradients reach all.
 
-    In training a network gives all of its flows; otherwise it may give the first alone.
+    In training a network returns all of its flows; otherwise it may return the first only.
     """
     model = MODELS[name](**SMALL[name]).to(device)
     pair = torch.rand(2, 2, 3, *size, device=device)
@@ -103,7 +103,7 @@ def test_refuses(name, first, second):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_padding_does_not_show(name):
-    """A picture whose size fits gives the same flow alone and in a batch."""
+    """An image whose size fits has the same flow alone and in a batch."""
     model = MODELS[name](**SMALL[name]).eval()
     first, second = torch.rand(2, 2, 3, 64, 128)
     together, alone = model(first, second)[0], model(first[:1], second[:1])[0]
@@ -113,7 +113,7 @@ def test_padding_does_not_show(name):
 @pytest.mark.parametrize("name", ["pyramid", "recurrent-pyramid"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_pyramids_of_half_types(name, dtype):
-    """Similarities and flow stay float32; what is found is the same but for rounding."""
+    """Similarities and flow stay float32, and the flow differs by rounding only."""
     torch.manual_seed(0)
     model = MODELS[name]().eval()
     pair = torch.rand(2, 1, 3, 64, 64).to(dtype)

@@ -1,4 +1,4 @@
-"""Norms that stand in FlowNets while they learn."""
+"""Temporary batch norms of FlowNets."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def test_norms_fold_into_the_network_that_was_built(network):
     images = torch.rand(2, 2, 3, 64, 128)
     with torch.no_grad():
         for _ in range(5):
-            normed(*images)  # the norms meet their data
+            normed(*images)  # update the running statistics
         for module in normed.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.weight.uniform_(0.5, 2)

@@ -6,7 +6,7 @@ from flowmatch.flow.networks.padding import pad_to_multiple
 
 
 def test_padding_compiles_for_any_size():
-    """From the second size on, what is compiled has symbols for sides, and so for the padding."""
+    """From the second size on, the compiled function has symbolic sides and padding."""
     convolve = torch.nn.Conv2d(3, 3, 3, 2, 1)
 
     def double(image):

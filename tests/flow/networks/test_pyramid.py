@@ -8,16 +8,16 @@ from flowmatch.flow.networks import (
 from flowmatch.flow.networks.pyramid import convex_upsample
 
 
-def test_first_guess_finds_where_features_went():
-    """Random features that move by (2, -3) pixels: the guess is that, with nothing trained."""
+def test_initial_flow_is_the_motion_of_the_features():
+    """Random features move by (2, -3) pixels, which the untrained matching finds."""
     model = PyramidNet()
     f1 = torch.randn(1, 32, 20, 24)
     f2 = torch.roll(f1, shifts=(-3, 2), dims=(2, 3))
-    guess, corrected, _ = model._refine(f1, f2, torch.zeros(1, 2, 1, 1), model.context[0])
+    initial, corrected, _ = model._refine(f1, f2, torch.zeros(1, 2, 1, 1), model.context[0])
     inside = (0, slice(None), slice(4, 16), slice(4, 20))
     expected = torch.tensor([2.0, -3.0]).view(2, 1, 1).expand(2, 12, 16)
-    torch.testing.assert_close(guess[inside], expected, rtol=0, atol=0.1)
-    assert torch.equal(guess, corrected)  # the decoder starts by correcting nothing
+    torch.testing.assert_close(initial[inside], expected, rtol=0, atol=0.1)
+    assert torch.equal(initial, corrected)  # an untrained decoder corrects nothing
 
 
 def test_pyramid_in_float64():
@@ -33,7 +33,7 @@ def test_convex_upsample_equal_weights():
 
 
 def test_convex_upsample_border():
-    """All weight on neighbour 3, the one to the left: the first column shows what lies outside."""
+    """All weight on neighbour 3, the left one: the first column shows the padding."""
     flow = torch.arange(1.0, 13.0).view(1, 1, 3, 4).repeat(1, 2, 1, 1)
     scores = torch.zeros(1, 9, 3, 4)
     scores[:, 3] = 100
@@ -44,7 +44,7 @@ def test_convex_upsample_border():
 
 
 def test_convex_upsample_picks_a_neighbour():
-    """All weight on neighbour 5, the one to the right, moves the field one pixel left."""
+    """All weight on neighbour 5, the right one, moves the field one pixel to the left."""
     flow = torch.arange(12.0).view(1, 1, 3, 4).repeat(1, 2, 1, 1)
     scores = torch.zeros(1, 9, 3, 4)
     scores[:, 5] = 100

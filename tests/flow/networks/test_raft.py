@@ -1,4 +1,4 @@
-"""RAFT: the published sizes and names, and each step against a plain statement of the paper."""
+"""RAFT: the published sizes and names, and each step against a direct computation."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ BOTH = [RAFT, RAFTSmall]
 
 
 def encoder_shapes(prefix, channels, outputs, narrow, batch_norm):
-    """Names and shapes of an encoder, from the paper's figure 7 and torchvision's names."""
+    """Return names and shapes of an encoder, by the paper's figure 7 and torchvision's names."""
     shapes = {}
 
     def conv(name, o, i, k, norm=batch_norm):
@@ -85,16 +85,16 @@ def test_published_size_and_names(network, parameters, channels, outputs, rest):
 
 
 @pytest.mark.parametrize("network", BOTH)
-def test_windows_are_those_of_all_pairs_column_by_column(network):
-    """The first layer over the windows sees the paper's volume, looked up as the paper does."""
+def test_correlation_is_that_of_all_pairs_column_by_column(network):
+    """The first layer over the correlation equals that of the all-pairs volume of the paper."""
     model = network(iterations=1).eval()
     first, second = torch.rand(2, 1, 3, 128, 136)
-    start = 4 * torch.rand(1, 2, 16, 17) - 2
-    seen = []
+    initial_flow = 4 * torch.rand(1, 2, 16, 17) - 2
+    inputs_of_second = []
     layer = model.update_block.motion_encoder.convcorr2
-    layer.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    layer.register_forward_hook(lambda module, inputs, output: inputs_of_second.append(inputs[0]))
     with torch.no_grad():
-        model(first, second, start)
+        model(first, second, initial_flow)
         f1, f2 = (model.feature_encoder(2 * image - 1)[0] for image in (first, second))
         volume = torch.einsum("cyx,cvu->yxvu", f1, f2) / len(f1) ** 0.5
         volume = volume.reshape(16 * 17, 1, 16, 17)
@@ -103,18 +103,21 @@ def test_windows_are_those_of_all_pairs_column_by_column(network):
         windows = []
         for level in range(4):
             h, w = volume.shape[2:]
-            u = (x + start[0, 0]).view(-1, 1, 1) / 2**level + around[:, None]  # u changes slowest
-            v = (y + start[0, 1]).view(-1, 1, 1) / 2**level + around
+            # u changes slowest.
+            u = (x + initial_flow[0, 0]).view(-1, 1, 1) / 2**level + around[
+                :, None
+            ]  # u changes slowest
+            v = (y + initial_flow[0, 1]).view(-1, 1, 1) / 2**level + around
             at = torch.stack(torch.broadcast_tensors(2 * u / (w - 1) - 1, 2 * v / (h - 1) - 1), -1)
             windows.append(F.grid_sample(volume, at, align_corners=True).flatten(1))
             volume = F.avg_pool2d(volume, 2)
         windows = torch.cat(windows, 1).view(1, 16, 17, -1).permute(0, 3, 1, 2)
         expected = model.update_block.motion_encoder.convcorr1(windows)
-    torch.testing.assert_close(seen[0], expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(inputs_of_second[0], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_recurrent_unit_is_torch_s():
-    """On one pixel it is `nn.GRUCell`, whose update gate counts the other way round."""
+    """On one pixel, the unit is `nn.GRUCell` with a reversed update gate."""
     unit = RAFT(iterations=1).update_block.recurrent_block["convgru1"]
     hidden, x = torch.randn(1, 128, 1, 1), torch.randn(1, 256, 1, 1)
     z, r, q = (conv.weight[:, :, 0, 2] for conv in (unit.convz, unit.convr, unit.convq))
@@ -126,7 +129,7 @@ def test_recurrent_unit_is_torch_s():
         cell.weight_hh[:256] = torch.cat([r, -z])[:, :128]
         cell.bias_ih[:256], cell.bias_hh[:256] = torch.cat([br, -bz]), 0
         gates = (h @ cell.weight_hh[:128].T + v @ cell.weight_ih[:128].T + br).sigmoid()
-        # GRUCell resets after the product, RAFT before it: give it the product that RAFT has.
+        # GRUCell resets after the product, RAFT before it: the product is set to RAFT's.
         cell.weight_hh[256:], cell.bias_ih[256:] = 0, bq
         cell.weight_ih[256:] = q[:, 128:]
         cell.bias_hh[256:] = ((gates * h) @ q[:, :128].T / gates)[0]
@@ -136,7 +139,7 @@ def test_recurrent_unit_is_torch_s():
 
 @pytest.mark.parametrize("network", BOTH)
 def test_a_constant_step_adds_up(network):
-    """A head that always says (1, -2) moves the flow by 8 and -16 pixels with each iteration."""
+    """A head that always predicts (1, -2) adds 8 and -16 pixels in each iteration."""
     model = network(iterations=3)
     head = model.update_block.flow_head["conv2"]
     nn.init.zeros_(head.weight)
@@ -145,7 +148,7 @@ def test_a_constant_step_adds_up(network):
     pair = torch.rand(2, 1, 3, 144, 160)
     step = torch.tensor([8.0, -16.0]).view(2, 1, 1)
     for flow, count in zip(model(*pair), (3, 2, 1), strict=True):
-        # Beyond the border the flow that is blended is zero, as the published weights know it.
+        # The upsampling pads with zeros, as the published weights expect.
         inside = flow[0, :, 8:-8, 8:-8]
         torch.testing.assert_close(inside, (count * step).expand_as(inside), rtol=1e-4, atol=1e-3)
     only, grid = model.eval().estimate(*pair, torch.ones(1, 2, 18, 20))
@@ -153,8 +156,8 @@ def test_a_constant_step_adds_up(network):
     torch.testing.assert_close(grid, (3 * step / 8 + 1).expand(1, 2, 18, 20))
 
 
-def test_one_more_iteration_goes_on_from_the_flow():
-    """What `estimate` gives back is the flow that the next step begins with."""
+def test_further_iterations_continue_from_the_flow():
+    """The flow on the grid from `estimate` is the initial flow of further iterations."""
     model = RAFTSmall(iterations=2).eval()
     pair = torch.rand(2, 1, 3, 128, 128)
     with torch.no_grad():
@@ -167,8 +170,8 @@ def test_one_more_iteration_goes_on_from_the_flow():
 
 
 @pytest.mark.parametrize("network", BOTH)
-def test_small_pictures_are_padded_in_the_middle(network):
-    """A picture of 30 x 50 is the middle of one whose border is repeated up to 128."""
+def test_small_images_are_padded_on_all_sides(network):
+    """An image of 30 x 50 is centred in one of 128 x 128 with repeated borders."""
     model = network(iterations=2).eval()
     pair = torch.rand(2, 1, 3, 30, 50)
     padded = F.pad(pair[:, 0], (39, 39, 49, 49), mode="replicate")[:, None]

@@ -1,4 +1,4 @@
-"""What a camera does to frames: each effect alone, and that all repeat by seed."""
+"""Photometric effects: each alone, and repeatable by seed."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from flowmatch.flow.synthetic.scene import Layer, Motion, Scene, translate
 
 
 class Always:
-    """A generator whose `random()` without arguments is a given number, so that effects happen."""
+    """A generator whose `random()` without arguments returns a constant, so that effects happen."""
 
     def __init__(self, value, seed=0):
         self.value, self.rng = value, np.random.default_rng(seed)
@@ -26,24 +26,24 @@ def frames(photo):
 
 
 def test_apply_effects_repeats_by_seed(frames):
-    drawn = (effects.sample_effects(np.random.default_rng(3), (96, 128)) for _ in range(2))
-    runs = [effects.apply_effects(each, *frames) for each in drawn]
-    for one, two in zip(*runs, strict=True):
-        assert one.dtype == np.uint8
-        assert one.shape == (96, 128, 3)
-        assert np.array_equal(one, two)
+    sampled = (effects.sample_effects(np.random.default_rng(3), (96, 128)) for _ in range(2))
+    runs = [effects.apply_effects(each, *frames) for each in sampled]
+    for a, b in zip(*runs, strict=True):
+        assert a.dtype == np.uint8
+        assert a.shape == (96, 128, 3)
+        assert np.array_equal(a, b)
 
 
-def test_nothing_happens_when_nothing_is_drawn(frames, only):
-    drawn = effects.sample_effects(Always(0.99), (96, 128))
-    assert not any((drawn.shutter, drawn.fog, drawn.shade, drawn.defocus, drawn.quality))
+def test_no_effects_change_nothing(frames, only):
+    sampled = effects.sample_effects(Always(0.99), (96, 128))
+    assert not any((sampled.shutter, sampled.fog, sampled.shade, sampled.defocus, sampled.quality))
     for before, after in zip(frames, effects.apply_effects(only(), *frames), strict=True):
         assert np.array_equal(before, after)
 
 
-def test_everything_happens_when_everything_is_drawn():
-    drawn = effects.sample_effects(Always(0.0), (96, 128))
-    assert all((drawn.shutter, drawn.fog, drawn.shade, drawn.defocus, drawn.quality))
+def test_all_effects_can_be_sampled():
+    sampled = effects.sample_effects(Always(0.0), (96, 128))
+    assert all((sampled.shutter, sampled.fog, sampled.shade, sampled.defocus, sampled.quality))
 
 
 def test_fog_pulls_every_pixel_towards_one_colour(frames, only):
@@ -71,10 +71,10 @@ def test_defocus_keeps_the_mean_and_loses_detail(frames, only):
 
 
 def test_noise_can_be_left_to_a_seed(frames, only):
-    """The two frames have seeds of their own; a plan without noise draws all before it alike."""
-    one, two = effects.apply_effects(only(sigma=5.0), frames[0], frames[0])
-    assert (one.astype(float) - frames[0]).std() == pytest.approx(5, rel=0.1)
-    assert np.corrcoef((one - frames[0]).ravel(), (two - frames[0]).ravel())[0, 1] < 0.05
+    """The frames have different seeds, and the numbers sampled before the noise are the same."""
+    a, b = effects.apply_effects(only(sigma=5.0), frames[0], frames[0])
+    assert (a.astype(float) - frames[0]).std() == pytest.approx(5, rel=0.1)
+    assert np.corrcoef((a - frames[0]).ravel(), (b - frames[0]).ravel())[0, 1] < 0.05
     whole, seeded = (
         effects.sample_effects(np.random.default_rng(3), (96, 128), seeded).film
         for seeded in (False, True)
@@ -84,8 +84,8 @@ def test_noise_can_be_left_to_a_seed(frames, only):
     assert isinstance(seeded.exposures[1].grain, int)
 
 
-def test_moving_things_blur_along_their_motion_and_still_ones_do_not(photo):
-    """A white square that moves by 20 pixels to the right leaves a ramp, up and down stay sharp."""
+def test_motion_blur_is_along_the_motion(photo):
+    """A white square that moves by 20 pixels to the right has ramps at its sides only."""
     square = Layer(np.full((20, 20, 3), 255, np.uint8), translate(40, 40),
                    Motion(translation=(20, 0)), np.full((20, 20), 255, np.uint8))  # fmt: skip
     scene = Scene((100, 120), (Layer(np.zeros((4, 4, 3), np.uint8), np.eye(3)), square))
@@ -95,13 +95,13 @@ def test_moving_things_blur_along_their_motion_and_still_ones_do_not(photo):
     assert set(np.unique(down)) == {0, 255}
     assert len(np.unique(across)) > 3
     assert across.sum() == pytest.approx(20 * 255, rel=0.05)
-    assert second[50, 70, 0] == 255  # the middle of where it is at time 1
+    assert second[50, 70, 0] == 255  # the centre of the square at time 1
     sharp = effects.blur_motion(scene, None, *views)
     assert sharp[0] is views[0].image
 
 
-def test_moving_blur_keeps_what_stands_still():
-    """For every shutter: the middle of seven times was 1e-17 at some, and counted twice."""
+def test_motion_blur_keeps_still_scenes():
+    """For any shutter: the middle of the seven times may be 1e-17, and must not count twice."""
     scene = Scene((2, 3), (Layer(np.full((4, 4, 3), 100, np.uint8), np.eye(3)),))
     view = scene.render(0)
     for shutter in np.random.default_rng(0).uniform(0.15, 0.6, 200):
@@ -109,12 +109,12 @@ def test_moving_blur_keeps_what_stands_still():
             np.testing.assert_allclose(frame, 100, rtol=1e-6)
 
 
-def test_clouds_are_smooth_and_fill_their_range():
-    sky = effects.sum_octaves(effects.sample_octaves(np.random.default_rng(0)), 60, 80)
-    assert sky.shape == (60, 80)
-    assert sky.min() == 0
-    assert sky.max() == pytest.approx(1)
-    assert np.abs(np.diff(sky, axis=0)).max() < 0.2
+def test_octaves_are_smooth_and_fill_their_range():
+    noise = effects.sum_octaves(effects.sample_octaves(np.random.default_rng(0)), 60, 80)
+    assert noise.shape == (60, 80)
+    assert noise.min() == 0
+    assert noise.max() == pytest.approx(1)
+    assert np.abs(np.diff(noise, axis=0)).max() < 0.2
 
 
 def test_compression_changes_little(photo):
@@ -122,10 +122,10 @@ def test_compression_changes_little(photo):
     assert np.abs(effects.compress_jpeg(image, 90).astype(int) - image).mean() < 5
 
 
-def test_apply_effects_keeps_what_is_seen(photo):
+def test_effects_keep_the_content(photo):
     image = np.asarray(photo)[:64, :64].astype(np.float32)
-    drawn = effects.sample_effects(np.random.default_rng(1), (64, 64))
-    one, two = effects.apply_effects(drawn, image, image)
-    assert one.dtype == np.uint8
-    for other in (two, image):  # the same picture, in another tone and with noise
-        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.8
+    sampled = effects.sample_effects(np.random.default_rng(1), (64, 64))
+    a, b = effects.apply_effects(sampled, image, image)
+    assert a.dtype == np.uint8
+    for other in (b, image):  # the same image, with another tone and with noise
+        assert np.corrcoef(a.ravel(), other.ravel())[0, 1] > 0.8

@@ -1,4 +1,4 @@
-"""Random pairs: repeatable, true, and drawn from what was given."""
+"""Synthetic pairs: repeatable, with true flow, and made from the given sources."""
 
 import numpy as np
 import pytest
@@ -16,17 +16,17 @@ def sources(photo):
 
 
 def test_repeats_by_seed(sources):
-    one, same = (SyntheticFlow(sources, (64, 96), seed=3)[5] for _ in range(2))
-    for a, b in zip(one[:4], same[:4], strict=True):
+    first, again = (SyntheticFlow(sources, (64, 96), seed=3)[5] for _ in range(2))
+    for a, b in zip(first[:4], again[:4], strict=True):
         assert np.array_equal(a, b)
     other = SyntheticFlow(sources, (64, 96), seed=4)[5]
-    assert not np.array_equal(one.first, other.first)
+    assert not np.array_equal(first.first, other.first)
 
 
-def test_items_stay_what_they_are():
-    """Of procedure alone: what is drawn, and in which order, is part of what weights come from."""
+def test_items_keep_their_values():
+    """Weights depend on the random numbers and their order: procedural items keep their values."""
     pairs = SyntheticFlow(size=(64, 96), seed=7)
-    found = [
+    statistics = [
         [sample.first.mean(), sample.second.mean(), np.abs(sample.flow).mean(),
          100 * sample.occluded.mean()]
         for sample in (pairs[i] for i in (0, 1, 3, 5))
@@ -37,7 +37,7 @@ def test_items_stay_what_they_are():
         [93.1568, 129.3460, 10.6968, 29.8014],
         [83.0862, 83.9608, 3.9058, 6.3639],
     ]
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=0.05)
+    np.testing.assert_allclose(statistics, expected, rtol=1e-3, atol=0.05)
 
 
 def test_shapes_and_types():
@@ -51,7 +51,7 @@ def test_shapes_and_types():
 
 
 def test_flow_explains_the_second_frame(sources, fetch_back):
-    """Over pairs, warping leaves a small part of the difference that was there."""
+    """On average, warping removes most of the difference between the frames."""
     rng, before, after = np.random.default_rng(0), 0.0, 0.0
     for _ in range(6):
         scene = sample_flat_scene(rng, sources, (96, 128))
@@ -78,18 +78,18 @@ def test_index_is_bounded():
         SyntheticFlow(length=3)[3]
 
 
-def test_backward_flow_leads_back(sources):
-    """There and back again ends where it began, where neither way is hidden."""
+def test_backward_flow_is_the_inverse(sources):
+    """Forward and backward flow cancel where neither is occluded."""
     pairs = SyntheticFlow(sources, (96, 128), motion=((1.0, 1.0),), backward=True)
     errors = []
     for sample in (pairs[i] for i in range(6)):
         y, x = np.mgrid[0:96, 0:128]
         x2 = np.rint(x + sample.flow[..., 0]).astype(int).clip(0, 127)
         y2 = np.rint(y + sample.flow[..., 1]).astype(int).clip(0, 95)
-        seen = ~sample.occluded & ~sample.occluded_backward[y2, x2]
-        error = np.linalg.norm(sample.flow + sample.backward[y2, x2], axis=-1)[seen]
+        visible = ~sample.occluded & ~sample.occluded_backward[y2, x2]
+        error = np.linalg.norm(sample.flow + sample.backward[y2, x2], axis=-1)[visible]
         errors.append(np.median(error))
-        assert seen.mean() > 0.2
+        assert visible.mean() > 0.2
     assert np.mean(errors) < 0.3
 
 
@@ -99,19 +99,21 @@ def test_no_backward_flow_unless_asked_for(sources):
 
 @pytest.mark.parametrize("planes", [0.0, 1.0])
 def test_share_of_planes(sources, planes, monkeypatch):
-    seen = []
+    kinds = []
     for name in ("sample_flat_scene", "sample_box_scene"):
-        draw = getattr(synthetic, name)
+        sample = getattr(synthetic, name)
         monkeypatch.setattr(
-            synthetic, name, lambda *a, draw=draw, name=name: (seen.append(name), draw(*a))[1]
+            synthetic,
+            name,
+            lambda *a, sample=sample, name=name: (kinds.append(name), sample(*a))[1],
         )
     pairs = SyntheticFlow(sources, (48, 48), planes=planes)
     for index in range(8):
         pairs[index]
-    assert set(seen) == {"sample_box_scene" if planes else "sample_flat_scene"}
+    assert set(kinds) == {"sample_box_scene" if planes else "sample_flat_scene"}
 
 
 def test_motion_factor_zero_stands_still(sources):
-    """Nothing is translated; the camera's turns and zooms are off as well."""
+    """Translations, rotations and zooms are all zero."""
     pairs = SyntheticFlow(sources, (48, 64), motion=((0.0, 1.0),))
     assert max(np.abs(pairs[i].flow).max() for i in range(12)) < 1e-3

@@ -18,7 +18,7 @@ def sources(photo):
     return Sources([photo], [cutout], procedural=0.0)
 
 
-def test_an_item_is_its_plan_painted(sources):
+def test_an_item_is_its_plan_rendered(sources):
     pairs = SyntheticFlow(sources, (64, 96), seed=3)
     plan = pickle.loads(pickle.dumps(pairs.plan(5)))
     for a, b in zip(pairs[5][:4], render_pair(plan)[:4], strict=True):
@@ -26,21 +26,21 @@ def test_an_item_is_its_plan_painted(sources):
 
 
 def test_flip_keeps_flow_true():
-    """A point at (x, y) with flow (u, v) is found mirrored, with mirrored flow."""
+    """A point at (x, y) with flow (u, v) is at the mirrored place, with mirrored flow."""
     rng = np.random.default_rng(0)
     flow = rng.normal(size=(4, 6, 2)).astype(np.float32)
     first = rng.integers(0, 256, (4, 6, 3), np.uint8)
-    seen = set()
+    kinds = set()
     for _ in range(40):
         _, _, flipped, *_ = apply_flip(
             sample_flip(rng), FlowSample(first, first, flow, np.zeros((4, 6), bool))
         )
         for name, expected in {
-            "as it was": flow,
+            "unchanged": flow,
             "left-right": flow[:, ::-1] * [-1, 1],
             "top-bottom": flow[::-1] * [1, -1],
             "both": flow[::-1, ::-1] * [-1, -1],
         }.items():
             if np.allclose(flipped, expected):
-                seen.add(name)
-    assert seen == {"as it was", "left-right", "top-bottom", "both"}
+                kinds.add(name)
+    assert kinds == {"unchanged", "left-right", "top-bottom", "both"}

@@ -1,4 +1,4 @@
-"""Rooms: planes in space, against points that are moved and projected one by one."""
+"""Planes in space, against single points that are moved and projected."""
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ BOX = Box(left=2.0, right=3.0, up=1.5, down=1.0, far=8.0)
 
 
 def project(camera, point, time, velocity=(0, 0, 0)):
-    """A point in space, seen at `time`: it moves, the camera moves and turns; no matrix of ours."""
+    """Project a point in space at `time`, after the motion of the point and of the camera."""
     moved = np.asarray(point) + time * np.asarray(velocity) - time * np.asarray(camera.velocity)
     x, y, z = cv2.Rodrigues(np.asarray(camera.rotation) * time)[0].T @ moved
     return np.array([camera.focal * x / z + camera.centre[0],
@@ -48,12 +48,12 @@ def test_points_of_a_plane_move_as_if_projected(time, velocity):
 
 def test_depth_of_a_box_is_where_the_ray_hits_it():
     points = [(80.0, 60.0), (80.0, 160.0), (-120.0, 60.0), (280.0, 60.0), (80.0, -90.0)]
-    # Straight on: the far side. A slope of 1 down: the floor at 1. Two to the left: 2 / 2, ...
+    # Straight on: the far side. At a slope of 1 down: the floor at 1. Two to the left: 2 / 2, ...
     np.testing.assert_allclose(BOX.depth(CAMERA, points), [8, 1, 1, 1.5, 1])
 
 
 def test_flow_of_a_box_is_that_of_its_points(photo):
-    """Every pixel's flow, against its point in space moved and projected."""
+    """The flow of every pixel, against its point in space, moved and projected."""
     layers = box_layers(BOX, CAMERA, photo, translate(-100, -100))
     assert len(layers) == 5
     scene = Scene((120, 160), tuple(layers))
@@ -69,7 +69,7 @@ def test_flow_of_a_box_is_that_of_its_points(photo):
     assert middle.mean() < 0.01
 
 
-def test_sample_cameras_stay_in_the_box_and_move_as_much_as_asked():
+def test_sampled_cameras_stay_in_the_box_and_move_by_the_factor():
     lengths = []
     for seed in range(200):
         rng = np.random.default_rng(seed)
@@ -79,7 +79,7 @@ def test_sample_cameras_stay_in_the_box_and_move_as_much_as_asked():
         assert abs(x) < min(box.left, box.right)
         assert abs(y) < min(box.up, box.down)
         assert abs(z) < box.far
-        still = MovingCamera(camera.focal, camera.centre, camera.velocity)  # without its turns
+        still = MovingCamera(camera.focal, camera.centre, camera.velocity)  # without rotation
         grid = np.stack(np.meshgrid(np.linspace(0, 256, 9), np.linspace(0, 192, 7)), -1)
         for point in grid.reshape(-1, 2)[::9]:
             depth = float(box.depth(camera, point))

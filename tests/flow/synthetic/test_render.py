@@ -1,4 +1,4 @@
-"""Pairs painted by torch: those that NumPy paints, true, repeatable, each as if it were alone."""
+"""Pairs rendered by torch: equal to NumPy's, repeatable, and independent of their batch."""
 
 from dataclasses import replace
 
@@ -24,21 +24,24 @@ def pairs(photo):
     return SyntheticFlow(Sources([photo], [cutout], procedural=0.0), (64, 96), MOTION, seed=3)
 
 
-def test_paints_what_numpy_paints(pairs, device):
-    """Scenes, rooms, bends, mirrored or not, with all effects but compression, noise included."""
+def test_renders_like_numpy(pairs, device):
+    """Flat scenes, boxes, deformations and flips, with all effects but compression."""
     plans = [pairs.plan(index) for index in range(12)]
     plans = [replace(plan, effects=replace(plan.effects, quality=None)) for plan in plans]
-    for plan, found in zip(plans, render_plans(pack_plans(plans), device).samples(), strict=True):
+    for plan, result in zip(plans, render_plans(pack_plans(plans), device).samples(), strict=True):
         expected = render_pair(plan)
-        np.testing.assert_allclose(found.flow, expected.flow, atol=1e-3)
-        both = (found.occluded & expected.occluded).sum()
-        assert both >= 0.99 * (found.occluded | expected.occluded).sum()
-        for one, other in ((found.first, expected.first), (found.second, expected.second)):
-            assert np.abs(one.astype(int) - other).mean() < 0.5
+        np.testing.assert_allclose(result.flow, expected.flow, atol=1e-3)
+        both = (result.occluded & expected.occluded).sum()
+        assert both >= 0.99 * (result.occluded | expected.occluded).sum()
+        for a, b in ((result.first, expected.first), (result.second, expected.second)):
+            assert np.abs(a.astype(int) - b).mean() < 0.5
     layers = [layer for plan in plans for layer in plan.scene.layers]
     assert any(layer.deformation for layer in layers)
     assert any(plan.effects.shutter for plan in plans)
-    assert {plan.scene.camera == Motion() for plan in plans} == {True, False}  # rooms and scenes
+    assert {plan.scene.camera == Motion() for plan in plans} == {
+        True,
+        False,
+    }  # boxes and flat scenes
     assert len({plan.flip for plan in plans}) > 3
 
 
@@ -74,12 +77,12 @@ def test_a_texture_smaller_than_the_frame_is_mirrored(photo, only):
     camera = Motion((48, 32), (3, -2), rotation=0.1)
     scene = Scene((64, 96), (Layer(photo[100:120, 200:230], translate(37, 21)),), camera)
     plan = Plan(scene, only(), Flip())
-    found, expected = render_plans(pack_plans([plan])).samples()[0], render_pair(plan)
-    for one, other in ((found.first, expected.first), (found.second, expected.second)):
-        assert np.abs(one.astype(int) - other).max() <= 1
+    result, expected = render_plans(pack_plans([plan])).samples()[0], render_pair(plan)
+    for a, b in ((result.first, expected.first), (result.second, expected.second)):
+        assert np.abs(a.astype(int) - b).max() <= 1
 
 
-def test_what_leaves_the_frame_or_falls_behind_the_camera_is_hidden(photo, only):
+def test_points_outside_the_frame_or_behind_the_camera_are_occluded(photo, only):
     away = Motion(translation=(10, 0)), Motion((25, 30), perspective=(0.1, 0.0))
     plans = [
         Plan(Scene((50, 60), (Layer(photo, np.eye(3)),), camera), only(), Flip()) for camera in away
@@ -92,27 +95,29 @@ def test_what_leaves_the_frame_or_falls_behind_the_camera_is_hidden(photo, only)
 
 
 @pytest.mark.parametrize("pixels", [1, 10_000, packing.PIXELS_AT_ONCE])
-def test_each_pair_is_what_it_is_alone(pairs, device, pixels, monkeypatch):
+def test_a_pair_does_not_depend_on_its_batch(pairs, device, pixels, monkeypatch):
     monkeypatch.setattr(packing, "PIXELS_AT_ONCE", pixels)
     plans = [pairs.plan(index, seeded=True) for index in (0, 2, 4, 7)]
     together = render_plans(pack_plans(plans), device)
-    for alone, *found in zip(
+    for alone, *results in zip(
         (render_plans(pack_plans([plan]), device) for plan in plans), *together, strict=True
     ):
-        for one, other in zip(alone, found, strict=True):
-            difference = (one[0].float() - other.float()).abs()
-            # A GPU's convolutions may add in another order: a level at some pixels.
-            assert difference.max() <= (1 if device == "cuda" and one.dtype == torch.uint8 else 0)
+        for single, batched in zip(alone, results, strict=True):
+            difference = (single[0].float() - batched.float()).abs()
+            # A GPU's convolutions may sum in another order: one level at some pixels.
+            assert difference.max() <= (
+                1 if device == "cuda" and single.dtype == torch.uint8 else 0
+            )
 
 
 def test_repeats_by_seed(pairs, device):
-    one, same = (
+    first, again = (
         render_plans(pack_plans([pairs.plan(index, seeded=True) for index in range(4)]), device)
         for _ in range(2)
     )
-    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     other = replace(pairs, seed=4)
     another = render_plans(
         pack_plans([other.plan(index, seeded=True) for index in range(4)]), device
     )
-    assert not torch.equal(one.first, another.first)
+    assert not torch.equal(first.first, another.first)

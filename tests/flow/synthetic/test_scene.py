@@ -1,4 +1,4 @@
-"""The flow of scenes: against a computation per object, and by warping what was painted."""
+"""Flow of scenes: against a computation for each object, and by warping rendered frames."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_flow_of_a_translated_square(photo):
     assert (flow[inside] == [7, -3]).all()
     assert (flow[~inside] == 0).all()
     covered = np.zeros((120, 160), bool)
-    covered[37:57, 37:57] = True  # where the square arrives, except where it already was
+    covered[37:57, 37:57] = True  # where the square is at time 1, except where it was at time 0
     assert (hidden == (covered & ~inside)).all()
 
 
@@ -56,7 +56,7 @@ def test_objects_inherit_the_camera(photo):
     view = scene.render(0)
     flow, _ = scene.flow(view, 0, 1)
 
-    def step(x, y, motion):  # the same by complex numbers
+    def step(x, y, motion):  # the same motion, by complex numbers
         spin = np.exp(motion.zoom + 1j * motion.rotation)
         centre = complex(*motion.centre)
         return spin * (complex(x, y) - centre) + centre + complex(*motion.translation)
@@ -79,7 +79,7 @@ def test_objects_inherit_the_camera(photo):
 )
 def test_warping_the_second_frame_gives_the_first(photo, camera, fetch_back):
     smooth = np.asarray(photo)[:256, :256].astype(np.float32)
-    for axis in (0, 1):  # interpolation is exact only for what hardly varies within a pixel
+    for axis in (0, 1):  # interpolation is accurate only for smooth images
         smooth = sum(np.roll(smooth, k, axis) for k in range(-4, 5)) / 9
     place = translate(-48, -68)
     scene = Scene((120, 160), (Layer(smooth.astype(np.uint8), place),), camera)
@@ -93,15 +93,15 @@ def test_warping_the_second_frame_gives_the_first(photo, camera, fetch_back):
     assert difference.mean() < 0.25 * untouched.mean()
 
 
-def test_what_leaves_the_frame_is_hidden(photo):
+def test_points_outside_the_frame_are_occluded(photo):
     scene = Scene((50, 60), (Layer(photo, np.eye(3)),), Motion(translation=(10, 0)))
     _, hidden = scene.flow(scene.render(0), 0, 1)
     assert hidden[:, 50:].all()
     assert not hidden[:, :50].any()
 
 
-def test_what_falls_behind_the_camera_is_hidden(photo):
-    camera = Motion((25, 30), perspective=(0.1, 0.0))  # the left of the frame tips over
+def test_points_behind_the_camera_are_occluded(photo):
+    camera = Motion((25, 30), perspective=(0.1, 0.0))  # the left moves behind the camera
     scene = Scene((50, 60), (Layer(photo, np.eye(3)),), camera)
     flow, hidden = scene.flow(scene.render(0), 0, 1)
     assert np.isfinite(flow).all()
@@ -122,22 +122,22 @@ DEFORMATION = Deformation(
 )
 
 
-def test_bend_by_hand():
-    """At its centre a bend pulls in full, one reach away by exp(-1/2)."""
-    one = Deformation(np.array([[10.0, 20.0]]), np.array([[4.0, -2.0]]), np.array([5.0]))
-    found = one.at(np.array([[10.0, 15.0], [20.0, 20.0]]), 0.5)
-    np.testing.assert_allclose(found[:, 0], [2, -1])
-    np.testing.assert_allclose(found[:, 1], np.exp(-0.5) * np.array([2, -1]))
+def test_deformation_by_hand():
+    """The displacement is full at the centre, and exp(-1/2) of it one radius away."""
+    deformation = Deformation(np.array([[10.0, 20.0]]), np.array([[4.0, -2.0]]), np.array([5.0]))
+    result = deformation.at(np.array([[10.0, 15.0], [20.0, 20.0]]), 0.5)
+    np.testing.assert_allclose(result[:, 0], [2, -1])
+    np.testing.assert_allclose(result[:, 1], np.exp(-0.5) * np.array([2, -1]))
 
 
-def test_bend_follows_its_equation():
+def test_deformation_satisfies_its_equation():
     points = np.random.default_rng(0).uniform(0, 160, (2, 50))
     ends = DEFORMATION.apply(points, 1.0)
     np.testing.assert_allclose(ends, points + DEFORMATION.at(ends, 1.0), atol=1e-6)
     assert np.abs(ends - points).max() > 1
 
 
-def test_flow_of_a_bent_layer_explains_the_second_frame(photo, fetch_back):
+def test_flow_of_a_deformed_layer_explains_the_second_frame(photo, fetch_back):
     smooth = np.asarray(photo)[:256, :256].astype(np.float32)
     for axis in (0, 1):
         smooth = sum(np.roll(smooth, k, axis) for k in range(-4, 5)) / 9
@@ -152,10 +152,10 @@ def test_flow_of_a_bent_layer_explains_the_second_frame(photo, fetch_back):
     assert difference < 0.3 * np.abs(fetch_back(second.image, rigid) - first.image)[~hidden].mean()
 
 
-def test_bent_flow_backward_leads_back(photo):
+def test_backward_flow_of_a_deformed_layer_is_the_inverse(photo):
     scene = Scene((120, 160), (Layer(photo, translate(-20, -20), deformation=DEFORMATION),))
-    there, _ = scene.flow(scene.render(0), 0, 1)
-    back, _ = scene.flow(scene.render(1), 1, 0)
+    forward, _ = scene.flow(scene.render(0), 0, 1)
+    backward, _ = scene.flow(scene.render(1), 1, 0)
     x, y = 80, 60
-    end = np.rint([x + there[y, x, 0], y + there[y, x, 1]]).astype(int)
-    np.testing.assert_allclose(there[y, x], -back[end[1], end[0]], atol=0.3)
+    end = np.rint([x + forward[y, x, 0], y + forward[y, x, 1]]).astype(int)
+    np.testing.assert_allclose(forward[y, x], -backward[end[1], end[0]], atol=0.3)

@@ -1,4 +1,4 @@
-"""Pictures from folders, and what is none."""
+"""Sources of textures: folders, and files that are not images."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_refuses_an_empty_folder(tmp_path):
         Sources.from_folders(tmp_path)
 
 
-def test_refuses_a_cutout_that_is_none(tmp_path):
+def test_refuses_a_cutout_that_is_not_an_image(tmp_path):
     (tmp_path / "x.png").write_bytes(b"no picture")
     pairs = SyntheticFlow(Sources(cutouts=[tmp_path / "x.png"]), (32, 32))
     with (

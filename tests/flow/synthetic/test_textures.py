@@ -21,10 +21,10 @@ def test_outlines_have_an_inside_and_an_outside():
     ]
     assert min(shares) > 0
     assert max(shares) < 0.9
-    assert min(shares) < 0.1 < max(shares)  # thin ones and thick ones
+    assert min(shares) < 0.1 < max(shares)  # thin and thick shapes
 
 
-def test_fences_let_through():
+def test_fences_have_gaps():
     shares = []
     for seed in range(400):
         rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""The losses against plain loops."""
+"""Losses, against plain loops."""
 
 import pytest
 import torch
@@ -87,8 +87,8 @@ def test_sequence_loss():
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_what_is_not_known_does_not_count(loss):
-    """Whatever a flow says where the truth is not known, the loss and its gradient are the same."""
+def test_unknown_truth_does_not_count(loss):
+    """Flow at unknown truth changes neither the loss nor its gradient."""
     flows, truth = two_levels()
     truth[:, :, :4, :8] = torch.nan  # whole blocks of the coarser level
     truth[:, 1, 6, 11] = torch.nan
@@ -110,12 +110,12 @@ def test_what_is_not_known_does_not_count(loss):
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_nothing_known_is_no_loss(loss):
+def test_the_loss_of_unknown_truth_is_zero(loss):
     flows, truth = two_levels()
     assert loss(flows, truth * torch.nan, [1.0, 0.5]).item() == 0
 
 
-def test_partly_known_blocks_are_averaged_over_what_is_known():
+def test_partly_known_blocks_are_averaged_over_known_pixels():
     truth = torch.ones(1, 2, 4, 4)
     truth[..., 2:, :] = torch.nan
     assert robust_flow_loss([torch.full((1, 2, 1, 1), 0.25)], truth, [1.0], 1.0).item() == (
@@ -123,25 +123,25 @@ def test_partly_known_blocks_are_averaged_over_what_is_known():
     )
 
 
-def test_matching_loss_asks_for_the_true_displacement():
+def test_matching_loss_is_the_cross_entropy_of_the_true_displacement():
     """(3, -2) pixels at a quarter of the resolution, on a grid of 2: (0.375, -0.25)."""
     truth = torch.tensor([3.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 16, 24)
     volume = torch.randn(1, 25, 4, 6, requires_grad=True)
     value = matching_loss(volume, truth, step=2)
-    alike = volume.log_softmax(1).view(1, 5, 5, 4, 6)  # rows of dy, then dx
+    log_probability = volume.log_softmax(1).view(1, 5, 5, 4, 6)  # rows of dy, then dx
     corners = {
         (2, 2): 0.625 * 0.75,
         (2, 3): 0.375 * 0.75,
         (1, 2): 0.625 * 0.25,
         (1, 3): 0.375 * 0.25,
     }
-    expected = -sum(share * alike[:, y, x].mean() for (y, x), share in corners.items())
+    expected = -sum(share * log_probability[:, y, x].mean() for (y, x), share in corners.items())
     torch.testing.assert_close(value, expected)
     value.backward()
     assert volume.grad.abs().sum() > 0
 
 
-def test_matching_loss_counts_what_is_known_and_within_reach():
+def test_matching_loss_counts_known_displacements_within_the_radius():
     volume = torch.randn(1, 9, 1, 4)
     truth = torch.zeros(1, 2, 4, 16)
     truth[..., 4:8] = torch.nan

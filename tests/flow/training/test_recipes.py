@@ -10,7 +10,7 @@ from flowmatch.flow.training.recipes import RECIPES, VIDEO
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_fit_their_networks(name):
-    """A network of each recipe exists, gives as many flows as there are weights, and a loss."""
+    """The network and loss of each recipe exist, with as many flows as loss weights."""
     recipe = RECIPES[name]
     assert recipe.loss in (*LOSSES, VIDEO)
     assert recipe.augment().size == recipe.size
@@ -22,7 +22,7 @@ def test_recipes_fit_their_networks(name):
 
 
 def test_published_schedules():
-    """Ilg et al.: S_long halves at 400, 600, 800 and 1000 thousand, S_fine follows on Things."""
+    """Ilg et al.: S_long halves at 400, 600, 800 and 1000 thousand steps, S_fine uses Things."""
     long, fine = RECIPES["flownets-long"], RECIPES["flownets-fine"]
     assert long.mix == (("chairs", 1.0),)
     assert fine.mix == (("things", 1.0),)

@@ -1,4 +1,4 @@
-"""Training flow networks: the recipes, and that a few steps lower the loss."""
+"""Training of flow networks: samples, and a few steps that lower the loss."""
 
 from dataclasses import replace
 from functools import partial
@@ -42,7 +42,7 @@ def small(name, **changes):
 
 
 def test_datasets_are_half_of_the_pairs(pairs):
-    """The real ones have a flow that no synthetic pair has."""
+    """Real pairs are recognised by a flow that no synthetic pair has."""
     samples = find_samples(small("pyramid-small"), Sources(), {"mine": pairs}, None)
     real = [np.abs(samples[i].flow).max() > 250 for i in range(60)]
     assert 0.3 < np.mean(real) < 0.7
@@ -59,41 +59,46 @@ def test_mixing_recipes_take_their_datasets_only(pairs):
 
 def test_learns_from_a_dataset(pairs, tmp_path):
     recipe = small("pyramid-small", mix=(("mine", 1.0),))
-    seen = []
+    reports = []
     train_flow(
-        recipe, Sources(), tmp_path / "c.pt", data={"mine": pairs}, workers=0, on_step=seen.append
+        recipe,
+        Sources(),
+        tmp_path / "c.pt",
+        data={"mine": pairs},
+        workers=0,
+        on_step=reports.append,
     )
-    assert seen[0].metrics["epe"] == pytest.approx(500 * 2**0.5, rel=0.5)
+    assert reports[0].metrics["epe"] == pytest.approx(500 * 2**0.5, rel=0.5)
 
 
 def test_learns_from_a_video(tmp_path, photo):
     (tmp_path / "clip").mkdir()
     for t in range(3):
         write_image(tmp_path / f"clip/{t}.png", photo[:80, 2 * t : 2 * t + 96])
-    recipe, seen = small("pyramid-video"), []
+    recipe, reports = small("pyramid-video"), []
     model = train_flow(
         recipe, Sources(), tmp_path / "c.pt", video=tmp_path / "clip", workers=0,
-        on_step=seen.append,
+        on_step=reports.append,
     )  # fmt: skip
     assert all(p.isfinite().all() for p in model.parameters())
-    assert [set(p.metrics) for p in seen] == [{"loss", "smoothness", "occluded"}] * 2
+    assert [set(p.metrics) for p in reports] == [{"loss", "smoothness", "occluded"}] * 2
 
 
-def test_synthetic_pairs_are_plans_where_the_device_paints(pairs, device):
-    """Real ones are mixed in as they are, and whatever is slow to paint is used once."""
+def test_synthetic_pairs_are_plans_when_the_device_renders(pairs, device):
+    """Real pairs are mixed in unchanged, and synthetic pairs are used once."""
     recipe = small("pyramid-small", reuse=3)
     samples = find_samples(recipe, Sources(), {"mine": pairs}, None, "device")
-    found = [samples[i] for i in range(6)]
-    assert {type(sample) for sample in found} == {Plan, FlowSample}
-    where = torch.device(device)
-    first, second, flow = render_batch(collate_plans(found), where)
+    batch = [samples[i] for i in range(6)]
+    assert {type(sample) for sample in batch} == {Plan, FlowSample}
+    target = torch.device(device)
+    first, second, flow = render_batch(collate_plans(batch), target)
     assert first.shape == second.shape == (6, 3, 64, 64)
     assert first.dtype == torch.uint8
     assert flow.device.type == device
-    real = sum(isinstance(sample, FlowSample) for sample in found)
+    real = sum(isinstance(sample, FlowSample) for sample in batch)
     assert (flow.flatten(1).abs().amax(1) > 250).sum() == real
-    for some in (found[:real], [s for s in found if isinstance(s, FlowSample)]):
-        assert len(render_batch(collate_plans(some), where)[2]) == real
+    for part in (batch[:real], [s for s in batch if isinstance(s, FlowSample)]):
+        assert len(render_batch(collate_plans(part), target)[2]) == real
 
 
 def test_where_to_render_is_checked():
@@ -105,7 +110,7 @@ def test_where_to_render_is_checked():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_resumes_to_the_same_bits_where_the_device_paints(tmp_path, workers, monkeypatch):
+def test_resumes_to_the_same_bits_when_the_device_renders(tmp_path, workers, monkeypatch):
     class Stop(Exception):
         pass
 
@@ -133,7 +138,7 @@ def test_resumes_to_the_same_bits_where_the_device_paints(tmp_path, workers, mon
         ("flownets-long", {}, None, "trained on chairs: give each as --data NAME:FOLDER, got non"),
     ],
 )
-def test_what_a_recipe_needs_is_said_before_it_starts(name, data, video, message):
+def test_missing_inputs_of_a_recipe_are_named(name, data, video, message):
     with pytest.raises(ValueError, match=message):
         find_samples(RECIPES[name], Sources(), data, video)
 
@@ -174,7 +179,7 @@ def test_epe_of_the_finest_flow():
     ids=str,
 )
 def test_twenty_steps_lower_the_loss(recipe, arguments):
-    """On the same four pairs again and again, so that the loss is comparable."""
+    """All steps use the same four pairs, so that their losses are comparable."""
     losses = []
     pairs = SyntheticFlow(size=(64, 64), motion=((0.5, 1.0),))
     batch = collate([pairs[i] for i in range(4)])
@@ -239,8 +244,8 @@ def test_raft_learns_in_few_passes_and_keeps_its_own(tmp_path):
 @pytest.mark.parametrize("name", ["flownets-thin-small", "flownetc-thin-small"])
 def test_norms_and_hooks_are_gone_after_training(name, tmp_path):
     recipe = small(name, arguments={"width": 1 / 16})
-    seen = []
-    trained = train_flow(recipe, Sources(), tmp_path / "c.pt", workers=0, on_step=seen.append)
+    reports = []
+    trained = train_flow(recipe, Sources(), tmp_path / "c.pt", workers=0, on_step=reports.append)
     plain = MODELS[recipe.model](width=1 / 16)
     assert trained.state_dict().keys() == plain.state_dict().keys()
     assert not any(module._forward_hooks for module in trained.modules())

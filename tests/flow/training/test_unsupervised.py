@@ -1,4 +1,4 @@
-"""Losses without truth: their formulas by plain loops, and that they prefer the right flow."""
+"""Unsupervised losses: against plain loops, and lowest at the true flow."""
 
 import math
 
@@ -17,9 +17,9 @@ def test_photometric_loss_is_lowest_at_the_true_flow(photo):
     image = torch.from_numpy(photo[:64, :80].copy()).permute(2, 0, 1)[None] / 255
     flow = torch.tensor([3.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 64, 80)
     second = warp(image, -flow)
-    seen = torch.zeros(1, 64, 80)
-    seen[:, 10:-10, 10:-10] = 1
-    losses = [photometric_loss(image, second, flow + d, seen) for d in (0.0, 0.5, 2.0)]
+    visible = torch.zeros(1, 64, 80)
+    visible[:, 10:-10, 10:-10] = 1
+    losses = [photometric_loss(image, second, flow + d, visible) for d in (0.0, 0.5, 2.0)]
     assert losses[0] == pytest.approx(0.01**0.4, abs=0.01)
     assert losses[0] < losses[1] < losses[2]
 
@@ -41,7 +41,7 @@ def test_smoothness_by_a_plain_loop():
 
 
 class Constant(torch.nn.Module):
-    """Says that everything moves by one learnt vector; backwards by its negative."""
+    """Returns a learnt constant flow, and its negative as the backward flow."""
 
     def __init__(self, motion):
         super().__init__()
@@ -49,7 +49,7 @@ class Constant(torch.nn.Module):
         self.sign = -1
 
     def forward(self, first, second):
-        self.sign = -self.sign  # there, then back
+        self.sign = -self.sign  # forward, then backward
         flow = self.sign * self.motion.view(1, 2, 1, 1)
         return [flow.expand(len(first), 2, *first.shape[-2:])]
 
