@@ -41,19 +41,19 @@ def results_sheet(query: ArrayLike, results: Sequence[Result], root: Path) -> Im
     Returns:
         Picture ``[H, W, 3]``.
     """
-    pictures, captions, framed = [np.asarray(query)], ["query"], [False]
+    images, captions, framed = [np.asarray(query)], ["query"], [False]
     for name, score, inliers in results:
         verified = inliers is not None and inliers >= MIN_INLIERS
         points = "" if inliers is None else f" {inliers} points"
         caption = f"{score:.2f}{points} {Path(name).name}"
         try:
-            picture = read_image(root / name)
+            image = read_image(root / name)
         except (ValueError, OSError):
-            picture, caption = np.full((180, 240, 3), 220, np.uint8), f"missing: {name}"
-        pictures.append(picture)
+            image, caption = np.full((180, 240, 3), 220, np.uint8), f"missing: {name}"
+        images.append(image)
         captions.append(caption)
         framed.append(verified)
-    return contact_sheet(pictures, captions, framed=framed)
+    return contact_sheet(images, captions, framed=framed)
 
 
 def write_results(path: FilePath, query: str, results: Sequence[Result]) -> None:

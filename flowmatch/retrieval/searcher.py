@@ -39,7 +39,7 @@ def search(
     augment: int = 0,
     approximate: bool | None = None,
 ) -> list[Result]:
-    """Find the images of an index that show the same thing as an image.
+    """Find the images of an index that show the same object as an image.
 
     Args:
         index: An index, or its file.

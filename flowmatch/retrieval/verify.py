@@ -12,7 +12,7 @@ from flowmatch.matching.match import Features, Matches, fit_geometry, match_feat
 from flowmatch.matching.networks import DescriptorNetwork
 
 MIN_INLIERS = 12
-"""Smallest number of inliers of images that show the same thing; fewer may agree by chance
+"""Smallest number of inliers of images of the same object; fewer may agree by chance
 (Philbin et al., CVPR 2007, use 4 to 20)."""
 
 

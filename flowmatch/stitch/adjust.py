@@ -247,8 +247,8 @@ def adjust_scans(matched: MatchedPoints, scans: int, reference: int) -> Array:
 def _similarity_rows(points: Array) -> Array:
     """Return ``[K, 2, 4]``: times (a, b, x, y) it is each point rotated, scaled and shifted."""
     x, y = points.T
-    one, zero = np.ones_like(x), np.zeros_like(x)
-    return np.stack([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)], axis=1)
+    ones, zeros = np.ones_like(x), np.zeros_like(x)
+    return np.stack([np.stack([x, -y, ones, zeros], 1), np.stack([y, x, zeros, ones], 1)], axis=1)
 
 
 def _residuals(J: Array, matched: MatchedPoints, parameters: Array) -> Array:

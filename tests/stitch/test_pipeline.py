@@ -1,5 +1,6 @@
 """Panoramas compared with the picture that was photographed."""
 
+from dataclasses import replace
 from itertools import permutations
 
 import cv2
@@ -10,8 +11,11 @@ from flowmatch.matching import MatchOptions, match_images
 from flowmatch.stitch import (
     StitchOptions,
     estimate,
+    find_cameras,
+    largest_rectangle,
     read_cameras,
     render_panorama,
+    render_panoramas,
     stitch_photos,
 )
 
@@ -250,3 +254,39 @@ def test_full_circle():
     assert result.left_out == () and len(result.cameras.cameras) == 12
     assert [c.focal for c in result.cameras.cameras] == pytest.approx([380] * 12, rel=0.01)
     assert result.image.shape[1] == pytest.approx(2 * np.pi * 380, rel=0.02)
+
+
+def test_stages(photos, panorama):
+    calls = []
+    groups = find_cameras(photos, options=LEVEL, progress=lambda *call: calls.append(call))
+    (group,) = groups.groups
+    assert [photo.name for photo in group.photos] == group.cameras.names == panorama.cameras.names
+    assert (len(groups.views), len(groups.pairs), groups.left_out) == (3, 3, ())
+    assert calls == [(stage, k, 3) for stage in ("keypoints", "matches") for k in (1, 2, 3)]
+    (result,) = render_panoramas(groups, options=LEVEL)
+    np.testing.assert_array_equal(result.image, panorama.image)
+    uncropped = render_panorama(photos, group.cameras, options=replace(LEVEL, crop=False))
+    assert uncropped.image is uncropped.uncropped
+    np.testing.assert_array_equal(uncropped.image, result.uncropped)
+    assert not uncropped.mask.all()
+    np.testing.assert_array_equal(
+        largest_rectangle(uncropped.mask).cut(uncropped.image), result.image
+    )
+
+
+def test_groups_may_be_empty(photos):
+    groups = find_cameras([photos[0], photos[2][:, ::-1]])
+    assert groups.groups == () and len(groups.left_out) == 2
+    with pytest.raises(ValueError, match="no two of the 2 photos make a panorama: photo 1: over"):
+        render_panoramas(groups)
+
+
+def test_photos_without_a_camera_are_left_out(photos, panorama, tmp_path):
+    names = ["a.png", "b.png", "c.png", "d.png"]
+    for name, photo in zip(names, [*photos, photos[0]], strict=True):
+        write_image(tmp_path / name, photo)
+    cameras = stitch_photos([tmp_path / name for name in names[:3]], options=LEVEL).cameras
+    files = [tmp_path / name for name in ("d.png", "c.png", "a.png", "b.png")]
+    result = render_panorama(files, cameras, options=LEVEL)
+    np.testing.assert_array_equal(result.image, panorama.image)
+    assert result.left_out == (("d.png", "it has no camera"),)

@@ -6,8 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array  # type: ignore[import-untyped]
-from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
 from torch import Tensor
 
 from flowmatch.matching.match import Features
@@ -110,6 +108,10 @@ def object_labels(count: int, pairs: Sequence[VerifiedPair]) -> NDArray[np.int64
         >>> object_labels(4, [VerifiedPair(0, 2, 30), VerifiedPair(2, 3, 30)]).tolist()
         [0, 1, 0, 0]
     """
+    # Imported here, because it takes a while and a search never needs it.
+    from scipy.sparse import coo_array  # type: ignore[import-untyped]
+    from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
+
     rows, columns = ([pair[k] for pair in pairs] for k in (0, 1))
     graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(count, count))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)

@@ -25,7 +25,7 @@ def features():
     """Features of two objects, three views each, and of one view of a third."""
     images = [texture(k)[top:, left : left + 220] for k in (0, 1) for top, left in
                 ((0, 0), (12, 17), (24, 5))]  # fmt: skip
-    return [local_features(picture, keypoints=300) for picture in (*images, texture(2))]
+    return [local_features(image, keypoints=300) for image in (*images, texture(2))]
 
 
 def test_views_of_an_object_are_pairs(features):
