@@ -1,4 +1,4 @@
-"""Alignment of pictures: pixels, sizes, baselines; methods beside each other."""
+"""Alignment of images: pixels, sizes, baselines, and the evaluation of methods."""
 
 import numpy as np
 import pytest
@@ -15,29 +15,31 @@ TINY = {"size": 96, "width": 4, "channels": (8, 8)}
 
 
 def test_identity_keeps_pixels_and_scales_sizes(photo):
-    still = align_images(photo, photo, model="identity")
-    np.testing.assert_array_equal(still.warp(photo), photo)
+    same = align_images(photo, photo, model="identity")
+    np.testing.assert_array_equal(same.warp(photo), photo)
     half = align_images(photo[::2, ::2], photo, model="identity")
     h, w = half.first_size
-    corner = half.points([(-0.5, -0.5), (w - 0.5, h - 0.5)])
-    np.testing.assert_allclose(corner, [(-0.5, -0.5), (photo.shape[1] - 0.5, photo.shape[0] - 0.5)])
+    corners = half.points([(-0.5, -0.5), (w - 0.5, h - 0.5)])
+    np.testing.assert_allclose(
+        corners, [(-0.5, -0.5), (photo.shape[1] - 0.5, photo.shape[0] - 0.5)]
+    )
     assert half.warp(photo).shape == (h, w, 3)
 
 
 def test_sift_finds_a_known_affine_transform(photo):
-    """The second is a larger picture, in which the first is turned and shrunk."""
+    """The second image is larger and shows the first one rotated and reduced."""
     matrix = np.array([[0.9, -0.2, 60.0], [0.25, 0.8, 40.0]])
     second = cv2.warpAffine(photo, matrix, (520, 400))
     alignment = align_images(photo, second, model="sift-affine")
     assert alignment.found
     xy = np.array([(20.0, 30.0), (400.0, 50.0), (200.0, 280.0)])
     np.testing.assert_allclose(alignment.points(xy), xy @ matrix[:, :2].T + matrix[:, 2], atol=0.7)
-    laid = alignment.warp(second)
-    assert laid.shape == photo.shape
-    assert np.abs(laid[20:-20, 20:-20].astype(float) - photo[20:-20, 20:-20]).mean() < 6
+    warped = alignment.warp(second)
+    assert warped.shape == photo.shape
+    assert np.abs(warped[20:-20, 20:-20].astype(float) - photo[20:-20, 20:-20]).mean() < 6
 
 
-def test_sift_says_that_it_found_nothing(photo):
+def test_sift_reports_that_it_found_nothing(photo):
     flat = np.full((60, 80), 128, np.uint8)
     alignment = align_images(flat, photo, model="sift-affine")
     assert not alignment.found
@@ -51,7 +53,7 @@ def test_a_network_on_gray_and_colour(photo):
     assert [theta.shape for theta in alignment.stages] == [(1, 6), (1, 18)]
     assert not any(theta.is_inference() for theta in alignment.stages)
     assert not network.training
-    # Points and pixels agree: what lies at the centre is what the point says.
+    # Points and pixels agree: the warped centre is the pixel at the transformed centre.
     (x, y) = np.rint(alignment.points([(225, 149)])[0]).astype(int)
     near = photo[:200][y - 1 : y + 2, x - 1 : x + 2].reshape(-1, 3).astype(int)
     centre = alignment.warp(photo[:200])[149, 225].astype(int)
@@ -59,7 +61,7 @@ def test_a_network_on_gray_and_colour(photo):
     assert np.all(centre <= near.max(0) + 2)
 
 
-def test_refusals(photo):
+def test_errors(photo):
     with pytest.raises(ValueError, match="no weights named 'orb' ship"):
         align_images(photo, photo, model="orb")
     with pytest.raises(ValueError, match="second must be uint8"):
@@ -72,11 +74,11 @@ def test_refusals(photo):
 
 
 class Oracle(torch.nn.Module):
-    """Answers the truth of the samples in their order, there and back; nothing is bent."""
+    """A network that returns the true transforms of samples in their order, and their inverses."""
 
     def __init__(self, samples):
         super().__init__()
-        self.answers = self.truths(samples)
+        self.results = self.truths(samples)
 
     def truths(self, samples):
         for k in range(len(samples)):
@@ -85,25 +87,25 @@ class Oracle(torch.nn.Module):
             yield (invert_affine(affine),)
 
     def forward(self, first, second):
-        return next(self.answers)
+        return next(self.results)
 
 
 def test_evaluation(photo):
     samples = SyntheticPairs([photo], 96, Ranges(0, 0, (1, 1), 0.25), thin_plate=0.0, length=4)
-    seen = []
-    found = evaluate(
-        {"still": "identity", "oracle": Oracle(samples)},
+    steps = []
+    scores = evaluate(
+        {"identity": "identity", "oracle": Oracle(samples)},
         samples,
         4,
-        lambda *step: seen.append(step),
+        lambda *step: steps.append(step),
     )
-    assert seen == [("evaluate", done, 4) for done in (1, 2, 3, 4)]
-    assert found["oracle"][:4] == (1, 1, 0, 0)
+    assert steps == [("evaluate", done, 4) for done in (1, 2, 3, 4)]
+    assert scores["oracle"][:4] == (1, 1, 0, 0)
     shifts = np.array([np.hypot(*samples[k].affine[[2, 5]]) for k in range(4)])
-    assert found["still"].distance == pytest.approx(shifts.mean(), rel=1e-4)
-    assert found["still"].median == pytest.approx(np.median(shifts), rel=1e-4)
-    # All points of a pair move alike: half pictures of 2, so a tenth of the side is 0.2.
-    assert found["still"].pck_scnet == np.mean(shifts <= 0.2)
+    assert scores["identity"].distance == pytest.approx(shifts.mean(), rel=1e-4)
+    assert scores["identity"].median == pytest.approx(np.median(shifts), rel=1e-4)
+    # All points of a pair move equally; a tenth of the side is 0.2 half images.
+    assert scores["identity"].pck_scnet == np.mean(shifts <= 0.2)
     with pytest.raises(ValueError, match="at least one pair"):
         evaluate({}, samples, 0)
 
@@ -113,14 +115,14 @@ def test_round_trip_error():
     right[:, 2], left[:, 2] = 0.5, -0.3
     assert round_trip_error([right], [left]) == pytest.approx(0.2, abs=1e-6)
     assert round_trip_error([left], [right]) == pytest.approx(0.2, abs=1e-6)
-    away = identity(AFFINE)
-    away[:, 2] = 3.0
-    assert round_trip_error([away], [identity(AFFINE)]) == float("inf")
+    outside = identity(AFFINE)
+    outside[:, 2] = 3.0
+    assert round_trip_error([outside], [identity(AFFINE)]) == float("inf")
 
 
-def test_answers_that_contradict_each_other_are_none(photo):
-    class Same(torch.nn.Module):
-        """To the right, whichever picture comes first."""
+def test_contradicting_transforms_are_rejected(photo):
+    class ShiftRight(torch.nn.Module):
+        """A network that returns the same shift in both directions."""
 
         def __init__(self, shift):
             super().__init__()
@@ -129,8 +131,8 @@ def test_answers_that_contradict_each_other_are_none(photo):
         def forward(self, first, second):
             return (self.shift,)
 
-    little = align_images(photo, photo, model=Same(0.04))
-    assert little.found and little.points([(0, 0)])[0, 0] == pytest.approx(0.02 * 451, abs=0.1)
-    much = align_images(photo, photo, model=Same(0.2))
-    assert not much.found
-    np.testing.assert_allclose(much.points([(3, 5)]), [[3, 5]])
+    small = align_images(photo, photo, model=ShiftRight(0.04))
+    assert small.found and small.points([(0, 0)])[0, 0] == pytest.approx(0.02 * 451, abs=0.1)
+    large = align_images(photo, photo, model=ShiftRight(0.2))
+    assert not large.found
+    np.testing.assert_allclose(large.points([(3, 5)]), [[3, 5]])

@@ -1,4 +1,4 @@
-"""The loss by a plain loop, and what a stage learns from it."""
+"""Losses against plain loops, and gradients of stages."""
 
 import pytest
 import torch
@@ -15,14 +15,12 @@ def test_grid_loss_by_a_loop():
         for row in range(20):
             for column in range(20):
                 point = torch.tensor([[[-1 + 2 * column / 19, -1 + 2 * row / 19]]])
-                one, two = (
-                    transform_points(theta[b : b + 1], point) for theta in (estimate, truth)
-                )
-                total += ((one - two) ** 2).sum().item()
+                a, b = (transform_points(theta[b : b + 1], point) for theta in (estimate, truth))
+                total += ((first - second) ** 2).sum().item()
     assert grid_loss(estimate, truth).item() == pytest.approx(total / (2 * 400), rel=1e-4)
 
 
-def test_what_is_right_costs_nothing():
+def test_the_true_transform_has_zero_loss():
     theta = identity(AFFINE) + 0.1
     assert grid_loss(theta, theta).item() == 0
 
@@ -36,12 +34,12 @@ def test_stages():
     alone, both = grid_loss(affine, truth), grid_loss([affine, plate], truth)
     assert loss.item() == pytest.approx(0.5 * alone.item() + both.item(), rel=1e-5)
     loss.backward()
-    (wanted,) = torch.autograd.grad(0.5 * alone, affine)
-    torch.testing.assert_close(affine.grad, wanted)
+    (expected,) = torch.autograd.grad(0.5 * alone, affine)
+    torch.testing.assert_close(affine.grad, expected)
     assert plate.grad.abs().sum() > 0
 
 
-def test_one_stage_counts_in_full():
+def test_a_single_stage_has_weight_one():
     affine = identity(AFFINE) + 0.1
     assert stages_loss([affine], [identity(AFFINE)]) == grid_loss(affine, identity(AFFINE))
 
@@ -62,15 +60,15 @@ def test_matching_loss_by_a_plain_loop():
                 place = min(place, 2.0)
                 for cell in range(3):
                     share = max(0.0, 1 - abs(place - cell))
-                    here = b, 3 * y + cell, 3 * y + x
-                    total -= share * (over_second[here] + over_first[here]).item() / 2
+                    index = b, 3 * y + cell, 3 * y + x
+                    total -= share * (over_second[index] + over_first[index]).item() / 2
                     count += share
     assert matching_loss(scores, right, 3).item() == pytest.approx(total / count, rel=1e-5)
 
 
-def test_matching_loss_of_the_truth_is_nothing():
+def test_matching_loss_of_the_truth_is_zero():
     perfect = 50 * torch.eye(16)[None]
     assert matching_loss(perfect, identity(AFFINE), 4) < 1e-6
-    gone = identity(AFFINE)
-    gone[:, 2] = 5.0  # no match lies inside
-    assert matching_loss(perfect, gone, 4) == 0
+    outside = identity(AFFINE)
+    outside[:, 2] = 5.0  # no match lies inside
+    assert matching_loss(perfect, outside, 4) == 0

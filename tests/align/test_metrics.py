@@ -1,4 +1,4 @@
-"""PCK by hand in both conventions, and the grid's distance."""
+"""PCK by hand in both conventions, and the distance of a grid."""
 
 import pytest
 import torch
@@ -10,15 +10,15 @@ TRUTH = torch.tensor([[[0.0, 0.0], [100.0, 0.0], [100.0, 40.0], [0.0, 40.0]]])
 
 
 def test_box():
-    """The box is 100 wide, so 10 pixels are near enough; of these distances, three are."""
+    """The box is 100 wide, so the threshold is 10 pixels; three of these distances are below it."""
     moved = TRUTH + torch.tensor([[[0.0, 0], [9.9, 0], [6, 8], [0, 10.1]]])
     assert pck_box(moved, TRUTH, TRUTH).item() == 0.75
     assert pck_box(moved, TRUTH, TRUTH, alpha=0.2).item() == 1
     assert pck_box(moved, TRUTH, TRUTH / 2).item() == 0.25
 
 
-def test_scnet_stretches_the_picture():
-    """In a picture of 400 x 100, 22.4 of 224 pixels are 40 in x and 10 in y."""
+def test_scnet_stretches_the_image():
+    """In an image of 400 x 100, 22.4 of 224 pixels are 40 in x and 10 in y."""
     moved = TRUTH + torch.tensor([[[39.0, 0], [41, 0], [0, 9], [0, 11]]])
     assert pck_scnet(moved, TRUTH, (100, 400)).item() == 0.5
 

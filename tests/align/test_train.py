@@ -1,4 +1,4 @@
-"""Training alignment networks: recipes, weights, and that a few steps lower the loss."""
+"""Training of alignment networks: recipes, weights, resuming, and a decreasing loss."""
 
 from dataclasses import replace
 
@@ -39,38 +39,38 @@ def test_a_few_steps_lower_the_loss(photos, tmp_path):
         arguments=TINY,
         pairs={"size": 88, "thin_plate": 0.0, "length": 8},
     )
-    seen = []
+    reports = []
     network = train_align(
-        recipe, photos, tmp_path / "c.pt", precision="float32", workers=0, on_step=seen.append
+        recipe, photos, tmp_path / "c.pt", precision="float32", workers=0, on_step=reports.append
     )
-    first, last = seen[0].metrics, seen[-1].metrics
+    first, last = reports[0].metrics, reports[-1].metrics
     assert last["loss"] < first["loss"] / 3
     assert last["distance"] < first["distance"]
     assert not network.training
 
 
-def test_a_trunk_learns_what_matches(photos, tmp_path):
+def test_a_backbone_learns_correspondences(photos, tmp_path):
     recipe = AlignRecipe(
         "align",
         Schedule(20, batch=4, learning_rate=3e-3, average=0.0),
         arguments={"size": 64, "width": 4, "head": "fit", "front": "structure"},
         pairs={"size": 64, "length": 4},
     )
-    seen = []
+    reports = []
     network = train_align(
-        recipe, photos, tmp_path / "c.pt", precision="float32", workers=0, on_step=seen.append
+        recipe, photos, tmp_path / "c.pt", precision="float32", workers=0, on_step=reports.append
     )
-    first, last = seen[0].metrics, seen[-1].metrics
-    assert first["loss"] > 3.5  # log of 64 places is 4.2
+    first, last = reports[0].metrics, reports[-1].metrics
+    assert first["loss"] > 3.5  # log of 64 positions is 4.2
     assert last["loss"] < first["loss"] - 0.7
     assert last["matched"] > first["matched"] + 0.2
     assert isinstance(network, AlignNet) and not network.training
     assert network.log_sharpness != 2.5
 
 
-def test_a_run_goes_on_and_ends_with_the_same_bits(photos, tmp_path):
+def test_a_resumed_run_ends_with_the_same_bits(photos, tmp_path):
     recipe = AlignRecipe("align", Schedule(4, batch=2), TINY, {"size": 88})
-    whole = train_align(recipe, photos, tmp_path / "a.pt", workers=0)
+    expected = train_align(recipe, photos, tmp_path / "a.pt", workers=0)
 
     def stop(progress):
         if progress.step == 3:
@@ -78,9 +78,9 @@ def test_a_run_goes_on_and_ends_with_the_same_bits(photos, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         train_align(recipe, photos, tmp_path / "b.pt", workers=0, on_step=stop)
-    again = train_align(recipe, photos, tmp_path / "b.pt", workers=0, resume=True)
-    for key, weight in whole.state_dict().items():
-        assert weight.equal(again.state_dict()[key]), key
+    resumed = train_align(recipe, photos, tmp_path / "b.pt", workers=0, resume=True)
+    for key, weight in expected.state_dict().items():
+        assert weight.equal(resumed.state_dict()[key]), key
     with pytest.raises(ValueError, match="belongs to another run"):
         train_align(replace(recipe, seed=1), photos, tmp_path / "a.pt", workers=0, resume=True)
     with pytest.raises(ValueError, match="start does not fit align: .* is missing"):
@@ -100,15 +100,15 @@ def test_batches(photos):
     assert metrics["distance"] > 0.02
 
 
-def test_weights_come_back(tmp_path):
+def test_weights_round_trip(tmp_path):
     network = AlignNet(**TINY).eval()
     save_weights(tmp_path / "w.safetensors", network, "align", TINY, torch.float32)
-    back = load(weights=tmp_path / "w.safetensors")
-    pictures = torch.rand(2, 1, 3, 90, 90)
-    assert back(*pictures)[0].equal(network(*pictures)[0])
+    loaded = load(weights=tmp_path / "w.safetensors")
+    images = torch.rand(2, 1, 3, 90, 90)
+    assert loaded(*images)[0].equal(network(*images)[0])
 
 
-def test_weights_that_do_not_fit_are_refused(tmp_path):
+def test_weights_that_do_not_fit_raise(tmp_path):
     path = tmp_path / "w.safetensors"
     with pytest.raises(FileNotFoundError, match="no file of weights"):
         load(weights=path)
@@ -132,7 +132,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
         save_weights(path, network, "align", TINY)
 
 
-def test_what_does_not_ship_is_not_loaded():
+def test_loading_by_name():
     with pytest.raises(ValueError, match="no weights named 'nothing' ship"):
         load("nothing")
     for name in available():

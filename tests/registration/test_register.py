@@ -162,7 +162,7 @@ def test_errors():
 def test_indoor_pair(shared_data):
     folder = shared_data / "registration" / "indoor_pair"
     if not folder.is_dir():
-        pytest.skip("registration/indoor_pair is not here")
+        pytest.skip("registration/indoor_pair is missing")
     source, target = (read_cloud(folder / f"{name}.npy") for name in ("src", "ref"))
     truth = np.load(folder / "gt.npy")
     start = motion(1)
@@ -181,7 +181,7 @@ def test_the_best_fit_of_the_indoor_pair(shared_data):
     """Refinement in either direction improves on the recorded motion."""
     folder = shared_data / "registration" / "indoor_pair"
     if not folder.is_dir():
-        pytest.skip("registration/indoor_pair is not here")
+        pytest.skip("registration/indoor_pair is missing")
     ends = [voxel_down(read_cloud(folder / f"{name}.npy"), 0.04) for name in ("src", "ref")]
     normals = [estimate_normals(points, 0.1, viewpoint=[0, 0, 0]) for points in ends]
     truth = np.load(folder / "gt.npy").astype(float)
