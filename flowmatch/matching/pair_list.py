@@ -164,10 +164,10 @@ def match_pairs(
     """
     if options.geometry == "essential":
         raise ValueError("a list of pairs has no intrinsics for essential matrices")
-    record = _record(model, options)
+    network, record = load_descriptor(model, device), _record(model, options)
     if options.filter_model is not None:
         options = replace(options, filter_model=load_comparator(options.filter_model, device))
-    cache = _FeatureCache(load_descriptor(model, device), Path(root), options)
+    cache = _FeatureCache(network, Path(root), options)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     report = PairReport() if report is None else report

@@ -187,6 +187,10 @@ def test_options_are_checked():
         ({"geometry": "essential"}, r"needs intrinsics, \[3, 3\] for both images, got none"),
         ({"threshold": 0.0}, "threshold must be a positive number of pixels, got 0.0"),
         ({"ratio": 2.0}, "0 < ratio <= 1"),
+        ({"detector": "fast"}, "detector must be one of sift, orb, grid, got 'fast'"),
+        ({"batch": 0}, "batch must be positive, got 0"),
+        ({"min_score": float("nan")}, "min_score must be finite, got nan"),
+        ({"magnification": 0.0}, "magnification must be positive, got 0.0"),
         ({"precision": "int8"}, "precision must be one of float32, bfloat16, float16, got 'int8'"),
     ):
         with pytest.raises(ValueError, match=reason):

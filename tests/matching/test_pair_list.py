@@ -4,13 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from flowmatch.io import write_image
 from flowmatch.matching import pair_list as module
 from flowmatch.matching.files import read_matches
 from flowmatch.matching.match import match_images
+from flowmatch.matching.networks import HardNet
 from flowmatch.matching.options import MatchOptions
-from flowmatch.matching.pair_list import Pair, match_pairs, read_pairs, write_colmap
+from flowmatch.matching.pair_list import Pair, match_pairs, model_digest, read_pairs, write_colmap
+from flowmatch.matching.store import save_weights
 
 OPTIONS = MatchOptions(keypoints=200)
 
@@ -187,3 +190,20 @@ def test_pairs_of_a_list_are_filtered(images, tmp_path, photo):
     # Without the filter, or with another threshold, they are computed again.
     assert run(ALL[:1], images, out, options).kept == 1
     assert run(ALL[:1], images, out).computed == 1
+
+
+def test_digests_change_with_the_weights(tmp_path):
+    network = HardNet(width=0.25)
+    digest = model_digest(network)
+    assert digest.startswith("HardNet ")
+    assert digest == model_digest(network)
+    with torch.no_grad():
+        network.features[0].weight[0, 0, 0, 0] += 1
+    assert model_digest(network) != digest
+    path = tmp_path / "w.safetensors"
+    save_weights(path, network, "hardnet", {"width": 0.25})
+    assert model_digest(str(path)) == model_digest(path) != model_digest("hardnet-half")
+    assert model_digest("default") == model_digest("hardnet-half")
+    assert model_digest("orb") == "orb"
+    with pytest.raises(ValueError, match="no weights named 'surf'"):
+        model_digest("surf")

@@ -15,9 +15,7 @@ from flowmatch.matching.evaluation.metrics import (
 def test_projection():
     H = np.array([[2, 0, 1], [0, 1, 0], [0.1, 0, 1]])
     np.testing.assert_allclose(project([(0, 0), (10, 4)], H), [(1, 0), (10.5, 2)])
-    np.testing.assert_allclose(
-        project([(10, 4)], -3 * H), [(10.5, 2)]
-    )  # any scale
+    np.testing.assert_allclose(project([(10, 4)], -3 * H), [(10.5, 2)])  # any scale
     assert np.isinf(project([(-20, 4)], H)).all()  # behind the camera
     assert project([], H).shape == (0, 2)
 
