@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from flowmatch.io import write_image
 from flowmatch.matching import MatchOptions, match_images
 from flowmatch.stitch import (
     StitchOptions,
