@@ -19,7 +19,7 @@ from flowmatch.flow.networks import (
 from flowmatch.flow.occlusion import find_occlusion
 from flowmatch.flow.options import FlowOptions, SequenceOptions
 from flowmatch.flow.refine import refine_flow
-from flowmatch.flow.sequence import write_sequence
+from flowmatch.flow.sequence import SequenceReport, write_sequence
 from flowmatch.flow.store import available, load, save_weights
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "RAFTSmall",
     "RecurrentPyramid",
     "SequenceOptions",
+    "SequenceReport",
     "available",
     "combine_flows",
     "estimate_both_ways",

@@ -12,6 +12,7 @@ from flowmatch.flow import (
     estimate_both_ways,
     estimate_flow,
     load,
+    save_weights,
 )
 from flowmatch.flow.baselines import dis
 from flowmatch.flow.estimate import to_full_resolution
@@ -228,3 +229,23 @@ def test_zoom_leaves_enough_for_a_network():
         2,
     )
     assert model.inputs[0][:2] == (16, 16)
+
+
+def test_a_model_is_a_name_a_file_or_a_network(photo, tmp_path):
+    frames = photo[40:104, 40:120], photo[42:106, 37:117]
+    network = load("pyramid", device="cpu")
+    expected = estimate_flow(*frames, model=network)
+    file = tmp_path / "mine.safetensors"
+    save_weights(file, network, "pyramid")
+    for model in ("pyramid", file, str(file)):
+        np.testing.assert_array_equal(estimate_flow(*frames, model=model, device="cpu"), expected)
+    with pytest.raises(ValueError, match="no weights named 'none'"):
+        estimate_flow(*frames, model="none")
+
+
+def test_the_backward_flow_may_have_a_network_of_its_own():
+    frame = np.zeros((32, 48, 3), np.uint8)
+    forward, backward = Constant(), Proportional()
+    both = estimate_both_ways(frame, frame, model=forward, backward_model=backward)
+    assert (both.forward[0, 0] == [4, -8]).all()
+    np.testing.assert_allclose(both.backward[0, 0], [0.48, 0.32], rtol=1e-5)

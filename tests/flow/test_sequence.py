@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from flowmatch.flow.options import SequenceOptions
-from flowmatch.flow.sequence import RECORD, write_sequence
+from flowmatch.flow.sequence import RECORD, SequenceReport, write_sequence
 from flowmatch.flow.sequence_drawing import draw_sequence
+from flowmatch.flow.store import STORE
 from flowmatch.io.flow import read_flow, write_flow
 from flowmatch.io.image import read_image, write_image
 from flowmatch.io.video import read_frames
@@ -228,3 +229,26 @@ def test_two_sizes_are_no_pair(tmp_path):
         write_image(tmp_path / f"{name}.png", np.zeros((20, width, 3), np.uint8))
     with pytest.raises(ValueError, match="no two consecutive frames of one size .*25"):
         run([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out")
+
+
+def test_weights_by_name_are_in_the_record(clip, tmp_path):
+    report = write_sequence(read_frames(clip), tmp_path / "out", model="pyramid", device="cpu")
+    assert report.computed == 5
+    record = json.loads((tmp_path / "out" / RECORD).read_text())
+    assert record["weights"] == STORE.digest("pyramid")
+    assert record["zoom"] == 1.0
+    with pytest.raises(ValueError, match=r"another run \(weights differ\)"):
+        write_sequence(read_frames(clip), tmp_path / "out", device="cpu")
+
+
+def test_a_report_is_up_to_date_after_an_interrupt(clip, tmp_path):
+    def interrupt(stage, done, total):
+        assert (stage, total) == ("flow", 5)
+        if done == 3:
+            raise KeyboardInterrupt
+
+    report = SequenceReport()
+    with pytest.raises(KeyboardInterrupt):
+        run(clip, tmp_path / "out", report=report, progress=interrupt)
+    assert (report.computed, report.kept) == (3, 0)
+    assert report.seconds > 0
