@@ -246,7 +246,10 @@ def _judge(best: _Candidate, fit: Agreement, rival: float) -> tuple[bool, str]:
     if count < _MIN_INLIERS:
         return False, f"{summary}: fewer than {_MIN_INLIERS} inliers may be due to chance"
     if best.support < _MIN_SUPPORT:
-        return False, f"{summary}, mostly on flat surfaces: scans without overlap reach as much"
+        return (
+            False,
+            f"{summary}, mostly on flat surfaces: scans without overlap get as much support",
+        )
     if fit.slip_eigenvalue < _MIN_SLIP_EIGENVALUE:
         return False, (
             f"{summary}: degenerate geometry: motion unconstrained along a surface "

@@ -15,7 +15,9 @@ def test_grid_loss_by_a_loop():
         for row in range(20):
             for column in range(20):
                 point = torch.tensor([[[-1 + 2 * column / 19, -1 + 2 * row / 19]]])
-                a, b = (transform_points(theta[b : b + 1], point) for theta in (estimate, truth))
+                first, second = (
+                    transform_points(theta[b : b + 1], point) for theta in (estimate, truth)
+                )
                 total += ((first - second) ** 2).sum().item()
     assert grid_loss(estimate, truth).item() == pytest.approx(total / (2 * 400), rel=1e-4)
 

@@ -107,7 +107,7 @@ def evaluate(
         methods: Descriptor networks, or ``"fpfh"``, by name.
         options: Options of the registrations.
         rotated: Whether to evaluate original (False) and rotated (True) fragments.
-        progress: Called with the stage ``"evaluate"`` and the number of cases done.
+        progress: Called with the stage ``"evaluate"`` and the number of evaluations done.
 
     Returns:
         A row for each method and each of `rotated`.
@@ -121,18 +121,18 @@ def evaluate(
     """
     if not pairs or not methods:
         raise ValueError(f"pairs and methods are needed, got {len(pairs)} and {len(methods)}")
-    tallies = {(name, turned): _Tally() for name in methods for turned in rotated}
+    tallies = {(name, is_rotated): _Tally() for name in methods for is_rotated in rotated}
     total, done = len(pairs) * len(tallies), 0
     for number, pair in enumerate(pairs):
         case = _read_case(pair)
-        for turned in rotated:
-            variant = _rotate(case, number) if turned else case
+        for is_rotated in rotated:
+            variant = _rotate(case, number) if is_rotated else case
             for name, network in methods.items():
-                _measure(network, variant, options, tallies[name, turned])
+                _measure(network, variant, options, tallies[name, is_rotated])
                 done += 1
                 if progress is not None:
                     progress("evaluate", done, total)
-    return [_scores(name, turned, tally) for (name, turned), tally in tallies.items()]
+    return [_scores(name, is_rotated, tally) for (name, is_rotated), tally in tallies.items()]
 
 
 def _read_case(pair: FragmentPair) -> _Case:
