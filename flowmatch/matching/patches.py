@@ -11,7 +11,7 @@ from torch import Tensor
 from flowmatch.imaging import as_gray
 from flowmatch.matching.keypoints import MAGNIFICATION, Keypoints
 
-_MAX_PIXELS = 2**25  # pixels of the patches that are sampled at once, 128 MB
+_MAX_PIXELS = 2**22  # pixels of the patches that are sampled at once; their grids take 100 MB
 _BLUR = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16  # binomial filter
 
 
