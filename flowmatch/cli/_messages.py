@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -14,6 +15,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+
+class _Bar(Progress):
+    """A progress bar that disappears if an error ends the work before anything is done."""
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is not None and not any(task.completed for task in self.tasks):
+            self.live.transient = True
+            # Into a file, a bar is drawn only when it stops.
+            self.console.quiet = not self.console.is_terminal
+        super().__exit__(*error)
+        self.console.quiet = False
+
+
 messages = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
@@ -24,7 +38,7 @@ def progress_bar(*columns: TextColumn, transient: bool = False) -> Progress:
         *columns: Further columns, before the time left.
         transient: Whether the bar disappears at the end; it is then not drawn into files at all.
     """
-    return Progress(
+    return _Bar(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),

@@ -121,6 +121,7 @@ JsonFile = Annotated[
 PhotosFolder = Annotated[
     Path | None,
     typer.Option(
+        metavar="FOLDER",
         help="Folder of photographs; without it, textures are procedural.",
         show_default=False,
         rich_help_panel=DATA,
@@ -129,6 +130,7 @@ PhotosFolder = Annotated[
 CutoutsFolder = Annotated[
     Path | None,
     typer.Option(
+        metavar="FOLDER",
         help="Folder of objects to move over the photographs: PNG pictures with alpha.",
         show_default=False,
         rich_help_panel=DATA,

@@ -58,7 +58,7 @@ def command(
     false_accept_rate: Annotated[
         float,
         typer.Option(
-            help="Share of pairs of different classes, among the examples, that may be accepted as one.",
+            help="Share of pairs of different classes, of the examples, that may be accepted.",
             rich_help_panel=MODEL,
         ),
     ] = 0.01,

@@ -68,6 +68,7 @@ def command(
     augment: Annotated[
         int,
         typer.Option(
+            "--augment-index",
             min=0,
             help="Number of neighbours with which each picture of the index is averaged.",
             rich_help_panel=SEARCH,

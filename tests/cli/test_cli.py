@@ -1,24 +1,17 @@
-"""The command line as a user meets it: through main, with exit codes and one clear line."""
+"""The command line as a whole: help, version, status, imports, and one line for errors."""
 
-import json
-import signal
+import shlex
 import subprocess
 import sys
-import time
-from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
-import typer
 
-from flowmatch.cli import main
-from flowmatch.cli._run import resumable
-from flowmatch.flow import MODELS, FlowNet2, RAFTSmall
-from flowmatch.io import VideoWriter
-from flowmatch.io.flow import read_flow
-from flowmatch.io.image import read_image, write_image
+from flowmatch import __version__
+from flowmatch.cli import app, main
+from flowmatch.cli._tree import COMMANDS, GROUPS, load_command, module_name
+from flowmatch.io import write_image
 
 
 @pytest.fixture
@@ -29,245 +22,140 @@ def pair(tmp_path, photo):
     return [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
 
 
-def test_two_images(pair, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert main(["flow", *pair, str(out), "--pictures"]) == 0
-    flow = read_flow(out / "000000.flo")
-    assert flow.shape == (128, 192, 2)
-    assert np.abs(np.median(flow, axis=(0, 1)) - [3, 0]).max() < 1
-    assert read_image(out / "pictures/000000.png").shape == (128, 192, 3)
-    assert "1 pair at" in capsys.readouterr().err
-
-
-def test_best_is_short_for_three_options(pair, tmp_path):
-    for name, options in (("best", ["--best"]), ("long", ["--zoom", "2", "--with-dis", "--refine"])):
-        assert main(["flow", *pair, str(tmp_path / name), *options]) == 0
-    flows = [read_flow(tmp_path / name / "000000.flo") for name in ("best", "long")]
-    assert np.array_equal(*flows)
-    assert np.abs(np.median(flows[0], axis=(0, 1)) - [3, 0]).max() < 0.05
-
-
-def test_video_with_options(tmp_path, photo, capsys):
-    with VideoWriter(tmp_path / "clip.avi", rate=10) as video:
-        for i in range(8):
-            video.write(np.ascontiguousarray(np.roll(photo, 4 * i, axis=1)[:128, :160]))
-    out = tmp_path / "out"
-    words = [str(tmp_path / "clip.avi"), str(out), "--every", "2", "--start", "1", "--stop", "6"]
-    words += ["--scale", "0.5", "--format", "npz", "--video", "--batch", "2", "--bidirectional"]
-    assert main(["flow", *words]) == 0
-    assert read_flow(out / "000001.npz").shape == (64, 80, 2)
-    assert not (out / "000002.npz").exists()  # frames 1, 3, 5: two pairs
-    assert (out / "flow.mp4").stat().st_size > 0
-    capsys.readouterr()
-    assert main(["flow", *words]) == 0
-    assert "0 pairs, 2 were there already" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["flow", "missing.mp4", "out"], "missing.mp4"),
-        (["flow", "only-one"], "an INPUT and an OUTPUT"),
-        (["flow", "{a}", "{b}", "out", "--format", "gif"], "flo, png, npz, pfm, got 'gif'"),
-        (["flow", "{a}", "{b}", "out", "--model", "raft"], "no weights named 'raft'"),
-        (["flow", "{a}", "{b}", "out", "--weights", "none.safetensors"], "none.safetensors"),
-        (["flow", "{a}", "{b}", "out", "--device", "cuda:99"], "cuda:99 is not here"),
-        (["flow", "{a}", "{b}", "out", "--device", "toaster"], "toaster"),
-        (["flow", "{a}", "{b}", "out", "--scale", "0"], "scale"),
-        (["flow", "{a}", "{b}", "out", "--stop", "0"], "stop"),
-        (["flow", "{a}", "{b}", "out", "--tile", "3"], "at least 64"),
-        (["flow", "{a}", "{b}", "{a}"], "must be a folder"),
-        (["flow", "{a}", "{b}", ""], "an INPUT and an OUTPUT"),
-        (["flow", "{a}", "{b}", "."], "holds the input"),
-        (["flow", "{a}", "{b}", "out", "--device", "meta"], "got 'meta'"),
-        (["flow", "{a}", "{b}", "out", "--scale", "1e300"], "scale"),
-        (["flow", "{a}", "{b}", "out.flo"], "OUTPUT must be a folder, out.flo ends as a file does"),
-        (["flow", "{a}", "{b}", "x/out.MP4"], "OUTPUT must be a folder, x/out.MP4 ends as a file"),
-        (["flow", "{a}", "{b}", "out", "--scale", "1000"], "scale 1000 makes frames of"),
-        (["flow", "{a}", "{b}", "out", "--max-flow", "nan"], "--max-flow"),
-        (["flow", "{a}", "{b}", "out", "--precision", "int8"], "int8"),
-        (["flow", "99999999999999999999", "out"], "number of a camera"),
-        (["bench", "--device", "cuda:99"], "cuda:99 is not here"),
-        (["bench", "--json", "nofolder/x.json"], "no folder for nofolder"),
-        (["bench", "--html", "nofolder/x.html"], "no folder for nofolder"),
-        (["bench", "correlation", "--shape", "1,2"], "is B,C,H,W,radius,stride, as integers"),
-        (["bench", "--shape", "1,2"], "--shape needs one op by name"),
-        (["bench", "--from", "{a}"], "is not what `flowmatch bench --json` writes"),
-        (
-            ["train", "flow", "--recipe", "pyramid-small", "--out", "r", "--precision", "int8"],
-            "got 'int8'",
-        ),
-        (["train", "flow", "--recipe", "nonsense", "--out", "runs"], "got 'nonsense'"),
-        (["synth", "flow", "--sheet", "x.png", "--photos", "nowhere"], "nowhere"),
-        (["eval", "flow", "nowhere"], "nowhere"),
-        (["bench", "nonsense"], "nonsense"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_bad_input_is_one_line_and_exit_2(words, message, pair, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    words = [word.format(a=pair[0], b=pair[1]) for word in words]
-    assert main(words) == 2
-    captured = capsys.readouterr()
-    assert message in captured.err
-    lines = [line for line in captured.err.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1
-    assert "Traceback" not in captured.err
-
-
-def test_ctrl_c_leaves_whole_files_and_resumes(tmp_path, photo):
-    frames = tmp_path / "frames"
-    frames.mkdir()
-    for i in range(60):
-        write_image(frames / f"{i}.png", np.ascontiguousarray(np.roll(photo, i, axis=1)))
-    out = tmp_path / "out"
-    # What a shell starts in the background ignores the signal, and hands that down.
-    begin = "import signal as s, flowmatch.cli as c; s.signal(s.SIGINT, s.default_int_handler)"
-    words = [sys.executable, "-c", f"{begin}; raise SystemExit(c.main())"]
-    words += ["flow", str(frames), str(out)]
-    running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not list(out.glob("*.flo")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert "stopped:" in said
-    assert "Traceback" not in said
-    left = [file.name for file in out.iterdir() if file.name != "run.json"]
-    assert 1 <= len(left) < 59
-    for name in left:
-        assert read_flow(out / name).shape == photo.shape[:2] + (2,)
-    assert main(["flow", str(frames), str(out)]) == 0
-    assert len(list(out.glob("*.flo"))) == 59
-
-
-@pytest.mark.parametrize("words", [["flow", "--no-such-option"], ["nonsense"]])
-def test_bad_usage_is_exit_2(words, capsys):
+@pytest.mark.parametrize("words", [["flow", "--no-such-option"], ["nonsense"], ["eval"], []])
+def test_bad_usage_is_status_2(words, capsys):
     assert main(words) == 2
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [[], ["flow"], ["eval", "flow"], ["train", "flow"], ["bench"],
-                                   ["weights"], ["weights", "convert"]])  # fmt: skip
-def test_help(words, capsys):
-    assert main([*words, "--help"]) == 0
-    assert "Usage" in capsys.readouterr().out
+def test_a_name_that_is_nearly_right_is_corrected(capsys):
+    assert main(["flwo"]) == 2
+    assert "Did you mean 'flow'?" in capsys.readouterr().err
 
 
-def test_info(capsys):
-    assert main(["info"]) == 0
-    text = capsys.readouterr().out
-    assert "flowmatch 0.1.0" in text
-    assert any("correlation" in line and "compiled" in line for line in text.splitlines())
-    assert "pyramid (flow, default): " in text
-    assert "spin (registration" in text
-    assert "align-fit (align" in text
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"flowmatch {__version__}\n"
 
 
-def test_weights(tmp_path, photo, capsys):
-    """What ships is listed; a published checkpoint is converted, and starts warm on a clip."""
-    assert main(["weights", "list"]) == 0
-    listed = capsys.readouterr().out
-    assert listed.startswith("recurrent-pyramid (flow, default): RecurrentPyramid")
-    for line in ("hardnet-half (matching", "spin (registration", "align-fit (align"):
-        assert f"\n{line}" in listed
-    torch.save(RAFTSmall(iterations=1).state_dict(), tmp_path / "raft.pth")
-    ours = tmp_path / "raft.safetensors"
-    sizes = []
-    for words in ([], ["--float32"]):
-        assert main(["weights", "convert", str(tmp_path / "raft.pth"), str(ours), *words]) == 0
-        assert "torchvision's raft_small, as raft-small, in " in capsys.readouterr().err
-        sizes.append(ours.stat().st_size)
-    assert sizes[1] - sizes[0] == pytest.approx(2 * 990_162, rel=0.01)  # bytes
-    for i in range(3):
-        write_image(tmp_path / f"{i}.png", np.roll(photo, 2 * i, axis=1)[:64, :96])
-    pictures = [str(tmp_path / f"{i}.png") for i in range(3)]
-    out = tmp_path / "out"
-    words = ["flow", *pictures, str(out), "--weights", str(ours), "--warm-start"]
-    assert main(words) == 0
-    assert read_flow(out / "000001.flo").shape == (64, 96, 2)
-    assert json.loads((out / "run.json").read_text())["warm_start"] is True
-    assert main(["flow", *pictures, str(tmp_path / "no"), "--warm-start"]) == 2
-    assert "such as RAFT, got RecurrentPyramid" in capsys.readouterr().err
-    assert main(["weights", "convert", str(tmp_path / "no.pth"), str(ours)]) == 2
-    assert "there is no checkpoint at" in capsys.readouterr().err
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+@pytest.mark.parametrize("path", ["", *GROUPS, *COMMANDS])
+def test_help(path, flag, capsys):
+    assert main([*path.split(), flag]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Usage" in out
+    if not path:
+        for status in ("0 done", "1 the command ran", "2 bad input", "130 interrupted"):
+            assert status in out
 
 
-def test_weights_of_a_stack(tmp_path, photo, monkeypatch, capsys):
-    """A published FlowNet2 is converted, and used. A thin one: a whole one takes long."""
-    monkeypatch.setitem(MODELS, "flownet2", partial(FlowNet2, width=1 / 16))
-    torch.save({"state_dict": FlowNet2(width=1 / 16).state_dict()}, tmp_path / "c.pth.tar")
-    ours = tmp_path / "flownet2.safetensors"
-    assert main(["weights", "convert", str(tmp_path / "c.pth.tar"), str(ours)]) == 0
-    assert "NVIDIA's FlowNet2, as flownet2, in " in capsys.readouterr().err
-    pictures = [tmp_path / f"{i}.png" for i in range(2)]
-    for i, path in enumerate(pictures):
-        write_image(path, np.roll(photo, 2 * i, axis=1)[:64, :90])
-    out = tmp_path / "out"
-    assert main(["flow", *map(str, pictures), str(out), "--weights", str(ours)]) == 0
-    assert read_flow(out / "000000.flo").shape == (64, 90, 2)
+@pytest.mark.parametrize("path", COMMANDS)
+def test_the_table_of_commands_is_true(path):
+    """Each command lies in the file of its name, and its help begins as in the table."""
+    command = load_command(path)
+    assert command.help.split("\n\n")[0] == COMMANDS[path].help
+    assert command.callback.__module__ == module_name(path)
+    assert command.name == path.split()[-1]
 
 
-def test_synth_sheet(tmp_path):
-    """The device paints the same pairs."""
-    words = ["synth", "flow", "--count", "2", "--sheet"]
-    assert main([*words, str(tmp_path / "a.png")]) == 0
-    assert main([*words, str(tmp_path / "b.png"), "--render", "device", "--device", "cpu"]) == 0
-    one, other = (read_image(tmp_path / name) for name in ("a.png", "b.png"))
-    height, width, _ = one.shape
-    assert height > 2 * 192
-    assert width > 4 * 256
-    assert np.abs(one.astype(int) - other).mean() < 1
-    assert main([*words, str(tmp_path / "c.png"), "--render", "gpu"]) == 2
+def options(path):
+    return [option for option in load_command(path).params if option.param_type_name == "option"]
 
 
-@pytest.mark.parametrize(
-    ("workers", "render"), [("0", "workers"), ("0", "device"), ("1", "device")]
-)
-def test_train_stops_and_resumes(workers, render, tmp_path, monkeypatch, capsys):
-    from flowmatch.flow import load
-    from flowmatch.flow.training.recipes import RECIPES
-    from flowmatch.training import Schedule
-
-    tiny = replace(RECIPES["pyramid-small"], schedule=Schedule(2, batch=1), size=(64, 64))
-    monkeypatch.setitem(RECIPES, "tiny", tiny)
-    words = ["train", "flow", "--recipe", "tiny", "--out", str(tmp_path)]
-    words += ["--workers", workers, "--render", render]
-    assert main(words) == 0
-    assert "step 2/2" in capsys.readouterr().err
-    assert type(load(weights=tmp_path / "tiny.safetensors")).__name__ == "PyramidNet"
-    assert main(words) == 2
-    assert "--resume, or another --out" in capsys.readouterr().err
-    assert main([*words, "--resume"]) == 0
+@pytest.mark.parametrize("path", COMMANDS)
+def test_help_is_sentences_that_begin_with_a_noun(path):
+    for parameter in load_command(path).params:
+        assert parameter.help, parameter.name
+        assert parameter.help[0].isupper(), parameter.help
+        assert parameter.help.endswith("."), parameter.help
+        first = parameter.help.split()[0].lower()
+        assert first not in ("of", "and", "for", "in", "at", "by", "to", "with", "what"), path
 
 
-def test_what_ctrl_c_says_is_there(tmp_path, capsys):
-    file = tmp_path / "tiny.pt"
-    for expected in ("nothing was done that could go on", f"--resume goes on from {file}"):
-        with pytest.raises(typer.Exit), resumable(file):
-            raise KeyboardInterrupt
-        assert capsys.readouterr().err == f"stopped; {expected}\n"
-        file.touch()
+def test_an_option_has_one_meaning():
+    """The same name has the same type and, if it takes a file, the same metavar everywhere."""
+    kinds = {}
+    for path in COMMANDS:
+        for option in options(path):
+            for name in option.opts:
+                kinds.setdefault(name, {})[path] = option.is_flag, option.metavar
+    mixed = {name: kinds for name, kinds in kinds.items() if len(set(kinds.values())) > 1}
+    assert not mixed
+    assert not {"--out", "--sheet", "--every", "--descriptor", "--decide", "--set"} & kinds.keys()
+    for path, kind in kinds["--output"].items():
+        assert kinds["-o"][path] == kind
 
 
-def test_bench_writes_rows_and_a_page(tmp_path, capsys):
-    file, page = tmp_path / "rows.json", tmp_path / "page.html"
-    words = ["bench", "correlation", "--rounds", "2", "--shape", "1,8,12,16,2,1"]
-    assert main([*words, "--json", str(file), "--html", str(page)]) == 0
-    content = json.loads(file.read_text())
-    rows = content["rows"]
-    assert {row["pass"] for row in rows} == {"forward", "forward+backward"}
-    assert {row["implementation"] for row in rows} >= {"flowmatch", "torch: row matmul"}
-    assert all(row["agrees"] and row["median_ms"] > 0 for row in rows)
-    assert content["versions"]["torch"] and content["ceilings"]["gflops"] > 0
-    assert "1,8,12,16,2,1" in capsys.readouterr().out
-    assert page.read_text().count("<rect") == len(rows)
+@pytest.mark.parametrize("path", COMMANDS)
+def test_two_examples_that_parse(path):
+    """Both examples of each command are accepted by the real parser."""
+    module = sys.modules[module_name(path)] if load_command(path) else None
+    assert len(module.EXAMPLES) == 2
+    for example in module.EXAMPLES:
+        program, *words = shlex.split(example)
+        assert program == "flowmatch"
+        if words == ["--version"]:
+            continue
+        name = " ".join(words[: 2 if words[0] in GROUPS else 1])
+        words = words[len(name.split()) :]
+        context = load_command(name).make_context(name, words)
+        assert not context.args
+        missing = context.params.get("output", "") is None
+        assert not (name == "flow" and missing), example
 
-    page.unlink()  # and again from the file
-    assert main(["bench", "--from", str(file), "--markdown", "--html", str(page)]) == 0
-    assert "| correlation | 1,8,12,16,2,1, float32 | forward |" in capsys.readouterr().out
-    assert page.read_text().count("<rect") == len(rows)
+
+def run(*words):
+    """Run the command in a process of its own; return status, stdout and stderr."""
+    line = [sys.executable, "-m", "flowmatch", *words]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["eval", "-h"]])
+def test_help_imports_neither_torch_nor_opencv(words):
+    code = f"""
+import sys
+from flowmatch.cli import main
+assert main({words!r}) == 0
+commands = [name for name in sys.modules if name.startswith("flowmatch.cli.")]
+assert commands == ["flowmatch.cli._tree"], commands
+assert not {{"torch", "cv2", "numpy", "scipy"}} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_completion_knows_the_commands(monkeypatch):
+    """A shell asks in this way for the words that may follow ``flowmatch fl``."""
+    monkeypatch.setenv("_FLOWMATCH_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "flowmatch fl")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    code = "from flowmatch.cli import app; app(prog_name='flowmatch')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["flow"], done.stderr
+
+
+def test_c_libraries_print_nothing_before_our_line(pair, tmp_path):
+    """OpenCV, libpng and FFmpeg write to stderr themselves."""
+    broken, video = tmp_path / "broken.png", tmp_path / "broken.mp4"
+    broken.write_bytes((tmp_path / "a.png").read_bytes()[:-40])
+    video.write_bytes(b"\0\0\0\x18ftypmp42" + bytes(1000))
+    for words, message in (
+        (["match", pair[0], str(broken)], f"{broken} is damaged"),
+        (["flow", str(video), "-o", str(tmp_path / "out")], "is neither a video"),
+        (["flow", "63", "-o", str(tmp_path / "out")], "camera 63 cannot be opened"),
+    ):
+        status, _, err = run(*words)
+        assert status == 2
+        assert err.startswith("error: ")
+        assert message in err
+        assert err.count("\n") == 1
+
+
+def test_an_unwritable_target_is_named(pair):
+    status, _, err = run("align", *pair, "-o", "/proc/picture.png", "--model", "identity")
+    assert status == 2
+    assert err.startswith("error: /proc/picture-warped.png cannot be written: ")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -284,7 +172,7 @@ def test_too_little_memory_is_one_line(error, pair, tmp_path, capsys, monkeypatc
         raise error
 
     monkeypatch.setattr("flowmatch.cli.flow.write_sequence", fails)
-    assert main(["flow", *pair, str(tmp_path / "out")]) == 2
+    assert main(["flow", *pair, "-o", str(tmp_path / "out")]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: there is not enough memory")
 
@@ -295,16 +183,11 @@ def test_other_errors_of_torch_are_not_hidden(pair, tmp_path, monkeypatch):
 
     monkeypatch.setattr("flowmatch.cli.flow.write_sequence", fails)
     with pytest.raises(RuntimeError, match="a defect"):
-        main(["flow", *pair, str(tmp_path / "out")])
+        main(["flow", *pair, "-o", str(tmp_path / "out")])
 
 
-@pytest.mark.filterwarnings("default:skipped")
-def test_a_broken_photo_is_one_line_though_a_worker_reads_it(tmp_path, capsys):
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
-    words = ["--out", str(tmp_path / "out"), "--photos", str(tmp_path / "photos")]
-    assert main(["train", "flow", "--recipe", "pyramid-small", *words]) == 2
-    last = capsys.readouterr().err.strip().splitlines()
-    assert "Original Traceback" not in last
-    assert last[-1].startswith("error: none of 20 pictures chosen at random can be read")
-    assert f"{tmp_path}/photos/broken.jpg is damaged" in last[-1]
+def test_the_app_has_all_commands():
+    names = {command.name for command in app.registered_commands}
+    for group in app.registered_groups:
+        names |= {f"{group.name} {c.name}" for c in group.typer_instance.registered_commands}
+    assert names == COMMANDS.keys()

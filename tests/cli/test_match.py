@@ -1,16 +1,17 @@
-"""``flowmatch match``: what it writes, what it says, what it refuses."""
+"""``flowmatch match``: files, messages, exit status, and errors."""
 
 import json
 import re
 
 import numpy as np
 import pytest
+from skimage import data
 
 from flowmatch.cli import main
 from flowmatch.io import read_image, write_image
 from flowmatch.matching.files import read_matches
 
-ESSENTIAL = ["{a}", "{b}", "--model", "essential"]
+ESSENTIAL = ["{a}", "{b}", "--geometry", "essential"]
 
 
 @pytest.fixture
@@ -25,8 +26,8 @@ def test_two_images(pair, tmp_path, capsys):
     targets = [tmp_path / f"m{suffix}" for suffix in (".png", ".npz", ".csv", ".json")]
     words = [word for target in targets for word in ("-o", str(target))]
     assert main(["match", *pair, *words, "--keypoints", "300"]) == 0
-    said = capsys.readouterr().err
-    count, inliers = map(int, re.search(r"(\d+) matches .* (\d+) inliers of a homo", said).groups())
+    err = capsys.readouterr().err
+    count, inliers = map(int, re.search(r"(\d+) matches .* (\d+) inliers of a homo", err).groups())
     assert 50 < inliers <= count <= 300
     assert read_image(targets[0]).shape == (200, 300 + 6 + 300, 3)
     matches = read_matches(targets[1])
@@ -36,19 +37,22 @@ def test_two_images(pair, tmp_path, capsys):
     assert len(json.loads(targets[3].read_text())["matches"]) == count
 
 
-def test_models_and_descriptors(pair, capsys):
+def test_geometry_and_descriptors(pair, capsys):
     for words, expected in (
-        (["--model", "none", "--descriptor", "sift"], r"keypoints$"),
-        (["--model", "essential", "--camera", "300,300,150,100"], "inliers of an essential matrix"),
-        (["--descriptor", "orb", "--detector", "orb"], "inliers of a homography"),
+        (["--geometry", "none", "--model", "sift"], r"keypoints, nothing was written \(-o FILE\)$"),
+        (
+            ["--geometry", "essential", "--camera", "300,300,150,100"],
+            "of an essential matrix",
+        ),
+        (["--model", "orb", "--detector", "orb"], "inliers of a homography"),
     ):
         assert main(["match", *pair, "--keypoints", "200", *words]) == 0
         assert re.search(expected, capsys.readouterr().err.strip())
 
 
-def test_decide(pair, tmp_path, capsys):
-    words = ["--keypoints", "100", "--decide", "siam", "-o", str(tmp_path / "m.npz")]
-    assert main(["match", *pair, *words, "--above", "0.2"]) == 0
+def test_filter(pair, tmp_path, capsys):
+    words = ["--keypoints", "100", "--filter", "siam", "-o", str(tmp_path / "m.npz")]
+    assert main(["match", *pair, *words, "--min-score", "0.2"]) == 0
     assert "inliers of a homography" in capsys.readouterr().err
     assert read_matches(tmp_path / "m.npz").scores.min() > 0.2
 
@@ -57,7 +61,7 @@ def test_published_weights(pair, shared_data, capsys):
     weights = shared_data / "interop" / "tfeat" / "tfeat-liberty.params"
     if not weights.is_file():
         pytest.skip("the published weights of TFeat (../shared/data/interop) are not here")
-    words = ["--descriptor", str(weights), "--keypoints", "200", "--device", "cpu"]
+    words = ["--model", str(weights), "--keypoints", "200", "--device", "cpu"]
     assert main(["match", *pair, *words]) == 0
     assert "inliers of a homography" in capsys.readouterr().err
 
@@ -67,13 +71,13 @@ def test_list_with_errors_and_resume(pair, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["match", "--pairs", str(tmp_path / "list.txt"), "-o", str(out), "--keypoints", "200"]
     assert main([*words, "--colmap"]) == 0
-    said = capsys.readouterr().err
-    assert "failed: a.png missing.png:" in said
-    assert f"1 pair matched, 1 failed, in {out}, with colmap/" in said
+    err = capsys.readouterr().err
+    assert "failed: a.png missing.png:" in err
+    assert f"1 pair matched, 1 failed, in {out}, with colmap/" in err
     assert (out / "colmap" / "matches.txt").read_text().startswith("a.png b.png\n")
     assert (out / "colmap" / "features" / "a.png.txt").is_file()
     assert main(words) == 0
-    assert "0 pairs matched, 1 were there already, 1 failed" in capsys.readouterr().err
+    assert "0 pairs matched, 1 existed already, 1 failed" in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 0
     assert "1 pair matched, 1 failed" in capsys.readouterr().err
     (tmp_path / "list.txt").write_text("a.png missing.png\n")
@@ -91,31 +95,51 @@ def test_list_with_errors_and_resume(pair, tmp_path, capsys):
         # Before the images are read.
         (["{a}", "missing.png", "-o", "no/folder/m.png"], "there is no folder"),
         (
-            ["{a}", "{b}", "--descriptor", "surf"],
+            ["{a}", "{b}", "--model", "surf"],
             "a descriptor must be one of rootsift, sift, orb, default",
         ),
-        (["{a}", "{b}", "--descriptor", "x.pth"], "x.pth does not exist"),
-        (["{a}", "{b}", "--decide", "hardnet-half"], "a filter must be one of siam, 2ch"),
+        (["{a}", "{b}", "--model", "x.pth"], "x.pth does not exist"),
+        (["{a}", "{b}", "--filter", "hardnet-half"], "a filter must be one of siam, 2ch"),
         (["{a}", "{b}", "--detector", "fast"], "detector must be one of sift, orb, grid"),
-        (["{a}", "{b}", "--model", "affine"], "geometry must be one of"),
-        (["{a}", "{b}", "--model", "essential"], "needs intrinsics"),
+        (["{a}", "{b}", "--geometry", "affine"], "geometry must be one of"),
+        (["{a}", "{b}", "--geometry", "essential"], "needs intrinsics"),
         ([*ESSENTIAL, "--camera", "1,2"], "--camera must be fx,fy,cx,cy in pixels, got '1,2'"),
         ([*ESSENTIAL, "--camera", "0,0,9,9"], "must have positive focal lengths"),
         ([*ESSENTIAL, "--camera", "9,9,nan,9"], "finite numbers, got '9,9,nan,9'"),
-        (["{a}", "{b}", "--camera", "9,9,9,9"], "--camera needs --model essential"),
-        (["{a}", "{b}", "--above", "0.1"], "--above needs --decide"),
-        (["--pairs", "list.txt", "-o", "out", "--above", "0.1"], "--above needs --decide"),
+        (["{a}", "{b}", "--camera", "9,9,9,9"], "--camera needs --geometry essential"),
+        (["{a}", "{b}", "--min-score", "0.1"], "--min-score needs --filter"),
+        (["--pairs", "list.txt", "-o", "out", "--min-score", "0.1"], "--min-score needs --filter"),
         (["{a}", "{b}", "--colmap"], "need --pairs"),
         (["--pairs", "list.txt"], "--pairs needs one -o FOLDER"),
         (["--pairs", "list.txt", "-o", "out"], "list.txt does not exist"),
         (["{a}", "{b}", "--pairs", "list.txt"], "--pairs takes no images"),
     ],
 )
-def test_refusals(pair, monkeypatch, tmp_path, capsys, words, message):
+def test_bad_input_is_one_line(pair, monkeypatch, tmp_path, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     names = dict(zip(("{a}", "{b}"), pair, strict=True))
     assert main(["match", *(names.get(word, word) for word in words)]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert message in said
-    assert said.count("\n") == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_unrelated_photos_are_status_1(tmp_path, capsys):
+    for name in ("astronaut", "coffee", "brick"):
+        write_image(tmp_path / f"{name}.png", getattr(data, name)())
+    output = tmp_path / "m.npz"
+    for second in ("coffee", "brick"):
+        pair = [str(tmp_path / f"{name}.png") for name in ("astronaut", second)]
+        assert main(["match", *pair, "--model", "rootsift", "-o", str(output)]) == 1
+        err = capsys.readouterr().err
+        assert "no homography agrees with them" in err or "no more than chance explains" in err
+        assert output.is_file()
+
+
+def test_the_folder_of_a_list_is_no_file(tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("a.png b.png\n")
+    (tmp_path / "out").write_text("")
+    words = ["match", "--pairs", str(tmp_path / "list.txt"), "-o", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "--output must be a folder" in capsys.readouterr().err

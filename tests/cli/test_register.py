@@ -1,4 +1,4 @@
-"""``flowmatch register``: what it writes, says, and returns."""
+"""``flowmatch register``: files, messages, and exit status."""
 
 import json
 
@@ -7,8 +7,8 @@ import pytest
 
 from flowmatch._opencv import cv2
 from flowmatch.cli import main
-from flowmatch.io import read_cloud, read_image, write_cloud
 from flowmatch.geometry import transform_points
+from flowmatch.io import read_cloud, read_image, write_cloud
 from tests.registration.scenes import errors, motion, part, room
 
 FAST = ["--voxel", "0.06"]
@@ -30,13 +30,13 @@ def test_two_scans(folder, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "registration accepted: " in err
     printed = np.array([line.split() for line in out.splitlines()], float)
-    found = json.loads((tmp_path / "a.json").read_text())
-    np.testing.assert_allclose(printed, found["motion"], atol=1e-6)
+    result = json.loads((tmp_path / "a.json").read_text())
+    np.testing.assert_allclose(printed, result["motion"], atol=1e-6)
     truth = motion(1) @ np.linalg.inv(motion(0))
-    assert errors(np.array(found["motion"]) @ motion(0), truth @ motion(0))[1] < 0.05
-    assert found["trusted"] is True
-    assert found["inliers"] <= found["correspondences"]
-    moved = transform_points(found["motion"], read_cloud(folder / "0.ply"))
+    assert errors(np.array(result["motion"]) @ motion(0), truth @ motion(0))[1] < 0.05
+    assert result["trusted"] is True
+    assert result["inliers"] <= result["correspondences"]
+    moved = transform_points(result["motion"], read_cloud(folder / "0.ply"))
     np.testing.assert_allclose(read_cloud(tmp_path / "a.ply"), moved, atol=1e-4)
     picture = read_image(tmp_path / "a.png")
     assert picture.shape[1] > 1400
@@ -56,7 +56,7 @@ def test_three_scans_are_merged(folder, tmp_path, capsys):
     assert (tmp_path / "all.png").is_file()
 
 
-def test_what_cannot_be_trusted_has_a_status(folder, tmp_path, capsys):
+def test_an_untrusted_result_is_status_1(folder, tmp_path, capsys):
     rng = np.random.default_rng(0)
     for name in "ab":
         write_cloud(tmp_path / f"{name}.npy", rng.uniform(0, 2, (3000, 3)) * [1, 1, 0.001])
@@ -83,7 +83,7 @@ def test_depth_pictures_need_a_camera(folder, tmp_path, capsys):
         ("--json", "no/a.json", "there is no folder"),
     ],
 )
-def test_what_cannot_be_written_is_said_before_any_work(
+def test_an_unwritable_file_is_an_error_before_any_work(
     option, name, message, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr("flowmatch.cli.register._read", lambda *_: pytest.fail("read the scans"))

@@ -1,4 +1,4 @@
-"""``flowmatch stitch``: what it writes, what it says, what it refuses."""
+"""``flowmatch stitch``: panoramas, messages, and errors."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from flowmatch.io import read_image, write_image
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, photo):
-    """Three scans of a cat, two of an astronaut, a cup, and a file that is no photo."""
+    """Return a folder of scans, three of a cat and two of an astronaut; a cup; a broken file."""
     from skimage import data
 
     folder = tmp_path_factory.mktemp("photos")
@@ -31,11 +31,11 @@ def test_folder_of_everything(folder, tmp_path, capsys, photo):
     words = ["stitch", str(folder), "-o", str(tmp_path / "pano.png"), "--motion", "affine"]
     words += ["--verbose-dir", str(tmp_path / "look"), "--save-cameras", str(tmp_path / "c.json")]
     assert main(words) == 0
-    said = capsys.readouterr().err
-    assert "left out: broken.jpg:" in said and "is damaged" in said
-    assert "left out: cup.png: overlaps" in said
-    assert "3 photos (cat_a.png, cat_b.png, cat_c.png), 420 x 240 pixels" in said
-    assert "2 photos (man_a.png, man_b.png), 320 x 240 pixels" in said
+    err = capsys.readouterr().err
+    assert "left out: broken.jpg:" in err and "is damaged" in err
+    assert "left out: cup.png: overlaps" in err
+    assert "3 photos (cat_a.png, cat_b.png, cat_c.png), 420 x 240 pixels" in err
+    assert "2 photos (man_a.png, man_b.png), 320 x 240 pixels" in err
     made = read_image(tmp_path / "pano.png").astype(float)
     assert np.abs(made - photo[:240, :420]).mean() < 3
     assert read_image(tmp_path / "pano_2.png").shape == (240, 320, 3)
@@ -83,8 +83,8 @@ def test_photos_and_panoramas_in_one_folder(folder, tmp_path, capsys):
     words = ["stitch", str(tmp_path), "-o", str(tmp_path / "pano.png"), "--motion", "affine"]
     for _ in range(2):
         assert main(words) == 0
-        said = capsys.readouterr().err
-        assert "left out" not in said and said.count("2 photos (") == 2
+        err = capsys.readouterr().err
+        assert "left out" not in err and err.count("2 photos (") == 2
         assert all(path.read_bytes() == content for path, content in photos.items())
         names = {path.name for path in tmp_path.glob("pano*")}
         assert names == {"pano.png", "pano_1.png", "pano_2.png", "pano_3.png"}
@@ -118,9 +118,9 @@ def test_nothing_is_written_when_nothing_overlaps(folder, tmp_path, capsys):
     target.write_bytes(b"old")
     photos = [str(folder / "cat_a.png"), str(folder / "cup.png")]
     assert main(["stitch", *photos, "-o", str(target)]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: no two of the 2 photos make a panorama: cat_a.png: overlaps")
-    assert "confidence" in said and len(said.strip().splitlines()) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: no two of the 2 photos make a panorama: cat_a.png: overlaps")
+    assert "confidence" in err and len(err.strip().splitlines()) == 1
     assert target.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["pano.jpg"]
 
@@ -160,15 +160,15 @@ def test_nothing_is_written_when_nothing_overlaps(folder, tmp_path, capsys):
         ),
     ],
 )
-def test_refusals(folder, tmp_path, capsys, words, message):
+def test_bad_input_is_one_line(folder, tmp_path, capsys, words, message):
     (tmp_path / "empty").mkdir()
     known = {"PHOTO": str(folder / "cat_a.png"), "EMPTY": str(tmp_path / "empty")}
     words = [
         known.get(w, w.replace("OUT", str(tmp_path / "out")) if "/" not in w else w) for w in words
     ]
     assert main(["stitch", *words]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and message in said
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and message in err
     assert {path.name for path in tmp_path.iterdir()} == {"empty"}
 
 

@@ -30,7 +30,7 @@ def command(
     json: JsonFile = None,
     weights: WeightsFile = None,
     device: DeviceName = None,
-    pairs: Annotated[
+    count: Annotated[
         int, typer.Option(min=1, help="Number of pairs to make.", rich_help_panel=DATA)
     ] = 100,
     appearance: Annotated[
@@ -55,17 +55,17 @@ def command(
         **{name: name for name in BASELINES},
     }
     with progress_bar(transient=True) as bar:
-        scores = evaluate(methods, samples, pairs, StageBars(bar))
+        scores = evaluate(methods, samples, count, StageBars(bar))
     content = {
         "folder": str(folder),
         "weights": str(weights) if weights else None,
-        "pairs": pairs,
+        "pairs": count,
         "appearance": appearance,
         "seed": seed,
         "methods": {name: row._asdict() for name, row in scores.items()},
     }
     if json is None or not write_json(json, content):
-        print_table(_table(scores), _legend(pairs))
+        print_table(_table(scores), _legend(count))
 
 
 def _table(scores: dict[str, AlignScores]) -> Table:

@@ -31,7 +31,12 @@ def command(
     output: OutputFolder,
     photos: Annotated[
         Path,
-        typer.Option(help="Folder of photographs.", show_default=False, rich_help_panel=DATA),
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of photographs.",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
     ],
     start: StartWeights = None,
     resume: Resume = False,

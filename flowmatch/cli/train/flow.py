@@ -45,9 +45,10 @@ def command(
             rich_help_panel=DATA,
         ),
     ] = None,
-    video: Annotated[
+    clip: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="Video for recipes that learn without ground truth.",
             show_default=False,
             rich_help_panel=DATA,
@@ -71,7 +72,7 @@ def command(
             Sources.from_folders(photos, cutouts),
             checkpoint,
             data=_folders(data or []),
-            video=video,
+            video=clip,
             start=load(chosen.model, weights=start).state_dict() if start else None,
             render=render,
             **options,

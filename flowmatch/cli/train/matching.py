@@ -46,8 +46,8 @@ def command(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="brown:FOLDER",
-            help="Set of Brown's patches; may be given several times.",
+            metavar="NAME:FOLDER",
+            help="Set of Brown's patches, brown:FOLDER; may be given several times.",
             show_default=False,
             rich_help_panel=DATA,
         ),

@@ -1,4 +1,4 @@
-"""The command ``flowmatch eval flow``: its table, its JSON, and its one line about bad input."""
+"""``flowmatch eval flow``: table, JSON, page, and one line about bad input."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from flowmatch.io import write_flow, write_image
 
 @pytest.fixture(autouse=True)
 def oracle(monkeypatch):
-    """In place of a network: a method that always answers (3, 4)."""
+    """Replace the network by a method whose flow is always (3, 4)."""
     asked = {}
 
     def load(name="default", *, weights=None, device="cpu"):
@@ -62,7 +62,7 @@ def test_table(tmp_path, capsys):
     assert [line[0] for line in lines if len(line) == 9][:5] == [
         "flowmatch", "dis", "dis+refine", "farneback", "zero",
     ]  # fmt: skip
-    assert "2 pairs, each weighing the same in a mean; flowmatch is default on" in out
+    assert "2 pairs, equally weighted in a mean; flowmatch is default on" in out
 
 
 def test_columns_line_up_and_fit(tmp_path, capsys):
@@ -70,18 +70,18 @@ def test_columns_line_up_and_fit(tmp_path, capsys):
     pair_in(tmp_path / "y" / "short", occluded=0)
     assert main(["eval", "flow", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    table = out[: out.index("2 pairs, each")].splitlines()
+    table = out[: out.index("2 pairs, equally")].splitlines()
     assert max(map(len, out.splitlines())) <= 120
     assert "…" not in out
     assert {"match", "unmatch", "s40+"} <= set(table[0].split())
     # Every number of a column ends where its heading ends.
-    ends = [found.end() for found in re.finditer(r"\S+", table[0])]
+    ends = [match.end() for match in re.finditer(r"\S+", table[0])]
     rows = [
         line for line in table if re.match(r"  (flowmatch|dis|dis\+refine|farneback|zero) ", line)
     ]
     assert len(rows) == 5 * (2 + 2 + 1)  # sequences, groups, mean
     for row in rows:
-        assert [found.end() for found in re.finditer(r"\S+", row)][1:] == ends
+        assert [match.end() for match in re.finditer(r"\S+", row)][1:] == ends
     assert rows[0].split()[1] == "297.000"
 
 
@@ -103,19 +103,19 @@ def test_json_alone_on_stdout(tmp_path, capsys):
     pair_in(tmp_path / "sofa")
     pair_in(tmp_path / "torn")
     (tmp_path / "torn" / "frame2.png").unlink()
-    assert main(["eval", "flow", str(tmp_path), "--json", "--no-baselines"]) == 0
+    assert main(["eval", "flow", str(tmp_path), "--json", "-", "--no-baselines"]) == 0
     out, err = capsys.readouterr()
-    told = json.loads(out)
-    assert told["flowmatch"] == "default"
-    (mean,) = told["mean"]
+    result = json.loads(out)
+    assert result["flowmatch"] == "default"
+    (mean,) = result["mean"]
     assert (mean["method"], mean["pairs"], mean["epe"], mean["s40_plus"]) == (
         "flowmatch", 1, 0.0, None,
     )  # fmt: skip
-    assert told["skipped"][0]["name"] == "torn"
+    assert result["skipped"][0]["name"] == "torn"
     assert re.fullmatch(r"skipped torn: .*frame2\.\* does not exist\n", err)
 
 
-def test_skipped_pairs_are_told_below_the_table(tmp_path, capsys):
+def test_skipped_pairs_are_counted_below_the_table(tmp_path, capsys):
     pair_in(tmp_path / "sofa")
     pair_in(tmp_path / "torn")
     (tmp_path / "torn" / "flow.flo").write_bytes(b"PIEH")
@@ -151,7 +151,7 @@ def test_options_reach_the_network(tmp_path, oracle):
 
 def test_best_is_a_method_of_its_own(tmp_path, oracle, capsys):
     pair_in(tmp_path / "sofa")
-    assert main(["eval", "flow", str(tmp_path), "--best", "--json", "--no-baselines"]) == 0
+    assert main(["eval", "flow", str(tmp_path), "--best", "--json", "-", "--no-baselines"]) == 0
     rows = json.loads(capsys.readouterr().out)["mean"]
     assert [row["method"] for row in rows] == ["flowmatch", "flowmatch best"]
     last = flowmatch.flow.FlowOptions(refine=True, zoom=2.0, with_dis=True)
@@ -188,7 +188,7 @@ def test_page_has_pictures_and_tables(tmp_path, capsys):
     assert "<td><b>0.000</b>" in text
 
 
-def test_a_page_without_a_folder_is_refused_before_the_work(tmp_path, capsys):
+def test_a_missing_folder_of_the_page_is_an_error_before_the_work(tmp_path, capsys):
     assert (
         main(["eval", "flow", str(tmp_path / "none"), "--html", str(tmp_path / "no/p.html")]) == 2
     )
