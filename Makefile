@@ -4,10 +4,11 @@ TORCH ?= torch==2.13.0# pinned: an unpinned torch brings gigabytes of CUDA; make
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint bench gpu clean
+.PHONY: demo test lint docs bench gpu clean
 
 demo: $(READY)
-	$(BIN)/python demos/flow_of_a_clip.py
+	MPLBACKEND=agg $(BIN)/python demos/flow_of_a_clip.py
+	@echo "video: demo_out/estimate/flow.mp4"
 
 # A process per core, each with one thread: threads that wait for work spin in each other's way.
 test: $(READY)
@@ -19,6 +20,13 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*' 'tests/emulator/*.cpp' 'tests/emulator/*.h')
+
+# The site, in build/docs: runs all demos for the gallery, needs no network. GALLERY=0 skips the demos.
+GALLERY ?= 1
+docs: $(READY)
+	$(BIN)/pip install -q -e ".[docs]"
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -q -W --keep-going -b html -D plot_gallery=$(GALLERY) docs build/docs
+	@echo "documentation: build/docs/index.html"
 
 bench: $(READY)
 	$(BIN)/pip install -q -e ".[bench]"
@@ -33,14 +41,11 @@ gpu:
 	$(PYTHON) -m flowmatch bench all --device cuda --dtype bfloat16 --json benchmarks/results/cuda-bfloat16.json
 
 clean:
-	rm -rf .venv build *.egg-info flowmatch/_C*.so demo_out
+	rm -rf .venv build *.egg-info flowmatch/_C*.so demo_out demos/demo_out docs/gallery docs/weights docs/api/*.rst
 
-# The headless OpenCV takes over where the usual one finds no libGL.
 $(READY): pyproject.toml setup.py $(wildcard csrc/*.cpp csrc/*.h csrc/cpu/* csrc/cuda/*)
 	@echo "setting up .venv: downloads PyTorch, compiles the kernels"
 	test -d .venv || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -q "$(TORCH)"
 	$(BIN)/pip install -q -e ".[test]"
-	$(BIN)/python -c "import cv2" 2>/dev/null || { \
-		$(BIN)/pip uninstall -q -y opencv-python; $(BIN)/pip install -q opencv-python-headless; }
 	touch $@

@@ -37,5 +37,4 @@ for command in (flow, "eval flow demo_out --with-dis --refine"):
     print(f"$ flowmatch {command}", flush=True)
     assert main(command.split()) == 0
 video = np.vstack([*fm.io.read_frames("demo_out/estimate/flow.mp4")][:12:4])
-axis = plt.figure(figsize=(8, 8), layout="constrained").add_subplot(xticks=[], yticks=[])
-axis.imshow(video)
+plt.figure(figsize=(8, 8), layout="constrained").add_subplot(xticks=[], yticks=[]).imshow(video)

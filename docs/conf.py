@@ -70,7 +70,6 @@ sphinx_gallery_conf = {
 }
 
 
-
 html_theme = "pydata_sphinx_theme"
 html_title = "flowmatch"
 html_static_path = ["_static"]

@@ -108,7 +108,9 @@ def _position(name: str) -> tuple[int, str]:
     return FIRST.index(name) if name in FIRST else len(FIRST), name.lower()
 
 
-def skip(app: Sphinx, what: str, name: str, member: Any, skipped: bool, options: Any) -> bool | None:
+def skip(
+    app: Sphinx, what: str, name: str, member: Any, skipped: bool, options: Any
+) -> bool | None:
     """Leave out the fields of a class: the ``Attributes:`` of its docstring describe them."""
     is_field = type(member).__name__ in ("_tuplegetter", "member_descriptor")
     is_constant = what == "class" and not callable(member) and not isinstance(member, property)

@@ -1,4 +1,4 @@
-"""Sphinx extension: a page for each weight file that ships, from ``flowmatch/weights/index.json``."""
+"""Sphinx extension: a card for each file of ``flowmatch/weights``, from its ``index.json``."""
 
 import json
 import re
@@ -121,8 +121,10 @@ def _figures(card: dict[str, Any]) -> str:
     figures = card["figures"]
     table = [f"| {' | '.join(figures['columns'])} |", "|---" * len(figures["columns"]) + "|"]
     table += [f"| {' | '.join(row)} |" for row in figures["rows"]]
-    return f"```bash\n{_lines(figures['command'])}\n```\n\n" + "\n".join(table) + (
-        f"\n\n{figures['note']}" if "note" in figures else ""
+    return (
+        f"```bash\n{_lines(figures['command'])}\n```\n\n"
+        + "\n".join(table)
+        + (f"\n\n{figures['note']}" if "note" in figures else "")
     )
 
 
