@@ -251,7 +251,8 @@ def unproject(pixels: ArrayLike, depth: ArrayLike, camera: ArrayLike) -> NDArray
         [[6.0, 2.0, 2.0]]
     """
     xy = np.asarray(pixels)
-    rays = np.concatenate([xy, np.ones((*xy.shape[:-1], 1))], axis=-1) @ np.linalg.inv(np.asarray(camera)).T
+    homogeneous = np.concatenate([xy, np.ones((*xy.shape[:-1], 1))], axis=-1)
+    rays = homogeneous @ np.linalg.inv(np.asarray(camera)).T
     return np.asarray(rays * np.asarray(depth)[..., None])
 
 

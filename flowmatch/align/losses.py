@@ -99,7 +99,7 @@ def matching_loss(scores: Tensor, truth: Tensor | Sequence[Tensor], side: int) -
 
 
 def _bilinear(points: Tensor, side: int) -> Tensor:
-    """Return the bilinear weights of the cells for each point: ``[B, N, 2]`` to ``[B, N, side^2]``."""
+    """Return the bilinear weights of cells for each point: ``[B, N, 2]`` to ``[B, N, side^2]``."""
     cells = ((points + 1) * side - 1) / 2
     inside = (points.abs() <= 1).all(-1)
     ticks = torch.arange(side).to(cells)
