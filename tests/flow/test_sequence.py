@@ -145,10 +145,10 @@ def test_interrupted_overwriting_resumes_as_the_new_run(clip, tmp_path):
     def interrupt(stage, done, total):
         raise KeyboardInterrupt
 
-    other = SequenceOptions(weights="other")
+    changed = SequenceOptions(weights="other")
     with pytest.raises(KeyboardInterrupt):
-        run(clip, tmp_path / "out", other, overwrite=True, progress=interrupt)
-    model, report = run(clip, tmp_path / "out", other)
+        run(clip, tmp_path / "out", changed, overwrite=True, progress=interrupt)
+    model, report = run(clip, tmp_path / "out", changed)
     assert report.computed >= 4  # no file of the old run was kept
     assert report.computed + report.kept == 5
 

@@ -103,7 +103,7 @@ class FlowGallery:
                     parts.append(f"<div class=row>{self._figures[name]}</div>")
                 parts.append(_table([row for row in rows if row.name == name], columns))
         if self._left_out:
-            parts.append(f"<p>Pictures of the first {MAX_SEQUENCES} sequences only.</p>")
+            parts.append(f"<p>Images of the first {MAX_SEQUENCES} sequences only.</p>")
         for skipped in evaluation.skipped:
             parts.append(f"<p>Skipped {escape(skipped.name)}: {escape(skipped.reason)}</p>")
         return "\n".join(parts) + "</html>\n"
@@ -116,7 +116,7 @@ def _table(rows: list[FlowRow], columns: Mapping[str, Callable[[FlowRow], str]])
     for row, cells in zip(rows, texts, strict=True):
         lines.append(f"<tr><td>{escape(row.method)}")
         for name, text in cells.items():
-            values = [float(other[name]) for other in texts if other[name] != "-"]
+            values = [float(row_text[name]) for row_text in texts if row_text[name] != "-"]
             best = text != "-" and len(values) > 1 and float(text) == min(values)
             lines.append(f"<td>{'<b>' if best else ''}{text}{'</b>' if best else ''}")
     return "".join(lines) + "</table>"

@@ -164,7 +164,7 @@ class FlowNet(Decoder):
             smooth=smooth,
         )
 
-    def _decode(self, skip2: Tensor, skip3: Tensor) -> dict[int, Tensor]:
+    def decode(self, skip2: Tensor, skip3: Tensor) -> dict[int, Tensor]:
         """Return level -> flow, in pixels of that level, from the features of conv2 and conv3_1."""
         skip4 = self.conv4_1(self.conv4(skip3))
         skip5 = self.conv5_1(self.conv5(skip4))
@@ -176,7 +176,7 @@ class FlowNet(Decoder):
 
     def estimate(self, *inputs: Tensor) -> dict[int, Tensor]:
         """Return level -> flow, in pixels of that level, for padded inputs without their mean."""
-        return self._decode(*self._encode(*inputs))
+        return self.decode(*self._encode(*inputs))
 
     def forward(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """Estimate the flow from `first` to `second`.

@@ -102,15 +102,22 @@ class PyramidNet(nn.Module):
         flows: list[Tensor] = []
         for level in range(len(features) - 1, 0, -1):
             f1, f2 = features[level].chunk(2)
-            initial, flow, hidden = self._refine(f1, f2, flow, self.context[level - 1])
+            initial, flow, hidden = self.refine_level(f1, f2, flow, self.context[level - 1])
             flows += [crop_to_level(f, H, W, level + 1) for f in (initial, flow)]
         full = convex_upsample(flow, self.blend(hidden).to(flow), UPSAMPLING)
         return [full[..., :H, :W], *flows[::-1]]
 
-    def _refine(
+    def refine_level(
         self, f1: Tensor, f2: Tensor, coarse: Tensor, context: nn.Module
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the initial flow, the corrected flow and the decoder's features of one level."""
+        """Return the initial flow, the corrected flow and the decoder's features of one level.
+
+        Args:
+            f1: Features of the first image, ``[B, C, h, w]``.
+            f2: Features of the second image.
+            coarse: Flow of the next coarser level.
+            context: Layer from features to context.
+        """
         _, C, H, W = f1.shape
         flow = 2 * F.interpolate(coarse, size=(H, W), mode="bilinear", align_corners=False)
         f2 = warp(f2, flow)

@@ -124,7 +124,7 @@ class RecurrentPyramid(nn.Module):
         narrow = self.gates.weight.dtype  # of a network of a half type; similarities are wider
         for level in range(len(features) - 1, 0, -1):
             flow, hidden = 2 * _resize(flow, features[level]), _resize(hidden, features[level])
-            matching = _Matching(features[level], self.sharpness[level], self.radius)
+            matching = LevelMatching(features[level], self.sharpness[level], self.radius)
             context = self.context[level - 1](features[level][: len(first)])
             for _ in range(self.passes[level - 1]):
                 initial, similarity, displacements = matching(flow)
@@ -135,7 +135,7 @@ class RecurrentPyramid(nn.Module):
                 flow = initial + self.correct(hidden).to(initial)
                 flows += [crop_to_level(f, H, W, level + 1) for f in (initial, flow)]
         memory = _resize(self.remember(hidden), features[0])
-        matching = _Matching(features[0], self.sharpness[0], FINE_RADIUS)
+        matching = LevelMatching(features[0], self.sharpness[0], FINE_RADIUS)
         initial, similarity, displacements = matching(2 * _resize(flow, features[0]))
         x = torch.cat([similarity, features[0][: len(first)], displacements, memory], dim=1)
         x = self.fine(x.to(narrow))
@@ -156,7 +156,7 @@ class RecurrentPyramid(nn.Module):
         return features
 
 
-class _Matching:
+class LevelMatching:
     """Features of one level, prepared for repeated comparison.
 
     Without their mean, features of different places are uncorrelated even before training, and the

@@ -56,9 +56,9 @@ def render_pair(plan: Plan, backward: bool = False) -> FlowSample:
     first, second = scene.render(0), scene.render(1)
     flow, occluded = scene.flow(first, 0, 1, second)
     frames = blur_motion(scene, plan.effects.shutter, first, second)
-    frames_as_stored = apply_effects(plan.effects, *frames)
+    stored = apply_effects(plan.effects, *frames)
     back = scene.flow(second, 1, 0, first) if backward else (None, None)
-    return apply_flip(plan.flip, FlowSample(*frames_as_stored, flow, occluded, *back))
+    return apply_flip(plan.flip, FlowSample(*stored, flow, occluded, *back))
 
 
 def sample_flip(rng: Generator) -> Flip:

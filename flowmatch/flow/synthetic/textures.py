@@ -122,7 +122,7 @@ def sample_texture(rng: Generator, size: int) -> Image:
 def sample_outline(rng: Generator, size: int) -> Image:
     """Return the opacity ``[size, size]`` of a random polygon, blob, bar, ring or fence."""
     if rng.random() < 0.08:
-        return _fence(rng, size)
+        return sample_fence(rng, size)
     alpha = np.zeros((size, size), np.uint8)
     half = size / 2
     if rng.random() < 0.5:
@@ -145,7 +145,7 @@ def sample_outline(rng: Generator, size: int) -> Image:
     return alpha
 
 
-def _fence(rng: Generator, size: int) -> Image:
+def sample_fence(rng: Generator, size: int) -> Image:
     """Return a grid of thin bars, through which the background is visible everywhere."""
     alpha = np.zeros((size, size), np.uint8)
     gap, thick = int(rng.integers(size // 12, size // 4)), int(rng.integers(2, max(3, size // 40)))

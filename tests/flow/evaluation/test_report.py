@@ -49,4 +49,4 @@ def test_a_page_has_the_images_of_each_sequence(pairs, monkeypatch):
     small = FlowGallery(("still",))
     page = small.page(evaluate(pairs, {"still": still}, on_pair=small.add), "")
     assert page.count("<figure>") == 5
-    assert "Pictures of the first 1 sequences only." in page
+    assert "Images of the first 1 sequences only." in page

@@ -75,8 +75,8 @@ def test_flownetc_keeps_conv2_of_the_first_image():
     model = FlowNetC(width=1 / 16)
     first, second = torch.rand(2, 1, 3, 64, 64)
     skips = []
-    decode = model._decode
-    model._decode = lambda skip2, skip3: (skips.append(skip2), decode(skip2, skip3))[1]
+    decode = model.decode
+    model.decode = lambda skip2, skip3: (skips.append(skip2), decode(skip2, skip3))[1]
     model(first, second)
     mean = torch.stack([first, second]).mean(dim=(0, 3, 4))[..., None, None]
     torch.testing.assert_close(skips[0], model.conv2(model.conv1(first - mean)))

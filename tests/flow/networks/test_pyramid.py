@@ -13,7 +13,7 @@ def test_initial_flow_is_the_motion_of_the_features():
     model = PyramidNet()
     f1 = torch.randn(1, 32, 20, 24)
     f2 = torch.roll(f1, shifts=(-3, 2), dims=(2, 3))
-    initial, corrected, _ = model._refine(f1, f2, torch.zeros(1, 2, 1, 1), model.context[0])
+    initial, corrected, _ = model.refine_level(f1, f2, torch.zeros(1, 2, 1, 1), model.context[0])
     inside = (0, slice(None), slice(4, 16), slice(4, 20))
     expected = torch.tensor([2.0, -3.0]).view(2, 1, 1).expand(2, 12, 16)
     torch.testing.assert_close(initial[inside], expected, rtol=0, atol=0.1)

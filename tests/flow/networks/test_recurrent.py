@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from flowmatch.flow.networks.recurrent import RecurrentPyramid, _Matching
+from flowmatch.flow.networks.recurrent import LevelMatching, RecurrentPyramid
 
 
 def test_initial_flow_of_a_pass_is_the_motion_of_the_features():
     """Random features move by (2, -3) pixels, which the untrained matching finds."""
     f1 = torch.randn(1, 32, 20, 24)
     f2 = torch.roll(f1, shifts=(-3, 2), dims=(2, 3))
-    matching = _Matching(torch.cat([f1, f2]), torch.tensor(2.7), radius=4)
+    matching = LevelMatching(torch.cat([f1, f2]), torch.tensor(2.7), radius=4)
     initial, similarity, displacements = matching(torch.zeros(1, 2, 20, 24))
     inside = (0, slice(None), slice(4, 16), slice(4, 20))
     expected = torch.tensor([2.0, -3.0]).view(2, 1, 1).expand(2, 12, 16)

@@ -27,7 +27,7 @@ def frames(photo):
 
 def test_apply_effects_repeats_by_seed(frames):
     sampled = (effects.sample_effects(np.random.default_rng(3), (96, 128)) for _ in range(2))
-    runs = [effects.apply_effects(each, *frames) for each in sampled]
+    runs = [effects.apply_effects(parameters, *frames) for parameters in sampled]
     for a, b in zip(*runs, strict=True):
         assert a.dtype == np.uint8
         assert a.shape == (96, 128, 3)
@@ -127,5 +127,5 @@ def test_effects_keep_the_content(photo):
     sampled = effects.sample_effects(np.random.default_rng(1), (64, 64))
     a, b = effects.apply_effects(sampled, image, image)
     assert a.dtype == np.uint8
-    for other in (b, image):  # the same image, with another tone and with noise
-        assert np.corrcoef(a.ravel(), other.ravel())[0, 1] > 0.8
+    for frame in (b, image):  # the same image, with another tone and with noise
+        assert np.corrcoef(a.ravel(), frame.ravel())[0, 1] > 0.8

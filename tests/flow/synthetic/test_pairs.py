@@ -19,8 +19,8 @@ def test_repeats_by_seed(sources):
     first, again = (SyntheticFlow(sources, (64, 96), seed=3)[5] for _ in range(2))
     for a, b in zip(first[:4], again[:4], strict=True):
         assert np.array_equal(a, b)
-    other = SyntheticFlow(sources, (64, 96), seed=4)[5]
-    assert not np.array_equal(first.first, other.first)
+    reseeded = SyntheticFlow(sources, (64, 96), seed=4)[5]
+    assert not np.array_equal(first.first, reseeded.first)
 
 
 def test_items_keep_their_values():

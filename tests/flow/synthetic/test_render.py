@@ -116,8 +116,8 @@ def test_repeats_by_seed(pairs, device):
         for _ in range(2)
     )
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    other = replace(pairs, seed=4)
+    reseeded = replace(pairs, seed=4)
     another = render_plans(
-        pack_plans([other.plan(index, seeded=True) for index in range(4)]), device
+        pack_plans([reseeded.plan(index, seeded=True) for index in range(4)]), device
     )
     assert not torch.equal(first.first, another.first)

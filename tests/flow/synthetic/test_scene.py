@@ -111,8 +111,8 @@ def test_points_behind_the_camera_are_occluded(photo):
 def test_a_layer_outside_changes_nothing(photo):
     scene = moving_square(photo, Motion())
     far = Layer(SQUARE, translate(500, 500), Motion(), OPAQUE)
-    more = Scene(scene.size, (*scene.layers, far))
-    assert (more.render(0).image == scene.render(0).image).all()
+    larger = Scene(scene.size, (*scene.layers, far))
+    assert (larger.render(0).image == scene.render(0).image).all()
 
 
 DEFORMATION = Deformation(

@@ -28,6 +28,6 @@ def test_fences_have_gaps():
     shares = []
     for seed in range(400):
         rng = np.random.default_rng(seed)
-        alpha = textures._fence(rng, 64)
+        alpha = textures.sample_fence(rng, 64)
         shares.append((alpha > 0).mean())
     assert 0 < min(shares) < max(shares) < 0.7
