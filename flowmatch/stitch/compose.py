@@ -141,7 +141,7 @@ def compose(
 
 
 def _seam_megapixels(photos: int) -> float:
-    """Return the size at which seams are found; the time grows faster than the pixels."""
+    """Return the default megapixels for seams; their time grows faster than the pixels."""
     return max(0.1, min(0.3, 3 / photos))
 
 

@@ -20,7 +20,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "seams": SEAMS,
     "blend": BLENDS,
 }
-"""Values of the options that are words, by option."""
+"""Allowed values of each option that takes a name."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,5 +127,5 @@ def _affine_box(matrix: NDArray[np.float64], size: Size) -> Box:
 
 
 def median_focal(cameras: Sequence[Camera]) -> float:
-    """Return the median focal length: the radius at which a panorama resolves what photos do."""
+    """Return the median focal length, the radius of a panorama as sharp as its photos."""
     return float(np.median([camera.focal for camera in cameras]))

@@ -1,4 +1,4 @@
-"""Training on verified pairs: the loss by hand, a network that learns, a folder."""
+"""Training on verified pairs: the loss by hand, and a network that learns."""
 
 from dataclasses import replace
 
