@@ -76,10 +76,8 @@ class WeightStore:
                 known = self.available()
                 name = self.default_name() if name == "default" else str(name)
                 if name not in known:
-                    raise ValueError(
-                        f"no weights named {name!r} ship with flowmatch; "
-                        f"there are: {', '.join(known)}"
-                    )
+                    names = f"there are: {', '.join(known)}" if known else "give a file of weights"
+                    raise ValueError(f"no weights named {name!r} ship with flowmatch; {names}")
                 weights = WEIGHTS / known[name]["file"]
         if not Path(weights).is_file():
             raise FileNotFoundError(f"there is no file of weights at {weights}")
@@ -99,7 +97,8 @@ class WeightStore:
                 ``.safetensors`` file; or a network, which is only moved to the device.
             weights: A ``.safetensors`` file, such as `save` writes. It names its network; if it
                 does not, `model` does.
-            device: Device of the network; None takes a GPU where torch can use one.
+            device: Device of the network; None takes a GPU where torch can use one, and leaves a
+                given network where it is.
 
         Returns:
             The network, in eval mode; float32 unless it was given as a network.
@@ -109,9 +108,9 @@ class WeightStore:
                 its network.
             FileNotFoundError: The file does not exist.
         """
-        target = choose_device(device)
         if isinstance(model, nn.Module):
-            return model.to(target).eval()
+            return (model if device is None else model.to(choose_device(device))).eval()
+        target = choose_device(device)
         network = self.read(self.find(model, weights), str(model)).eval()
         if self.memory_format is None:
             return network.to(target)

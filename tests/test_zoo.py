@@ -124,3 +124,10 @@ def test_save_refuses_an_unknown_network(tmp_path):
     with pytest.raises(ValueError, match="name must be one of"):
         save_weights(tmp_path / "w.safetensors", PyramidNet(), "mine")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_given_network_stays_on_its_device_unless_another_is_named():
+    with torch.device("meta"):
+        model = PyramidNet()
+    assert load(model, device=None) is model
+    assert next(model.parameters()).device.type == "meta"
