@@ -14,7 +14,7 @@ from flowmatch.metric_learning.protocol import split_unseen
 
 DATA_HELP = (
     "digits (of scikit-learn), or a folder: a sub-folder of pictures for each class, or "
-    "CUB-200-2011, CARS-196, Stanford Online Products or MNIST as unpacked"
+    "CUB-200-2011, CARS-196, Stanford Online Products, MNIST or EMNIST as unpacked"
 )
 
 Backbone = Annotated[
@@ -47,8 +47,9 @@ SamplesPerClass = Annotated[
 Unseen = Annotated[
     str | None,
     typer.Option(
-        help="Test data that training does not see: classes (half of them), pictures of the same "
-        "classes, or nothing.",
+        help="Test data that training does not see: classes, pictures of the same classes, or "
+        "nothing. The split is that of the data, if they have one (MNIST's is of pictures), else "
+        "in halves.",
         show_default="classes; pictures for digits",
         rich_help_panel=DATA,
     ),

@@ -18,8 +18,8 @@ def stdout_console(width: int = 100) -> Console:
     """Return a console on stdout.
 
     Args:
-        width: Least number of columns, so that numbers are not cut in a narrow terminal; a pipe
-            has no width of its own and gets 160.
+        width: Minimum number of columns, so that numbers are not cut in a narrow terminal. A pipe
+            has no width of its own; it gets at least 120.
     """
     console = Console(highlight=False, markup=False, emoji=False)
     console.width = max(console.width, width) if console.is_terminal else max(width, 120)

@@ -54,7 +54,7 @@ def command(
         bool,
         typer.Option(
             "--markdown",
-            help="One table in Markdown, as in the README, instead of a table per case.",
+            help="One table in Markdown, as in the documentation, instead of a table per case.",
             rich_help_panel=OUTPUT,
         ),
     ] = False,

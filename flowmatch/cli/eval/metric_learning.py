@@ -35,7 +35,14 @@ from flowmatch.cli._options import (
     check_target,
     check_weights_file,
 )
-from flowmatch.cli._tables import number_table, percent, print_table, stdout_console, write_json
+from flowmatch.cli._tables import (
+    number,
+    number_table,
+    percent,
+    print_table,
+    stdout_console,
+    write_json,
+)
 from flowmatch.devices import choose_device
 from flowmatch.draw import bar_chart
 from flowmatch.draw.scatter import scatter
@@ -157,7 +164,7 @@ def command(
     if weights is not None:
         if len(data) > 1:
             raise ValueError(f"--weights are measured on one DATA, got {len(data)}")
-        _, test = read_parts(data[0], photos, unseen, size)
+        _, test = _read_parts(data[0], photos, unseen, size)
         network = load(weights, device=target)
         _eval_weights(network, test, false_accept_rate, picture, json, workers)
         return
@@ -165,7 +172,7 @@ def command(
     tables: dict[str, list[ComparisonRow]] = {}
     notes = []
     for source in data:
-        train, test = read_parts(source, photos, unseen, size)
+        train, test = _read_parts(source, photos, unseen, size)
         recipe = Recipe(
             backbone=backbone,
             dimension=dimension,
@@ -205,6 +212,18 @@ def command(
             "Bars: MAP@R. pixels: raw pixels as embeddings; untrained: the network before training."
         )
         print_table(_table(tables), legend, width=140)
+
+
+def _read_parts(
+    data: str, photos: Path | None, unseen: str | None, size: int | None
+) -> tuple[LabelledImages, LabelledImages]:
+    """Read data as `read_parts` does; the test part must have pictures."""
+    train, test = read_parts(data, photos, unseen, size)
+    if not len(test):
+        raise ValueError(
+            f"{data}: no pictures are left for the test: --unseen nothing takes all of them"
+        )
+    return train, test
 
 
 def _collect(rows: Iterator[ComparisonRow], label: str, total: int) -> list[ComparisonRow]:
@@ -247,8 +266,13 @@ def _eval_weights(
         return
     table = Table(box=box.SIMPLE, show_edge=False, show_header=False)
     for name, value in scores.items():
-        table.add_row(name, f"{value:.4f}" if name == "threshold" else f"{percent(value)} %")
-    stdout_console().print(table)
+        text = number(value, 4) if name == "threshold" else percent(value)
+        table.add_row(name, text if name == "threshold" or math.isnan(value) else f"{text} %")
+    if any(map(math.isnan, scores.values())):
+        count = f"{len(test)} test pictures of {len(test.classes)} classes"
+        print_table(table, f"-: {count} have too few pairs for this score")
+    else:
+        stdout_console().print(table)
 
 
 def _table(tables: dict[str, list[ComparisonRow]]) -> Table:

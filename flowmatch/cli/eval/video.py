@@ -1,5 +1,6 @@
 """``flowmatch eval video``: retrieval of moving objects, beside an untrained network."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -18,11 +19,12 @@ from flowmatch.cli._options import (
     check_weights_file,
 )
 from flowmatch.cli._run import find_recipe, recipe_option
-from flowmatch.cli._tables import number_table, print_table, write_json
+from flowmatch.cli._tables import number_table, percent, print_table, write_json
 from flowmatch.cli._video import Clips, FlowMethod, Start, open_clips, track_patches
 from flowmatch.devices import choose_device
 from flowmatch.io import IMAGE_SUFFIXES, write_image
 from flowmatch.metric_learning.fit import read_backbone
+from flowmatch.metric_learning.protocol import Estimate
 from flowmatch.metric_learning.store import load
 from flowmatch.selfsupervised import (
     BASELINES,
@@ -31,7 +33,12 @@ from flowmatch.selfsupervised import (
     embed_patches,
     score_patches,
 )
-from flowmatch.selfsupervised.evaluate import VideoScores, calibrate_batch_norm, retrieval_sheet
+from flowmatch.selfsupervised.evaluate import (
+    VideoScores,
+    calibrate_batch_norm,
+    count_queries,
+    retrieval_sheet,
+)
 from flowmatch.selfsupervised.train import initial_network
 
 EXAMPLES = (
@@ -39,6 +46,8 @@ EXAMPLES = (
     "flowmatch eval video street.mp4 --weights runs/video-small.safetensors --gap 5 --gap 50",
 )
 _DEFAULT_GAPS = [10, 20]
+_UNKNOWN = Estimate(math.nan, math.nan)
+_NO_SCORES = VideoScores(_UNKNOWN, _UNKNOWN, math.nan, tracks=0, queries=0)
 
 
 def command(
@@ -96,13 +105,20 @@ def command(
     embeddings["initialisation"] = embed_patches(initial, patches, chosen.size)
     embeddings["trained"] = embed_patches(network, patches, network.size)
     gaps = gap or _DEFAULT_GAPS
+    searched = [frames for frames in gaps if count_queries(patches, frames)]
+    if not searched:
+        least = min(gaps)
+        raise ValueError(f"no track has patches {least} frames apart and others beside it")
     rows = {
-        name: {frames: score_patches(embedded, patches, frames) for frames in gaps}
+        name: {
+            frames: score_patches(embedded, patches, frames) if frames in searched else _NO_SCORES
+            for frames in gaps
+        }
         for name, embedded in embeddings.items()
     }
     if picture is not None:
         shown = {name: embeddings[name] for name in ("initialisation", "trained")}
-        write_image(picture, retrieval_sheet(shown, patches, gap=gaps[-1]))
+        write_image(picture, retrieval_sheet(shown, patches, gap=searched[-1]))
     content = {
         name: {gap: {"R@1": s.recall_at_1.mean, "mAP": s.map.mean} for gap, s in row.items()}
         for name, row in rows.items()
@@ -117,11 +133,15 @@ def _table(rows: dict[str, dict[int, VideoScores]]) -> Table:
     table = number_table(*columns, title="embedding")
     for name, row in rows.items():
         values = [value for scores in row.values() for value in (scores.recall_at_1, scores.map)]
-        cells = (f"{100 * value.mean:.1f} ±{100 * value.margin:.1f}" for value in values)
-        table.add_row(name, *cells)
-    chance = [text for scores in first.values() for text in (f"{100 * scores.chance:.1f}", "")]
+        table.add_row(name, *map(_cell, values))
+    chance = [text for scores in first.values() for text in (percent(scores.chance), "")]
     table.add_row("chance", *chance)
     return table
+
+
+def _cell(value: Estimate) -> str:
+    margin = "" if math.isnan(value.margin) else f" ±{percent(value.margin)}"
+    return percent(value.mean) + margin
 
 
 def _legend(rows: dict[str, dict[int, VideoScores]], patches: TrackedPatches) -> str:

@@ -181,10 +181,10 @@ def find_samples(
         )
     if recipe.loss == VIDEO:
         if video is None or data:
-            raise ValueError("this recipe is trained on a video only: give --video, and no --data")
+            raise ValueError("this recipe is trained on a video only: give --clip, and no --data")
         return ClipPairs.from_video(video, recipe.size, recipe.seed)
     if video is not None:
-        raise ValueError("this recipe is trained on true flow, and takes no --video")
+        raise ValueError("this recipe is trained on true flow, and takes no --clip")
     augmentation = recipe.augment()
     real = {
         name: AugmentedPairs(find_pairs(folder, train=True), augmentation, recipe.seed)

@@ -133,8 +133,8 @@ def test_resumes_to_the_same_bits_when_the_device_renders(tmp_path, workers, mon
 @pytest.mark.parametrize(
     ("name", "data", "video", "message"),
     [
-        ("pyramid-video", {}, None, "on a video only: give --video"),
-        ("pyramid-small", {}, "clip.mp4", "trained on true flow, and takes no --video"),
+        ("pyramid-video", {}, None, "on a video only: give --clip"),
+        ("pyramid-small", {}, "clip.mp4", "trained on true flow, and takes no --clip"),
         ("flownets-long", {}, None, "trained on chairs: give each as --data NAME:FOLDER, got non"),
     ],
 )
