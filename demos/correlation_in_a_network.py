@@ -2,7 +2,7 @@
 A correlation layer in a network of your own
 ============================================
 
-Two convolutions around `fm.ops.correlation` learn within seconds how far a picture was shifted.
+Two convolutions around `fm.ops.correlation` learn from shifted pictures, and see a square move.
 """
 
 import matplotlib.pyplot as plt

@@ -34,4 +34,4 @@ for axis, picture in zip(top.subplots(1, len(photos)), photos, strict=True):
     axis.set(xticks=[], yticks=[])
 axis = bottom.subplots()
 axis.imshow(panorama.image)
-axis.set(title="panorama of the four photos above", xticks=[], yticks=[])
+axis.set(title="panorama of the four photos", xticks=[], yticks=[])
