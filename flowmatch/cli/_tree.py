@@ -26,6 +26,8 @@ class Entry(NamedTuple):
 
 _IMAGES, _SCANS, _PICTURES = "Images and videos", "Scans", "Collections of pictures"
 _RESEARCH, _INSTALLATION = "Training and measuring", "Installation"
+_SUB = "Commands"
+_PANELS = (_IMAGES, _SCANS, _PICTURES, _RESEARCH, _INSTALLATION, _SUB)
 
 COMMANDS = {
     "flow": Entry(_IMAGES, "Compute the optical flow from each frame to the next."),
@@ -37,25 +39,25 @@ COMMANDS = {
     "index": Entry(_PICTURES, "Describe the pictures of a folder, for flowmatch search."),
     "search": Entry(_PICTURES, "Find pictures that show the same thing as another one."),
     "identify": Entry(_PICTURES, "Classify pictures by a few examples of each class."),
-    "eval flow": Entry("Commands", "Measure flow networks and classical methods."),
-    "eval matching": Entry("Commands", "Measure descriptors at the same keypoints."),
-    "eval registration": Entry("Commands", "Measure descriptors and registrations of scans."),
-    "eval align": Entry("Commands", "Measure alignment on warped photographs."),
-    "eval retrieval": Entry("Commands", "Measure how well views of a photograph find each other."),
-    "eval metric-learning": Entry("Commands", "Measure one embedding, or compare all losses."),
-    "eval video": Entry("Commands", "Measure how well moving objects find themselves again."),
-    "train flow": Entry("Commands", "Train a flow network."),
-    "train matching": Entry("Commands", "Train a network that describes or compares patches."),
-    "train registration": Entry("Commands", "Train a descriptor of scans."),
-    "train align": Entry("Commands", "Train an alignment network."),
-    "train retrieval": Entry("Commands", "Train a descriptor of whole pictures, without labels."),
-    "train metric-learning": Entry("Commands", "Train an embedding of labelled pictures."),
-    "train video": Entry("Commands", "Train an embedding of moving objects, without labels."),
-    "synth flow": Entry("Commands", "Draw a sheet of synthetic pairs with their flow."),
-    "synth matching": Entry("Commands", "Draw a sheet of synthetic pairs of patches."),
-    "synth registration": Entry("Commands", "Draw a sheet of synthetic pairs of scans."),
-    "weights list": Entry("Commands", "Print the weights that ship with flowmatch."),
-    "weights convert": Entry("Commands", "Convert a published checkpoint of a flow network."),
+    "eval flow": Entry(_SUB, "Measure flow networks and classical methods."),
+    "eval matching": Entry(_SUB, "Measure descriptors at the same keypoints."),
+    "eval registration": Entry(_SUB, "Measure descriptors and registrations of scans."),
+    "eval align": Entry(_SUB, "Measure alignment on warped photographs."),
+    "eval retrieval": Entry(_SUB, "Measure the retrieval of views of the same photograph."),
+    "eval metric-learning": Entry(_SUB, "Measure one embedding, or compare all losses."),
+    "eval video": Entry(_SUB, "Measure the retrieval of moving objects in other frames."),
+    "train flow": Entry(_SUB, "Train a flow network."),
+    "train matching": Entry(_SUB, "Train a network that describes or compares patches."),
+    "train registration": Entry(_SUB, "Train a descriptor of scans."),
+    "train align": Entry(_SUB, "Train an alignment network."),
+    "train retrieval": Entry(_SUB, "Train a descriptor of whole pictures, without labels."),
+    "train metric-learning": Entry(_SUB, "Train an embedding of labelled pictures."),
+    "train video": Entry(_SUB, "Train an embedding of moving objects, without labels."),
+    "synth flow": Entry(_SUB, "Draw a sheet of synthetic pairs with their flow."),
+    "synth matching": Entry(_SUB, "Draw a sheet of synthetic pairs of patches."),
+    "synth registration": Entry(_SUB, "Draw a sheet of synthetic pairs of scans."),
+    "weights list": Entry(_SUB, "Print the weights that ship with flowmatch."),
+    "weights convert": Entry(_SUB, "Convert a published checkpoint of a flow network."),
     "info": Entry(_INSTALLATION, "Print versions, devices, kernels and weights."),
     "bench": Entry(_INSTALLATION, "Measure the speed of the kernels, beside other packages."),
 }
@@ -79,13 +81,13 @@ class _LazyCommand(TyperCommand):
 
 
 class OrderedGroup(TyperGroup):
-    """A group whose help lists commands and groups in the order of the tables above."""
+    """The root, whose help lists commands and groups by panel, in the order of the tables."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        panels = [entry.panel for entry in (*COMMANDS.values(), *GROUPS.values())]
+        order = [*COMMANDS, *GROUPS]
+        entries = COMMANDS | GROUPS
         return sorted(
-            self.commands,
-            key=lambda name: panels.index(getattr(self.commands[name], "rich_help_panel", "")),
+            self.commands, key=lambda name: (_PANELS.index(entries[name].panel), order.index(name))
         )
 
 

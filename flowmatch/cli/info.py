@@ -18,7 +18,7 @@ PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "kornia
 def command() -> None:
     """Print versions, devices, kernels and weights.
 
-    Of each operator, the kernel is named that runs on the CPU and on NVIDIA GPUs.
+    For each operator, the kernels are named that run on the CPU and on NVIDIA GPUs.
     """
     lines = [f"flowmatch {__version__}, Python {platform.python_version()}"]
     for package in PACKAGES:

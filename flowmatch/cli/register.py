@@ -124,6 +124,14 @@ def command(
         float,
         typer.Option(help="Metres per unit of the depth pictures.", rich_help_panel=INPUT),
     ] = 0.001,
+    max_depth: Annotated[
+        float | None,
+        typer.Option(
+            help="Depth of depth pictures beyond which measurements are ignored, metres.",
+            show_default="no limit",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
     from_origin: Annotated[
         bool,
         typer.Option(
@@ -190,7 +198,7 @@ def command(
         voxel=voxel, keypoints=keypoints, sampling=sampling, icp=icp, seed=seed
     )
     network = load_descriptor(model, weights=weights, device=device)
-    clouds, is_depth = _read(scans, intrinsics, depth_unit)
+    clouds, is_depth = _read(scans, intrinsics, depth_unit, max_depth)
     views = [np.zeros(3) if from_origin or depth else None for depth in is_depth]
     outputs = _Outputs(output, json, picture, recording, merge)
     run = _register_two if len(scans) == 2 else _register_many
@@ -198,14 +206,16 @@ def command(
     raise typer.Exit(0 if trusted else 1)
 
 
-def _read(paths: list[Path], intrinsics: Path | None, unit: float) -> tuple[Scans, list[bool]]:
+def _read(
+    paths: list[Path], intrinsics: Path | None, unit: float, max_depth: float | None
+) -> tuple[Scans, list[bool]]:
     """Read scans; also return which of them are depth pictures."""
     is_depth = [path.suffix.lower() == ".png" for path in paths]
     if any(is_depth) and intrinsics is None:
         raise ValueError("depth pictures need --intrinsics")
     camera = read_intrinsics(intrinsics) if intrinsics is not None else np.eye(3)
     clouds = [
-        depth_to_points(read_depth(path, unit), camera) if depth else read_cloud(path)
+        depth_to_points(read_depth(path, unit, max_depth), camera) if depth else read_cloud(path)
         for path, depth in zip(paths, is_depth, strict=True)
     ]
     for path, cloud in zip(paths, clouds, strict=True):

@@ -114,7 +114,7 @@ def test_golden_bytes(name, content, tmp_path):
     assert read_cloud(tmp_path / name).tolist() == GOLDEN
 
 
-# ---- errors ---------------------------------------------------------------------------------------
+# ---- errors ---------------------------------------------------------------------------
 
 NPY_HUGE = b"\x93NUMPY\x01\x00v\x00" + (
     b"{'descr': '<f8', 'fortran_order': False, 'shape': (4000000000, 3), }".ljust(117) + b"\n"
@@ -191,6 +191,19 @@ def test_depth_becomes_points(tmp_path):
     np.testing.assert_allclose(points, [[2.5, -0.625, 2.5]], rtol=1e-6)
     (tmp_path / "short.txt").write_text("2, 4, 1, 2")
     np.testing.assert_array_equal(read_intrinsics(tmp_path / "short.txt"), camera)
+
+
+@pytest.mark.parametrize("unit", [0.001, 1 / 5000])
+def test_zero_and_saturated_depth_is_unknown(unit, tmp_path):
+    """65535 marks unknown depth in 7-Scenes, and saturates where 16 bits end."""
+    cv2.imwrite(str(tmp_path / "d.png"), np.array([[1500, 0, 65535, 65534]], np.uint16))
+    expected = np.array([[1500, np.nan, np.nan, 65534]]) * unit
+    np.testing.assert_array_equal(read_depth(tmp_path / "d.png", unit), np.float32(expected))
+    near = read_depth(tmp_path / "d.png", unit, max_depth=5)
+    np.testing.assert_array_equal(near, np.float32([[1500 * unit, np.nan, np.nan, np.nan]]))
+    for wrong in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="max_depth must be a positive number"):
+            read_depth(tmp_path / "d.png", max_depth=wrong)
 
 
 def test_other_pictures_are_not_depth(tmp_path):

@@ -127,7 +127,7 @@ def test_flo5_as_in_spring(tmp_path):
         np.testing.assert_array_equal(file["flow"][:], GOLDEN)
 
 
-# ---- errors --------------------------------------------------------------------------------------
+# ---- errors ---------------------------------------------------------------------------
 
 
 def png(width, height, bits=16, colour=2, rows=1):

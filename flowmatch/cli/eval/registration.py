@@ -8,6 +8,7 @@ from rich.table import Table
 
 from flowmatch.cli._messages import StageBars, progress_bar
 from flowmatch.cli._options import (
+    INPUT,
     KEYPOINTS,
     METHODS,
     DeviceName,
@@ -41,6 +42,14 @@ def command(
     json: JsonFile = None,
     weights: WeightsFile = None,
     device: DeviceName = None,
+    max_depth: Annotated[
+        float | None,
+        typer.Option(
+            help="Depth of depth pictures beyond which measurements are ignored, metres.",
+            show_default="no limit",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
     rotated: Annotated[
         bool,
         typer.Option(
@@ -73,7 +82,7 @@ def command(
     The motions between the fragments must be known. FPFH is measured beside the networks.
     """
     check_target(json)
-    pairs = find_fragments(folder)
+    pairs = find_fragments(folder, max_depth=max_depth)
     methods: dict[str, Descriptor] = {}
     if weights is not None:
         methods["flowmatch"] = load_descriptor(weights=weights, device=device)

@@ -42,7 +42,7 @@ def command(
     ] = 5,
     seed: Seed = 1000,
 ) -> None:
-    """Measure how well views of a photograph find each other.
+    """Measure the retrieval of views of the same photograph.
 
     The views of all photographs form one gallery. Networks are compared with VLAD.
     """

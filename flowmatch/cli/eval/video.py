@@ -87,7 +87,7 @@ def command(
     start: Start = None,
     device: DeviceName = None,
 ) -> None:
-    """Measure how well moving objects find themselves again.
+    """Measure the retrieval of moving objects in other frames.
 
     Two patches show the same object if two trackers, by two kinds of flow, agree. The frames should
     be others than those of the training; an untrained network and simple baselines are measured
