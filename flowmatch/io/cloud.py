@@ -25,6 +25,8 @@ from flowmatch.io._ply import read_ply, write_ply
 from flowmatch.io._png import read_png16
 from flowmatch.io._text import number_table
 
+_SATURATED = 65535  # of a depth picture of 16 bits
+
 
 def read_cloud(path: FilePath) -> NDArray[np.float64]:
     """Read the points of a cloud; the suffix determines the format.
@@ -89,34 +91,43 @@ def write_cloud(path: FilePath, points: ArrayLike, colours: ArrayLike | None = N
         write(temporary, array, rgb)
 
 
-def read_depth(path: FilePath, unit: float = 0.001) -> NDArray[np.float32]:
+def read_depth(
+    path: FilePath, unit: float = 0.001, max_depth: float | None = None
+) -> NDArray[np.float32]:
     """Read a depth picture of 16 bits, as RGB-D cameras produce it.
 
     Args:
         path: A PNG of one channel, 16 bits.
         unit: Metres per unit of the picture: 0.001 for millimetres, 1/5000 in TUM's data.
+        max_depth: Depth beyond which measurements are ignored, metres; None keeps all.
 
     Returns:
-        Depth ``[H, W]`` along the optical axis, metres; NaN where it is unknown (0 in the file).
+        Depth ``[H, W]`` along the optical axis, metres; NaN where it is unknown: 0 in the file, or
+        65535, which marks unknown depth (7-Scenes) or depth beyond what 16 bits hold.
 
     Raises:
         FileNotFoundError: The file does not exist.
-        ValueError: The file is damaged or another kind of picture, or `unit` is not positive.
+        ValueError: The file is damaged or another kind of picture, or `unit` or `max_depth` is not
+            positive.
 
     Example:
         >>> import tempfile
         >>> import cv2
         >>> path = str(Path(tempfile.mkdtemp()) / "depth.png")
-        >>> _ = cv2.imwrite(path, np.array([[1500, 0]], np.uint16))
+        >>> _ = cv2.imwrite(path, np.array([[1500, 0, 65535]], np.uint16))
         >>> read_depth(path).tolist()
-        [[1.5, nan]]
+        [[1.5, nan, nan]]
     """
     path = existing_file(path)
     if not (math.isfinite(unit) and unit > 0):
         raise ValueError(f"unit must be a positive number of metres, got {unit}")
+    if max_depth is not None and not max_depth > 0:
+        raise ValueError(f"max_depth must be a positive number of metres, got {max_depth}")
     raw = read_png16(path, 1, "depth of 16 bits, gray")
     depth = np.asarray(raw * unit, np.float32)
-    depth[raw == 0] = np.nan
+    depth[(raw == 0) | (raw == _SATURATED)] = np.nan
+    if max_depth is not None:
+        depth[depth > max_depth] = np.nan
     return depth
 
 

@@ -82,8 +82,7 @@ def integrate_depth(
         part = poses[start : start + frames]
         volume, origin = TSDFVolume(voxel, truncation), part[0][1]
         for name, pose in part:
-            depth = read_depth(root / "depth" / f"{name}.png", unit)
-            depth[depth > max_depth] = np.nan
+            depth = read_depth(root / "depth" / f"{name}.png", unit, max_depth)
             volume.add(depth, camera, invert_motion(origin) @ pose)
             done += 1
             if progress is not None:

@@ -72,6 +72,23 @@ def test_depth_pictures_need_a_camera(folder, tmp_path, capsys):
     assert main(["register", scans[0]]) == 2
 
 
+def test_depth_beyond_the_limit_is_ignored(tmp_path, monkeypatch):
+    depth = np.full((20, 30), 1000, np.uint16)
+    depth[:, 10:20], depth[:, 20:] = 9000, 65535
+    cv2.imwrite(str(tmp_path / "d.png"), depth)
+    (tmp_path / "k.txt").write_text("30 30 15 10")
+    scans = []
+    monkeypatch.setattr(
+        "flowmatch.cli.register._register_two",
+        lambda network, paths, clouds, *_: scans.append(clouds[0][:, 2]),
+    )
+    words = ["register", *2 * [str(tmp_path / "d.png")], "--intrinsics", str(tmp_path / "k.txt")]
+    main([*words, "--model", "fpfh"])
+    main([*words, "--model", "fpfh", "--max-depth", "5"])
+    assert [np.unique(z).round(3).tolist() for z in scans] == [[1, 9], [1]]
+    assert main([*words, "--max-depth", "0"]) == 2
+
+
 @pytest.mark.parametrize(
     ("option", "name", "message"),
     [

@@ -114,7 +114,7 @@ def test_golden_bytes(name, content, tmp_path):
     assert read_cloud(tmp_path / name).tolist() == GOLDEN
 
 
-# ---- errors ---------------------------------------------------------------------------
+# ---- errors --------------------------------------------------------------------------------------
 
 NPY_HUGE = b"\x93NUMPY\x01\x00v\x00" + (
     b"{'descr': '<f8', 'fortran_order': False, 'shape': (4000000000, 3), }".ljust(117) + b"\n"

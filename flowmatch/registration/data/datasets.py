@@ -133,7 +133,7 @@ def write_log(path: str | Path, entries: Sequence[LogEntry]) -> None:
         temporary.write_text("".join(f"{line}\n" for line in lines))
 
 
-def find_fragments(folder: str | Path) -> list[FragmentPair]:
+def find_fragments(folder: str | Path, *, max_depth: float | None = None) -> list[FragmentPair]:
     """Find pairs of fragments with known motions.
 
     Three layouts are supported: scenes of the 3DMatch benchmark (``cloud_bin_0.ply``, ... with
@@ -143,20 +143,24 @@ def find_fragments(folder: str | Path) -> list[FragmentPair]:
 
     Args:
         folder: Folder with one of these layouts, or with subfolders that have one.
+        max_depth: Depth of frames beyond which measurements are ignored, metres; None keeps all.
 
     Returns:
         Pairs, scene by scene.
 
     Raises:
         FileNotFoundError: The folder does not exist.
-        ValueError: The folder has none of these layouts, or a file is damaged.
+        ValueError: The folder has none of these layouts, a file is damaged, or `max_depth` is not
+            positive.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
+    if max_depth is not None and not max_depth > 0:
+        raise ValueError(f"max_depth must be a positive number of metres, got {max_depth}")
     pairs: list[FragmentPair] = []
     for scene in [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]:
-        pairs += _find_in_scene(scene)
+        pairs += _find_in_scene(scene, max_depth)
     if not pairs:
         raise ValueError(
             f"{folder}: expected 3DMatch scenes (cloud_bin_*.ply and gt.log), depth frames "
@@ -165,13 +169,13 @@ def find_fragments(folder: str | Path) -> list[FragmentPair]:
     return pairs
 
 
-def _find_in_scene(folder: Path) -> list[FragmentPair]:
+def _find_in_scene(folder: Path, max_depth: float | None) -> list[FragmentPair]:
     evaluation = folder.with_name(f"{folder.name}-evaluation")
     for logs in (folder, evaluation):
         if (logs / "gt.log").is_file() and (folder / "cloud_bin_0.ply").is_file():
             return _benchmark(folder, logs)
     if (folder / "poses.txt").is_file() and (folder / "intrinsics.txt").is_file():
-        return _frames(folder)
+        return _frames(folder, max_depth)
     ends = [
         next((path for s in CLOUD_SUFFIXES if (path := folder / f"{n}{s}").is_file()), None)
         for n in ("src", "ref")
@@ -228,12 +232,13 @@ _BASELINE = 2  # in frames
 _MAX_PAIRS = 60
 
 
-def _frames(folder: Path) -> list[FragmentPair]:
+def _frames(folder: Path, max_depth: float | None) -> list[FragmentPair]:
     camera = read_intrinsics(folder / "intrinsics.txt")
     poses = read_poses(folder)
 
     def reader(name: str) -> Callable[[], Points]:
-        return lambda: depth_to_points(read_depth(folder / "depth" / f"{name}.png"), camera)
+        path = folder / "depth" / f"{name}.png"
+        return lambda: depth_to_points(read_depth(path, max_depth=max_depth), camera)
 
     pairs = []
     for (a, pose_a), (b, pose_b) in zip(poses, poses[_BASELINE:], strict=False):

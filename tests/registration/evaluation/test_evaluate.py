@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from flowmatch._opencv import cv2
 from flowmatch.cli import main
 from flowmatch.geometry import invert_motion, transform_points
 from flowmatch.io import write_cloud
@@ -111,6 +112,20 @@ def test_command_prints_numbers(benchmark, tmp_path, capsys, monkeypatch):
     assert [row["method"] for row in scores] == ["FPFH"]
     assert scores[0]["recall"] == 1
     assert main(["eval", "registration", str(tmp_path / "nowhere")]) == 2
+
+
+def test_depth_frames_end_at_the_limit(tmp_path):
+    (tmp_path / "depth").mkdir()
+    depth = np.array([[1000, 9000, 65535]], np.uint16)
+    for k in range(3):
+        cv2.imwrite(str(tmp_path / "depth" / f"{k}.png"), depth)
+    matrix = " ".join(str(x) for x in np.eye(4).ravel())
+    (tmp_path / "poses.txt").write_text("".join(f"{k} {matrix}\n" for k in range(3)))
+    (tmp_path / "intrinsics.txt").write_text("1 1 0 0")
+    assert find_fragments(tmp_path)[0].source()[:, 2].round(3).tolist() == [1, 9]
+    assert find_fragments(tmp_path, max_depth=4)[0].target()[:, 2].round(3).tolist() == [1]
+    with pytest.raises(ValueError, match="max_depth must be a positive number"):
+        find_fragments(tmp_path, max_depth=0)
 
 
 @pytest.mark.parametrize(
