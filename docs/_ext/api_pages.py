@@ -10,8 +10,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import ArrayLike
 from sphinx.application import Sphinx
 from sphinx.domains.python import PyObject
+from sphinx.util.typing import stringify_annotation
 from torch import nn
 
 from flowmatch.zoo import WeightStore
@@ -47,6 +49,13 @@ FIRST = (
     "correlation_pyramid", "nearest", "read_image", "write_image", "read_flow", "write_flow",
     "flow_to_image", "draw_matches", "make_loss",
 )  # fmt: skip
+# What autodoc makes of ArrayLike and NDArray; in a union with str, str is named once.
+SHORT_TYPES = {
+    re.escape(stringify_annotation(ArrayLike, "smart")).replace(
+        r"\ str\ \|", r"(?: str \|)?"
+    ): "ArrayLike",
+    r"~numpy\.ndarray\[tuple\[~typing\.Any, \.\.\.\], ~numpy\.dtype\[~\w+\.(\w+)\]\]": r"NDArray[\1]",
+}
 STORE = """
 ``load``, ``available`` and ``save_weights`` are the methods of
 :class:`flowmatch.zoo.WeightStore` for this task.
@@ -128,9 +137,19 @@ def describe_returns(
             lines[i + 1] = re.sub(r":$", " –", "".join(parts))
 
 
+def shorten_types(app: Sphinx, domain: str, objtype: str, content: Any) -> None:
+    """Write NumPy's types by the names of ``numpy.typing``, which autodoc expands."""
+    for types in app.env.current_document.autodoc_annotations.values():
+        for name, text in types.items():
+            for pattern, short in SHORT_TYPES.items():
+                text = re.sub(pattern, short, text)
+            types[name] = text
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Write the pages before Sphinx looks for its sources."""
     app.connect("autodoc-process-docstring", describe_returns, priority=400)
+    app.connect("object-description-transform", shorten_types, priority=400)
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-skip-member", skip)
     return {"parallel_read_safe": True}

@@ -69,7 +69,7 @@ def _card(task: str, name: str, entry: dict[str, Any], file: Path) -> str:
     default = f" It is the default of `{task}`." if entry.get("default") else ""
     verb = VERBS[task].format(name=name)
     if name in ("siam", "2ch"):
-        verb = f"fm.load({f'matching/{name}'!r})"
+        verb = f"network = fm.load({f'matching/{name}'!r})"
     return f"""\
 # {task}/{name}
 
@@ -90,7 +90,7 @@ import flowmatch as fm
 
 ## Training data
 
-{entry["data"]}.
+{entry["data"][0].upper() + entry["data"][1:]}.
 
 ## Training
 
@@ -150,7 +150,7 @@ def _lines(value: str | list[str]) -> str:
     """Join commands; those that are too long for a page continue on a second line."""
     commands = [value] if isinstance(value, str) else value
     return "\n".join(
-        command if len(command) < 90 else re.sub(r" --(photos|start)", r" \\\n    --\1", command)
+        command if len(command) < 90 else re.sub(r" --(start)", r" \\\n    --\1", command)
         for command in commands
     )
 
