@@ -27,7 +27,13 @@ extensions = [
     "api_pages",
     "weight_cards",
 ]
-exclude_patterns = ["_ext", "gallery/*.py", "gallery/*.ipynb", "**/sg_execution_times.rst"]
+exclude_patterns = [
+    "_ext",
+    "gallery/*.py",
+    "gallery/*.ipynb",
+    "sg_execution_times.rst",
+    "**/sg_execution_times.rst",
+]
 source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
 default_role = "literal"  # `name` in a docstring is code
 nitpicky = False  # torch's and NumPy's objects are not resolved: the build has no network

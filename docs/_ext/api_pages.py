@@ -6,6 +6,7 @@ the functions that most users need first.
 
 import inspect
 import re
+from dataclasses import is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,9 @@ SHORT_TYPES = {
     re.escape(stringify_annotation(ArrayLike, "smart")).replace(
         r"\ str\ \|", r"(?: str \|)?"
     ): "ArrayLike",
-    r"~numpy\.ndarray\[tuple\[~typing\.Any, \.\.\.\], ~numpy\.dtype\[~\w+\.(\w+)\]\]": r"NDArray[\1]",
+    r"~?numpy\.ndarray\[tuple\[~?(?:typing\.)?Any, \.{3}\], ~?numpy\.dtype\[~?\w+\.(\w+)\]\]": (
+        r"NDArray[\1]"
+    ),
 }
 STORE = """
 ``load``, ``available`` and ``save_weights`` are the methods of
@@ -84,7 +87,7 @@ def _module(name: str, done: set[int]) -> str:
     for member in sorted(names, key=_position):
         value = getattr(module, member)
         bound = inspect.ismethod(value) and isinstance(value.__self__, WeightStore)
-        stored = stored or bound
+        stored = stored or (bound and member == "load")
         if bound or id(value) in done or inspect.ismodule(value):
             continue
         if inspect.isclass(value) and value.__module__.startswith("flowmatch"):
@@ -137,6 +140,18 @@ def describe_returns(
             lines[i + 1] = re.sub(r":$", " –", "".join(parts))
 
 
+def name_default_options(
+    app: Sphinx, what: str, name: str, item: Any, options: Any, signature: str, returns: str
+) -> tuple[str, str] | None:
+    """Write the default options of a function as a call of their class."""
+    if "_DEFAULTS" not in (signature or ""):
+        return None
+    function = item.__init__ if inspect.isclass(item) else item
+    values = (*(function.__kwdefaults__ or {}).values(), *(function.__defaults__ or ()))
+    default = next(value for value in values if is_dataclass(value))
+    return signature.replace("_DEFAULTS", f"{type(default).__name__}()"), returns
+
+
 def shorten_types(app: Sphinx, domain: str, objtype: str, content: Any) -> None:
     """Write NumPy's types by the names of ``numpy.typing``, which autodoc expands."""
     for types in app.env.current_document.autodoc_annotations.values():
@@ -149,6 +164,7 @@ def shorten_types(app: Sphinx, domain: str, objtype: str, content: Any) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Write the pages before Sphinx looks for its sources."""
     app.connect("autodoc-process-docstring", describe_returns, priority=400)
+    app.connect("autodoc-process-signature", name_default_options)
     app.connect("object-description-transform", shorten_types, priority=400)
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-skip-member", skip)
