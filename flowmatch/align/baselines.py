@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowmatch._opencv import cv2
+from flowmatch._opencv import SIFT_SHIFT, cv2
 from flowmatch.align.transforms import AFFINE, identity
 from flowmatch.imaging import Image, as_gray
 
@@ -49,8 +49,8 @@ def sift_affine(
     matches = [best for best, other in nearest if best.distance < ratio * other.distance]
     if len(matches) < _MIN_INLIERS:
         return failure
-    start = np.array([points0[match.queryIdx].pt for match in matches])
-    end = np.array([points1[match.trainIdx].pt for match in matches])
+    start = np.array([points0[match.queryIdx].pt for match in matches]) - SIFT_SHIFT
+    end = np.array([points1[match.trainIdx].pt for match in matches]) - SIFT_SHIFT
     cv2.setRNGSeed(0)  # for reproducible results
     matrix, inlier = cv2.estimateAffine2D(
         start, end, method=cv2.RANSAC, ransacReprojThreshold=threshold, maxIters=5000

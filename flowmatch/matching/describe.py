@@ -9,12 +9,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from flowmatch._opencv import cv2
+from flowmatch._opencv import SIFT_SHIFT, cv2
 from flowmatch.devices import autocast, check_precision, choose_device
 from flowmatch.imaging import as_gray
 from flowmatch.matching.compare import evaluating
 from flowmatch.matching.external import load_external
-from flowmatch.matching.keypoints import MAGNIFICATION, Keypoints
+from flowmatch.matching.keypoints import MAGNIFICATION, ORB_FACTOR, Keypoints, level_scales
 from flowmatch.matching.networks import DESCRIPTORS, DescriptorNetwork
 from flowmatch.matching.patches import extract_patches, magnification_of
 from flowmatch.matching.store import available, load
@@ -24,10 +24,10 @@ CLASSICAL = ("rootsift", "sift", "orb")
 _BATCH = 512
 _CPU_BATCH = 64  # patches whose features fit into the cache of a core
 
-# OpenCV's constants: blur of SIFT's first layer and layers per octave; side of ORB's patch, ratio
-# and number of its levels.
+# OpenCV's constants: blur of SIFT's first layer and layers per octave; side of ORB's patch and
+# number of its levels.
 _SIFT_SIGMA, _SIFT_LAYERS = 1.6, 3
-_ORB_SIDE, _ORB_FACTOR, _ORB_LEVELS = 31, 1.2, 8
+_ORB_SIDE, _ORB_LEVELS = 31, 8
 
 _Network = TypeVar("_Network")
 
@@ -175,7 +175,8 @@ def _sift(gray: NDArray[np.uint8], keypoints: Keypoints) -> NDArray[np.float32]:
     # From the image enlarged twice to the last level that is not empty.
     octave = np.clip(octave, -1, max(-1, min(gray.shape).bit_length() - 3))
     packed = (octave & 255) | (layer + 1) << 8
-    points = _opencv_keypoints(keypoints, 2 * keypoints.scale, packed)
+    xy = keypoints.xy + SIFT_SHIFT
+    points = _opencv_keypoints(keypoints, xy, 2 * keypoints.scale, packed)
     if not points:
         return np.empty((0, 128), np.float32)
     _, descriptors = cv2.SIFT.create().compute(gray, points)
@@ -184,11 +185,13 @@ def _sift(gray: NDArray[np.uint8], keypoints: Keypoints) -> NDArray[np.float32]:
 
 def _orb(gray: NDArray[np.uint8], keypoints: Keypoints) -> NDArray[np.uint8]:
     side = 2 * MAGNIFICATION * keypoints.scale
-    level = np.rint(np.log(np.maximum(side, 1) / _ORB_SIDE) / np.log(_ORB_FACTOR))
+    level = np.rint(np.log(np.maximum(side, 1) / _ORB_SIDE) / np.log(ORB_FACTOR))
     level = np.clip(level, 0, _ORB_LEVELS - 1).astype(np.int64)
     # ORB skips keypoints close to the border; their descriptors stay zero.
     result = np.zeros((len(level), 32), np.uint8)
-    points = _opencv_keypoints(keypoints, side, level)
+    scales, factors = level_scales(gray.shape, level)
+    xy = ((keypoints.xy + 0.5) / factors - 0.5) * scales[:, None]
+    points = _opencv_keypoints(keypoints, xy, side, level)
     if not points:
         return result
     kept, descriptors = cv2.ORB.create(nlevels=_ORB_LEVELS).compute(gray, points)
@@ -198,8 +201,8 @@ def _orb(gray: NDArray[np.uint8], keypoints: Keypoints) -> NDArray[np.uint8]:
 
 
 def _opencv_keypoints(
-    keypoints: Keypoints, size: NDArray[Any], octave: NDArray[np.int64]
+    keypoints: Keypoints, xy: NDArray[Any], size: NDArray[Any], octave: NDArray[np.int64]
 ) -> list[Any]:
     degrees = np.rad2deg(keypoints.angle) % 360
-    columns = (*keypoints.xy.T, size, degrees, keypoints.score, octave, np.arange(len(octave)))
+    columns = (*xy.T, size, degrees, keypoints.score, octave, np.arange(len(octave)))
     return [cv2.KeyPoint(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]

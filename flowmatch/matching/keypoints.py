@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowmatch._opencv import cv2
+from flowmatch._opencv import SIFT_SHIFT, cv2
 from flowmatch.imaging import as_gray
 
 DETECTORS = ("sift", "orb", "grid")
@@ -15,6 +15,7 @@ DETECTORS = ("sift", "orb", "grid")
 MAGNIFICATION = 6.0
 # Half the side of the patches of a grid, pixels.
 _GRID_RADIUS = 16.0
+ORB_FACTOR = 1.2  # ratio of the sides of two levels of ORB's pyramid
 _MIN_SIDE = 12  # side of the smallest image in which the detectors can find a keypoint
 
 
@@ -76,11 +77,39 @@ def detect_keypoints(
     detected = create(nfeatures=keypoints).detect(gray, None) if is_large else ()
     # Equal scores are put into reading order, so that results repeat.
     detected = sorted(detected, key=lambda k: (-k.response, k.pt[1], k.pt[0], k.size, k.angle))
-    rows = [(*k.pt, k.size, k.angle, k.response) for k in detected[:keypoints]]
-    x, y, size, angle, score = np.array(rows, np.float32).reshape(-1, 5).T
+    rows = [(*k.pt, k.size, k.angle, k.response, k.octave) for k in detected[:keypoints]]
+    columns = np.array(rows, np.float32).reshape(-1, 6)
+    xy, (size, angle, score, octave) = columns[:, :2], columns[:, 2:].T
+    if detector == "sift":
+        xy = xy - np.float32(SIFT_SHIFT)
+    else:
+        scales, factors = level_scales(gray.shape, octave)
+        xy = ((xy / scales[:, None] + 0.5) * factors - 0.5).astype(np.float32)
     # SIFT's size is two scales. ORB's is the side of the patch it describes, 31 pixels at level 0.
     scale = size / (2 if detector == "sift" else 2 * MAGNIFICATION)
-    return Keypoints(np.stack([x, y], axis=1), scale, np.deg2rad(angle), score)
+    return Keypoints(xy, scale, np.deg2rad(angle), score)
+
+
+def level_scales(
+    shape: tuple[int, ...], level: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the two scales of levels of ORB's pyramid.
+
+    OpenCV multiplies the positions in a level by a power of `ORB_FACTOR`, as if the centre of the
+    upper left pixel were a fixed point. What is fixed is that pixel's corner; and the sides of a
+    level are whole numbers.
+
+    Args:
+        shape: Height and width of the image.
+        level: ``[N]``, level of each keypoint, from 0.
+
+    Returns:
+        The powers by which OpenCV multiplies, ``[N]``, and the true ratios of the widths and
+        heights of image and level, ``[N, 2]``.
+    """
+    scales = ORB_FACTOR ** level.astype(np.float64)
+    sides = np.array([shape[1], shape[0]], np.float64)
+    return scales, sides / np.rint(sides / scales[:, None])
 
 
 def _grid(H: int, W: int, keypoints: int) -> Keypoints:

@@ -136,3 +136,11 @@ def test_contradicting_transforms_are_rejected(photo):
     large = align_images(photo, photo, model=ShiftRight(0.2))
     assert not large.found
     np.testing.assert_allclose(large.points([(3, 5)]), [[3, 5]])
+
+
+def test_sift_affine_is_not_shifted(photo):
+    """A picture turned by 180 degrees is aligned to a twentieth of a pixel."""
+    turned = np.ascontiguousarray(photo[::-1, ::-1])
+    alignment = align_images(photo, turned, model="sift-affine")
+    corner = (photo.shape[1] - 1, photo.shape[0] - 1)
+    np.testing.assert_allclose(alignment.points([(0, 0), corner]), [corner, (0, 0)], atol=0.05)

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
 
 from flowmatch.matching.describe import describe_keypoints
 from flowmatch.matching.keypoints import DETECTORS, Keypoints, detect_keypoints
@@ -40,6 +41,36 @@ def test_position_and_scale_of_a_blob():
     np.testing.assert_allclose(result.xy[0], (80, 50), atol=0.5)
     # A Gaussian blob responds most at its own scale, sqrt(2^(1/3)) above that of the layer.
     assert 4.5 < result.scale[0] < 7
+
+
+def turned(photo):
+    return np.ascontiguousarray(photo[::-1, ::-1])
+
+
+def shift_of_keypoints(image, detector):
+    """Mean shift of the keypoints of an image against those of the image turned by 180 degrees."""
+    here, there = (detect_keypoints(i, detector, keypoints=2000) for i in (image, turned(image)))
+    H, W = image.shape[:2]
+    tree = cKDTree(np.column_stack([(W - 1, H - 1) - there.xy, 10 * np.log2(there.scale)]))
+    features = np.column_stack([here.xy, 10 * np.log2(here.scale)])
+    distance, index = tree.query(features, distance_upper_bound=1.5)
+    same = np.isfinite(distance)
+    assert same.mean() > 0.9
+    return ((here.xy[same] - (W - 1, H - 1) + there.xy[index[same]]) / 2).mean(axis=0)
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("margin", [(0, 0), (1, 0), (2, 3)])
+def test_keypoints_are_not_shifted(photo, detector, margin):
+    image = np.ascontiguousarray(photo[margin[0] :, margin[1] :])
+    np.testing.assert_allclose(shift_of_keypoints(image, detector), 0, atol=0.01)
+
+
+def test_orb_equals_opencv(photo):
+    gray = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
+    _, expected = cv2.ORB.create(300).detectAndCompute(gray, None)
+    result = describe_keypoints(photo, detect_keypoints(photo, "orb", keypoints=300), model="orb")
+    assert sorted(map(bytes, result.numpy())) == sorted(map(bytes, expected))
 
 
 @pytest.mark.parametrize(
@@ -81,6 +112,7 @@ def test_sift_equals_opencv(photo):
     points, expected = cv2.SIFT.create().detectAndCompute(gray, None)
     rows = [(*p.pt, p.size / 2, np.deg2rad(p.angle), p.response) for p in points]
     x, y, *rest = np.array(rows, np.float32).T
+    x, y = x - 0.25, y - 0.25  # see test_keypoints_are_not_shifted
     result = describe_keypoints(photo, Keypoints(np.stack([x, y], 1), *rest), model="sift")
     # Angles were converted to radians and back: an entry may round to the next integer.
     difference = np.abs(result.numpy() - expected)
