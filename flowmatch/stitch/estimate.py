@@ -16,6 +16,7 @@ from flowmatch.stitch.adjust import (
 from flowmatch.stitch.cameras import Camera, Cameras, resizing_matrix
 from flowmatch.stitch.matching import Pair, View, fit_pair
 from flowmatch.stitch.options import StitchOptions
+from flowmatch.stitch.upright import straighten
 
 # Per pair; further matches cost time and hardly change the cameras.
 _MAX_MATCHES = 250
@@ -76,14 +77,13 @@ def estimate_cameras(
             "of it moved; expect ghosts"
         )
     if best.motion == "rotation":
-        straight = _straighten(best.matrices, options.wave)
-        if options.wave == "auto" and _points_to_a_pole(straight):
+        straight, agree = straighten(best.matrices, options.wave)
+        best = best._replace(matrices=straight)
+        if not agree:
             messages.append(
-                "the horizon was not found, perhaps because a photo is stored rotated; "
-                "wave horizontal straightens all the same"
+                "the horizon was not found: the photos are rolled by different angles; "
+                "wave none leaves them as they are"
             )
-        else:
-            best = best._replace(matrices=straight)
     return _cameras_at_full_size(best, views), messages
 
 
@@ -206,29 +206,6 @@ def _median_error(pairs: Sequence[Pair], intrinsics: list[Array], matrices: list
         moved = np.concatenate([a, np.ones((len(a), 1))], axis=1) @ first_to_second.T
         distances.append(np.hypot(*(moved[:, :2] / moved[:, 2:] - b).T))
     return float(np.median(np.concatenate(distances)))
-
-
-def _straighten(rotations: list[Array], wave: str) -> list[Array]:
-    if wave == "none" or len(rotations) < 2:
-        return rotations
-    kind = {
-        "auto": cv2.detail.WAVE_CORRECT_AUTO,
-        "horizontal": cv2.detail.WAVE_CORRECT_HORIZ,
-        "vertical": cv2.detail.WAVE_CORRECT_VERT,
-    }[wave]
-    corrected = cv2.detail.waveCorrect([R.astype(np.float32) for R in rotations], kind)
-    return [np.asarray(R, np.float64) for R in corrected]
-
-
-def _points_to_a_pole(rotations: list[Array]) -> bool:
-    """Return whether the mean viewing direction is up or down, where projections tear photos apart.
-
-    The horizon is the plane of the x axes of all photos: one photo that is stored rotated turns it
-    upright.
-    """
-    x, y, z = np.mean([R[:, 2] for R in rotations], axis=0)
-    # The mean of a full circle is close to zero, and its direction means nothing.
-    return bool(abs(y) > max(np.hypot(x, z), 0.1))
 
 
 def _cameras_at_full_size(fit: _Fit, views: Sequence[View]) -> Cameras:

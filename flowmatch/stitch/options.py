@@ -35,8 +35,10 @@ class StitchOptions:
         motion: Motion of the camera between photos: ``"rotation"`` about one place, or
             ``"affine"`` for scans and other flat things from above, which are shifted, rotated
             and scaled.
-        wave: Straightening of the horizon: ``"auto"``, ``"horizontal"``, ``"vertical"`` or
-            ``"none"``.
+        wave: Straightening of the horizon, so that up in the photos is up in the panorama:
+            ``"horizontal"`` takes the photos' sides to be level, ``"vertical"`` the photos to be
+            upright on average, ``"auto"`` both, each as far as it is determined; ``"none"``
+            leaves it to the first camera.
         keypoint_megapixels: Size to which photos are reduced before keypoints are detected.
         projection: Surface of the panorama, a name in `PROJECTIONS`; ``"auto"`` takes the one that
             the cameras were saved with: a sphere, or a plane for scans.
