@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import kornia.enhance as enhance
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flowmatch.flow._extras import kornia
 from flowmatch.flow.data.datasets import load_pair
 from flowmatch.flow.data.layouts import FlowPair
 from flowmatch.flow.synthetic.scene import FlowSample
@@ -122,6 +122,9 @@ class AugmentedPairs:
     seed: int = 0
     length: int = 1_000_000
 
+    def __post_init__(self) -> None:
+        _require_colours(self.augmentation)
+
     def __len__(self) -> int:
         return self.length
 
@@ -159,6 +162,7 @@ class ReusedPairs:
     ) -> None:
         if uses < 1 or block < 1:
             raise ValueError(f"uses and block must be positive, got {uses} and {block}")
+        _require_colours(augmentation)
         self.pairs, self.augmentation, self.seed = pairs, augmentation, seed
         self.uses, self.block = uses, block
         self._made: dict[int, FlowSample] = {}
@@ -223,10 +227,17 @@ def _sample_colours(rng: Generator, jitter: float) -> tuple[float, float, float,
 
 def _change_colours(image: Tensor, colours: tuple[float, float, float, float]) -> Tensor:
     brightness, contrast, saturation, hue = colours
+    enhance = kornia("enhance")
     image = (image * brightness).clamp(0, 1)
     image = enhance.adjust_contrast_with_mean_subtraction(image, contrast)
     image = enhance.adjust_saturation(image, saturation)
-    return enhance.adjust_hue(image, hue)
+    return enhance.adjust_hue(image, hue)  # type: ignore[no-any-return]
+
+
+def _require_colours(augmentation: Augmentation) -> None:
+    """Raise ImportError before a run begins if its colours cannot be changed."""
+    if augmentation.jitter:
+        kornia("enhance")
 
 
 def _erase(rng: Generator, image: Tensor) -> Tensor:

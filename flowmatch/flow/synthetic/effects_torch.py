@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from kornia.enhance import jpeg_codec_differentiable
-from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
+from flowmatch.flow._extras import kornia
 from flowmatch.flow.synthetic.effects import OCTAVES, Effects, Exposure, Fog, Octaves, Shade
 from flowmatch.flow.synthetic.plan import Flip
 
@@ -86,7 +85,7 @@ def _defocus(frames: Tensor, effects: Sequence[Effects]) -> None:
     if chosen:
         sigmas = frames.new_tensor([effects[b].defocus for b in chosen]).view(-1, 1).expand(-1, 2)
         side = (DEFOCUS_SIDE, DEFOCUS_SIDE)
-        blurred = gaussian_blur2d(frames[chosen].flatten(0, 1), side, sigmas)
+        blurred = kornia("filters").gaussian_blur2d(frames[chosen].flatten(0, 1), side, sigmas)
         frames[chosen] = blurred.view(-1, 2, *frames.shape[2:])
 
 
@@ -115,6 +114,7 @@ def _compress(stored: Tensor, effects: Sequence[Effects]) -> None:
     if chosen:
         quality = torch.tensor([float(effects[b].quality or 0) for b in chosen])
         quality = quality.repeat_interleave(2).to(stored.device)
-        decoded = jpeg_codec_differentiable(stored[chosen].flatten(0, 1) / 255, quality)
+        compress = kornia("enhance").jpeg_codec_differentiable
+        decoded = compress(stored[chosen].flatten(0, 1) / 255, quality)
         levels = (255 * decoded).round().clamp(0, 255).byte()
         stored[chosen] = levels.view(-1, 2, *stored.shape[2:])
