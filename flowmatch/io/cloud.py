@@ -23,7 +23,7 @@ from flowmatch.io._npy import read_npy_entry, read_npy_header
 from flowmatch.io._pcd import read_pcd, write_pcd
 from flowmatch.io._ply import read_ply, write_ply
 from flowmatch.io._png import read_png16
-from flowmatch.io._text import number_table
+from flowmatch.io._text import number_table, separate
 
 _SATURATED = 65535  # of a depth picture of 16 bits
 
@@ -142,7 +142,7 @@ def read_intrinsics(path: FilePath) -> NDArray[np.float64]:
     if path.stat().st_size > 4096:
         raise ValueError(f"{path}: expected a text of 3 x 3 numbers, got {path.stat().st_size} B")
     try:
-        numbers = np.array(path.read_text("latin1").replace(",", " ").split(), np.float64)
+        numbers = np.array(separate(path, path.read_text("latin1")).split(), np.float64)
     except ValueError as error:
         raise ValueError(f"{path}: expected 3 x 3 numbers: {error}") from error
     if numbers.size == 4:
@@ -186,6 +186,14 @@ def depth_to_points(depth: ArrayLike, intrinsics: ArrayLike) -> NDArray[np.float
 
 
 # ---- NumPy's formats and plain text -------------------------------------------------------------
+
+
+def _read_ply(path: Path) -> NDArray[np.float64]:
+    return read_ply(path).points
+
+
+def _read_pcd(path: Path) -> NDArray[np.float64]:
+    return read_pcd(path).points
 
 
 def _read_npy(path: Path) -> NDArray[np.float64]:
@@ -245,8 +253,8 @@ def _write_xyz(temporary: Path, points: _Points, _: _Colours) -> None:
 # To add a format: write its reader and writer, add a line to each table, and golden bytes to the
 # tests.
 _READERS: dict[str, Callable[[Path], NDArray[np.float64]]] = {
-    ".ply": read_ply,
-    ".pcd": read_pcd,
+    ".ply": _read_ply,
+    ".pcd": _read_pcd,
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".xyz": _read_xyz,

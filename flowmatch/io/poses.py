@@ -1,5 +1,7 @@
 """Camera poses of RGB-D frames."""
 
+import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +41,9 @@ def read_poses(folder: FilePath) -> list[tuple[str, NDArray[np.float64]]]:
     if path.stat().st_size > _LARGEST:
         raise ValueError(f"{path}: expected lines of poses, got {path.stat().st_size} bytes")
     poses: list[tuple[str, NDArray[np.float64]]] = []
-    for number, line in enumerate(path.read_text("latin1").splitlines(), start=1):
-        words = line.split()
+    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")  # byte order mark
+    for number, line in enumerate(re.split(rb"\r\n|\n|\r", content), start=1):
+        words = [os.fsdecode(word) for word in line.split()]
         if not words or words[0].startswith("#"):
             continue
         try:
