@@ -14,7 +14,7 @@ def kornia(module: str) -> Any:
         return importlib.import_module(f"kornia.{module}")
     except ModuleNotFoundError as error:
         # Only the package itself may be missing: a missing dependency is an installation error.
-        if error.name != "kornia":
+        if error.name not in ("kornia", f"kornia.{module}"):
             raise
         raise ImportError(
             "training of flow and its synthetic pairs need kornia, which is not installed: "
