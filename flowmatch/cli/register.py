@@ -24,6 +24,7 @@ from flowmatch.io import (
     CLOUD_SUFFIXES,
     IMAGE_SUFFIXES,
     depth_to_points,
+    move_cloud_file,
     read_cloud,
     read_depth,
     read_intrinsics,
@@ -78,7 +79,10 @@ def command(
         typer.Option(
             "-o",
             "--output",
-            help="Cloud to write: the first scan, moved; of more than two, all of them.",
+            help="Cloud to write: the first scan, moved; of more than two, all of them. From .ply "
+            "or .pcd to .ply or .pcd the first scan keeps all rows in their order and all "
+            "properties (colours, normals, intensity, ...) but lists. All other clouds hold the "
+            "finite points only, those of several scans in a .ply with a colour for each scan.",
             show_default=False,
             rich_help_panel=OUTPUT,
         ),
@@ -244,7 +248,7 @@ def _register_two(
     if outputs.cloud is not None and outputs.merge:
         write_moved(outputs.cloud, clouds, [result.motion, np.eye(4)], colours=[0, 1])
     elif outputs.cloud is not None:
-        write_moved(outputs.cloud, clouds[:1], [result.motion])
+        _write_first(paths[0], clouds[0], result.motion, outputs.cloud)
     if outputs.json is not None:
         names = {"source": str(paths[0]), "target": str(paths[1])}
         write_json(outputs.json, names | summarize_registration(result))
@@ -260,6 +264,18 @@ def _register_two(
     verdict = "accepted" if result.trusted else "rejected"
     messages.print(f"registration {verdict}: {result.reason}")
     return result.trusted
+
+
+def _write_first(
+    source: Path, cloud: NDArray[np.float64], motion: NDArray[np.float64], target: Path
+) -> None:
+    """Write the first scan, moved; with all its properties if the formats hold them."""
+    if {source.suffix.lower(), target.suffix.lower()} <= {".ply", ".pcd"}:
+        lost = move_cloud_file(source, target, motion)
+        if lost:
+            messages.print(f"{target}: without {', '.join(lost)} of {source}")
+    else:
+        write_moved(target, [cloud], [motion])
 
 
 def _register_many(

@@ -4,6 +4,7 @@ from flowmatch.io._files import replace_when_done
 from flowmatch.io.cloud import (
     CLOUD_SUFFIXES,
     depth_to_points,
+    move_cloud_file,
     read_cloud,
     read_depth,
     read_intrinsics,
@@ -23,6 +24,7 @@ __all__ = [
     "VideoWriter",
     "depth_to_points",
     "list_images",
+    "move_cloud_file",
     "read_cloud",
     "read_depth",
     "read_flow",

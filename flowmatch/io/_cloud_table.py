@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Column = NDArray[Any]
 _COLOURS = ("red", "green", "blue")
@@ -61,6 +61,29 @@ class CloudTable(NamedTuple):
             if all(name in self.columns and self.types[name].kind == "f" for name in names):
                 return names
         return ()
+
+
+def move_table(table: CloudTable, motion: ArrayLike) -> CloudTable:
+    """Return a cloud with its points and normals moved, and all else as it is.
+
+    Rows that are not finite keep their coordinates. Coordinates of float32 become float64 from a
+    kilometre on, where float32 is coarser than a tenth of a millimetre; integers become floats.
+    """
+    matrix = np.asarray(motion, np.float64)
+    columns, types = dict(table.columns), dict(table.types)
+    points = table.points
+    finite = np.isfinite(points).all(axis=1)
+    points[finite] = points[finite] @ matrix[:3, :3].T + matrix[:3, 3]
+    is_near = not finite.any() or float(np.abs(points[finite]).max()) < 1000
+    for k, axis in enumerate("xyz"):
+        columns[axis] = points[:, k]
+        if types[axis].str[1:] != "f8":
+            types[axis] = np.dtype("f4" if is_near else "f8")
+    if names := table.normal_names:
+        normals = np.stack([columns[name].astype(np.float64) for name in names], axis=1)
+        normals = np.einsum("ij,nj->ni", matrix[:3, :3], normals)
+        columns |= {name: normals[:, k] for k, name in enumerate(names)}
+    return table._replace(columns=columns, types=types)
 
 
 def as_ply_columns(table: CloudTable) -> dict[str, Column]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowmatch.io._cloud_table import CloudTable, move_table
 from flowmatch.io._files import (
     DAMAGED_ZIP,
     FilePath,
@@ -20,8 +21,8 @@ from flowmatch.io._files import (
     replace_when_done,
 )
 from flowmatch.io._npy import read_npy_entry, read_npy_header
-from flowmatch.io._pcd import read_pcd, write_pcd
-from flowmatch.io._ply import read_ply, write_ply
+from flowmatch.io._pcd import read_pcd, write_pcd, write_pcd_table
+from flowmatch.io._ply import read_ply, write_ply, write_ply_table
 from flowmatch.io._png import read_png16
 from flowmatch.io._text import number_table, separate
 
@@ -89,6 +90,36 @@ def write_cloud(path: FilePath, points: ArrayLike, colours: ArrayLike | None = N
         raise ValueError(f"{path}: only .ply keeps colours")
     with replace_when_done(path) as temporary:
         write(temporary, array, rgb)
+
+
+def move_cloud_file(source: FilePath, target: FilePath, motion: ArrayLike) -> list[str]:
+    """Write a moved copy of a .ply or .pcd file with all properties and rows, in their order.
+
+    Colours, normals (turned), intensities and the like are kept, rows that are not finite too, and
+    between PLY files also the other elements, such as faces.
+
+    Args:
+        source: The file to move.
+        target: File to write, ``.ply`` or ``.pcd``.
+        motion: ``[4, 4]``.
+
+    Returns:
+        Names of what is not kept: lists in the vertices; faces in a .pcd.
+
+    Raises:
+        FileNotFoundError: `source` or the folder of `target` does not exist.
+        ValueError: A suffix is neither ``.ply`` nor ``.pcd``, or `source` is damaged.
+    """
+    source, target = existing_file(source), Path(target)
+    table = entry_for_suffix(source, _TABLE_READERS, "cloud")(source)
+    write = entry_for_suffix(target, _TABLE_WRITERS, "cloud")
+    with replace_when_done(target) as temporary:
+        write(temporary, move_table(table, motion))
+    lost = list(table.dropped)
+    if target.suffix.lower() == ".pcd" and table.rest is not None:
+        lines = (*table.rest.before, *table.rest.after)
+        lost += [line.split()[1].decode("latin1") for line in lines if line.startswith(b"element")]
+    return lost
 
 
 def read_depth(
@@ -265,5 +296,13 @@ _WRITERS: dict[str, Callable[[Path, _Points, _Colours], None]] = {
     ".npy": _write_npy,
     ".npz": _write_npz,
     ".xyz": _write_xyz,
+}
+_TABLE_READERS: dict[str, Callable[[Path], CloudTable]] = {
+    ".ply": lambda path: read_ply(path, keep_rest=True),
+    ".pcd": read_pcd,
+}
+_TABLE_WRITERS: dict[str, Callable[[Path, CloudTable], None]] = {
+    ".ply": write_ply_table,
+    ".pcd": write_pcd_table,
 }
 CLOUD_SUFFIXES = tuple(_READERS)

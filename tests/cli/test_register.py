@@ -72,6 +72,20 @@ def test_depth_pictures_need_a_camera(folder, tmp_path, capsys):
     assert main(["register", scans[0]]) == 2
 
 
+def test_the_moved_cloud_keeps_all_rows_and_colours(folder, tmp_path):
+    points = read_cloud(folder / "0.ply").astype(np.float32)
+    points[5] = np.nan
+    colours = np.random.default_rng(0).integers(0, 255, points.shape, np.uint8)
+    write_cloud(tmp_path / "a.ply", points, colours)
+    words = [str(tmp_path / "a.ply"), str(folder / "1.ply"), "-o", str(tmp_path / "b.ply")]
+    assert main(["register", *words, "--model", "fpfh", *FAST]) == 0
+    header, _, content = (tmp_path / "b.ply").read_bytes().partition(b"end_header\n")
+    assert b"element vertex %d\n" % len(points) in header
+    rows = np.frombuffer(content, [("points", "<f4", 3), ("colours", "u1", 3)])
+    np.testing.assert_array_equal(rows["colours"], colours)
+    assert np.flatnonzero(np.isnan(rows["points"]).any(1)).tolist() == [5]
+
+
 def test_depth_beyond_the_limit_is_ignored(tmp_path, monkeypatch):
     depth = np.full((20, 30), 1000, np.uint16)
     depth[:, 10:20], depth[:, 20:] = 9000, 65535
