@@ -21,6 +21,8 @@ from flowmatch.stitch.photos import Photo, Size, reduce_image, scale_for, scaled
 _CHANCE, _CHANCE_SHARE = 8.0, 0.3
 _MIN_MATCHES = 4  # for a homography; an affine map needs fewer
 _THRESHOLD = 3.0  # pixels of the reduced photos
+_MAX_AREA_CHANGE = 1000.0  # between a lens of 20 and one of 160 degrees
+_MIN_PLAUSIBLE = 0.95  # share of the inliers
 
 
 class View(NamedTuple):
@@ -178,12 +180,19 @@ def fit_pair(pair: Pair, views: Sequence[View], motion: str) -> Pair:
         matches = _fit_affine(matches)
     else:
         matches = fit_geometry(*matches[:4], geometry="homography", threshold=_THRESHOLD)
-    confidence = float(matches.inliers.sum() / (_CHANCE + _CHANCE_SHARE * len(matches.matches)))
     reason = None
-    if matches.matrix is None:
-        confidence = 0.0
-    elif not _plausible(matches.matrix, views[pair.first].size):
-        reason = "the matches agree on a map that would fold or mirror the photo"
+    if matches.matrix is not None:
+        # Chance matches agree on maps that fold the overlap or shrink it to nothing. Of many
+        # right matches, a wrong one may agree although it is behind the other camera.
+        plausible = _plausible_points(matches.matrix, matches.points(inliers=True)[0])
+        if plausible.sum() < _MIN_PLAUSIBLE * len(plausible):
+            reason = "the matches agree on a map that would fold or mirror the photo"
+        else:
+            inliers = matches.inliers.copy()
+            inliers[inliers] = plausible
+            matches = matches._replace(inliers=inliers)
+    confidence = float(matches.inliers.sum() / (_CHANCE + _CHANCE_SHARE * len(matches.matches)))
+    if matches.matrix is None or reason:
         confidence = 0.0
     return pair._replace(matches=matches, confidence=confidence, reason=reason)
 
@@ -200,20 +209,19 @@ def _fit_affine(matches: Matches) -> Matches:
     return matches._replace(inliers=np.asarray(mask).ravel() != 0, matrix=square, geometry="affine")
 
 
-def _plausible(matrix: NDArray[np.float64], size: Size) -> bool:
-    """Return whether a map keeps a view in front of the other camera, unmirrored and not tiny.
+def _plausible_points(
+    matrix: NDArray[np.float64], points: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """Return for each point whether a map keeps its surroundings unmirrored and not tiny.
 
-    Chance matches agree on maps that fold the view; the map of a rotating camera never does.
+    The answer is the same for the inverse map. Only points are asked, not the whole photo: a wide
+    lens sees directions that are behind the other camera.
     """
-    W, H = size
-    corners = np.array([(0, 0, 1), (W, 0, 1), (W, H, 1), (0, H, 1)], np.float64) @ matrix.T
-    if corners[:, 2].min() <= 0 < corners[:, 2].max():
-        return False
-    moved = corners[:, :2] / corners[:, 2:]
-    sides = np.roll(moved, -1, axis=0) - moved
-    after = np.roll(sides, -1, axis=0)
-    turns = sides[:, 0] * after[:, 1] - sides[:, 1] * after[:, 0]
-    return bool(turns.min() > W * H * 1e-3)
+    homogeneous = np.concatenate([points.astype(np.float64), np.ones((len(points), 1))], axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # The determinant of the derivative; that of the inverse map is its reciprocal.
+        area = np.linalg.det(matrix) / (homogeneous @ matrix[2]) ** 3
+    return np.asarray((area > 1 / _MAX_AREA_CHANGE) & (area < _MAX_AREA_CHANGE))
 
 
 def group_views(pairs: Sequence[Pair], views: int, confidence: float) -> list[list[int]]:

@@ -5,11 +5,12 @@ import pytest
 
 from flowmatch.matching.keypoints import Keypoints
 from flowmatch.matching.match import Features, Matches
-from flowmatch.stitch import StitchOptions
+from flowmatch.stitch import StitchOptions, find_cameras
 from flowmatch.stitch.matching import (
     LeftOut,
     Pair,
     View,
+    _plausible_points,
     explain_ungrouped,
     extract_features,
     fit_pair,
@@ -19,6 +20,7 @@ from flowmatch.stitch.matching import (
 from flowmatch.stitch.photos import Photo, open_photos
 
 from .conftest import FOCAL, SIZE, intrinsics, turn
+from .world import World, tilt
 
 
 def keypoints(xy):
@@ -94,12 +96,53 @@ def test_pairs_without_a_plausible_map():
     views = [view("a"), view("b")]
     few = fit_pair(pair(0, 1, POINTS[:3], POINTS[:3]), views, "rotation")
     assert (few.inliers, few.confidence, few.matches.matrix) == (0, 0.0, None)
-    # The points lie in front of the second camera, the right edge of the photo behind it.
-    folding = np.array([[1, 0, 0], [0, 1, 0], [-0.004, 0, 1]])
-    moved = np.c_[POINTS, np.ones(40)] @ folding.T
-    folded = fit_pair(pair(0, 1, POINTS, moved[:, :2] / moved[:, 2:]), views, "rotation")
-    assert folded.inliers == 40 and folded.confidence == 0
-    assert folded.reason == "the matches agree on a map that would fold or mirror the photo"
+    small = POINTS / 40
+    for a, b in ((POINTS, small), (small, POINTS)):
+        implausible = fit_pair(pair(0, 1, a, b), views, "rotation")
+        assert implausible.inliers == 40 and implausible.confidence == 0
+        assert implausible.reason == (
+            "the matches agree on a map that would fold or mirror the photo"
+        )
+
+
+def test_a_fold_through_the_overlap_is_not_plausible():
+    """The points on one side of the line that is mapped to infinity are mirrored."""
+    folding = np.array([[1, 0, 0], [0, 1, 0], [-1 / 120, 0, 1]])
+    plausible = _plausible_points(folding, POINTS.astype(np.float32))
+    assert plausible[POINTS[:, 0] < 100].all() and not plausible[POINTS[:, 0] > 120].any()
+    # The sign of a homography means nothing.
+    np.testing.assert_array_equal(_plausible_points(-folding, POINTS), plausible)
+    assert not _plausible_points(np.diag([-1.0, 1, 1]), POINTS).any()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "yaw"), [(110, 40, 40), (100, 60, 45), (110, 110, 50), (60, 60, 30)]
+)
+def test_wide_lenses_in_both_directions(first, second, yaw):
+    """Corners of a wide photo lie behind the other camera, but not the overlap."""
+    K, L = (intrinsics(SIZE[0] / 2 / np.tan(np.radians(v) / 2), SIZE) for v in (first, second))
+    matrix = L @ turn(yaw).T @ np.linalg.inv(K)
+    rng = np.random.default_rng(0)
+    points = np.c_[rng.uniform(0, SIZE, (4000, 2)), np.ones(4000)]
+    moved = points @ matrix.T
+    xy = moved[:, :2] / moved[:, 2:]
+    seen = (moved[:, 2] > 0) & (xy > 0).all(axis=1) & (xy < SIZE).all(axis=1)
+    a, b = points[seen][:100, :2], xy[seen][:100]
+    for source, target in ((a, b), (b, a)):
+        fitted = fit_pair(pair(0, 1, source, target), [view("a"), view("b")], "rotation")
+        assert fitted.reason is None
+        assert fitted.inliers == len(a) > 90
+
+
+@pytest.mark.parametrize("angle", [60, 80, 100, 110])
+def test_lenses_of_60_to_110_degrees_stitch(angle):
+    true = [turn(k * 0.45 * angle) for k in (-1, 0, 1)]
+    groups = find_cameras(World().photos(true, angle), options=StitchOptions(keypoints=1500))
+    (group,) = groups.groups
+    assert len(group.photos) == 3 and group.cameras.motion == "rotation"
+    focal = 150 / np.tan(np.radians(angle) / 2)
+    assert [c.focal for c in group.cameras.cameras] == pytest.approx([focal] * 3, rel=0.02)
+    assert tilt([camera.matrix for camera in group.cameras.cameras], true) < 2
 
 
 def test_groups_are_connected_components():
