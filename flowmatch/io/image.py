@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,14 +13,18 @@ from flowmatch.imaging import check_image
 from flowmatch.io._files import FilePath, entry_for_suffix, existing_file, replace_when_done
 from flowmatch.io._jpeg import check_jpeg, is_jpeg
 from flowmatch.io._png import check_png, is_png
+from flowmatch.io._pnm import is_pnm, read_pnm
 from flowmatch.io._quiet import quiet_stderr
+from flowmatch.io._white import stated_white
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
 )  # fmt: skip
 
 Item = TypeVar("Item")
+Content = TypeVar("Content")
 _ATTEMPTS = 20
+_LOW_BITS = 4096  # 12 bits, the most frequent depth of scientific cameras
 SMALLEST_PHOTO = 32
 """Smallest side of a photograph, in pixels."""
 
@@ -44,21 +48,29 @@ def list_images(folder: FilePath) -> tuple[Path, ...]:
     return tuple(files)
 
 
-def read_image(path: FilePath) -> NDArray[np.uint8]:
+def read_image(path: FilePath, *, white: int | None = None) -> NDArray[np.uint8]:
     """Read a picture of any kind as 8-bit RGB.
 
-    Gray is repeated to three channels, alpha is dropped, 16 bits are rounded to 8, and the
-    orientation in EXIF is applied.
+    Gray is repeated to three channels, alpha is dropped, more than 8 bits are rounded to 8, and
+    the orientation in EXIF is applied.
 
     Args:
         path: File of any format that OpenCV decodes; the content decides, not the suffix.
+        white: Value of white in pictures of more than 8 bits, such as 4095 for 12 bits stored in
+            a TIFF or PNG of 16; brighter pixels become white. None takes what the file states
+            (PNM, AVIF, JPEG 2000), otherwise 65535. Pictures of 8 bits do not use it.
 
     Returns:
         Image ``[H, W, 3]``, RGB.
 
     Raises:
         FileNotFoundError: The file does not exist.
-        ValueError: The file is damaged, or not a picture, or holds floats.
+        ValueError: The file is damaged, or not a picture, or holds floats, or `white` is not
+            within 1 to 65535.
+
+    Warns:
+        UserWarning: A picture of 16 bits holds no value above 4095, and `white` is None: it may
+            be one of 12 bits, which comes out 16 times too dark.
 
     Example:
         >>> import tempfile
@@ -68,8 +80,8 @@ def read_image(path: FilePath) -> NDArray[np.uint8]:
         [255, 0, 0]
     """
     # OpenCV 5.0 leaves most of a 16-bit TIFF's pixels unwritten with IMREAD_COLOR_RGB.
-    bgr = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    bgr = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, white)
+    return _converted(bgr, cv2.COLOR_GRAY2RGB, cv2.COLOR_BGR2RGB, cv2.COLOR_BGRA2RGB)
 
 
 def read_photo(path: FilePath) -> NDArray[np.uint8]:
@@ -108,17 +120,40 @@ def read_rgba(path: FilePath) -> NDArray[np.uint8]:
         ValueError: The file is damaged, or not a picture, or holds floats.
     """
     picture = _decode(path, cv2.IMREAD_UNCHANGED)
+    return _converted(picture, cv2.COLOR_GRAY2RGBA, cv2.COLOR_BGR2RGBA, cv2.COLOR_BGRA2RGBA)
+
+
+def _converted(picture: NDArray[np.uint8], gray: int, bgr: int, bgra: int) -> NDArray[np.uint8]:
     channels = 1 if picture.ndim == 2 else picture.shape[2]
-    to_rgba = {1: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA, 4: cv2.COLOR_BGRA2RGBA}[channels]
-    return np.asarray(cv2.cvtColor(picture, to_rgba), np.uint8)
+    return np.asarray(cv2.cvtColor(picture, {1: gray, 3: bgr, 4: bgra}[channels]), np.uint8)
 
 
-def _decode(path: FilePath, flags: int) -> NDArray[np.uint8]:
+def _decode(path: FilePath, flags: int, white: int | None = None) -> NDArray[np.uint8]:
     path = existing_file(path)
+    if white is not None and not 1 <= white <= 65535:
+        raise ValueError(f"{path}: white must be a value from 1 to 65535, got {white}")
     # Decoding from memory, because OpenCV opens only ASCII names on Windows.
     encoded = np.fromfile(path, np.uint8)
     if encoded.size == 0:
         raise ValueError(f"{path} is empty, expected an image")
+    image: NDArray[Any]
+    stated: int | None
+    if is_pnm(encoded.data):
+        # OpenCV ignores the value of white in the header.
+        image, stated = read_pnm(path, encoded.data)
+    else:
+        image, stated = _decoded(path, encoded, flags), stated_white(encoded.data)
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"{path}: expected an image of 8 or 16 bits, got {image.dtype}")
+    if image.dtype == np.uint16 and white is None and stated in (None, 65535):
+        _warn_about_low_bits(image)
+    if image.dtype == np.uint8:
+        white = None
+    return _eight_bits(image, white or stated or np.iinfo(image.dtype).max)
+
+
+def _decoded(path: Path, encoded: NDArray[np.uint8], flags: int) -> NDArray[Any]:
+    """Decode the content of a file by OpenCV."""
     if is_png(encoded.data):
         check_png(path, encoded.data)
     elif is_jpeg(encoded.data):
@@ -130,20 +165,35 @@ def _decode(path: FilePath, flags: int) -> NDArray[np.uint8]:
         raise ValueError(f"{path} cannot be decoded as an image: {error}") from error
     if image is None:
         raise ValueError(f"{path} is damaged, or not an image of a kind that OpenCV decodes")
-    if image.dtype == np.uint16:
-        # 65535 = 255 * 257, so white stays white.
-        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if image.dtype != np.uint8:
-        raise ValueError(f"{path}: expected an image of 8 or 16 bits, got {image.dtype}")
+    return np.asarray(image)
+
+
+def _warn_about_low_bits(image: NDArray[Any]) -> None:
+    if 0 < image.max() < _LOW_BITS:
+        # The same words for all files, so that Python shows the warning once.
+        warnings.warn(
+            f"a picture of 16 bits holds no value above {_LOW_BITS - 1}: if it has fewer bits, it "
+            f"is read too dark; white={_LOW_BITS - 1} of read_image is for 12 bits",
+            stacklevel=1,
+        )
+
+
+def _eight_bits(image: NDArray[Any], white: int) -> NDArray[np.uint8]:
+    """Scale values so that `white` becomes 255."""
+    if white != 255:
+        wide = np.minimum(image, white).astype(np.uint32)
+        image = (wide * 255 + white // 2) // white
+    elif image.dtype == np.uint16:
+        image = np.minimum(image, 255)
     return np.ascontiguousarray(image, dtype=np.uint8)
 
 
 def sample_readable(
     rng: np.random.Generator,
     pictures: Sequence[Item],
-    read: Callable[[Item], NDArray[np.uint8]],
-) -> tuple[int, NDArray[np.uint8]]:
-    """Read a picture chosen at random; after a failure, warn and choose another.
+    read: Callable[[Item], Content],
+) -> tuple[int, Content]:
+    """Read one of several pictures or pairs at random; after a failure, warn and choose another.
 
     Args:
         rng: Source of random numbers.

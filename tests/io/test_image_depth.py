@@ -1,0 +1,122 @@
+"""Pictures whose white is not 255 or 65535."""
+
+import warnings
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from flowmatch._opencv import cv2
+from flowmatch.io import read_image, read_rgba
+
+WHITES = [1, 15, 100, 255, 256, 1023, 4095, 16383, 65535]
+SPACES = {"plain": b"\n", "comment": b" # 7 bits?\n"}
+
+
+def stored(values, white):
+    return values.astype(">u2" if white > 255 else "u1").tobytes()
+
+
+def ramp(white, channels=1):
+    """Return stored values from 0 to white, and the picture that they are."""
+    values = np.linspace(0, white, 12 * channels).round().astype(int).reshape(2, 6, channels)
+    return values, np.floor(values * 255 / white + 0.5).astype(int)
+
+
+@pytest.mark.parametrize("white", WHITES)
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+@pytest.mark.parametrize("kind", [2, 3, 5, 6])
+def test_netpbm_white(kind, white, space, tmp_path):
+    values, expected = ramp(white, 3 if kind in (3, 6) else 1)
+    header = b"P%d%b6 2\n%d\n" % (kind, space, white)
+    data = stored(values, white) if kind > 3 else " ".join(map(str, values.flat)).encode()
+    (tmp_path / "a.ppm").write_bytes(header + data)
+    image = read_image(tmp_path / "a.ppm")
+    np.testing.assert_array_equal(image, np.broadcast_to(expected, (2, 6, 3)))
+    np.testing.assert_array_equal(read_rgba(tmp_path / "a.ppm")[..., :3], image)
+
+
+@pytest.mark.parametrize("white", [255, 1023])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_pam(channels, white, tmp_path):
+    values, expected = ramp(white, channels)
+    header = b"P7\nHEIGHT 2\nWIDTH 6\n# made by hand\nDEPTH %d\nMAXVAL %d\nTUPLTYPE ANY\nENDHDR\n"
+    (tmp_path / "a.pam").write_bytes(header % (channels, white) + stored(values, white))
+    colour = expected[..., :3] if channels > 2 else expected[..., :1]
+    image = read_image(tmp_path / "a.pam")
+    np.testing.assert_array_equal(image, np.broadcast_to(colour, (2, 6, 3)))
+    alpha = expected[..., -1] if channels in (2, 4) else 255
+    assert (read_rgba(tmp_path / "a.pam")[..., 3] == alpha).all()
+
+
+def test_values_above_white_are_white(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"P5 2 1 1000\n" + np.array([500, 1001], ">u2").tobytes())
+    assert read_image(tmp_path / "a.pgm")[0, :, 0].tolist() == [128, 255]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"P5 4 4 255\n123", b"P5 4 4 0\n" + bytes(16), b"P5 0 4 255\n", b"P2 2 1 255\n1 x",
+     b"P2 99999 99999 255\n1 2", b"P6 99999 99999 255\n12", b"P7\nWIDTH 2\nENDHDR\n12",
+     b"P5 4 4 70000\n" + bytes(32), b"P2 2 1 9\n-1 2", b"P5"],
+)  # fmt: skip
+def test_damaged_netpbm(content, tmp_path):
+    (tmp_path / "a.pgm").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.pgm( is damaged|: expected at least 1 x 1)"):
+        read_image(tmp_path / "a.pgm")
+
+
+@pytest.mark.parametrize("depth", [8, 10, 12])
+def test_avif(depth, tmp_path):
+    white = 2**depth - 1
+    values = np.tile(np.linspace(0, white, 64).round(), (16, 1))[..., None].repeat(3, axis=2)
+    options = [cv2.IMWRITE_AVIF_DEPTH, depth, cv2.IMWRITE_AVIF_QUALITY, 100]
+    kind = np.uint8 if depth == 8 else np.uint16
+    done = cv2.imwrite(str(tmp_path / "a.avif"), values.astype(kind), options)
+    if not done:
+        pytest.skip("this OpenCV has no encoder of AVIF")
+    assert np.abs(read_image(tmp_path / "a.avif") - values * 255 / white).max() <= 2
+
+
+@pytest.mark.parametrize("depth", [8, 9, 10, 12, 14, 16])
+def test_jpeg_2000(depth, tmp_path):
+    pixel_format = {8: "gray", 16: "gray16le"}.get(depth, f"gray{depth}le")
+    codec = av.CodecContext.create("jpeg2000", "w")
+    codec.width, codec.height, codec.pix_fmt, codec.time_base = 64, 16, pixel_format, Fraction(1)
+    values = np.tile(np.linspace(0, 2**depth - 1, 64).round(), (16, 1))
+    frame = av.VideoFrame(64, 16, pixel_format)
+    rows = values.astype("u1" if depth == 8 else "<u2").view(np.uint8).reshape(16, -1)
+    padding = frame.planes[0].line_size - rows.shape[1]
+    frame.planes[0].update(np.pad(rows, ((0, 0), (0, padding))))
+    packets = [*codec.encode(frame), *codec.encode(None)]
+    (tmp_path / "a.jp2").write_bytes(b"".join(map(bytes, packets)))
+    image = read_image(tmp_path / "a.jp2")[..., 0]
+    assert np.abs(image - values * 255 / (2**depth - 1)).max() <= 2
+
+
+def test_low_bits_of_16_are_told_once(tmp_path):
+    values = np.array([[0, 2048, 4095]], np.uint16)
+    for name in ("a.png", "b.tif"):
+        cv2.imwrite(str(tmp_path / name), values)
+        with pytest.warns(UserWarning, match="no value above 4095: .* white=4095 of read_image"):
+            assert read_image(tmp_path / name)[0, :, 0].tolist() == [0, 8, 16]
+    with warnings.catch_warnings(record=True) as messages:
+        warnings.simplefilter("default")
+        for name in ("a.png", "b.tif", "a.png"):
+            read_image(tmp_path / name)
+    assert len(messages) == 1
+
+
+def test_white_of_ones_own(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.array([[0, 2048, 4095, 9999]], np.uint16))
+    cv2.imwrite(str(tmp_path / "b.png"), np.array([[0, 100]], np.uint8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(tmp_path / "a.png", white=4095)[0, :, 0].tolist() == [0, 128, 255, 255]
+        assert read_image(tmp_path / "b.png", white=4095)[0, :, 0].tolist() == [0, 100]
+        cv2.imwrite(str(tmp_path / "black.png"), np.zeros((2, 2), np.uint16))
+        read_image(tmp_path / "black.png")
+    for white in (0, 65536):
+        with pytest.raises(ValueError, match="white must be a value from 1 to 65535"):
+            read_image(tmp_path / "a.png", white=white)
