@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from flowmatch.metric_learning.tuples import check_batch
+from flowmatch.metric_learning.tuples import check_batch, check_tensors
 from flowmatch.metric_learning.verification import pair_distances, roc
 from flowmatch.ops import nearest
 
@@ -80,6 +80,7 @@ class Enrolment:
         Raises:
             ValueError: Nothing is enrolled, or the shape does not fit.
         """
+        check_tensors(embeddings=embeddings)
         if not len(self.embeddings):
             raise ValueError("nothing is enrolled")
         neighbours = nearest(embeddings, self.embeddings, 1, self.metric)

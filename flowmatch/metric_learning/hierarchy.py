@@ -9,7 +9,7 @@ from torch.utils.data import Sampler
 
 from flowmatch.metric_learning.losses._base import EmbeddingLoss, at_least
 from flowmatch.metric_learning.samplers import ShuffledQueues, generator_of, members_of
-from flowmatch.metric_learning.tuples import Tuples, as_triplets
+from flowmatch.metric_learning.tuples import Tuples, as_triplets, check_batch, check_tensors
 from flowmatch.ops import pairwise_distance
 
 
@@ -35,7 +35,7 @@ class ClassTree:
         merged_at: First level at which two classes share a node, at most L, ``[C, C]``.
 
     Raises:
-        ValueError: Shapes do not fit, or the batch is empty.
+        ValueError: Shapes or types do not fit, or the batch is empty.
 
     Example:
         >>> x = torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 0.2], [-1.0, 0.0]])
@@ -49,11 +49,9 @@ class ClassTree:
 
     def __init__(self, embeddings: Tensor, labels: Tensor, levels: int = 16) -> None:
         at_least(1, levels=levels)
-        if embeddings.dim() != 2 or labels.shape != embeddings.shape[:1] or not len(labels):
-            raise ValueError(
-                "embeddings and labels must be [N, D] and [N] with N of 1 or more, "
-                f"got {tuple(embeddings.shape)} and {tuple(labels.shape)}"
-            )
+        check_batch(embeddings, labels)
+        if not len(labels):
+            raise ValueError("embeddings and labels must be [N, D] and [N] with N of 1 or more")
         self.classes, place = torch.unique(labels.cpu(), return_inverse=True)
         units = F.normalize(embeddings.detach().cpu().double(), dim=1)
         count = torch.bincount(place).double()
@@ -100,6 +98,7 @@ class ClassTree:
         Raises:
             ValueError: The tree has no class of a label.
         """
+        check_tensors(labels=labels)
         labels = labels.cpu()
         places = torch.searchsorted(self.classes, labels).clamp(max=len(self.classes) - 1)
         unknown = labels[self.classes[places] != labels]
@@ -193,7 +192,8 @@ class NeighbourhoodBatches(Sampler[list[int]]):
         anchors: Number of random anchor classes in a batch.
         neighbours: Number of classes in a neighbourhood, the anchor included.
         samples_per_class: Items of each class in a batch.
-        batches: Number of batches in an epoch; None takes as many as cover all items about once.
+        batches: Number of batches in an epoch; None takes ``ceil(items / batch size)``. Classes
+            are random, so an epoch repeats some items and leaves others out.
         seed: Random seed of the batches.
 
     Raises:
@@ -221,8 +221,10 @@ class NeighbourhoodBatches(Sampler[list[int]]):
         seed: int = 0,
     ) -> None:
         at_least(1, anchors=anchors, neighbours=neighbours, samples_per_class=samples_per_class)
-        tree.places(torch.tensor(list(labels)))
         self.members, self.tree = members_of(labels), tree
+        tree.places(torch.tensor(list(self.members), dtype=torch.int64))
+        if batches is not None:
+            at_least(0, batches=batches)
         self.anchors, self.neighbours = anchors, neighbours
         self.samples_per_class = samples_per_class
         size = anchors * neighbours * samples_per_class

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowmatch.metric_learning._extras import scikit_learn
 from flowmatch.metric_learning.losses._base import at_least
-from flowmatch.metric_learning.tuples import check_batch
+from flowmatch.metric_learning.tuples import check_batch, check_tensors
 from flowmatch.ops import nearest
 
 _CHUNK = 2**24  # neighbours in memory at a time
@@ -208,6 +208,7 @@ def compare_clusterings(clusters: Tensor, labels: Tensor) -> ClusteringScores:
         >>> compare_clusterings(torch.tensor([5, 5, 2]), torch.tensor([0, 0, 1])).ami
         1.0
     """
+    check_tensors(clusters=clusters, labels=labels)
     if clusters.dim() != 1 or clusters.shape != labels.shape:
         raise ValueError(
             f"clusters and labels must be [N], got {tuple(clusters.shape)}, {tuple(labels.shape)}"

@@ -15,6 +15,7 @@ from flowmatch.metric_learning.losses import LOSSES
 from flowmatch.metric_learning.losses._base import at_least
 from flowmatch.metric_learning.methods import METHODS, train_method
 from flowmatch.metric_learning.metrics import clustering_scores, retrieval_scores
+from flowmatch.metric_learning.tuples import check_batch
 from flowmatch.metric_learning.verification import pair_distances, roc, verify_pairs
 from flowmatch.training import StepReport
 
@@ -36,12 +37,13 @@ def score(embeddings: Tensor, labels: Tensor, metric: str, seed: int = 0) -> dic
 
     Raises:
         ImportError: scikit-learn is missing.
-        ValueError: Shapes do not fit.
+        ValueError: Shapes or types do not fit, or there are no embeddings.
 
     Example:
         >>> score(torch.eye(4)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1]), "cosine")["R@1"]
         1.0
     """
+    check_batch(embeddings, labels)
     if metric == "cosine":  # the order by l2 of unit vectors is that by cosine
         embeddings = F.normalize(embeddings, dim=1)
     retrieval = retrieval_scores(embeddings, labels, KS)
@@ -57,8 +59,8 @@ def split_unseen(images: LabelledImages, unseen: str) -> tuple[LabelledImages, L
     Args:
         images: The dataset.
         unseen: Novelty of the test set: ``"classes"`` has other classes than the training set,
-            ``"pictures"`` other pictures of the same classes; with ``"nothing"`` both sets are the
-            whole dataset.
+            ``"pictures"`` other pictures of the same classes, by the official split of that kind
+            or in halves; with ``"nothing"`` both sets are the whole dataset.
 
     Returns:
         The training and the test set.
@@ -86,33 +88,36 @@ def verification_scores(
 
     Returns:
         ``EER`` and ``FPR95`` of the second half, ``threshold``, and its ``false accepts`` and
-        ``false rejects`` there.
+        ``false rejects`` there. A score is NaN where its half lacks the pairs that it needs: two
+        classes for negative pairs, two items of one class for positive ones.
 
     Raises:
-        ValueError: A half lacks positive or negative pairs, or shapes do not fit.
+        ValueError: Shapes or types do not fit, or the rate is not in 0..1.
 
     Example:
         >>> x, y = torch.eye(2).repeat(4, 1), torch.tensor([0, 1]).repeat(4)
         >>> verification_scores(x, y, "l2", 0.1)["EER"]
         0.0
     """
+    check_batch(embeddings, labels)
+    if not 0 <= false_accept_rate <= 1:
+        raise ValueError(f"false_accept_rate must be in 0..1, got {false_accept_rate}")
     # Alternating items in the order of classes, so that each half has half of every class.
     order = torch.argsort(labels, stable=True)
     halves = order[::2], order[1::2]
-    curves = []
-    for half in halves:
-        distances, same = pair_distances(embeddings[half], labels[half], metric)
-        curves.append((distances, same, roc(distances, same)))
-    threshold = curves[0][2].threshold_for(false_accept_rate)
-    distances, same, curve = curves[1]
-    verification = verify_pairs(distances, same, threshold)
-    return {
-        "EER": curve.equal_error_rate,
-        "FPR95": curve.false_accept_rate_at(0.95),
-        "threshold": threshold,
-        "false accepts": verification.false_accept_rate,
-        "false rejects": verification.false_reject_rate,
-    }
+    parts = [pair_distances(embeddings[half], labels[half], metric) for half in halves]
+    curves = [roc(*part) if part[1].any() and not part[1].all() else None for part in parts]
+    names = ("EER", "FPR95", "threshold", "false accepts", "false rejects")
+    scores = dict.fromkeys(names, math.nan)
+    if curves[1] is not None:
+        scores["EER"] = curves[1].equal_error_rate
+        scores["FPR95"] = curves[1].false_accept_rate_at(0.95)
+    if curves[0] is not None:
+        scores["threshold"] = curves[0].threshold_for(false_accept_rate)
+        verification = verify_pairs(*parts[1], scores["threshold"])
+        scores["false accepts"] = verification.false_accept_rate
+        scores["false rejects"] = verification.false_reject_rate
+    return scores
 
 
 def class_folds(count: int, folds: int) -> list[tuple[list[int], list[int]]]:

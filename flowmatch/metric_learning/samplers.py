@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 
@@ -19,11 +20,14 @@ class ClassBatches(Sampler[list[int]]):
         labels: Class of each item of the dataset.
         classes: Number of classes in a batch.
         samples_per_class: Items of each class in a batch.
-        batches: Number of batches in an epoch; None takes as many as cover all items once.
+        batches: Number of batches in an epoch; None takes ``ceil(items / batch size)``. Classes
+            are random, so an epoch repeats some items and leaves others out, most of all items of
+            large classes beside small ones.
         seed: Random seed of the batches.
 
     Raises:
-        ValueError: There are fewer classes than a batch needs, or a number is not positive.
+        ValueError: There are fewer classes than a batch needs, a number is not positive, or labels
+            are not whole numbers.
 
     Example:
         >>> batches = ClassBatches([0, 0, 0, 1, 1, 2], classes=2, samples_per_class=2)
@@ -120,13 +124,21 @@ class ShuffledQueues:
 def members_of(labels: Sequence[int]) -> dict[int, list[int]]:
     """Return the items of each class by label, in the order of the labels.
 
+    Raises:
+        ValueError: Labels are not whole numbers, one for each item.
+
     Example:
         >>> members_of([3, 1, 3])
         {1: [1], 3: [0, 2]}
     """
-    members: dict[int, list[int]] = {int(label): [] for label in sorted(set(map(int, labels)))}
-    for item, label in enumerate(labels):
-        members[int(label)].append(item)
+    numbers = np.asarray(labels)
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise ValueError(
+            f"labels must be whole numbers [N], got {numbers.dtype} {tuple(numbers.shape)}"
+        )
+    members: dict[int, list[int]] = {label: [] for label in sorted(set(numbers.tolist()))}
+    for item, label in enumerate(numbers.tolist()):
+        members[label].append(item)
     return members
 
 

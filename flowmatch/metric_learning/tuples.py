@@ -39,12 +39,24 @@ class Pairs(NamedTuple):
 Tuples: TypeAlias = Triplets | Pairs
 
 
+def check_tensors(**values: object) -> None:
+    """Check that named values are tensors.
+
+    Raises:
+        ValueError: A value has another type, such as a list or a NumPy array.
+    """
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
+
+
 def check_batch(embeddings: Tensor, labels: Tensor) -> None:
     """Check that embeddings are ``[N, D]`` and their labels ``[N]``.
 
     Raises:
         ValueError: Shapes, types or devices do not fit.
     """
+    check_tensors(embeddings=embeddings, labels=labels)
     if embeddings.dim() != 2 or not embeddings.is_floating_point():
         raise ValueError(
             f"embeddings must be floats [N, D], got {embeddings.dtype} {tuple(embeddings.shape)}"
@@ -71,11 +83,17 @@ def same_and_different(labels: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Two masks, ``[N, N]`` bool.
 
+    Raises:
+        ValueError: `labels` is not a tensor ``[N]``.
+
     Example:
         >>> same, different = same_and_different(torch.tensor([0, 0, 1]))
         >>> same.nonzero().tolist(), int(different.sum())
         ([[0, 1], [1, 0]], 4)
     """
+    check_tensors(labels=labels)
+    if labels.dim() != 1:
+        raise ValueError(f"labels must be [N], got {tuple(labels.shape)}")
     equal = labels[:, None] == labels
     diagonal = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     return equal & ~diagonal, ~equal
@@ -83,6 +101,9 @@ def same_and_different(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def all_pairs(labels: Tensor) -> Pairs:
     """List all ordered pairs of a batch.
+
+    Raises:
+        ValueError: `labels` is not a tensor ``[N]``.
 
     Example:
         >>> [len(part) for part in all_pairs(torch.tensor([0, 0, 1]))]
@@ -94,6 +115,9 @@ def all_pairs(labels: Tensor) -> Pairs:
 
 def all_triplets(labels: Tensor) -> Triplets:
     """List all triplets of a batch.
+
+    Raises:
+        ValueError: `labels` is not a tensor ``[N]``.
 
     Example:
         >>> [part.tolist() for part in all_triplets(torch.tensor([0, 0, 1]))]
@@ -118,5 +142,55 @@ def as_triplets(tuples: Tuples | None, labels: Tensor) -> Triplets:
         return all_triplets(labels)
     if isinstance(tuples, Triplets):
         return tuples
-    pair, other = torch.where(tuples.anchor[:, None] == tuples.other_anchor)
-    return Triplets(tuples.anchor[pair], tuples.positive[pair], tuples.negative[other])
+    # Without a mask of positive by negative pairs, which has N^4 entries for all pairs of N items.
+    order = torch.argsort(tuples.other_anchor, stable=True)
+    count = torch.bincount(tuples.other_anchor, minlength=len(labels))
+    first = (count.cumsum(0) - count)[tuples.anchor]  # place of the first negative in `order`
+    count = count[tuples.anchor]
+    place = torch.arange(len(count), device=count.device)
+    pair = place.repeat_interleave(count)
+    step = torch.arange(len(pair), device=pair.device) - (count.cumsum(0) - count)[pair]
+    negative = tuples.negative[order[first[pair] + step]]
+    return Triplets(tuples.anchor[pair], tuples.positive[pair], negative)
+
+
+def as_pairs(tuples: Tuples | None, labels: Tensor) -> Pairs:
+    """Convert the result of a miner to pairs: None to all, triplets to a pair of each kind.
+
+    Example:
+        >>> triplets = Triplets(*(torch.tensor([item]) for item in (0, 1, 2)))
+        >>> [part.tolist() for part in as_pairs(triplets, torch.tensor([0, 0, 1]))]
+        [[0], [1], [0], [2]]
+    """
+    if tuples is None:
+        return all_pairs(labels)
+    if isinstance(tuples, Pairs):
+        return tuples
+    return Pairs(tuples.anchor, tuples.positive, tuples.anchor, tuples.negative)
+
+
+def check_tuples(tuples: Tuples | tuple[Tensor, ...] | None) -> Tuples | None:
+    """Check the tuples of a miner, and name the plain ones that other libraries return.
+
+    Returns:
+        The same tensors as `Triplets` or `Pairs`.
+
+    Raises:
+        ValueError: There are not three or four of them, or lengths do not fit.
+
+    Example:
+        >>> check_tuples((torch.tensor([0]), torch.tensor([1]), torch.tensor([2]))).negative
+        tensor([2])
+    """
+    if tuples is None:
+        return None
+    if not isinstance(tuples, tuple) or len(tuples) not in (3, 4):
+        raise ValueError(
+            f"tuples must be triplets or pairs of a miner, got {type(tuples).__name__}"
+        )
+    named = Triplets(*tuples) if len(tuples) == 3 else Pairs(*tuples)
+    check_tensors(**named._asdict())
+    lengths = [len(part) for part in named]
+    if lengths[0] != lengths[1] or lengths[2] != lengths[3 if len(named) == 4 else 0]:
+        raise ValueError(f"the indices of tuples must have equal lengths, got {lengths}")
+    return named

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from flowmatch.metric_learning.samplers import generator_of
-from flowmatch.metric_learning.tuples import check_batch
+from flowmatch.metric_learning.tuples import check_batch, check_tensors
 from flowmatch.ops import pairwise_distance
 
 
@@ -112,6 +112,7 @@ def roc(distances: Tensor, same: Tensor) -> Roc:
     Reference:
         Fawcett, An Introduction to ROC Analysis, 2006, algorithm 1 (ties in one step).
     """
+    check_tensors(distances=distances, same=same)
     if distances.dim() != 1 or distances.shape != same.shape or same.dtype != torch.bool:
         raise ValueError(
             "distances and same must be [P] and bool [P], "
@@ -166,6 +167,7 @@ def verify_pairs(distances: Tensor, same: Tensor, threshold: float) -> Verificat
         >>> verify_pairs(distances, same, 0.5).false_reject_rate
         0.5
     """
+    check_tensors(distances=distances, same=same)
     if distances.dim() != 1 or distances.shape != same.shape or same.dtype != torch.bool:
         raise ValueError(
             "distances and same must be [P] and bool [P], "

@@ -14,6 +14,7 @@ from flowmatch._opencv import cv2
 from flowmatch.draw import contact_sheet
 from flowmatch.imaging import Image, resize
 from flowmatch.metric_learning.protocol import Estimate, estimate
+from flowmatch.metric_learning.tuples import check_tensors
 from flowmatch.metrics import average_precision
 from flowmatch.progress import ProgressCallback
 from flowmatch.selfsupervised.patches import TrackedPatches
@@ -61,6 +62,7 @@ def score_patches(embeddings: Tensor, patches: TrackedPatches, gap: int = 10) ->
     Raises:
         ValueError: The shape does not fit, or no query has relevant and irrelevant patches.
     """
+    check_tensors(embeddings=embeddings)
     if embeddings.dim() != 2 or len(embeddings) != len(patches):
         raise ValueError(f"embeddings must be [{len(patches)}, D], got {list(embeddings.shape)}")
     units = F.normalize(embeddings.double(), dim=1)
@@ -79,6 +81,16 @@ def score_patches(embeddings: Tensor, patches: TrackedPatches, gap: int = 10) ->
         len(rows_of_track),
         sum(len(rows) for rows in rows_of_track.values()),
     )
+
+
+def count_queries(patches: TrackedPatches, gap: int = 10) -> int:
+    """Return the number of queries that `score_patches` would have.
+
+    Args:
+        patches: The patches.
+        gap: Least number of frames between a query and a relevant patch.
+    """
+    return len(_queries(patches, gap))
 
 
 def _queries(

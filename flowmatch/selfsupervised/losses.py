@@ -1,8 +1,10 @@
 """Ranking loss of patches from videos."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from flowmatch.metric_learning.tuples import check_tensors
+from flowmatch.metric_learning.units import unit_vectors
 
 HARDEST = 4  # number of nearest negatives that hard negatives are sampled from
 
@@ -23,7 +25,8 @@ def ranking_loss(
     another object. With `hard`, half of them are sampled from the four nearest instead.
 
     Args:
-        first: Embeddings of one patch of each track, ``[N, D]``, not zero.
+        first: Embeddings of one patch of each track, ``[N, D]``; one of length 0 has no direction
+            and gets no gradient.
         second: Embeddings of another patch of the same tracks, ``[N, D]``.
         different: Whether two tracks certainly show different objects, ``[N, N]`` bool, symmetric.
         hard: Whether half of the negatives are hard ones, as in later epochs.
@@ -35,7 +38,7 @@ def ranking_loss(
         without gradients.
 
     Raises:
-        ValueError: Shapes do not fit, or `negatives` is not positive.
+        ValueError: Shapes or types do not fit, or `negatives` is not positive.
 
     Example:
         >>> x = torch.eye(2)
@@ -47,13 +50,14 @@ def ranking_loss(
         Wang & Gupta, ICCV 2015, section 4.2, equation 3; the sampling of negatives and both
         patches as anchors follow the published code, whose margin is 1 instead of 0.5.
     """
+    check_tensors(first=first, second=second, different=different)
     N = len(first)
     if first.shape != second.shape or different.shape != (N, N) or negatives < 1:
         raise ValueError(
             "first and second must be [N, D], different [N, N] and negatives positive, got "
             f"{tuple(first.shape)}, {tuple(second.shape)}, {tuple(different.shape)}, {negatives}"
         )
-    ends = F.normalize(torch.cat([first, second]).float(), dim=1)
+    ends = unit_vectors(torch.cat([first, second]).float())
     cosine = ends @ ends.T
     order = torch.arange(2 * N, device=ends.device)
     near = cosine[order, (order + N) % (2 * N)]

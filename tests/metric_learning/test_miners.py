@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -165,6 +166,45 @@ def test_class_batches():
     assert list(batches) == first
     with pytest.raises(ValueError, match="batches of 7 classes need that many, got 6"):
         ClassBatches(labels, 7, 1)
+
+
+@pytest.mark.parametrize("sizes", [[90] * 10, [1000] + [10] * 10, [5] * 78, [20] * 78])
+def test_an_epoch_has_as_many_places_as_items(sizes):
+    """Its classes are random, so that some items have no place and others several."""
+    labels = [label for label, size in enumerate(sizes) for _ in range(size)]
+    batches = ClassBatches(labels, classes=5, samples_per_class=8)
+    items = [i for batch in batches for i in batch]
+    assert len(labels) <= len(items) < len(labels) + 40
+    assert 0.1 < len(set(items)) / len(labels) < 1
+    batches = NeighbourhoodBatches(labels, ClassTree(*random_items(labels)), 2, 2, 8)
+    assert len(batches) == -(-len(labels) // 32)
+
+
+def random_items(labels):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(len(labels), 3, generator=generator), torch.tensor(labels)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor])
+def test_labels_of_batches_may_be_of_any_kind(kind):
+    labels = [0] * 5 + [1] * 5
+    assert list(ClassBatches(kind(labels), 2, 2)) == list(ClassBatches(labels, 2, 2))
+
+
+@pytest.mark.parametrize("labels", [[0.5, 0.7], [[0, 1], [1, 0]], ["a", "b"], [True, False]])
+def test_labels_of_batches_must_be_whole_numbers(labels):
+    with pytest.raises(ValueError, match=r"labels must be whole numbers \[N\], got"):
+        ClassBatches(labels, 1, 1)
+
+
+def test_a_negative_number_of_batches_is_refused():
+    x, y = random_items([0, 0, 1, 1])
+    for make in (
+        lambda: ClassBatches(y.tolist(), 1, 1, batches=-1),
+        lambda: NeighbourhoodBatches(y.tolist(), ClassTree(x, y), 1, 1, 1, batches=-1),
+    ):
+        with pytest.raises(ValueError, match="batches must be at least 0, got -1"):
+            make()
 
 
 def test_small_classes_repeat_items_only_if_necessary():

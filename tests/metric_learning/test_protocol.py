@@ -63,3 +63,24 @@ def test_verification_uses_another_half():
     assert 0 < scores["EER"] < 0.3 and scores["threshold"] > 0
     # The halves have alternating items, so both have every class.
     assert verification_scores(x, y, "cosine", 1.0)["false rejects"] == pytest.approx(0, abs=0.01)
+
+
+def missing(labels):
+    y = torch.tensor(labels)
+    x = torch.nn.functional.one_hot(y).float() + torch.arange(len(y))[:, None] / 100
+    scores = verification_scores(x, y, "l2", 0.1)
+    return {name for name, score in scores.items() if math.isnan(score)}
+
+
+def test_scores_without_the_pairs_they_need_are_missing():
+    everything = {"EER", "FPR95", "threshold", "false accepts", "false rejects"}
+    assert missing([0, 0, 0, 0, 1, 1, 1, 1]) == set()
+    assert missing(list(range(10)) * 2) == everything  # each half has one item of a class
+    assert missing([0] * 8) == missing([0, 1]) == missing([0]) == everything
+    # The second half has one item of each class, or one class.
+    assert missing([0, 0, 0, 1, 1]) == {"EER", "FPR95", "false rejects"}
+    assert missing([0, 1, 1, 1, 1]) == {"EER", "FPR95", "false accepts"}
+    # The first half, which gives the threshold, has one class.
+    assert missing([0, 0, 0, 0, 0, 1]) == {"threshold", "false accepts", "false rejects"}
+    with pytest.raises(ValueError, match="false_accept_rate must be in 0..1, got 2"):
+        verification_scores(torch.eye(2), torch.arange(2), "l2", 2)

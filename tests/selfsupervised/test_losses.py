@@ -68,6 +68,17 @@ def test_gradient_pulls_pairs_together():
     assert after < before and not wrong.requires_grad
 
 
+def test_a_blank_patch_has_no_gradient():
+    x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    x[0] = 0
+    x.requires_grad_()
+    torch.manual_seed(0)
+    ranking_loss(x[:3], x[3:], ~torch.eye(3, dtype=torch.bool), False)[0].backward()
+    assert not x.grad[0].any() and 0 < x.grad.abs().max() < 10
+    with pytest.raises(ValueError, match="different must be a tensor, got list"):
+        ranking_loss(x[:3], x[3:], [[False] * 3] * 3, False)
+
+
 def test_the_loss_of_a_batch_without_negatives_is_0():
     x = torch.randn(3, 4, requires_grad=True)
     loss, wrong = ranking_loss(x, x, torch.zeros(3, 3, dtype=torch.bool), True)

@@ -1,17 +1,17 @@
-"""Readers of labelled images: folders of classes, standard datasets, IDX files."""
+"""Readers of labelled images: folders of classes and standard datasets."""
 
-import gzip
 import math
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowmatch.io import IMAGE_SUFFIXES
 from flowmatch.metric_learning._extras import scikit_learn
+from flowmatch.metric_learning.data.idx import idx_datasets, mnist
 from flowmatch.metric_learning.data.images import LabelledImages
 
-_LARGEST_IDX = 2**32  # bytes; the largest published IDX files (QMNIST, EMNIST) have 0.5 GB
+_TRAIN = ("train", "training")
+_TEST = ("test", "testing", "val", "valid", "validation")
 _LONGEST_LIST = 2**27  # bytes of a text file
 _LARGEST_MAT = 2**24  # bytes; CARS-196 has half a million, and the content is compressed
 
@@ -21,7 +21,9 @@ def find_images(data: str | Path) -> LabelledImages:
 
     Args:
         data: ``"digits"`` for scikit-learn's digits, or a folder: CUB-200-2011, CARS-196, Stanford
-            Online Products or MNIST as unpacked, else one sub-folder of pictures for each class.
+            Online Products, MNIST or EMNIST as unpacked, else one sub-folder of pictures for each
+            class, maybe below ``train`` and ``test``. If a folder has the files of several datasets
+            like ``emnist-letters-train-images-idx3-ubyte``, ``folder/emnist-letters`` is one.
 
     Raises:
         ValueError: A file is damaged or names a file outside the folder, or classes are missing.
@@ -36,6 +38,8 @@ def find_images(data: str | Path) -> LabelledImages:
         return digits()
     folder = Path(data)
     if not folder.is_dir():
+        if folder.name in idx_datasets(folder.parent):
+            return mnist(folder.parent, folder.name)
         raise FileNotFoundError(f"there is no folder {folder} (and it is not digits)")
     for mark, reader in (
         ("image_class_labels.txt", cub200),
@@ -44,41 +48,74 @@ def find_images(data: str | Path) -> LabelledImages:
     ):
         if (folder / mark).is_file():
             return reader(folder)
-    return mnist(folder) if _idx_file(folder, "train", "images") else folder_of_classes(folder)
+    return mnist(folder) if idx_datasets(folder) else folder_of_classes(folder)
 
 
 def folder_of_classes(folder: str | Path) -> LabelledImages:
     """Read a folder with one sub-folder of pictures for each class, in alphabetical order.
 
     Args:
-        folder: The folder; sub-folders without pictures are ignored.
+        folder: The folder; sub-folders without pictures are ignored. If its only sub-folders are
+            ``train`` (or ``training``) and ``test`` (or ``testing``, ``val``, ``valid``,
+            ``validation``), which have sub-folders of classes, this is the split of the dataset: of
+            classes if the parts have no class in common, else of pictures.
 
     Raises:
         ValueError: There are fewer than two classes.
     """
-    paths: list[Path] = []
-    labels: list[int] = []
-    classes: list[str] = []
-    for sub in sorted(p for p in Path(folder).iterdir() if p.is_dir()):
-        pictures = sorted(p for p in sub.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        if pictures:
-            labels += [len(classes)] * len(pictures)
-            classes.append(sub.name)
-            paths += pictures
+    parts = _parts(Path(folder))
+    if parts is not None:
+        train, test = ([item for sub in part for item in _class_folders(sub)] for part in parts)
+    else:
+        train, test = _class_folders(Path(folder)), []
+    trained = sorted({sub.name for sub, _ in train})
+    others = sorted({sub.name for sub, _ in test} - set(trained))
+    classes = (*trained, *others)
     if len(classes) < 2:
         raise ValueError(
             f"{folder} must have a sub-folder of pictures for each of two classes or more, "
             f"got {len(classes)}"
         )
-    return LabelledImages(paths, np.array(labels, np.int64), tuple(classes))
+    index = {name: place for place, name in enumerate(classes)}
+    labels = [index[sub.name] for sub, pictures in (*train, *test) for _ in pictures]
+    count = sum(len(pictures) for _, pictures in train)
+    by_classes = bool(test) and all(sub.name in others for sub, _ in test)
+    return LabelledImages(
+        [path for _, pictures in (*train, *test) for path in pictures],
+        np.array(labels, np.int64),
+        classes,
+        train_classes=len(trained) if by_classes else None,
+        train_pictures=np.arange(len(labels)) < count if test and not by_classes else None,
+    )
+
+
+def _class_folders(folder: Path) -> list[tuple[Path, list[Path]]]:
+    """Return the sub-folders that have pictures, and their pictures."""
+    folders = []
+    for sub in sorted(p for p in folder.iterdir() if p.is_dir()):
+        pictures = sorted(p for p in sub.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        if pictures:
+            folders.append((sub, pictures))
+    return folders
+
+
+def _parts(folder: Path) -> tuple[list[Path], list[Path]] | None:
+    """Return the sub-folders for training and for testing; None if the sub-folders are classes."""
+    subs = [sub for sub, _ in _class_folders(folder)]
+    train = [sub for sub in subs if sub.name.lower() in _TRAIN]
+    test = [sub for sub in subs if sub.name.lower() in _TEST]
+    if not train or not test or len(train) + len(test) < len(subs):
+        return None
+    pictures = (p for sub in subs for p in sub.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    return None if any(p.is_file() for p in pictures) else (train, test)
 
 
 def cub200(folder: str | Path) -> LabelledImages:
     """Read Caltech-UCSD Birds 200-2011, with its first 100 classes for training.
 
     Args:
-        folder: Folder ``CUB_200_2011``, with ``images.txt``, ``image_class_labels.txt`` and
-            ``classes.txt``.
+        folder: Folder ``CUB_200_2011``, with ``images.txt``, ``image_class_labels.txt``,
+            ``classes.txt``, and optionally ``train_test_split.txt``, the split of pictures.
 
     Raises:
         ValueError: The lists do not fit each other.
@@ -94,11 +131,18 @@ def cub200(folder: str | Path) -> LabelledImages:
         raise ValueError(f"{folder}: images.txt, image_class_labels.txt and classes.txt disagree")
     order = {key: place for place, key in enumerate(sorted(names, key=_number))}
     ids = sorted(files, key=_number)
+    train = None
+    if (folder / "train_test_split.txt").is_file():
+        marks = dict(_rows(folder / "train_test_split.txt", 2))
+        if marks.keys() != files.keys() or not set(marks.values()) <= {"0", "1"}:
+            raise ValueError(f"{folder}: images.txt and train_test_split.txt disagree")
+        train = np.array([marks[i] == "1" for i in ids])
     return LabelledImages(
         [_inside(folder / "images", files[i]) for i in ids],
         np.array([order[labels[i]] for i in ids], np.int64),
         tuple(names[key] for key in order),
         train_classes=math.ceil(len(order) / 2),
+        train_pictures=train,
     )
 
 
@@ -106,7 +150,8 @@ def cars196(folder: str | Path) -> LabelledImages:
     """Read CARS-196, with its first 98 classes for training.
 
     Args:
-        folder: Folder with ``cars_annos.mat`` and the pictures it names (``car_ims``).
+        folder: Folder with ``cars_annos.mat`` and the pictures it names (``car_ims``). A field
+            ``test`` of its list is the split of pictures.
 
     Raises:
         ValueError: The list is damaged.
@@ -126,12 +171,15 @@ def cars196(folder: str | Path) -> LabelledImages:
         classes = tuple(str(name) for name in np.atleast_1d(content["class_names"]))
         labels = np.array([int(row["class"]) - 1 for row in rows], np.int64)
         files = [str(row["relative_im_path"]) for row in rows]
+        has_test = "test" in (rows.dtype.names or ())
+        train = np.array([int(row["test"]) == 0 for row in rows]) if has_test else None
     except Exception as error:  # scipy raises many kinds for a damaged file
         raise ValueError(f"{path} is not the list of CARS-196: {error!r}") from error
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
         raise ValueError(f"{path}: classes must be in 1..{len(classes)}")
     paths = [_inside(folder, file) for file in files]
-    return LabelledImages(paths, labels, classes, train_classes=math.ceil(len(classes) / 2))
+    half = math.ceil(len(classes) / 2)
+    return LabelledImages(paths, labels, classes, train_classes=half, train_pictures=train)
 
 
 def online_products(folder: str | Path) -> LabelledImages:
@@ -162,74 +210,6 @@ def online_products(folder: str | Path) -> LabelledImages:
     return LabelledImages(paths, np.array(labels, np.int64), tuple(order), train_classes=counts[0])
 
 
-def mnist(folder: str | Path) -> LabelledImages:
-    """Read MNIST or a dataset in its format: all digits, the training part first.
-
-    Args:
-        folder: Folder with ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and optionally
-            the same for ``t10k-``; names may end in ``.gz`` and have a dot before ``idx``.
-
-    Raises:
-        ValueError: A file is damaged, or pictures and labels do not fit each other.
-
-    Reference:
-        LeCun, Cortes & Burges, The MNIST database of handwritten digits.
-    """
-    pictures, labels = [], []
-    for part in ("train", "t10k"):
-        files = [_idx_file(Path(folder), part, kind) for kind in ("images", "labels")]
-        if files[0] is None or files[1] is None:
-            continue
-        images, classes = read_idx(files[0]), read_idx(files[1])
-        if images.ndim != 3 or classes.shape != images.shape[:1]:
-            raise ValueError(
-                f"{files[0]} and {files[1].name} must be [N, H, W] and [N], "
-                f"got {images.shape} and {classes.shape}"
-            )
-        pictures.append(images)
-        labels.append(classes.astype(np.int64))
-    if not pictures:
-        raise ValueError(f"{folder} must have train-images-idx3-ubyte and train-labels-idx1-ubyte")
-    numbers = np.concatenate(labels)
-    names = tuple(str(i) for i in range(int(numbers.max(initial=-1)) + 1))
-    return LabelledImages(np.concatenate(pictures), numbers, names)
-
-
-def read_idx(path: str | Path) -> NDArray[np.uint8]:
-    """Read an IDX file of unsigned bytes, the format of MNIST, plain or gzipped.
-
-    Args:
-        path: File with the magic number ``00 00 08 n``, n sizes of 32 bits, big-endian, and the
-            bytes.
-
-    Returns:
-        An array of n dimensions.
-
-    Raises:
-        ValueError: The file has another format, is too short or too long, or is larger than 4 GB.
-        FileNotFoundError: The file does not exist.
-    """
-    path = Path(path)
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rb") as file:
-            magic = file.read(4)
-            if len(magic) < 4 or magic[:3] != b"\0\0\x08" or not 1 <= magic[3] <= 4:
-                raise ValueError(f"{path} must begin with 00 00 08 and 1 to 4, got {magic.hex()}")
-            sizes = file.read(4 * magic[3])
-            shape = np.frombuffer(sizes[: len(sizes) // 4 * 4], ">u4").tolist()
-            size = math.prod(shape)
-            if len(shape) < magic[3] or size > _LARGEST_IDX:
-                raise ValueError(f"{path} must hold up to {_LARGEST_IDX} bytes, says {shape}")
-            content = file.read(size + 1)  # one more byte shows that the file is too long
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise ValueError(f"{path} is not a whole gzip file: {error}") from error
-    if len(content) != size:
-        length = "more" if len(content) > size else len(content)
-        raise ValueError(f"{path} must hold {size} bytes for {shape}, got {length}")
-    return np.frombuffer(content, np.uint8).reshape(shape)
-
-
 def digits() -> LabelledImages:
     """Return scikit-learn's handwritten digits, 1797 pictures of 8 x 8.
 
@@ -240,15 +220,6 @@ def digits() -> LabelledImages:
     pictures = (dataset.images * (255 / 16)).round().astype(np.uint8)
     names = tuple(str(i) for i in range(10))
     return LabelledImages(pictures, dataset.target.astype(np.int64), names)
-
-
-def _idx_file(folder: Path, part: str, kind: str) -> Path | None:
-    for middle in ("-", "."):
-        for end in ("", ".gz"):
-            name = f"{part}-{kind}{middle}idx{3 if kind == 'images' else 1}-ubyte{end}"
-            if (folder / name).is_file():
-                return folder / name
-    return None
 
 
 def _rows(path: Path, columns: int) -> list[list[str]]:

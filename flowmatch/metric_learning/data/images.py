@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +24,36 @@ class LabelledImages:
         labels: Index of each picture's class in `classes`, ``[N]`` int64.
         classes: Names of the classes.
         train_classes: Number of leading classes for training, the others being for testing, in
-            datasets with an official split; otherwise None.
+            datasets with an official split of classes; otherwise None.
+        train_pictures: Whether each picture is for training, ``[N]`` bool, in datasets with an
+            official split of pictures; otherwise None.
+
+    Raises:
+        ValueError: Numbers of pictures and labels differ, or a label is no index of a class.
     """
 
     pictures: Sequence[Path] | Image
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     train_classes: int | None = None
+    train_pictures: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
-        if len(self.pictures) != len(self.labels):
+        labels = np.asarray(self.labels)
+        if not isinstance(self.labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind != "i":
             raise ValueError(
-                f"there must be as many labels as pictures, got {len(self.labels)} "
+                "labels must be an array [N] of int64, got "
+                f"{type(self.labels).__name__} of {labels.dtype} {labels.shape}"
+            )
+        if len(self.pictures) != len(labels):
+            raise ValueError(
+                f"there must be as many labels as pictures, got {len(labels)} "
                 f"for {len(self.pictures)}"
+            )
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
+            raise ValueError(
+                f"labels must be in 0..{len(self.classes) - 1}, one for each class, got "
+                f"{labels.min()}..{labels.max()}"
             )
 
     def __len__(self) -> int:
@@ -89,7 +106,7 @@ class LabelledImages:
         new[list(chosen)] = np.arange(len(chosen))
         names = tuple(self.classes[i] for i in chosen)
         subset = self._select(np.flatnonzero(new[self.labels] >= 0))
-        return LabelledImages(subset.pictures, new[subset.labels], names)
+        return replace(subset, labels=new[subset.labels], classes=names, train_classes=None)
 
     def _select(self, kept: NDArray[np.int64]) -> "LabelledImages":
         pictures = (
@@ -97,13 +114,15 @@ class LabelledImages:
             if isinstance(self.pictures, np.ndarray)
             else [self.pictures[i] for i in kept.tolist()]
         )
-        return LabelledImages(pictures, self.labels[kept], self.classes)
+        official = None if self.train_pictures is None else self.train_pictures[kept]
+        return replace(self, pictures=pictures, labels=self.labels[kept], train_pictures=official)
 
-    def split_pictures(self, every: int = 2) -> tuple["LabelledImages", "LabelledImages"]:
+    def split_pictures(self, every: int | None = None) -> tuple["LabelledImages", "LabelledImages"]:
         """Split by pictures: the test set has other pictures of the same classes.
 
         Args:
-            every: Interval of test pictures: of each class, every so many-th picture is one.
+            every: Interval of test pictures: of each class, every so many-th picture is one; None
+                takes the official split of the dataset, or every second picture.
 
         Returns:
             The training and the test set.
@@ -111,6 +130,11 @@ class LabelledImages:
         Raises:
             ValueError: `every` is below 2.
         """
+        if every is None and self.train_pictures is not None:
+            parts = (np.flatnonzero(part) for part in (self.train_pictures, ~self.train_pictures))
+            train, test = (self._select(part) for part in parts)
+            return train, test
+        every = 2 if every is None else every
         if every < 2:
             raise ValueError(f"every must be at least 2, got {every}")
         order = np.argsort(self.labels, kind="stable")

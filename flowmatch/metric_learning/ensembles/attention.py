@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmatch.metric_learning.losses._base import at_least
-from flowmatch.metric_learning.tuples import same_and_different
+from flowmatch.metric_learning.tuples import check_tensors, same_and_different
+from flowmatch.metric_learning.units import unit_vectors
 
 
 class AttentionEnsemble(nn.Module):
@@ -70,7 +71,7 @@ class AttentionEnsemble(nn.Module):
             self.embed(self.backbone(x * _resized(mask(features), x).sigmoid()).mean((2, 3)))
             for mask in self.masks
         ]
-        return F.normalize(torch.stack(parts, 1), dim=2)
+        return unit_vectors(torch.stack(parts, 1), dim=2)
 
     @staticmethod
     def combine(parts: Tensor) -> Tensor:
@@ -135,6 +136,7 @@ class AttentionEnsembleLoss(nn.Module):
         Raises:
             ValueError: Shapes do not fit.
         """
+        check_tensors(parts=parts, labels=labels)
         if parts.dim() != 3 or labels.shape != parts.shape[:1]:
             raise ValueError(
                 "parts and labels must be [N, learners, d] and [N], "

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from flowmatch.metric_learning.losses._base import at_least
 from flowmatch.metric_learning.tuples import check_batch, same_and_different
+from flowmatch.metric_learning.units import unit_vectors
 
 
 class BoostedHeads(nn.Module):
@@ -46,7 +47,7 @@ class BoostedHeads(nn.Module):
         Returns:
             Unit vectors ``[N, size]`` of each learner.
         """
-        return [F.normalize(head(features), dim=1) for head in self.heads]
+        return [unit_vectors(head(features)) for head in self.heads]
 
     @staticmethod
     def combine(parts: Sequence[Tensor]) -> Tensor:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmatch.metric_learning.losses._base import at_least
 from flowmatch.metric_learning.tuples import check_batch, same_and_different
+from flowmatch.metric_learning.units import unit_vectors
 from flowmatch.ops import pairwise_distance
 
 
@@ -53,7 +53,7 @@ class CascadeLoss(nn.Module):
         ValueError: A share is not in 0..1, or `margin` is negative.
 
     Example:
-        >>> parts = [F.normalize(torch.randn(6, 4), dim=1) for _ in range(3)]
+        >>> parts = [torch.randn(6, 4) for _ in range(3)]
         >>> CascadeLoss()(parts, torch.tensor([0, 0, 1, 1, 2, 2])).isfinite().item()
         True
 
@@ -84,10 +84,11 @@ class CascadeLoss(nn.Module):
         """
         if len(parts) != len(self.shares):
             raise ValueError(f"parts must be of {len(self.shares)} heads, got {len(parts)}")
+        for part in parts:
+            check_batch(part, labels)
         selected = same_and_different(labels)
         total = 0 * parts[0].sum()
         for part, share in zip(parts, self.shares, strict=True):
-            check_batch(part, labels)
             distances = pairwise_distance(part, part)
             losses = distances.square(), (self.margin - distances).relu().square()
             selected = (
@@ -109,4 +110,4 @@ class CascadeLoss(nn.Module):
         Returns:
             Concatenated unit vectors, ``[N, sum of D_k]``.
         """
-        return torch.cat([F.normalize(part, dim=1) for part in parts], 1)
+        return torch.cat([unit_vectors(part) for part in parts], 1)

@@ -12,7 +12,8 @@ from flowmatch.metric_learning._extras import scikit_learn
 from flowmatch.metric_learning.losses import MarginLoss
 from flowmatch.metric_learning.losses._base import at_least
 from flowmatch.metric_learning.samplers import ClassBatches, generator_of
-from flowmatch.metric_learning.tuples import check_batch
+from flowmatch.metric_learning.tuples import check_batch, check_tensors
+from flowmatch.metric_learning.units import unit_vectors
 
 
 class DividedEmbedding(nn.Module):
@@ -56,7 +57,7 @@ class DividedEmbedding(nn.Module):
         Returns:
             Unit vectors ``[N, size]`` of each learner.
         """
-        return [F.normalize(head(features), dim=1) for head in self.heads]
+        return [unit_vectors(head(features)) for head in self.heads]
 
     def forward(self, features: Tensor) -> Tensor:
         """Compute the whole embedding, for the test and for the last part of training.
@@ -93,6 +94,7 @@ def match_clusters(clusters: Tensor, previous: Tensor, count: int) -> Tensor:
         Sanakoyeu et al., CVPR 2019, section 3.3: the least L1 distance of membership vectors, by
         the Hungarian method.
     """
+    check_tensors(clusters=clusters, previous=previous)
     if clusters.dim() != 1 or clusters.shape != previous.shape:
         raise ValueError(
             "clusters and previous must be [N], "
@@ -190,6 +192,7 @@ class ClusterBatches(Sampler[list[int]]):
         samples_per_class: int,
         seed: int = 0,
     ) -> None:
+        check_tensors(clusters=clusters)
         if clusters.shape != (len(labels),):
             raise ValueError(f"clusters must be [{len(labels)}], got {tuple(clusters.shape)}")
         self.parts: list[tuple[list[int], ClassBatches]] = []
@@ -286,6 +289,6 @@ class DivideAndConquerLoss(nn.Module):
             return whole
         if not 0 <= cluster < len(self.learners):
             raise ValueError(f"cluster must be in 0..{len(self.learners) - 1}, got {cluster}")
-        own = F.normalize(embedding.heads[cluster](features), dim=1)
+        own = unit_vectors(embedding.heads[cluster](features))
         value: Tensor = self.learners[cluster](own, labels)
         return value

@@ -4,8 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from flowmatch.metric_learning.tuples import Tuples, check_batch
+from flowmatch.metric_learning.tuples import Tuples, check_batch, check_tuples
+from flowmatch.metric_learning.units import detach_zeros
 from flowmatch.ops._types import widened
 
 
@@ -19,10 +21,13 @@ class EmbeddingLoss(nn.Module):
             the whole batch.
         metric: Distance to compare its embeddings by, ``"cosine"`` if the loss ignores their
             lengths, else ``"l2"``.
+        normalises: Whether the loss scales embeddings to length 1; one of length 0 then has no
+            direction, and gets no gradient.
     """
 
     takes_tuples = False
     metric = "cosine"
+    normalises = True
 
     def forward(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None = None) -> Tensor:
         """Compute the loss.
@@ -40,6 +45,7 @@ class EmbeddingLoss(nn.Module):
             ValueError: Shapes or types do not fit, or `tuples` for a loss that takes none.
         """
         check_batch(embeddings, labels)
+        tuples = check_tuples(tuples)
         if tuples is not None and not self.takes_tuples:
             raise ValueError(
                 f"{type(self).__name__} compares the whole batch and takes no tuples, "
@@ -50,6 +56,8 @@ class EmbeddingLoss(nn.Module):
             return embeddings.sum()
         if not embeddings.isfinite().all():  # all losses return NaN, so that training stops
             return embeddings.sum() * torch.nan
+        if self.normalises:
+            embeddings = detach_zeros(embeddings)
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.compute(embeddings, labels.long(), tuples)
 
@@ -59,7 +67,11 @@ class EmbeddingLoss(nn.Module):
 
 
 class WrappedLoss(EmbeddingLoss):
-    """A loss of pytorch-metric-learning, with arguments that reproduce the paper."""
+    """A loss of pytorch-metric-learning, with arguments that reproduce the paper.
+
+    Parameters of another type or device than the embeddings are converted for one call; the library
+    would convert them for good, while the state of an optimiser keeps its type.
+    """
 
     def __init__(self, wrapped: Any, classes: int | None = None) -> None:
         super().__init__()
@@ -70,7 +82,12 @@ class WrappedLoss(EmbeddingLoss):
         """Delegate to the wrapped loss."""
         if self.classes is not None:
             check_classes(labels, self.classes)
-        value: Tensor = self.wrapped(embeddings, labels, tuples)
+        parameters = dict(self.wrapped.named_parameters())
+        converted = {name: p.to(embeddings) for name, p in parameters.items()}
+        if all(converted[name] is p for name, p in parameters.items()):
+            value: Tensor = self.wrapped(embeddings, labels, tuples)
+        else:
+            value = functional_call(self.wrapped, converted, (embeddings, labels, tuples))
         return value
 
 

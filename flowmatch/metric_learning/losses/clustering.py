@@ -32,6 +32,7 @@ class DeepSpectralLoss(EmbeddingLoss):
     """
 
     metric = "l2"
+    normalises = False
 
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
         """Project the class indicators onto the embeddings, in float64 for the inverse."""
@@ -78,6 +79,7 @@ class FacilityLocationLoss(EmbeddingLoss):
     """
 
     metric = "l2"
+    normalises = False
 
     def __init__(self, gamma: float = 1.0, refinements: int = 5) -> None:
         super().__init__()

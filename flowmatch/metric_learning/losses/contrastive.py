@@ -1,10 +1,11 @@
 """Contrastive losses of pairs."""
 
+import torch
 from torch import Tensor
 
 from flowmatch.metric_learning._extras import metric_learning
 from flowmatch.metric_learning.losses._base import EmbeddingLoss, WrappedLoss, at_least
-from flowmatch.metric_learning.tuples import Tuples, all_pairs
+from flowmatch.metric_learning.tuples import Tuples, as_pairs
 from flowmatch.ops import pairwise_distance
 
 
@@ -35,6 +36,7 @@ class ContrastiveLoss(WrappedLoss):
 
     takes_tuples = True
     metric = "l2"
+    normalises = False
 
     def __init__(self, margin: float = 1.0) -> None:
         at_least(0, margin=margin)
@@ -75,6 +77,7 @@ class HadsellLoss(EmbeddingLoss):
 
     takes_tuples = True
     metric = "l2"
+    normalises = False
 
     def __init__(self, margin: float = 1.0) -> None:
         super().__init__()
@@ -84,32 +87,28 @@ class HadsellLoss(EmbeddingLoss):
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
         """Average positive and negative pairs separately."""
         distances = pairwise_distance(embeddings, embeddings)
-        if tuples is None:
-            tuples = all_pairs(labels)
-        same = distances[tuples[0], tuples[1]].square()
-        # Pairs have an anchor of each kind, triplets one anchor of both.
-        different = self.margin - distances[tuples[-2 if len(tuples) == 4 else 0], tuples[-1]]
+        a, p, b, n = as_pairs(tuples, labels)
         total = 0 * embeddings.sum()
-        for terms in (same, different.relu().square()):
+        for terms in (distances[a, p].square(), (self.margin - distances[b, n]).relu().square()):
             if terms.numel():
                 total = total + terms.mean() / 2
         return total
 
 
-class SNRLoss(WrappedLoss):
+class SNRLoss(EmbeddingLoss):
     r"""Contrastive loss of the signal-to-noise distance.
 
     ``mean_{same, d > 0} d + mean_{different, d < m} (m - d) + w mean_i |sum(x_i)|`` with
     ``d(i, j) = var(x_i - x_j) / var(x_i)``: the variance over the D entries of an anchor is its
     signal, the variance of the difference is noise. The last term makes entries zero-mean, so that
-    variance equals energy. Embeddings ``[N, D]`` need D > 1 and entries that are not all equal.
+    variance equals energy. Embeddings ``[N, D]`` need D > 1. An embedding whose entries are all
+    equal, up to rounding, has no signal and is no anchor.
 
     Args:
         margin: Least ratio ``m`` of noise to signal between classes.
         zero_mean: Weight ``w`` of the last term.
 
     Raises:
-        ImportError: pytorch-metric-learning is missing.
         ValueError: An argument is negative, or D is 1.
 
     Example:
@@ -125,24 +124,32 @@ class SNRLoss(WrappedLoss):
 
     takes_tuples = True
     metric = "l2"
+    normalises = False
 
     def __init__(self, margin: float = 1.0, zero_mean: float = 0.005) -> None:
+        super().__init__()
         at_least(0, margin=margin, zero_mean=zero_mean)
-        super().__init__(
-            metric_learning("losses").SignalToNoiseRatioContrastiveLoss(
-                pos_margin=0,
-                neg_margin=margin,
-                distance=metric_learning("distances").SNRDistance(normalize_embeddings=False),
-                embedding_regularizer=metric_learning("regularizers").ZeroMeanRegularizer(),
-                embedding_reg_weight=zero_mean,
-            )
-        )
+        self.margin, self.zero_mean = margin, zero_mean
 
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
-        """Check that embeddings have a variance, and delegate to the wrapped loss."""
+        """Average the pairs whose anchor has a signal, positive and negative ones separately."""
         if embeddings.shape[1] < 2:
             raise ValueError(
                 "SNRLoss needs embeddings [N, D] with D of 2 or more, "
                 f"got {tuple(embeddings.shape)}"
             )
-        return super().compute(embeddings, labels, tuples)
+        signal = embeddings.var(1)
+        # A smaller variance is a rounding error, or its square, in the derivative, is subnormal.
+        limits = torch.finfo(signal.dtype)
+        least = (4 * limits.eps * embeddings.detach().abs().max()).square()
+        has_signal = signal > least.clamp(min=limits.tiny**0.5)
+        noise = (embeddings[:, None] - embeddings).var(2)
+        ratio = noise / torch.where(has_signal, signal, 1)[:, None]
+        a, p, b, n = as_pairs(tuples, labels)
+        near = ratio[a, p][has_signal[a]]
+        far = (self.margin - ratio[b, n])[has_signal[b]]
+        total = 0 * embeddings.sum()
+        for terms in (near[near > 0], far[far > 0]):
+            if len(terms):
+                total = total + terms.mean()
+        return total + self.zero_mean * embeddings.sum(1).abs().mean()

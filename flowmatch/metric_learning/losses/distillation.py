@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmatch.metric_learning.losses._base import at_least
+from flowmatch.metric_learning.tuples import check_tensors
 from flowmatch.ops import pairwise_distance
 from flowmatch.ops._types import widened
 
@@ -53,6 +54,7 @@ class RelationalDistillation(nn.Module):
         Raises:
             ValueError: Shapes do not fit.
         """
+        check_tensors(student=student, teacher=teacher)
         if student.dim() != 2 or teacher.dim() != 2 or len(student) != len(teacher):
             raise ValueError(
                 "student and teacher must be [N, D] and [N, E], "

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from flowmatch.metric_learning.losses._base import EmbeddingLoss, at_least, check_classes
 from flowmatch.metric_learning.tuples import Tuples
+from flowmatch.metric_learning.units import unit_vectors
 
 
 def replicator_dynamics(similarity: Tensor, probabilities: Tensor, rounds: int) -> Tensor:
@@ -63,6 +64,8 @@ class GroupLoss(EmbeddingLoss):
         ECCV 2020.
     """
 
+    normalises = False
+
     def __init__(
         self,
         classes: int,
@@ -89,7 +92,7 @@ class GroupLoss(EmbeddingLoss):
         truth = F.one_hot(labels, self.classes).to(logits.dtype)
         is_anchor = self.sample_anchors(labels)[:, None]
         initial = torch.where(is_anchor, truth, (logits / self.temperature).softmax(1))
-        centred = F.normalize(embeddings - embeddings.mean(1, keepdim=True), dim=1, eps=1e-8)
+        centred = unit_vectors(embeddings - embeddings.mean(1, keepdim=True), least=1e-8)
         refined = replicator_dynamics((centred @ centred.T).relu(), initial, self.rounds)
         refined_loss = F.nll_loss((refined + 1e-12).log(), labels)
         return refined_loss + F.cross_entropy(logits, labels)

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmatch.metric_learning.losses._base import at_least
+from flowmatch.metric_learning.tuples import check_tensors
+from flowmatch.metric_learning.units import unit_vectors
 
 
 class HordeLoss(nn.Module):
@@ -76,6 +78,7 @@ class HordeLoss(nn.Module):
         Raises:
             ValueError: `features` has another shape.
         """
+        check_tensors(features=features)
         if features.dim() != 4 or features.shape[1] != self.weights.shape[2]:
             raise ValueError(
                 f"features must be [N, {self.weights.shape[2]}, H, W], got {tuple(features.shape)}"
@@ -85,7 +88,7 @@ class HordeLoss(nn.Module):
         embeddings = []
         for weight, head in zip(self.weights[1:], self.heads, strict=True):
             phi = phi * F.linear(positions, weight)
-            embeddings.append(F.normalize(head(phi.mean(1)), dim=1))
+            embeddings.append(unit_vectors(head(phi.mean(1))))
         return embeddings
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:

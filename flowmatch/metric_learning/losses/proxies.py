@@ -158,7 +158,7 @@ class SoftTripleLoss(WrappedLoss):
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
         """Add the merging term; the library's has an infinite gradient between merged centres."""
         value = super().compute(embeddings, labels, tuples)
-        centres = F.normalize(self.wrapped.fc.T, dim=1).view(
+        centres = F.normalize(self.wrapped.fc.to(embeddings).T, dim=1).view(
             self.wrapped.num_classes, self.centres, -1
         )
         first, second = torch.triu_indices(self.centres, self.centres, 1, device=centres.device)

@@ -2,26 +2,27 @@
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from flowmatch.metric_learning._extras import metric_learning
 from flowmatch.metric_learning.losses._base import EmbeddingLoss, WrappedLoss, at_least
-from flowmatch.metric_learning.tuples import Tuples
+from flowmatch.metric_learning.tuples import Tuples, as_pairs, as_triplets
+from flowmatch.ops import pairwise_distance
 
 
-class LiftedStructureLoss(WrappedLoss):
+class LiftedStructureLoss(EmbeddingLoss):
     r"""Lifted structured embedding: each positive pair against all negatives of both its items.
 
     ``1/2 mean_{(i, j) same} max(0, log(sum_{k not i's} e^(m - d_ik) + sum_{k not j's} e^(m - d_jk))
     + d_ij)^2`` with ``d = |x_i - x_j|`` of ``[N, D]``, not normalised. A pair without negatives
-    counts as 0.
+    counts as 0. With the tuples of a miner, k are the negatives of its pairs.
 
     Args:
         margin: Distance margin ``m``.
 
     Raises:
-        ImportError: pytorch-metric-learning is missing.
         ValueError: `margin` is negative.
 
     Example:
@@ -37,13 +38,28 @@ class LiftedStructureLoss(WrappedLoss):
 
     takes_tuples = True
     metric = "l2"
+    normalises = False
 
     def __init__(self, margin: float = 1.0) -> None:
+        super().__init__()
         at_least(0, margin=margin)
-        distance = metric_learning("distances").LpDistance(normalize_embeddings=False)
-        super().__init__(
-            metric_learning("losses").LiftedStructureLoss(neg_margin=margin, distance=distance)
-        )
+        self.margin = margin
+
+    def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
+        """Sum the negatives of each item once, in ``[N, N]`` of memory, then compare pairs."""
+        a, p, b, n = as_pairs(tuples, labels)
+        distances = pairwise_distance(embeddings, embeddings)
+        counts = torch.zeros_like(distances)  # a miner may select a negative several times
+        counts.index_put_((b, n), counts.new_ones(len(b)), accumulate=True)
+        repelled = (counts > 0).any(1)
+        push = torch.where(repelled[:, None], self.margin - distances + counts.log(), 0)
+        push = push.logsumexp(1).masked_fill(~repelled, -torch.inf)
+        compared = repelled[a] | repelled[p]
+        if not compared.any():
+            return 0 * embeddings.sum()
+        first, second = a[compared], p[compared]
+        terms = torch.logaddexp(push[first], push[second]) + distances[first, second]
+        return terms.relu().square().sum() / (2 * len(a))
 
 
 class NPairsLoss(WrappedLoss):
@@ -72,6 +88,7 @@ class NPairsLoss(WrappedLoss):
     """
 
     takes_tuples = True
+    normalises = False
 
     def __init__(self, weight: float = 0.005) -> None:
         at_least(0, weight=weight)
@@ -119,7 +136,10 @@ class AngularLoss(WrappedLoss):
 
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
         """Normalise embeddings; the wrapped loss does not normalise negatives."""
-        return super().compute(F.normalize(embeddings, dim=1), labels, tuples)
+        units = F.normalize(embeddings, dim=1)
+        # The wrapped loss normalises anchors again, which would lengthen those without a direction.
+        short = units.detach().square().sum(1, keepdim=True) < 0.5
+        return super().compute(units.masked_fill(short, 0), labels, tuples)
 
 
 class NPairsAngularLoss(EmbeddingLoss):
@@ -146,6 +166,7 @@ class NPairsAngularLoss(EmbeddingLoss):
     """
 
     takes_tuples = True
+    normalises = False  # the angular loss does it
 
     def __init__(self, degrees: float = 45.0, weight: float = 2.0) -> None:
         super().__init__()
@@ -156,23 +177,23 @@ class NPairsAngularLoss(EmbeddingLoss):
 
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
         """Compute the weighted sum of the two losses."""
-        total: Tensor = self.pairs.compute(embeddings, labels, tuples)
-        return total + self.weight * self.angular.compute(embeddings, labels, tuples)
+        total: Tensor = self.pairs(embeddings, labels, tuples)
+        angular: Tensor = self.angular(embeddings, labels, tuples)
+        return total + self.weight * angular
 
 
 class MarginLoss(WrappedLoss):
     r"""Margin loss: hinges of distances around a learned boundary of each class.
 
-    ``sum max(0, d_ap - beta_c + m) + max(0, beta_c - d_an + m)`` over triplets, c the anchor's
-    class, divided by the number of terms that are not 0, plus ``nu mean beta_c``;
-    ``d = |f_a - f_b|``, ``f = x / |x|`` of ``[N, D]``. Intended for triplets of
-    `DistanceWeightedMiner`.
+    ``1/n sum max(0, d_ap - beta_c + m) + max(0, beta_c - d_an + m) + nu beta_c`` over triplets, c
+    the anchor's class, n the number of maxima that are not 0; 0 if n is 0. ``d = |f_a - f_b|``,
+    ``f = x / |x|`` of ``[N, D]``. Intended for triplets of `DistanceWeightedMiner`.
 
     Args:
         classes: Number of classes; labels are ``0..classes - 1``.
         margin: Margin ``m``.
         beta: Initial boundaries; they need a learning rate of their own, 5e-4 to 0.1.
-        nu: Weight ``nu`` of the boundaries.
+        nu: Weight ``nu`` of the boundaries, once for each triplet, as in the authors' code.
 
     Raises:
         ImportError: pytorch-metric-learning is missing.
@@ -202,6 +223,11 @@ class MarginLoss(WrappedLoss):
             ),
             classes,
         )
+
+    def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
+        """Delegate triplets to the wrapped loss, which would compare all pairs with all others."""
+        triplets = None if tuples is None else as_triplets(tuples, labels)
+        return super().compute(embeddings, labels, triplets)
 
 
 class MultiSimilarityLoss(WrappedLoss):

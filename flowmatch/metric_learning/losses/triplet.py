@@ -42,6 +42,11 @@ class TripletLoss(WrappedLoss):
             )
         )
 
+    def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
+        """Delegate triplets to the wrapped loss, which would compare all pairs with all others."""
+        triplets = None if tuples is None else as_triplets(tuples, labels)
+        return super().compute(embeddings, labels, triplets)
+
 
 class BiasCorrectedTripletLoss(EmbeddingLoss):
     r"""Experimental: triplet loss with a penalty on the selection bias of the miner.

@@ -17,6 +17,7 @@ from flowmatch.metric_learning.ensembles import (
 )
 from flowmatch.metric_learning.fit import Recipe
 from flowmatch.metric_learning.methods._base import Method
+from flowmatch.metric_learning.units import unit_vectors
 
 
 class BierMethod(Method):
@@ -77,7 +78,7 @@ class CascadeMethod(Method):
         for stage, head in zip(backbone.parts()[0], self.heads, strict=True):
             x = stage(x)
             features = F.adaptive_avg_pool2d(x, backbone.grid).flatten(1)
-            embeddings.append(F.normalize(head(features), dim=1))
+            embeddings.append(unit_vectors(head(features)))
         return embeddings
 
     def forward(self, pictures: Tensor) -> Tensor:

@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from flowmatch.cli import main
-from flowmatch.io import read_image
+from flowmatch.io import read_image, write_image
+from flowmatch.metric_learning import EmbeddingNet, save_weights
 from flowmatch.metric_learning.protocol import COLUMNS
 
 
@@ -26,6 +28,45 @@ def test_train_then_eval(tmp_path, capsys):
     assert read_image(picture).shape == (800, 800, 3)
     assert main(["eval", "metric-learning", "digits", "--weights", str(weights)]) == 0
     assert "MAP@R" in capsys.readouterr().out
+
+
+def few_pictures(folder, each):
+    """Write a folder of ten classes of a few noisy pictures."""
+    rng = np.random.default_rng(0)
+    for label in range(10):
+        (folder / f"class{label}").mkdir(parents=True)
+        for number in range(each):
+            shade = np.clip(25 * label + rng.integers(0, 20, (8, 8, 3)), 0, 255)
+            write_image(folder / f"class{label}" / f"{number}.png", shade.astype(np.uint8))
+    return str(folder)
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_scores_of_few_pictures(each, tmp_path, capsys):
+    weights, picture = tmp_path / "w.safetensors", tmp_path / "p.png"
+    save_weights(weights, EmbeddingNet("small", 4, size=8))
+    data = few_pictures(tmp_path / "data", each)
+    words = ["eval", "metric-learning", data, "--weights", str(weights), "--unseen", "nothing"]
+    assert main([*words, "--picture", str(picture)]) == 0
+    out, err = capsys.readouterr()
+    assert "R@1" in out and "NMI" in out and not err
+    assert f"{10 * each} test pictures of 10 classes have too few pairs" in out
+    assert ("R@1" in out and "%" in out.split("R@8")[0]) == (each == 2)
+    assert read_image(picture).shape == (800, 800, 3)
+    assert main([*words, "--json", "-"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["EER"] is scores["threshold"] is scores["false rejects"] is None
+    assert (scores["R@1"] is None) == (each == 1) and 0 <= scores["NMI"] <= 1
+
+
+def test_a_test_without_pictures_is_one_line(tmp_path, capsys):
+    data = few_pictures(tmp_path / "data", 1)
+    words = ["eval", "metric-learning", data, "--unseen", "pictures"]
+    for options in (["--compare"], ["--weights", str(tmp_path / "w.safetensors")]):
+        save_weights(tmp_path / "w.safetensors", EmbeddingNet("small", 4, size=8))
+        assert main([*words, *options]) == 2
+        err = capsys.readouterr().err
+        assert "no pictures are left for the test" in err and err.count("\n") == 1
 
 
 def test_compare(capsys):

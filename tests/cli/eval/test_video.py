@@ -28,3 +28,15 @@ def test_train_then_eval(clip, tmp_path, capsys):
     assert main([*words, "--json", "-"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert rows["pixels"]["10"]["R@1"] == 1.0 and 0 <= rows["trained"]["5"]["mAP"] <= 1
+
+    # The clip is too short for one gap, which does not take the scores of the others with it.
+    words = ["eval", "video", str(clip), "--recipe", "tiny", "--weights", str(weights)]
+    words += ["--gap", "10", "--gap", "20"]
+    assert main([*words, "--picture", str(picture)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "R@1, gap 20" in out and "nan" not in out and "0 of 0 tracks at gap 20" in out
+    assert main([*words, "--json", "-"]) == 0
+    rows = json.loads(capsys.readouterr().out)["pixels"]
+    assert rows["10"]["R@1"] == 1.0 and rows["20"] == {"R@1": None, "mAP": None}
+    assert main([*words[:-4], "--gap", "20"]) == 2
+    assert "no track has patches 20 frames apart" in capsys.readouterr().err

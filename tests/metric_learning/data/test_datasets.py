@@ -1,13 +1,13 @@
-import gzip
-import struct
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
 from flowmatch.io import write_image
-from flowmatch.metric_learning.data.datasets import find_images, read_idx
+from flowmatch.metric_learning.data.datasets import find_images
 from flowmatch.metric_learning.data.images import LabelledImages, square_crop
+from flowmatch.metric_learning.protocol import split_unseen
 
 
 def colour(path, shade):
@@ -73,6 +73,46 @@ def test_cub(tmp_path):
         find_images(tmp_path)
 
 
+def test_splits_of_pictures(tmp_path):
+    birds(tmp_path)
+    (tmp_path / "train_test_split.txt").write_text("10 0\n1 1\n3 0\n2 1\n")
+    images = find_images(tmp_path)
+    train, test = images.split_pictures()
+    assert shades(train) == [1, 2] and shades(test) == [3, 10]
+    assert train.classes == test.classes == images.classes
+    train, test = split_unseen(images, "classes")
+    assert shades(train) == [1, 10] and shades(test) == [2, 3]
+    assert [shades(part) for part in train.split_pictures()] == [[1], [10]]
+    train, test = images.split_pictures(2)  # not the official split
+    assert shades(train) == [1, 2, 3, 10] and not len(test)
+    for text in ("1 1\n", "1 1\n2 1\n10 2\n3 0\n"):
+        (tmp_path / "train_test_split.txt").write_text(text)
+        with pytest.raises(ValueError, match=r"images.txt and train_test_split.txt disagree"):
+            find_images(tmp_path)
+
+
+@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Training", "val")])
+def test_folders_with_a_split(tmp_path, train, test):
+    for place, name in enumerate(("b/1.png", "b/2.png", "a/1.png", "c/1.png")):
+        colour(tmp_path / train / name, 10 + place)
+    for place, name in enumerate(("a/1.png", "b/1.png")):
+        colour(tmp_path / test / name, 20 + place)
+    images = find_images(tmp_path)
+    assert images.classes == ("a", "b", "c") and images.train_classes is None
+    parts = split_unseen(images, "pictures")
+    assert [sorted(shades(part)) for part in parts] == [[10, 11, 12, 13], [20, 21]]
+    assert parts[0].labels.tolist() == [0, 1, 1, 2] and parts[1].labels.tolist() == [0, 1]
+    shutil.rmtree(tmp_path / test)
+    colour(tmp_path / test / "d" / "1.png", 30)
+    images = find_images(tmp_path)
+    assert images.train_classes == 3 and images.train_pictures is None
+    parts = split_unseen(images, "classes")
+    assert parts[1].classes == ("d",) and shades(parts[1]) == [30]
+    # Pictures beside the folders of classes: train and test are classes themselves.
+    colour(tmp_path / train / "x.png", 40)
+    assert len(find_images(tmp_path).classes) == 2
+
+
 def test_cars(tmp_path):
     from scipy.io import savemat
 
@@ -87,6 +127,13 @@ def test_cars(tmp_path):
     images = find_images(tmp_path)
     assert images.classes == ("Audi", "BMW") and images.labels.tolist() == [1, 0]
     assert shades(images) == [1, 2] and images.train_classes == 1
+    assert images.train_pictures is None
+    split = np.array(
+        [(*row, test) for row, test in zip(rows.tolist(), (1, 0), strict=True)],
+        dtype=[*rows.dtype.descr, ("test", np.uint8)],
+    )
+    savemat(tmp_path / "cars_annos.mat", {"annotations": split, "class_names": names})
+    assert [shades(part) for part in find_images(tmp_path).split_pictures()] == [[2], [1]]
     rows["class"] = 3
     savemat(tmp_path / "cars_annos.mat", {"annotations": rows, "class_names": names})
     with pytest.raises(ValueError, match=r"classes must be in 1\.\.2"):
@@ -115,56 +162,6 @@ def test_online_products(tmp_path):
         find_images(tmp_path)
 
 
-def idx(array):
-    head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    return head + array.tobytes()
-
-
-def test_mnist(tmp_path):
-    pictures = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
-    labels = np.array([1, 0, 2, 1, 0], np.uint8)
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(pictures[:3]))
-    (tmp_path / "train-labels.idx1-ubyte").write_bytes(idx(labels[:3]))
-    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(pictures[3:])))
-    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels[3:])))
-    images = find_images(tmp_path)
-    assert images.channels == 1 and images.classes == ("0", "1", "2")
-    assert images.labels.tolist() == [1, 0, 2, 1, 0]
-    assert (images.picture(4)[..., 0] == pictures[4]).all()
-    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels[4:])))
-    with pytest.raises(ValueError, match=r"must be \[N, H, W\] and \[N\], got \(2, 4, 3\)"):
-        find_images(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "must begin with 00 00 08"),
-        (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "got 00000d01"),
-        (b"\0\0\x08\x05" + bytes(40), "must begin with"),
-        (b"\0\0\x08\x02\0\0", "must hold"),
-        (b"\0\0\x08\x03" + b"\xff" * 12, "must hold up to"),
-        (b"\0\0\x08\x01\0\0\0\x05abc", "must hold 5 bytes for .5., got 3"),
-        (b"\0\0\x08\x01\0\0\0\x02abc", "must hold 2 bytes for .2., got more"),
-    ],
-)
-@pytest.mark.parametrize("zipped", [False, True])
-def test_damaged_idx(tmp_path, content, message, zipped):
-    path = tmp_path / ("x.gz" if zipped else "x")
-    path.write_bytes(gzip.compress(content) if zipped else content)
-    with pytest.raises(ValueError, match=message):
-        read_idx(path)
-
-
-def test_damaged_gzip(tmp_path):
-    path = tmp_path / "x.gz"
-    whole = gzip.compress(idx(np.random.default_rng(0).integers(0, 255, 4000, np.uint8)))
-    for content in (b"no gzip", whole[:200]):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="not a whole gzip file"):
-            read_idx(path)
-
-
 def test_digits():
     images = find_images("digits")
     assert len(images) == 1797 and images.channels == 1 and images.natural_size("small") == 8
@@ -179,6 +176,12 @@ def test_digits():
 def test_labels_must_fit():
     with pytest.raises(ValueError, match="as many labels as pictures, got 1 for 2"):
         LabelledImages(np.zeros((2, 4, 4), np.uint8), np.zeros(1, np.int64), ("a",))
+    for labels in ([0, 1], np.zeros(2), torch.zeros(2, dtype=torch.int64)):
+        with pytest.raises(ValueError, match=r"labels must be an array \[N\] of int64, got"):
+            LabelledImages(np.zeros((2, 4, 4), np.uint8), labels, ("a",))
+    for label in (-1, 1):
+        with pytest.raises(ValueError, match=r"labels must be in 0\.\.0, one for each class, got"):
+            LabelledImages(np.zeros((1, 4, 4), np.uint8), np.array([label]), ("a",))
 
 
 def test_square_crops():
