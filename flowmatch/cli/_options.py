@@ -11,6 +11,7 @@ INPUT = "Input"
 OUTPUT = "Output"
 MODEL = "Network and device"
 QUALITY = "Quality and speed"
+FLOW_SWITCHES = "For experts: replaces a part of --quality"
 KEYPOINTS = "Keypoints and matches"
 TRAINING = "Training"
 DATA = "Training data"
@@ -64,12 +65,22 @@ Precision = Annotated[
         help="Precision of convolutions: float32, bfloat16 or float16.", rich_help_panel=MODEL
     ),
 ]
-Refine = Annotated[
-    bool,
+FlowQuality = Annotated[
+    str,
     typer.Option(
-        "--refine",
-        help="Refinement of each flow by a variational method: slower, better below a pixel.",
+        "--quality",
+        help="Quality of each flow: fast (the network alone), good (also DIS, a classical method; "
+        "refined, chosen at each pixel) or best (also twice the size and a second network).",
         rich_help_panel=QUALITY,
+    ),
+]
+Refine = Annotated[
+    bool | None,
+    typer.Option(
+        "--refine/--no-refine",
+        help="Refinement of each flow by a variational method: slower, better below a pixel.",
+        show_default="not for fast",
+        rich_help_panel=FLOW_SWITCHES,
     ),
 ]
 Zoom = Annotated[
@@ -77,25 +88,16 @@ Zoom = Annotated[
     typer.Option(
         help="Factor by which frames are enlarged for the network, at most 4: finds small objects "
         "that move fast.",
-        rich_help_panel=QUALITY,
+        rich_help_panel=FLOW_SWITCHES,
     ),
 ]
 WithDis = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--with-dis",
-        help="Combination with DIS, a classical method of OpenCV: its flow is used at the pixels "
-        "that it explains better.",
-        rich_help_panel=QUALITY,
-    ),
-]
-Best = Annotated[
-    bool,
-    typer.Option(
-        "--best",
-        help="The same as --zoom 2 --with-dis --refine: about 10 times slower, and better on most "
-        "clips, not on all.",
-        rich_help_panel=QUALITY,
+        "--with-dis/--no-with-dis",
+        help="Choice between the network's flow and that of DIS, at each pixel.",
+        show_default="not for fast",
+        rich_help_panel=FLOW_SWITCHES,
     ),
 ]
 FrameRange = Annotated[

@@ -74,7 +74,7 @@ def track_patches(
         raise ValueError(f"--flow must be network or dis, got {flow!r}")
     model = load(device=choose_device(device))
     # Refined, because a network's flow alone is no sharper than its last level.
-    options = FlowOptions(refine=True, precision="bfloat16")
+    options = FlowOptions(quality="fast", refine=True, precision="bfloat16")
 
     def network(first: Image, second: Image) -> NDArray[np.float32]:
         return estimate_flow(first, second, model=model, options=options)

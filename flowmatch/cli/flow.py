@@ -1,7 +1,6 @@
 """``flowmatch flow``: optical flow of two pictures, a folder of pictures, or a video."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +12,8 @@ from flowmatch.cli._options import (
     INPUT,
     OUTPUT,
     QUALITY,
-    Best,
     DeviceName,
+    FlowQuality,
     FrameRange,
     ModelName,
     Precision,
@@ -29,7 +28,6 @@ from flowmatch.cli._options import (
 from flowmatch.devices import choose_device
 from flowmatch.flow import FlowOptions, SequenceOptions, load, write_sequence
 from flowmatch.flow.data.layouts import FLOW_SUFFIXES
-from flowmatch.flow.options import BEST
 from flowmatch.flow.sequence import PICTURES, VIDEO, SequenceReport
 from flowmatch.flow.sequence_drawing import draw_sequence
 from flowmatch.flow.store import STORE
@@ -39,8 +37,8 @@ from flowmatch.io.video import Frames, read_frames
 from flowmatch.io.video_writer import VIDEO_SUFFIXES
 
 EXAMPLES = (
-    "flowmatch flow first.png second.png -o flow --pictures --refine",
-    "flowmatch flow clip.mp4 -o flow --frames 0:300 --stride 2 --video",
+    "flowmatch flow first.png second.png -o flow --pictures",
+    "flowmatch flow clip.mp4 -o flow --frames 0:300 --stride 2 --video --quality fast",
 )
 FORMATS = ("flo", "png", "npz", "pfm")
 _FILE_SUFFIXES = {*FLOW_SUFFIXES, *IMAGE_SUFFIXES, *VIDEO_SUFFIXES}
@@ -131,10 +129,10 @@ def command(
     weights: WeightsFile = None,
     device: DeviceName = None,
     precision: Precision = "float32",
-    refine: Refine = False,
+    quality: FlowQuality = "good",
+    refine: Refine = None,
     zoom: Zoom = 1.0,
-    with_dis: WithDis = False,
-    best: Best = False,
+    with_dis: WithDis = None,
     warm_start: Annotated[
         bool,
         typer.Option(
@@ -175,11 +173,7 @@ def command(
     _check_choices(format, max_flow)
     if Path(model).suffix:
         check_weights_file(Path(model))
-    flow_options = FlowOptions(refine, with_dis, zoom, tile, overlap, precision)
-    if best:
-        flow_options = replace(
-            flow_options, zoom=BEST.zoom, with_dis=BEST.with_dis, refine=BEST.refine
-        )
+    flow_options = FlowOptions(quality, refine, with_dis, zoom, tile, overlap, precision)
     start, stop = parse_frames(frames)
     clip = read_frames(_source(inputs), start=start, stop=stop, stride=stride, scale=scale)
     if (video or pictures) and not clip.files:

@@ -12,31 +12,39 @@ from flowmatch.ops import warp
 CENSUS_RADIUS = 2  # pixels
 COLOUR_SCALE = 30 / 255  # colour difference of full cost
 UNMATCHED_COST = 0.5  # largest cost: of pixels outside the frame or inconsistent with the flow back
-MARGIN = 0.02  # lead that a flow needs over the first one
+ROUGHNESS_WEIGHT = 0.02  # cost of a flow as rough as the mean of all flows
+INCONSISTENCY_WEIGHT = 0.1  # cost of a flow that is inconsistent everywhere
 STRIP = 256  # number of rows compared at a time
 WINDOW_RADIUS = 7  # pixels
 EDGE_VARIANCE = 1e-3  # variance of gray values below which a window has no edge
 
 
-def combine_flows(first: Tensor, second: Tensor, flows: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def combine_flows(
+    first: Tensor,
+    second: Tensor,
+    flows: Sequence[tuple[Tensor, Tensor]],
+    margins: Sequence[float] | None = None,
+) -> Tensor:
     """Choose among flows, pixel by pixel.
 
     The cost of a flow at a pixel is the difference of the two frames by census and colour. As far
     as the backward flow does not return to the pixel, it is a constant instead: at an occluded
     pixel the difference means nothing. The costs are averaged within windows that end at the edges
-    of the first frame.
+    of the first frame. Where they are equal, because no flow matches, the flow is preferred that is
+    smoother and more consistent in the whole frame.
 
     Args:
         first: RGB frames in [0, 1], ``[B, 3, H, W]``.
         second: The later frames, same shape.
         flows: Forward and backward flow of each method, each ``[B, 2, H, W]`` in pixels; of two
             equally good ones, the earlier is taken.
+        margins: Lead in cost that each flow needs over the others; None is 0.
 
     Returns:
         The forward flow, ``[B, 2, H, W]``.
 
     Raises:
-        ValueError: No flows, or flows that do not fit the frames.
+        ValueError: No flows, flows that do not fit the frames, or another number of margins.
 
     Example:
         >>> frames = torch.rand(2, 1, 3, 24, 32)
@@ -57,12 +65,59 @@ def combine_flows(first: Tensor, second: Tensor, flows: Sequence[tuple[Tensor, T
             f"flow [B, 2, H, W] of their size, got frames {tuple(first.shape)} and "
             f"{tuple(second.shape)}, flows {shapes}"
         )
+    if margins is not None and len(margins) != len(flows):
+        raise ValueError(f"expected one margin for each of {len(flows)} flows, got {margins}")
     gray = first.mean(dim=1, keepdim=True)
     costs = torch.stack([matching_cost(first, second, *both) for both in flows], dim=1)
-    costs = filter_guided(gray, costs)
-    costs[:, 1:] += MARGIN
+    costs = filter_guided(gray, costs) + frame_cost(flows)
+    costs += costs.new_tensor(margins or [0.0] * len(flows))[:, None, None]
     chosen = costs.argmin(dim=1)[:, None, None].expand(-1, -1, 2, -1, -1)
     return torch.stack([forward for forward, _ in flows], dim=1).gather(1, chosen)[:, 0]
+
+
+def frame_cost(flows: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return a cost of each flow in the whole frame, ``[B, n, 1, 1]``: rough and inconsistent.
+
+    Args:
+        flows: Forward and backward flow of each method, each ``[B, 2, H, W]``.
+    """
+    roughness = torch.stack([_roughness(forward) for forward, _ in flows], dim=1)
+    relative = roughness / (roughness.mean(dim=1, keepdim=True) + 1e-6)
+    doubts = [_doubt(*both).mean(dim=(1, 2)) for both in flows]
+    cost = ROUGHNESS_WEIGHT * relative + INCONSISTENCY_WEIGHT * torch.stack(doubts, dim=1)
+    return cost[..., None, None]
+
+
+def _roughness(flow: Tensor) -> Tensor:
+    """Return the mean total variation of a flow, ``[B]``; steps above 2 pixels count as 2."""
+    down, right = flow.diff(dim=-2).abs().sum(dim=1), flow.diff(dim=-1).abs().sum(dim=1)
+    total = F.pad(down, (0, 0, 0, 1)) + F.pad(right, (0, 1))
+    return total.clamp(max=2).mean(dim=(1, 2))
+
+
+def _doubt(forward: Tensor, backward: Tensor) -> Tensor:
+    """Return how inconsistent a flow is, ``[B, H, W]``, 0 to 1; 1 outside the frame.
+
+    The tolerance is a quarter of that of `matching_cost`, because refined flows return closer.
+    """
+    inconsistency = _inconsistency(forward, backward, 0.5, 0.01)
+    return torch.where(_stays_inside(forward), inconsistency, 1.0)
+
+
+def _inconsistency(forward: Tensor, backward: Tensor, absolute: float, relative: float) -> Tensor:
+    """Return how far the backward flow leads beside the pixel, in tolerances, at most 1."""
+    back = warp(backward, forward)
+    length = forward.norm(dim=1) + back.norm(dim=1)
+    gap: Tensor = (forward + back).norm(dim=1) / (absolute + relative * length)
+    return gap.clamp(max=1)
+
+
+def _stays_inside(forward: Tensor) -> Tensor:
+    """Return the pixels that stay in the frame, ``[B, H, W]``."""
+    H, W = forward.shape[-2:]
+    x = torch.arange(W, device=forward.device) + forward[:, 0]
+    y = torch.arange(H, device=forward.device)[:, None] + forward[:, 1]
+    return (x >= 0) & (x <= W - 1) & (y >= 0) & (y <= H - 1)
 
 
 def matching_cost(first: Tensor, second: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
@@ -77,15 +132,9 @@ def matching_cost(first: Tensor, second: Tensor, forward: Tensor, backward: Tens
     warped = warp(second, forward)
     colour = ((first - warped).abs().mean(dim=1) / COLOUR_SCALE).clamp(max=1)
     difference = (census_in_strips(first, warped) + colour / 2).clamp(max=UNMATCHED_COST)
-    back = warp(backward, forward)
-    length = forward.norm(dim=1) + back.norm(dim=1)
-    inconsistency = ((forward + back).norm(dim=1) / (2 + 0.04 * length)).clamp(max=1)
-    H, W = first.shape[-2:]
-    x = torch.arange(W, device=forward.device) + forward[:, 0]
-    y = torch.arange(H, device=forward.device)[:, None] + forward[:, 1]
-    inside = (x >= 0) & (x <= W - 1) & (y >= 0) & (y <= H - 1)
+    inconsistency = _inconsistency(forward, backward, 2.0, 0.04)
     cost = difference + inconsistency * (UNMATCHED_COST - difference)
-    return torch.where(inside, cost, UNMATCHED_COST)
+    return torch.where(_stays_inside(forward), cost, UNMATCHED_COST)
 
 
 def census_in_strips(first: Tensor, second: Tensor) -> Tensor:

@@ -1,23 +1,20 @@
 """Optical flow of one pair of images or of a batch, by any network."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from flowmatch.devices import PRECISIONS, choose_device
-from flowmatch.flow.baselines import dis
-from flowmatch.flow.combine import combine_flows
+from flowmatch.devices import choose_device
+from flowmatch.flow.candidates import choose_flows
 from flowmatch.flow.networks.padding import SMALLEST
 from flowmatch.flow.occlusion import find_occlusion
 from flowmatch.flow.options import FlowOptions
-from flowmatch.flow.refine import refine_flow
 from flowmatch.flow.store import load
-from flowmatch.flow.tiles import blend_tiles
 
 Array = NDArray[Any]
 
@@ -77,7 +74,7 @@ def estimate_flow(
             each call; for many pairs, load the network once (`flowmatch.flow.load`).
         device: Device to compute on; a network is moved there. None takes a GPU where torch can
             use one, and leaves a given network where it is.
-        options: Refinement, zoom, tiles and precision.
+        options: Quality, tiles and precision.
 
     Returns:
         Flow in pixels, (u right, v down): float32 ``[H, W, 2]`` for images, and a tensor
@@ -95,7 +92,7 @@ def estimate_flow(
         (48, 50, 2)
     """
     network = _network(model, device)
-    return _estimate((network, network), first, second, options, directions=1)[0]
+    return estimate_directions((network, network), first, second, options)[0]
 
 
 def estimate_both_ways(
@@ -109,15 +106,15 @@ def estimate_both_ways(
 ) -> FlowBothWays:
     """Estimate forward and backward flow, and the occlusions where the two disagree.
 
-    With ``with_dis``, it takes hardly longer than `estimate_flow`, which then needs both
-    directions too.
+    It takes hardly longer than `estimate_flow`, which needs both directions too, unless the quality
+    is fast.
 
     Args:
         first: Image or batch, as `estimate_flow` takes it.
         second: The later image, of the same kind and size.
         model: Name of weights, a file, or a network.
         device: Device to compute on.
-        options: Refinement, zoom, tiles and precision.
+        options: Quality, tiles and precision.
         backward_model: Network for the backward flow; None takes `model`.
 
     Returns:
@@ -135,42 +132,33 @@ def estimate_both_ways(
     """
     network = _network(model, device)
     networks = (network, backward_model or network)
-    forward, backward = _estimate(networks, first, second, options, directions=2)
+    forward, backward = estimate_directions(networks, first, second, options, directions=2)
     return FlowBothWays(
         forward, backward, find_occlusion(forward, backward), find_occlusion(backward, forward)
     )
 
 
-def _estimate(
+def estimate_directions(
     networks: tuple[nn.Module, nn.Module],
     first: Any,
     second: Any,
     options: FlowOptions,
-    directions: int,
+    directions: int = 1,
+    previous: Sequence[Array | None] = (None, None),
 ) -> list[Any]:
     """Return the forward flow, and with 2 `directions` also the backward flow.
 
     Args:
         networks: The networks for the forward and the backward flow.
-        first: Image or batch.
+        first: Image or batch, as `estimate_flow` takes it.
         second: The later image or batch.
         options: Options of the estimate.
         directions: 1 or 2.
+        previous: Forward and backward flow of the previous pair, ``[H, W, 2]``, NaN where unknown;
+            the best quality includes them in the choice, for a batch of one.
     """
     a, b = _to_tensors(first, second, _device_of(networks[0]))
-    pairs = ((a, b), (b, a))[: 2 if options.with_dis else directions]
-    flows = [_run(network, *pair, options) for network, pair in zip(networks, pairs, strict=False)]
-    if options.with_dis or options.refine:
-        images = _to_uint8(a), _to_uint8(b)
-        image_pairs = (images, images[::-1])
-    if options.with_dis:
-        classical = [_dis(*pair, flows[0]) for pair in image_pairs]
-        flows = [
-            combine_flows(*pairs[way], [(by[way], by[1 - way]) for by in (flows, classical)])
-            for way in range(directions)
-        ]
-    if options.refine:
-        flows = [_refine(*pair, flow) for pair, flow in zip(image_pairs, flows, strict=False)]
+    flows = choose_flows(networks, a, b, options, directions, previous)
     if isinstance(first, Tensor):
         return flows
     return [flow[0].permute(1, 2, 0).cpu().numpy() for flow in flows]
@@ -237,75 +225,3 @@ def _to_tensor(image: Any, name: str, device: torch.device) -> Tensor:
     else:
         raise ValueError(f"{name} must be uint8 or float, got {tensor.dtype}")
     return tensor.expand(-1, 3, -1, -1)
-
-
-# ---- The network's flow at full resolution -----------------------------------------------------
-
-
-def _run(network: nn.Module, first: Tensor, second: Tensor, options: FlowOptions) -> Tensor:
-    dtype = PRECISIONS[options.precision]
-
-    def run_whole(a: Tensor, b: Tensor) -> Tensor:
-        zoomed = [_zoom_image(image, options.zoom) for image in (a, b)]
-        with torch.no_grad(), torch.autocast(a.device.type, dtype, enabled=dtype is not None):
-            flow = to_full_resolution(network(*zoomed)[0].float(), *zoomed[0].shape[-2:])
-        return _resize_flow(flow, a.shape[-2], a.shape[-1])
-
-    tile, overlap = options.tile, options.overlap
-    if tile is None or tile >= max(first.shape[-2:]):
-        return run_whole(first, second)
-    overlap = min(64, tile // 4) if overlap is None else overlap
-    return blend_tiles(run_whole, first, second, tile, overlap)
-
-
-def _zoom_image(image: Tensor, zoom: float) -> Tensor:
-    """Enlarge or reduce images, but to no less than the smallest input of a network."""
-    size = [max(SMALLEST, round(side * zoom)) for side in image.shape[-2:]]
-    if size == list(image.shape[-2:]):
-        return image
-    return F.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
-
-
-def _resize_flow(flow: Tensor, height: int, width: int) -> Tensor:
-    """Resize a flow; its values scale with its size."""
-    h, w = flow.shape[-2:]
-    if (h, w) == (height, width):
-        return flow
-    scale = flow.new_tensor([width / w, height / h]).view(2, 1, 1)
-    return scale * F.interpolate(flow, (height, width), mode="bilinear", antialias=True)
-
-
-def to_full_resolution(flow: Tensor, height: int, width: int) -> Tensor:
-    """Upsample a flow ``[B, 2, h, w]``; its values scale with its size.
-
-    Networks round the sizes of their levels up, so the flow may extend beyond the image: it is
-    enlarged by a whole factor and cropped.
-    """
-    factor = -(-width // flow.shape[-1])
-    if factor > 1:
-        up = F.interpolate(flow, scale_factor=factor, mode="bilinear", align_corners=False)
-        flow = up * factor
-    return flow[..., :height, :width]
-
-
-# ---- Classical methods, on the CPU -------------------------------------------------------------
-
-
-def _dis(first: Array, second: Array, like: Tensor) -> Tensor:
-    return _stack([dis(a, b) for a, b in zip(first, second, strict=True)], like)
-
-
-def _refine(first: Array, second: Array, flow: Tensor) -> Tensor:
-    triples = zip(first, second, flow.permute(0, 2, 3, 1).cpu().numpy(), strict=True)
-    return _stack([refine_flow(a, b, f) for a, b, f in triples], flow)
-
-
-def _to_uint8(images: Tensor) -> NDArray[np.uint8]:
-    return np.asarray((255 * images).round().byte().permute(0, 2, 3, 1).cpu().numpy())
-
-
-def _stack(flows: list[NDArray[np.float32]], like: Tensor) -> Tensor:
-    """Return arrays ``[H, W, 2]`` as a batch, on the device and of the type of another tensor."""
-    if not flows:
-        return like[:, :2]
-    return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2).to(like)

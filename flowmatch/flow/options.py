@@ -5,19 +5,31 @@ from dataclasses import dataclass, field
 from flowmatch.devices import check_precision
 
 SMALLEST_TILE = 64
+QUALITIES = ("fast", "good", "best")
 SUFFIXES = (".flo", ".png", ".npz", ".pfm")
 
 
 @dataclass(frozen=True)
 class FlowOptions:
-    """Options of `estimate_flow`; the defaults are the fastest way to a flow.
+    """Options of `estimate_flow`; `quality` is the one that most uses need.
+
+    - ``"fast"``: the network alone.
+    - ``"good"``: the network's flow and the flow of a classical method, DIS, both refined; each
+      pixel takes the flow that both frames confirm better (`combine_flows`).
+    - ``"best"``: the same choice among more flows: also of the network on frames of twice the size,
+      of a second network, and in a clip of the previous pair.
+
+    The other options are for experts: `refine` and `with_dis` replace one part of the quality, so
+    ``quality="fast", refine=True`` is the refined network, and ``with_dis=False`` is good without
+    DIS.
 
     Attributes:
-        refine: Minimise a variational energy, starting from the network's flow (`refine_flow`):
-            much better below a pixel; it runs on the CPU.
-        with_dis: Take the flow of a classical method (`flowmatch.flow.baselines.dis`) at the
-            pixels that it explains better (`combine_flows`); the network then runs in both
-            directions.
+        quality: ``"fast"``, ``"good"`` or ``"best"``.
+        refine: Minimise a variational energy, starting from each flow (`refine_flow`): much better
+            below a pixel; it runs on the CPU. None does so unless the quality is fast.
+        with_dis: Include the flow of DIS (`flowmatch.flow.baselines.dis`) in the choice; it runs on
+            the CPU, and the network then runs in both directions. None does so unless the quality
+            is fast.
         zoom: Factor by which images are enlarged for the network, 0.25 to 4: small objects that
             move fast are found better at 2, for four times the work.
         tile: Side of the square tiles that large images are split into, which bounds the memory;
@@ -27,21 +39,24 @@ class FlowOptions:
         precision: ``"float32"``, or ``"bfloat16"`` or ``"float16"`` for the convolutions.
 
     Raises:
-        ValueError: A value is out of range.
+        ValueError: A value is unknown or out of range.
 
     Example:
-        >>> FlowOptions(tile=512).zoom
-        1.0
+        >>> FlowOptions().refines, FlowOptions(quality="fast").refines
+        (True, False)
     """
 
-    refine: bool = False
-    with_dis: bool = False
+    quality: str = "good"
+    refine: bool | None = None
+    with_dis: bool | None = None
     zoom: float = 1.0
     tile: int | None = None
     overlap: int | None = None
     precision: str = "float32"
 
     def __post_init__(self) -> None:
+        if self.quality not in QUALITIES:
+            raise ValueError(f"quality must be {', '.join(QUALITIES)}, got {self.quality!r}")
         check_precision(self.precision)
         if self.tile is not None and self.tile < SMALLEST_TILE:
             raise ValueError(f"tile must be at least {SMALLEST_TILE} pixels, got {self.tile}")
@@ -54,9 +69,15 @@ class FlowOptions:
         if not 0.25 <= self.zoom <= 4:  # not the negation, which NaN would pass
             raise ValueError(f"zoom must be 0.25 to 4, got {self.zoom}")
 
+    @property
+    def refines(self) -> bool:
+        """Whether flows are refined: `refine`, or what the quality implies."""
+        return self.quality != "fast" if self.refine is None else self.refine
 
-BEST = FlowOptions(zoom=2.0, with_dis=True, refine=True)
-"""Options of the most accurate flow; they take about ten times the time of the defaults."""
+    @property
+    def includes_dis(self) -> bool:
+        """Whether DIS takes part in the choice: `with_dis`, or what the quality implies."""
+        return self.quality != "fast" if self.with_dis is None else self.with_dis
 
 
 @dataclass(frozen=True)
@@ -69,16 +90,15 @@ class SequenceOptions:
             weights, for a network that is given by name or file.
         suffix: Format of the files: ``.flo``, ``.png`` (KITTI), ``.npz`` or ``.pfm``.
         bidirectional: Also write the backward flow and the occlusion masks.
-        warm_start: Initialise each pair with the flow written for the previous pair, if there is
-            one.
+        warm_start: Initialise the network for each pair with the flow written for the previous
+            pair, if there is one.
 
     Raises:
-        ValueError: The suffix is unknown, or a warm start is combined with tiles, zoom or
-            ``with_dis``.
+        ValueError: The suffix is unknown, or a warm start is combined with tiles or zoom.
 
     Example:
-        >>> SequenceOptions(FlowOptions(refine=True), suffix=".png").flow.refine
-        True
+        >>> SequenceOptions(FlowOptions(quality="best"), suffix=".png").flow.quality
+        'best'
     """
 
     flow: FlowOptions = field(default_factory=FlowOptions)
@@ -98,5 +118,3 @@ class SequenceOptions:
         if self.flow.zoom != 1:
             raise ValueError(f"a warm start needs frames at their own size, got zoom "
                              f"{self.flow.zoom}")  # fmt: skip
-        if self.flow.with_dis:
-            raise ValueError("a warm start has one direction, and with_dis needs both")

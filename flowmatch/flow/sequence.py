@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from flowmatch.devices import choose_device
-from flowmatch.flow.estimate import estimate_both_ways, estimate_flow
+from flowmatch.flow.estimate import estimate_directions
+from flowmatch.flow.occlusion import find_occlusion
 from flowmatch.flow.options import SequenceOptions
 from flowmatch.flow.read_ahead import read_ahead
 from flowmatch.flow.store import STORE
@@ -31,6 +32,7 @@ from flowmatch.progress import ProgressCallback
 
 T = TypeVar("T")
 NumberedPair = tuple[int, tuple[Image, Image]]
+PreviousFlows = tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]
 
 RECORD = "run.json"
 """File beside the flows: the input and the options they were computed with."""
@@ -86,7 +88,7 @@ def write_sequence(
         device: Device to compute on. None takes a GPU where torch can use one, and leaves a given
             network where it is.
         options: Options of the flow and of the files.
-        batch: Number of pairs that the network sees at once.
+        batch: Number of pairs that the network sees at once; the best quality takes one.
         overwrite: Remove the files of an earlier run, and compute all pairs.
         report: Report that is kept up to date, and returned; a caller that passes one can read it
             after an interrupt.
@@ -105,6 +107,9 @@ def write_sequence(
     if options.warm_start:
         check_warm_start(network, batch)
     begin_run(folder, frames, options, overwrite)
+    uses_previous = options.warm_start or options.flow.quality == "best"
+    if uses_previous:
+        batch = 1
     report = SequenceReport() if report is None else report
     total = None if frames.count is None else max(frames.count - 1, 0)
     began = time.monotonic()
@@ -119,10 +124,11 @@ def write_sequence(
             missing = _missing(pairs, folder, options)
             report.kept += len(pairs) - len(missing)
             if missing:
-                if options.warm_start:  # it reads the files of the previous pair
+                previous: PreviousFlows = (None, None)
+                if uses_previous:
                     finish_writing()
-                networks = _networks(network, folder, missing[0][0], options)
-                flows = _estimate(networks, [pair for _, pair in missing], options)
+                    previous = _read_previous(folder, missing[0][0], options)
+                flows = _estimate(network, [pair for _, pair in missing], options, previous)
                 # Waiting for the previous batch raises its errors, and bounds the memory.
                 finish_writing()
                 writing += [
@@ -265,42 +271,44 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _networks(
-    network: nn.Module, folder: Path, index: int, options: SequenceOptions
-) -> tuple[nn.Module, nn.Module]:
-    """Return the networks for the forward and the backward flow of pair `index`.
+def _read_previous(folder: Path, index: int, options: SequenceOptions) -> PreviousFlows:
+    """Return the forward and backward flow of the pair before `index`, None where missing.
 
-    A warm start reads the written file, not the computed flow, so that an interrupted run gives
-    the same files as an uninterrupted one. After a skipped frame no file exists.
+    The written file is read, instead of the computed flow, so that an interrupted run gives the
+    same files as an uninterrupted one. After a skipped frame no file exists.
     """
-    previous = _files(folder, index - 1, options)
-    if not options.warm_start or not all(file.exists() for file in previous):
-        return network, network
-    forward = WarmStarted(network, read_flow(previous[0]))
-    if not options.bidirectional:
-        return forward, network
-    return forward, WarmStarted(network, read_flow(previous[1]), direction=-1)
+    files = _files(folder, index - 1, options)
+    if not all(file.exists() for file in files):
+        return None, None
+    return read_flow(files[0]), read_flow(files[1]) if options.bidirectional else None
 
 
 def _estimate(
-    networks: tuple[nn.Module, nn.Module],
+    network: nn.Module,
     pairs: Sequence[tuple[Image, Image]],
     options: SequenceOptions,
+    previous: PreviousFlows,
 ) -> list[list[NDArray[Any]]]:
     """Return the contents of each pair's files."""
     first, second = (
         torch.from_numpy(np.stack(side)).permute(0, 3, 1, 2) for side in zip(*pairs, strict=True)
     )
-    if not options.bidirectional:
-        flows = estimate_flow(first, second, model=networks[0], options=options.flow)
-        return [[flow.permute(1, 2, 0).cpu().numpy()] for flow in flows]
-    both = estimate_both_ways(
-        first, second, model=networks[0], backward_model=networks[1], options=options.flow
-    )
+    networks = (network, network)
+    if options.warm_start:
+        networks = (_warm(network, previous[0], 1), _warm(network, previous[1], -1))
+    directions = 2 if options.bidirectional else 1
+    flows = estimate_directions(networks, first, second, options.flow, directions, previous)
+    masks = []
+    if options.bidirectional:
+        masks = [find_occlusion(*flows), find_occlusion(*flows[::-1])]
     return [
         [
-            *(flow.permute(1, 2, 0).cpu().numpy() for flow in (forward, backward)),
-            *((mask.cpu().numpy() * np.uint8(255)) for mask in masks),
+            *(flow.permute(1, 2, 0).cpu().numpy() for flow in contents[:directions]),
+            *(mask.cpu().numpy() * np.uint8(255) for mask in contents[directions:]),
         ]
-        for forward, backward, *masks in zip(*both, strict=True)
+        for contents in zip(*flows, *masks, strict=True)
     ]
+
+
+def _warm(network: nn.Module, previous: NDArray[np.float32] | None, direction: int) -> nn.Module:
+    return network if previous is None else WarmStarted(network, previous, direction)

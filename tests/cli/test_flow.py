@@ -34,18 +34,27 @@ def test_two_images(pair, tmp_path, capsys):
     assert "1 pair at" in capsys.readouterr().err
 
 
-REFINED = ["--with-dis", "--refine"]
+@pytest.mark.parametrize(("quality", "limit"), [("fast", 1.0), ("good", 0.1), ("best", 0.1)])
+def test_quality(quality, limit, pair, tmp_path):
+    out = tmp_path / "out"
+    assert main(["flow", *pair, "-o", str(out), "--quality", quality]) == 0
+    flow = read_flow(out / "000000.flo")
+    assert np.abs(np.median(flow, axis=(0, 1)) - [3, 0]).max() < limit
+    assert json.loads((out / "run.json").read_text())["quality"] == quality
 
 
-def test_best_is_short_for_three_options(pair, tmp_path):
+def test_switches_replace_parts_of_the_quality(pair, tmp_path):
     for name, options in (
-        ("best", ["--best"]),
-        ("long", ["--zoom", "2", "--with-dis", "--refine"]),
+        ("short", []),
+        ("long", ["--quality", "fast", "--with-dis", "--refine"]),
+        ("other", ["--no-with-dis"]),
     ):
         assert main(["flow", *pair, "-o", str(tmp_path / name), *options]) == 0
-    flows = [read_flow(tmp_path / name / "000000.flo") for name in ("best", "long")]
-    assert np.array_equal(*flows)
-    assert np.abs(np.median(flows[0], axis=(0, 1)) - [3, 0]).max() < 0.05
+    short, long, other = (
+        read_flow(tmp_path / name / "000000.flo") for name in ("short", "long", "other")
+    )
+    assert np.array_equal(short, long)
+    assert not np.array_equal(short, other)
 
 
 def test_video_with_options(tmp_path, photo, capsys):
@@ -105,6 +114,7 @@ OUT = ["-o", "out"]
         (["{a}", "{b}", "-o", "x/out.MP4"], "must be a folder, x/out.MP4 is named like a file"),
         (["{a}", "{b}", *OUT, "--max-flow", "nan"], "--max-flow"),
         (["{a}", "{b}", *OUT, "--precision", "int8"], "int8"),
+        (["{a}", "{b}", *OUT, "--quality", "finest"], "fast, good, best, got 'finest'"),
         (["{a}", "{b}", *OUT, "--warm-start"], "such as RAFT, got RecurrentPyramid"),
         (["99999999999999999999", *OUT], "number of a camera"),
         (["rtsp://127.0.0.1:9/stream", *OUT], "rtsp://127.0.0.1:9/stream cannot be opened"),
@@ -131,7 +141,7 @@ def test_ctrl_c_leaves_whole_files_and_resumes(tmp_path, photo):
     # A shell's background processes ignore the signal, and their children inherit that.
     begin = "import signal as s, flowmatch.cli as c; s.signal(s.SIGINT, s.default_int_handler)"
     words = [sys.executable, "-c", f"{begin}; raise SystemExit(c.main())"]
-    words += ["flow", str(frames), "-o", str(out)]
+    words += ["flow", str(frames), "-o", str(out), "--quality", "fast"]
     running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(out.glob("*.flo")) and time.monotonic() < deadline:
@@ -145,7 +155,7 @@ def test_ctrl_c_leaves_whole_files_and_resumes(tmp_path, photo):
     assert 1 <= len(files) < 59
     for name in files:
         assert read_flow(out / name).shape == photo.shape[:2] + (2,)
-    assert main(["flow", str(frames), "-o", str(out)]) == 0
+    assert main(["flow", str(frames), "-o", str(out), "--quality", "fast"]) == 0
     assert len(list(out.glob("*.flo"))) == 59
 
 

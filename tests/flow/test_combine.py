@@ -109,7 +109,7 @@ def test_estimate_takes_the_classical_flow_where_the_network_is_wrong(moved):
     first, second = (
         (255 * side[0]).byte().permute(1, 2, 0).contiguous().numpy() for side in moved[:2]
     )
-    network, options = Still(), FlowOptions(with_dis=True)
+    network, options = Still(), FlowOptions("fast", with_dis=True)
     combined = estimate_flow(first, second, model=network, options=options)
     assert network.calls == 2  # forward and backward
     classical = dis(first, second)

@@ -15,6 +15,7 @@ def test_zoom_is_bounded(zoom):
     ("options", "message"),
     [
         ({"precision": "int8"}, "int8"),
+        ({"quality": "finest"}, "quality must be fast, good, best, got 'finest'"),
         ({"tile": 8}, "tile must be at least 64 pixels, got 8"),
         ({"tile": 64, "overlap": 33}, "overlap must be 0 to half a tile, got 33 of 64"),
         ({"overlap": -1}, "overlap must be 0 to half a tile, got -1 of None"),
@@ -26,10 +27,26 @@ def test_flow_options_refuse_values_out_of_range(options, message):
 
 
 @pytest.mark.parametrize(
+    ("options", "refines", "includes_dis"),
+    [
+        ({}, True, True),
+        ({"quality": "fast"}, False, False),
+        ({"quality": "best"}, True, True),
+        ({"quality": "fast", "refine": True}, True, False),
+        ({"quality": "fast", "with_dis": True}, False, True),
+        ({"with_dis": False}, True, False),
+        ({"quality": "best", "refine": False}, False, True),
+    ],
+)
+def test_switches_replace_parts_of_the_quality(options, refines, includes_dis):
+    result = FlowOptions(**options)
+    assert (result.refines, result.includes_dis) == (refines, includes_dis)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"zoom": 2.0}, "zoom 2"),
-        ({"with_dis": True}, "both"),
         ({"tile": 64}, "without tiles, got tile 64"),
     ],
 )

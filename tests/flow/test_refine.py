@@ -42,7 +42,7 @@ def test_estimate_flow_refines_pictures_and_tensors(shifted, rough):
         def forward(self, first, second):
             return [torch.from_numpy(rough).permute(2, 0, 1).expand(len(first), -1, -1, -1)]
 
-    options = FlowOptions(refine=True)
+    options = FlowOptions("fast", refine=True)
     assert error(estimate_flow(*shifted, model=Rough(), options=options)) < 0.2
     tensors = (torch.from_numpy(np.stack([p, p])).permute(0, 3, 1, 2) for p in shifted)
     flow = estimate_flow(*tensors, model=Rough(), options=options)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from flowmatch.flow.options import SequenceOptions
+from flowmatch.flow.options import FlowOptions, SequenceOptions
 from flowmatch.flow.sequence import RECORD, SequenceReport, write_sequence
 from flowmatch.flow.sequence_drawing import draw_sequence
 from flowmatch.flow.store import STORE
@@ -29,7 +29,8 @@ class Brightness(nn.Module):
         return [change.view(-1, 1, 1, 1).expand(-1, 2, *first.shape[2:])]
 
 
-OPTIONS = SequenceOptions(weights="test")
+FAST = FlowOptions(quality="fast")  # the network alone
+OPTIONS = SequenceOptions(FAST, weights="test")
 
 
 def run(clip, out, options=OPTIONS, **settings):
@@ -51,7 +52,7 @@ def test_every_pair_once(clip, tmp_path, batch):
 
 @pytest.mark.parametrize("suffix", [".flo", ".png", ".npz", ".pfm"])
 def test_formats(clip, tmp_path, suffix):
-    run(clip, tmp_path / "out", SequenceOptions(weights="test", suffix=suffix))
+    run(clip, tmp_path / "out", SequenceOptions(FAST, weights="test", suffix=suffix))
     flow = read_flow(tmp_path / f"out/000004{suffix}")
     np.testing.assert_allclose(flow, np.full((20, 24, 2), 10.0), atol=1 / 64)
 
@@ -84,8 +85,8 @@ def test_interrupted_leaves_whole_files(clip, tmp_path):
 def test_two_runs_are_not_mixed(clip, tmp_path):
     run(clip, tmp_path / "out")
     with pytest.raises(ValueError, match=r"another run \(weights differ\)"):
-        run(clip, tmp_path / "out", SequenceOptions(weights="other"))
-    run(clip, tmp_path / "out", SequenceOptions(weights="other"), overwrite=True)
+        run(clip, tmp_path / "out", SequenceOptions(FAST, weights="other"))
+    run(clip, tmp_path / "out", SequenceOptions(FAST, weights="other"), overwrite=True)
     assert json.loads((tmp_path / "out" / RECORD).read_text())["weights"] == "other"
 
 
@@ -103,7 +104,7 @@ def test_a_folder_of_something_else_is_left_alone(clip, tmp_path):
 def test_the_input_is_never_the_output(clip, overwrite):
     before = {file.name: file.read_bytes() for file in clip.iterdir()}
     with pytest.raises(ValueError, match="holds the input"):
-        run(clip, clip, SequenceOptions(weights="test", suffix=".png"), overwrite=overwrite)
+        run(clip, clip, SequenceOptions(FAST, weights="test", suffix=".png"), overwrite=overwrite)
     assert {file.name: file.read_bytes() for file in clip.iterdir()} == before
 
 
@@ -145,7 +146,7 @@ def test_interrupted_overwriting_resumes_as_the_new_run(clip, tmp_path):
     def interrupt(stage, done, total):
         raise KeyboardInterrupt
 
-    changed = SequenceOptions(weights="other")
+    changed = SequenceOptions(FAST, weights="other")
     with pytest.raises(KeyboardInterrupt):
         run(clip, tmp_path / "out", changed, overwrite=True, progress=interrupt)
     model, report = run(clip, tmp_path / "out", changed)
@@ -161,11 +162,11 @@ def test_changed_input_is_another_run(clip, tmp_path):
 
 
 def test_a_refused_run_leaves_nothing_in_the_way(clip, tmp_path):
-    warm = SequenceOptions(weights="test", warm_start=True)
+    warm = SequenceOptions(FAST, weights="test", warm_start=True)
     with pytest.raises(ValueError, match="takes an initial flow"):
         run(clip, tmp_path / "out", warm)
     with pytest.raises(ValueError, match="must name the weights"):
-        run(clip, tmp_path / "out", SequenceOptions())
+        run(clip, tmp_path / "out", SequenceOptions(FAST))
     assert not (tmp_path / "out").exists()
     _, report = run(clip, tmp_path / "out")
     assert report.computed == 5
@@ -179,7 +180,7 @@ def test_damaged_record_is_named(clip, tmp_path):
 
 
 def test_both_ways(clip, tmp_path):
-    run(clip, tmp_path / "out", SequenceOptions(weights="test", bidirectional=True))
+    run(clip, tmp_path / "out", SequenceOptions(FAST, weights="test", bidirectional=True))
     assert (read_flow(tmp_path / "out/000002.flo") > 0).all()
     assert (read_flow(tmp_path / "out/000002_backward.flo") < 0).all()
     mask = read_image(tmp_path / "out/000002_occluded.png")[..., 0]
@@ -212,7 +213,7 @@ def test_values_beyond_a_format_s_range_are_unknown(clip, tmp_path):
 
     for suffix, lost in ((".png", 3), (".flo", 2)):
         out = tmp_path / suffix
-        options = SequenceOptions(weights="far", suffix=suffix)
+        options = SequenceOptions(FAST, weights="far", suffix=suffix)
         report = write_sequence(read_frames(clip), out, model=Far(), options=options)
         assert report.unknown == 5 * lost
         assert np.isnan(read_flow(out / f"000000{suffix}")).any(axis=2).sum() == lost

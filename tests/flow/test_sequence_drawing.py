@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from flowmatch.flow.options import SequenceOptions
+from flowmatch.flow.options import FlowOptions, SequenceOptions
 from flowmatch.flow.sequence import write_sequence
 from flowmatch.flow.sequence_drawing import common_scale, draw_sequence
 from flowmatch.io.flow import write_flow
@@ -24,7 +24,8 @@ class Brightness(nn.Module):
         return [change.view(-1, 1, 1, 1).expand(-1, 2, *first.shape[2:])]
 
 
-OPTIONS = SequenceOptions(weights="test")
+FAST = FlowOptions(quality="fast")  # the network alone
+OPTIONS = SequenceOptions(FAST, weights="test")
 
 
 def run(clip, out, options=OPTIONS, **settings):

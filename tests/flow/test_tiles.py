@@ -27,7 +27,9 @@ class Colours(nn.Module):
 def test_tiles_cover_everything(overlap, tiles):
     frame = np.random.default_rng(0).integers(0, 256, (150, 200, 3), np.uint8)
     model = Colours()
-    flow = estimate_flow(frame, frame, model=model, options=FlowOptions(tile=64, overlap=overlap))
+    flow = estimate_flow(
+        frame, frame, model=model, options=FlowOptions("fast", tile=64, overlap=overlap)
+    )
     np.testing.assert_allclose(flow, frame[..., :2] / 2.55, atol=1e-3)
     assert model.sizes == [(64, 64)] * tiles
 
@@ -35,7 +37,9 @@ def test_tiles_cover_everything(overlap, tiles):
 def test_tiled_is_near_whole(photo):
     first, second = photo[:280, :400], np.roll(photo, 3, axis=1)[:280, :400]
     model = load("default")
-    whole = estimate_flow(first, second, model=model)
-    tiled = estimate_flow(first, second, model=model, options=FlowOptions(tile=192, overlap=64))
+    whole = estimate_flow(first, second, model=model, options=FlowOptions("fast"))
+    tiled = estimate_flow(
+        first, second, model=model, options=FlowOptions("fast", tile=192, overlap=64)
+    )
     seam = np.abs(whole - tiled)[:, 150:250]  # where the tiles meet
     assert np.percentile(seam, 90) < 1.0

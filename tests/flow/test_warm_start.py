@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from flowmatch.flow import RAFTSmall
-from flowmatch.flow.options import SequenceOptions
+from flowmatch.flow.options import FlowOptions, SequenceOptions
 from flowmatch.flow.sequence import RECORD, write_sequence
 from flowmatch.flow.warm_start import WarmStarted, forward_interpolate
 from flowmatch.io.flow import read_flow
@@ -28,7 +28,8 @@ class Counting(nn.Module):
         return [flow if start is None else flow + start.mean(dim=(2, 3), keepdim=True)]
 
 
-WARM = SequenceOptions(weights="test", warm_start=True)
+FAST = FlowOptions(quality="fast")  # the network alone
+WARM = SequenceOptions(FAST, weights="test", warm_start=True)
 
 
 def run(clip, out, options=WARM, model=None, **settings):
@@ -45,7 +46,7 @@ def test_each_pair_begins_with_the_previous_one(clip, tmp_path):
     report = run(clip, tmp_path / "out")
     assert report.computed == 5
     assert starts(tmp_path / "out") == [1, 2, 3, 4, 5]
-    run(clip, tmp_path / "cold", SequenceOptions(weights="test"))
+    run(clip, tmp_path / "cold", SequenceOptions(FAST, weights="test"))
     assert starts(tmp_path / "cold") == [1] * 5
 
 
@@ -58,7 +59,9 @@ def test_starts_anew_after_a_skipped_frame(clip, tmp_path):
 @pytest.mark.parametrize("suffix", [".flo", ".png"])
 def test_resuming_gives_the_same_files(clip, tmp_path, suffix):
     """Also in a format that rounds, because the initial flow is read from the file."""
-    options = SequenceOptions(weights="test", suffix=suffix, bidirectional=True, warm_start=True)
+    options = SequenceOptions(
+        FAST, weights="test", suffix=suffix, bidirectional=True, warm_start=True
+    )
 
     def interrupt(stage, done, total):
         if done == 3:
@@ -92,7 +95,7 @@ def test_warm_and_cold_runs_are_not_mixed(clip, tmp_path):
     run(clip, tmp_path / "out")
     assert json.loads((tmp_path / "out" / RECORD).read_text())["warm_start"] is True
     with pytest.raises(ValueError, match=r"another run \(warm_start differ\)"):
-        run(clip, tmp_path / "out", SequenceOptions(weights="test"))
+        run(clip, tmp_path / "out", SequenceOptions(FAST, weights="test"))
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,16 @@ from rich.table import Table
 from flowmatch import flow
 from flowmatch.cli._messages import messages, progress_bar
 from flowmatch.cli._options import (
+    DATA,
     METHODS,
     OUTPUT,
+    QUALITY,
     DeviceName,
     JsonFile,
     ModelName,
+    PhotosFolder,
     Refine,
+    Seed,
     WeightsFile,
     WithDis,
     Zoom,
@@ -25,30 +29,46 @@ from flowmatch.cli._tables import number_table, print_table, write_json
 from flowmatch.devices import choose_device
 from flowmatch.flow.baselines import BASELINES
 from flowmatch.flow.data.datasets import find_pairs
-from flowmatch.flow.evaluation.evaluate import FlowEvaluation, FlowRow, Method, evaluate
+from flowmatch.flow.evaluation.evaluate import FlowEvaluation, FlowRow, Method, Pair, evaluate
+from flowmatch.flow.evaluation.held_out import render_held_out
 from flowmatch.flow.evaluation.report import FlowGallery, known_columns
-from flowmatch.flow.options import BEST
 from flowmatch.io import replace_when_done
 
 EXAMPLES = (
     "flowmatch eval flow MPI-Sintel/training --html page.html",
-    "flowmatch eval flow middlebury --model pyramid --refine --json scores.json",
+    "flowmatch eval flow middlebury --quality fast --quality best --json scores.json",
+    "flowmatch eval flow --synthetic 20 --seed 1",
 )
 
 # Beyond this number of sequences the table shows only the means of groups; JSON holds all.
 _MOST_SEQUENCES = 40
+SMOKE = 10
+"""Number of pairs below which the figures are called smoke numbers."""
 
 
 def command(
     folder: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
-            metavar="FOLDER",
+            metavar="[FOLDER]",
             help="Folder of Middlebury, Sintel, KITTI or FlyingChairs as unpacked, or of "
             "sub-folders with frame1.*, frame2.*, flow.* and optionally occ.png, invalid.png.",
             show_default=False,
         ),
-    ],
+    ] = None,
+    synthetic: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Evaluation on N rendered pairs instead of FOLDER, with textures and motions that "
+            "no network is trained on.",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    seed: Seed = 0,
+    photos: PhotosFolder = None,
     json: JsonFile = None,
     page: Annotated[
         Path | None,
@@ -63,17 +83,18 @@ def command(
     model: ModelName = "default",
     weights: WeightsFile = None,
     device: DeviceName = None,
-    refine: Refine = False,
-    zoom: Zoom = 1.0,
-    with_dis: WithDis = False,
-    best: Annotated[
-        bool,
+    quality: Annotated[
+        list[str],
         typer.Option(
-            "--best",
-            help="A further row for --zoom 2 --with-dis --refine, about 10 times slower.",
-            rich_help_panel=METHODS,
+            "--quality",
+            help="Quality of each flow: fast, good or best. Several, each with a row of its own: "
+            "--quality fast --quality best.",
+            rich_help_panel=QUALITY,
         ),
-    ] = False,
+    ] = ["good"],  # noqa: B006
+    refine: Refine = None,
+    zoom: Zoom = 1.0,
+    with_dis: WithDis = None,
     baselines: Annotated[
         bool,
         typer.Option(
@@ -88,7 +109,8 @@ def command(
     """
     check_target(page)
     check_target(json)
-    pairs = find_pairs(folder)
+    options = {name: flow.FlowOptions(name, refine, with_dis, zoom) for name in quality}
+    pairs, dataset = _pairs(folder, synthetic, seed, photos)
     target = choose_device(device)
     network = flow.load(model, weights=weights, device=target)
 
@@ -98,11 +120,10 @@ def command(
         )
 
     methods: dict[str, Method] = {
-        "flowmatch": estimate(flow.FlowOptions(refine=refine, zoom=zoom, with_dis=with_dis)),
-        **({"flowmatch best": estimate(BEST)} if best else {}),
+        **{_method(name, quality): estimate(one) for name, one in options.items()},
         **(BASELINES if baselines else {}),
     }
-    shown = ("flowmatch best" if best else "flowmatch", "dis")
+    shown = (_method(quality[-1], quality), "dis")
     gallery = FlowGallery(tuple(name for name in shown if name in methods))
     with progress_bar(transient=True) as bar:
         task = bar.add_task("eval", total=len(pairs))
@@ -116,16 +137,44 @@ def command(
     for name, reason in evaluation.skipped:
         messages.print(f"skipped {name}: {reason}")
     source = str(weights or model) + (f", zoomed by {zoom:g}" if zoom != 1 else "")
-    source += ", with DIS" if with_dis else ""
-    source += ", refined," if refine else ""
+    setting = ", ".join([f"{' and '.join(options)} quality", *_switches(refine, with_dis)])
     if page:
-        title = f"{folder}: flowmatch is {source} on {target}."
+        title = f"{dataset}: flowmatch is {source} on {target}, {setting}."
         with replace_when_done(page) as temporary:
             temporary.write_text(gallery.page(evaluation, title), encoding="utf-8")
         messages.print(f"page: {page}")
-    about = {"folder": str(folder), "flowmatch": source, "device": str(target)}
+    about = {
+        "folder": dataset,
+        "flowmatch": source,
+        "device": str(target),
+        "quality": list(options),
+        "refine": refine,
+        "with_dis": with_dis,
+    }
     if json is None or not write_json(json, about | evaluation.to_json()):
-        print_table(_table(evaluation), _legend(evaluation, source, str(target)))
+        legend = _legend(evaluation, source, f"{target}, {setting}", synthetic is not None)
+        print_table(_table(evaluation), legend)
+
+
+def _pairs(
+    folder: Path | None, synthetic: int | None, seed: int, photos: Path | None
+) -> tuple[Sequence[Pair], str]:
+    """Return the pairs to evaluate, and the name of their dataset."""
+    if (folder is None) is (synthetic is None):
+        raise ValueError("name a FOLDER with ground truth, or the number of pairs by --synthetic")
+    if folder is not None:
+        return find_pairs(folder), str(folder)
+    return render_held_out(synthetic or 0, seed, photos), f"rendered pairs of seed {seed}"
+
+
+def _method(quality: str, qualities: Sequence[str]) -> str:
+    return f"flowmatch {quality}" if len(set(qualities)) > 1 else "flowmatch"
+
+
+def _switches(refine: bool | None, with_dis: bool | None) -> list[str]:
+    """Return the options that replace a part of the quality, in words."""
+    given = (("refined", refine), ("with DIS", with_dis))
+    return [name if on else f"not {name}" for name, on in given if on is not None]
 
 
 def _table(evaluation: FlowEvaluation) -> Table:
@@ -152,7 +201,7 @@ def _blocks(rows: Sequence[FlowRow]) -> list[list[FlowRow]]:
     return list(blocks.values())
 
 
-def _legend(evaluation: FlowEvaluation, source: str, device: str) -> str:
+def _legend(evaluation: FlowEvaluation, source: str, device: str, intervals: bool) -> str:
     pairs = evaluation.mean[0].pairs
     lines = [
         f"{pairs} pairs, equally weighted in a mean; flowmatch is {source} on {device}."
@@ -166,6 +215,17 @@ def _legend(evaluation: FlowEvaluation, source: str, device: str) -> str:
     if "match" in known_columns(evaluation):
         lines.append(
             "match, unmatch: EPE of pixels visible in the second frame, and of the others."
+        )
+    if pairs < SMOKE:
+        lines.append(f"Fewer than {SMOKE} pairs are smoke numbers: they do not rank methods.")
+    if intervals and pairs > 1:
+        lines.append(
+            "Mean EPE, 95 % bootstrap interval over the pairs: "
+            + "; ".join(
+                f"{row.method} {row.epe_interval[0]:.2f} to {row.epe_interval[1]:.2f}"
+                for row in evaluation.mean
+            )
+            + "."
         )
     if evaluation.skipped:
         lines.append(

@@ -13,10 +13,17 @@ from numpy.typing import NDArray
 from flowmatch.devices import PeakMemory
 from flowmatch.flow.data.datasets import LoadedPair, load_pair
 from flowmatch.flow.data.layouts import FlowPair
-from flowmatch.flow.evaluation.metrics import FlowScores, mean_scores, score
+from flowmatch.flow.evaluation.held_out import RenderedPair
+from flowmatch.flow.evaluation.metrics import (
+    FlowScores,
+    bootstrap_interval,
+    mean_scores,
+    score,
+)
 from flowmatch.imaging import Image
 from flowmatch.progress import ProgressCallback
 
+Pair = FlowPair | RenderedPair
 Method = Callable[[Image, Image], NDArray[np.float32]]
 """A function from two frames, uint8 RGB ``[H, W, 3]``, to their flow ``[H, W, 2]`` in pixels."""
 
@@ -31,6 +38,8 @@ class FlowRow(NamedTuple):
         scores: Mean scores.
         milliseconds: Mean wall time per pair.
         peak_mb: Largest memory of any pair beyond the frames, in megabytes; NaN if unknown.
+        epe_interval: Interval that holds the mean EPE with 95 % confidence, by the bootstrap over
+            pairs; NaN for one pair.
     """
 
     name: str
@@ -39,6 +48,7 @@ class FlowRow(NamedTuple):
     scores: FlowScores
     milliseconds: float
     peak_mb: float
+    epe_interval: tuple[float, float] = (math.nan, math.nan)
 
 
 class Skipped(NamedTuple):
@@ -80,10 +90,10 @@ class FlowEvaluation(NamedTuple):
 
 
 def evaluate(
-    pairs: Sequence[FlowPair],
+    pairs: Sequence[Pair],
     methods: Mapping[str, Method],
     *,
-    on_pair: Callable[[FlowPair, LoadedPair, dict[str, Any]], None] | None = None,
+    on_pair: Callable[[Pair, LoadedPair, dict[str, Any]], None] | None = None,
     device: str | torch.device = "cpu",
     progress: ProgressCallback | None = None,
 ) -> FlowEvaluation:
@@ -92,8 +102,8 @@ def evaluate(
     Every method runs on the first pair once before time is measured.
 
     Args:
-        pairs: Pairs from `find_pairs`. A pair that cannot be read is skipped, and listed with the
-            reason.
+        pairs: Pairs from `find_pairs` or `render_held_out`. A pair that cannot be read is skipped,
+            and listed with the reason.
         methods: Methods by name.
         on_pair: Called for each pair with its frames and the flow of every method.
         device: Device whose memory is measured.
@@ -126,7 +136,7 @@ def evaluate(
     skipped: list[Skipped] = []
     for done, pair in enumerate(pairs, start=1):
         try:
-            loaded = load_pair(pair)
+            loaded = pair.load() if isinstance(pair, RenderedPair) else load_pair(pair)
         except (ValueError, OSError, ImportError) as error:
             skipped.append(Skipped(pair.name, str(error)))
         else:
@@ -162,7 +172,7 @@ class _Measurement(NamedTuple):
 
 
 def _measure(
-    pair: FlowPair, loaded: LoadedPair, name: str, method: Method, device: torch.device
+    pair: Pair, loaded: LoadedPair, name: str, method: Method, device: torch.device
 ) -> tuple[_Measurement, NDArray[np.float32]]:
     peak = PeakMemory(device)
     start = time.perf_counter()
@@ -192,6 +202,7 @@ def _average(
             mean_scores([measurement.scores for measurement in group]),
             sum(measurement.milliseconds for measurement in group) / len(group),
             max(measurement.peak_mb for measurement in group),
+            bootstrap_interval([measurement.scores.epe for measurement in group]),
         )
         for (name, method), group in groups.items()
     )
@@ -205,6 +216,8 @@ def _plain(row: FlowRow) -> dict[str, Any]:
         **row.scores._asdict(),
         "milliseconds": row.milliseconds,
         "peak_mb": row.peak_mb,
+        "epe_low": row.epe_interval[0],
+        "epe_high": row.epe_interval[1],
     }
     return {
         key: None if isinstance(value, float) and math.isnan(value) else value

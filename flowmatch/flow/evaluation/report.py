@@ -11,8 +11,7 @@ import numpy as np
 from flowmatch._opencv import cv2
 from flowmatch.draw import error_map, flow_to_image
 from flowmatch.flow.data.datasets import LoadedPair
-from flowmatch.flow.data.layouts import FlowPair
-from flowmatch.flow.evaluation.evaluate import FlowEvaluation, FlowRow
+from flowmatch.flow.evaluation.evaluate import FlowEvaluation, FlowRow, Pair
 from flowmatch.imaging import Image, resize
 
 MAX_SEQUENCES = 40
@@ -60,7 +59,7 @@ class FlowGallery:
         self._figures: dict[str, str] = {}
         self._left_out = 0
 
-    def add(self, pair: FlowPair, loaded: LoadedPair, flows: Mapping[str, Any]) -> None:
+    def add(self, pair: Pair, loaded: LoadedPair, flows: Mapping[str, Any]) -> None:
         """Add the flows of a pair."""
         if pair.sequence in self._figures:
             return

@@ -25,11 +25,13 @@ class Sources:
         photos: Photographs, as files or arrays ``[H, W, 3]``.
         cutouts: Objects with alpha, as PNG files or arrays ``[H, W, 4]``.
         procedural: Share of procedural backgrounds among photographs.
+        textures: Seeds of the procedural textures.
     """
 
     photos: Sequence[Path | Image] = ()
     cutouts: Sequence[Path | Image] = ()
     procedural: float = 0.25
+    textures: range = range(PROCEDURAL_POOL)
 
     @classmethod
     def from_folders(cls, photos: Path | None = None, cutouts: Path | None = None) -> "Sources":
@@ -46,7 +48,7 @@ def sample_backdrop(rng: Generator, sources: Sources) -> Image:
     """Return a random photograph or procedural texture, ``[H, W, 3]``."""
     if sources.photos and rng.random() >= sources.procedural:
         return sample_readable(rng, sources.photos, _load_photo)[1]
-    return _procedural(int(rng.integers(PROCEDURAL_POOL)))
+    return _procedural(sources.textures[int(rng.integers(len(sources.textures)))])
 
 
 def sample_cutout(rng: Generator, sources: Sources) -> Image:
@@ -72,8 +74,8 @@ def shrink(image: Image, factor: float) -> tuple[Image, float]:
 
 
 @lru_cache(maxsize=PROCEDURAL_POOL)
-def _procedural(index: int) -> Image:
-    return textures.sample_texture(np.random.default_rng([index, 20260101]), PROCEDURAL_SIZE)
+def _procedural(seed: int) -> Image:
+    return textures.sample_texture(np.random.default_rng([seed, 20260101]), PROCEDURAL_SIZE)
 
 
 def _load_photo(photo: Path | Image) -> Image:

@@ -14,7 +14,7 @@ from flowmatch import training
 from flowmatch.flow.data.augment import Augmentation, AugmentedPairs, Mixture, ReusedPairs
 from flowmatch.flow.data.clips import ClipPairs
 from flowmatch.flow.data.datasets import find_pairs
-from flowmatch.flow.estimate import to_full_resolution
+from flowmatch.flow.full_resolution import to_full_resolution
 from flowmatch.flow.networks import MODELS, RAFT, RAFTSmall
 from flowmatch.flow.networks.flownet import CostVolume
 from flowmatch.flow.networks.norms import fold_norms, insert_norms

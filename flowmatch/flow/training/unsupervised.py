@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmatch.flow.census import census_distance
-from flowmatch.flow.estimate import to_full_resolution
+from flowmatch.flow.full_resolution import to_full_resolution
 from flowmatch.flow.occlusion import find_occlusion
 from flowmatch.ops import warp
 

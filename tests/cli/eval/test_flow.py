@@ -138,24 +138,55 @@ def test_options_reach_the_network(tmp_path, oracle):
         "--refine",
         "--zoom",
         "2",
-        "--with-dis",
+        "--no-with-dis",
+        "--quality",
+        "best",
     ]
     assert main(["eval", "flow", str(tmp_path), *arguments]) == 0
     assert oracle == {
         "name": "large",
         "weights": weights,
         "device": torch.device("cpu"),
-        "options": flowmatch.flow.FlowOptions(refine=True, zoom=2.0, with_dis=True),
+        "options": flowmatch.flow.FlowOptions("best", refine=True, zoom=2.0, with_dis=False),
     }
 
 
-def test_best_is_a_method_of_its_own(tmp_path, oracle, capsys):
+def test_each_quality_is_a_method_of_its_own(tmp_path, oracle, capsys):
     pair_in(tmp_path / "sofa")
-    assert main(["eval", "flow", str(tmp_path), "--best", "--json", "-", "--no-baselines"]) == 0
-    rows = json.loads(capsys.readouterr().out)["mean"]
-    assert [row["method"] for row in rows] == ["flowmatch", "flowmatch best"]
-    last = flowmatch.flow.FlowOptions(refine=True, zoom=2.0, with_dis=True)
-    assert oracle["options"] == last
+    words = ["--quality", "fast", "--quality", "best", "--json", "-", "--no-baselines"]
+    assert main(["eval", "flow", str(tmp_path), *words]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [row["method"] for row in result["mean"]] == ["flowmatch fast", "flowmatch best"]
+    assert oracle["options"] == flowmatch.flow.FlowOptions("best")
+    assert (result["quality"], result["refine"]) == (["fast", "best"], None)
+
+
+def test_the_default_is_good_quality(tmp_path, oracle, capsys):
+    pair_in(tmp_path / "sofa")
+    assert main(["eval", "flow", str(tmp_path), "--no-baselines", "--device", "cpu"]) == 0
+    assert oracle["options"] == flowmatch.flow.FlowOptions("good")
+    out = capsys.readouterr().out
+    assert "flowmatch is default on cpu, good quality." in out
+    assert "Fewer than 10 pairs are smoke numbers" in out
+
+
+def test_rendered_pairs_have_an_interval(capsys):
+    words = ["eval", "flow", "--synthetic", "10", "--no-baselines"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "smoke" not in out
+    for name in ("slow (3 pairs)", "very fast (2 pairs)", "mean (10 pairs)"):
+        assert name in out
+    assert re.search(r"95 % bootstrap interval over the pairs: flowmatch [\d.]+ to [\d.]+\.", out)
+    assert main([*words, "--json", "-"]) == 0
+    (mean,) = json.loads(capsys.readouterr().out)["mean"]
+    assert mean["epe_low"] < mean["epe"] < mean["epe_high"]
+
+
+@pytest.mark.parametrize("words", [[], ["{folder}", "--synthetic", "2"]])
+def test_a_folder_or_rendered_pairs_are_needed(words, tmp_path, capsys):
+    assert main(["eval", "flow", *(word.format(folder=tmp_path) for word in words)]) == 2
+    assert "name a FOLDER with ground truth" in capsys.readouterr().err
 
 
 def test_bad_input_is_one_line_and_status_2(tmp_path, capsys):
