@@ -19,6 +19,7 @@ from torch import nn
 from flowmatch.devices import choose_device
 from flowmatch.io import replace_when_done
 
+_WRAPPERS = ("_orig_mod.", "module.")  # of torch.compile, DataParallel
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -138,14 +139,18 @@ class WeightStore:
             dtype: Type of the weights in the file; counters stay whole numbers.
 
         Raises:
-            ValueError: The network is unknown, or a weight is not finite in `dtype`.
+            ValueError: The network is unknown, its weights do not fit `name` and `arguments`, or a
+                weight is not finite in `dtype`.
         """
         if name not in self.models:
             raise ValueError(f"name must be one of {', '.join(self.models)}, got {name!r}")
         tensors = {
             key: t.detach().cpu().to(dtype if t.is_floating_point() else t.dtype).contiguous()
-            for key, t in model.state_dict().items()
+            for key, t in unwrapped(model.state_dict()).items()
         }
+        with torch.device("meta"):
+            expected = self.models[name](**(arguments or {})).state_dict()
+        check_fit(expected, tensors, path, name)
         check_finite(tensors, path)
         metadata = {"model": name, "arguments": json.dumps(arguments or {})}
         with replace_when_done(Path(path)) as temporary:
@@ -183,12 +188,27 @@ class WeightStore:
             raise ValueError(f"{path}: {name} cannot be built with {arguments}: {error}") from error
         model = make(**arguments)
         model.load_state_dict(tensors)
-        return model
+        return model.float()  # whatever torch.set_default_dtype says
 
 
 def file_digest(path: Path) -> str:
     """Return the name and a hash of a file: it changes when they do."""
     return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+
+
+def unwrapped(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state without the prefixes of torch.compile, DataParallel and the like.
+
+    Example:
+        >>> unwrapped({"module._orig_mod.weight": 1})
+        {'weight': 1}
+    """
+    result = dict(state)
+    while prefix := next(
+        (p for p in _WRAPPERS if result and all(key.startswith(p) for key in result)), ""
+    ):
+        result = {key.removeprefix(prefix): value for key, value in result.items()}
+    return result
 
 
 def check_fit(

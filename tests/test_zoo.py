@@ -131,3 +131,27 @@ def test_a_given_network_stays_on_its_device_unless_another_is_named():
         model = PyramidNet()
     assert load(model, device=None) is model
     assert next(model.parameters()).device.type == "meta"
+
+
+def test_weights_are_float32_whatever_the_default_type(tmp_path):
+    save_weights(tmp_path / "w.safetensors", PyramidNet(), "pyramid")
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = load(tmp_path / "w.safetensors")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_wrapped_networks_are_saved_by_their_own_names(tmp_path):
+    model = PyramidNet()
+    for wrapped in (torch.compile(model), torch.nn.DataParallel(model)):
+        save_weights(tmp_path / "w.safetensors", wrapped, "pyramid")
+        state = load(tmp_path / "w.safetensors").state_dict()
+        assert state.keys() == model.state_dict().keys()
+
+
+def test_what_load_would_refuse_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match="does not fit flownets: blend.bias is unexpected"):
+        save_weights(tmp_path / "w.safetensors", PyramidNet(), "flownets")
+    assert not list(tmp_path.iterdir())

@@ -31,7 +31,7 @@ from flowmatch.flow.external_layouts import (
 from flowmatch.flow.networks import MODELS
 from flowmatch.flow.networks.flownet import UNIT
 from flowmatch.flow.store import save_weights
-from flowmatch.zoo import check_finite, check_fit
+from flowmatch.zoo import check_finite, check_fit, unwrapped
 
 
 class ExternalWeights(NamedTuple):
@@ -140,13 +140,17 @@ def read_checkpoint(path: str | Path, *, bgr: bool = False) -> ExternalWeights:
         swap_red_and_blue(state)
     check_finite(state, path)
     network.load_state_dict(state, assign=True)
-    return ExternalWeights(layout.source, layout.name, layout.arguments, network.eval())
+    return ExternalWeights(layout.source, layout.name, layout.arguments, network.float().eval())
 
 
 def _read(path: Path) -> tuple[Tensors, float]:
     """Return the tensors of a file, and the unit of its flow in pixels."""
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_saved(path)
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else content
+    state = content
+    for key in ("state_dict", "model") if isinstance(content, Mapping) else ():
+        if isinstance(content.get(key), Mapping):
+            state = content[key]
+            break
     if not isinstance(state, Mapping) or not state:
         raise ValueError(f"{path} must hold weights by name, got {type(state).__name__}")
     for key, tensor in state.items():
@@ -155,8 +159,7 @@ def _read(path: Path) -> tuple[Tensors, float]:
             raise ValueError(f"{path}: {key!r} must be a tensor, got {type(tensor).__name__}")
         if not tensor.is_floating_point() and not key.endswith(COUNTER):
             raise ValueError(f"{path}: {key} must be floats, got {tensor.dtype}")
-    if all(key.startswith("module.") for key in state):  # saved from nn.DataParallel
-        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    state = unwrapped(state)
     unit = content.get("div_flow", UNIT) if state is not content else UNIT
     if not isinstance(unit, int | float) or not 0 < unit < math.inf:
         raise ValueError(f"{path}: div_flow must be a positive number, got {unit!r}")

@@ -220,7 +220,7 @@ def sample_readable(
             last = error
             warnings.warn(f"skipped: {error}", stacklevel=2)
     raise ValueError(
-        f"none of {_ATTEMPTS} pictures chosen at random can be read; the last one: {last}"
+        f"none of {_ATTEMPTS} items chosen at random can be read; the last one: {last}"
     )
 
 

@@ -28,6 +28,7 @@ from flowmatch.matching.networks import (
     TwoStreamBranch,
 )
 from flowmatch.matching.torch7 import TorchObject, parse_t7
+from flowmatch.zoo import unwrapped
 
 
 class _Layer(NamedTuple):
@@ -268,7 +269,7 @@ def _load_torch(path: Path) -> nn.Module:
             f"or not finite: {shown}"
         )
     network.load_state_dict(tensors, strict=False)
-    return network
+    return network.float()
 
 
 def _state_dict(content: Any) -> dict[str, torch.Tensor]:
@@ -278,8 +279,5 @@ def _state_dict(content: Any) -> dict[str, torch.Tensor]:
             content = content[key]
     if not isinstance(content, dict):
         return {}
-    return {
-        str(key).removeprefix("module."): value
-        for key, value in content.items()
-        if isinstance(value, torch.Tensor)
-    }
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    return unwrapped(tensors)

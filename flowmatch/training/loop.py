@@ -127,8 +127,8 @@ def train(
         collate: Function from a list of samples to a batch of tensors, called in the worker.
         loss: Function from the network and a batch to the loss and to metrics by name.
         schedule: Steps, batch size, learning rate.
-        checkpoint: File of the state, written every `every` steps, at the end, and at Ctrl-C once
-            the current step is finished.
+        checkpoint: File of the state, written every `every` steps, at the end, at an error, and at
+            Ctrl-C once the current step is finished.
         run: Identity of the run, completed by `precision`; a checkpoint of another run is refused.
         resume: Continue from `checkpoint` if it exists.
         every: Number of steps between checkpoints.
@@ -202,8 +202,8 @@ def train(
                 pace = (time.monotonic() - began) / (done - start)
                 if on_step is not None:
                     on_step(StepReport(done, schedule.steps, metrics, pace))
-    except KeyboardInterrupt:
-        # A half finished step is not saved: the last checkpoint is consistent.
+    except BaseException:
+        # Finished steps are kept whatever ends the run; a half finished step is not saved.
         if accelerator.is_main_process and done > saved and not halfway:
             state.save(done)
         raise

@@ -87,7 +87,7 @@ def test_another_picture_replaces_an_unreadable_one(image, tmp_path):
         pytest.warns(UserWarning),
         pytest.raises(
             ValueError,
-            match=r"none of 20 pictures chosen at random can be read; the last one: .*gone\.png",
+            match=r"none of 20 items chosen at random can be read; the last one: .*gone\.png",
         ),
     ):
         sample_readable(rng, files[2:], read_image)

@@ -1,6 +1,7 @@
 """The training loop: it learns, it resumes to the same bits, and it stops on nonsense."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,20 +65,26 @@ def test_learns_and_reports(tmp_path):
     assert seen[-1].seconds_left == 0
 
 
-def test_resumes_to_the_same_bits(tmp_path):
+@pytest.mark.parametrize("killed", [False, True])
+def test_resumes_to_the_same_bits(tmp_path, killed):
+    """An error keeps all finished steps; a killed process, those of the last checkpoint."""
+
     class Stop(Exception):
         pass
 
     def stop_at_25(progress):
         if progress.step == 25:
+            if killed:
+                shutil.copy(tmp_path / "parts.pt", tmp_path / "at_20.pt")
             raise Stop
 
     whole = fit(tmp_path / "whole.pt")
     with pytest.raises(Stop):
         fit(tmp_path / "parts.pt", every=10, on_step=stop_at_25)
     torch.manual_seed(99)  # whatever happened in between
-    assert load_checkpoint(tmp_path / "parts.pt")["step"] == 20
-    resumed = fit(tmp_path / "parts.pt", resume=True)
+    checkpoint = tmp_path / ("at_20.pt" if killed else "parts.pt")
+    assert load_checkpoint(checkpoint)["step"] == (20 if killed else 25)
+    resumed = fit(checkpoint, resume=True)
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
 

@@ -14,6 +14,7 @@ from flowmatch.flow.data.datasets import load_pair
 from flowmatch.flow.data.layouts import FlowPair
 from flowmatch.flow.synthetic.scene import FlowSample
 from flowmatch.imaging import Generator
+from flowmatch.io.image import sample_readable
 from flowmatch.training import Samples
 
 
@@ -130,7 +131,7 @@ class AugmentedPairs:
 
     def __getitem__(self, index: int) -> FlowSample:
         rng = np.random.default_rng([self.seed, index])
-        loaded = load_pair(self.pairs[int(rng.integers(len(self.pairs)))])
+        _, loaded = sample_readable(rng, self.pairs, load_pair)
         return _augment(self.augmentation, rng, loaded.first, loaded.second, loaded.truth)
 
 

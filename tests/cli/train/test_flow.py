@@ -34,7 +34,7 @@ def test_an_error_in_a_worker_is_one_line(tmp_path, capsys):
     assert main(["train", "flow", "--recipe", "pyramid-small", *words]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert "Original Traceback" not in lines
-    assert lines[-1].startswith("error: none of 20 pictures chosen at random can be read")
+    assert lines[-1].startswith("error: none of 20 items chosen at random can be read")
     assert f"{tmp_path}/photos/broken.jpg is damaged" in lines[-1]
 
 

@@ -95,6 +95,17 @@ def test_pairs_repeat_by_seed_and_differ_by_index(dataset):
     assert (first.flow == 0).all()
 
 
+def test_pairs_that_cannot_be_read_are_skipped_and_named(dataset):
+    (dataset[1].second).write_bytes(b"")
+    samples = AugmentedPairs(dataset, Augmentation((64, 64)), seed=4)
+    with pytest.warns(UserWarning, match="skipped: .*frame2.png is empty"):
+        items = [samples[index] for index in range(8)]
+    assert all(item.first.shape == (64, 64, 3) for item in items)
+    (dataset[0].second).write_bytes(b"")
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="none of 20 .* can be read"):
+        samples[0]
+
+
 def test_mixture_samples_by_weight(dataset):
     class Constant:
         def __init__(self, value):

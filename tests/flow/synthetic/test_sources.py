@@ -27,7 +27,7 @@ def test_refuses_a_cutout_that_is_not_an_image(tmp_path):
     pairs = SyntheticFlow(Sources(cutouts=[tmp_path / "x.png"]), (32, 32))
     with (
         pytest.warns(UserWarning, match="x.png is damaged, or not an image"),
-        pytest.raises(ValueError, match="none of 20 pictures chosen at random can be read"),
+        pytest.raises(ValueError, match="none of 20 items chosen at random can be read"),
     ):
         [pairs[i] for i in range(5)]
 
