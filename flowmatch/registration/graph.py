@@ -15,7 +15,7 @@ from flowmatch.geometry import motion as make_motion
 from flowmatch.progress import ProgressCallback
 from flowmatch.registration.keypoints import Points, as_points
 from flowmatch.registration.options import RegisterOptions
-from flowmatch.registration.prepare import choose_voxel, prepare_scan
+from flowmatch.registration.prepare import choose_voxel, prepare_scan, unit_hint
 from flowmatch.registration.register import Registration, register_prepared
 from flowmatch.registration.store import load_descriptor
 
@@ -145,12 +145,20 @@ def register_many(
     prepared = []
     for k, (cloud, view, name) in enumerate(zip(clouds, views, names, strict=True)):
         report("describe", k, count)
-        prepared.append(prepare_scan(cloud, voxel, descriptor, options, viewpoint=view, name=name))
+        try:
+            scan = prepare_scan(cloud, voxel, descriptor, options, viewpoint=view, name=name)
+        except ValueError as error:
+            raise ValueError(f"{error}{unit_hint(*clouds)}") from error
+        prepared.append(scan)
     report("describe", count, count)
     results = []
     for k, (i, j) in enumerate(pairs):
         report("register", k, len(pairs))
-        results.append((i, j, register_prepared(prepared[i], prepared[j], voxel, options)))
+        result = register_prepared(prepared[i], prepared[j], voxel, options)
+        if not result.trusted:
+            hint = unit_hint(clouds[i], clouds[j])
+            result = result._replace(reason=result.reason + hint)
+        results.append((i, j, result))
     report("register", len(pairs), len(pairs))
     return _solve_graph(count, results, voxel)
 

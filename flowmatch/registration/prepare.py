@@ -20,6 +20,10 @@ from flowmatch.registration.options import RegisterOptions
 from flowmatch.registration.store import Descriptor
 
 _MAX_POINTS = 10_000
+_SAMPLE = 2000  # rows in which repeated points are looked for
+_REPEATS = 10  # of a point, in the sample and at least in the scan
+_MIN_REPEATED_SHARE = 0.005
+_UNIT_RATIO = 1000  # millimetres in a metre
 _DEFAULTS = RegisterOptions()
 
 
@@ -43,16 +47,38 @@ class PreparedScan(NamedTuple):
 
 def choose_voxel(*scans: Points) -> float:
     """Return a voxel size that suits all scans, metres: see `RegisterOptions.voxel`."""
-    sizes = []
-    for points in scans:
-        spread = np.linalg.norm(points - np.median(points, axis=0), axis=1)
-        sizes.append(float(np.median(spread)) / 20)
-    voxel = min(sizes)
+    voxel = min(median_spread(points) / 20 for points in scans)
     if not voxel > 0:
         raise ValueError("a scan's points are all in one place")
     while max(len(voxel_down(points, voxel)) for points in scans) > _MAX_POINTS:
         voxel *= 1.3
     return voxel
+
+
+def median_spread(points: Points) -> float:
+    """Return the median distance of points from their median, metres.
+
+    A point that many rows repeat, such as the origin where a LiDAR has no return, counts once.
+    """
+    rng = np.random.default_rng(0)
+    sample, seen = np.unique(
+        points[rng.integers(0, len(points), min(len(points), _SAMPLE))], axis=0, return_counts=True
+    )
+    for point in sample[seen >= _REPEATS]:
+        repeats = np.flatnonzero((points == point).all(axis=1))
+        if len(repeats) >= max(_REPEATS, _MIN_REPEATED_SHARE * len(points)):
+            points = np.delete(points, repeats[1:], axis=0)
+    spread = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+    return float(np.median(spread))
+
+
+def unit_hint(*scans: Points) -> str:
+    """Return a sentence if the sizes of scans differ as metres and millimetres do, else ``""``."""
+    sizes = [median_spread(points) for points in scans]
+    ratio = max(sizes) / max(min(sizes), np.finfo(float).tiny)
+    if not _UNIT_RATIO / 4 < ratio < _UNIT_RATIO * 4:
+        return ""
+    return f"; the sizes of the scans differ {ratio:.0f}-fold: is one of them in millimetres?"
 
 
 def prepare_scan(

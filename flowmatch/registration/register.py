@@ -15,7 +15,7 @@ from flowmatch.registration.agreement import NO_AGREEMENT, Agreement, agreement
 from flowmatch.registration.icp import Refiner
 from flowmatch.registration.keypoints import as_points
 from flowmatch.registration.options import RegisterOptions
-from flowmatch.registration.prepare import PreparedScan, choose_voxel, prepare_scan
+from flowmatch.registration.prepare import PreparedScan, choose_voxel, prepare_scan, unit_hint
 from flowmatch.registration.ransac import Hypothesis, ransac
 from flowmatch.registration.store import load_descriptor
 
@@ -116,15 +116,20 @@ def register_scans(
         raise ValueError(f"each scan needs 10 points, got {len(first)} and {len(second)}")
     descriptor = load_descriptor(model, device=device)
     voxel = options.voxel or choose_voxel(first, second)
-    prepared = [
-        prepare_scan(
-            points, voxel, descriptor, options, viewpoint=viewpoint, name=name, progress=progress
-        )
-        for points, viewpoint, name in zip(
-            (first, second), viewpoints, ("the first scan", "the second scan"), strict=True
-        )
-    ]
-    return register_prepared(prepared[0], prepared[1], voxel, options)
+    hint = unit_hint(first, second)
+    try:
+        prepared = [
+            prepare_scan(
+                points, voxel, descriptor, options, viewpoint=view, name=name, progress=progress
+            )
+            for points, view, name in zip(
+                (first, second), viewpoints, ("the first scan", "the second scan"), strict=True
+            )
+        ]
+    except ValueError as error:
+        raise ValueError(f"{error}{hint}") from error
+    result = register_prepared(prepared[0], prepared[1], voxel, options)
+    return result if result.trusted else result._replace(reason=result.reason + hint)
 
 
 def register_prepared(
@@ -257,7 +262,6 @@ def _judge(best: _Candidate, fit: Agreement, rival: float) -> tuple[bool, str]:
         )
     if rival > _MAX_RIVAL:
         return False, f"{summary}: ambiguous: another motion fits nearly as well ({rival:.0%})"
-    return True, (
-        f"{summary}, rmse {1000 * fit.rmse:.0f} mm; the next-best motion has {rival:.0%} of its "
-        "support"
-    )
+    # From a metre on, the scans are large or not in metres.
+    rmse = f"{1000 * fit.rmse:.0f} mm" if fit.rmse < 1 else f"{fit.rmse:.4g} in the scans' unit"
+    return True, (f"{summary}, rmse {rmse}; the next-best motion has {rival:.0%} of its support")

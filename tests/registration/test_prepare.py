@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flowmatch.registration import MODELS, RegisterOptions
-from flowmatch.registration.prepare import prepare_scan
+from flowmatch.registration.prepare import choose_voxel, prepare_scan
 
 
 def test_the_number_of_keypoints_is_limited():
@@ -20,3 +20,21 @@ def test_an_unknown_descriptor_raises():
     cloud = np.random.default_rng(0).normal(size=(50, 3))
     with pytest.raises(ValueError, match="module or 'fpfh', got 'sift'"):
         prepare_scan(cloud, 0.1, "sift")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5005, 0.9])
+@pytest.mark.parametrize("place", [[0, 0, 0], [7, -3, 1e4]])
+def test_points_without_a_return_do_not_choose_the_voxel(share, place):
+    """A LiDAR gives the origin, or its own position, for each ray without a return."""
+    cloud = np.random.default_rng(0).normal(size=(3000, 3)) * [4, 3, 1] + [1, 2, 0]
+    missing = np.tile(np.float64(place), (int(3000 * share / (1 - share)), 1))
+    scan = np.random.default_rng(1).permutation(np.concatenate([cloud, missing]))
+    assert choose_voxel(scan) == pytest.approx(choose_voxel(cloud), rel=0.01)
+
+
+def test_few_repeats_leave_the_voxel_as_it_was():
+    cloud = np.random.default_rng(0).normal(size=(3000, 3))
+    spread = np.linalg.norm(cloud - np.median(cloud, axis=0), axis=1)
+    assert choose_voxel(cloud) == np.median(spread) / 20
+    with pytest.raises(ValueError, match="all in one place"):
+        choose_voxel(np.zeros((5000, 3)))

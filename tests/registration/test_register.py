@@ -1,12 +1,14 @@
 """Registration of scans whose motion is known."""
 
+import re
+
 import numpy as np
 import pytest
 from torch import nn
 
 from flowmatch.geometry import invert_motion, transform_points
 from flowmatch.io import read_cloud
-from flowmatch.registration import MODELS, RegisterOptions, register_scans
+from flowmatch.registration import MODELS, RegisterOptions, register_many, register_scans
 from tests.registration.scenes import balls, errors, motion, part, room
 
 
@@ -89,6 +91,34 @@ def test_errors():
         register_scans(cloud, cloud[:, :2], model="fpfh")
     with pytest.raises(ValueError, match="all in one place"):
         register_scans(cloud, np.zeros((50, 3)), model="fpfh")
+
+
+def test_scans_in_millimetres_and_metres_are_recognised(scans):
+    ratio = 1000
+    hint = "differ 1000-fold: is one of them in millimetres"
+    with pytest.raises(ValueError, match=f"needs 10 points, got . at voxels of .*{hint}"):
+        register_scans(
+            scans[0], ratio * scans[0], model="fpfh", options=RegisterOptions(voxel=3 * ratio)
+        )
+    with pytest.raises(ValueError, match=hint):
+        register_many(
+            [scans[0], ratio * scans[0]], model="fpfh", options=RegisterOptions(voxel=3 * ratio)
+        )
+    small = np.random.default_rng(0).uniform(size=(60, 3)) * 0.06
+    options = RegisterOptions(voxel=0.01)
+    result = register_scans(small, 1000 * small, model="fpfh", options=options)
+    assert not result.trusted
+    assert hint in result.reason
+    with pytest.raises(ValueError, match=r"at voxels of 100 m$"):  # sizes are equal
+        register_scans(*scans, model="fpfh", options=RegisterOptions(voxel=100))
+
+
+def test_the_error_of_scans_in_millimetres_is_in_their_unit(scans):
+    for unit, text in ((1, r"rmse \d+ mm;"), (1000, r"rmse \d\.\d+ in the scans' unit;")):
+        options = RegisterOptions(voxel=0.05 * unit)
+        result = register_scans(unit * scans[0], unit * scans[1], model="fpfh", options=options)
+        assert result.trusted
+        assert re.search(text, result.reason)
 
 
 def test_indoor_pair(shared_data):
