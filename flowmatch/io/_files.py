@@ -10,7 +10,10 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 FilePath = str | os.PathLike[str]
 
@@ -35,6 +38,10 @@ def replace_when_done(path: FilePath) -> Iterator[Path]:
     A reader therefore sees the old file or the whole new one, never a part. If the block fails,
     the temporary file is deleted and `path` is left as it was. The temporary name has the same
     suffix, because encoders choose the format by it.
+
+    Errors that some file systems report only when the data reaches them (a quota, a full disk of
+    another machine) are asked for before the file gets its name. Write by `write` and
+    `write_array`: ``ndarray.tofile`` and ``np.save`` of an open file lose such errors.
 
     Args:
         path: File to write; its folder must exist.
@@ -63,6 +70,7 @@ def replace_when_done(path: FilePath) -> Iterator[Path]:
     temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:
         yield temporary
+        _reach_storage(temporary)
         temporary.replace(path)
     except OSError as error:
         if temporary.name not in str(error) and error.errno not in _STORAGE_ERRORS:
@@ -73,6 +81,37 @@ def replace_when_done(path: FilePath) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _reach_storage(path: Path) -> None:
+    """Wait until a file is on its disk.
+
+    Raises:
+        OSError: It does not fit there.
+    """
+    with path.open("r+b") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not a file system with a disk
+                raise
+
+
+def write_array(file: IO[bytes], array: NDArray[Any]) -> None:
+    """Write the bytes of an array in C order; a full disk is an error, unlike by `tofile`."""
+    if array.size:
+        file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+class ReportingFile:
+    """A file as `np.save` must see it, so that a full disk is an error."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, data: Any) -> int:
+        """Write data."""
+        return self._file.write(data)
 
 
 def existing_file(path: FilePath) -> Path:
@@ -131,6 +170,11 @@ def natural_order(path: Path) -> list[tuple[int, str]]:
 def size_in_words(shape: tuple[int, ...]) -> str:
     """Return the size of an array ``[H, W, ...]`` as the text ``width x height``."""
     return f"{shape[1]} x {shape[0]}"
+
+
+def ffmpeg_name(path: Path) -> str:
+    """Return the name of a file for FFmpeg, which takes ``12:30.mp4`` for a protocol ``12``."""
+    return str(path.absolute())
 
 
 def require_dimensions(path: Path, height: int, width: int) -> None:

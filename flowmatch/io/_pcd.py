@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch.io._cloud_table import CloudTable, as_pcd_columns
+from flowmatch.io._files import write_array
 from flowmatch.io._text import number_columns, read_header
 
 _LONGEST_HEADER = 2**14
@@ -190,7 +191,7 @@ def write_pcd(temporary: Path, points: NDArray[np.floating]) -> None:
     ]  # fmt: skip
     with temporary.open("wb") as file:
         file.write("\n".join(header).encode())
-        points.astype(f"<f{size}").tofile(file)
+        write_array(file, points.astype(f"<f{size}"))
 
 
 def write_pcd_table(temporary: Path, table: CloudTable) -> None:
@@ -216,4 +217,4 @@ def write_pcd_table(temporary: Path, table: CloudTable) -> None:
         rows[str(k)] = column
     with temporary.open("wb") as file:
         file.write("\n".join(header).encode("latin1"))
-        rows.tofile(file)
+        write_array(file, rows)

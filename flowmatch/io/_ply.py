@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch.io._cloud_table import CloudTable, Column, PlyRest, as_ply_columns
+from flowmatch.io._files import write_array
 from flowmatch.io._text import number_columns, read_header, text_rows
 
 _TYPES = {
@@ -296,7 +297,7 @@ def write_ply(
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]
     with temporary.open("wb") as file:
         file.write("\n".join([*header, *names, "end_header", ""]).encode())
-        rows.tofile(file)
+        write_array(file, rows)
 
 
 def write_ply_table(temporary: Path, table: CloudTable) -> None:
@@ -317,7 +318,7 @@ def write_ply_table(temporary: Path, table: CloudTable) -> None:
             rows = np.zeros(count, layout)
             for k, column in enumerate(columns.values()):
                 rows[str(k)] = column
-            rows.tofile(file)
+            write_array(file, rows)
         else:
             # NumPy's scalars print as the shortest text that gives the same number of their type.
             lines = zip(*(map(str, column) for column in columns.values()), strict=True)

@@ -16,6 +16,7 @@ from flowmatch.io._cloud_table import CloudTable, move_table
 from flowmatch.io._files import (
     DAMAGED_ZIP,
     FilePath,
+    ReportingFile,
     entry_for_suffix,
     existing_file,
     replace_when_done,
@@ -265,7 +266,7 @@ _Colours = NDArray[np.uint8] | None
 
 def _write_npy(temporary: Path, points: _Points, _: _Colours) -> None:
     with temporary.open("wb") as file:  # NumPy adds .npy to names that end in .NPY
-        np.save(file, points)
+        np.save(ReportingFile(file), points)
 
 
 def _write_npz(temporary: Path, points: _Points, _: _Colours) -> None:

@@ -4,6 +4,7 @@ Files may be hostile: every reader compares the size that a header claims with t
 file before it allocates memory.
 """
 
+import io
 import math
 import re
 import struct
@@ -26,6 +27,7 @@ from flowmatch.io._files import (
     require_dimensions,
     require_plausible,
     require_size,
+    write_array,
 )
 from flowmatch.io._npy import read_npy_entry
 from flowmatch.io._png import read_png16
@@ -132,7 +134,7 @@ def _write_flo(temporary: Path, flow: NDArray[np.float32], path: Path) -> None:
     height, width, _ = flow.shape
     with temporary.open("wb") as file:
         file.write(b"PIEH" + struct.pack("<ii", width, height))
-        np.nan_to_num(flow, nan=_UNKNOWN).astype("<f4", copy=False).tofile(file)
+        write_array(file, np.nan_to_num(flow, nan=_UNKNOWN).astype("<f4", copy=False))
 
 
 # ---- KITTI .png: 16-bit R = 64 u + 2^15, G = 64 v + 2^15, B = 1 where valid --------------------
@@ -197,7 +199,7 @@ def _write_pfm(temporary: Path, flow: NDArray[np.float32], path: Path) -> None:
     pixels[..., :2] = flow[::-1]
     with temporary.open("wb") as file:
         file.write(b"PF\n%d %d\n-1\n" % (width, height))
-        pixels.tofile(file)
+        write_array(file, pixels)
 
 
 # ---- .npz: NumPy's own, array "flow" and, optionally, bool "valid" -----------------------------
@@ -265,8 +267,10 @@ def _require_plain_dataset(path: Path, dataset: Any, h5py: Any) -> None:
 
 def _write_flo5(temporary: Path, flow: NDArray[np.float32], path: Path) -> None:
     h5py = optional_module("h5py", "writing .flo5 files")
-    with h5py.File(temporary, "w") as file:
+    memory = io.BytesIO()  # on a full disk, HDF5 ends the process
+    with h5py.File(memory, "w") as file:
         file.create_dataset("flow", data=flow, compression="gzip", shuffle=True)
+    temporary.write_bytes(memory.getbuffer())
 
 
 class _Format(NamedTuple):
