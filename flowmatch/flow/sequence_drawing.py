@@ -44,7 +44,7 @@ def draw_sequence(
     if pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        rate = min(max(frames.rate or 25.0, 1.0), 120.0)  # rates that players support
+        rate = min(max(frames.rate or 25.0, 0.01), 1000.0)  # what VideoWriter takes
         writer = video and stack.enter_context(VideoWriter(video, rate))
         frames_of_flows = ((files[n], frame) for n, frame in frames.numbered() if n in files)
         for done, (file, frame) in enumerate(frames_of_flows, 1):

@@ -17,6 +17,7 @@ from flowmatch.imaging import resize
 from flowmatch.io._files import (
     FilePath,
     existing_file,
+    ffmpeg_name,
     natural_order,
     size_in_words,
 )
@@ -91,8 +92,8 @@ class Frames:
                 yield (index - self._chosen.start) // self._chosen.step, self._scaled(frame)
         if not first:
             end = f"it ends before frame {self._chosen.start}"
-            reason = self.skipped[0] if self.skipped else end
-            raise ValueError(f"no frame of {self._source.name} could be read: {reason}")
+            cause = str(self.skipped[0]) if self.skipped else end
+            raise ValueError(f"no frame of {self._source.name} could be read: {cause}")
 
     def digest(self) -> str:
         """Return a short hash that changes with the files, the choice of frames and the scale."""
@@ -234,7 +235,7 @@ class _Video:
     def _capture(self) -> cv2.VideoCapture:
         source = self.source
         with quiet_stderr():
-            capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
+            capture = cv2.VideoCapture(ffmpeg_name(source) if isinstance(source, Path) else source)
         if capture.isOpened():
             return capture
         if not isinstance(source, Path):

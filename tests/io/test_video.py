@@ -231,6 +231,28 @@ def test_a_failure_leaves_no_file(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("rate", [0.5, 240])
+def test_unusual_rates(rate, tmp_path):
+    write_video(tmp_path / "a.mp4", gray_frames(4), rate)
+    assert read_frames(tmp_path / "a.mp4").rate == rate
+
+
+def test_errors_of_the_encoder_are_told(tmp_path):
+    """The package av has exceptions of its own."""
+    with pytest.raises(OSError, match="cannot write H.264 video of 16400 x 32 pixels"):
+        write_video(tmp_path / "a.mp4", gray_frames(1, 32, 16400), codec="h264")
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_begin_like_protocols(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("2024-01-02T12:30:05.mp4", "rtmp:1.avi", "file:a.webm", "%d.mp4"):
+        write_video(name, gray_frames(3))
+        assert numbers(read_frames(name)) == [0, 1, 2]
+    write_video("http:b.mp4", gray_frames(3), codec="mp4v")
+    assert numbers(read_frames("http:b.mp4")) == [0, 1, 2]
+
+
 def test_wrong_input_of_the_writer_is_an_error(tmp_path, monkeypatch):
     frame = gray_frames(1)[0]
     with pytest.raises(ValueError, match=r"\.mp4, \.avi, \.webm, got '\.mov'"):
