@@ -13,7 +13,8 @@ from flowmatch.progress import ProgressCallback
 from flowmatch.stitch.cameras import Camera, Cameras, assign_cameras
 from flowmatch.stitch.options import StitchOptions
 from flowmatch.stitch.photos import Photo, Size, reduce_image, scale_for, scaled_size
-from flowmatch.stitch.project import PROJECTIONS, Box, Projector, median_focal
+from flowmatch.stitch.project import PROJECTIONS, Box, Projector, Warped, median_focal
+from flowmatch.stitch.seams import find_seams
 
 # OpenCV pulls gains towards 1; estimating again on the compensated photos removes the rest.
 _GAIN_PASSES = 3
@@ -46,7 +47,7 @@ class Composite(NamedTuple):
 
 
 class WarpedPhoto(NamedTuple):
-    """One photo as it is blended into a panorama.
+    """One photo as it is blended into a panorama, or its part at one edge of a full circle.
 
     Attributes:
         photo: The photo.
@@ -96,7 +97,8 @@ def compose(
         cameras: Cameras of these photos, or of other photos of the same rig.
         options: How to render.
         progress: Called after each photo of each stage.
-        on_warped: Called with each photo before it is blended.
+        on_warped: Called with each photo before it is blended; twice with one that lies at both
+            edges of the panorama.
 
     Returns:
         The panorama, which does not depend on the order of the photos.
@@ -118,21 +120,33 @@ def compose(
     projector = Projector(cameras.motion, projection, radius, scale)
     order = _left_to_right(seam_projector, photo_set, seam_scale)
     photo_set = photo_set.ordered(order)
+    sizes = [scaled_size(size, scale) for size in photo_set.sizes]
+    straddling = list(map(projector.straddles, photo_set.cameras, sizes))
+    shots = list(zip(photo_set.photos, photo_set.cameras, sizes, straddling, strict=True))
     boxes = [
-        projector.box(camera, scaled_size(size, scale))
-        for camera, size in zip(photo_set.cameras, photo_set.sizes, strict=True)
+        box
+        for _, camera, size, cut in shots
+        for box in projector.boxes(camera, size, straddles=cut)
     ]
     blender = _blender(boxes, options)
-    gains, seams = _gains_and_seams(seam_projector, photo_set, [small[k] for k in order], options)
-    for number, (photo, camera, size) in enumerate(zip(*photo_set, strict=True)):
-        box, image, mask = projector.warp(camera, photo.read(scaled_size(size, scale)))
-        image = np.asarray(gains.apply(number, box.corner, image, mask), np.uint8)
-        seam = _enlarge_seam(seams[number], mask)
-        if on_warped:
-            on_warped(WarpedPhoto(photo, image, mask, seam, box))
-        blender.feed(image.astype(np.int16), seam, box.corner)
+    warped = [
+        part
+        for k, (_, camera, _, cut) in zip(order, shots, strict=True)
+        for part in seam_projector.parts(camera, small[k], straddles=cut)
+    ]
+    side = round(_BLOCK_SHARE * math.sqrt(small[order[0]].shape[0] * small[order[0]].shape[1]))
+    gains, seams = _gains_and_seams(warped, max(1, side), options)
+    part = 0
+    for number, (photo, camera, size, cut) in enumerate(shots, 1):
+        for box, image, mask in projector.parts(camera, photo.read(size), straddles=cut):
+            image = np.asarray(gains.apply(part, box.corner, image, mask), np.uint8)
+            seam = _enlarge_seam(seams[part], mask)
+            if on_warped:
+                on_warped(WarpedPhoto(photo, image, mask, seam, box))
+            blender.feed(image.astype(np.int16), seam, box.corner)
+            part += 1
         if progress:
-            progress("blending", number + 1, len(photos))
+            progress("blending", number, len(photos))
     blended, mask = blender.blend(None, None)
     inside = np.asarray(mask) != 0
     image = np.clip(blended, 0, 255, out=blended).astype(np.uint8)
@@ -190,36 +204,21 @@ def _left_to_right(projector: Projector, photo_set: _PhotoSet, scale: float) -> 
 
 
 def _gains_and_seams(
-    projector: Projector, photo_set: _PhotoSet, small: Sequence[Image], options: StitchOptions
+    warped: Sequence[Warped], side: int, options: StitchOptions
 ) -> tuple[Any, list[Image]]:
     """Estimate gains on small photos, and find seams on the compensated ones."""
-    warped = [
-        projector.warp(camera, image)
-        for camera, image in zip(photo_set.cameras, small, strict=True)
-    ]
-    corners = [box.corner for box, _, _ in warped]
-    images = [image for _, image, _ in warped]
-    masks = [mask for _, _, mask in warped]
-    side = round(_BLOCK_SHARE * math.sqrt(small[0].shape[0] * small[0].shape[1]))
-    gains = _COMPENSATORS[options.exposure](max(1, side))
+    gains = _COMPENSATORS[options.exposure](side)
     umat: Any = cv2.UMat  # Any, because OpenCV's stub lacks the constructor from an array
-    gains.feed(corners, [umat(image) for image in images], [umat(mask) for mask in masks])
+    gains.feed(
+        [photo.box.corner for photo in warped],
+        [umat(photo.image) for photo in warped],
+        [umat(photo.mask) for photo in warped],
+    )
     compensated = [
-        np.asarray(gains.apply(k, *arguments), np.float32)
-        for k, arguments in enumerate(zip(corners, images, masks, strict=True))
+        photo._replace(image=np.asarray(gains.apply(k, photo.box.corner, photo.image, photo.mask)))
+        for k, photo in enumerate(warped)
     ]
-    finder = _seam_finder(options.seams)
-    seams = finder.find(compensated, corners, [mask.copy() for mask in masks])
-    return gains, [np.asarray(m.get() if isinstance(m, cv2.UMat) else m, np.uint8) for m in seams]
-
-
-def _seam_finder(name: str) -> Any:
-    if name.startswith("graphcut"):
-        return cv2.detail.GraphCutSeamFinder("COST_COLOR_GRAD" if "grad" in name else "COST_COLOR")
-    if name.startswith("dp"):
-        return cv2.detail.DpSeamFinder("COLOR_GRAD" if "grad" in name else "COLOR")
-    kind = cv2.detail.SEAM_FINDER_VORONOI_SEAM if name == "voronoi" else cv2.detail.SEAM_FINDER_NO
-    return cv2.detail.SeamFinder.createDefault(kind)
+    return gains, find_seams(options.seams, compensated)
 
 
 def _enlarge_seam(seam: Image, mask: Image) -> Image:

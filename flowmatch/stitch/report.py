@@ -54,6 +54,7 @@ class StitchReport:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self._contents: dict[str, Any] = {"panoramas": []}
+        self._names: set[str] = set()
         self._edges: list[tuple[Box, NDArray[np.intp], NDArray[np.intp]]] = []
         for name in ("keypoints", "matches", "warped", "seams"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -106,6 +107,9 @@ class StitchReport:
         _, image, mask, seam, box = warped
         number = len(self._contents["panoramas"]) + 1
         name = f"panorama_{number}_{file_name(warped.photo)}.jpg"
+        if name in self._names:  # the part at the other edge of the panorama
+            name = f"panorama_{number}_{file_name(warped.photo)}_2.jpg"
+        self._names.add(name)
         write_image(self.folder / "warped" / name, np.where(mask[..., None] > 0, image, 0))
         darkened = np.where(seam[..., None] > 0, image, image // 4)
         write_image(self.folder / "seams" / name, np.where(mask[..., None] > 0, darkened, 0))

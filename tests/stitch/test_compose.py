@@ -8,6 +8,9 @@ from flowmatch.stitch.cameras import Camera, Cameras
 from flowmatch.stitch.compose import compose
 from flowmatch.stitch.photos import open_photos
 
+from .conftest import turn
+from .world import World
+
 PLAIN = StitchOptions(exposure="none", seams="voronoi", blend="none")
 OFFSETS = [(0, 0), (70, 10), (130, 0)]  # x, y of the crops
 
@@ -88,6 +91,32 @@ def test_warped_photos_and_progress(picture, crops):
         assert (item.mask == 255).all()
         shown[y : y + 150, x : x + 130] += item.seam > 0
     assert (shown >= covered()).all() and (shown[covered()] == 1).mean() > 0.9
+
+
+def test_a_circle_costs_as_much_as_its_photos():
+    """No photo of a full circle is warped to a box as wide as the panorama."""
+    true = [turn(yaw + 10, -8) for yaw in range(0, 360, 30)]
+    photos = World(512, 1500).photos(true, 60, (120, 90))
+    focal = 60 / np.tan(np.radians(30))
+    cameras = [
+        Camera(f"photo {k}", (120, 90), focal, 1.0, (59.5, 44.5), R) for k, R in enumerate(true, 1)
+    ]
+    areas = {}
+    for name, chosen in (("circle", slice(None)), ("open", slice(7, 17))):
+        these = [(photos * 2)[k] for k in range(12)] if name == "circle" else (photos * 2)[chosen]
+        theirs = tuple(cameras if name == "circle" else (cameras * 2)[chosen])
+        warped = []
+        image, mask = compose(
+            open_photos(these), Cameras("rotation", "spherical", theirs, 0.0),
+            StitchOptions(), on_warped=warped.append,
+        )  # fmt: skip
+        areas[name] = sum(item.box.width * item.box.height for item in warped) / len(these)
+        assert max(item.box.width for item in warped) < image.shape[1] / 4
+        if name == "circle":
+            assert len(warped) in (13, 14) and len({item.photo.number for item in warped}) == 12
+            assert image.shape[1] == pytest.approx(2 * np.pi * focal, abs=2)
+            assert mask[15:-15].all()
+    assert areas["circle"] < 1.3 * areas["open"]
 
 
 def test_reduced_photos(crops):

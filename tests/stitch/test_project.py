@@ -60,6 +60,45 @@ def test_every_projection_warps(image):
         assert set(np.unique(mask)) <= {0, 255} and (mask == 255).mean() > 0.5, projection
 
 
+@pytest.mark.parametrize("projection", ["cylindrical", "spherical", "mercator"])
+@pytest.mark.parametrize("angles", [(180, 5, 3), (-171, -10, 0), (160, 20, -40), (178, -55, 20)])
+def test_parts_at_both_edges_are_the_whole(projection, angles, image):
+    """Two narrow parts hold the same pixels as one that is as wide as the panorama."""
+    projector, camera = Projector("rotation", projection, 100.0, 1.0), rotating(turn(*angles), 50.0)
+    assert projector.straddles(camera, SIZE)
+    whole, pixels, mask = projector.warp(camera, image)
+    assert whole.width > 600
+    page = np.zeros((whole.height + 20, whole.width + 20, 3), int)
+    shown = np.zeros(page.shape[:2], np.uint8)
+    parts = projector.parts(camera, image, straddles=True)
+    assert projector.boxes(camera, SIZE, straddles=True) == [part.box for part in parts]
+    for box, warped, inside in parts:
+        assert warped.shape == (*inside.shape, 3) and box.width < whole.width / 2
+        assert abs(box.left) <= 315 and box.left + box.width <= 315  # the half circle
+        top, left = box.top - whole.top + 10, box.left - whole.left + 10
+        place = slice(top, top + box.height), slice(left, left + box.width)
+        page[place][inside > 0] = warped[inside > 0]
+        shown[place] |= inside
+    # OpenCV's box of the whole photo lacks a few columns at the edges of the panorama.
+    inner = slice(10, -10), slice(12, -12)
+    assert (shown[inner] == mask[:, 2:-2]).mean() > 0.999
+    both = (shown[inner] > 0) & (mask[:, 2:-2] > 0)
+    assert np.abs(page[inner][both] - pixels[:, 2:-2][both]).mean() < 1
+
+
+def test_photos_that_are_not_cut(image):
+    sphere = Projector("rotation", "spherical", 100.0, 1.0)
+    for angles in ((0, 0), (120, 10), (-60, -40), (180, 90), (30, 80)):
+        camera = rotating(turn(*angles), 50.0)
+        assert not sphere.straddles(camera, SIZE)
+        (part,) = sphere.parts(camera, image, straddles=False)
+        for ours, theirs in zip(part, sphere.warp(camera, image), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    behind = rotating(turn(180), 50.0)
+    assert not Projector("rotation", "stereographic", 100.0, 1.0).straddles(behind, SIZE)
+    assert not Projector("affine", "plane", 1.0, 1.0).straddles(affine(np.eye(3)), SIZE)
+
+
 def test_affine_shift_is_exact(image):
     box, warped, mask = Projector("affine", "plane", 1.0, 1.0).warp(
         affine([[1, 0, 30], [0, 1, -7], [0, 0, 1]]), image
