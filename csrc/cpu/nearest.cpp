@@ -12,7 +12,7 @@ void nearest(const T* query, const T* reference, A* distance, int64_t* index, bo
              const NearestShape& s) {
   std::vector<Lists<A>> lists;
   for (int64_t i = 0; i < torch::stable::get_num_threads(); ++i) {
-    lists.emplace_back(std::min(kBlock * FLOWMATCH_PICK(kQueries), s.queries), s.k);
+    lists.emplace_back(std::min(kBlock * FLOWMATCH_PICK(kQueries), s.queries), s.references, s.k);
   }
   std::unique_ptr<A[]> wide(new A[std::is_same_v<T, A> ? 0 : (s.queries + s.references) * s.depth]);
   for (int64_t b = 0; b < s.batch; ++b) {

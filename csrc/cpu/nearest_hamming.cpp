@@ -25,6 +25,10 @@ inline int64_t column_key(int32_t count, int64_t query) {
   return static_cast<int64_t>(count) << 32 | query;
 }
 
+// Up to this k the smallest counts are kept in order, by insertion. For a larger k keys of count and
+// reference are collected, and the largest are dropped whenever the memory is full.
+constexpr int64_t kMaxSorted = 32;
+
 // The state of the scan of one block of queries over the blocks of references.
 struct HammingScan {
   const uint64_t* queries;  // [kBlockQueries, words]
@@ -141,9 +145,39 @@ struct HammingSearch {
   }
 };
 
-// Compares a block of queries with all references and writes their results.
+// The keys of a query's nearest references so far.
+struct HammingList {
+  int64_t* keys;  // [2 most]
+  int64_t most, count;
+
+  // Adds a key; returns the largest count that later references may not reach.
+  int32_t add(int64_t key, int32_t limit) {
+    keys[count++] = key;
+    return count == 2 * most ? keep_nearest() : limit;
+  }
+  int32_t keep_nearest() {
+    if (count < most) return kNoCount;
+    std::nth_element(keys, keys + most - 1, keys + count);
+    count = most;
+    return static_cast<int32_t>(keys[most - 1] >> 32);
+  }
+  void finish(int32_t* distance, int64_t* index) {
+    keep_nearest();
+    std::sort(keys, keys + count);
+    for (int64_t i = 0; i < count; ++i) {
+      distance[i] = static_cast<int32_t>(keys[i] >> 32);
+      index[i] = static_cast<uint32_t>(keys[i]);
+    }
+  }
+};
+
+// Compares a block of queries with all references and writes their results. `keys`: memory for the
+// lists, [kBlockQueries, 2 most], or null for results in order.
 void search_queries(const HammingSearch& s, Scan scan, const uint64_t* queries,
-                    const uint64_t* blocks, int64_t first, int64_t* columns) {
+                    const uint64_t* blocks, int64_t first, int64_t* columns, int64_t* keys) {
+  const int64_t most = std::min(s.k, s.references);
+  HammingList lists[kBlockQueries];
+  for (int i = 0; i < kBlockQueries; ++i) lists[i] = {keys + (keys ? 2 * most * i : 0), most, 0};
   const int64_t count = std::min<int64_t>(kBlockQueries, s.queries - first);
   const int64_t groups = (s.references + kBlockReferences - 1) / kBlockReferences;
   HammingScan state = {queries + first * s.words, s.words, columns, {}, {}, {}, 0};
@@ -157,10 +191,17 @@ void search_queries(const HammingSearch& s, Scan scan, const uint64_t* queries,
       const int64_t r = at * kBlockReferences + bit % kBlockReferences;
       const int32_t bits = state.counts[i][bit % kBlockReferences];
       if (r >= s.references || bits >= state.limits[i] || !s.allowed(first + i, r)) continue;
+      if (keys) {
+        state.limits[i] = lists[i].add(static_cast<int64_t>(bits) << 32 | r, state.limits[i]);
+        continue;
+      }
       int32_t* distance = s.distance + (first + i) * s.k;
       insert(distance, s.index + (first + i) * s.k, s.k, bits, r);
       state.limits[i] = distance[s.k - 1];
     }
+  }
+  for (int64_t i = 0; keys && i < count; ++i) {
+    lists[i].finish(s.distance + (first + i) * s.k, s.index + (first + i) * s.k);
   }
 }
 
@@ -190,16 +231,20 @@ void search(const HammingSearch& s) {
   const Scan scan = scan_for(s.words);
   const bool by_columns = s.mutual && !s.mask && s.queries <= kMaxColumnQueries;
   const int64_t columns = by_columns ? groups * kBlockReferences : 0;
-  Scratch<int64_t> scratch(columns);
+  const bool sorted = s.k <= kMaxSorted || s.references > std::numeric_limits<uint32_t>::max();
+  const int64_t keys = sorted ? 0 : kBlockQueries * 2 * std::min(s.k, s.references);
+  Scratch<int64_t> scratch(columns + keys);
   const std::unique_ptr<int64_t[]> nearest(new int64_t[columns]);
   std::fill(nearest.get(), nearest.get() + columns, kNoQuery);
   std::atomic_flag merging = ATOMIC_FLAG_INIT;
   const int64_t work = kBlockQueries * s.references * s.words;
   parallel_rows(tiles, work, [&](int64_t begin, int64_t end) {
-    int64_t* own = columns ? scratch.take() : nullptr;
+    int64_t* memory = scratch.take();
+    int64_t* own = columns ? memory : nullptr;
     std::fill(own, own + columns, kNoQuery);
     for (int64_t tile = begin; tile < end; ++tile) {
-      search_queries(s, scan, queries.get(), blocks.get(), tile * kBlockQueries, own);
+      search_queries(s, scan, queries.get(), blocks.get(), tile * kBlockQueries, own,
+                     keys ? memory + columns : nullptr);
     }
     if (!columns) return;
     while (merging.test_and_set()) {

@@ -115,8 +115,9 @@ A exact_value(const Search<A>& s, const Kernels<A>& f, int64_t q, int64_t r) {
 
 // Writes a query's results, from its candidates or, if `list` is null, from all references.
 template <class A>
-void finish_query(const Search<A>& s, const Kernels<A>& f, int64_t q, const List<A>* list) {
-  Best<A> best(s.distance + q * s.k, s.index + q * s.k, s.k);
+void finish_query(const Search<A>& s, const Kernels<A>& f, int64_t q, const List<A>* list,
+                  const Neighbours<A>* memory) {
+  Best<A> best(s.distance + q * s.k, s.index + q * s.k, s.k, memory, s.references);
   if (list) {
     for (int64_t i = 0; i < list->count; ++i) {
       if (list->candidates[i] <= list->limit) {
@@ -128,6 +129,7 @@ void finish_query(const Search<A>& s, const Kernels<A>& f, int64_t q, const List
       if (s.allowed(q, r)) best.add(exact_value(s, f, q, r), r);
     }
   }
+  best.finish();
   for (int64_t i = 0; i < s.k; ++i) {
     best.values[i] = s.product ? -best.values[i] : std::sqrt(best.values[i]);
   }
@@ -182,8 +184,9 @@ void search_block(const Search<A>& s, const Kernels<A>& f, const Packed<A>& q, c
     }
   }
   for (int64_t i = 0; i < count; ++i) {
-    const List<A>& list = memory->lists[i];
-    finish_query(s, f, start + i, list.full ? nullptr : &list);
+    List<A>& list = memory->lists[i];
+    list.lower_limit();
+    finish_query(s, f, start + i, list.full ? nullptr : &list, &memory->neighbours);
   }
 }
 
@@ -238,7 +241,9 @@ void search(const Search<A>& s, std::vector<Lists<A>>* lists) {
       if (direct) {
         const int64_t from = first * f.queries;
         const int64_t to = std::min(from + tiles * f.queries, s.queries);
-        for (int64_t n = from; n < to; ++n) finish_query<A>(s, f, n, nullptr);
+        for (int64_t n = from; n < to; ++n) {
+          finish_query<A>(s, f, n, nullptr, &memory->neighbours);
+        }
       } else {
         search_block(s, f, q, r, offsets.get(), first, tiles, products, memory, best,
                      best + columns);
