@@ -52,12 +52,18 @@ def native_library() -> dict[str, Any]:
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "7.5;8.0;9.0+PTX")
     sources = [*Path("csrc").rglob("*.cpp"), *(Path("csrc").rglob("*.cu") if cuda else [])]
     headers = [path for kind in ("h", "inc", "cuh") for path in Path("csrc").rglob(f"*.{kind}")]
+    # Error messages name source files: without the folders of the machine that compiled them.
+    here, headers_of_torch = Path.cwd(), Path(torch.__file__).parent / "include"
+    relative = [f"-ffile-prefix-map={folder}/=" for folder in (here, headers_of_torch)]
     library = (cpp.CUDAExtension if cuda else cpp.CppExtension)(
         "flowmatch._C",
         sorted(map(str, sources)),
         depends=sorted(map(str, headers)),
         define_macros=[("FLOWMATCH_CUDA", None), ("USE_CUDA", None)] if cuda else [],
-        extra_compile_args={"cxx": CXX, "nvcc": ["-O3", "-std=c++17"]},
+        extra_compile_args={
+            "cxx": CXX + relative,
+            "nvcc": ["-O3", "-std=c++17", *(f"-Xcompiler={flag}" for flag in relative)],
+        },
         py_limited_api=True,
     )
     return {

@@ -11,6 +11,7 @@ CorrelationShape shape(const Tensor& f1, const Tensor& f2, int64_t radius, int64
   STD_TORCH_CHECK(f1.sizes().equals(f2.sizes()), "correlation: f1 and f2 must have the same shape");
   STD_TORCH_CHECK(f1.scalar_type() == f2.scalar_type() && f1.device() == f2.device(),
                   "correlation: f1 and f2 must have the same type and device");
+  FLOWMATCH_CHECK_FLOAT(f1, "correlation");
   STD_TORCH_CHECK(radius >= 0 && radius < (1 << 15) && stride >= 1 && stride < (int64_t{1} << 31),
                   "correlation: radius must be in [0, 2^15) and stride in [1, 2^31)");
   return {f1.size(0), f1.size(1), f1.size(2), f1.size(3), radius, stride};

@@ -13,6 +13,7 @@ LookupShape shape(const Tensor& f1, const Tensor& f2, const Tensor& coords, doub
   STD_TORCH_CHECK(f1.dim() == 4 && f2.dim() == 4 && f1.size(0) == f2.size(0) &&
                       f1.size(3) == f2.size(3) && f1.scalar_type() == f2.scalar_type(),
                   "correlation_lookup: f1 and f2 must be [B, H, W, C] of the same type");
+  FLOWMATCH_CHECK_FLOAT(f1, "correlation_lookup");
   const bool wide = f1.scalar_type() == ScalarType::Double;
   STD_TORCH_CHECK(coords.dim() == 4 && coords.size(0) == f1.size(0) && coords.size(1) == 2 &&
                       coords.size(2) == f1.size(1) && coords.size(3) == f1.size(2) &&

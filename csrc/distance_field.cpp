@@ -20,6 +20,9 @@ FieldShape shape(const Tensor& points, const Tensor& keys, const Tensor& centres
     STD_TORCH_CHECK(t->scalar_type() == points.scalar_type() && t->device() == keys.device(),
                     "distance_field: all tensors must have the same type and device");
   }
+  STD_TORCH_CHECK(
+      points.scalar_type() == ScalarType::Float || points.scalar_type() == ScalarType::Double,
+      "distance_field: float32 or float64 is needed");
   STD_TORCH_CHECK(counts.size() == 3 && grid.size() == 4 && grid[3] > 0 && size >= 1 &&
                       size <= 256 && voxel > 0 && truncation > 0 && truncation <= 64,
                   "distance_field: counts, grid, size, voxel or truncation is out of range");

@@ -13,6 +13,7 @@ NearestShape shape(const Tensor& query, const Tensor& reference, int64_t k, int6
                    const std::optional<Tensor>& query_lengths,
                    const std::optional<Tensor>& reference_lengths,
                    const std::optional<Tensor>& mask) {
+  FLOWMATCH_CHECK_FLOAT(query, "nearest");
   STD_TORCH_CHECK(metric == 0 || metric == 1, "nearest: metric must be 0 (l2) or 1 (dot)");
   return {query.size(0),
           query.size(1),

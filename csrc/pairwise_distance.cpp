@@ -11,6 +11,7 @@ PairwiseShape shape(const Tensor& x, const Tensor& y, int64_t metric) {
       x.dim() == 3 && y.dim() == 3 && x.size(0) == y.size(0) && x.size(2) == y.size(2) &&
           x.scalar_type() == y.scalar_type() && x.device() == y.device(),
       "pairwise_distance: x and y must be [B, N, D] and [B, M, D] of the same type and device");
+  FLOWMATCH_CHECK_FLOAT(x, "pairwise_distance");
   STD_TORCH_CHECK(metric == 0 || metric == 1,
                   "pairwise_distance: metric must be 0 (l2) or 1 (dot)");
   return {x.size(0), x.size(1), y.size(1), x.size(2), static_cast<Metric>(metric)};
@@ -37,6 +38,7 @@ Tensor pairwise_distance_weight_cpu(const Tensor& g, const Tensor& distance) {
       g.sizes().equals(distance.sizes()) && g.device() == distance.device() &&
           g.scalar_type() == distance.scalar_type(),
       "pairwise_distance_weight: g and distance must have the same shape, type and device");
+  FLOWMATCH_CHECK_FLOAT(g, "pairwise_distance_weight");
   const Tensor a = torch::stable::contiguous(g), b = torch::stable::contiguous(distance);
   Tensor out = new_output(g, std::vector<int64_t>(g.sizes().begin(), g.sizes().end()));
   THO_DISPATCH_V2(g.scalar_type(), "pairwise_distance_weight", AT_WRAP([&] {

@@ -36,6 +36,14 @@ using torch::stable::Tensor;
 // The types for THO_DISPATCH_V2, and the type that each is summed in.
 #define FLOWMATCH_FLOATS AT_EXPAND(AT_FLOATING_TYPES), ScalarType::Half, ScalarType::BFloat16
 
+inline bool is_float(const Tensor& t) {
+  const auto type = t.scalar_type();
+  return type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::Half ||
+         type == ScalarType::BFloat16;
+}
+#define FLOWMATCH_CHECK_FLOAT(t, op) \
+  STD_TORCH_CHECK(is_float(t), op, ": float16, bfloat16, float32 or float64 is needed")
+
 template <class T>
 using Accumulator = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
