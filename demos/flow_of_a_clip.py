@@ -32,8 +32,8 @@ for t in range(13):
     fm.io.write_image(frames / f"frame_{t:04d}.png", now.image.round().astype(np.uint8))
     if t < 12:
         fm.io.write_flow(truths / f"frame_{t:04d}.flo", scene.flow(now, t, t + 1)[0])
-flow = f"flow {frames} -o demo_out/estimate --video --with-dis --refine --overwrite"
-for command in (flow, "eval flow demo_out --with-dis --refine"):
+flow = f"flow {frames} -o demo_out/estimate --video --overwrite"
+for command in (flow, "eval flow demo_out"):
     print(f"$ flowmatch {command}", flush=True)
     assert main(command.split()) == 0
 video = np.vstack([*fm.io.read_frames("demo_out/estimate/flow.mp4")][:12:4])

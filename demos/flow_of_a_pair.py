@@ -14,8 +14,7 @@ from skimage import data
 import flowmatch as fm
 
 left, right, disparity = data.stereo_motorcycle()
-options = fm.FlowOptions(refine=True, with_dis=True)
-flow = fm.estimate_flow(left, right, options=options)  # float32 [H, W, 2], pixels
+flow = fm.estimate_flow(left, right)  # float32 [H, W, 2], pixels
 
 truth = np.stack([-disparity, np.zeros_like(disparity)], axis=-1)
 truth[~np.isfinite(disparity)] = np.nan  # unknown
