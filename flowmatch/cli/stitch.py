@@ -1,7 +1,8 @@
 """``flowmatch stitch``: panoramas from overlapping photos."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,8 @@ import typer
 from flowmatch.cli._messages import StageBars, messages, progress_bar
 from flowmatch.cli._options import KEYPOINTS, MODEL, OUTPUT, DeviceName, check_target
 from flowmatch.io import IMAGE_SUFFIXES, write_image
-from flowmatch.stitch.cameras import read_cameras
+from flowmatch.io.image import check_picture_size
+from flowmatch.stitch.cameras import Cameras, read_cameras
 from flowmatch.stitch.options import CHOICES, StitchOptions
 from flowmatch.stitch.photos import expand_folders
 from flowmatch.stitch.pipeline import Panorama, find_cameras, render_panorama, render_panoramas
@@ -199,12 +201,12 @@ def command(
             "options": options,
             "progress": progress,
             "on_warped": report.write_warped if report else None,
+            "on_size": partial(check_picture_size, output),
         }
         panoramas: Iterator[Panorama]
         if cameras is not None:
-            panorama = render_panorama(files, read_cameras(cameras), **rendering)
-            _print_left_out(panorama.left_out)
-            panoramas = iter([panorama])
+            rig = read_cameras(cameras)
+            panoramas, found = _render_later(files, rig, rendering), [rig]
         else:
             groups = find_cameras(
                 files, model=model, device=device, options=options, progress=progress
@@ -212,11 +214,24 @@ def command(
             if report:
                 report.write_groups(groups, confidence)
             panoramas = render_panoramas(groups, **rendering)
+            found = [group.cameras for group in groups.groups]
             _print_left_out(groups.left_out)
-        for panorama in panoramas:
+        # Cameras are written first: they remain if the picture cannot be rendered or written.
+        for its_cameras, (target, camera_file) in zip(found, targets, strict=False):
+            if camera_file is not None:
+                its_cameras.write(camera_file)
+            panorama = next(panoramas)
             if report:
                 report.write_panorama(panorama)
-            _save(panorama, *next(targets))
+            _save(panorama, target)
+
+
+def _render_later(
+    files: Sequence[Path], cameras: Cameras, rendering: dict[str, Any]
+) -> Iterator[Panorama]:
+    panorama = render_panorama(files, cameras, **rendering)
+    _print_left_out(panorama.left_out)
+    yield panorama
 
 
 def _print_left_out(photos: Any) -> None:
@@ -255,12 +270,10 @@ def _targets(
     return (pair for pair in pairs if not any(p and p.resolve() in photos for p in pair))
 
 
-def _save(panorama: Panorama, target: Path, cameras: Path | None) -> None:
+def _save(panorama: Panorama, target: Path) -> None:
     write_image(target, panorama.image)
     for message in panorama.messages:
         messages.print(f"note: {message}")
-    if cameras is not None:
-        panorama.cameras.write(cameras)
     H, W = panorama.image.shape[:2]
     messages.print(
         f"{len(panorama.cameras.cameras)} photos ({', '.join(panorama.cameras.names)}), "

@@ -21,6 +21,8 @@ IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
 )  # fmt: skip
 
+_MAX_SIDES = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
+
 Item = TypeVar("Item")
 Content = TypeVar("Content")
 _ATTEMPTS = 20
@@ -224,6 +226,26 @@ def sample_readable(
     )
 
 
+def check_picture_size(path: FilePath, width: int, height: int) -> None:
+    """Raise an error if the format of a file cannot hold a picture of this size.
+
+    Raises:
+        ValueError: A side is longer than the format allows; the message names both.
+
+    Example:
+        >>> check_picture_size("wide.webp", 20_000, 3_000)
+        Traceback (most recent call last):
+        ...
+        ValueError: wide.webp: .webp holds at most 16383 x 16383 pixels, got 20000 x 3000
+    """
+    suffix = Path(path).suffix.lower()
+    longest = _MAX_SIDES.get(suffix)
+    if longest is not None and max(width, height) > longest:
+        raise ValueError(
+            f"{path}: {suffix} holds at most {longest} x {longest} pixels, got {width} x {height}"
+        )
+
+
 def write_image(path: FilePath, image: ArrayLike) -> None:
     """Write a picture; the suffix, one of `IMAGE_SUFFIXES`, determines the format.
 
@@ -245,6 +267,7 @@ def write_image(path: FilePath, image: ArrayLike) -> None:
     colour = pixels.ndim == 3
     if (suffix, colour) in ((".pgm", True), (".ppm", False)):
         raise ValueError(f"{path}: .pgm holds gray and .ppm colour, got {list(pixels.shape)}")
+    check_picture_size(path, pixels.shape[1], pixels.shape[0])
     with replace_when_done(path) as temporary:
         try:
             done, encoded = cv2.imencode(suffix, pixels[..., ::-1] if colour else pixels)

@@ -11,6 +11,7 @@ from flowmatch._opencv import cv2
 from flowmatch.imaging import Image
 from flowmatch.progress import ProgressCallback
 from flowmatch.stitch.cameras import Camera, Cameras, assign_cameras
+from flowmatch.stitch.crop import largest_rectangle
 from flowmatch.stitch.options import StitchOptions
 from flowmatch.stitch.photos import Photo, Size, reduce_image, scale_for, scaled_size
 from flowmatch.stitch.project import PROJECTIONS, Box, Projector, Warped, median_focal
@@ -86,6 +87,7 @@ def compose(
     *,
     progress: ProgressCallback | None = None,
     on_warped: Callable[[WarpedPhoto], None] | None = None,
+    on_size: Callable[[int, int], None] | None = None,
 ) -> Composite:
     """Compose photos whose cameras are known.
 
@@ -99,6 +101,8 @@ def compose(
         progress: Called after each photo of each stage.
         on_warped: Called with each photo before it is blended; twice with one that lies at both
             edges of the panorama.
+        on_size: Called, before exposure and seams are estimated, with a width and height that the
+            panorama has at least, and has but for a few pixels; it may raise an error.
 
     Returns:
         The panorama, which does not depend on the order of the photos.
@@ -128,12 +132,14 @@ def compose(
         for _, camera, size, cut in shots
         for box in projector.boxes(camera, size, straddles=cut)
     ]
-    blender = _blender(boxes, options)
+    blender = _blender(_around(boxes), options)
     warped = [
         part
         for k, (_, camera, _, cut) in zip(order, shots, strict=True)
         for part in seam_projector.parts(camera, small[k], straddles=cut)
     ]
+    if on_size:
+        on_size(*_expected_size(boxes, warped, options.crop))
     side = round(_BLOCK_SHARE * math.sqrt(small[order[0]].shape[0] * small[order[0]].shape[1]))
     gains, seams = _gains_and_seams(warped, max(1, side), options)
     part = 0
@@ -230,10 +236,32 @@ def _enlarge_seam(seam: Image, mask: Image) -> Image:
     return np.asarray(cv2.bitwise_and((large > 127).astype(np.uint8) * 255, mask), np.uint8)
 
 
-def _blender(boxes: Sequence[Box], options: StitchOptions) -> Any:
+def _around(boxes: Sequence[Box]) -> Box:
+    """Return the box around boxes."""
     left, top = min(b.left for b in boxes), min(b.top for b in boxes)
     width = max(b.left + b.width for b in boxes) - left
     height = max(b.top + b.height for b in boxes) - top
+    return Box(left, top, width, height)
+
+
+def _expected_size(boxes: Sequence[Box], small: Sequence[Warped], crop: bool) -> Size:
+    """Return the width and height of the panorama, or a little less where it is cropped."""
+    full = _around(boxes)
+    if not crop:
+        return full.width, full.height
+    page = _around([part.box for part in small])
+    mask = np.zeros((page.height, page.width), np.uint8)
+    for box, _, inside in small:
+        top, left = box.top - page.top, box.left - page.left
+        mask[top : top + box.height, left : left + box.width] |= inside
+    rectangle = largest_rectangle(mask)
+    width = (rectangle.right - rectangle.left - 3) * full.width // page.width
+    height = (rectangle.bottom - rectangle.top - 3) * full.height // page.height
+    return max(1, width), max(1, height)
+
+
+def _blender(page: Box, options: StitchOptions) -> Any:
+    left, top, width, height = page
     if width * height > _MAX_PIXELS:
         raise ValueError(
             f"the panorama would have {width} x {height} pixels, "

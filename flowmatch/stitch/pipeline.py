@@ -187,6 +187,7 @@ def render_panoramas(
     options: StitchOptions = _DEFAULTS,
     progress: ProgressCallback | None = None,
     on_warped: Callable[[WarpedPhoto], None] | None = None,
+    on_size: Callable[[int, int], None] | None = None,
 ) -> Iterator[Panorama]:
     """Render the panorama of each group, the largest group first.
 
@@ -195,6 +196,8 @@ def render_panoramas(
         options: How panoramas are rendered.
         progress: Called after each photo of each stage.
         on_warped: Called with each photo before it is blended.
+        on_size: Called with the expected width and height before the work, see `compose`; an error
+            that it raises ends the work.
 
     Returns:
         An iterator that renders one panorama for each group.
@@ -209,7 +212,12 @@ def render_panoramas(
         raise ValueError(f"no two of the {len(groups.photos)} photos make a panorama: {reasons}")
     return (
         render_panorama(
-            group.photos, group.cameras, options=options, progress=progress, on_warped=on_warped
+            group.photos,
+            group.cameras,
+            options=options,
+            progress=progress,
+            on_warped=on_warped,
+            on_size=on_size,
         )._replace(messages=group.messages)
         for group in groups.groups
     )
@@ -222,6 +230,7 @@ def render_panorama(
     options: StitchOptions = _DEFAULTS,
     progress: ProgressCallback | None = None,
     on_warped: Callable[[WarpedPhoto], None] | None = None,
+    on_size: Callable[[int, int], None] | None = None,
 ) -> Panorama:
     """Render a panorama of photos whose cameras are known; nothing is matched.
 
@@ -232,6 +241,8 @@ def render_panorama(
         options: How the panorama is rendered.
         progress: Called after each photo of each stage.
         on_warped: Called with each photo before it is blended.
+        on_size: Called with the expected width and height before the work, see `compose`; an error
+            that it raises ends the work.
 
     Returns:
         The panorama.
@@ -247,7 +258,9 @@ def render_panorama(
     if len(opened) > len(cameras.cameras) and by_name.keys() >= set(cameras.names):
         chosen = [by_name[name] for name in cameras.names]
     left_out = tuple(LeftOut(p.name, "it has no camera") for p in opened if p not in chosen)
-    image, mask = compose(chosen, cameras, options, progress=progress, on_warped=on_warped)
+    image, mask = compose(
+        chosen, cameras, options, progress=progress, on_warped=on_warped, on_size=on_size
+    )
     if not options.crop:
         return Panorama(image, mask, cameras, image, left_out)
     cropped = largest_rectangle(mask).cut(image)

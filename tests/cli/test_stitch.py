@@ -113,6 +113,32 @@ def test_weights_that_ship_describe(folder, tmp_path, capsys):
     assert "a descriptor must be one of rootsift, sift, orb, default" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("crop", ["--crop", "--no-crop"])
+def test_limits_of_the_format_are_met_before_the_work(folder, tmp_path, capsys, monkeypatch, crop):
+    """A panorama wider than a WebP holds is refused before seams; its cameras are kept."""
+    from flowmatch.io import image
+    from flowmatch.stitch import compose
+
+    def no_work(*_):
+        raise AssertionError("seams were searched for")
+
+    words = ["stitch", *(str(folder / f"cat_{letter}.png") for letter in "abc"), crop]
+    words += ["--motion", "affine", "--save-cameras", str(tmp_path / "c.json")]
+    monkeypatch.setitem(image._MAX_SIDES, ".webp", 430)
+    assert main([*words, "-o", str(tmp_path / "pano.webp")]) == 0
+    assert read_image(tmp_path / "pano.webp").shape[1] in (420, 421)
+    (tmp_path / "c.json").unlink()
+    monkeypatch.setitem(image._MAX_SIDES, ".webp", 400)
+    monkeypatch.setattr(compose, "find_seams", no_work)
+    assert main([*words, "-o", str(tmp_path / "wide.webp")]) == 2
+    err = capsys.readouterr().err
+    assert "wide.webp: .webp holds at most 400 x 400 pixels, got 4" in err
+    assert {path.name for path in tmp_path.iterdir()} == {"pano.webp", "c.json"}
+    again = [*words[:4], "--cameras", str(tmp_path / "c.json"), "-o", str(tmp_path / "wide.png")]
+    monkeypatch.undo()
+    assert main(again) == 0
+
+
 def test_nothing_is_written_when_nothing_overlaps(folder, tmp_path, capsys):
     target = tmp_path / "pano.jpg"
     target.write_bytes(b"old")

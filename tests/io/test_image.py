@@ -189,3 +189,15 @@ def test_a_photograph_has_a_smallest_size(tmp_path):
     assert read_photo(tmp_path / "32.png").shape == (32, 40, 3)
     with pytest.raises(ValueError, match="31.png: a photograph must have 32 pixels to a side"):
         read_photo(tmp_path / "31.png")
+
+
+@pytest.mark.parametrize(("suffix", "longest"), [("jpg", 65500), ("JPEG", 65500), ("webp", 16383)])
+def test_sizes_that_a_format_cannot_hold(tmp_path, capfd, suffix, longest):
+    path = tmp_path / f"long.{suffix}"
+    write_image(path, np.zeros((1, longest, 3), np.uint8))
+    assert read_image(path).shape == (1, longest, 3)
+    for shape in ((1, longest + 1), (longest + 1, 1)):
+        with pytest.raises(ValueError, match=f"holds at most {longest} x {longest} pixels, got"):
+            write_image(path, np.zeros(shape, np.uint8))
+    assert read_image(path).shape == (1, longest, 3)
+    assert capfd.readouterr().err == ""
