@@ -68,3 +68,25 @@ def errors(motion, truth):
     angle = np.degrees(np.arccos(np.clip((np.trace(residual) - 1) / 2, -1, 1)))
     corners = np.array([[x, y, z, 1] for x in (0, 4) for y in (0, 3) for z in (0, 2.5)])
     return angle, np.linalg.norm(corners @ (motion - truth)[:3].T, axis=1).max()
+
+
+def symmetric_room(seed, density=400):
+    """Return points of a box of 5 x 4 x 2.5 m with six boxes, which `seed` places, ``[N, 3]``."""
+    rng, sizes = np.random.default_rng(0), np.random.default_rng(seed)
+    parts = [_box(rng, np.zeros(3), np.array([5, 4, 2.5]), density)]
+    for _ in range(6):
+        size, low = sizes.uniform(0.3, 1.2, 3), sizes.uniform(0.3, 3, 3) * [1, 1, 0]
+        parts.append(_box(rng, low, low + size, 4 * density))
+    return np.concatenate(parts)
+
+
+def table(turn, seed, thing=True):
+    """Return points of a round table of 1 m, turned by degrees, with two boxes, ``[N, 3]``."""
+    rng = np.random.default_rng(seed)
+    angle, radius = rng.uniform(0, 2 * np.pi, 40000), 0.5 * np.sqrt(rng.uniform(0, 1, 40000))
+    parts = [np.stack([radius * np.cos(angle), radius * np.sin(angle), 0 * angle], 1)]
+    if thing:
+        parts.append(_box(rng, np.array([0.02, -0.03, 0]), np.array([0.14, 0.04, 0.05]), 100_000))
+        parts.append(_box(rng, np.array([-0.05, 0.01, 0]), np.array([-0.02, 0.06, 0.14]), 100_000))
+    points = np.concatenate(parts) @ Rotation.from_euler("z", turn, degrees=True).as_matrix().T
+    return points + 0.001 * rng.normal(size=points.shape)

@@ -4,12 +4,21 @@ import re
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 from torch import nn
 
 from flowmatch.geometry import invert_motion, transform_points
 from flowmatch.io import read_cloud
 from flowmatch.registration import MODELS, RegisterOptions, register_many, register_scans
-from tests.registration.scenes import balls, errors, motion, part, room
+from tests.registration.scenes import (
+    balls,
+    errors,
+    motion,
+    part,
+    room,
+    symmetric_room,
+    table,
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +70,44 @@ def test_planes_are_degenerate_and_not_trusted():
     rng = np.random.default_rng(0)
     plane = rng.uniform(0, 1, (2000, 3)) * [1, 1, 0] + 0.002 * rng.normal(size=(2000, 3))
     result = register_scans(plane, transform_points(motion(0), plane + [0.2, 0, 0]), model="fpfh")
+    assert not result.trusted
+
+
+@pytest.mark.parametrize("furniture", [4, 6, 8])
+def test_a_symmetric_room_with_other_furniture_is_not_trusted(furniture):
+    """The walls fit as well after half a turn, and matches on furniture are chance."""
+    noise = 0.005 * np.random.default_rng(furniture).normal(size=(2, 200_000, 3))
+    first, second = (
+        cloud + noise[k, : len(cloud)]
+        for k, cloud in enumerate((symmetric_room(0), symmetric_room(furniture)))
+    )
+    result = register_scans(first, transform_points(motion(1), second), model="fpfh")
+    assert not result.trusted, result.reason
+
+
+def test_a_symmetric_room_with_the_same_furniture_is_trusted():
+    noise = 0.005 * np.random.default_rng(0).normal(size=(2, 200_000, 3))
+    cloud = symmetric_room(0)
+    first, second = cloud + noise[0, : len(cloud)], cloud + noise[1, : len(cloud)]
+    result = register_scans(first, transform_points(motion(1), second), model="fpfh")
+    assert result.trusted, result.reason
+    assert errors(result.motion, motion(1))[0] < 0.5
+
+
+@pytest.mark.parametrize("turn", [30, 90])
+def test_a_thing_on_a_table_is_trusted(turn):
+    """The thing holds few of the points, but holds them surely."""
+    result = register_scans(table(0, 0), table(turn, 1), model="fpfh")
+    truth = np.eye(4)
+    truth[:3, :3] = Rotation.from_euler("z", turn, degrees=True).as_matrix()
+    assert result.trusted, result.reason
+    angle, _ = errors(result.motion, truth)
+    assert angle < 1
+    assert np.linalg.norm(result.motion[:3, 3]) < 0.01
+
+
+def test_a_table_alone_is_not_trusted():
+    result = register_scans(table(0, 0, thing=False), table(30, 1, thing=False), model="fpfh")
     assert not result.trusted
 
 
