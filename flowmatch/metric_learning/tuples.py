@@ -169,17 +169,22 @@ def as_pairs(tuples: Tuples | None, labels: Tensor) -> Pairs:
     return Pairs(tuples.anchor, tuples.positive, tuples.anchor, tuples.negative)
 
 
-def check_tuples(tuples: Tuples | tuple[Tensor, ...] | None) -> Tuples | None:
+def check_tuples(tuples: Tuples | tuple[Tensor, ...] | None, size: int) -> Tuples | None:
     """Check the tuples of a miner, and name the plain ones that other libraries return.
 
+    Args:
+        tuples: Indices of three or four kinds.
+        size: Number of items of the batch.
+
     Returns:
-        The same tensors as `Triplets` or `Pairs`.
+        The same indices as `Triplets` or `Pairs`, int64.
 
     Raises:
-        ValueError: There are not three or four of them, or lengths do not fit.
+        ValueError: There are not three or four of them, lengths do not fit, or an index is not one
+            of an item.
 
     Example:
-        >>> check_tuples((torch.tensor([0]), torch.tensor([1]), torch.tensor([2]))).negative
+        >>> check_tuples((torch.tensor([0]), torch.tensor([1]), torch.tensor([2])), 3).negative
         tensor([2])
     """
     if tuples is None:
@@ -190,7 +195,15 @@ def check_tuples(tuples: Tuples | tuple[Tensor, ...] | None) -> Tuples | None:
         )
     named = Triplets(*tuples) if len(tuples) == 3 else Pairs(*tuples)
     check_tensors(**named._asdict())
-    lengths = [len(part) for part in named]
+    lengths = [part.numel() for part in named]
     if lengths[0] != lengths[1] or lengths[2] != lengths[3 if len(named) == 4 else 0]:
         raise ValueError(f"the indices of tuples must have equal lengths, got {lengths}")
-    return named
+    for name, part in named._asdict().items():
+        integral = part.dtype in (torch.int64, torch.int32) or not part.numel()
+        if part.dim() != 1 or not integral:
+            raise ValueError(f"{name} must be int64 [T], got {part.dtype} {tuple(part.shape)}")
+        if len(part) and not 0 <= int(part.min()) <= int(part.max()) < size:
+            raise ValueError(
+                f"{name} must be in 0..{size - 1}, got {int(part.min())}..{int(part.max())}"
+            )
+    return type(named)(*(part.long() for part in named))

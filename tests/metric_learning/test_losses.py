@@ -262,6 +262,20 @@ def test_only_mined_tuples_count(batch):
     assert value == pytest.approx((distance(x[0], x[1]) ** 2 + far) / 2)
 
 
+def test_a_single_mined_pair_counts(batch):
+    x, y = batch
+    f, d = unit(x), distance(x[0], x[3]) ** 2
+    both = Pairs(*(torch.tensor([i]) for i in (0, 1, 0, 3)))
+    value = losses.ContrastiveLoss(9.0)(x, y, both).item()
+    assert value == pytest.approx(distance(x[0], x[1]) ** 2 + 81 - d)
+    negative = Pairs(*(torch.tensor(p, dtype=torch.int64) for p in ([], [], [0], [3])))
+    assert losses.ContrastiveLoss(9.0)(x, y, negative).item() == pytest.approx(81 - d)
+    near, far = dot(f[0], f[1]), dot(f[0], f[3])
+    expected = math.log(1 + math.exp(1 - 2 * near)) / 2 + math.log(1 + math.exp(50 * far - 25)) / 50
+    value = losses.MultiSimilarityLoss()(x, y, both).item()
+    assert value * N == pytest.approx(expected)
+
+
 def test_lifted_structure_of_mined_pairs(batch):
     """A negative counts as often as it is selected; a pair without negatives counts as 0."""
     x, y = batch

@@ -111,6 +111,13 @@ def test_tuples_of_other_libraries_are_accepted(batch):
         losses.TripletLoss()(x, y, torch.zeros(3, 3, dtype=torch.int64))
     with pytest.raises(ValueError, match="anchor must be a tensor, got list"):
         losses.TripletLoss()(x, y, ([0], [1], [3]))
+    one = torch.zeros(1, dtype=torch.int64)
+    for index in (-1, 9):
+        with pytest.raises(
+            ValueError, match=rf"negative must be in 0\.\.8, got {index}\.\.{index}"
+        ):
+            losses.TripletLoss()(x, y, (one, one + 1, one + index))
+    with pytest.raises(ValueError, match=r"anchor must be int64 \[T\], got torch.float32 \(1,\)"):
+        losses.TripletLoss()(x, y, (one.float(), one, one))
     with pytest.raises(ValueError, match=r"must have equal lengths, got \[1, 1, 2\]"):
-        one = torch.zeros(1, dtype=torch.int64)
         losses.TripletLoss()(x, y, (one, one, torch.cat([one, one])))

@@ -232,7 +232,7 @@ def _collect(rows: Iterator[ComparisonRow], label: str, total: int) -> list[Comp
     with progress_bar(transient=True) as bar:
         for row in bar.track(rows, total=total, description=label):
             collected.append(row)
-            result = row.problem or f"MAP@R {100 * row.scores['MAP@R'].mean:.1f}"
+            result = row.problem or f"MAP@R {percent(row.scores['MAP@R'].mean)}"
             messages.print(f"{label}  {row.name}  {result}")
     return collected
 

@@ -29,7 +29,8 @@ class LabelledImages:
             official split of pictures; otherwise None.
 
     Raises:
-        ValueError: Numbers of pictures and labels differ, or a label is no index of a class.
+        ValueError: Numbers of pictures, labels and marks of the split differ, or a label is no
+            index of a class.
     """
 
     pictures: Sequence[Path] | Image
@@ -40,7 +41,11 @@ class LabelledImages:
 
     def __post_init__(self) -> None:
         labels = np.asarray(self.labels)
-        if not isinstance(self.labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind != "i":
+        if (
+            not isinstance(self.labels, np.ndarray)
+            or labels.ndim != 1
+            or labels.dtype.kind not in "iu"
+        ):
             raise ValueError(
                 "labels must be an array [N] of int64, got "
                 f"{type(self.labels).__name__} of {labels.dtype} {labels.shape}"
@@ -49,6 +54,10 @@ class LabelledImages:
             raise ValueError(
                 f"there must be as many labels as pictures, got {len(labels)} "
                 f"for {len(self.pictures)}"
+            )
+        if self.train_pictures is not None and self.train_pictures.shape != labels.shape:
+            raise ValueError(
+                f"train_pictures must be [{len(labels)}], got {self.train_pictures.shape}"
             )
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
             raise ValueError(

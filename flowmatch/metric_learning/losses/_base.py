@@ -42,10 +42,11 @@ class EmbeddingLoss(nn.Module):
             not finite.
 
         Raises:
-            ValueError: Shapes or types do not fit, or `tuples` for a loss that takes none.
+            ValueError: Shapes or types do not fit, a tuple has an index of no item, or `tuples` for
+                a loss that takes none.
         """
         check_batch(embeddings, labels)
-        tuples = check_tuples(tuples)
+        tuples = check_tuples(tuples, len(labels))
         if tuples is not None and not self.takes_tuples:
             raise ValueError(
                 f"{type(self).__name__} compares the whole batch and takes no tuples, "
@@ -82,6 +83,9 @@ class WrappedLoss(EmbeddingLoss):
         """Delegate to the wrapped loss."""
         if self.classes is not None:
             check_classes(labels, self.classes)
+        if tuples is not None and all(len(part) <= 1 for part in tuples):
+            # Twice, because losses of pairs of the library ignore a single one.
+            tuples = type(tuples)(*(part.repeat(2) for part in tuples))
         parameters = dict(self.wrapped.named_parameters())
         converted = {name: p.to(embeddings) for name, p in parameters.items()}
         if all(converted[name] is p for name, p in parameters.items()):

@@ -179,6 +179,9 @@ def test_labels_must_fit():
     for labels in ([0, 1], np.zeros(2), torch.zeros(2, dtype=torch.int64)):
         with pytest.raises(ValueError, match=r"labels must be an array \[N\] of int64, got"):
             LabelledImages(np.zeros((2, 4, 4), np.uint8), labels, ("a",))
+    with pytest.raises(ValueError, match=r"train_pictures must be \[1\], got \(2,\)"):
+        picture, label = np.zeros((1, 4, 4), np.uint8), np.zeros(1, np.uint8)
+        LabelledImages(picture, label, ("a",), train_pictures=np.ones(2, bool))
     for label in (-1, 1):
         with pytest.raises(ValueError, match=r"labels must be in 0\.\.0, one for each class, got"):
             LabelledImages(np.zeros((1, 4, 4), np.uint8), np.array([label]), ("a",))
