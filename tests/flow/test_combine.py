@@ -12,6 +12,7 @@ from flowmatch.flow.combine import (
     census_in_strips,
     combine_flows,
     filter_guided,
+    frame_cost,
     matching_cost,
 )
 from flowmatch.flow.estimate import estimate_flow
@@ -120,3 +121,25 @@ def test_estimate_takes_the_classical_flow_where_the_network_is_wrong(moved):
     later = torch.from_numpy(np.stack([second, second])).permute(0, 3, 1, 2)
     both = estimate_flow(batch, later, model=network, options=options)
     assert np.array_equal(both[1].permute(1, 2, 0).numpy(), combined)
+
+
+def test_a_margin_holds_a_flow_back(moved):
+    first, second, upper, lower = moved
+    flows = [(upper, -upper), (lower, -lower)]
+    assert torch.equal(combine_flows(first, second, flows, [0.0, 9.0]), upper)
+    assert torch.equal(combine_flows(first, second, flows, [9.0, 0.0]), lower)
+    with pytest.raises(ValueError, match="one margin for each of 2 flows"):
+        combine_flows(first, second, flows, [0.0])
+
+
+def test_where_no_flow_matches_the_smooth_and_consistent_one_is_taken(moved):
+    """Noise of about a pixel is rough; a wrong backward flow elsewhere makes a flow doubtful."""
+    first, _, upper, _ = moved
+    generator = torch.Generator().manual_seed(0)
+    second = torch.rand(first.shape, generator=generator)  # nothing matches
+    rough = upper + torch.randn(upper.shape, generator=generator)
+    for flows in ([(rough, -rough), (upper, -upper)], [(upper, -upper), (rough, -rough)]):
+        chosen = combine_flows(first, second, flows)
+        assert (chosen == upper).all(dim=1).float().mean() > 0.8
+    cost = frame_cost([(upper, -upper), (upper, upper)]).flatten()
+    assert cost[0] < cost[1]

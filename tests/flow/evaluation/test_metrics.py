@@ -5,7 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from flowmatch.flow.evaluation.metrics import FlowScores, epe_map, mean_scores, score
+from flowmatch.flow.evaluation.metrics import (
+    FlowScores,
+    bootstrap_interval,
+    epe_map,
+    mean_scores,
+    score,
+)
 
 NAN = np.nan
 
@@ -126,3 +132,18 @@ def test_refuses_masks(name, mask):
 def test_valid_that_leaves_nothing():
     with pytest.raises(ValueError, match="none to compare"):
         score(lengths([0]), lengths([0]), valid=np.zeros((1, 1), bool))
+
+
+def test_the_bootstrap_interval_holds_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for seed in range(200):
+        low, high = bootstrap_interval(rng.exponential(1.0, 60).tolist(), rounds=400, seed=seed)
+        hits += low <= 1.0 <= high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_the_bootstrap_interval_of_one_value_is_unknown():
+    assert np.isnan(bootstrap_interval([1.0])).all()
+    assert np.isnan(bootstrap_interval([1.0, np.nan])).all()
+    assert bootstrap_interval([2.0, 2.0, 2.0]) == (2.0, 2.0)
