@@ -1,8 +1,11 @@
 """The command ``flowmatch``: the path of a file is its command; no logic, arguments only."""
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -48,14 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 for success, 1 if the command ran but found nothing to trust, 2 for bad input, 130 after
-        an interruption.
+        an interruption, 143 after SIGTERM.
     """
     # Before OpenCV is imported: errors are reported by flowmatch, in one line.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(args=words, prog_name="flowmatch")
+        with _sigterm_as_exit():
+            app(args=words, prog_name="flowmatch")
     except SystemExit as end:  # raised by typer, also after success
         return int(end.code or 0)
     except KeyboardInterrupt:
@@ -68,6 +72,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason = str(error).partition("\n")[0]
         return _fail("there is not enough memory" + (f": {reason}" if reason else ""))
     return 0
+
+
+@contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """Let SIGTERM, by which schedulers and containers end a job, remove temporary files."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # once: the removal itself must not be interrupted
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _fail(message: str) -> int:

@@ -1,10 +1,14 @@
 """Paths, suffixes, size checks and optional packages of all readers and writers."""
 
 import errno
+import functools
+import hashlib
 import importlib
 import os
 import re
 import secrets
+import socket
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -28,6 +32,8 @@ DAMAGED_ZIP = (
 # Errors that name no file and come from the storage: full, over a quota, too large, read-only.
 _STORAGE_ERRORS = {errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
+_STALE = 24 * 3600.0  # seconds without a change after which a temporary file has no writer
+
 T = TypeVar("T")
 
 
@@ -37,7 +43,8 @@ def replace_when_done(path: FilePath) -> Iterator[Path]:
 
     A reader therefore sees the old file or the whole new one, never a part. If the block fails,
     the temporary file is deleted and `path` is left as it was. The temporary name has the same
-    suffix, because encoders choose the format by it.
+    suffix, because encoders choose the format by it. It also names the process: those that a
+    killed process left in the folder are deleted.
 
     Errors that some file systems report only when the data reaches them (a quota, a full disk of
     another machine) are asked for before the file gets its name. Write by `write` and
@@ -67,7 +74,8 @@ def replace_when_done(path: FilePath) -> Iterator[Path]:
         raise FileNotFoundError(f"{path} cannot be written: there is no folder {path.parent}")
     if path.is_dir():
         raise IsADirectoryError(f"{path} cannot be written: it is a folder")
-    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    _remove_stale(path.parent)
+    temporary = path.with_name(f".flowmatch-{_run()}-{secrets.token_hex(8)}{path.suffix}")
     try:
         yield temporary
         _reach_storage(temporary)
@@ -81,6 +89,54 @@ def replace_when_done(path: FilePath) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _run() -> str:
+    """Return a name for this process that no other living one has: its machine, and its number."""
+    return f"{_machine()}-{os.getpid()}"
+
+
+@functools.cache
+def _machine() -> str:
+    """Return a short name of the space of process numbers: host, start of the system, container."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:8]
+
+
+_TEMPORARY = re.compile(r"\.flowmatch-([0-9a-f]{8})-([0-9]{1,10})-[0-9a-f]{16}(\..*)?", re.DOTALL)
+_looked_at: set[Path] = set()  # folders; a folder of many thousand files is listed once
+
+
+def _remove_stale(folder: Path) -> None:
+    """Delete the temporary files that killed processes left in a folder, once per process."""
+    folder = folder.resolve()
+    if folder in _looked_at:
+        return
+    _looked_at.add(folder)
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            name = _TEMPORARY.fullmatch(entry.name)
+            if name and _is_stale(entry, name[1], int(name[2])):
+                with suppress(OSError):
+                    Path(entry.path).unlink()
+
+
+def _is_stale(entry: "os.DirEntry[str]", machine: str, process: int) -> bool:
+    if machine == _machine() and os.name == "posix":
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):
+            pass
+        return False
+    # Of another machine, or from before the system started.
+    with suppress(OSError):
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE
+    return False
 
 
 def _reach_storage(path: Path) -> None:

@@ -1,10 +1,16 @@
 """Files that appear only when complete, and the names in their errors."""
 
 import errno
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
+from flowmatch.io import _files as files
 from flowmatch.io import replace_when_done, write_image
 
 
@@ -47,3 +53,76 @@ def test_a_missing_folder_and_a_folder_are_errors(tmp_path):
         write_image(tmp_path / "none" / "a.png", np.zeros((2, 2), np.uint8))
     with pytest.raises(IsADirectoryError, match="is a folder"), replace_when_done(tmp_path):
         pass
+
+
+HALF = """
+import sys, time
+from flowmatch.io import replace_when_done
+with replace_when_done(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print("writing", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills a process")
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, monkeypatch):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HALF, str(tmp_path / "a.txt")], stdout=subprocess.PIPE
+    )
+    process.stdout.readline()
+    for name in (".other-deadbeef-1-0123456789abcdef.txt", ".flowmatch-mine.txt"):
+        (tmp_path / name).write_text("of the user")
+    assert len(list(tmp_path.iterdir())) == 3
+    write_image(tmp_path / "b.png", np.zeros((2, 2), np.uint8))
+    assert len(list(tmp_path.iterdir())) == 4  # the other process lives
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    monkeypatch.setattr(files, "_looked_at", set())
+    write_image(tmp_path / "b.png", np.zeros((2, 2), np.uint8))
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "b.png", ".other-deadbeef-1-0123456789abcdef.txt", ".flowmatch-mine.txt",
+    }  # fmt: skip
+
+
+def test_what_another_machine_left_is_removed_after_a_day(tmp_path, monkeypatch):
+    old = tmp_path / ".flowmatch-00000000-1-0123456789abcdef.flo"
+    new = tmp_path / ".flowmatch-00000000-2-0123456789abcdef.flo"
+    old.write_text("old")
+    new.write_text("new")
+    os.utime(old, (time.time() - 90_000,) * 2)
+    monkeypatch.setattr(files, "_looked_at", set())
+    write_image(tmp_path / "b.png", np.zeros((2, 2), np.uint8))
+    assert not old.exists()
+    assert new.exists()
+
+
+TERMINATED = """
+import sys, time
+import typer
+from flowmatch import cli
+from flowmatch.io import replace_when_done
+
+def work(path: str) -> None:
+    with replace_when_done(path) as temporary:
+        temporary.write_text("half")
+        print("writing", flush=True)
+        time.sleep(100)
+
+cli.app = typer.Typer()
+cli.app.command()(work)
+sys.exit(cli.main([sys.argv[1]]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_sigterm_ends_a_command_without_temporary_files(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", TERMINATED, str(tmp_path / "a.txt")], stdout=subprocess.PIPE
+    )
+    process.stdout.readline()
+    assert len(list(tmp_path.iterdir())) == 1
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert not list(tmp_path.iterdir())
