@@ -113,10 +113,11 @@ def test_tuples_of_other_libraries_are_accepted(batch):
         losses.TripletLoss()(x, y, ([0], [1], [3]))
     one = torch.zeros(1, dtype=torch.int64)
     for index in (-1, 9):
-        with pytest.raises(
-            ValueError, match=rf"negative must be in 0\.\.8, got {index}\.\.{index}"
-        ):
+        message = rf"negative must be in 0\.\.8, got {index}\.\.{index}"
+        with pytest.raises(ValueError, match=message):
             losses.TripletLoss()(x, y, (one, one + 1, one + index))
+    value = losses.TripletLoss()(x, y, (one.int(), one + 1, one + 3))
+    assert torch.equal(value, losses.TripletLoss()(x, y, (one, one + 1, one + 3)))
     with pytest.raises(ValueError, match=r"anchor must be int64 \[T\], got torch.float32 \(1,\)"):
         losses.TripletLoss()(x, y, (one.float(), one, one))
     with pytest.raises(ValueError, match=r"must have equal lengths, got \[1, 1, 2\]"):
