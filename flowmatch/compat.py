@@ -2,7 +2,7 @@
 
 Functions and classes have the names, arguments and outputs of the packages they replace; an
 existing network only changes its import. Unlike the originals they run on the CPU, in half types
-and under ``torch.compile``, are twice differentiable, and support all strides and kernel sizes.
+and under ``torch.compile``, have derivatives of any order, and support all strides and kernel sizes.
 """
 
 import functools
@@ -102,7 +102,7 @@ def _check_inputs(input1: Tensor, input2: Tensor, kernel: Two, dilations: Two, p
             "input1 and input2 must be [B, C, H, W] of the same shape, "
             f"got {shape} and {tuple(input2.shape)}"
         )
-    check_floats("input1 and input2", input1, input2, autocasts=True)
+    check_floats("input1 and input2", input1, input2)
     needed = [(k - 1) * d + 1 - 2 * p for k, d, p in zip(kernel, dilations, pad, strict=True)]
     if shape[2] < needed[0] or shape[3] < needed[1]:
         raise ValueError(

@@ -8,23 +8,28 @@ from torch import Tensor, nn
 
 from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
-from flowmatch.ops._checks import check_devices, check_floats
+from flowmatch.ops._checks import (
+    check_devices,
+    check_floats,
+    check_kernel,
+    check_kernel_float,
+    same_kind,
+    to_one_type,
+)
+from flowmatch.ops._derivatives import Saved, add, register_derivatives, save
 from flowmatch.ops._types import wide
+from flowmatch.ops.absolute_difference import absolute_difference, displacements
 
 torch.library.define(
     "flowmatch::correlation",
     "(Tensor f1, Tensor f2, int radius, int stride, bool tf32=False) -> Tensor",
+    tags=torch.Tag.pt2_compliant_tag,
 )
 torch.library.define(
     "flowmatch::correlation_grad",
     "(Tensor g, Tensor other, int radius, int stride, bool first, bool tf32=False) -> Tensor",
+    tags=torch.Tag.pt2_compliant_tag,
 )
-
-
-def _shifts(radius: int, stride: int, first: bool = True) -> list[tuple[int, int]]:
-    """Return the offsets of all displacements in an image padded by ``radius * stride``."""
-    offsets = range(0, 2 * radius * stride + 1, stride)[:: 1 if first else -1]
-    return [(y, x) for y in offsets for x in offsets]
 
 
 def correlation_reference(
@@ -39,7 +44,8 @@ def correlation_reference(
     second = F.pad(f2.to(first.dtype), (radius * stride,) * 4)
     C = max(f1.shape[1], 1)
     planes = [
-        (first * second[..., y : y + H, x : x + W]).sum(1) / C for y, x in _shifts(radius, stride)
+        (first * second[..., y : y + H, x : x + W]).sum(1) / C
+        for y, x in displacements(radius, stride)
     ]
     return torch.stack(planes, dim=1).to(f1.dtype)
 
@@ -57,7 +63,7 @@ def correlation_grad_reference(
     entries = entries if first else F.pad(entries, pad)
     values = F.pad(other.to(entries.dtype), pad)
     total = torch.zeros_like(values[..., :H, :W], memory_format=torch.contiguous_format)
-    for k, (y, x) in enumerate(_shifts(radius, stride, first)):
+    for k, (y, x) in enumerate(displacements(radius, stride, first)):
         window = (..., slice(y, y + H), slice(x, x + W))
         entry = entries[:, k : k + 1]
         total += (entry if first else entry[window]) * values[window]
@@ -77,7 +83,7 @@ def _check(f1: Tensor, f2: Tensor, radius: int, stride: int) -> None:
             "f1 and f2 must be [B, C, H, W] of the same shape, "
             f"got {tuple(f1.shape)} and {tuple(f2.shape)}"
         )
-    check_floats("f1 and f2", f1, f2, autocasts=True)
+    check_floats("f1 and f2", f1, f2)
     check_devices("f1 and f2", f1, f2)
     if not (0 <= radius < 2**15 and 1 <= stride < 2**31):
         raise ValueError(
@@ -85,9 +91,19 @@ def _check(f1: Tensor, f2: Tensor, radius: int, stride: int) -> None:
         )
 
 
+def _check_kernel(f1: Tensor, f2: Tensor, radius: int, stride: int) -> None:
+    op = "correlation"
+    check_kernel(op, f1.dim() == 4 and f2.dim() == 4, "f1 and f2 must be [B, C, H, W]")
+    check_kernel(op, f1.shape == f2.shape, "f1 and f2 must have the same shape")
+    check_kernel(op, same_kind(f1, f2), "f1 and f2 must have the same type and device")
+    check_kernel_float(op, f1)
+    fits = 0 <= radius < 2**15 and 1 <= stride < 2**31
+    check_kernel(op, fits, "radius must be in [0, 2^15) and stride in [1, 2^31)")
+
+
 @torch.library.register_fake("flowmatch::correlation")  # type: ignore[untyped-decorator]
 def _(f1: Tensor, f2: Tensor, radius: int, stride: int, tf32: bool = False) -> Tensor:
-    _check(f1, f2, radius, stride)
+    _check_kernel(f1, f2, radius, stride)
     B, _, H, W = f1.shape
     return f1.new_empty(B, (2 * radius + 1) ** 2, H, W)
 
@@ -96,15 +112,20 @@ def _(f1: Tensor, f2: Tensor, radius: int, stride: int, tf32: bool = False) -> T
 def _(
     g: Tensor, other: Tensor, radius: int, stride: int, first: bool, tf32: bool = False
 ) -> Tensor:
+    _check_kernel(other, other, radius, stride)
+    op, (B, _, H, W) = "correlation_grad", other.shape
+    fits = g.shape == (B, (2 * radius + 1) ** 2, H, W)
+    check_kernel(op, fits, "g must be [B, (2 * radius + 1)^2, H, W]")
+    check_kernel(op, same_kind(g, other), "g and other must have the same type and device")
     return torch.empty_like(other, memory_format=torch.contiguous_format)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     f1, f2, ctx.radius, ctx.stride, ctx.tf32 = inputs
-    ctx.save_for_backward(f1, f2)
+    save(ctx, f1, f2)
 
 
-def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     f1, f2 = ctx.saved_tensors
     op, grid = torch.ops.flowmatch.correlation_grad, (ctx.radius, ctx.stride)
     g1 = op(g, f2, *grid, True, ctx.tf32) if ctx.needs_input_grad[0] else None
@@ -112,14 +133,19 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, 
     return g1, g2, None, None, None
 
 
+def _jvp(ctx: Any, saved: Saved, t1: Tensor | None, t2: Tensor | None, *_: None) -> Tensor | None:
+    f1, f2 = saved
+    pairs = [(a, b) for a, b in ((t1, f2), (f1, t2)) if a is not None and b is not None]
+    op = torch.ops.flowmatch.correlation
+    return add([op(*pair, ctx.radius, ctx.stride, ctx.tf32) for pair in pairs])
+
+
 def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     g, other, ctx.radius, ctx.stride, ctx.first, ctx.tf32 = inputs
-    ctx.save_for_backward(g, other)
+    save(ctx, g, other)
 
 
-def _backward_grad(
-    ctx: Any, v: Tensor
-) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+def _backward_grad(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
     """Differentiate the gradient: it is bilinear, so its derivatives are the two ops again."""
     g, other = ctx.saved_tensors
     ops, grid = torch.ops.flowmatch, (ctx.radius, ctx.stride)
@@ -131,14 +157,19 @@ def _backward_grad(
     return g_g, g_other, None, None, None, None
 
 
-torch.library.register_autograd("flowmatch::correlation", _backward, setup_context=_setup)
-torch.library.register_autograd(
-    "flowmatch::correlation_grad", _backward_grad, setup_context=_setup_grad
-)
+def _jvp_grad(
+    ctx: Any, saved: Saved, t_g: Tensor | None, t_other: Tensor | None, *_: None
+) -> Tensor | None:
+    g, other = saved
+    pairs = [(a, b) for a, b in ((t_g, other), (g, t_other)) if a is not None and b is not None]
+    options = (ctx.radius, ctx.stride, ctx.first, ctx.tf32)
+    return add([torch.ops.flowmatch.correlation_grad(*pair, *options) for pair in pairs])
+
+
+register_derivatives("correlation", _setup, _backward, _jvp)
+register_derivatives("correlation_grad", _setup_grad, _backward_grad, _jvp_grad)
 for _name in ("correlation", "correlation_grad"):
     map_over_batch(f"flowmatch::{_name}")
-for _device in ("cpu", "cuda"):
-    torch.library.register_autocast("flowmatch::correlation", _device, torch.float32)
 
 
 def _allows_tf32() -> bool:
@@ -157,15 +188,16 @@ def correlation(f1: Tensor, f2: Tensor, radius: int = 10, stride: int = 2) -> Te
     ``k`` counts ``(dy, dx)`` row by row over ``{-radius, ..., radius} * stride``. Outside the image
     `f2` is 0.
 
-    Twice differentiable; results are bit-identical from run to run. Half types are summed in
-    float32, and under autocast the op runs in float32. On a GPU float32 is not reduced to TF32
-    unless that is allowed for matrix products
+    Differentiable any number of times, in reverse and forward mode and by `torch.func`; results are
+    bit-identical from run to run. Half types are summed in float32. Under autocast features keep
+    their type; if the types differ, both are converted to the wider. On a GPU float32 is not
+    reduced to TF32 unless that is allowed for matrix products
     (``torch.backends.cuda.matmul.fp32_precision = "tf32"``). Infinite or NaN features may also make
     gradients of pixels NaN that they are not compared with, because kernels multiply them by the
     zeros that pad their tiles.
 
     Args:
-        f1: Features of the first image, ``[B, C, H, W]``, any float type.
+        f1: Features of the first image, ``[B, C, H, W]``, float16, bfloat16, float32 or float64.
         f2: Features of the second image, same shape, type and device.
         radius: Number of displacements to each side. FlowNetC: 10.
         stride: Step between displacements, in pixels of the feature map. FlowNetC: 2.
@@ -184,6 +216,7 @@ def correlation(f1: Tensor, f2: Tensor, radius: int = 10, stride: int = 2) -> Te
         Dosovitskiy et al., FlowNet, ICCV 2015, section 3, equation 1; divided by C here.
     """
     _check(f1, f2, radius, stride)
+    f1, f2 = to_one_type(f1, f2)
     tf32 = f1.is_cuda and _allows_tf32()
     volume: Tensor = torch.ops.flowmatch.correlation(f1, f2, radius, stride, tf32)
     return volume
@@ -245,6 +278,11 @@ class Correlation(nn.Module):
         self.kernel_size, self.pad, self.max_displacement = kernel_size, pad, max_displacement
         self.stride1, self.stride2, self.subtract = stride1, stride2, subtract
 
+    def extra_repr(self) -> str:
+        """Return the arguments of the layer, for its representation."""
+        names = ("kernel_size", "pad", "max_displacement", "stride1", "stride2", "subtract")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
+
     def forward(self, f1: Tensor, f2: Tensor) -> Tensor:
         """Compare ``[B, C, H, W]`` with ``[B, C, H, W]``: ``[B, (2 r + 1)^2, h, w]``."""
         radius = self.max_displacement // self.stride2
@@ -258,7 +296,8 @@ class Correlation(nn.Module):
         # `correlation` pads f2 by itself; the rest of `pad` adds pixels of f1 that are 0.
         if border > 0:
             f1, f2 = (F.pad(f, (border,) * 4) for f in (f1, f2))
-        compare = _differences if self.subtract else correlation
+        compare = absolute_difference if self.subtract else correlation
+        f1, f2 = to_one_type(f1, f2)
         volume = compare(f1, f2, radius, self.stride2)
         if border < 0:
             volume = volume[..., -border:border, -border:border]
@@ -266,13 +305,3 @@ class Correlation(nn.Module):
             return volume[..., :: self.stride1, :: self.stride1].contiguous()
         # The correlation of patches is the mean over their pixels.
         return F.avg_pool2d(volume, self.kernel_size, self.stride1)
-
-
-def _differences(f1: Tensor, f2: Tensor, radius: int, stride: int) -> Tensor:
-    """Return mean absolute differences in the layout of `correlation`."""
-    H, W = f1.shape[-2:]
-    padded = F.pad(f2, (radius * stride,) * 4)
-    planes = [
-        (f1 - padded[..., y : y + H, x : x + W]).abs().mean(1) for y, x in _shifts(radius, stride)
-    ]
-    return torch.stack(planes, dim=1)

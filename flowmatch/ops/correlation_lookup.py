@@ -1,7 +1,6 @@
 """RAFT's correlation lookup, computed on demand: each pixel with a window at any coordinates."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +8,16 @@ from torch import Tensor
 
 from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
-from flowmatch.ops._checks import check_floats
+from flowmatch.ops._checks import (
+    check_devices,
+    check_floats,
+    check_kernel,
+    check_kernel_float,
+    same_kind,
+    to_one_type,
+)
 from flowmatch.ops._types import wide
+from flowmatch.ops.correlation_lookup_derivatives import register_lookup_derivatives
 from flowmatch.ops.correlation_lookup_reference import (
     correlation_lookup_grad_reference,
     correlation_lookup_reference,
@@ -22,11 +29,13 @@ torch.library.define(
     "flowmatch::correlation_lookup",
     "(Tensor f1, Tensor f2, Tensor coords, float scale_y, float scale_x, int radius_y, "
     "int radius_x) -> Tensor",
+    tags=torch.Tag.pt2_compliant_tag,
 )
 torch.library.define(
     "flowmatch::correlation_lookup_grad",
     "(Tensor g, Tensor f1, Tensor f2, Tensor coords, float scale_y, float scale_x, int radius_y, "
     "int radius_x) -> (Tensor, Tensor, Tensor)",
+    tags=torch.Tag.pt2_compliant_tag,
 )
 
 
@@ -35,6 +44,25 @@ for _name, _reference in (
     ("correlation_lookup_grad", correlation_lookup_grad_reference),
 ):
     torch.library.impl(f"flowmatch::{_name}", "default")(_native.reference(_reference))
+
+
+def _check_kernel(
+    f1: Tensor, f2: Tensor, coords: Tensor, radius_y: int, radius_x: int
+) -> tuple[int, int, int, int]:
+    """Check the arguments as the kernels do; return the shape of the windows."""
+    op = "correlation_lookup"
+    shapes = f1.dim() == f2.dim() == 4 and (f1.shape[0], f1.shape[3]) == (f2.shape[0], f2.shape[3])
+    same = shapes and f1.dtype == f2.dtype
+    check_kernel(op, same, "f1 and f2 must be [B, H, W, C] of the same type")
+    check_kernel_float(op, f1)
+    B, H, W, _ = f1.shape
+    fits = coords.shape == (B, 2, H, W) and coords.dtype == wide(f1.dtype)
+    check_kernel(op, fits, "coords must be [B, 2, H, W], float32, or float64 if f1 is")
+    same = f1.device == f2.device == coords.device
+    check_kernel(op, same, "all tensors must be on the same device")
+    fits = 0 <= radius_y < 1024 and 0 <= radius_x < 1024
+    check_kernel(op, fits, "radii must be in [0, 2^10)")
+    return B, (2 * radius_y + 1) * (2 * radius_x + 1), H, W
 
 
 @torch.library.register_fake("flowmatch::correlation_lookup")  # type: ignore[untyped-decorator]
@@ -47,8 +75,7 @@ def _(
     radius_y: int,
     radius_x: int,
 ) -> Tensor:
-    B, H, W, _ = f1.shape
-    return f1.new_empty(B, (2 * radius_y + 1) * (2 * radius_x + 1), H, W)
+    return f1.new_empty(_check_kernel(f1, f2, coords, radius_y, radius_x))
 
 
 @torch.library.register_fake("flowmatch::correlation_lookup_grad")  # type: ignore[untyped-decorator]
@@ -62,44 +89,15 @@ def _(
     radius_y: int,
     radius_x: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    shape = _check_kernel(f1, f2, coords, radius_y, radius_x)
+    fits = g.shape == shape and same_kind(g, f1)
+    check_kernel("correlation_lookup_grad", fits, "g must be [B, D, H, W] of the type of f1")
     like = torch.contiguous_format
     grads = (torch.empty_like(t, memory_format=like) for t in (f1, f2, coords))
     return tuple(grads)  # type: ignore[return-value]
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:3])
-    ctx.window = inputs[3:]
-
-
-def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    grads = torch.ops.flowmatch.correlation_lookup_grad(g, *ctx.saved_tensors, *ctx.window)
-    return (*grads, None, None, None, None)
-
-
-def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.save_for_backward(*inputs[:4])
-    ctx.window = inputs[4:]
-
-
-def _backward_grad(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
-    """Differentiate the gradients through the reference; second derivatives need no fast kernel."""
-    if any(t.numel() == 0 for t in ctx.saved_tensors):  # then all gradients are 0
-        return *(torch.zeros_like(t) for t in ctx.saved_tensors), None, None, None, None
-    with torch.enable_grad():
-        g, *inputs = (t.detach().requires_grad_() for t in ctx.saved_tensors)
-        output = correlation_lookup_reference(*inputs, *ctx.window)
-        grads = torch.autograd.grad(output, inputs, g, create_graph=True, allow_unused=True)
-        pairs = [(a, b) for a, b in zip(grads, v, strict=True) if a is not None]
-        total = sum(((a * b).sum() for a, b in pairs), start=g.new_zeros(()))
-        second = torch.autograd.grad(total, (g, *inputs), allow_unused=True)
-    return (*second, None, None, None, None)
-
-
-torch.library.register_autograd("flowmatch::correlation_lookup", _backward, setup_context=_setup)
-torch.library.register_autograd(
-    "flowmatch::correlation_lookup_grad", _backward_grad, setup_context=_setup_grad
-)
+register_lookup_derivatives()
 for _name in ("correlation_lookup", "correlation_lookup_grad"):
     map_over_batch(f"flowmatch::{_name}")
 
@@ -120,15 +118,13 @@ def _check(f1: Tensor, levels: Sequence[Tensor], coords: Tensor, radius: int, ax
                 f"f1 and each level of f2 must have the same rows, got {f1.shape[2]} and "
                 f"{f2.shape[2]} (correlation_pyramid with rows=False keeps them)"
             )
-        check_floats("f1 and f2", f1, f2)
+    check_floats("f1 and f2", f1, *levels)
     if coords.shape != (f1.shape[0], axes, *f1.shape[2:]) or not coords.is_floating_point():
         raise ValueError(
             f"coords must be floats [B, {axes}, H, W] for f1 of {tuple(f1.shape)}, "
             f"got {coords.dtype} {tuple(coords.shape)}"
         )
-    if len({f1.device, coords.device, *(f2.device for f2 in levels)}) > 1:
-        devices = ", ".join(str(t.device) for t in (f1, *levels, coords))
-        raise ValueError(f"f1, f2 and coords must be on the same device, got {devices}")
+    check_devices("f1, f2 and coords", f1, *levels, coords)
     if not 0 <= radius < 2**10:
         raise ValueError(f"0 <= radius < 2^10 is needed, got {radius}")
 
@@ -136,6 +132,7 @@ def _check(f1: Tensor, levels: Sequence[Tensor], coords: Tensor, radius: int, ax
 def _lookup(
     f1: Tensor, levels: Sequence[Tensor], coords: Tensor, radii: tuple[int, int], halve_rows: bool
 ) -> Tensor:
+    f1, *levels = to_one_type(f1, *levels)
     # The kernel needs channels last: features in that memory format are not copied. On the CPU it
     # computes in float32, so half types are converted here, once for all levels.
     kind = wide(f1.dtype) if f1.device.type == "cpu" else f1.dtype
@@ -161,12 +158,14 @@ def correlation_lookup(
     result has the windows of all levels in order; in level ``i`` they are around ``coords / 2**i``.
 
     The results are those of RAFT's lookup, without its all-pairs volume: no memory is needed beyond
-    the result. Twice differentiable, also with respect to `coords`; bit-identical from run to run,
-    except for second derivatives on a GPU. Fastest with features in ``torch.channels_last``. Half
-    types are summed in float32. Windows at coordinates that are not finite are 0.
+    the result. Differentiable any number of times, in reverse and forward mode and by `torch.func`,
+    also with respect to `coords`; bit-identical from run to run. Fastest with features in
+    ``torch.channels_last``. Half types are summed in float32. Under autocast features keep their
+    type; if the types differ, all are converted to the widest. Windows at coordinates that are not
+    finite are 0.
 
     Args:
-        f1: Features of the first image, ``[B, C, H, W]``, any float type.
+        f1: Features of the first image, ``[B, C, H, W]``, float16, bfloat16, float32 or float64.
         f2: Features of the second, ``[B, C, H2, W2]`` of the same type, or a sequence of them, each
             at half the size of the one before (`correlation_pyramid`).
         coords: Centres of the windows, ``[B, 2, H, W]``, (x, y) in pixels of the first level.

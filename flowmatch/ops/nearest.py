@@ -7,12 +7,20 @@ from torch import Tensor
 
 from flowmatch.ops import _native
 from flowmatch.ops._batching import map_over_batch
-from flowmatch.ops._checks import check_devices, check_floats, check_metric, check_vectors
+from flowmatch.ops._checks import (
+    check_devices,
+    check_floats,
+    check_metric,
+    check_vectors,
+    to_one_type,
+)
+from flowmatch.ops._derivatives import Saved, register_derivatives, save
 from flowmatch.ops._directions import directions
 from flowmatch.ops._types import wide
 from flowmatch.ops.nearest_reference import (
     DOT,
     L2,
+    check_kernel_arguments,
     nearest_hamming_reference,
     nearest_reference,
 )
@@ -23,12 +31,15 @@ torch.library.define(
     "flowmatch::nearest",
     "(Tensor query, Tensor reference, int k, int metric, Tensor? query_lengths, "
     "Tensor? reference_lengths, Tensor? mask, bool mutual) -> (Tensor, Tensor, Tensor)",
+    tags=torch.Tag.pt2_compliant_tag,
 )
 torch.library.define(
     "flowmatch::nearest_hamming",
     "(Tensor query, Tensor reference, int k, Tensor? query_lengths, Tensor? reference_lengths, "
     "Tensor? mask, bool mutual) -> (Tensor, Tensor, Tensor)",
+    tags=torch.Tag.pt2_compliant_tag,
 )
+_MAX_MISSING = 1024  # largest k without as many references
 
 
 class Neighbours(NamedTuple):
@@ -66,6 +77,7 @@ def _(
     mask: Tensor | None,
     mutual: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    check_kernel_arguments(query, reference, k, query_lengths, reference_lengths, mask, metric)
     return _empty(query, k, wide(query.dtype), mutual)
 
 
@@ -79,6 +91,7 @@ def _(
     mask: Tensor | None,
     mutual: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    check_kernel_arguments(query, reference, k, query_lengths, reference_lengths, mask)
     return _empty(query, k, torch.int32, mutual)
 
 
@@ -96,7 +109,7 @@ def _empty(
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     query, reference, _, ctx.metric, *_ = inputs
     ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(query, reference, output[1])
+    save(ctx, query, reference, output[1])
 
 
 def _sum_into(total: Tensor, index: Tensor, values: Tensor) -> Tensor:
@@ -105,8 +118,30 @@ def _sum_into(total: Tensor, index: Tensor, values: Tensor) -> Tensor:
     batch = torch.arange(B, device=index.device)[:, None]
     if total.is_cuda:  # on CUDA index_put is deterministic (it sorts), index_add is not
         return total.index_put((batch.expand_as(index), index), values, accumulate=True)
-    rows = (index + M * batch).flatten()  # on the CPU index_add is the deterministic one
-    return total.view(B * M, D).index_add(0, rows, values.flatten(0, 1)).view(B, M, D)
+    rows = (index + M * batch).view(-1)  # on the CPU index_add is the deterministic one
+    # Not flatten(): under torch.autograd.grad(is_grads_batched=True) it does not work.
+    return total.view(B * M, D).index_add(0, rows, values.reshape(len(rows), D)).view(B, M, D)
+
+
+def _of_pairs(query: Tensor, reference: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the vectors of all pairs that were found, [B, N, k, D]; 0 for missing neighbours.
+
+    Missing neighbours may stand for vectors that are not finite: 0 times those would be NaN.
+    """
+    B, N, k = index.shape
+    D = query.shape[2]
+    chosen = index.clamp(min=0).view(B, N * k, 1).expand(-1, -1, D)
+    missing = (index < 0)[..., None]
+    kind = wide(query.dtype)
+    pairs = torch.where(missing, 0, reference.gather(1, chosen).reshape(B, N, k, D).to(kind))
+    return torch.where(missing, 0, query[:, :, None].to(kind)), pairs
+
+
+def _over_distance(values: Tensor, difference: Tensor) -> Tensor:
+    """Divide by the distance; at distance 0, where there is no derivative, return 0."""
+    square = difference.square().sum(-1, keepdim=True)
+    same = square == 0
+    return torch.where(same, 0, values / torch.where(same, 1, square).sqrt())
 
 
 def _backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
@@ -115,27 +150,41 @@ def _backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     B, N, k = index.shape
     if reference.shape[1] == 0:
         return torch.zeros_like(query), torch.zeros_like(reference), *(None,) * 6
-    chosen = index.clamp(min=0).flatten(1)
-    pairs = reference.gather(1, chosen[..., None].expand(-1, -1, query.shape[-1]))
-    # Missing neighbours may stand for vectors that are not finite: 0 times those would be NaN.
-    missing = (index < 0)[..., None]
-    pairs = torch.where(missing, 0, pairs.unflatten(1, (N, k)).to(g.dtype))
-    queries = torch.where(missing, 0, query[:, :, None].to(g.dtype))
-    g = torch.where(missing, 0, g[..., None])
+    queries, pairs = _of_pairs(query, reference, index)
+    g = torch.where((index < 0)[..., None], 0, g[..., None])
     if ctx.metric == DOT:
         for_query, for_pairs = g * pairs, g * queries
     else:
         difference = queries - pairs
-        square = difference.square().sum(-1, keepdim=True)
-        same = square == 0  # not differentiable there; 0 is a subgradient
-        for_query = torch.where(same, 0, g / torch.where(same, 1, square).sqrt()) * difference
+        for_query = _over_distance(g, difference) * difference
         for_pairs = -for_query
-    total = _sum_into(torch.zeros_like(reference, dtype=g.dtype), chosen, for_pairs.flatten(1, 2))
+    total = torch.zeros_like(reference, dtype=g.dtype, memory_format=torch.contiguous_format)
+    rows = for_pairs.reshape(B, N * k, query.shape[2])
+    total = _sum_into(total, index.clamp(min=0).view(B, N * k), rows)
     grads = for_query.sum(2).to(query.dtype), total.to(reference.dtype)
     return (*grads, None, None, None, None, None, None)
 
 
-torch.library.register_autograd("flowmatch::nearest", _backward, setup_context=_setup)
+def _jvp(
+    ctx: Any, saved: Saved, along_q: Tensor | None, along_r: Tensor | None, *_: Any
+) -> tuple[Any, ...]:
+    query, reference, index = saved
+    if reference.shape[1] == 0:
+        return query.new_zeros(index.shape, dtype=wide(query.dtype)), None, None
+    queries, pairs = _of_pairs(query, reference, index)
+    along_q = torch.zeros_like(query) if along_q is None else along_q
+    along_r = torch.zeros_like(reference) if along_r is None else along_r
+    change_q, change_r = _of_pairs(along_q, along_r, index)
+    if ctx.metric == DOT:
+        tangent = (change_q * pairs + queries * change_r).sum(-1)
+    else:
+        difference = queries - pairs
+        products = (difference * (change_q - change_r)).sum(-1, keepdim=True)
+        tangent = _over_distance(products, difference)[..., 0]
+    return tangent, None, None
+
+
+register_derivatives("nearest", _setup, _backward, _jvp)
 
 _METRICS = ("l2", "cosine", "dot", "hamming")
 
@@ -153,6 +202,11 @@ def _check(query: Tensor, reference: Tensor, k: int, metric: str, ratio: float |
     check_devices(names, query, reference)
     if k < 1:
         raise ValueError(f"k must be positive, got {k}")
+    if k > _MAX_MISSING and k > reference.shape[-2]:
+        raise ValueError(
+            f"k must be at most {_MAX_MISSING} or the number of references, {reference.shape[-2]}, "
+            f"got {k}"
+        )
     if ratio is not None and (metric == "dot" or not 0 < ratio <= 1):
         raise ValueError(f"ratio needs a distance and 0 < ratio <= 1, got {metric!r} and {ratio}")
 
@@ -199,13 +253,15 @@ def nearest(
     float32 as ``sqrt(sum((q - r)^2))``, without cancellation. A faster first pass may select
     candidates by products in bfloat16; its errors are bounded, and all pairs within the bound are
     compared again in float32. Vectors that are not finite have no neighbours and are neighbours of
-    none. Distances are twice differentiable.
+    none. Distances are differentiable any number of times, in reverse and forward mode and by
+    `torch.func`. Under autocast descriptors keep their type; if the types differ, both are
+    converted to the wider.
 
     Args:
-        query: Descriptors ``[B, N, D]`` or ``[N, D]``: floats, or bits packed into uint8 for
-            ``"hamming"``. Half types are compared in float32.
+        query: Descriptors ``[B, N, D]`` or ``[N, D]``: float16, bfloat16, float32 or float64, or
+            bits packed into uint8 for ``"hamming"``. Half types are compared in float32.
         reference: Descriptors ``[B, M, D]`` or ``[M, D]`` of the same type.
-        k: Number of neighbours.
+        k: Number of neighbours; more than 1024 only if there are as many references.
         metric: ``"l2"``; ``"cosine"``, 1 - cosine of the angle, where zero vectors have distance 1
             to all; ``"dot"``, the largest product; ``"hamming"``, the number of differing bits.
         ratio: Ratio test (Lowe): accept a query if its nearest distance is at most `ratio` times
@@ -238,6 +294,7 @@ def nearest(
         _check_lengths("reference_lengths", reference_lengths, reference),
     )
     options = (*lengths, _check_mask(mask, query, reference), mutual)
+    query, reference = to_one_type(query, reference)
     single = query.dim() == 2
     q, r = (query[None], reference[None]) if single else (query, reference)
     count = max(k, 2) if ratio is not None else k

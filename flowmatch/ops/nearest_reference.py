@@ -5,10 +5,48 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowmatch.ops._types import wide
+from flowmatch.ops._checks import check_kernel, check_kernel_float, same_kind
+from flowmatch.ops._types import finest, wide
 
 L2, DOT = 0, 1  # metrics of the op
 _CHUNK = 2**24  # number of pairs in memory at a time
+
+
+def check_kernel_arguments(
+    query: Tensor,
+    reference: Tensor,
+    k: int,
+    query_lengths: Tensor | None,
+    reference_lengths: Tensor | None,
+    mask: Tensor | None,
+    metric: int | None = None,
+) -> None:
+    """Check arguments as the compiled kernels do; without `metric` those of hamming."""
+    op = "nearest"
+    fits = query.dim() == reference.dim() == 3 and query.shape[::2] == reference.shape[::2]
+    check_kernel(op, fits, "query and reference must be [B, N, D] and [B, M, D]")
+    same = same_kind(query, reference)
+    check_kernel(op, same, "query and reference must have the same type and device")
+    check_kernel(op, k >= 1, "k must be positive")
+    B, N, _ = query.shape
+    for name, lengths in (
+        ("query_lengths", query_lengths),
+        ("reference_lengths", reference_lengths),
+    ):
+        if lengths is not None:
+            fits = lengths.shape == (B,) and lengths.dtype == torch.int64
+            fits = fits and lengths.device == query.device and lengths.is_contiguous()
+            check_kernel(op, fits, f"{name} must be contiguous int64 [B]")
+    if mask is not None:
+        fits = mask.shape == (B, N, reference.shape[1]) and mask.dtype == torch.bool
+        fits = fits and mask.device == query.device and mask.is_contiguous()
+        check_kernel(op, fits, "mask must be contiguous bool [B, N, M]")
+    if metric is None:
+        is_bytes = query.dtype == torch.uint8
+        check_kernel("nearest_hamming", is_bytes, "query and reference must be uint8")
+    else:
+        check_kernel_float(op, query)
+        check_kernel(op, metric in (L2, DOT), "metric must be 0 (l2) or 1 (dot)")
 
 
 def _allowed(
@@ -35,9 +73,10 @@ def _select(
     """Return the k smallest of pair_values(rows), [B, n, M], computed a few rows at a time."""
     B, N, M = shape
     device = allowed.device
-    best = torch.full((B, N, k), torch.inf, dtype=torch.float64, device=device)
+    kind = finest(device)
+    best = torch.full((B, N, k), torch.inf, dtype=kind, device=device)
     index = torch.full((B, N, k), -1, dtype=torch.int64, device=device)
-    columns = torch.full((B, M), torch.inf, dtype=torch.float64, device=device)
+    columns = torch.full((B, M), torch.inf, dtype=kind, device=device)
     nearest_query = torch.full((B, M), -1, dtype=torch.int64, device=device)
     step = max(1, _CHUNK // max(1, B * M))
     for start in range(0, N if M else 0, step):
@@ -71,8 +110,11 @@ def nearest_reference(
     mask: Tensor | None,
     mutual: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """State what `nearest` computes, in plain PyTorch: all distances in float64, sorted."""
-    q, r = query.double(), reference.double()
+    """State what `nearest` computes, in plain PyTorch: all distances in float64, sorted.
+
+    On devices without float64 they are computed in float32.
+    """
+    q, r = (t.to(finest(t.device)) for t in (query, reference))
 
     def pair_values(rows: slice) -> Tensor:
         if metric == DOT:
@@ -99,8 +141,9 @@ def nearest_hamming_reference(
 
     def pair_values(rows: slice) -> Tensor:
         part = q[:, rows]
-        product = (part @ r.transpose(1, 2)).double()
-        return part.sum(-1)[..., None].double() + r.sum(-1)[:, None].double() - 2 * product
+        product = part @ r.transpose(1, 2)  # whole numbers, exact in float32
+        counts = part.sum(-1)[..., None] + r.sum(-1)[:, None] - 2 * product
+        return counts.to(finest(counts.device))
 
     allowed = _allowed(query, reference, query_lengths, reference_lengths, mask)
     shape = (*query.shape[:2], reference.shape[1])

@@ -128,10 +128,18 @@ def test_vmap(in_dims, device):
     torch.testing.assert_close(mapped, torch.stack(each))
 
 
-def test_autocast_runs_in_float32(device):
+def test_autocast_uses_the_kernels_of_half_types(device, dtype):
+    f1, f2 = features(CASES[1], dtype, device)
+    with torch.autocast(device, torch.bfloat16):
+        volume = correlation(f1, f2, 2, 1)  # as after convolutions
+    assert volume.dtype == dtype
+    assert torch.equal(volume, correlation(f1, f2, 2, 1))
+
+
+def test_autocast_takes_the_wider_of_two_types(device):
     f1, f2 = features(CASES[1], torch.float32, device)
     with torch.autocast(device, torch.bfloat16):
-        volume = correlation(f1.bfloat16(), f2, 2, 1)  # as after a convolution
+        volume = correlation(f1.bfloat16(), f2, 2, 1)
     assert volume.dtype == torch.float32
     torch.testing.assert_close(volume, correlation(f1.bfloat16().float(), f2, 2, 1))
 
@@ -328,3 +336,10 @@ def test_layer_gradients(subtract, device):
 def test_layer_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
         Correlation(**arguments)(*torch.rand(2, 1, 2, 8, 8))
+
+
+def test_layer_shows_its_arguments():
+    assert repr(Correlation(kernel_size=3, subtract=True)) == (
+        "Correlation(kernel_size=3, pad=20, max_displacement=20, stride1=1, stride2=2, "
+        "subtract=True)"
+    )

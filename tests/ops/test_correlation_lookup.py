@@ -284,6 +284,15 @@ def test_autocast_keeps_the_type_of_the_features(device):
     torch.testing.assert_close(out, exact.bfloat16(), rtol=1.6e-2, atol=1e-2)
 
 
+def test_autocast_takes_the_widest_type(device):
+    f1, f2, coords = features(device)
+    with torch.autocast(device, torch.bfloat16):
+        result = correlation_lookup(f1.bfloat16(), [f2, f2.bfloat16()], coords, 2)
+    assert result.dtype == torch.float32
+    expected = correlation_lookup(f1.bfloat16().float(), [f2, f2.bfloat16().float()], coords, 2)
+    assert torch.equal(result, expected)
+
+
 def test_meta_device():
     f, coords = torch.empty(2, 3, 7, 5, device="meta"), torch.empty(2, 2, 7, 5, device="meta")
     assert correlation_lookup(f, [f, f], coords, 2).shape == (2, 50, 7, 5)

@@ -1,5 +1,7 @@
 """Nearest neighbours against all distances in float64."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ CASES = [  # B, N, M, D, k
     (1, 13, 32, 64, 1),  # exactly one tile times one panel
     (1, 14, 33, 65, 5),  # one more along each dimension
     (1, 40, 600, 20, 300),  # a long list
+    (1, 20, 2000, 20, 200),  # one that is shortened several times
 ]
 NONE = (None, None, None)
 
@@ -201,16 +204,61 @@ SPREADS = {  # distributions of vectors that test the bound on the errors of the
 
 @pytest.mark.parametrize("spread", SPREADS.values(), ids=SPREADS)
 @pytest.mark.parametrize("metric", [0, 1], ids=["l2", "dot"])
-def test_precision_of_the_first_pass_changes_no_bit(metric, spread, device):
+@pytest.mark.parametrize("k", [3, 35])
+def test_precision_of_the_first_pass_changes_no_bit(k, metric, spread, device):
     """The first pass: in bfloat16, in float32 with `mutual`, and none with a mask."""
     allow_all = torch.ones(1, 60, 300, dtype=torch.bool, device=device)
     for depth in (16, 17, 64, 128):
         query, reference = (spread(torch.randn(1, n, depth, device=device)) for n in (60, 300))
-        expected = ops.nearest(query, reference, 3, metric, None, None, allow_all, True)
-        result = ops.nearest(query, reference, 3, metric, *NONE, True)
+        expected = ops.nearest(query, reference, k, metric, None, None, allow_all, True)
+        result = ops.nearest(query, reference, k, metric, *NONE, True)
         assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
-        result = ops.nearest(query, reference, 3, metric, *NONE, False)
+        result = ops.nearest(query, reference, k, metric, *NONE, False)
         assert all(torch.equal(a, b) for a, b in zip(result[:2], expected[:2], strict=True))
+
+
+@pytest.mark.parametrize("spread", SPREADS.values(), ids=SPREADS)
+@pytest.mark.parametrize("metric", [0, 1], ids=["l2", "dot"])
+def test_first_pass_of_long_lists_changes_no_bit(metric, spread, device):
+    """Lists that are shortened, and those with too many candidates."""
+    query, reference = (spread(torch.randn(1, n, 24, device=device)) for n in (20, 1500))
+    reference[0, 750:] = reference[0, :750].clone()  # ties
+    allow_all = torch.ones(1, 20, 1500, dtype=torch.bool, device=device)
+    most = ops.nearest(query, reference, 1500, metric, None, None, allow_all, False)
+    for k in (3, 32, 33, 100, 400):
+        result = ops.nearest(query, reference, k, metric, *NONE, False)
+        assert all(torch.equal(a, b[..., :k]) for a, b in zip(result[:2], most[:2], strict=True))
+        assert torch.equal(result[0].signbit(), most[0][..., :k].signbit())
+
+
+def test_lengths_of_hamming_lists_change_nothing(device):
+    query, reference = strings((1, 9, 1500, 3, 0), device)  # 24 bits: many ties
+    most = ops.nearest_hamming(query, reference, 1500, *NONE, True)
+    for k in (3, 32, 33, 100, 400):
+        result = ops.nearest_hamming(query, reference, k, *NONE, True)
+        assert all(torch.equal(a, b[..., :k]) for a, b in zip(result[:2], most[:2], strict=True))
+        assert torch.equal(result[2], most[2])
+
+
+@pytest.mark.parametrize("kind", ["plain", "mask", "hamming"])
+def test_time_is_not_quadratic_in_k(kind):
+    """Twenty times as many neighbours once took over a hundred times as long."""
+    query, reference = torch.randn(1, 100, 16), torch.randn(1, 6000, 16)
+    mask = torch.ones(1, 100, 6000, dtype=torch.bool) if kind == "mask" else None
+    bits = [(50 * t).byte() for t in (query, reference)]
+
+    def seconds(k):
+        times = []
+        for _ in range(3):
+            start = time.process_time()
+            if kind == "hamming":
+                ops.nearest_hamming(*bits, k, *NONE, False)
+            else:
+                ops.nearest(query, reference, k, 0, None, None, mask, False)
+            times.append(time.process_time() - start)
+        return min(times)
+
+    assert seconds(2000) < 25 * seconds(100)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -342,6 +390,15 @@ def test_autocast_changes_nothing(device):
     assert torch.equal(result.distance, nearest(query, reference).distance)
 
 
+@pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
+def test_autocast_takes_the_wider_of_two_types(metric, device):
+    query, reference = (torch.randn(n, 40, device=device) for n in (50, 70))
+    with torch.autocast(device, torch.bfloat16):
+        result = nearest(query.bfloat16(), reference, metric=metric)
+    expected = nearest(query.bfloat16().float(), reference, metric=metric)
+    assert torch.equal(result.distance, expected.distance)
+
+
 def test_meta_device():
     result = nearest(*(torch.empty(2, n, 6, device="meta") for n in (5, 7)), 3, mutual=True)
     assert result.distance.shape == result.index.shape == (2, 5, 3)
@@ -432,6 +489,7 @@ def test_any_geometry(data):
         ({"metric": "l1"}, "one of l2, cosine, dot, hamming, got 'l1'"),
         ({"reference": torch.zeros(7, 6, device="meta")}, "same device, got cpu and meta"),
         ({"k": 0}, "k must be positive, got 0"),
+        ({"k": 2**31}, r"k must be at most 1024 or the number of references, 7, got 2147483648"),
         ({"ratio": 1.5}, "0 < ratio <= 1, got 'l2' and 1.5"),
         ({"ratio": 0.5, "metric": "dot"}, "ratio needs a distance"),
         ({"query_lengths": torch.tensor([3])}, r"query_lengths must be integers \[B\]"),
