@@ -20,7 +20,9 @@ def map_over_batch(op: str) -> None:
     def mapped(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
         size = info.batch_size
         folded = [_fold(value, dim, size) for value, dim in zip(arguments, in_dims, strict=True)]
-        return _unfold(overload(*folded), size)
+        pairs = zip(arguments, in_dims, strict=True)
+        batch = next(_batch(value, dim) for value, dim in pairs if isinstance(value, Tensor))
+        return _unfold(overload(*folded), size, batch)
 
     register: Callable[..., Any] = torch.library.register_vmap
     register(op, mapped)
@@ -36,8 +38,13 @@ def _fold(value: Any, dim: Any, size: int) -> Any:
     return value
 
 
-def _unfold(output: Any, size: int) -> tuple[Any, Any]:
+def _batch(value: Tensor, dim: int | None) -> int:
+    """Return the size of the batch dimension, the first one beside the mapped dimension."""
+    return value.shape[1 if dim == 0 else 0]
+
+
+def _unfold(output: Any, size: int, batch: int) -> tuple[Any, Any]:
     if isinstance(output, Tensor):
-        return output.reshape(size, output.shape[0] // size, *output.shape[1:]), 0
-    parts = tuple(_unfold(item, size)[0] for item in output)
+        return output.reshape(size, batch, *output.shape[1:]), 0
+    parts = tuple(_unfold(item, size, batch)[0] for item in output)
     return parts, (0,) * len(parts)
