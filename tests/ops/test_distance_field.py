@@ -135,6 +135,10 @@ def test_compiles_and_exports(device):
 
     program = torch.export.export(Net(), (points, centres))
     assert torch.equal(program.module()(points, centres), expected)
+    sizes = {0: torch.export.Dim.DYNAMIC}  # any number of points and of keypoints
+    dynamic = torch.export.export(Net(), (points, centres), dynamic_shapes=(sizes, sizes))
+    some = dynamic.module()(points[:-1], centres[:-1])
+    assert torch.equal(some, distance_field(points[:-1], centres[:-1], size=7))
 
 
 def test_meta_device_and_half_types(device):
@@ -185,7 +189,8 @@ def test_any_geometry(data):
         ({"frames": torch.zeros(1, 3, 3)}, r"frames must be \[K, 3, 3\] for 2 centres"),
         ({"centres": torch.zeros(2, 3, device="meta")}, "centres must be on cpu"),
         ({"size": 0}, "1 <= size <= 256"),
-        ({"voxel": 0.0}, "voxel > 0"),
+        ({"voxel": 0.0}, "0 < voxel <= 1e12"),
+        ({"voxel": 1e300}, "0 < voxel <= 1e12"),
         ({"truncation": float("nan")}, "0 < truncation <= 64 are needed"),
     ],
 )
