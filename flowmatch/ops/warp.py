@@ -10,10 +10,12 @@ def warp(image: Tensor, flow: Tensor, padding_mode: str = "zeros") -> Tensor:
 
     ``warped[b, :, y, x] = image[b, :, y + v, x + u]`` with ``(u, v) = flow[b, :, y, x]``. Warping
     the *second* frame by the flow from first to second reconstructs the first frame, except where
-    pixels are occluded. Coordinates are computed in float32 at least.
+    pixels are occluded. Coordinates are computed in float32 at least. Where the flow is NaN,
+    ``"zeros"`` gives NaN and ``"border"`` a pixel of the border. Once differentiable, in reverse
+    mode; other derivatives raise.
 
     Args:
-        image: The image to sample, ``[B, C, H, W]``, any float type.
+        image: The image to sample, ``[B, C, H, W]``, any type; results for integers are truncated.
         flow: Displacements in pixels, ``[B, 2, H, W]``, (u right, v down).
         padding_mode: Values outside the image: ``"zeros"``, or ``"border"`` for the nearest pixel
             of the border, as in FlowNet 2.0.
