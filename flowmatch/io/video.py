@@ -99,8 +99,9 @@ class Frames:
         """Return a short hash that changes with the files, the choice of frames and the scale."""
         state = hashlib.sha256(f"{self.name} {self._chosen} {self._scale}".encode())
         for file in self.files:
-            status = file.stat()
-            state.update(f"{file.resolve()} {status.st_size} {status.st_mtime_ns}".encode())
+            if file.exists():
+                status = file.stat()
+                state.update(f"{file.resolve()} {status.st_size} {status.st_mtime_ns}".encode())
         return state.hexdigest()[:16]
 
     def _scaled(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -178,8 +179,9 @@ def _open(source: FilePath | int | Sequence[FilePath]) -> "_Pictures | _Video":
     if path.is_dir():
         pictures = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
         return _Pictures(_in_order(pictures), f"folder {path}")
-    if not path.exists() and re.search(r"[*?\[]", str(path)):
-        matching = _in_order(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    folder, pattern = _split_pattern(path)
+    if pattern:
+        matching = _in_order(folder.glob(pattern))
         if not matching:
             raise FileNotFoundError(f"no file matches {path}")
         return _Pictures(matching, str(path))
@@ -189,9 +191,19 @@ def _open(source: FilePath | int | Sequence[FilePath]) -> "_Pictures | _Video":
     return _Video(path)
 
 
+def _split_pattern(path: Path) -> tuple[Path, str]:
+    """Return the part of a path that exists, and the pattern after it; "" if it is a plain path."""
+    for folder in (path, *path.parents):
+        if folder.exists():
+            rest = str(path.relative_to(folder)) if folder != path else ""
+            return folder, rest if re.search(r"[*?\[]", rest) else ""
+    return path, ""
+
+
 def _in_order(paths: Iterable[Path]) -> list[Path]:
     # macOS writes a hidden "._frame.png", which is not a picture, for each frame that it copies.
-    files = (path for path in paths if path.is_file() and not path.name.startswith("."))
+    # A link to nowhere is a frame that cannot be read (git-annex, DVC): it keeps its number.
+    files = (path for path in paths if not path.is_dir() and not path.name.startswith("."))
     return sorted(files, key=natural_order)
 
 

@@ -168,6 +168,31 @@ def test_pattern_and_list(folder, monkeypatch):
         read_frames(["frame5.png", "none.png"])
 
 
+@pytest.mark.parametrize("source", ["", "*.png"], ids=["folder", "pattern"])
+def test_a_link_to_nowhere_keeps_its_number(source, folder):
+    """Frames of git-annex or DVC that were not fetched: the flow must not span two steps."""
+    (folder / "frame7.png").unlink()
+    (folder / "frame7.png").symlink_to("/annex/object")
+    frames = read_frames(folder / source)
+    assert [number for number, _ in frames.numbered()] == [0, 1, 3, 4, 5, 6]
+    assert [skipped.index for skipped in frames.skipped] == [2]
+    assert "frame7.png does not exist" in frames.skipped[0].reason
+    assert len(frames.digest()) == 16
+
+
+def test_brackets_in_names(tmp_path, monkeypatch):
+    folder = tmp_path / "[take 1]" / "sub"
+    folder.mkdir(parents=True)
+    for k, frame in enumerate(gray_frames(3, 6, 8)):
+        write_image(folder / f"[{k}].png", frame)
+    monkeypatch.chdir(tmp_path)
+    for source in (folder, folder / "*.png", "[take 1]/*/*.png", "[take 1]/s*/[[]?].png"):
+        assert numbers(read_frames(source)) == [0, 1, 2]
+    assert numbers(read_frames("[take 1]/sub/[1].png")) == [1]
+    with pytest.raises(FileNotFoundError, match="none.png does not exist"):
+        read_frames("[take 1]/sub/none.png")
+
+
 def test_corrupt_and_odd_pictures_are_skipped(folder):
     (folder / "frame6.png").write_bytes((folder / "frame6.png").read_bytes()[:-20])
     write_image(folder / "frame8.png", np.zeros((5, 9, 3), np.uint8))
