@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from flowmatch._opencv import cv2
 from flowmatch.matching.describe import describe_keypoints, load_descriptor
 from flowmatch.matching.filter import filter_matches
+from flowmatch.matching.frame import Size, fixed_to_frame
 from flowmatch.matching.keypoints import Keypoints, detect_keypoints
 from flowmatch.matching.networks import DescriptorNetwork
 from flowmatch.matching.options import GEOMETRIES, Intrinsics, MatchOptions, check_geometry
@@ -26,10 +27,12 @@ class Features(NamedTuple):
     Attributes:
         keypoints: N keypoints.
         descriptors: ``[N, D]``.
+        size: Width and height of the image, or None if they are not known.
     """
 
     keypoints: Keypoints
     descriptors: Tensor
+    size: Size | None = None
 
 
 class Matches(NamedTuple):
@@ -135,7 +138,18 @@ def detect_and_describe(
         batch=options.batch,
         precision=options.precision,
     )
-    return Features(keypoints, descriptors)
+    return Features(keypoints, descriptors, image_size(image))
+
+
+def image_size(image: ArrayLike) -> Size:
+    """Return width and height of an image."""
+    H, W = np.shape(image)[:2]
+    return W, H
+
+
+def sizes_of(first: Features, second: Features) -> tuple[Size, Size] | None:
+    """Return the sizes of both images, or None unless both are known."""
+    return (first.size, second.size) if first.size and second.size else None
 
 
 def match_described(
@@ -174,7 +188,7 @@ def match_described(
             min_score=options.min_score,
             magnification=options.magnification,
         )
-    result = fit_geometry(
+    return fit_geometry(
         first.keypoints,
         second.keypoints,
         matches,
@@ -182,8 +196,9 @@ def match_described(
         geometry=options.geometry,
         threshold=options.threshold,
         intrinsics=options.intrinsics,
+        sizes=sizes_of(first, second),
+        scores=scores,
     )
-    return result._replace(scores=scores)
 
 
 def match_features(
@@ -226,8 +241,13 @@ def fit_geometry(
     geometry: str | None = "homography",
     threshold: float = 3.0,
     intrinsics: Intrinsics | None = None,
+    sizes: tuple[Size, Size] | None = None,
+    scores: NDArray[np.float32] | None = None,
 ) -> Matches:
     """Fit a geometric model to matches by MAGSAC++, and find the inliers.
+
+    Matches of date stamps, logos and other things that are fixed to the frame, see
+    `fixed_to_frame`, are left out, unless they agree with the model that is fitted to the others.
 
     Args:
         keypoints0: Keypoints of the first image.
@@ -237,6 +257,9 @@ def fit_geometry(
         geometry: ``"homography"``, ``"fundamental"``, ``"essential"``, or None to fit no model.
         threshold: Maximum error of an inlier, pixels.
         intrinsics: Camera matrices ``[3, 3]`` of both images; required by ``"essential"``.
+        sizes: Sizes of both images, by which things fixed to the frame are found; None takes the
+            box around all keypoints.
+        scores: ``[K]``, copied to the result.
 
     Returns:
         `Matches`; without inliers if the fit failed.
@@ -247,12 +270,41 @@ def fit_geometry(
     check_geometry(geometry, threshold, intrinsics)
     inliers = np.full(len(matches), geometry is None)
     matrix = None
-    if geometry is not None and len(matches) >= GEOMETRIES[geometry]:
-        points = keypoints0.xy[matches[:, 0]], keypoints1.xy[matches[:, 1]]
-        matrix, mask = _fit(geometry, points, threshold, intrinsics)
-        if matrix is not None and mask is not None:
-            inliers = np.asarray(mask).ravel() != 0
-    return Matches(keypoints0, keypoints1, matches, distances, inliers, matrix, geometry)
+    if geometry is not None:
+        fixed = fixed_to_frame(keypoints0, keypoints1, matches, sizes, threshold)
+        a, b = keypoints0.xy[matches[:, 0]], keypoints1.xy[matches[:, 1]]
+        if (~fixed).sum() >= GEOMETRIES[geometry]:
+            matrix, mask = _fit(geometry, (a[~fixed], b[~fixed]), threshold, intrinsics)
+            if matrix is not None and mask is not None:
+                inliers[~fixed] = np.asarray(mask).ravel() != 0
+                inliers[fixed] = _agrees(geometry, matrix, (a, b), threshold, intrinsics)[fixed]
+        kept = ~fixed | inliers
+        matches, distances, inliers = matches[kept], distances[kept], inliers[kept]
+        scores = None if scores is None else scores[kept]
+    return Matches(keypoints0, keypoints1, matches, distances, inliers, matrix, geometry, scores)
+
+
+def _agrees(
+    geometry: str,
+    matrix: NDArray[np.float64],
+    points: tuple[NDArray[np.float32], NDArray[np.float32]],
+    threshold: float,
+    intrinsics: Intrinsics | None,
+) -> NDArray[np.bool_]:
+    """Return which points are within the threshold of where a model expects them."""
+    a, b = (np.column_stack([xy, np.ones(len(xy))]) for xy in points)
+    if geometry == "homography":
+        mapped = a @ matrix.T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            error = np.linalg.norm(mapped[:, :2] / mapped[:, 2:] - b[:, :2], axis=1)
+        return np.asarray((error <= threshold) & (mapped[:, 2] > 0))
+    if intrinsics is not None:
+        first, second = (np.linalg.inv(np.asarray(K, np.float64)) for K in intrinsics)
+        matrix = second.T @ matrix @ first
+    line0, line1 = b @ matrix, a @ matrix.T  # epipolar lines in both images
+    residual = np.abs((line1 * b).sum(axis=1))
+    gradient = np.hypot(np.linalg.norm(line0[:, :2], axis=1), np.linalg.norm(line1[:, :2], axis=1))
+    return np.asarray(residual <= threshold * gradient)  # Sampson's distance
 
 
 def _fit(

@@ -8,7 +8,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowmatch.imaging import check_image, resize_within
 from flowmatch.matching import describe_keypoints, detect_keypoints
-from flowmatch.matching.match import Features, Matches, fit_geometry, match_features
+from flowmatch.matching.match import (
+    Features,
+    Matches,
+    fit_geometry,
+    image_size,
+    match_features,
+    sizes_of,
+)
 from flowmatch.matching.networks import DescriptorNetwork
 
 MIN_INLIERS = 12
@@ -87,7 +94,8 @@ def local_features(
     """
     small = resize_within(check_image(image), side)
     points = detect_keypoints(small, "sift", keypoints=keypoints)
-    return Features(points, describe_keypoints(small, points, model=descriptor))
+    descriptors = describe_keypoints(small, points, model=descriptor)
+    return Features(points, descriptors, image_size(small))
 
 
 def count_inliers(first: Features, second: Features, threshold: float = 5.0) -> int:
@@ -111,7 +119,14 @@ def count_inliers(first: Features, second: Features, threshold: float = 5.0) -> 
 
 def _match(first: Features, second: Features, threshold: float) -> Matches:
     pairs, distance = match_features(first, second)
-    return fit_geometry(first.keypoints, second.keypoints, pairs, distance, threshold=threshold)
+    return fit_geometry(
+        first.keypoints,
+        second.keypoints,
+        pairs,
+        distance,
+        threshold=threshold,
+        sizes=sizes_of(first, second),
+    )
 
 
 def _plausible(matrix: NDArray[np.float64], points: NDArray[np.float32]) -> bool:
