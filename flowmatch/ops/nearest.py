@@ -120,7 +120,7 @@ def _sum_into(total: Tensor, index: Tensor, values: Tensor) -> Tensor:
         return total.index_put((batch.expand_as(index), index), values, accumulate=True)
     rows = (index + M * batch).view(-1)  # on the CPU index_add is the deterministic one
     # Not flatten(): under torch.autograd.grad(is_grads_batched=True) it does not work.
-    return total.view(B * M, D).index_add(0, rows, values.reshape(len(rows), D)).view(B, M, D)
+    return total.view(B * M, D).index_add(0, rows, values.reshape(rows.shape[0], D)).view(B, M, D)
 
 
 def _of_pairs(query: Tensor, reference: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
