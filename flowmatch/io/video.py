@@ -22,6 +22,7 @@ from flowmatch.io._files import (
     size_in_words,
 )
 from flowmatch.io._quiet import quiet_stderr
+from flowmatch.io._video_file import FrameOrReason, VideoFile
 from flowmatch.io.image import IMAGE_SUFFIXES, read_image
 
 # A decoder may lose a whole group of pictures after one damaged key frame; x264's default group
@@ -30,9 +31,6 @@ _MOST_FAILURES = 300
 
 _MOST_PIXELS = 2**28  # in a frame after scaling: 32k x 8k
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-
-# A source yields the frame's number in the source, and the frame or the reason why it is missing.
-_FrameOrReason = tuple[int, NDArray[np.uint8] | str]
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,9 @@ class Frames:
             last iteration.
     """
 
-    def __init__(self, source: "_Pictures | _Video", chosen: slice, scale: float) -> None:
+    def __init__(
+        self, source: "_Pictures | _Video | VideoFile", chosen: slice, scale: float
+    ) -> None:
         self._source, self._chosen, self._scale = source, chosen, scale
         self.name, self.files = source.name, source.files
         self.count = None if source.total is None else len(range(source.total)[chosen])
@@ -166,7 +166,7 @@ def read_frames(
     return Frames(_open(source), slice(start, stop, stride), scale)
 
 
-def _open(source: FilePath | int | Sequence[FilePath]) -> "_Pictures | _Video":
+def _open(source: FilePath | int | Sequence[FilePath]) -> "_Pictures | _Video | VideoFile":
     if isinstance(source, int):
         if not 0 <= source < 2**31:
             raise ValueError(f"the number of a camera is expected, got {source}")
@@ -188,7 +188,10 @@ def _open(source: FilePath | int | Sequence[FilePath]) -> "_Pictures | _Video":
     if existing_file(path).suffix.lower() in IMAGE_SUFFIXES:
         # OpenCV would take frame1.png for a numbered sequence, and read frame2.png next.
         return _Pictures([path], str(path))
-    return _Video(path)
+    try:
+        return VideoFile(path)
+    except ImportError:
+        return _Video(path)
 
 
 def _split_pattern(path: Path) -> tuple[Path, str]:
@@ -223,7 +226,7 @@ class _Pictures:
         self.name, self.files = name, tuple(paths)
         self.total: int | None = len(paths)
 
-    def frames(self, chosen: slice) -> Iterator[_FrameOrReason]:
+    def frames(self, chosen: slice) -> Iterator[FrameOrReason]:
         for index in range(len(self.files))[chosen]:
             try:
                 yield index, read_image(self.files[index])
@@ -232,7 +235,7 @@ class _Pictures:
 
 
 class _Video:
-    """A video file, the number of a camera, or the URL of a stream."""
+    """The number of a camera or the URL of a stream; where PyAV is missing, a video file."""
 
     def __init__(self, source: Path | int | str) -> None:
         self.source = source
@@ -254,7 +257,7 @@ class _Video:
             raise OSError(f"{self.name} cannot be opened")
         raise ValueError(f"{self.name} is neither a video that OpenCV decodes nor pictures")
 
-    def frames(self, chosen: slice) -> Iterator[_FrameOrReason]:
+    def frames(self, chosen: slice) -> Iterator[FrameOrReason]:
         capture = self._capture()
         claimed = self.total or 0
         failed: list[int] = []
