@@ -29,7 +29,13 @@ from flowmatch.matching.files import MATCH_SUFFIXES, write_matches
 from flowmatch.matching.filter import load_comparator
 from flowmatch.matching.match import Matches, match_images
 from flowmatch.matching.options import MatchOptions
-from flowmatch.matching.pair_list import PairReport, match_pairs, read_pairs, write_colmap
+from flowmatch.matching.pair_list import (
+    PairReport,
+    check_colmap_names,
+    match_pairs,
+    read_pairs,
+    write_colmap,
+)
 
 EXAMPLES = (
     "flowmatch match first.jpg second.jpg -o matches.png -o matches.npz",
@@ -284,6 +290,8 @@ def _match_list(
     overwrite: bool,
 ) -> None:
     pairs = read_pairs(source)
+    if colmap:
+        check_colmap_names(pairs)
     report = PairReport()
     with progress_bar(FAILURES) as bar:
         task = bar.add_task("match", total=len(pairs), failed="")
@@ -300,7 +308,7 @@ def _match_list(
     for pair, reason in report.failed:
         messages.print(f"failed: {pair.first} {pair.second}: {reason}")
     if colmap:
-        write_colmap(folder / "colmap", folder, pairs)
+        write_colmap(folder / "colmap", folder, pairs, root)
     messages.print(_summary(report, folder) + (", with colmap/" if colmap else ""))
     _check(len(report.failed) < len(pairs), f"none of the {len(pairs)} pairs can be matched")
 

@@ -98,7 +98,8 @@ def _near(points: _Points, frame: Size) -> NDArray[np.bool_]:
     padded = np.zeros((n + 2, n + 2), np.bool_)
     row, column = _cells(points, frame)
     padded[row + 1, column + 1] = True
-    return np.any([padded[y : y + n, x : x + n] for y in range(3) for x in range(3)], axis=0)
+    near = np.any([padded[y : y + n, x : x + n] for y in range(3) for x in range(3)], axis=0)
+    return np.asarray(near, np.bool_)
 
 
 def _at(cells: NDArray[np.bool_], points: _Points, frame: Size) -> NDArray[np.bool_]:

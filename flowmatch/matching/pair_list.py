@@ -1,6 +1,8 @@
 """Matching of many pairs of images: each image is described once, and a run can be continued."""
 
 import hashlib
+import posixpath
+import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +15,7 @@ from torch import nn
 
 from flowmatch.io import read_image
 from flowmatch.io._files import FilePath, existing_file
+from flowmatch.io._orientation import read_orientation
 from flowmatch.matching.describe import CLASSICAL, is_file_name, load_descriptor
 from flowmatch.matching.files import (
     about_matches,
@@ -29,7 +32,7 @@ from flowmatch.matching.store import STORE
 from flowmatch.progress import ProgressCallback
 from flowmatch.zoo import file_digest
 
-_MAX_NAME = 200  # characters of a file's name; file systems allow 255 bytes
+_MAX_NAME = 255  # bytes of a file's name that file systems allow
 _DEFAULTS = MatchOptions(geometry="fundamental")
 
 
@@ -41,7 +44,17 @@ class Pair(NamedTuple):
 
     def file(self) -> str:
         """Return the name of the file of this pair's matches; it is unique."""
-        return f"{quote(self.first, safe='')}&{quote(self.second, safe='')}.npz"
+        name = f"{_quoted(self.first)}&{_quoted(self.second)}"
+        if len(name.encode()) > _MAX_NAME - len(".npz"):
+            digest = hashlib.sha256(name.encode()).hexdigest()[:32]
+            start = name.encode()[: _MAX_NAME - len(f"&{digest}.npz")].decode(errors="ignore")
+            name = f"{start}&{digest}"  # with a second &, so that no other name is the same
+        return f"{name}.npz"
+
+
+def _quoted(name: str) -> str:
+    """Percent-encode ASCII signs that file systems refuse; other letters stay as they are."""
+    return "".join(c if ord(c) > 127 and c.isprintable() else quote(c, safe="") for c in name)
 
 
 @dataclass
@@ -80,20 +93,24 @@ def read_pairs(path: FilePath) -> list[Pair]:
     """
     path = existing_file(path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        # Only ends of lines and spaces of ASCII separate: names may hold others.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text file in UTF-8: {error}") from error
     pairs: dict[Pair, None] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        names = [name.strip() for name in (line.split("\t") if "\t" in line else line.split())]
+        names = [
+            name.strip(" \r")
+            for name in re.split("\t" if "\t" in line else " +", line.strip(" \r\n"))
+        ]
         if len(names) != 2 or not all(names) or any("\0" in name for name in names):
             raise ValueError(
                 f"{path}:{number}: expected two names, separated by a tab or a space, got {line!r}"
             )
         pair = Pair(*names)
-        if len(pair.file()) > _MAX_NAME:
+        if any(len(part.encode()) > _MAX_NAME for name in names for part in name.split("/")):
             raise ValueError(f"{path}:{number}: names are too long for a file: {line!r}")
         pairs[pair] = None
     if not pairs:
@@ -247,46 +264,76 @@ def _match(cache: _FeatureCache, pair: Pair) -> Matches:
     return match_described(features, cache.options, images)
 
 
-def write_colmap(folder: FilePath, matches: FilePath, pairs: Sequence[Pair]) -> Path:
+def write_colmap(
+    folder: FilePath, matches: FilePath, pairs: Sequence[Pair], root: FilePath
+) -> Path:
     """Write the features and matches of a list in the formats that COLMAP imports.
+
+    COLMAP sees the pixels that a file stores, without the orientation in EXIF; so keypoints are
+    written in that frame.
 
     Args:
         folder: Folder to write ``features/NAME.txt`` of each image and ``matches.txt`` to.
         matches: Output folder of `match_pairs`.
         pairs: Pairs to write; those without a file in `matches` are skipped.
+        root: Folder of the images.
 
     Returns:
         The path of ``matches.txt``.
 
     Raises:
-        ValueError: A name is absolute, or points outside the folder of the images.
+        ValueError: A name is absolute, points outside the folder of the images, or cannot be read
+            by COLMAP.
+        FileNotFoundError: An image does not exist.
     """
-    outside = [name for pair in pairs for name in pair if _leaves_its_folder(name)]
-    if outside:
-        raise ValueError(
-            "for COLMAP, names have to be relative to the folder of the images and stay in it, "
-            f"got {outside[0]!r}"
-        )
+    check_colmap_names(pairs)
     features, target = Path(folder) / "features", Path(folder) / "matches.txt"
     features.mkdir(parents=True, exist_ok=True)
     written: set[str] = set()
+    done: set[tuple[str, str]] = set()
 
     def results() -> Iterator[tuple[str, str, Matches]]:
         for pair in pairs:
             source = Path(matches) / pair.file()
-            if not source.exists():
+            names = posixpath.normpath(pair.first), posixpath.normpath(pair.second)
+            if not source.exists() or names in done:
                 continue
+            done.add(names)
             result = read_matches(source)
             both = result.keypoints0, result.keypoints1
-            for name, keypoints in zip(pair, both, strict=True):
+            for name, keypoints in zip(names, both, strict=True):
                 if name not in written:
                     (features / name).parent.mkdir(parents=True, exist_ok=True)
-                    write_colmap_features(features / f"{name}.txt", keypoints)
+                    turn = read_orientation(Path(root) / name)
+                    stored = keypoints._replace(
+                        xy=turn.points(keypoints.xy), angle=turn.angles(keypoints.angle)
+                    )
+                    write_colmap_features(features / f"{name}.txt", stored)
                     written.add(name)
-            yield *pair, result
+            yield *names, result
 
     write_colmap_matches(target, results())
     return target
+
+
+def check_colmap_names(pairs: Sequence[Pair]) -> None:
+    """Raise ValueError for a name that COLMAP's importer of matches cannot read.
+
+    It separates names by white space, takes # for a comment, and stops at the first name that it
+    does not know.
+    """
+    for pair in pairs:
+        for name in pair:
+            if _leaves_its_folder(name):
+                raise ValueError(
+                    "for COLMAP, names have to be relative to the folder of the images and stay "
+                    f"in it, got {name!r}"
+                )
+            if re.search(r"[ \t\n\v\f\r]", name) or posixpath.normpath(name).startswith("#"):
+                raise ValueError(
+                    "COLMAP cannot read names with white space or with # at the beginning, "
+                    f"got {name!r}: rename the file, or leave --colmap out"
+                )
 
 
 def _leaves_its_folder(name: str) -> bool:

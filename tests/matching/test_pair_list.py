@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -118,7 +119,7 @@ def test_a_pair_that_fails_does_not_stop_the_others(images, tmp_path):
 def test_colmap(images, tmp_path):
     out = tmp_path / "out"
     run(ALL[:2], images, out)
-    path = write_colmap(tmp_path / "colmap", out, ALL)
+    path = write_colmap(tmp_path / "colmap", out, ALL, images)
     blocks = path.read_text().strip().split("\n\n")
     assert [block.splitlines()[0] for block in blocks] == ["a.png b.png", "a.png more/c.png"]
     result = read_matches(out / ALL[0].file())
@@ -130,7 +131,47 @@ def test_colmap(images, tmp_path):
     ]  # fmt: skip
     for name in ("../a.png", "/a.png"):
         with pytest.raises(ValueError, match="have to be relative to the folder of the images"):
-            write_colmap(tmp_path / "colmap", out, [Pair("a.png", name)])
+            write_colmap(tmp_path / "colmap", out, [Pair("a.png", name)], images)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_colmap_sees_stored_pixels(tmp_path, photo, orientation):
+    """Keypoints are at the same places of the stored picture, whatever EXIF says."""
+    for folder, tag in (("upright", 1), ("turned", orientation)):
+        (tmp_path / folder).mkdir()
+        exif = PIL.Image.Exif()
+        exif[0x112] = tag
+        for name, x in (("a.png", 0), ("b.png", 20)):
+            crop = PIL.Image.fromarray(photo[:200, x : x + 300])
+            crop.save(tmp_path / folder / name, exif=exif)
+    rows = {}
+    for folder in ("upright", "turned"):
+        out = tmp_path / f"{folder}-out"
+        options = replace(
+            OPTIONS, detector="orb"
+        )  # the same points in a picture turned or mirrored
+        run(ALL[:1], tmp_path / folder, out, options)
+        write_colmap(out / "colmap", out, ALL[:1], tmp_path / folder)
+        path = out / "colmap" / "features" / "a.png.txt"
+        rows[folder] = np.loadtxt(path, skiprows=1, usecols=(0, 1, 2, 3))
+    upright, turned = rows["upright"], rows["turned"]
+    assert (turned[:, :2] <= (300, 200)).all()
+    distance = np.linalg.norm(upright[:, None, :3] - turned[None, :, :3], axis=-1)
+    assert (distance.min(axis=1) < 0.01).mean() > 0.9
+    same = np.argwhere(distance < 0.01)
+    angle = upright[same[:, 0], 3] - turned[same[:, 1], 3]
+    assert np.median(np.abs((angle + np.pi) % (2 * np.pi) - np.pi)) < 0.01
+
+
+def test_names_that_colmap_cannot_read(images, tmp_path):
+    out = tmp_path / "out"
+    for name in ("two words.png", "a\u000bb.png", "#1.png", "./#1.png"):
+        with pytest.raises(ValueError, match="COLMAP cannot read names with white space or with #"):
+            write_colmap(tmp_path / "colmap", out, [Pair(name, "a.png")], images)
+    listed = [Pair("./a.png", "more/.//c.png"), Pair("a.png", "more/c.png")]
+    run(listed, images, out)
+    path = write_colmap(tmp_path / "colmap", out, listed, images)
+    assert [line for line in path.read_text().splitlines() if "png" in line] == ["a.png more/c.png"]
 
 
 # ---- Lists -------------------------------------------------------------------------------------
@@ -140,6 +181,23 @@ def test_lists(tmp_path):
     path = tmp_path / "pairs.txt"
     path.write_text("# a comment\n\na.jpg b.jpg\n two words.jpg\tc.jpg\na.jpg b.jpg\n")
     assert read_pairs(path) == [("a.jpg", "b.jpg"), ("two words.jpg", "c.jpg")]
+
+
+def test_names_are_as_long_as_file_systems_allow(tmp_path):
+    """They count bytes, and letters of any language stay readable."""
+    names = "北京故宫博物院全景照片一.jpg", "панорама\u3000зимы.jpg"
+    path = tmp_path / "pairs.txt"
+    path.write_text(f"{names[0]} {names[1]}\r\n{'я' * 120}.jpg {'я' * 119}.jpg\n", encoding="utf-8")
+    pairs = read_pairs(path)
+    assert pairs[0] == names
+    assert pairs[0].file() == f"{names[0]}&{names[1].replace(chr(0x3000), '%E3%80%80')}.npz"
+    files = {
+        Pair("я" * n + ".jpg", "я" * m + ".jpg").file() for n in (119, 120) for m in (119, 120)
+    }
+    assert len(files) == 4
+    for file in files:
+        assert len(file.encode()) <= 255
+        (tmp_path / file).write_bytes(b"")
 
 
 def test_no_two_pairs_share_a_file():
