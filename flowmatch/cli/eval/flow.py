@@ -36,8 +36,7 @@ from flowmatch.io import replace_when_done
 
 EXAMPLES = (
     "flowmatch eval flow MPI-Sintel/training --html page.html",
-    "flowmatch eval flow middlebury --quality fast --quality best --json scores.json",
-    "flowmatch eval flow --synthetic 20 --seed 1",
+    "flowmatch eval flow --synthetic 20 --quality fast --quality good --json scores.json",
 )
 
 # Beyond this number of sequences the table shows only the means of groups; JSON holds all.
