@@ -13,7 +13,15 @@ from flowmatch.progress import ProgressCallback
 from flowmatch.stitch.cameras import Camera, Cameras, assign_cameras
 from flowmatch.stitch.crop import largest_rectangle
 from flowmatch.stitch.options import StitchOptions
-from flowmatch.stitch.photos import Photo, Size, reduce_image, scale_for, scaled_size
+from flowmatch.stitch.photos import (
+    MaskedImage,
+    Photo,
+    Size,
+    reduce_image,
+    reduce_mask,
+    scale_for,
+    scaled_size,
+)
 from flowmatch.stitch.project import PROJECTIONS, Box, Projector, Warped, median_focal
 from flowmatch.stitch.seams import find_seams
 
@@ -136,15 +144,17 @@ def compose(
     warped = [
         part
         for k, (_, camera, _, cut) in zip(order, shots, strict=True)
-        for part in seam_projector.parts(camera, small[k], straddles=cut)
+        for part in seam_projector.parts(camera, *small[k], straddles=cut)
     ]
     if on_size:
         on_size(*_expected_size(boxes, warped, options.crop))
-    side = round(_BLOCK_SHARE * math.sqrt(small[order[0]].shape[0] * small[order[0]].shape[1]))
+    side = round(
+        _BLOCK_SHARE * math.sqrt(small[order[0]].image.shape[0] * small[order[0]].image.shape[1])
+    )
     gains, seams = _gains_and_seams(warped, max(1, side), options)
     part = 0
     for number, (photo, camera, size, cut) in enumerate(shots, 1):
-        for box, image, mask in projector.parts(camera, photo.read(size), straddles=cut):
+        for box, image, mask in projector.parts(camera, *photo.read_masked(size), straddles=cut):
             image = np.asarray(gains.apply(part, box.corner, image, mask), np.uint8)
             seam = _enlarge_seam(seams[part], mask)
             if on_warped:
@@ -174,14 +184,14 @@ def _read_small(
     cameras: Cameras,
     megapixels: float,
     progress: ProgressCallback | None,
-) -> tuple[list[Image], _PhotoSet]:
+) -> tuple[list[MaskedImage], _PhotoSet]:
     images, sizes = [], []
     for number, photo in enumerate(photos, 1):
-        image = photo.read()
-        size = (image.shape[1], image.shape[0])
+        pixels = photo.read_masked()
+        size = (pixels.image.shape[1], pixels.image.shape[0])
         sizes.append(size)
-        images.append(reduce_image(image, scaled_size(size, scale_for(size, megapixels))))
-        del image
+        images.append(_reduced(pixels, scaled_size(size, scale_for(size, megapixels))))
+        del pixels
         if progress:
             progress("seams", number, len(photos))
     assigned = assign_cameras(cameras, [photo.name for photo in photos], sizes)
@@ -189,10 +199,13 @@ def _read_small(
     # Photos of different sizes are reduced by the same factor.
     scale = _common_scale(photo_set, megapixels)
     small = [
-        reduce_image(image, scaled_size(size, scale))
-        for image, size in zip(images, sizes, strict=True)
+        _reduced(image, scaled_size(size, scale)) for image, size in zip(images, sizes, strict=True)
     ]
     return small, photo_set
+
+
+def _reduced(pixels: MaskedImage, size: Size) -> MaskedImage:
+    return MaskedImage(reduce_image(pixels.image, size), reduce_mask(pixels.mask, size))
 
 
 def _left_to_right(projector: Projector, photo_set: _PhotoSet, scale: float) -> list[int]:

@@ -11,11 +11,20 @@ from numpy.typing import NDArray
 from flowmatch._opencv import cv2
 from flowmatch.imaging import Image
 from flowmatch.matching.describe import describe_keypoints
-from flowmatch.matching.keypoints import detect_keypoints
+from flowmatch.matching.frame import fixed_to_frame
+from flowmatch.matching.keypoints import Keypoints, detect_keypoints
 from flowmatch.matching.match import Features, Matches, fit_geometry, match_features
 from flowmatch.progress import ProgressCallback
 from flowmatch.stitch.options import StitchOptions
-from flowmatch.stitch.photos import Photo, Size, reduce_image, scale_for, scaled_size
+from flowmatch.stitch.photos import (
+    MaskedImage,
+    Photo,
+    Size,
+    reduce_image,
+    reduce_mask,
+    scale_for,
+    scaled_size,
+)
 
 # OpenCV's constants: of n matches between unrelated photos, at most 8 + 0.3 n agree by chance.
 _CHANCE, _CHANCE_SHARE = 8.0, 0.3
@@ -103,28 +112,40 @@ def extract_features(
     views, unreadable = [], []
     for number, photo in enumerate(photos, 1):
         try:
-            image = photo.read()
+            pixels = photo.read_masked()
         except (OSError, ValueError) as error:
             unreadable.append(LeftOut(photo.name, str(error)))
         else:
-            views.append(_view(photo, image, network, options))
+            views.append(_view(photo, pixels, network, options))
+            del pixels
         if progress:
             progress("keypoints", number, len(photos))
     return sorted(views, key=lambda view: (view.digest, view.name)), unreadable
 
 
-def _view(photo: Photo, image: Image, network: Any, options: StitchOptions) -> View:
-    full_size = (image.shape[1], image.shape[0])
+def _view(photo: Photo, pixels: MaskedImage, network: Any, options: StitchOptions) -> View:
+    full_size = (pixels.image.shape[1], pixels.image.shape[0])
     size = scaled_size(full_size, scale_for(full_size, options.keypoint_megapixels))
-    image = reduce_image(image, size)
+    image, mask = reduce_image(pixels.image, size), reduce_mask(pixels.mask, size)
     keypoints = detect_keypoints(image, options.detector, keypoints=options.keypoints)
+    if mask is not None:
+        keypoints = _keypoints_inside(keypoints, mask)
     features = Features(keypoints, describe_keypoints(image, keypoints, model=network))
-    return View(photo, full_size, size, features, _digest(image))
+    return View(photo, full_size, size, features, _digest(image, mask))
 
 
-def _digest(image: Image) -> str:
+def _keypoints_inside(keypoints: Keypoints, mask: Image) -> Keypoints:
+    """Return the keypoints that are further than their scale from transparent pixels."""
+    distance = np.asarray(cv2.distanceTransform(mask, cv2.DIST_L2, 5))
+    x, y = np.round(keypoints.xy).astype(np.intp).T
+    at = distance[y.clip(0, mask.shape[0] - 1), x.clip(0, mask.shape[1] - 1)]
+    return Keypoints(*(values[at > keypoints.scale] for values in keypoints))
+
+
+def _digest(image: Image, mask: Image | None) -> str:
     shape = repr(image.shape).encode()
-    return hashlib.sha256(shape + image.tobytes()).hexdigest()
+    alpha = b"" if mask is None else mask.tobytes()
+    return hashlib.sha256(shape + image.tobytes() + alpha).hexdigest()
 
 
 def match_views(
@@ -176,10 +197,13 @@ def fit_pair(pair: Pair, views: Sequence[View], motion: str) -> Pair:
         inliers = np.zeros(len(matches.matches), np.bool_)
         matches = matches._replace(inliers=inliers, matrix=None, geometry=motion)
         return pair._replace(matches=matches, confidence=0.0)
+    sizes = views[pair.first].size, views[pair.second].size
     if motion == "affine":
-        matches = _fit_affine(matches)
+        matches = _fit_affine(matches, sizes)
     else:
-        matches = fit_geometry(*matches[:4], geometry="homography", threshold=_THRESHOLD)
+        matches = fit_geometry(
+            *matches[:4], geometry="homography", threshold=_THRESHOLD, sizes=sizes
+        )
     reason = None
     if matches.matrix is not None:
         # Chance matches agree on maps that fold the overlap or shrink it to nothing. Of many
@@ -197,14 +221,19 @@ def fit_pair(pair: Pair, views: Sequence[View], motion: str) -> Pair:
     return pair._replace(matches=matches, confidence=confidence, reason=reason)
 
 
-def _fit_affine(matches: Matches) -> Matches:
+def _fit_affine(matches: Matches, sizes: tuple[Size, Size]) -> Matches:
+    kept = ~fixed_to_frame(*matches[:3], sizes, _THRESHOLD)
+    matches = matches._replace(matches=matches.matches[kept], distances=matches.distances[kept])
     a, b = matches.points()
+    none = matches._replace(inliers=np.zeros(len(a), np.bool_), matrix=None, geometry="affine")
+    if len(a) < _MIN_MATCHES:
+        return none
     matrix, mask = cv2.estimateAffinePartial2D(
         a, b, method=cv2.RANSAC, ransacReprojThreshold=_THRESHOLD,
         maxIters=5000, confidence=0.9999, refineIters=20,
     )  # fmt: skip
     if matrix is None or not np.isfinite(matrix).all():
-        return matches._replace(inliers=np.zeros(len(a), np.bool_), matrix=None, geometry="affine")
+        return none
     square = np.vstack([np.asarray(matrix, np.float64), [0, 0, 1]])
     return matches._replace(inliers=np.asarray(mask).ravel() != 0, matrix=square, geometry="affine")
 

@@ -1,10 +1,12 @@
 """Photos: their names, their sizes, folders of them."""
 
+import cv2
 import numpy as np
 import pytest
 
 from flowmatch.io import write_image
 from flowmatch.stitch.photos import (
+    _turned_like,
     expand_folders,
     open_photos,
     reduce_image,
@@ -39,6 +41,50 @@ def test_files_are_read_when_needed(folder):
     assert photo.read().shape == (6, 8, 3) and photo.read()[0, 0, 0] == 99
     with pytest.raises(FileNotFoundError, match="nosuch.png does not exist"):
         open_photos([folder / "a/x.png", folder / "nosuch.png"])
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+def test_alpha_is_a_mask(tmp_path, suffix):
+    rng = np.random.default_rng(0)
+    smooth = cv2.resize(rng.integers(0, 256, (4, 6, 4), np.uint8), (60, 40))
+    smooth[..., 3] = 255
+    smooth[:10, 20:] = (0, 0, 0, 0)
+    smooth[20, 20] = (0, 0, 0, 100)
+    file = tmp_path / f"hole.{suffix}"
+    flags = [cv2.IMWRITE_WEBP_QUALITY, 101] if suffix == "webp" else []
+    cv2.imwrite(str(file), smooth[..., [2, 1, 0, 3]], flags)
+    (photo,) = open_photos([file])
+    image, mask = photo.read_masked()
+    np.testing.assert_array_equal(mask, np.where(smooth[..., 3] > 127, 255, 0))
+    np.testing.assert_array_equal(image[mask > 0], smooth[..., :3][mask > 0])
+    np.testing.assert_array_equal(photo.read(), image)
+    # Transparent pixels continue their neighbours.
+    np.testing.assert_array_equal(image[:10, 30], np.repeat(image[10:11, 30], 10, axis=0))
+    assert photo.read_masked((30, 20)).mask.mean() == pytest.approx(mask.mean(), rel=0.02)
+    (opaque,) = open_photos([np.ascontiguousarray(smooth[..., :3])])
+    assert opaque.read_masked().mask is None
+
+
+def test_files_without_alpha_have_no_mask(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    for suffix in ("png", "jpg", "bmp", "ppm", "tif", "webp"):
+        write_image(tmp_path / f"a.{suffix}", pixels)
+    cv2.imwrite(str(tmp_path / "opaque.png"), np.dstack([pixels, np.full((20, 30), 255, np.uint8)]))
+    cv2.imwrite(str(tmp_path / "clear.png"), np.dstack([pixels, np.zeros((20, 30), np.uint8)]))
+    for file in tmp_path.iterdir():
+        image, mask = open_photos([file])[0].read_masked()
+        assert (mask is None) == (file.name != "clear.png"), file.name
+    image, mask = open_photos([tmp_path / "clear.png"])[0].read_masked()
+    assert not mask.any() and not image.any()
+
+
+def test_alpha_is_turned_as_colours_are():
+    rng = np.random.default_rng(0)
+    rgba = rng.integers(0, 256, (20, 30, 4), np.uint8)
+    for turned in (rgba, np.rot90(rgba), np.rot90(rgba[:, ::-1], 3), rgba[::-1]):
+        np.testing.assert_array_equal(_turned_like(rgba, turned[..., :3]), turned)
+    with pytest.raises(ValueError, match="its alpha is 30 x 20, unlike its colours"):
+        _turned_like(rgba, np.zeros((21, 30, 3), np.uint8))
 
 
 def test_pixels_become_rgb_and_are_reduced():

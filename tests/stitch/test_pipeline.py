@@ -291,3 +291,41 @@ def test_photos_without_a_camera_are_left_out(photos, panorama, tmp_path):
     result = render_panorama(files, cameras, options=LEVEL)
     np.testing.assert_array_equal(result.image, panorama.image)
     assert result.left_out == (("d.png", "it has no camera"),)
+
+
+@pytest.mark.parametrize("seams", ["graphcut", "dp"])
+def test_transparent_pixels_are_no_part_of_a_photo(photos, panorama, tmp_path, seams):
+    """Holes are filled from the other photos, and change neither matches nor exposure."""
+    files = []
+    for k, photo in enumerate(photos):
+        alpha = np.full((*photo.shape[:2], 1), 255, np.uint8)
+        alpha[60:140, (130, 130, 110)[k] :][:, :70] = 0
+        alpha[:, :15] = alpha[:, -15:] = 0
+        files.append(tmp_path / f"{k}.png")
+        bgra = np.where(alpha > 0, np.dstack([photo[..., ::-1], alpha]), 0)
+        cv2.imwrite(str(files[-1]), bgra.astype(np.uint8))
+    cameras = stitch_photos(files, options=replace(LEVEL, keypoint_megapixels=0.05)).cameras
+    assert [camera.focal for camera in cameras.cameras] == pytest.approx([FOCAL] * 3, rel=0.03)
+    options = replace(LEVEL, crop=False, seams=seams)
+    whole = render_panorama(photos, panorama.cameras, options=options)
+    result = render_panorama(files, panorama.cameras, options=options)
+    H, W = result.image.shape[:2]
+    assert whole.image.shape[0] == H and whole.image.shape[1] == W
+    assert (result.mask & ~whole.mask).sum() == 0
+    assert result.mask[60:-60, 40:-40].all()  # no hole is left
+    difference = np.abs(result.image.astype(int) - whole.image)[result.mask]
+    assert difference.mean() < 3 and np.quantile(difference, 0.99) < 20
+    cropped = render_panorama(files, panorama.cameras, options=replace(options, crop=True))
+    assert cropped.image.shape[1] > W - 80 and cropped.image.max(axis=2).min() > 0
+
+
+def test_keypoints_keep_away_from_transparent_pixels(photos, tmp_path):
+    rgba = np.dstack([photos[0][..., ::-1], np.full(photos[0].shape[:2], 255, np.uint8)])
+    rgba[50:150, 100:200] = 0
+    cv2.imwrite(str(tmp_path / "hole.png"), rgba)
+    groups = find_cameras([tmp_path / "hole.png", photos[1]], options=LEVEL)
+    (view,) = (view for view in groups.views if view.name == "hole.png")
+    x, y = view.features.keypoints.xy.T
+    assert len(x) > 100
+    assert not ((x > 100) & (x < 199) & (y > 50) & (y < 149)).any()
+    assert len(groups.groups) == 1
