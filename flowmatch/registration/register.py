@@ -220,7 +220,7 @@ def _refine_hypotheses(
     """Refine each motion by ICP; return the distinct ones, the one with most support first."""
     refiner = None if method == "none" else Refiner(source.points, target.points, method)
     candidates = []
-    minimum = max(4, 0.2 * max((h.inliers.sum() for h in hypotheses), default=0))
+    minimum = max(4, 0.1 * max((h.inliers.sum() for h in hypotheses), default=0))
     for motion, inliers in hypotheses:
         if inliers.sum() < minimum:  # far below the best: a chance result, and slow to refine
             continue
