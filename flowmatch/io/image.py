@@ -15,11 +15,23 @@ from flowmatch.io._jpeg import check_jpeg, is_jpeg
 from flowmatch.io._png import check_png, is_png
 from flowmatch.io._pnm import is_pnm, read_pnm
 from flowmatch.io._quiet import quiet_stderr
+from flowmatch.io._tiff import changed_tiff
 from flowmatch.io._white import stated_white
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
 )  # fmt: skip
+
+# Further pictures that `list_images` finds: JPEGs by other names, and what this OpenCV decodes.
+_DECODED = (".avif", ".gif", ".jp2")
+READ_SUFFIXES = (
+    *IMAGE_SUFFIXES, ".jpe", ".jfif", *filter(cv2.haveImageWriter, _DECODED),
+)  # fmt: skip
+# Pictures that are named when they are skipped.
+_OTHER_KINDS = {
+    *_DECODED, ".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2",
+    ".raf", ".psd", ".exr", ".hdr",
+} - set(READ_SUFFIXES)  # fmt: skip
 
 _MAX_SIDES = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 
@@ -36,18 +48,30 @@ def list_images(folder: FilePath) -> tuple[Path, ...]:
 
     Raises:
         FileNotFoundError: The folder does not exist or holds no picture.
+
+    Warns:
+        UserWarning: The folder also holds pictures of kinds that cannot be read, such as HEIC.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
-    files = sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-    )
+    visible = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+    warn_of_other_kinds(folder, visible)
+    files = tuple(file for file in visible if file.suffix.lower() in READ_SUFFIXES)
     if not files:
-        raise FileNotFoundError(f"{folder} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return tuple(files)
+        raise FileNotFoundError(f"{folder} holds no picture ({', '.join(sorted(READ_SUFFIXES))})")
+    return files
+
+
+def warn_of_other_kinds(folder: Path, files: Sequence[Path]) -> None:
+    """Warn of pictures among the files of a folder that are of kinds that cannot be read."""
+    others = [file.name for file in files if file.suffix.lower() in _OTHER_KINDS]
+    if others:
+        names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        warnings.warn(
+            f"{folder}: skipped {len(others)} pictures of kinds that cannot be read: {names}",
+            stacklevel=3,
+        )
 
 
 def read_image(path: FilePath, *, white: int | None = None) -> NDArray[np.uint8]:
@@ -155,11 +179,22 @@ def _decode(path: FilePath, flags: int, white: int | None = None) -> NDArray[np.
 
 
 def _decoded(path: Path, encoded: NDArray[np.uint8], flags: int) -> NDArray[Any]:
-    """Decode the content of a file by OpenCV."""
+    """Decode the content of a file, after checks of its header."""
     if is_png(encoded.data):
         check_png(path, encoded.data)
     elif is_jpeg(encoded.data):
         check_jpeg(path, encoded.data)
+    if tiff := changed_tiff(encoded.data):
+        parts = [_by_opencv(path, np.frombuffer(part, np.uint8), flags) for part in tiff.parts]
+        if len(parts) == 1:
+            return 65535 - parts[0] if tiff.white_is_zero else parts[0]
+        gray = [part if part.ndim == 2 else part[..., 0] for part in parts]
+        red, green, blue, *alpha = gray
+        return np.dstack([blue, green, red, *(alpha if flags == cv2.IMREAD_UNCHANGED else ())])
+    return _by_opencv(path, encoded, flags)
+
+
+def _by_opencv(path: Path, encoded: NDArray[np.uint8], flags: int) -> NDArray[Any]:
     try:
         with quiet_stderr():
             image = cv2.imdecode(encoded, flags)

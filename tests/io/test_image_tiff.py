@@ -1,0 +1,76 @@
+"""TIFF files of the kinds that cameras and scientific programs write."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from flowmatch.io import read_image, read_rgba
+
+tifffile = pytest.importorskip("tifffile")
+
+RGB = (np.indices((48, 64, 3)).sum(0) * 3 % 256).astype(np.uint8)
+RGB[..., 1] //= 2
+ALPHA = np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))
+RGBA = np.dstack([RGB, ALPHA])
+
+LAYOUTS = {
+    "strip": {},
+    "strips": {"rowsperstrip": 7},
+    "tiles": {"tile": (16, 32)},
+    "deflate": {"compression": "zlib", "rowsperstrip": 10},
+    "big endian": {"byteorder": ">", "rowsperstrip": 5},
+}
+
+
+def planes(picture):
+    return np.ascontiguousarray(np.moveaxis(picture.astype(np.uint16) * 257, 2, 0))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("channels", [3, 4])
+def test_separate_planes(channels, layout, tmp_path):
+    picture = RGBA[..., :channels]
+    extra = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
+    kind = {"photometric": "rgb", "planarconfig": "separate"}
+    tifffile.imwrite(tmp_path / "a.tif", planes(picture), **kind, **layout, **extra)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), RGB)
+    alpha = ALPHA if channels == 4 else np.full_like(ALPHA, 255)
+    np.testing.assert_array_equal(read_rgba(tmp_path / "a.tif"), np.dstack([RGB, alpha]))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("photometric", ["miniswhite", "minisblack"])
+def test_gray(photometric, bits, layout, tmp_path):
+    if bits == 8 and "tile" in layout:
+        pytest.skip("OpenCV refuses tiles of gray in 8 bits")
+    gray = RGB[..., 0].astype(np.uint16) * 257 if bits == 16 else RGB[..., 0]
+    stored = np.iinfo(gray.dtype).max - gray if photometric == "miniswhite" else gray
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric=photometric, **layout)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), RGB[..., :1].repeat(3, axis=2))
+    np.testing.assert_array_equal(read_rgba(tmp_path / "a.tif")[..., 1], RGB[..., 0])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_alpha_that_is_not_associated_is_dropped(bits, layout, tmp_path):
+    picture = RGBA.astype(np.uint16) * 257 if bits == 16 else RGBA
+    kind = {"photometric": "rgb", "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(tmp_path / "a.tif", picture, **kind, **layout)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), RGB)
+    np.testing.assert_array_equal(read_rgba(tmp_path / "a.tif"), RGBA)
+
+
+def test_damaged_directories(tmp_path):
+    kind = {"photometric": "rgb", "planarconfig": "separate"}
+    tifffile.imwrite(tmp_path / "a.tif", planes(RGB), **kind, rowsperstrip=7)
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    for place, value in itertools.product(range(4, 300), (0, 255)):
+        damaged = content.copy()
+        damaged[place] = value
+        (tmp_path / "b.tif").write_bytes(damaged)
+        try:
+            read_image(tmp_path / "b.tif")
+        except ValueError:
+            continue
