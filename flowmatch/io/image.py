@@ -149,6 +149,36 @@ def read_rgba(path: FilePath) -> NDArray[np.uint8]:
     return _converted(picture, cv2.COLOR_GRAY2RGBA, cv2.COLOR_BGR2RGBA, cv2.COLOR_BGRA2RGBA)
 
 
+def count_pages(path: Path) -> int:
+    """Return the number of pictures in a file: pages of a TIFF, pictures of an animation."""
+    try:
+        with quiet_stderr():
+            return max(1, int(cv2.imcount(str(path.absolute()))))
+    except cv2.error:
+        return 1
+
+
+def read_pages(path: Path, start: int, count: int) -> list[NDArray[np.uint8]]:
+    """Read some of the pictures of a file as 8-bit RGB.
+
+    Raises:
+        ValueError: They are damaged, or hold floats.
+    """
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    try:
+        with quiet_stderr():
+            done, pages = cv2.imreadmulti(str(path.absolute()), start, count, flags=flags)
+    except cv2.error as error:
+        raise ValueError(f"{path}: page {start} cannot be decoded: {error}") from error
+    if not done or len(pages) != count:
+        raise ValueError(f"{path}: page {start + len(pages)} is damaged")
+    for page in pages:
+        if page.dtype not in (np.uint8, np.uint16):
+            raise ValueError(f"{path}: expected pages of 8 or 16 bits, got {page.dtype}")
+    pages = [_eight_bits(np.asarray(page), int(np.iinfo(page.dtype).max)) for page in pages]
+    return [_converted(p, cv2.COLOR_GRAY2RGB, cv2.COLOR_BGR2RGB, cv2.COLOR_BGRA2RGB) for p in pages]
+
+
 def _converted(picture: NDArray[np.uint8], gray: int, bgr: int, bgra: int) -> NDArray[np.uint8]:
     channels = 1 if picture.ndim == 2 else picture.shape[2]
     return np.asarray(cv2.cvtColor(picture, {1: gray, 3: bgr, 4: bgra}[channels]), np.uint8)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from flowmatch.imaging import Image
-from flowmatch.io import IMAGE_SUFFIXES, read_image
+from flowmatch.io import read_image
 from flowmatch.io._files import FilePath
+from flowmatch.io.image import READ_SUFFIXES, warn_of_other_kinds
 from flowmatch.progress import ProgressCallback
 from flowmatch.retrieval.describe import Describer, load_describer
 from flowmatch.retrieval.index import (
@@ -140,7 +141,7 @@ class IndexUpdate:
             check_index_name(self._path)
         self._images = list_images_below(self._folder)
         if not self._images:
-            raise ValueError(f"{self._folder} contains no images ({', '.join(IMAGE_SUFFIXES)})")
+            raise ValueError(f"{self._folder} contains no images ({', '.join(READ_SUFFIXES)})")
         if self._path is not None and not self._path.parent.is_dir():
             raise FileNotFoundError(
                 f"{self._path} cannot be written: there is no folder {self._path.parent}"
@@ -264,10 +265,12 @@ def list_images_below(folder: FilePath) -> list[Entry]:
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root}")
     entries = []
-    for path in root.rglob("*"):
+    paths = sorted(root.rglob("*"))
+    warn_of_other_kinds(root, paths)
+    for path in paths:
         name = path.relative_to(root)
         is_hidden = any(part.startswith(".") for part in name.parts)
-        if is_hidden or path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+        if is_hidden or path.suffix.lower() not in READ_SUFFIXES or not path.is_file():
             continue
         status = path.stat()
         entries.append(Entry(name.as_posix(), status.st_size, status.st_mtime_ns))

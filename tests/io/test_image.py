@@ -1,13 +1,14 @@
 """Reading and writing pictures."""
 
 import struct
+import warnings
 import zlib
 
 import numpy as np
 import pytest
 
 from flowmatch._opencv import cv2
-from flowmatch.io import IMAGE_SUFFIXES, read_image, read_rgba, write_image
+from flowmatch.io import IMAGE_SUFFIXES, list_images, read_image, read_rgba, write_image
 from flowmatch.io.image import read_photo, sample_readable
 
 LOSSLESS = [".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp"]
@@ -201,3 +202,19 @@ def test_sizes_that_a_format_cannot_hold(tmp_path, capfd, suffix, longest):
             write_image(path, np.zeros(shape, np.uint8))
     assert read_image(path).shape == (1, longest, 3)
     assert capfd.readouterr().err == ""
+
+
+def test_pictures_by_other_names_are_listed_and_other_kinds_are_named(tmp_path):
+    for name in ("a.jpg", "b.jfif", "c.JPE", "d.gif", "e.txt", ".f.heic"):
+        (tmp_path / name).write_bytes(b"")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [path.name for path in list_images(tmp_path)] == [
+            "a.jpg",
+            "b.jfif",
+            "c.JPE",
+            "d.gif",
+        ]
+    (tmp_path / "g.HEIC").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"skipped 1 pictures of kinds .* g\.HEIC"):
+        assert len(list_images(tmp_path)) == 4
