@@ -165,18 +165,23 @@ def read_pages(path: Path, start: int, count: int) -> list[NDArray[np.uint8]]:
         ValueError: They are damaged, or hold floats.
     """
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    # OpenCV finds the pages of a TIFF; animations are decoded from their beginning.
+    begin = start if path.suffix.lower() in (".tif", ".tiff") else 0
     try:
         with quiet_stderr():
-            done, pages = cv2.imreadmulti(str(path.absolute()), start, count, flags=flags)
+            done, decoded = cv2.imreadmulti(
+                str(path.absolute()), begin, start - begin + count, flags=flags
+            )
     except cv2.error as error:
         raise ValueError(f"{path}: page {start} cannot be decoded: {error}") from error
+    pages: list[NDArray[Any]] = [np.asarray(page) for page in decoded[start - begin :]]
     if not done or len(pages) != count:
         raise ValueError(f"{path}: page {start + len(pages)} is damaged")
     for page in pages:
         if page.dtype not in (np.uint8, np.uint16):
             raise ValueError(f"{path}: expected pages of 8 or 16 bits, got {page.dtype}")
-    pages = [_eight_bits(np.asarray(page), int(np.iinfo(page.dtype).max)) for page in pages]
-    return [_converted(p, cv2.COLOR_GRAY2RGB, cv2.COLOR_BGR2RGB, cv2.COLOR_BGRA2RGB) for p in pages]
+    conversions = cv2.COLOR_GRAY2RGB, cv2.COLOR_BGR2RGB, cv2.COLOR_BGRA2RGB
+    return [_converted(_eight_bits(page, np.iinfo(page.dtype).max), *conversions) for page in pages]
 
 
 def _converted(picture: NDArray[np.uint8], gray: int, bgr: int, bgra: int) -> NDArray[np.uint8]:

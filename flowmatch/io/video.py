@@ -23,12 +23,13 @@ from flowmatch.io._files import (
 )
 from flowmatch.io._quiet import quiet_stderr
 from flowmatch.io._video_file import FrameOrReason, VideoFile
-from flowmatch.io.image import IMAGE_SUFFIXES, read_image
+from flowmatch.io.image import IMAGE_SUFFIXES, count_pages, read_image, read_pages
 
 # A decoder may lose a whole group of pictures after one damaged key frame; x264's default group
 # is 250 frames. After more failures in a row, the rest of the file is skipped.
 _MOST_FAILURES = 300
 
+_PAGES = 16  # decoded at once: an animation is decoded from its beginning each time
 _MOST_PIXELS = 2**28  # in a frame after scaling: 32k x 8k
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
@@ -65,7 +66,7 @@ class Frames:
     """
 
     def __init__(
-        self, source: "_Pictures | _Video | VideoFile", chosen: slice, scale: float
+        self, source: "_Pictures | _Pages | _Video | VideoFile", chosen: slice, scale: float
     ) -> None:
         self._source, self._chosen, self._scale = source, chosen, scale
         self.name, self.files = source.name, source.files
@@ -128,9 +129,10 @@ def read_frames(
     A damaged frame does not end a clip: it is skipped and noted in `Frames.skipped`.
 
     Args:
-        source: A video file; a folder of pictures, in natural order (``frame2`` before
-            ``frame10``); a pattern such as ``"dir/*.png"``; a list of pictures, in its own order;
-            a URL such as ``"rtsp://host/stream"``, as text; or the number of a camera.
+        source: A video file, a TIFF of several pages, an animated WebP or PNG; a folder of
+            pictures, in natural order (``frame2`` before ``frame10``); a pattern such as
+            ``"dir/*.png"``; a list of pictures, in its own order; a URL such as
+            ``"rtsp://host/stream"``, as text; or the number of a camera.
         start: First frame to read, counted from 0.
         stop: Frame to stop before; None reads to the end.
         stride: Step between frames: 2 reads every second one.
@@ -166,7 +168,7 @@ def read_frames(
     return Frames(_open(source), slice(start, stop, stride), scale)
 
 
-def _open(source: FilePath | int | Sequence[FilePath]) -> "_Pictures | _Video | VideoFile":
+def _open(source: FilePath | int | Sequence[FilePath]) -> "_Pictures | _Pages | _Video | VideoFile":
     if isinstance(source, int):
         if not 0 <= source < 2**31:
             raise ValueError(f"the number of a camera is expected, got {source}")
@@ -187,7 +189,8 @@ def _open(source: FilePath | int | Sequence[FilePath]) -> "_Pictures | _Video | 
         return _Pictures(matching, str(path))
     if existing_file(path).suffix.lower() in IMAGE_SUFFIXES:
         # OpenCV would take frame1.png for a numbered sequence, and read frame2.png next.
-        return _Pictures([path], str(path))
+        pages = count_pages(path)
+        return _Pages(path, pages) if pages > 1 else _Pictures([path], str(path))
     try:
         return VideoFile(path)
     except ImportError:
@@ -232,6 +235,32 @@ class _Pictures:
                 yield index, read_image(self.files[index])
             except (ValueError, OSError) as error:
                 yield index, str(error)
+
+
+class _Pages:
+    """The pages of a TIFF, or the pictures of an animated WebP or PNG."""
+
+    rate = None
+
+    def __init__(self, path: Path, total: int) -> None:
+        self.path, self.name, self.files = path, str(path), (path,)
+        self.total: int | None = total
+
+    def frames(self, chosen: slice) -> Iterator[FrameOrReason]:
+        indices = range(self.total or 0)[chosen]
+        for start in range(0, len(indices), _PAGES):
+            some = indices[start : start + _PAGES]
+            try:
+                pages = read_pages(self.path, some[0], some[-1] - some[0] + 1)
+                yield from ((index, pages[index - some[0]]) for index in some)
+            except ValueError:
+                yield from map(self._one, some)
+
+    def _one(self, index: int) -> FrameOrReason:
+        try:
+            return index, read_pages(self.path, index, 1)[0]
+        except ValueError as error:
+            return index, str(error)
 
 
 class _Video:

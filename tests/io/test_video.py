@@ -203,6 +203,20 @@ def test_corrupt_and_odd_pictures_are_skipped(folder):
     assert frames.skipped[1].reason == "9 x 5 pixels, the first frame has 8 x 6"
 
 
+@pytest.mark.parametrize("name", ["a.webp", "a.png", "a.tif"])
+def test_pages_and_animations(name, tmp_path):
+    from PIL import Image
+
+    first, *others = (Image.fromarray(np.roll(f, k)) for k, f in enumerate(gray_frames(12)))
+    options = {"lossless": True} if name == "a.webp" else {}
+    first.save(tmp_path / name, save_all=True, append_images=others * 2, **options)
+    frames = read_frames(tmp_path / name)
+    assert frames.count == 23
+    assert numbers(frames) == [*range(12), *range(1, 12)]
+    assert numbers(read_frames(tmp_path / name, start=3, stop=20, stride=5)) == [3, 8, 2, 7]
+    assert frames.skipped == []
+
+
 def test_wrong_sources_are_errors(tmp_path):
     with pytest.raises(ValueError, match="holds no pictures"):
         read_frames(tmp_path)
