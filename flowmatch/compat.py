@@ -2,7 +2,8 @@
 
 Functions and classes have the names, arguments and outputs of the packages they replace; an
 existing network only changes its import. Unlike the originals they run on the CPU, in half types
-and under ``torch.compile``, have derivatives of any order, and support all strides and kernel sizes.
+and under ``torch.compile``, have derivatives of any order, and support all strides and kernel
+sizes.
 """
 
 import functools

@@ -25,8 +25,8 @@ inline int64_t column_key(int32_t count, int64_t query) {
   return static_cast<int64_t>(count) << 32 | query;
 }
 
-// Up to this k the smallest counts are kept in order, by insertion. For a larger k keys of count and
-// reference are collected, and the largest are dropped whenever the memory is full.
+// Up to this k the smallest counts are kept in order, by insertion. For a larger k keys of count
+// and reference are collected, and the largest are dropped whenever the memory is full.
 constexpr int64_t kMaxSorted = 32;
 
 // The state of the scan of one block of queries over the blocks of references.

@@ -12,10 +12,12 @@
 
 namespace flowmatch::cpu {
 
-constexpr int64_t kMaxExtraCandidates = 256;  // candidates of a query beyond k, or k if that is more
+constexpr int64_t kMaxExtraCandidates =
+    256;  // candidates of a query beyond k, or k if that is more
 
-// Up to this k the smallest values are kept in order, by insertion, which takes time proportional to
-// k. For a larger k values are collected, and the largest are dropped whenever the memory is full.
+// Up to this k the smallest values are kept in order, by insertion, which takes time proportional
+// to k. For a larger k values are collected, and the largest are dropped whenever the memory is
+// full.
 constexpr int64_t kMaxSorted = 32;
 
 template <class A>
@@ -54,8 +56,9 @@ struct List {
     candidates[count] = score;
     index[count++] = n;
   }
-  // Sets the limit of a list that is not sorted, from its candidates. A histogram finds a score that
-  // is at least the k-th smallest; if it is much more, because of outliers, the k-th is selected.
+  // Sets the limit of a list that is not sorted, from its candidates. A histogram finds a score
+  // that is at least the k-th smallest; if it is much more, because of outliers, the k-th is
+  // selected.
   void lower_limit() {
     if (sorted || full || count < k) return;
     constexpr int kBuckets = 512;
