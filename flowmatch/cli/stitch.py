@@ -206,7 +206,7 @@ def command(
         panoramas: Iterator[Panorama]
         if cameras is not None:
             rig = read_cameras(cameras)
-            panoramas, found = _render_later(files, rig, rendering), [rig]
+            panoramas, camera_sets = _render_later(files, rig, rendering), [rig]
         else:
             groups = find_cameras(
                 files, model=model, device=device, options=options, progress=progress
@@ -214,10 +214,10 @@ def command(
             if report:
                 report.write_groups(groups, confidence)
             panoramas = render_panoramas(groups, **rendering)
-            found = [group.cameras for group in groups.groups]
+            camera_sets = [group.cameras for group in groups.groups]
             _print_left_out(groups.left_out)
         # Cameras are written first: they remain if the picture cannot be rendered or written.
-        for its_cameras, (target, camera_file) in zip(found, targets, strict=False):
+        for its_cameras, (target, camera_file) in zip(camera_sets, targets, strict=False):
             if camera_file is not None:
                 its_cameras.write(camera_file)
             panorama = next(panoramas)

@@ -11,7 +11,7 @@ _NORMALS = {"nx": "normal_x", "ny": "normal_y", "nz": "normal_z"}  # in PLY file
 
 
 class PlyRest(NamedTuple):
-    """What a PLY file holds beside its vertices.
+    """Parts of a PLY file other than its vertices.
 
     Attributes:
         order: ``"<"``, ``">"`` or, for text, ``""``.

@@ -133,7 +133,7 @@ def _is_stale(entry: "os.DirEntry[str]", machine: str, process: int) -> bool:
         except (OSError, OverflowError):
             pass
         return False
-    # Of another machine, or from before the system started.
+    # A file of another machine, or from before the system started.
     with suppress(OSError):
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE
     return False

@@ -147,7 +147,7 @@ def number_table(
 
 
 def _require_lines(path: Path, file: IO[bytes], lines: int) -> None:
-    """Refuse a false number of lines before memory is allocated: a line has two bytes or more."""
+    """Check a claimed number of lines before memory is allocated: a line has two bytes or more."""
     left = path.stat().st_size - file.tell()
     if lines > left:
         raise ValueError(f"{path}: claims {lines} lines, but {left} bytes are left")

@@ -249,12 +249,12 @@ class _Pages:
     def frames(self, chosen: slice) -> Iterator[FrameOrReason]:
         indices = range(self.total or 0)[chosen]
         for start in range(0, len(indices), _PAGES):
-            some = indices[start : start + _PAGES]
+            chunk = indices[start : start + _PAGES]
             try:
-                pages = read_pages(self.path, some[0], some[-1] - some[0] + 1)
-                yield from ((index, pages[index - some[0]]) for index in some)
+                pages = read_pages(self.path, chunk[0], chunk[-1] - chunk[0] + 1)
+                yield from ((index, pages[index - chunk[0]]) for index in chunk)
             except ValueError:
-                yield from map(self._one, some)
+                yield from map(self._one, chunk)
 
     def _one(self, index: int) -> FrameOrReason:
         try:

@@ -87,5 +87,5 @@ def save(ctx: Any, *tensors: Tensor) -> None:
 
 
 def add(terms: Sequence[Tensor]) -> Tensor | None:
-    """Add tensors; return None if there are none, for a derivative that is zero."""
+    """Return the sum of tensors, or None for no tensors, whose derivative is zero."""
     return reduce(torch.add, terms) if terms else None

@@ -34,8 +34,8 @@ def find_seams(name: str, warped: Sequence[Warped]) -> list[Image]:
                 _cut(name, [a, b], [masks[first], masks[second]], region)
         return masks
     images = [photo.image.astype(np.float32) for photo in warped]
-    found = _seam_finder(name).find(images, [photo.box.corner for photo in warped], masks)
-    return [np.asarray(m.get() if isinstance(m, cv2.UMat) else m, np.uint8) for m in found]
+    cuts = _seam_finder(name).find(images, [photo.box.corner for photo in warped], masks)
+    return [np.asarray(m.get() if isinstance(m, cv2.UMat) else m, np.uint8) for m in cuts]
 
 
 def _overlaps(a: Box, mask_a: Image, b: Box, mask_b: Image) -> Iterator[Box]:
@@ -60,8 +60,8 @@ def _cut(name: str, photos: Sequence[Warped], masks: Sequence[Image], region: Bo
         photo.image[place].astype(np.float32) for photo, place in zip(photos, places, strict=True)
     ]
     parts = [mask[place].copy() for mask, place in zip(masks, places, strict=True)]
-    found = _seam_finder(name).find(images, [box.corner for box in boxes], parts)
-    for mask, place, part in zip(masks, places, found, strict=True):
+    cuts = _seam_finder(name).find(images, [box.corner for box in boxes], parts)
+    for mask, place, part in zip(masks, places, cuts, strict=True):
         mask[place] = part.get() if isinstance(part, cv2.UMat) else part
 
 

@@ -1,4 +1,4 @@
-"""Which way is up: the panorama's vertical, from the axes of its photos."""
+"""The vertical direction of a panorama, from the axes of its photos."""
 
 from collections.abc import Sequence
 from itertools import combinations

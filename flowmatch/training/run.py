@@ -42,14 +42,14 @@ class Run:
     def differences(self, record: Any) -> list[str]:
         """Return a sentence for each difference from the `record` of a checkpoint."""
         kept = record if isinstance(record, dict) else {}
-        here = self.record()
-        kept = {name: here[name] for name in _LATER if name in here} | kept
-        there = dict(_flat(_completed(kept, self.recipe) if self.recipe else kept))
-        here = dict(_flat(here))
+        own = self.record()
+        kept = {name: own[name] for name in _LATER if name in own} | kept
+        theirs = dict(_flat(_completed(kept, self.recipe) if self.recipe else kept))
+        own = dict(_flat(own))
         return [
-            f"{name} is {there.get(name, _ABSENT)!r} there and {here.get(name, _ABSENT)!r} here"
-            for name in sorted(there.keys() | here.keys())
-            if there.get(name, _ABSENT) != here.get(name, _ABSENT)
+            f"{name} is {theirs.get(name, _ABSENT)!r} there and {own.get(name, _ABSENT)!r} here"
+            for name in sorted(theirs.keys() | own.keys())
+            if theirs.get(name, _ABSENT) != own.get(name, _ABSENT)
         ]
 
 

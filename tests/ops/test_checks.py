@@ -51,7 +51,7 @@ def test_float8_is_refused_by_name(name, device):
         CALLS[name](*inputs(name, torch.float8_e4m3fn, device))
 
 
-@pytest.mark.parametrize("name", set(CALLS) - {"field"})
+@pytest.mark.parametrize("name", sorted(set(CALLS) - {"field"}))
 def test_sparse_tensors_are_refused_by_name(name):
     with pytest.raises(ValueError, match="must be dense tensors, got one of layout torch.sparse"):
         CALLS[name](*(t.to_sparse() for t in inputs(name)))

@@ -68,8 +68,8 @@ def test_published_size(network, arguments, expected):
 def test_layers_have_the_published_sizes(name, sizes):
     seen = []
     network = COMPARATORS[name]().eval()
-    trunk = network.branch if isinstance(network, SiameseNetwork) else network
-    for layer in trunk.modules():
+    backbone = network.branch if isinstance(network, SiameseNetwork) else network
+    for layer in backbone.modules():
         if isinstance(layer, torch.nn.Conv2d | torch.nn.MaxPool2d):
             layer.register_forward_hook(lambda _, __, output: seen.append(output.shape[-1]))
     if isinstance(network, SiameseNetwork):
