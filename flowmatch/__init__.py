@@ -1,8 +1,9 @@
 """Dense correspondence and optical flow for PyTorch (not generative flow matching).
 
->>> import flowmatch as fm
->>> frames = fm.io.read_image("a.png"), fm.io.read_image("b.png")  # doctest: +SKIP
->>> flow = fm.estimate_flow(*frames)  # float32 [H, W, 2], pixels  # doctest: +SKIP
+    import flowmatch as fm
+
+    first, second = fm.io.read_image("a.png"), fm.io.read_image("b.png")
+    flow = fm.estimate_flow(first, second)  # float32 [H, W, 2], pixels
 
 This page has what most people need. Each task is a package with more of it: ``flow``, ``matching``,
 ``registration``, ``align``, ``stitch``, ``retrieval``, ``metric_learning``, ``selfsupervised``; so

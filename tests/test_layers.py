@@ -67,10 +67,38 @@ def test_floor_0_never_sees_torch(room):
         assert not [m for _, m in imports(file) if m.split(".")[0] == "torch"], file
 
 
-def test_rooms_keep_their_own_rules():
-    for file in PACKAGE.rglob("networks*/*.py"):
-        assert not any("datasets" in module for _, module in imports(file)), file
-    for file in PACKAGE.rglob("losses.py"):
+# What a wing of a room never imports: networks know no data, evaluation no training.
+WINGS = {
+    "networks": ("data", "synthetic", "training", "evaluation"),
+    "data": ("training", "evaluation"),
+    "synthetic": ("networks", "training", "evaluation"),
+    "evaluation": ("training",),
+    "training": ("evaluation",),
+}
+
+
+@pytest.mark.parametrize(
+    "file",
+    sorted(file for file in PACKAGE.glob("*/*/*.py") if file.parts[-2] in WINGS),
+    ids=lambda f: str(f.relative_to(PACKAGE)),
+)
+def test_wings_keep_to_the_inner_rule(file):
+    room, wing = file.parts[-3:-1]
+    for line, module in imports(file):
+        for forbidden in WINGS[wing]:
+            assert not f"{module}.".startswith(f"flowmatch.{room}.{forbidden}."), f"{file}:{line}"
+
+
+def test_rooms_with_many_files_have_wings():
+    for room in (path for path in PACKAGE.iterdir() if path.is_dir()):
+        files = [file for file in room.glob("*.py") if not file.name.startswith("_")]
+        assert len(files) <= 20, f"{room.name}/ has {len(files)} files on its top level"
+
+
+def test_losses_know_no_network():
+    files = [*PACKAGE.rglob("losses.py"), PACKAGE / "descriptor_losses.py"]
+    assert len(files) >= 5
+    for file in files:
         assert not any("networks" in module for _, module in imports(file)), file
 
 
