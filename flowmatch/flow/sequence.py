@@ -187,20 +187,34 @@ def begin_run(folder: Path, frames: Frames, options: SequenceOptions, overwrite:
     entries = asdict(options)
     new = {"frames": frames.digest(), "source": frames.name, **entries.pop("flow"), **entries}
     existing = [file for file in folder.glob("*") if _FLOW_FILE.fullmatch(file.name)]
-    if existing and not record.exists():
-        raise ValueError(f"{folder} holds files of something else; take another folder")
+    drawn = [
+        f for f in drawn if f.exists() and (f.name == VIDEO or _PICTURE_FILE.fullmatch(f.name))
+    ]
+    present = [*existing, *drawn, *([record] if record.exists() else [])]
+    if present and not _is_record(record, damaged=bool(existing)):
+        name = present[0].relative_to(folder)
+        raise ValueError(f"{folder} holds files of something else ({name}); take another folder")
     if existing and not overwrite:
         _check_same_run(record, new)
         if not frames.files:
             raise ValueError(f"{frames.name} cannot be resumed; take another folder or --overwrite")
     folder.mkdir(parents=True, exist_ok=True)
     if overwrite:
-        if record.exists():
-            existing += [f for f in drawn if f.name == VIDEO or _PICTURE_FILE.fullmatch(f.name)]
-        for file in existing:
+        for file in (*existing, *drawn):
             file.unlink(missing_ok=True)
     with replace_when_done(record) as temporary:
         temporary.write_text(json.dumps(new, indent=2) + "\n")
+
+
+def _is_record(record: Path, damaged: bool) -> bool:
+    """Return whether a run wrote this record; `damaged` is the answer for one that is no JSON."""
+    try:
+        content = json.loads(record.read_text())
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return damaged
+    return isinstance(content, dict) and {"frames", "source"} <= content.keys()
 
 
 def _check_same_run(record: Path, new: dict[str, Any]) -> None:

@@ -90,6 +90,18 @@ def test_two_runs_are_not_mixed(clip, tmp_path):
     assert json.loads((tmp_path / "out" / RECORD).read_text())["weights"] == "other"
 
 
+@pytest.mark.parametrize("name", ["flow.mp4", "run.json", "pictures/000000.png", "000000.flo"])
+def test_outputs_that_another_program_wrote_are_never_replaced(clip, tmp_path, name):
+    out = tmp_path / "project"
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_text('{"settings": 1}')
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match=rf"holds files of something else \({name}\)"):
+            run(clip, out, overwrite=overwrite)
+    assert (out / name).read_text() == '{"settings": 1}'
+    assert sum(path.is_file() for path in out.rglob("*")) == 1
+
+
 def test_a_folder_of_something_else_is_left_alone(clip, tmp_path):
     out = tmp_path / "truth"
     out.mkdir()
@@ -136,7 +148,8 @@ def test_overwriting_removes_what_was_drawn_and_nothing_else(clip, tmp_path):
 
 def test_a_video_of_something_else_stays(clip, tmp_path):
     (tmp_path / "flow.mp4").write_text("not of flowmatch")
-    run(clip, tmp_path, overwrite=True)
+    with pytest.raises(ValueError, match=r"holds files of something else \(flow.mp4\)"):
+        run(clip, tmp_path, overwrite=True)  # else the next run would take it for its own
     assert (tmp_path / "flow.mp4").read_text() == "not of flowmatch"
 
 
