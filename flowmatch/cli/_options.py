@@ -51,6 +51,23 @@ WeightsFile = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+ScanVoxel = Annotated[
+    float | None,
+    typer.Option(
+        help="Side of the down-sampling voxels, metres.",
+        show_default="by the size of the scans",
+        rich_help_panel=KEYPOINTS,
+    ),
+]
+ScanKeypoints = Annotated[
+    int, typer.Option(help="Maximum number of keypoints per scan.", rich_help_panel=KEYPOINTS)
+]
+ScanSeed = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Random seed for keypoint sampling and RANSAC.", rich_help_panel=KEYPOINTS
+    ),
+]
 DeviceName = Annotated[
     str | None,
     typer.Option(

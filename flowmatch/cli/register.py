@@ -16,6 +16,9 @@ from flowmatch.cli._options import (
     STDOUT,
     DeviceName,
     JsonFile,
+    ScanKeypoints,
+    ScanSeed,
+    ScanVoxel,
     WeightsFile,
     check_target,
 )
@@ -154,18 +157,8 @@ def command(
     ] = "default",
     weights: WeightsFile = None,
     device: DeviceName = None,
-    voxel: Annotated[
-        float | None,
-        typer.Option(
-            help="Side of the down-sampling voxels, metres.",
-            show_default="by the size of the scans",
-            rich_help_panel=KEYPOINTS,
-        ),
-    ] = None,
-    keypoints: Annotated[
-        int,
-        typer.Option(help="Maximum number of keypoints per scan.", rich_help_panel=KEYPOINTS),
-    ] = RegisterOptions.keypoints,
+    voxel: ScanVoxel = None,
+    keypoints: ScanKeypoints = RegisterOptions.keypoints,
     sampling: Annotated[
         str,
         typer.Option(help="Keypoint sampling: uniform or iss.", rich_help_panel=KEYPOINTS),
@@ -176,14 +169,7 @@ def command(
             help="ICP refinement: auto, gicp (small-gicp), icp or none.", rich_help_panel=KEYPOINTS
         ),
     ] = RegisterOptions.icp,
-    seed: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Random seed for keypoint sampling and RANSAC.",
-            rich_help_panel=KEYPOINTS,
-        ),
-    ] = RegisterOptions.seed,
+    seed: ScanSeed = RegisterOptions.seed,
 ) -> None:
     """Find the rigid motion between scans, and say whether to trust it.
 

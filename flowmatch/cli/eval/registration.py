@@ -9,10 +9,12 @@ from rich.table import Table
 from flowmatch.cli._messages import StageBars, progress_bar
 from flowmatch.cli._options import (
     INPUT,
-    KEYPOINTS,
     METHODS,
     DeviceName,
     JsonFile,
+    ScanKeypoints,
+    ScanSeed,
+    ScanVoxel,
     WeightsFile,
     check_target,
 )
@@ -56,26 +58,9 @@ def command(
             help="Further rows for fragments that are rotated at random.", rich_help_panel=METHODS
         ),
     ] = True,
-    voxel: Annotated[
-        float | None,
-        typer.Option(
-            help="Side of the down-sampling voxels, metres.",
-            show_default="by the size of the scans",
-            rich_help_panel=KEYPOINTS,
-        ),
-    ] = None,
-    keypoints: Annotated[
-        int,
-        typer.Option(help="Maximum number of keypoints per scan.", rich_help_panel=KEYPOINTS),
-    ] = RegisterOptions.keypoints,
-    seed: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Random seed for keypoint sampling and RANSAC.",
-            rich_help_panel=KEYPOINTS,
-        ),
-    ] = 0,
+    voxel: ScanVoxel = None,
+    keypoints: ScanKeypoints = RegisterOptions.keypoints,
+    seed: ScanSeed = 0,
 ) -> None:
     """Measure descriptors and registrations of scans.
 
