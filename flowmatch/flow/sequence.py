@@ -25,7 +25,7 @@ from flowmatch.flow.store import STORE
 from flowmatch.flow.warm_start import WarmStarted, check_warm_start
 from flowmatch.imaging import Image
 from flowmatch.io import replace_when_done
-from flowmatch.io.flow import read_flow, write_flow
+from flowmatch.io.flow import read_flow, storable, write_flow
 from flowmatch.io.image import IMAGE_SUFFIXES, write_image
 from flowmatch.io.video import Frames
 from flowmatch.progress import ProgressCallback
@@ -38,8 +38,6 @@ RECORD = "run.json"
 """File beside the flows: the input and the options they were computed with."""
 VIDEO, PICTURES = "flow.mp4", "pictures"
 """Names of the video and of the folder of pictures that are drawn from the flows."""
-KITTI_LIMIT = 511.9
-"""Largest component of a flow that a KITTI file holds, in pixels."""
 _FLOW_FILE = re.compile(r"[0-9]{6,}(_backward|_occluded|_occluded_backward)?\.(flo|png|npz|pfm)")
 _PICTURE_FILE = re.compile(r"[0-9]{6,}\.png")
 
@@ -254,8 +252,7 @@ def _write(paths: Sequence[Path], contents: Sequence[NDArray[Any]]) -> int:
     unknown = 0
     for path, content in zip(paths, contents, strict=True):
         if content.ndim == 3:
-            limit = KITTI_LIMIT if path.suffix == ".png" else 1e9
-            known = (np.abs(content) < limit).all(axis=2)
+            known = storable(path, content)
             unknown += int((~known).sum())
             write_flow(path, np.where(known[..., None], content, np.float32(np.nan)))
         else:

@@ -116,6 +116,24 @@ def write_flow(path: FilePath, flow: ArrayLike) -> None:
         flow_format.write(temporary, values, path)
 
 
+def storable(path: FilePath, flow: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return where the format of a flow file can hold a flow.
+
+    Args:
+        path: The file; its suffix determines the format, as in `write_flow`.
+        flow: Flow ``[H, W, 2]``, in pixels.
+
+    Returns:
+        Mask ``[H, W]``: both components are finite and in the range of the format.
+
+    Example:
+        >>> storable("flow.png", np.array([[(-512, 511.98), (512, 0)]])).tolist()
+        [[True, False]]
+    """
+    least, most = entry_for_suffix(Path(path), _FORMATS, "flow file").limits
+    return np.asarray(((flow >= least) & (flow <= most)).all(axis=2))
+
+
 # ---- Middlebury .flo: "PIEH", width, height, then (u, v) row by row, little endian -------------
 
 
@@ -140,6 +158,10 @@ def _write_flo(temporary: Path, flow: NDArray[np.float32], path: Path) -> None:
 # ---- KITTI .png: 16-bit R = 64 u + 2^15, G = 64 v + 2^15, B = 1 where valid --------------------
 
 
+# Half a step below 512 is still rounded to 511 + 63/64.
+_PNG_LIMITS = (-512.0, float(np.nextafter(np.float32(512 - 1 / 128), np.float32(0))))
+
+
 def _read_png(path: Path) -> NDArray[np.float32]:
     bgr = read_png16(path, 3, "a KITTI flow PNG (RGB, 16 bits)")
     flow = np.asarray((bgr[..., :0:-1].astype(np.float32) - 2**15) / 64, np.float32)
@@ -150,7 +172,7 @@ def _read_png(path: Path) -> NDArray[np.float32]:
 def _write_png(temporary: Path, flow: NDArray[np.float32], path: Path) -> None:
     valid = np.isfinite(flow[..., 0])
     steps = np.rint(np.where(valid[..., None], flow, 0) * 64) + 2**15
-    if steps.min() < 0 or steps.max() > 2**16 - 1:
+    if not storable(path, flow)[valid].all():
         raise ValueError(
             f"{path}: a KITTI .png holds flow from -512 to {511 + 63 / 64} px, "
             f"got {np.nanmin(flow):g} to {np.nanmax(flow):g}; use .flo, .npz or .flo5"
@@ -277,13 +299,14 @@ class _Format(NamedTuple):
     read: Callable[[Path], NDArray[np.float32]]
     # (path to write to, flow with NaN where unknown, final path for error messages)
     write: Callable[[Path, NDArray[np.float32], Path], None]
+    limits: tuple[float, float] = (-_LARGEST_KNOWN, _LARGEST_KNOWN)  # of a component, px
 
 
 # To add a format: write its reader and writer above, add its line here and golden bytes to the
 # tests.
 _FORMATS = {
     ".flo": _Format(_read_flo, _write_flo),
-    ".png": _Format(_read_png, _write_png),
+    ".png": _Format(_read_png, _write_png, _PNG_LIMITS),
     ".pfm": _Format(_read_pfm, _write_pfm),
     ".npz": _Format(_read_npz, _write_npz),
     ".flo5": _Format(_read_flo5, _write_flo5),

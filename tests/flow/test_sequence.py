@@ -221,7 +221,7 @@ def test_values_beyond_a_format_s_range_are_unknown(clip, tmp_path):
     class Far(Brightness):
         def forward(self, first, second):
             flow = super().forward(first, second)[0].clone()
-            flow[..., 0, :3] = torch.tensor([1000.0, torch.nan, torch.inf])
+            flow[..., 0, :4] = torch.tensor([1000.0, torch.nan, torch.inf, 511.95])
             return [flow]
 
     for suffix, lost in ((".png", 3), (".flo", 2)):
@@ -229,7 +229,9 @@ def test_values_beyond_a_format_s_range_are_unknown(clip, tmp_path):
         options = SequenceOptions(FAST, weights="far", suffix=suffix)
         report = write_sequence(read_frames(clip), out, model=Far(), options=options)
         assert report.unknown == 5 * lost
-        assert np.isnan(read_flow(out / f"000000{suffix}")).any(axis=2).sum() == lost
+        flow = read_flow(out / f"000000{suffix}")
+        assert np.isnan(flow).any(axis=2).sum() == lost
+        assert flow[0, 3, 0] == pytest.approx(511.95, abs=1 / 128)
 
 
 def test_one_frame_is_no_clip(tmp_path):

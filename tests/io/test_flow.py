@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from flowmatch._opencv import cv2
 from flowmatch.io import read_flow, write_flow
+from flowmatch.io.flow import storable
 
 SUFFIXES = [".flo", ".png", ".pfm", ".npz", ".flo5"]
 NAN = np.float32(np.nan)
@@ -100,6 +101,24 @@ def test_kitti_png_pixels(tmp_path):
     np.testing.assert_array_equal(rgb[0], expected)
     flow[0, 3] = NAN
     np.testing.assert_array_equal(read_flow(path), flow)
+
+
+@pytest.mark.parametrize("value", [-512.0, 511.95, 511.984375, 511.992, -512.01, 511.9922, 600.0])
+def test_storable_is_what_kitti_files_hold(value, tmp_path):
+    flow = np.full((1, 1, 2), (value, 0), np.float32)
+    assert storable("flow.png", flow)[0, 0] == (-512 <= value < 511.9921875)
+    if storable("flow.png", flow).all():
+        write_flow(tmp_path / "flow.png", flow)
+        assert abs(read_flow(tmp_path / "flow.png") - flow).max() <= 1 / 128
+    else:
+        with pytest.raises(ValueError, match="holds flow from -512"):
+            write_flow(tmp_path / "flow.png", flow)
+
+
+@pytest.mark.parametrize("suffix", [".flo", ".npz", ".pfm"])
+def test_storable_in_other_formats_means_known(suffix):
+    flow = np.array([[(0, 1e9), (0, 1.1e9), (NAN, 0), (0, -np.inf)]], np.float32)
+    assert storable(f"flow{suffix}", flow).tolist() == [[True, False, False, False]]
 
 
 def test_flo_unknown_by_either_component(tmp_path):

@@ -148,31 +148,59 @@ def flying_things(root: Path) -> Iterator[FlowPair]:
     for render in ("frames_cleanpass", "frames_finalpass"):
         for folder in sorted(truths.glob("*/*/into_*/*")) if (root / render).is_dir() else ():
             subset, scene, direction, camera = folder.relative_to(truths).parts
-            step = 1 if direction == "into_future" else -1
-            frames = root / render / "TRAIN" / subset / scene / camera
-            for flow in sorted(folder.glob("OpticalFlow*.pfm")):
-                if number := re.fullmatch(r"OpticalFlowInto(?:Future|Past)_(\d+)_[LR]", flow.stem):
-                    follower = int(number[1]) + step
-                    second = frames / f"{follower:0{len(number[1])}d}.png"
-                    if follower < 0 or not second.is_file():
-                        continue  # the flow of a clip's last frame has no second frame
-                    sequence = f"{render}/{subset}/{scene}/{direction}/{camera}"
-                    first = frames / f"{number[1]}.png"
-                    yield FlowPair(f"{sequence}/{number[1]}", sequence, first, second, flow)
+            images = root / render / "TRAIN" / subset / scene / camera
+            name = f"OpticalFlowInto{'Future' if direction == 'into_future' else 'Past'}_"
+            side = camera[:1].upper()
+            flows = _numbered(folder, rf"{name}(\d+)_{side}\.pfm")
+            frames = _numbered(images, rf"(\d+)({'|'.join(map(re.escape, IMAGE_SUFFIXES))})")
+            sequence = f"{render}/{subset}/{scene}/{direction}/{camera}"
+            for number, follower in _steps(flows, frames, backward=direction != "into_future"):
+                yield FlowPair(
+                    f"{sequence}/{number}",
+                    sequence,
+                    frames.get(number, images / f"{number}.png"),
+                    frames.get(follower, images / f"{follower}.png"),
+                    flows.get(number, folder / f"{name}{number}_{side}.pfm"),
+                )
 
 
 def hd1k(root: Path) -> Iterator[FlowPair]:
     """Yield the pairs of HD1K: ``hd1k_flow_gt/flow_occ`` and ``hd1k_input/image_2``."""
-    truths, frames = root / "hd1k_flow_gt" / "flow_occ", root / "hd1k_input" / "image_2"
-    if not truths.is_dir() or not frames.is_dir():
+    truths, images = root / "hd1k_flow_gt" / "flow_occ", root / "hd1k_input" / "image_2"
+    if not truths.is_dir() or not images.is_dir():
         return
-    for flow in sorted(truths.glob("*_*.png")):
-        sequence, number = flow.stem.rsplit("_", 1)
-        if not number.isdigit():
-            continue
-        second = frames / f"{sequence}_{int(number) + 1:0{len(number)}d}.png"
-        if second.is_file():  # the last frame has no successor
-            yield FlowPair(flow.stem, f"HD1K/{sequence}", frames / flow.name, second, flow)
+    names = (path.stem.rpartition("_") for path in truths.glob("*_*.png"))
+    for sequence in sorted({sequence for sequence, _, number in names if number.isdecimal()}):
+        pattern = rf"{re.escape(sequence)}_(\d+)\.png"
+        flows, frames = _numbered(truths, pattern), _numbered(images, pattern)
+        for number, follower in _steps(flows, frames):
+            first, second = f"{sequence}_{number}.png", f"{sequence}_{follower}.png"
+            yield FlowPair(
+                first.removesuffix(".png"),
+                f"HD1K/{sequence}",
+                images / first,
+                images / second,
+                truths / first,
+            )
+
+
+def _numbered(folder: Path, pattern: str) -> dict[str, Path]:
+    """Return the files of a folder by the number in their names, the pattern's first group."""
+    files = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else ()
+    return {match[1]: path for path in files if (match := re.fullmatch(pattern, path.name))}
+
+
+def _steps(
+    flows: Iterable[str], frames: Iterable[str], backward: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Yield each number with that of the next frame, also where a file is missing.
+
+    The datasets have a flow for the last frame of a clip too, which has no successor: it is left
+    out.
+    """
+    numbers = sorted({*flows, *frames}, key=int, reverse=backward)
+    for number in numbers[:-1]:
+        yield number, f"{int(number) + (-1 if backward else 1):0{len(number)}d}"
 
 
 def posed_frames(root: Path) -> Iterator[FlowPair]:

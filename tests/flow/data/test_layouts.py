@@ -195,6 +195,44 @@ def test_flying_things(tmp_path):
     assert (past.first[0, 0, 0], past.second[0, 0, 0], past.truth[0, 0, 0]) == (8, 7, 8)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+@pytest.mark.parametrize(
+    ("direction", "names", "complete"),
+    [("future", ["0006", "0007", "0008"], ["0006"]), ("past", ["0009", "0008", "0007"], [])],
+)
+def test_flying_things_lists_pairs_with_a_missing_file(
+    direction, names, complete, suffix, tmp_path
+):
+    frames = tmp_path / "frames_cleanpass/TRAIN/A/0000/left"
+    flows = tmp_path / f"optical_flow/TRAIN/A/0000/into_{direction}/left"
+    for number in (6, 7, 9):
+        picture(frames / f"{number:04d}{suffix}")
+    for number in (6, 8, 9):
+        field(flows / f"OpticalFlowInto{direction.capitalize()}_{number:04d}_L.pfm")
+    pairs = find_pairs(tmp_path)
+    assert [pair.name[-4:] for pair in pairs] == names
+    assert {pair.first.name for pair in pairs} >= {f"0007{suffix}", "0008.png"}
+    for pair in pairs:
+        if pair.name[-4:] in complete:
+            load_pair(pair)
+            continue
+        with pytest.raises(FileNotFoundError, match="0007_L.pfm|0008.png"):
+            load_pair(pair)
+
+
+@pytest.mark.parametrize("missing", ["hd1k_input/image_2", "hd1k_flow_gt/flow_occ"])
+def test_hd1k_lists_pairs_with_a_missing_file(missing, tmp_path):
+    for number in range(4):
+        name = f"000000_{number:04d}.png"
+        picture(tmp_path / "hd1k_input/image_2" / name)
+        field(tmp_path / "hd1k_flow_gt/flow_occ" / name)
+    (tmp_path / missing / "000000_0002.png").unlink()
+    pairs = find_pairs(tmp_path)
+    assert [pair.name for pair in pairs] == ["000000_0000", "000000_0001", "000000_0002"]
+    with pytest.raises(FileNotFoundError, match="000000_0002.png"):
+        load_pair(pairs[2])
+
+
 def test_hd1k(tmp_path):
     for sequence, number in ((0, 0), (0, 1), (0, 2), (1, 7)):
         name = f"{sequence:06d}_{number:04d}.png"
