@@ -29,7 +29,7 @@ from flowmatch.devices import choose_device
 from flowmatch.flow import FlowOptions, SequenceOptions, load, write_sequence
 from flowmatch.flow.data.layouts import FLOW_SUFFIXES
 from flowmatch.flow.sequence import PICTURES, VIDEO, SequenceReport
-from flowmatch.flow.sequence_drawing import draw_sequence
+from flowmatch.flow.sequence_drawing import check_video, draw_sequence
 from flowmatch.flow.store import STORE
 from flowmatch.flow.warm_start import check_warm_start
 from flowmatch.io.image import IMAGE_SUFFIXES
@@ -178,6 +178,8 @@ def command(
     clip = read_frames(_source(inputs), start=start, stop=stop, stride=stride, scale=scale)
     if (video or pictures) and not clip.files:
         raise ValueError("--video and --pictures read the frames again: not from a live source")
+    if video:
+        check_video(clip, folder / VIDEO)
     options = SequenceOptions(
         flow_options,
         weights=STORE.digest(model, weights),

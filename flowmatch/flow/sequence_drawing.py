@@ -44,8 +44,7 @@ def draw_sequence(
     if pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        rate = min(max(frames.rate or 25.0, 0.01), 1000.0)  # what VideoWriter takes
-        writer = video and stack.enter_context(VideoWriter(video, rate))
+        writer = video and stack.enter_context(_video_writer(video, frames))
         frames_of_flows = ((files[n], frame) for n, frame in frames.numbered() if n in files)
         for done, (file, frame) in enumerate(frames_of_flows, 1):
             colours = flow_to_image(read_flow(file), scale)
@@ -56,6 +55,21 @@ def draw_sequence(
             if progress:
                 progress("drawing", done, len(files))
     return scale
+
+
+def check_video(frames: Frames, video: Path) -> None:
+    """Raise an error, before flows are computed, if their video could not be written.
+
+    Raises:
+        ValueError: A frame beside its flow is too large for the format, or no frame can be read.
+    """
+    frame = next(iter(frames))
+    height, width = side_by_side(frame, frame).shape[:2]
+    _video_writer(video, frames).check_size(height, width)
+
+
+def _video_writer(video: Path, frames: Frames) -> VideoWriter:
+    return VideoWriter(video, min(max(frames.rate or 25.0, 0.01), 1000.0))  # what it takes
 
 
 # Edges of the bins in which motions are counted: the pixels of a whole clip do not fit in memory.

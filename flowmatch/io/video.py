@@ -17,7 +17,6 @@ from flowmatch.imaging import resize
 from flowmatch.io._files import (
     FilePath,
     existing_file,
-    ffmpeg_name,
     natural_order,
     size_in_words,
 )
@@ -66,7 +65,7 @@ class Frames:
     """
 
     def __init__(
-        self, source: "_Pictures | _Pages | _Video | VideoFile", chosen: slice, scale: float
+        self, source: "_Pictures | _Pages | _Live | VideoFile", chosen: slice, scale: float
     ) -> None:
         self._source, self._chosen, self._scale = source, chosen, scale
         self.name, self.files = source.name, source.files
@@ -168,13 +167,13 @@ def read_frames(
     return Frames(_open(source), slice(start, stop, stride), scale)
 
 
-def _open(source: FilePath | int | Sequence[FilePath]) -> "_Pictures | _Pages | _Video | VideoFile":
+def _open(source: FilePath | int | Sequence[FilePath]) -> "_Pictures | _Pages | _Live | VideoFile":
     if isinstance(source, int):
         if not 0 <= source < 2**31:
             raise ValueError(f"the number of a camera is expected, got {source}")
-        return _Video(source)
+        return _Live(source)
     if isinstance(source, str) and _URL.match(source):
-        return _Video(source)
+        return _Live(source)
     if not isinstance(source, str | os.PathLike):
         return _Pictures([existing_file(path) for path in source], "the list of pictures")
     path = Path(source)
@@ -191,10 +190,7 @@ def _open(source: FilePath | int | Sequence[FilePath]) -> "_Pictures | _Pages | 
         # OpenCV would take frame1.png for a numbered sequence, and read frame2.png next.
         pages = count_pages(path)
         return _Pages(path, pages) if pages > 1 else _Pictures([path], str(path))
-    try:
-        return VideoFile(path)
-    except ImportError:
-        return _Video(path)
+    return VideoFile(path)
 
 
 def _split_pattern(path: Path) -> tuple[Path, str]:
@@ -263,12 +259,13 @@ class _Pages:
             return index, str(error)
 
 
-class _Video:
-    """The number of a camera or the URL of a stream; where PyAV is missing, a video file."""
+class _Live:
+    """The number of a camera or the URL of a stream."""
 
-    def __init__(self, source: Path | int | str) -> None:
+    files: tuple[Path, ...] = ()
+
+    def __init__(self, source: int | str) -> None:
         self.source = source
-        self.files = (source,) if isinstance(source, Path) else ()
         self.name = f"camera {source}" if isinstance(source, int) else str(source)
         capture = self._capture()
         total, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
@@ -277,14 +274,11 @@ class _Video:
         self.rate = rate if math.isfinite(rate) and rate > 0 else None
 
     def _capture(self) -> cv2.VideoCapture:
-        source = self.source
         with quiet_stderr():
-            capture = cv2.VideoCapture(ffmpeg_name(source) if isinstance(source, Path) else source)
-        if capture.isOpened():
-            return capture
-        if not isinstance(source, Path):
+            capture = cv2.VideoCapture(self.source)
+        if not capture.isOpened():
             raise OSError(f"{self.name} cannot be opened")
-        raise ValueError(f"{self.name} is neither a video that OpenCV decodes nor pictures")
+        return capture
 
     def frames(self, chosen: slice) -> Iterator[FrameOrReason]:
         capture = self._capture()

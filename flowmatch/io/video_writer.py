@@ -1,15 +1,15 @@
 """Write frames to a video file, which appears only when it is complete."""
 
+import io
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowmatch._opencv import cv2
 from flowmatch.io._container import stated_size
 from flowmatch.io._files import (
     FilePath,
@@ -19,7 +19,26 @@ from flowmatch.io._files import (
     replace_when_done,
     size_in_words,
 )
-from flowmatch.io._quiet import quiet_stderr
+
+
+class _Codec(NamedTuple):
+    name: str
+    encoder: str  # FFmpeg's
+    pixels: str
+    options: dict[str, str]
+
+
+_CODECS = {
+    ".mp4": _Codec("H.264", "libx264", "yuv420p", {"crf": "18"}),
+    ".avi": _Codec("Motion JPEG", "mjpeg", "yuvj420p", {"qmin": "1", "qmax": "2"}),
+    ".webm": _Codec(
+        "VP9",
+        "libvpx-vp9",
+        "yuv420p",
+        {"crf": "20", "b": "0", "deadline": "realtime", "cpu-used": "6"},
+    ),
+}
+VIDEO_SUFFIXES = tuple(_CODECS)
 
 
 class VideoWriter:
@@ -30,17 +49,14 @@ class VideoWriter:
     Sides of odd length are extended by repeating the edge: colour is stored at half resolution.
 
     Args:
-        path: File to write, ``.mp4``, ``.avi`` (Motion JPEG) or ``.webm`` (VP9); its folder must
-            exist.
+        path: File to write, ``.mp4`` (H.264), ``.avi`` (Motion JPEG) or ``.webm`` (VP9); its
+            folder must exist.
         rate: Frames per second, 0.01 to 1000.
-        codec: Codec of an ``.mp4``: ``"h264"`` (needs the package av) or ``"mp4v"``; ``"auto"``
-            is h264 if av is installed.
 
     Raises:
-        ValueError: Unknown suffix, a codec of another suffix, a rate out of range, frames of
-            different sizes, or no frame at all.
-        OSError: The encoder cannot be opened, or the file lacks frames, as on a full disk.
-        ImportError: `codec` is ``"h264"`` and av is not installed.
+        ValueError: Unknown suffix, a rate out of range, frames of different sizes or too large
+            for the format, or no frame at all.
+        OSError: The file lacks frames, as on a full disk.
 
     Example:
         >>> import tempfile
@@ -49,19 +65,31 @@ class VideoWriter:
         ...     video.write(np.zeros((32, 48, 3), np.uint8))
     """
 
-    def __init__(self, path: FilePath, rate: float, *, codec: str = "auto") -> None:
+    def __init__(self, path: FilePath, rate: float) -> None:
         self.path = Path(path)
-        codecs = entry_for_suffix(self.path, _CODECS, "video")
-        if codec not in ("auto", *codecs):
-            raise ValueError(f"{path}: codec must be one of {('auto', *codecs)}, got {codec!r}")
+        self._codec = entry_for_suffix(self.path, _CODECS, "video")
         if not 0.01 <= rate <= 1000:
             raise ValueError(f"{path}: rate must be 0.01 to 1000 frames per second, got {rate}")
-        self.rate, self.codec = float(rate), codec
-        self._encoder: _H264 | _OpenCV | None = None
+        self.rate = float(rate)
+        self._encoder: _Encoder | None = None
         self._count = 0
         self._shape: tuple[int, ...] = ()
         self._temporary: Path | None = None
         self._closing = ExitStack()
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise an error if the format holds no frames of this size; nothing is written.
+
+        Raises:
+            ValueError: The encoder refuses the size.
+
+        Example:
+            >>> VideoWriter("wide.mp4", rate=25).check_size(32, 20_000)
+            Traceback (most recent call last):
+            ...
+            ValueError: wide.mp4: H.264 holds no frames of 20000 x 32 pixels at 25 frames per second
+        """
+        _Encoder(self, io.BytesIO(), height + height % 2, width + width % 2).close()
 
     def __enter__(self) -> "VideoWriter":
         self._temporary = self._closing.enter_context(replace_when_done(self.path))
@@ -83,7 +111,8 @@ class VideoWriter:
             )
         if self._encoder is None:
             self._shape = frame.shape
-            self._encoder = self._open_encoder(self._temporary)
+            height, width = (side + side % 2 for side in frame.shape[:2])
+            self._encoder = _Encoder(self, self._temporary, height, width)
             self._closing.callback(self._encoder.close)
         if frame.shape != self._shape:
             raise ValueError(
@@ -93,17 +122,6 @@ class VideoWriter:
         height, width, _ = frame.shape
         self._encoder.write(np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge"))
         self._count += 1
-
-    def _open_encoder(self, temporary: Path) -> "_H264 | _OpenCV":
-        height, width = (side + side % 2 for side in self._shape[:2])
-        codecs = _CODECS[self.path.suffix.lower()] if self.codec == "auto" else (self.codec,)
-        if codecs[0] == "h264":
-            try:
-                return _H264(temporary, self.rate, height, width)
-            except ImportError:
-                if self.codec == "h264":
-                    raise
-        return _OpenCV(temporary, self.rate, height, width, _FOURCC[codecs[-1]])
 
     def _check_whole(self, kind: Any, *error: Any) -> None:
         if kind is not None:
@@ -124,10 +142,7 @@ def _count_frames(path: Path) -> int:
     """Return the number of whole frames in a file; encoders do not report all errors."""
     if not path.exists() or path.stat().st_size == 0:
         return 0
-    try:
-        av = optional_module("av", "counting frames")
-    except ImportError:
-        return _count_by_opencv(path)
+    av = optional_module("av", "counting frames")
     try:
         with av.open(ffmpeg_name(path)) as container:
             packets = [packet for packet in container.demux(video=0) if packet.size]
@@ -136,32 +151,34 @@ def _count_frames(path: Path) -> int:
     return sum(not packet.is_corrupt for packet in packets)
 
 
-def _count_by_opencv(path: Path) -> int:
-    with quiet_stderr():
-        capture = cv2.VideoCapture(ffmpeg_name(path))
-        count = 0
-        while capture.grab():
-            count += 1
-        capture.release()
-    return count
+class _Encoder:
+    """An open video file; its errors are those of Python."""
 
-
-class _H264:
-    """Encoder of H.264, by PyAV."""
-
-    def __init__(self, path: Path, rate: float, height: int, width: int) -> None:
-        self.av = optional_module("av", "writing H.264")
+    def __init__(
+        self, video: VideoWriter, target: Path | io.BytesIO, height: int, width: int
+    ) -> None:
+        self.av = optional_module("av", "writing videos")
+        self.path, codec = video.path, video._codec
         # Television needs no finer rate than 30000/1001, and encoders reject large terms.
-        exact = Fraction(rate).limit_denominator(1001)
-        with self._errors(f"H.264 video of {width} x {height} pixels"):
-            self.container = self.av.open(ffmpeg_name(path), "w", format="mp4")
-            self.stream = self.container.add_stream("libx264", rate=exact, options={"crf": "18"})
+        exact = Fraction(video.rate).limit_denominator(1001)
+        file = ffmpeg_name(target) if isinstance(target, Path) else target
+        with self._errors("the beginning of the video"):
+            self.container = self.av.open(file, "w", format=video.path.suffix.lower()[1:])
+        try:
+            self.stream = self.container.add_stream(
+                codec.encoder, rate=exact, options=codec.options
+            )
             self.stream.width, self.stream.height = width, height
-            self.stream.pix_fmt = "yuv420p"
+            self.stream.pix_fmt = codec.pixels
             # The default matrix of libswscale; without the tag, players guess it from the size.
             colours = self.av.video.reformatter.Colorspace.ITU601
             self.stream.codec_context.colorspace = colours
             self.stream.codec_context.open(strict=False)
+        except self.av.error.FFmpegError as error:
+            raise ValueError(
+                f"{video.path}: {codec.name} holds no frames of {width} x {height} pixels at "
+                f"{video.rate:g} frames per second"
+            ) from error
 
     def write(self, frame: NDArray[np.uint8]) -> None:
         with self._errors("a frame"):
@@ -181,28 +198,5 @@ class _H264:
         try:
             yield
         except self.av.error.FFmpegError as error:
-            message = f"FFmpeg cannot write {part}: {error.strerror}"
+            message = f"{self.path}: FFmpeg cannot write {part}: {error.strerror}"
             raise OSError(error.errno, message) from error
-
-
-class _OpenCV:
-    """Encoder of the codecs in OpenCV's wheels."""
-
-    def __init__(self, path: Path, rate: float, height: int, width: int, fourcc: str) -> None:
-        code = cv2.VideoWriter.fourcc(*fourcc)
-        with quiet_stderr():
-            self.writer = cv2.VideoWriter(ffmpeg_name(path), code, rate, (width, height))
-        if not self.writer.isOpened():
-            raise OSError(f"OpenCV cannot write {fourcc} video of {width} x {height} pixels")
-
-    def write(self, frame: NDArray[np.uint8]) -> None:
-        self.writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-
-    def close(self) -> None:
-        self.writer.release()
-
-
-# Codecs by suffix, best first; OpenCV's wheels have no H.264 encoder.
-_CODECS = {".mp4": ("h264", "mp4v"), ".avi": ("mjpg",), ".webm": ("vp9",)}
-VIDEO_SUFFIXES = tuple(_CODECS)
-_FOURCC = {"mp4v": "mp4v", "mjpg": "MJPG", "vp9": "VP90"}

@@ -6,8 +6,9 @@ from torch import nn
 
 from flowmatch.flow.options import FlowOptions, SequenceOptions
 from flowmatch.flow.sequence import write_sequence
-from flowmatch.flow.sequence_drawing import common_scale, draw_sequence
+from flowmatch.flow.sequence_drawing import check_video, common_scale, draw_sequence
 from flowmatch.io.flow import write_flow
+from flowmatch.io.image import write_image
 from flowmatch.io.video import read_frames
 
 
@@ -43,6 +44,16 @@ def test_drawing(clip, tmp_path):
     assert len(drawn) == 5
     assert drawn[0].shape[1] > 2 * 24
     assert len(list((out / "pictures").glob("*.png"))) == 5
+
+
+def test_a_video_that_cannot_be_written_is_refused_at_the_start(clip, tmp_path):
+    for k in range(2):
+        write_image(tmp_path / f"wide{k}.png", np.zeros((8, 8200, 3), np.uint8))
+    wide = read_frames(tmp_path / "wide*.png")
+    with pytest.raises(ValueError, match="H.264 holds no frames of 16412 x 16 pixels"):
+        check_video(wide, tmp_path / "flow.mp4")
+    check_video(read_frames(clip), tmp_path / "flow.mp4")
+    assert not (tmp_path / "flow.mp4").exists()
 
 
 def test_common_scale_is_of_the_whole_clip(tmp_path):

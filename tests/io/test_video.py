@@ -1,7 +1,6 @@
 """Frames of videos, folders and lists, and writing of videos."""
 
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -15,8 +14,8 @@ def gray_frames(count, height=48, width=64):
     return [np.full((height, width, 3), 20 * k + 20, np.uint8) for k in range(count)]
 
 
-def write_video(path, frames, rate=10, **options):
-    with VideoWriter(path, rate, **options) as video:
+def write_video(path, frames, rate=10):
+    with VideoWriter(path, rate) as video:
         for frame in frames:
             video.write(frame)
 
@@ -52,14 +51,12 @@ def chunks(content):
 
 # ---- videos --------------------------------------------------------------------------------------
 
-CODECS = [("a.mp4", "auto"), ("a.mp4", "mp4v"), ("a.avi", "auto"), ("фильм.webm", "vp9")]
 
-
-@pytest.mark.parametrize(("name", "codec"), CODECS)
-def test_round_trip(name, codec, tmp_path):
+@pytest.mark.parametrize("name", ["a.mp4", "a.avi", "фильм.webm"])
+def test_round_trip(name, tmp_path):
     path = tmp_path / name
     colour = np.full((48, 64, 3), (200, 80, 40), np.uint8)
-    write_video(path, [colour, *gray_frames(4)], rate=12.5, codec=codec)
+    write_video(path, [colour, *gray_frames(4)], rate=12.5)
     assert list(tmp_path.iterdir()) == [path]
     frames = read_frames(path)
     assert (frames.count, frames.rate) == (5, 12.5)
@@ -70,20 +67,18 @@ def test_round_trip(name, codec, tmp_path):
     assert frames.skipped == []
 
 
-def test_mp4_is_h264_where_av_is_installed(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [("a.mp4", "h264", "yuv420p"), ("a.avi", "mjpeg", "yuvj420p"), ("a.webm", "vp9", "yuv420p")],
+)
+def test_codecs_and_rates(name, codec, pixels, tmp_path):
     import av
 
-    write_video(tmp_path / "a.mp4", gray_frames(2), rate=30000 / 1001)
-    with av.open(str(tmp_path / "a.mp4")) as container:
+    write_video(tmp_path / name, gray_frames(2), rate=30000 / 1001)
+    with av.open(str(tmp_path / name)) as container:
         stream = container.streams.video[0]
-        assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
-        assert stream.average_rate.as_integer_ratio() == (30000, 1001)
-    monkeypatch.setitem(sys.modules, "av", None)
-    write_video(tmp_path / "b.mp4", gray_frames(2))
-    assert len(list(read_frames(tmp_path / "b.mp4"))) == 2
-    with pytest.raises(ImportError, match="pip install av"):
-        write_video(tmp_path / "c.mp4", gray_frames(2), codec="h264")
-    assert not (tmp_path / "c.mp4").exists()
+        assert (stream.codec_context.name.replace("libvpx-", ""), stream.pix_fmt) == (codec, pixels)
+        assert float(stream.guessed_rate) == pytest.approx(30000 / 1001, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.webm"])
@@ -278,9 +273,29 @@ def test_unusual_rates(rate, tmp_path):
 
 def test_errors_of_the_encoder_are_told(tmp_path):
     """The package av has exceptions of its own."""
-    with pytest.raises(OSError, match="cannot write H.264 video of 16400 x 32 pixels"):
-        write_video(tmp_path / "a.mp4", gray_frames(1, 32, 16400), codec="h264")
+    with pytest.raises(ValueError, match="a.mp4: H.264 holds no frames of 16400 x 32 pixels"):
+        write_video(tmp_path / "a.mp4", gray_frames(1, 32, 16400))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.webm"])
+@pytest.mark.parametrize("size", [(1, 1), (33, 1), (2, 3), (16, 16384), (16, 70000), (70000, 2)])
+def test_sizes_are_checked_before_writing(name, size, tmp_path):
+    """OpenCV's encoder of Motion JPEG wrote beyond its memory in frames below 5 pixels."""
+    writer = VideoWriter(tmp_path / name, 25)
+    if max(size) == 70000:
+        with pytest.raises(ValueError, match=f"{size[1]} x {size[0]} pixels at 25 frames"):
+            writer.check_size(*size)
+        with pytest.raises(ValueError, match=f"{size[1]} x {size[0]} pixels at 10 frames"):
+            write_video(tmp_path / name, [np.zeros((*size, 3), np.uint8)])
+        assert not list(tmp_path.iterdir())
+    else:
+        writer.check_size(*size)
+        assert not list(tmp_path.iterdir())
+        write_video(tmp_path / name, [np.full((*size, 3), 90, np.uint8)] * 2)
+        back = list(read_frames(tmp_path / name))
+        assert [frame.shape[:2] for frame in back] == [tuple(side + side % 2 for side in size)] * 2
+        assert np.abs(np.stack(back).astype(int) - 90).max() <= 6
 
 
 def test_names_that_begin_like_protocols(tmp_path, monkeypatch):
@@ -288,16 +303,12 @@ def test_names_that_begin_like_protocols(tmp_path, monkeypatch):
     for name in ("2024-01-02T12:30:05.mp4", "rtmp:1.avi", "file:a.webm", "%d.mp4"):
         write_video(name, gray_frames(3))
         assert numbers(read_frames(name)) == [0, 1, 2]
-    write_video("http:b.mp4", gray_frames(3), codec="mp4v")
-    assert numbers(read_frames("http:b.mp4")) == [0, 1, 2]
 
 
-def test_wrong_input_of_the_writer_is_an_error(tmp_path, monkeypatch):
+def test_wrong_input_of_the_writer_is_an_error(tmp_path):
     frame = gray_frames(1)[0]
     with pytest.raises(ValueError, match=r"\.mp4, \.avi, \.webm, got '\.mov'"):
         VideoWriter(tmp_path / "a.mov", 10)
-    with pytest.raises(ValueError, match="'auto', 'mjpg'.*got 'h264'"):
-        VideoWriter(tmp_path / "a.avi", 10, codec="h264")
     for rate in (0, -1, np.nan, np.inf):
         with pytest.raises(ValueError, match="frames per second"):
             VideoWriter(tmp_path / "a.avi", rate)
@@ -306,7 +317,4 @@ def test_wrong_input_of_the_writer_is_an_error(tmp_path, monkeypatch):
             write_video(tmp_path / "a.avi", [wrong])
     with pytest.raises(ValueError, match="inside `with"):
         VideoWriter(tmp_path / "a.avi", 10).write(frame)
-    monkeypatch.setattr(cv2.VideoWriter, "isOpened", lambda _: False)
-    with pytest.raises(OSError, match="cannot write MJPG video of 64 x 48"):
-        write_video(tmp_path / "a.avi", [frame])
     assert not list(tmp_path.iterdir())

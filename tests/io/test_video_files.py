@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flowmatch.io import read_frames
-from flowmatch.io.video import Frames, _Video
+from flowmatch.io.video import Frames, _Live
 
 Y, X = np.mgrid[:96, :128]
 PICTURE = np.stack([127 + 100 * np.sin(X / 9), 127 + 100 * np.cos(Y / 7), X + Y], axis=2)
@@ -114,9 +114,9 @@ def test_rotation_flags(turns, matrix, tmp_path):
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.avi", "mpeg4")])
 def test_frames_are_those_of_opencv(name, codec, tmp_path):
-    """Where PyAV is missing, OpenCV decodes the same pixels."""
+    """OpenCV, which reads streams and cameras, decodes the same pixels."""
     path = write(tmp_path / name, codec)
-    others = Frames(_Video(path), slice(0, None, 1), 1.0)
+    others = Frames(_Live(str(path)), slice(0, None, 1), 1.0)
     for frame, other in zip(read_frames(path), others, strict=True):
         assert np.abs(frame.astype(int) - other).max() <= 2
 
