@@ -18,7 +18,7 @@ from flowmatch.flow.networks import (
 )
 from flowmatch.flow.occlusion import find_occlusion
 from flowmatch.flow.options import FlowOptions, SequenceOptions
-from flowmatch.flow.refine import refine_flow
+from flowmatch.flow.refine import refine_flow, refine_flows
 from flowmatch.flow.sequence import SequenceReport, write_sequence
 from flowmatch.flow.store import available, load, save_weights
 
@@ -46,6 +46,7 @@ __all__ = [
     "load",
     "load_external",
     "refine_flow",
+    "refine_flows",
     "save_weights",
     "write_sequence",
 ]

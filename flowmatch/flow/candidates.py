@@ -15,7 +15,7 @@ from flowmatch.flow.combine import combine_flows
 from flowmatch.flow.full_resolution import run_network
 from flowmatch.flow.networks import RAFT, RAFTSmall
 from flowmatch.flow.options import FlowOptions
-from flowmatch.flow.refine import refine_flow
+from flowmatch.flow.refine import refine_flows
 from flowmatch.flow.store import load
 from flowmatch.flow.warm_start import WarmStarted, forward_interpolate
 
@@ -50,12 +50,12 @@ def choose_flows(
             the best quality includes them, for a batch of one.
     """
     pairs = ((first, second), (second, first))
-    images = [_to_uint8(frames) for frames in pairs[0]] if _needs_images(options) else []
+    images = [_to_uint8(frames) for frames in pairs[0]] if options.includes_dis else []
     chosen = options.includes_dis or options.quality == "best"
     ways = range(2 if chosen else directions)
 
     def refined(way: int, flow: Tensor) -> Tensor:
-        return _refine(images[way], images[1 - way], flow) if options.refines else flow
+        return refine_flows(*pairs[way], flow) if options.refines else flow
 
     flows = [
         [refined(way, run_network(both[way], *pairs[way], settings)) for way in ways]
@@ -109,20 +109,11 @@ def _move_forward(flow: Array, like: Tensor, direction: int) -> Tensor:
     return forward_interpolate(moved, direction).to(like)
 
 
-def _needs_images(options: FlowOptions) -> bool:
-    return options.refines or options.includes_dis
-
-
-# ---- Classical methods, on the CPU -------------------------------------------------------------
+# ---- DIS, on the CPU ---------------------------------------------------------------------------
 
 
 def _dis(first: Array, second: Array, like: Tensor) -> Tensor:
     return _stack([dis(a, b) for a, b in zip(first, second, strict=True)], like)
-
-
-def _refine(first: Array, second: Array, flow: Tensor) -> Tensor:
-    triples = zip(first, second, flow.permute(0, 2, 3, 1).cpu().numpy(), strict=True)
-    return _stack([refine_flow(a, b, f) for a, b, f in triples], flow)
 
 
 def _to_uint8(images: Tensor) -> NDArray[np.uint8]:
