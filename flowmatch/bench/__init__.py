@@ -6,6 +6,7 @@ from flowmatch.bench import (
     distance_field,
     nearest,
     pairwise_distance,
+    splat,
 )
 from flowmatch.bench.machine import describe_machine
 from flowmatch.bench.measure import (
@@ -24,6 +25,7 @@ OPS = {
     "nearest": nearest.SUITE,
     "pairwise_distance": pairwise_distance.SUITE,
     "distance_field": distance_field.SUITE,
+    "splat": splat.SUITE,
 }
 
 

@@ -10,6 +10,7 @@ from flowmatch.ops.correlation_lookup import (
 from flowmatch.ops.distance_field import distance_field
 from flowmatch.ops.nearest import Neighbours, nearest
 from flowmatch.ops.pairwise_distance import pairwise_distance
+from flowmatch.ops.splat import splat
 from flowmatch.ops.warp import warp
 
 OPS = (  # dispatcher ops with compiled kernels
@@ -21,6 +22,8 @@ OPS = (  # dispatcher ops with compiled kernels
     "nearest",
     "nearest_hamming",
     "pairwise_distance",
+    "splat",
+    "splat_grad",
 )
 
 __all__ = [
@@ -37,5 +40,6 @@ __all__ = [
     "kernels_problem",
     "nearest",
     "pairwise_distance",
+    "splat",
     "warp",
 ]

@@ -1,5 +1,7 @@
 """Element types, comparison and running of kernels for the tests of emulated kernels."""
 
+import mmap
+
 import numpy as np
 
 TYPES = ["float32", "float64", "float16", "bfloat16"]
@@ -31,3 +33,19 @@ def run(emulated, function, a, b, shape, *arguments, **settings):
 def assert_close(got, expected, dtype):
     scale = max(np.abs(expected).max(), 1e-30)
     np.testing.assert_allclose(to_float64(got) / scale, expected / scale, 0, TOLERANCE[dtype])
+
+
+def lazy_zeros(shape, dtype):
+    """Zeros in memory that is allocated when it is accessed."""
+    reserve_nothing = getattr(mmap, "MAP_NORESERVE", 0x4000)  # not defined in older Python versions
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | reserve_nothing
+    buffer = mmap.mmap(-1, np.dtype(dtype).itemsize * int(np.prod(shape)), flags=flags)
+    return np.frombuffer(buffer, dtype).reshape(shape)
+
+
+def run_last_blocks(emulated, count, major, function, *arguments):
+    """Run the last `count` blocks of the last launch only."""
+    emulated.set(guard="none", skip=2**62, major=major)
+    function(*arguments)
+    emulated.set(guard="none", skip=emulated.blocks() - count, major=major)
+    function(*arguments)

@@ -1,11 +1,17 @@
 """csrc/cuda/correlation*.cu against a float64 reference."""
 
-import mmap
-
 import numpy as np
 import pytest
 
-from .arrays import TYPES, assert_close, run, to_device, to_float64
+from .arrays import (
+    TYPES,
+    assert_close,
+    lazy_zeros,
+    run,
+    run_last_blocks,
+    to_device,
+    to_float64,
+)
 
 # B, C, H, W, radius, stride
 CASES = [
@@ -139,28 +145,13 @@ def test_gradients_are_adjoint(emulated):
     np.testing.assert_allclose([(grad1 * f1).sum(), (grad2 * f2).sum()], expected, 1e-12)
 
 
-def lazy_zeros(shape):
-    """Zeros in memory that is allocated when it is accessed."""
-    reserve_nothing = getattr(mmap, "MAP_NORESERVE", 0x4000)  # not defined in older Python versions
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | reserve_nothing
-    buffer = mmap.mmap(-1, 2 * int(np.prod(shape)), flags=flags)
-    return np.frombuffer(buffer, np.float16).reshape(shape)
-
-
-def run_last_blocks(emulated, count, major, function, *arguments):
-    emulated.set(guard="none", skip=2**62, major=major)
-    function(*arguments)
-    emulated.set(guard="none", skip=emulated.blocks() - count, major=major)
-    function(*arguments)
-
-
 @pytest.mark.parametrize(
     "case", [(1, 1, 3400, 8192, 4, 1), (1, 81, 3400, 8192, 1, 1)], ids=["volume", "images"]
 )
 def test_offsets_beyond_32_bits(emulated, case):
     """The last tile of arrays with more than 2^31 elements; no other block runs."""
-    f1, f2, grad = (lazy_zeros(case[:4]) for _ in range(3))
-    volume = lazy_zeros((1, (2 * case[4] + 1) ** 2, *case[2:4]))
+    f1, f2, grad = (lazy_zeros(case[:4], np.float16) for _ in range(3))
+    volume = lazy_zeros((1, (2 * case[4] + 1) ** 2, *case[2:4]), np.float16)
     assert max(volume.size, f1.size) > 2**31
     corner = np.s_[:, :, -16:, -48:]
     f1[corner], f2[corner], g = images((*case[:2], 16, 48, *case[4:]), "float16")

@@ -17,6 +17,7 @@ from flowmatch.ops import (
     distance_field,
     nearest,
     pairwise_distance,
+    splat,
 )
 from flowmatch.ops.nearest_reference import nearest_hamming_reference, nearest_reference
 
@@ -37,6 +38,7 @@ CALLS = {
     "lookup": lambda a, b: correlation_lookup(a, b, torch.zeros(len(a), 2, 4, 5, device=a.device)),
     "nearest": lambda a, b: nearest(a, b).distance,
     "pairwise": pairwise_distance,
+    "splat": lambda a, b: splat(a, torch.ones(len(a), 2, 4, 5, device=a.device)),
     "field": lambda a, b: distance_field(a[:, :3], b[:, :3]),
 }
 
@@ -70,6 +72,7 @@ def lookups(shape=(1, 2, 4, 5), dtype=torch.float32, radius=1):
 
 f, v, bits = torch.zeros(1, 3, 4, 5), torch.zeros(1, 4, 6), torch.zeros(1, 4, 6).byte()
 fields = (torch.zeros(5, 3), torch.zeros(5).long(), torch.zeros(2, 3), torch.zeros(2, 3, 3))
+flow = torch.zeros(1, 2, 4, 5)
 BAD = [  # op, arguments, error of the compiled kernel
     ("correlation", (f[0], f[0], 1, 1), "must be [B, C, H, W]"),
     ("correlation", (f, f[:, :2], 1, 1), "must have the same shape"),
@@ -95,6 +98,10 @@ BAD = [  # op, arguments, error of the compiled kernel
     ("pairwise_distance", (bits, bits, 0), "float16, bfloat16, float32 or float64 is needed"),
     ("pairwise_distance", (v, v, 2), "metric must be 0 (l2) or 1 (dot)"),
     ("pairwise_distance_weight", (v, v[0]), "must have the same shape, type and device"),
+    ("splat", (f, f), "must be [B, C, H, W] and [B, 2, H, W]"),
+    ("splat", (f, flow.double()), "must have the same type and device"),
+    ("splat", (f.half(), flow.half()), "float32 or float64 is needed"),
+    ("splat_grad", (f[:, :1], f, flow), "g must have the shape, type and device of image"),
     ("distance_field", (*fields, [1, 1, 1], [0.0] * 3 + [1.0], 0, 1.0, 1.0), "is out of range"),
     ("distance_field", (*fields, [1, 1], [0.0] * 3 + [1.0], 3, 1.0, 1.0), "is out of range"),
     (
@@ -156,7 +163,7 @@ def test_references_run_without_float64(monkeypatch):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("name", ["correlation", "lookup", "nearest", "pairwise"])
+@pytest.mark.parametrize("name", ["correlation", "lookup", "nearest", "pairwise", "splat"])
 def test_vmap_over_nothing(name, device):
     """As torch.matmul does, ops return nothing of the right shape."""
     one = inputs(name, torch.float32, device)

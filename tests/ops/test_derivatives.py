@@ -14,11 +14,13 @@ from flowmatch.ops import (
     distance_field,
     nearest,
     pairwise_distance,
+    splat,
     warp,
 )
 from flowmatch.ops.absolute_difference import absolute_difference
 from flowmatch.ops.correlation import correlation_reference
 from flowmatch.ops.correlation_lookup_reference import correlation_lookup_reference
+from flowmatch.ops.splat import splat_reference
 
 
 def lookup(a, b, c):
@@ -51,6 +53,14 @@ def plain_layer(a, b):
     return F.avg_pool2d(torch.stack(planes, 1)[..., 1:-1, 1:-1], 3, 1)
 
 
+def plain_splat(image, weight, flow):
+    """Softmax splatting; pixels that nothing lands on are 0."""
+    factor = weight.exp()
+    sums = splat_reference(torch.cat([image * factor, factor], 1), flow)
+    norm = sums[:, -1:]
+    return torch.where(norm > 0, sums[:, :-1] / torch.where(norm > 0, norm, 1), 0)
+
+
 def plain_distance(x, y, metric):
     if metric == "cosine":
         x, y = F.normalize(x, dim=-1), F.normalize(y, dim=-1)
@@ -65,10 +75,11 @@ def plain_nearest(x, y, metric):
     return values.topk(2, largest=metric == "dot").values
 
 
-SHAPES = {  # shapes of the inputs; the last inputs of lookups are coordinates
+SHAPES = {  # shapes of the inputs; the third ones are coordinates or flows
     "images": ((1, 2, 2, 3), (1, 2, 2, 3)),
     "lookup": ((1, 2, 2, 3), (1, 2, 2, 3), (1, 2, 2, 3)),
     "stereo": ((1, 2, 2, 3), (1, 2, 2, 3), (1, 1, 2, 3)),
+    "splat": ((1, 2, 2, 3), (1, 1, 2, 3), (1, 2, 2, 3)),
     "vectors": ((3, 3), (4, 3)),
 }
 CASES = {  # op, the same in plain PyTorch, inputs
@@ -84,6 +95,7 @@ CASES = {  # op, the same in plain PyTorch, inputs
     ),
     "lookup": (lookup, plain_lookup, "lookup"),
     "stereo": (lambda a, b, c: correlation_lookup_1d(a, b, c, 1), plain_stereo, "stereo"),
+    "splat": (lambda i, w, f: splat(i, f, w, "softmax"), plain_splat, "splat"),
 }
 for _metric in ("l2", "cosine", "dot"):
     CASES[f"pairwise {_metric}"] = (
@@ -194,7 +206,9 @@ def compiled(function, *inputs):
 
 
 @pytest.mark.filterwarnings("ignore:.*_prims_common.check:FutureWarning")  # torch's own
-@pytest.mark.parametrize("name", ["correlation", "lookup", "pairwise l2", "nearest l2", "layer"])
+@pytest.mark.parametrize(
+    "name", ["correlation", "lookup", "pairwise l2", "nearest l2", "layer", "splat"]
+)
 def test_transforms_compile(name, device):
     op, _, kind = CASES[name]
     inputs = tuple(0.3 + torch.rand(s, device=device) for s in SHAPES[kind])

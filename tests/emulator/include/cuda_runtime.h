@@ -114,6 +114,7 @@ inline int __all_sync(unsigned mask, int predicate, FLOWMATCH_HERE) {
   return __ballot_sync(mask, !predicate, file, line) == 0;
 }
 
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
