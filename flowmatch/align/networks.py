@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from flowmatch.align.backbones import SmallBackbone
 from flowmatch.align.fit import best_matches, fit_transform, match_scores
 from flowmatch.align.transforms import AFFINE, THIN_PLATE, identity, pixel_grid, warp_image
+from flowmatch.units import unit_vectors
 
 _KERNELS = (7, 5)  # of the regression, both without padding: a map must be 11 wide
 _MIN_SIDE = sum(_KERNELS) - len(_KERNELS) + 1
@@ -65,8 +66,8 @@ def match_volume(first: Tensor, second: Tensor) -> Tensor:
         Rocco et al., CVPR 2017, section 3.2.
     """
     # In float32: under autocast the square of a small feature underflows.
-    unit = [F.normalize(features.float(), dim=1, eps=1e-6) for features in (first, second)]
-    volume: Tensor = F.normalize(F.relu(global_correlation(*unit)), dim=1, eps=1e-6)
+    unit = [unit_vectors(features.float(), dim=1, least=1e-6) for features in (first, second)]
+    volume: Tensor = unit_vectors(F.relu(global_correlation(*unit)), dim=1, least=1e-6)
     return volume
 
 

@@ -14,7 +14,7 @@ from flowmatch._opencv import cv2
 from flowmatch.align.appearance import restyle
 from flowmatch.align.transforms import control_points, pixel_grid, transform_points
 from flowmatch.imaging import Generator, Image, resize
-from flowmatch.io.image import read_photo, sample_readable
+from flowmatch.io.photo import read_photo, sample_readable
 
 Parameters = NDArray[np.float32]
 

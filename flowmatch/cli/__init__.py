@@ -4,9 +4,10 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with _sigterm_as_exit():
+        with _sigterm_as_exit(), _warnings_in_one_line():
             app(args=words, prog_name="flowmatch")
     except SystemExit as end:  # raised by typer, also after success
         return int(end.code or 0)
@@ -72,6 +73,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason = str(error).partition("\n")[0]
         return _fail("there is not enough memory" + (f": {reason}" if reason else ""))
     return 0
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Show warnings of flowmatch without the line of code that gave them."""
+    usual = warnings.formatwarning
+
+    def one_line(message: Warning | str, category: type[Warning], *rest: Any) -> str:
+        if category is UserWarning and "flowmatch" in str(rest[0]):
+            return f"warning: {message}\n"
+        return usual(message, category, *rest)
+
+    warnings.formatwarning = one_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from flowmatch.io import white_level
+
 INPUT = "Input"
 OUTPUT = "Output"
 MODEL = "Network and device"
@@ -124,6 +126,25 @@ FrameRange = Annotated[
         help="Range of frames, from the number FIRST to the one before STOP, such as 100:200 or "
         "100: for the rest.",
         show_default="all frames",
+        rich_help_panel=INPUT,
+    ),
+]
+
+
+def _take_white(context: typer.Context, white: int | None) -> int | None:
+    context.with_resource(white_level(white))
+    return white
+
+
+WhiteLevel = Annotated[
+    int | None,
+    typer.Option(
+        "--white",
+        callback=_take_white,
+        min=1,
+        max=65535,
+        help="Value of white in pictures of 16 bits, such as 4095 for 12 bits stored in 16.",
+        show_default="as the file states, or 65535",
         rich_help_panel=INPUT,
     ),
 ]

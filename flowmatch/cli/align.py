@@ -7,10 +7,18 @@ import typer
 
 from flowmatch.align import BASELINES, align_images, load
 from flowmatch.cli._messages import messages
-from flowmatch.cli._options import MODEL, OUTPUT, DeviceName, WeightsFile, check_target
+from flowmatch.cli._options import (
+    MODEL,
+    OUTPUT,
+    DeviceName,
+    WeightsFile,
+    WhiteLevel,
+    check_target,
+)
 from flowmatch.devices import choose_device
 from flowmatch.draw import checkerboard
-from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
+from flowmatch.io import IMAGE_SUFFIXES, write_image
+from flowmatch.io.masked import read_masked
 
 EXAMPLES = (
     "flowmatch align day.jpg night.jpg -o checkerboard.png",
@@ -47,6 +55,7 @@ def command(
             rich_help_panel=OUTPUT,
         ),
     ] = 8,
+    white: WhiteLevel = None,
     model: Annotated[
         str,
         typer.Option(
@@ -68,7 +77,7 @@ def command(
     warped = output.with_name(f"{output.stem}-warped{output.suffix}")
     for target in (output, warped):
         check_target(target, IMAGE_SUFFIXES)
-    a, b = read_image(first), read_image(second)
+    a, b = read_masked(first).image, read_masked(second).image
     is_baseline = model in BASELINES
     network = model if is_baseline else load(model, weights=weights, device=choose_device(device))
     alignment = align_images(a, b, model=network)

@@ -19,6 +19,7 @@ from flowmatch.cli._options import (
     Precision,
     Refine,
     WeightsFile,
+    WhiteLevel,
     WithDis,
     Zoom,
     check_output_folder,
@@ -32,7 +33,7 @@ from flowmatch.flow.sequence import PICTURES, VIDEO, SequenceReport
 from flowmatch.flow.sequence_drawing import check_video, draw_sequence
 from flowmatch.flow.store import STORE
 from flowmatch.flow.warm_start import check_warm_start
-from flowmatch.io.image import IMAGE_SUFFIXES
+from flowmatch.io.image import IMAGE_SUFFIXES, count_pages
 from flowmatch.io.video import Frames, read_frames
 from flowmatch.io.video_writer import VIDEO_SUFFIXES
 
@@ -125,6 +126,7 @@ def command(
             rich_help_panel=INPUT,
         ),
     ] = 1.0,
+    white: WhiteLevel = None,
     model: ModelName = "default",
     weights: WeightsFile = None,
     device: DeviceName = None,
@@ -205,7 +207,12 @@ def _output_folder(inputs: list[str], output: Path | None) -> Path:
         raise ValueError(f"no output folder: add -o FOLDER{hint}")
     check_output_folder(output, _FILE_SUFFIXES)
     first = Path(inputs[0])
-    if len(inputs) == 1 and first.suffix.lower() in IMAGE_SUFFIXES and first.is_file():
+    if (
+        len(inputs) == 1
+        and first.suffix.lower() in IMAGE_SUFFIXES
+        and first.is_file()
+        and count_pages(first) == 1
+    ):
         raise ValueError(f"one picture given, {first}: a flow needs two or more")
     return output
 

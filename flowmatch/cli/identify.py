@@ -14,6 +14,7 @@ from flowmatch.cli._options import (
     MODEL,
     DeviceName,
     JsonFile,
+    WhiteLevel,
     check_target,
     check_weights_file,
 )
@@ -63,6 +64,7 @@ def command(
         ),
     ] = 0.01,
     json: JsonFile = None,
+    white: WhiteLevel = None,
     device: DeviceName = None,
 ) -> None:
     """Classify pictures by a few examples of each class.

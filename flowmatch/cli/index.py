@@ -7,7 +7,12 @@ import typer
 from rich.progress import TextColumn
 
 from flowmatch.cli._messages import messages, progress_bar, report_interrupt
-from flowmatch.cli._options import MODEL, OUTPUT, DeviceName
+from flowmatch.cli._options import (
+    MODEL,
+    OUTPUT,
+    DeviceName,
+    WhiteLevel,
+)
 from flowmatch.retrieval.describe import load_describer
 from flowmatch.retrieval.index import Index, IndexReport
 from flowmatch.retrieval.update import IndexUpdate
@@ -48,6 +53,7 @@ def command(
             rich_help_panel=OUTPUT,
         ),
     ] = False,
+    white: WhiteLevel = None,
     model: Annotated[
         str,
         typer.Option(

@@ -18,6 +18,7 @@ from flowmatch.cli._options import (
     DeviceName,
     Magnification,
     Precision,
+    WhiteLevel,
     check_output_folder,
     check_target,
 )
@@ -98,6 +99,7 @@ def command(
             rich_help_panel=INPUT,
         ),
     ] = None,
+    white: WhiteLevel = None,
     model: Annotated[
         str,
         typer.Option(

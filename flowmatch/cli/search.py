@@ -6,11 +6,18 @@ from typing import Annotated
 import typer
 
 from flowmatch.cli._messages import messages
-from flowmatch.cli._options import INPUT, MODEL, OUTPUT, DeviceName, check_target
-from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
+from flowmatch.cli._options import (
+    INPUT,
+    MODEL,
+    OUTPUT,
+    DeviceName,
+    WhiteLevel,
+    check_target,
+)
+from flowmatch.io import IMAGE_SUFFIXES, white_level, write_image
 from flowmatch.retrieval.index import read_index
 from flowmatch.retrieval.results import RESULT_SUFFIXES, results_sheet, write_results
-from flowmatch.retrieval.searcher import search
+from flowmatch.retrieval.searcher import read_query, search
 from flowmatch.retrieval.verify import MIN_INLIERS
 
 EXAMPLES = (
@@ -83,6 +90,7 @@ def command(
             rich_help_panel=SEARCH,
         ),
     ] = None,
+    white: WhiteLevel = None,
     model: Annotated[
         str,
         typer.Option(
@@ -101,19 +109,20 @@ def command(
     """
     for path in output or []:
         check_target(path, (*IMAGE_SUFFIXES, *RESULT_SUFFIXES))
-    query = read_image(picture)
     content = read_index(index)
-    results = search(
-        content, query, model=model, device=device, count=count, verify=verify,
-        expand=expand, augment=augment, approximate=approximate,
-    )  # fmt: skip
-    for name, score, inliers in results:
-        typer.echo(f"{score:.4f}\t{'' if inliers is None else inliers}\t{name}")
-    for path in output or []:
-        if path.suffix.lower() in RESULT_SUFFIXES:
-            write_results(path, str(picture), results)
-        else:
-            write_image(path, results_sheet(query, results, content.root))
+    with white_level(white or content.white):
+        query = read_query(picture)
+        results = search(
+            content, query, model=model, device=device, count=count, verify=verify,
+            expand=expand, augment=augment, approximate=approximate,
+        )  # fmt: skip
+        for name, score, inliers in results:
+            typer.echo(f"{score:.4f}\t{'' if inliers is None else inliers}\t{name}")
+        for path in output or []:
+            if path.suffix.lower() in RESULT_SUFFIXES:
+                write_results(path, str(picture), results)
+            else:
+                write_image(path, results_sheet(query, results, content.root))
     if output:
         messages.print(f"{len(results)} results, in {', '.join(map(str, output))}")
     if verify and not any((result.inliers or 0) >= MIN_INLIERS for result in results):

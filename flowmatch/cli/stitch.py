@@ -10,7 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from flowmatch.cli._messages import StageBars, messages, progress_bar
-from flowmatch.cli._options import KEYPOINTS, MODEL, OUTPUT, DeviceName, check_target
+from flowmatch.cli._options import (
+    KEYPOINTS,
+    MODEL,
+    OUTPUT,
+    DeviceName,
+    WhiteLevel,
+    check_target,
+)
 from flowmatch.io import IMAGE_SUFFIXES, write_image
 from flowmatch.io.image import check_picture_size
 from flowmatch.stitch.cameras import Cameras, read_cameras
@@ -63,6 +70,7 @@ def command(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    white: WhiteLevel = None,
     model: Annotated[
         str,
         typer.Option(

@@ -1,6 +1,7 @@
 """Read and write optical flow, pictures, videos and point clouds."""
 
 from flowmatch.io._files import replace_when_done
+from flowmatch.io._white import white_level
 from flowmatch.io.cloud import (
     CLOUD_SUFFIXES,
     depth_to_points,
@@ -34,6 +35,7 @@ __all__ = [
     "read_poses",
     "read_rgba",
     "replace_when_done",
+    "white_level",
     "write_cloud",
     "write_flow",
     "write_image",

@@ -23,11 +23,14 @@ class VideoFile:
         files: The file.
         total: Number of frames that the container claims, or None.
         rate: Frames per second, or None.
+        white: None: the decoder scales all depths.
 
     Raises:
         ImportError: PyAV is not installed.
         ValueError: The file is no video that FFmpeg decodes.
     """
+
+    white = None
 
     def __init__(self, path: Path) -> None:
         self.av = optional_module("av", "reading videos")

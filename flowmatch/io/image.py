@@ -1,22 +1,29 @@
 """Read and write pictures as uint8 RGB arrays."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.imaging import check_image
-from flowmatch.io._files import FilePath, entry_for_suffix, existing_file, replace_when_done
+from flowmatch.io._files import (
+    FilePath,
+    entry_for_suffix,
+    existing_file,
+    reason_of,
+    replace_when_done,
+)
 from flowmatch.io._jpeg import check_jpeg, is_jpeg
+from flowmatch.io._pages import has_pages
 from flowmatch.io._png import check_png, is_png
 from flowmatch.io._pnm import is_pnm, read_pnm
 from flowmatch.io._quiet import quiet_stderr
 from flowmatch.io._tiff import changed_tiff
-from flowmatch.io._white import stated_white
+from flowmatch.io._white import HEADER, check_white, stated_white, white_in_force
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
@@ -35,12 +42,7 @@ _OTHER_KINDS = {
 
 _MAX_SIDES = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 
-Item = TypeVar("Item")
-Content = TypeVar("Content")
-_ATTEMPTS = 20
-_LOW_BITS = 4096  # 12 bits, the most frequent depth of scientific cameras
-SMALLEST_PHOTO = 32
-"""Smallest side of a photograph, in pixels."""
+_LOW_BITS = (1024, 4096)  # 10 and 12 bits, the most frequent depths of scientific cameras
 
 
 def list_images(folder: FilePath) -> tuple[Path, ...]:
@@ -78,13 +80,15 @@ def read_image(path: FilePath, *, white: int | None = None) -> NDArray[np.uint8]
     """Read a picture of any kind as 8-bit RGB.
 
     Gray is repeated to three channels, alpha is dropped, more than 8 bits are rounded to 8, and
-    the orientation in EXIF is applied.
+    the orientation in EXIF is applied. Of several pages, or of an animation, the first picture is
+    read; `read_frames` reads all.
 
     Args:
         path: File of any format that OpenCV decodes; the content decides, not the suffix.
         white: Value of white in pictures of more than 8 bits, such as 4095 for 12 bits stored in
-            a TIFF or PNG of 16; brighter pixels become white. None takes what the file states
-            (PNM, AVIF, JPEG 2000), otherwise 65535. Pictures of 8 bits do not use it.
+            a TIFF or PNG of 16; brighter pixels become white. None takes that of `white_level`,
+            otherwise what the file states (PNM, AVIF, JPEG 2000), otherwise 65535. Pictures of 8
+            bits do not use it.
 
     Returns:
         Image ``[H, W, 3]``, RGB.
@@ -96,7 +100,7 @@ def read_image(path: FilePath, *, white: int | None = None) -> NDArray[np.uint8]
 
     Warns:
         UserWarning: A picture of 16 bits holds no value above 4095, and `white` is None: it may
-            be one of 12 bits, which comes out 16 times too dark.
+            be one of 12 bits, which comes out 16 times too dark. Or the file has several pages.
 
     Example:
         >>> import tempfile
@@ -110,33 +114,12 @@ def read_image(path: FilePath, *, white: int | None = None) -> NDArray[np.uint8]
     return _converted(bgr, cv2.COLOR_GRAY2RGB, cv2.COLOR_BGR2RGB, cv2.COLOR_BGRA2RGB)
 
 
-def read_photo(path: FilePath) -> NDArray[np.uint8]:
-    """Read a photograph that synthetic samples are made from, as 8-bit RGB.
-
-    Args:
-        path: File of any format that OpenCV decodes.
-
-    Returns:
-        Image ``[H, W, 3]``, at least `SMALLEST_PHOTO` pixels to a side.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        ValueError: The file is damaged, or not a picture, or the picture is too small.
-    """
-    photo = read_image(path)
-    if min(photo.shape[:2]) < SMALLEST_PHOTO:
-        raise ValueError(
-            f"{path}: a photograph must have {SMALLEST_PHOTO} pixels to a side, "
-            f"got {photo.shape[1]} x {photo.shape[0]}"
-        )
-    return photo
-
-
-def read_rgba(path: FilePath) -> NDArray[np.uint8]:
+def read_rgba(path: FilePath, *, white: int | None = None) -> NDArray[np.uint8]:
     """Read a picture with its alpha channel, as 8-bit RGBA; without one it is opaque.
 
     Args:
         path: File of any format that OpenCV decodes; the content decides, not the suffix.
+        white: Value of white, as in `read_image`.
 
     Returns:
         Image ``[H, W, 4]``: RGB, and alpha from 0 (transparent) to 255.
@@ -145,7 +128,7 @@ def read_rgba(path: FilePath) -> NDArray[np.uint8]:
         FileNotFoundError: The file does not exist.
         ValueError: The file is damaged, or not a picture, or holds floats.
     """
-    picture = _decode(path, cv2.IMREAD_UNCHANGED)
+    picture = _decode(path, cv2.IMREAD_UNCHANGED, white)
     return _converted(picture, cv2.COLOR_GRAY2RGBA, cv2.COLOR_BGR2RGBA, cv2.COLOR_BGRA2RGBA)
 
 
@@ -158,8 +141,10 @@ def count_pages(path: Path) -> int:
         return 1
 
 
-def read_pages(path: Path, start: int, count: int) -> list[NDArray[np.uint8]]:
-    """Read some of the pictures of a file as 8-bit RGB.
+def read_pages(
+    path: Path, start: int, count: int, white: int | None = None
+) -> list[NDArray[np.uint8]]:
+    """Read some of the pictures of a file as 8-bit RGB; `white` is as in `read_image`.
 
     Raises:
         ValueError: They are damaged, or hold floats.
@@ -173,7 +158,7 @@ def read_pages(path: Path, start: int, count: int) -> list[NDArray[np.uint8]]:
                 str(path.absolute()), begin, start - begin + count, flags=flags
             )
     except cv2.error as error:
-        raise ValueError(f"{path}: page {start} cannot be decoded: {error}") from error
+        raise ValueError(f"{path}: page {start} cannot be decoded: {reason_of(error)}") from error
     pages: list[NDArray[Any]] = [np.asarray(page) for page in decoded[start - begin :]]
     if not done or len(pages) != count:
         raise ValueError(f"{path}: page {start + len(pages)} is damaged")
@@ -181,7 +166,9 @@ def read_pages(path: Path, start: int, count: int) -> list[NDArray[np.uint8]]:
         if page.dtype not in (np.uint8, np.uint16):
             raise ValueError(f"{path}: expected pages of 8 or 16 bits, got {page.dtype}")
     conversions = cv2.COLOR_GRAY2RGB, cv2.COLOR_BGR2RGB, cv2.COLOR_BGRA2RGB
-    return [_converted(_eight_bits(page, np.iinfo(page.dtype).max), *conversions) for page in pages]
+    with path.open("rb") as file:
+        stated = stated_white(file.read(HEADER))
+    return [_converted(_scaled(path, page, white, stated), *conversions) for page in pages]
 
 
 def _converted(picture: NDArray[np.uint8], gray: int, bgr: int, bgra: int) -> NDArray[np.uint8]:
@@ -189,10 +176,9 @@ def _converted(picture: NDArray[np.uint8], gray: int, bgr: int, bgra: int) -> ND
     return np.asarray(cv2.cvtColor(picture, {1: gray, 3: bgr, 4: bgra}[channels]), np.uint8)
 
 
-def _decode(path: FilePath, flags: int, white: int | None = None) -> NDArray[np.uint8]:
+def _decode(path: FilePath, flags: int, white: int | None) -> NDArray[np.uint8]:
     path = existing_file(path)
-    if white is not None and not 1 <= white <= 65535:
-        raise ValueError(f"{path}: white must be a value from 1 to 65535, got {white}")
+    check_white(white, path)
     # Decoding from memory, because OpenCV opens only ASCII names on Windows.
     encoded = np.fromfile(path, np.uint8)
     if encoded.size == 0:
@@ -206,11 +192,26 @@ def _decode(path: FilePath, flags: int, white: int | None = None) -> NDArray[np.
         image, stated = _decoded(path, encoded, flags), stated_white(encoded.data)
     if image.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"{path}: expected an image of 8 or 16 bits, got {image.dtype}")
-    if image.dtype == np.uint16 and white is None and stated in (None, 65535):
-        _warn_about_low_bits(image)
+    if has_pages(encoded.data):
+        # The same words for a whole folder, so that Python shows the warning once.
+        warnings.warn(
+            f"a picture in {path.parent} has several pages, or is an animation: only the first is "
+            "read; flowmatch flow takes all pages of one file",
+            stacklevel=3,
+        )
+    return _scaled(path, image, white, stated)
+
+
+def _scaled(
+    path: Path, image: NDArray[Any], white: int | None, stated: int | None
+) -> NDArray[np.uint8]:
+    """Return a decoded picture in 8 bits, `white` or else what is in force or stated as 255."""
     if image.dtype == np.uint8:
-        white = None
-    return _eight_bits(image, white or stated or np.iinfo(image.dtype).max)
+        return _eight_bits(image, stated or 255)
+    white = white_in_force() if white is None else white
+    if white is None and stated in (None, 65535):
+        _warn_about_low_bits(path, image)
+    return _eight_bits(image, white or stated or 65535)
 
 
 def _decoded(path: Path, encoded: NDArray[np.uint8], flags: int) -> NDArray[Any]:
@@ -234,19 +235,22 @@ def _by_opencv(path: Path, encoded: NDArray[np.uint8], flags: int) -> NDArray[An
         with quiet_stderr():
             image = cv2.imdecode(encoded, flags)
     except cv2.error as error:
-        raise ValueError(f"{path} cannot be decoded as an image: {error}") from error
+        raise ValueError(f"{path} cannot be decoded as an image: {reason_of(error)}") from error
     if image is None:
         raise ValueError(f"{path} is damaged, or not an image of a kind that OpenCV decodes")
     return np.asarray(image)
 
 
-def _warn_about_low_bits(image: NDArray[Any]) -> None:
-    if 0 < image.max() < _LOW_BITS:
-        # The same words for all files, so that Python shows the warning once.
+def _warn_about_low_bits(path: Path, image: NDArray[Any]) -> None:
+    brightest = image.max()
+    if 0 < brightest < _LOW_BITS[-1]:
+        limit = next(limit for limit in _LOW_BITS if brightest < limit) - 1
+        # The same words for a whole folder, so that Python shows the warning once.
         warnings.warn(
-            f"a picture of 16 bits holds no value above {_LOW_BITS - 1}: if it has fewer bits, it "
-            f"is read too dark; white={_LOW_BITS - 1} of read_image is for 12 bits",
-            stacklevel=1,
+            f"a picture of 16 bits in {path.parent} holds no value above {limit}: if it has fewer "
+            f"bits, it is read too dark; for those of {limit.bit_length()} give white={limit}, or "
+            f"--white {limit} on the command line",
+            stacklevel=4,
         )
 
 
@@ -258,42 +262,6 @@ def _eight_bits(image: NDArray[Any], white: int) -> NDArray[np.uint8]:
     elif image.dtype == np.uint16:
         image = np.minimum(image, 255)
     return np.ascontiguousarray(image, dtype=np.uint8)
-
-
-def sample_readable(
-    rng: np.random.Generator,
-    pictures: Sequence[Item],
-    read: Callable[[Item], Content],
-) -> tuple[int, Content]:
-    """Read one of several pictures or pairs at random; after a failure, warn and choose another.
-
-    Args:
-        rng: Source of random numbers.
-        pictures: Arguments of `read`, such as paths.
-        read: Function that reads one of them; it may raise ValueError or OSError.
-
-    Returns:
-        Index of the picture, and the picture.
-
-    Raises:
-        ValueError: None of 20 chosen pictures can be read.
-
-    Example:
-        >>> black = np.zeros((2, 2, 3), np.uint8)
-        >>> place, picture = sample_readable(np.random.default_rng(0), [black], lambda black: black)
-        >>> place, picture.shape
-        (0, (2, 2, 3))
-    """
-    for _ in range(_ATTEMPTS):
-        place = int(rng.integers(len(pictures)))
-        try:
-            return place, read(pictures[place])
-        except (ValueError, OSError) as error:
-            last = error
-            warnings.warn(f"skipped: {error}", stacklevel=2)
-    raise ValueError(
-        f"none of {_ATTEMPTS} items chosen at random can be read; the last one: {last}"
-    )
 
 
 def check_picture_size(path: FilePath, width: int, height: int) -> None:
@@ -342,7 +310,7 @@ def write_image(path: FilePath, image: ArrayLike) -> None:
         try:
             done, encoded = cv2.imencode(suffix, pixels[..., ::-1] if colour else pixels)
         except cv2.error as error:
-            raise ValueError(f"{path} cannot be encoded: {error}") from error
+            raise ValueError(f"{path} cannot be encoded: {reason_of(error)}") from error
         if not done:
             raise ValueError(f"{path}: {list(pixels.shape)} pixels cannot be encoded as {suffix}")
         temporary.write_bytes(encoded.tobytes())

@@ -22,7 +22,14 @@ from flowmatch.io._files import (
 )
 from flowmatch.io._quiet import quiet_stderr
 from flowmatch.io._video_file import FrameOrReason, VideoFile
-from flowmatch.io.image import IMAGE_SUFFIXES, count_pages, read_image, read_pages
+from flowmatch.io._white import check_white, white_in_force
+from flowmatch.io.image import (
+    READ_SUFFIXES,
+    count_pages,
+    read_image,
+    read_pages,
+    warn_of_other_kinds,
+)
 
 # A decoder may lose a whole group of pictures after one damaged key frame; x264's default group
 # is 250 frames. After more failures in a row, the rest of the file is skipped.
@@ -96,8 +103,9 @@ class Frames:
             raise ValueError(f"no frame of {self._source.name} could be read: {cause}")
 
     def digest(self) -> str:
-        """Return a short hash that changes with the files, the choice of frames and the scale."""
-        state = hashlib.sha256(f"{self.name} {self._chosen} {self._scale}".encode())
+        """Return a short hash that changes with the files and the options they are read with."""
+        white = f" white {self._source.white}" if self._source.white else ""
+        state = hashlib.sha256(f"{self.name} {self._chosen} {self._scale}{white}".encode())
         for file in self.files:
             if file.exists():
                 status = file.stat()
@@ -122,6 +130,7 @@ def read_frames(
     stop: int | None = None,
     stride: int = 1,
     scale: float = 1.0,
+    white: int | None = None,
 ) -> Frames:
     """Read the frames of a video, a folder of pictures, a camera or a stream, lazily.
 
@@ -136,6 +145,7 @@ def read_frames(
         stop: Frame to stop before; None reads to the end.
         stride: Step between frames: 2 reads every second one.
         scale: Factor on width and height of each frame.
+        white: Value of white in pictures of 16 bits, as in `read_image`; videos do not use it.
 
     Returns:
         Iterable of uint8 RGB frames ``[H, W, 3]``. Iterating raises ValueError if no frame at all
@@ -164,10 +174,15 @@ def read_frames(
         )
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale must be a positive number, got {scale}")
-    return Frames(_open(source), slice(start, stop, stride), scale)
+    check_white(white)
+    # Frames may be read in another thread, which does not see `white_level`.
+    white = white_in_force() if white is None else white
+    return Frames(_open(source, white), slice(start, stop, stride), scale)
 
 
-def _open(source: FilePath | int | Sequence[FilePath]) -> "_Pictures | _Pages | _Live | VideoFile":
+def _open(
+    source: FilePath | int | Sequence[FilePath], white: int | None
+) -> "_Pictures | _Pages | _Live | VideoFile":
     if isinstance(source, int):
         if not 0 <= source < 2**31:
             raise ValueError(f"the number of a camera is expected, got {source}")
@@ -175,21 +190,24 @@ def _open(source: FilePath | int | Sequence[FilePath]) -> "_Pictures | _Pages | 
     if isinstance(source, str) and _URL.match(source):
         return _Live(source)
     if not isinstance(source, str | os.PathLike):
-        return _Pictures([existing_file(path) for path in source], "the list of pictures")
+        return _Pictures([existing_file(path) for path in source], "the list of pictures", white)
     path = Path(source)
     if path.is_dir():
-        pictures = (file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        return _Pictures(_in_order(pictures), f"folder {path}")
+        files = _in_order(path.iterdir())
+        warn_of_other_kinds(path, files)
+        pictures = [file for file in files if file.suffix.lower() in READ_SUFFIXES]
+        return _Pictures(pictures, f"folder {path}", white)
     folder, pattern = _split_pattern(path)
     if pattern:
         matching = _in_order(folder.glob(pattern))
         if not matching:
             raise FileNotFoundError(f"no file matches {path}")
-        return _Pictures(matching, str(path))
-    if existing_file(path).suffix.lower() in IMAGE_SUFFIXES:
-        # OpenCV would take frame1.png for a numbered sequence, and read frame2.png next.
+        return _Pictures(matching, str(path), white)
+    # OpenCV would take frame1.png for a numbered sequence, and read frame2.png next. Animated GIFs
+    # are left to FFmpeg, which knows their rate.
+    if existing_file(path).suffix.lower() in READ_SUFFIXES and path.suffix.lower() != ".gif":
         pages = count_pages(path)
-        return _Pages(path, pages) if pages > 1 else _Pictures([path], str(path))
+        return _Pages(path, pages, white) if pages > 1 else _Pictures([path], str(path), white)
     return VideoFile(path)
 
 
@@ -219,16 +237,16 @@ class _Pictures:
 
     rate = None
 
-    def __init__(self, paths: list[Path], name: str) -> None:
+    def __init__(self, paths: list[Path], name: str, white: int | None) -> None:
         if not paths:
-            raise ValueError(f"{name} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
-        self.name, self.files = name, tuple(paths)
+            raise ValueError(f"{name} holds no pictures ({', '.join(READ_SUFFIXES)})")
+        self.name, self.files, self.white = name, tuple(paths), white
         self.total: int | None = len(paths)
 
     def frames(self, chosen: slice) -> Iterator[FrameOrReason]:
         for index in range(len(self.files))[chosen]:
             try:
-                yield index, read_image(self.files[index])
+                yield index, read_image(self.files[index], white=self.white)
             except (ValueError, OSError) as error:
                 yield index, str(error)
 
@@ -238,8 +256,8 @@ class _Pages:
 
     rate = None
 
-    def __init__(self, path: Path, total: int) -> None:
-        self.path, self.name, self.files = path, str(path), (path,)
+    def __init__(self, path: Path, total: int, white: int | None) -> None:
+        self.path, self.name, self.files, self.white = path, str(path), (path,), white
         self.total: int | None = total
 
     def frames(self, chosen: slice) -> Iterator[FrameOrReason]:
@@ -247,14 +265,14 @@ class _Pages:
         for start in range(0, len(indices), _PAGES):
             chunk = indices[start : start + _PAGES]
             try:
-                pages = read_pages(self.path, chunk[0], chunk[-1] - chunk[0] + 1)
+                pages = read_pages(self.path, chunk[0], chunk[-1] - chunk[0] + 1, self.white)
                 yield from ((index, pages[index - chunk[0]]) for index in chunk)
             except ValueError:
                 yield from map(self._one, chunk)
 
     def _one(self, index: int) -> FrameOrReason:
         try:
-            return index, read_pages(self.path, index, 1)[0]
+            return index, read_pages(self.path, index, 1, self.white)[0]
         except ValueError as error:
             return index, str(error)
 
@@ -263,6 +281,7 @@ class _Live:
     """The number of a camera or the URL of a stream."""
 
     files: tuple[Path, ...] = ()
+    white = None
 
     def __init__(self, source: int | str) -> None:
         self.source = source

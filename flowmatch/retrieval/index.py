@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flowmatch.io import replace_when_done
 from flowmatch.io._files import FilePath, existing_file
+from flowmatch.io._white import check_white
 
 _FORMAT = "retrieval index 1"
 _STATE = "state."
@@ -75,6 +76,7 @@ class Index:
         failed: Images that could not be read or described.
         state: State of the describer, `Describer.state`.
         report: Counts of the update that made this index; None if it was read from a file.
+        white: Value of white with which pictures of 16 bits were read, see `white_level`.
     """
 
     about: str
@@ -84,6 +86,7 @@ class Index:
     failed: list[Failure] = field(default_factory=list)
     state: dict[str, Tensor] = field(default_factory=dict)
     report: IndexReport | None = None
+    white: int | None = None
 
 
 def write_index(path: FilePath, index: Index) -> None:
@@ -111,6 +114,8 @@ def write_index(path: FilePath, index: Index) -> None:
         "files": index.entries,
         "failed": [[*entry, reason] for entry, reason in index.failed],
     }
+    if index.white is not None:
+        content["white"] = index.white
     tensors = {"descriptors": index.descriptors.to(torch.float16).contiguous()}
     tensors |= {_STATE + name: tensor.contiguous() for name, tensor in index.state.items()}
     with replace_when_done(path) as temporary:
@@ -160,6 +165,8 @@ def read_index(path: FilePath) -> Index:
         entries = [_entry(*row) for row in content["files"]]
         failed = [Failure(_entry(*row[:3]), str(row[3])) for row in content["failed"]]
         about, root = str(content["about"]), Path(str(content["root"]))
+        white = content.get("white")
+        check_white(white)
         descriptors = tensors.pop("descriptors")
     except (KeyError, TypeError, IndexError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is a damaged index: {error!r}") from error
@@ -172,7 +179,7 @@ def read_index(path: FilePath) -> Index:
     if not descriptors.isfinite().all():
         raise ValueError(f"{path}: descriptors are not finite")
     state = {name.removeprefix(_STATE): tensor for name, tensor in tensors.items()}
-    return Index(about, path.parent / root, entries, descriptors, failed, state)
+    return Index(about, path.parent / root, entries, descriptors, failed, state, white=white)
 
 
 def _entry(name: Any, size: Any, modified: Any) -> Entry:

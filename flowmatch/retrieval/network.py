@@ -10,6 +10,7 @@ from flowmatch.align import load as load_align
 from flowmatch.align.backbones import SmallBackbone
 from flowmatch.retrieval.pooling import GeM
 from flowmatch.retrieval.whitening import Whitening
+from flowmatch.units import unit_vectors
 
 
 class SignedMaps(nn.Module):
@@ -85,7 +86,7 @@ class RetrievalNet(nn.Module):
         Returns:
             ``[B, 8 width]`` of unit length.
         """
-        return F.normalize(self.pooling(self.maps(image)), dim=1)
+        return unit_vectors(self.pooling(self.maps(image)), dim=1)
 
     def forward(self, image: Tensor) -> Tensor:
         """Describe ``[B, 3, H, W]``, RGB in [0, 1], by ``[B, 8 width]`` of unit length."""

@@ -4,8 +4,9 @@ import itertools
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from flowmatch.units import unit_vectors
 
 _MIN_FEATURE = 1e-6  # features are clamped before they are raised to a power, as by the authors
 _OVERLAP = 0.4  # desired overlap of neighbouring squares of R-MAC
@@ -198,7 +199,7 @@ class RMAC(nn.Module):
             features[:, :, top : top + side, left : left + side].amax((2, 3))
             for top, left, side in squares
         ]
-        return torch.stack([F.normalize(region, dim=1) for region in pooled]).sum(0)
+        return torch.stack([unit_vectors(region, dim=1) for region in pooled]).sum(0)
 
 
 POOLINGS: dict[str, type[nn.Module]] = {"gem": GeM, "mac": MAC, "spoc": SPoC, "rmac": RMAC}

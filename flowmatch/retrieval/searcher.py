@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from flowmatch.imaging import Image, check_image
-from flowmatch.io import read_image
 from flowmatch.io._files import FilePath
+from flowmatch.io._white import white_in_force, white_level
+from flowmatch.io.masked import read_masked
 from flowmatch.ops import nearest
 from flowmatch.retrieval.describe import describer_of
 from flowmatch.retrieval.expansion import augment_database, expand_queries
@@ -76,16 +77,17 @@ def search(
         >>> [result.name for result in search(index, folder / "b.png", count=1)]
         ['b.png']
     """
-    query = read_query(image)
     if not isinstance(index, Index):
         index = read_index(index)
     describer = describer_of(index.about, model, device=device)
     describer.restore(index.state)
     searcher = Searcher(index, augment=augment, approximate=approximate)
     candidates = _VERIFIED if verify else count
-    results = searcher.search(describer(query), max(candidates, count), expand=expand)
-    if verify:
-        results = verify_geometry(results, query, index.root, candidates=candidates)
+    with white_level(white_in_force() or index.white):
+        query = read_query(image)
+        results = searcher.search(describer(query), max(candidates, count), expand=expand)
+        if verify:
+            results = verify_geometry(results, query, index.root, candidates=candidates)
     return results[:count]
 
 
@@ -96,7 +98,9 @@ def read_query(image: ArrayLike | FilePath) -> Image:
         FileNotFoundError: The file does not exist.
         ValueError: It is not an image.
     """
-    return read_image(image) if isinstance(image, str | os.PathLike) else check_image(image)
+    if isinstance(image, str | os.PathLike):
+        return read_masked(image).image
+    return check_image(image)
 
 
 class Searcher:
@@ -219,7 +223,7 @@ def verify_geometry(
 
     def inliers(place: int) -> int:
         try:
-            return verifier.inliers(read_image(root / results[place].name))
+            return verifier.inliers(read_masked(root / results[place].name).image)
         except (ValueError, OSError):
             return 0
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from flowmatch.imaging import Image
-from flowmatch.io import read_image
 from flowmatch.io._files import FilePath
+from flowmatch.io._white import white_in_force, white_level
 from flowmatch.io.image import READ_SUFFIXES, warn_of_other_kinds
+from flowmatch.io.masked import read_masked
 from flowmatch.progress import ProgressCallback
 from flowmatch.retrieval.describe import Describer, load_describer
 from flowmatch.retrieval.index import (
@@ -147,7 +148,9 @@ class IndexUpdate:
                 f"{self._path} cannot be written: there is no folder {self._path.parent}"
             )
         self.report = IndexReport(total=len(self._images))
-        self._index = Index(describer.about, self._folder, report=self.report)
+        self._index = Index(
+            describer.about, self._folder, report=self.report, white=white_in_force()
+        )
         self._new: list[Tensor] = []
 
     def run(self, progress: ProgressCallback | None = None) -> Index:
@@ -170,7 +173,8 @@ class IndexUpdate:
             self._index.state = self._describer.state()
         remaining = self._remove_outdated()
         self._notify(progress)
-        self._describe(remaining, progress)
+        with white_level(self._index.white):
+            self._describe(remaining, progress)
         return self._index
 
     def _existing(self, path: Path) -> Index:
@@ -179,6 +183,11 @@ class IndexUpdate:
             raise ValueError(
                 f"{path} was made by {index.about!r}, not by {self._describer.about!r}: "
                 "overwrite it, or choose another name"
+            )
+        if white_in_force() not in (None, index.white):
+            raise ValueError(
+                f"{path} was made with white at {index.white or 'its default'}, not "
+                f"{white_in_force()}: overwrite it, or choose another name"
             )
         if index.root.resolve() != self._folder.resolve():
             raise ValueError(f"{path} is about {index.root}, not {self._folder}")
@@ -191,7 +200,7 @@ class IndexUpdate:
         chosen = np.linspace(0, len(self._images) - 1, count).round().astype(int)
         for number, k in enumerate(chosen, 1):
             with suppress(ValueError, OSError):  # `_describe` records the failure
-                yield read_image(self._folder / self._images[k].name)
+                yield read_masked(self._folder / self._images[k].name).image
             if progress:
                 progress("vocabulary", number, count)
 
@@ -223,7 +232,8 @@ class IndexUpdate:
 
     def _describe_image(self, entry: Entry) -> None:
         try:
-            descriptor = self._describer(read_image(self._index.root / entry.name)).half()
+            image = read_masked(self._index.root / entry.name).image
+            descriptor = self._describer(image).half()
             if not descriptor.any():  # its score of 0 would exceed that of many real matches
                 raise ValueError("nothing in it can be described")
             self._new.append(descriptor)

@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from flowmatch.units import unit_vectors
 
 _RIDGE = 1e-6  # relative to the mean variance; makes the matrix of few samples invertible
 
@@ -36,7 +37,7 @@ class Whitening(NamedTuple):
         if dim is not None and not 1 <= dim <= len(self.projection):
             raise ValueError(f"dim must be in 1..{len(self.projection)}, got {dim}")
         centred = descriptors - self.mean.to(descriptors)
-        return F.normalize(centred @ self.projection[:dim].to(descriptors).T, dim=1)
+        return unit_vectors(centred @ self.projection[:dim].to(descriptors).T, dim=1)
 
 
 def pca_whitening(descriptors: Tensor, *, power: float = 1.0) -> Whitening:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from flowmatch.metric_learning.tuples import check_tensors
-from flowmatch.metric_learning.units import unit_vectors
+from flowmatch.units import unit_vectors
 
 HARDEST = 4  # number of nearest negatives that hard negatives are sampled from
 

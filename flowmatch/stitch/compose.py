@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.imaging import Image
+from flowmatch.io.masked import MaskedImage
 from flowmatch.progress import ProgressCallback
 from flowmatch.stitch.cameras import Camera, Cameras, assign_cameras
 from flowmatch.stitch.crop import largest_rectangle
 from flowmatch.stitch.options import StitchOptions
 from flowmatch.stitch.photos import (
-    MaskedImage,
     Photo,
     Size,
     reduce_image,

@@ -4,36 +4,20 @@ import math
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from flowmatch._opencv import cv2
 from flowmatch.imaging import Image, as_rgb, resize
-from flowmatch.io import list_images, read_image, read_rgba
+from flowmatch.io import list_images, read_image
+from flowmatch.io.masked import MaskedImage, read_masked
 
 Size: TypeAlias = tuple[int, int]
 """Width and height in pixels."""
 
 
-_OPAQUE_FORMATS = (b"\xff\xd8\xff", b"BM", b"P2", b"P3", b"P5", b"P6")  # JPEG, BMP, PNM
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_WITH_ALPHA = (4, 6)  # colour types
 _HALF = 127  # alpha above which a pixel belongs to the photo
-
-
-class MaskedImage(NamedTuple):
-    """A photo and the part of it that is not transparent.
-
-    Attributes:
-        image: ``[H, W, 3]`` uint8, RGB; transparent pixels have the colour of the nearest others.
-        mask: ``[H, W]`` uint8, 255 inside the photo, 0 where it is transparent; None if it is
-            transparent nowhere.
-    """
-
-    image: Image
-    mask: Image | None
 
 
 class Photo:
@@ -48,7 +32,7 @@ class Photo:
         self.name = name
         self.number = number
         self._source: Any = source
-        self._opaque = not isinstance(source, str | os.PathLike)
+        self._opaque = False
 
     def read(self, size: Size | None = None) -> Image:
         """Return the photo as RGB ``[H, W, 3]``, reduced to a width and height; None keeps its own.
@@ -66,70 +50,18 @@ class Photo:
             OSError: The file cannot be read.
             ValueError: It is not an image.
         """
-        is_file = isinstance(self._source, str | os.PathLike)
-        image = read_image(self._source) if is_file else as_rgb(self._source, self.name)
-        mask = None
-        if not self._opaque:
-            mask = _read_mask(Path(self._source), image)
+        image: Image
+        mask: Image | None = None
+        if not isinstance(self._source, str | os.PathLike):
+            image = as_rgb(self._source, self.name)
+        elif self._opaque:
+            image = read_image(self._source)
+        else:
+            image, mask = read_masked(self._source)
             self._opaque = mask is None  # the file is not asked again
-        if mask is not None:
-            image = _fill(image, mask)
         if size is not None:
             image, mask = reduce_image(image, size), reduce_mask(mask, size)
         return MaskedImage(image, mask)
-
-
-def _read_mask(path: Path, image: Image) -> Image | None:
-    """Return where a file is not transparent, 255 or 0; None if it is transparent nowhere.
-
-    Args:
-        path: File of a picture.
-        image: The same picture from `read_image`.
-    """
-    with path.open("rb") as file:
-        head = file.read(2**16)
-    if head.startswith(_OPAQUE_FORMATS):
-        return None
-    if head.startswith(_PNG) and head[25] not in _PNG_WITH_ALPHA and b"tRNS" not in head:
-        return None
-    rgba = read_rgba(path)
-    if rgba[..., 3].min() > _HALF:
-        return None
-    return (_turned_like(rgba, image)[..., 3] > _HALF).astype(np.uint8) * 255
-
-
-def _turned_like(rgba: NDArray[np.uint8], image: Image) -> NDArray[np.uint8]:
-    """Return a picture with the orientation of `image`: `read_rgba` ignores that in EXIF.
-
-    Raises:
-        ValueError: It has the size of the image in no orientation.
-    """
-    turned = [
-        np.rot90(flipped, quarters) for flipped in (rgba, rgba[:, ::-1]) for quarters in range(4)
-    ]
-    fitting = [picture for picture in turned if picture.shape[:2] == image.shape[:2]]
-    for picture in fitting:
-        opaque = picture[..., 3] == 255
-        if (picture[opaque][:, :3] == image[opaque]).all():
-            return picture
-    if not fitting:
-        raise ValueError(f"its alpha is {rgba.shape[1]} x {rgba.shape[0]}, unlike its colours")
-    return fitting[0]
-
-
-def _fill(image: Image, mask: Image) -> Image:
-    """Return an image whose pixels outside the mask have the colour of the nearest one inside."""
-    inside = mask > 0
-    if not inside.any():
-        return np.zeros_like(image)
-    _, labels = cv2.distanceTransformWithLabels(
-        255 - mask, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    colours = np.zeros((int(labels.max()) + 1, 3), np.uint8)
-    colours[labels[inside]] = image[inside]
-    filled = image.copy()
-    filled[~inside] = colours[labels[~inside]]
-    return filled
 
 
 Source: TypeAlias = str | os.PathLike[str] | ArrayLike | Photo

@@ -3,13 +3,14 @@
 import shlex
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
 import torch
 
 from flowmatch import __version__
-from flowmatch.cli import app, main
+from flowmatch.cli import _warnings_in_one_line, app, main
 from flowmatch.cli._tree import COMMANDS, GROUPS, load_command, module_name
 from flowmatch.io import write_image
 
@@ -191,3 +192,12 @@ def test_the_app_has_all_commands():
     for group in app.registered_groups:
         names |= {f"{group.name} {c.name}" for c in group.typer_instance.registered_commands}
     assert names == COMMANDS.keys()
+
+
+def test_warnings_are_one_line():
+    """Without the line of the source that gave them."""
+    with _warnings_in_one_line():
+        mine = warnings.formatwarning("dark", UserWarning, "/x/flowmatch/io/image.py", 3, "code")
+        others = warnings.formatwarning("old", UserWarning, "/x/torch/nn.py", 3, "code")
+    assert mine == "warning: dark\n"
+    assert others == "/x/torch/nn.py:3: UserWarning: old\n  code\n"

@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from flowmatch._opencv import cv2
 from flowmatch.cli import main
 from flowmatch.flow import MODELS, FlowNet2, RAFTSmall
 from flowmatch.io import VideoWriter, read_flow, read_image, write_image
@@ -171,6 +173,30 @@ def test_a_converted_checkpoint_starts_warm_on_a_clip(tmp_path, photo):
     assert main(words) == 0
     assert read_flow(out / "000001.flo").shape == (64, 96, 2)
     assert json.loads((out / "run.json").read_text())["warm_start"] is True
+
+
+@pytest.mark.parametrize("white", [None, 4095])
+def test_a_stack_of_12_bits(white, photo, tmp_path, capsys, monkeypatch):
+    """Rows of a folder and pages of a file; without --white, they are 16 times too dark."""
+    pages = [
+        np.roll(photo, 3 * k, axis=1)[60:124, 60:156, 1].astype(np.uint16) * 16 for k in range(3)
+    ]
+    (tmp_path / "frames").mkdir()
+    for k, page in enumerate(pages):
+        cv2.imwrite(str(tmp_path / f"frames/{k}.png"), page)
+    cv2.imwritemulti(str(tmp_path / "stack.tif"), pages)
+    monkeypatch.chdir(tmp_path)
+    options = ["--quality", "fast", *(["--white", str(white)] if white else [])]
+    for source in ("frames", "stack.tif"):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("default")
+            assert main(["flow", source, "-o", f"{source}.out", *options]) == 0
+        assert any("--white 4095" in str(warning.message) for warning in told) == (white is None)
+        flow = read_flow(f"{source}.out/000001.flo")
+        error = np.abs(np.median(flow, axis=(0, 1)) - [3, 0]).max()
+        assert error < 0.5 or white is None
+    assert main(["flow", "frames", "-o", "frames.out", "--white", "1023"]) == 2
+    assert "flows of another run" in capsys.readouterr().err
 
 
 def test_weights_of_a_stack(tmp_path, photo, monkeypatch, capsys):

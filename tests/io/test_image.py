@@ -9,7 +9,7 @@ import pytest
 
 from flowmatch._opencv import cv2
 from flowmatch.io import IMAGE_SUFFIXES, list_images, read_image, read_rgba, write_image
-from flowmatch.io.image import read_photo, sample_readable
+from flowmatch.io.photo import read_photo, sample_readable
 
 LOSSLESS = [".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flowmatch._opencv import cv2
-from flowmatch.io import read_image, read_rgba
+from flowmatch.io import read_frames, read_image, read_rgba, white_level
 
 WHITES = [1, 15, 100, 255, 256, 1023, 4095, 16383, 65535]
 SPACES = {"plain": b"\n", "comment": b" # 7 bits?\n"}
@@ -95,17 +95,47 @@ def test_jpeg_2000(depth, tmp_path):
     assert np.abs(image - values * 255 / (2**depth - 1)).max() <= 2
 
 
-def test_low_bits_of_16_are_told_once(tmp_path):
-    values = np.array([[0, 2048, 4095]], np.uint16)
+@pytest.mark.parametrize(("brightest", "white"), [(1023, 1023), (1024, 4095), (4095, 4095)])
+def test_low_bits_of_16_are_told_once(brightest, white, tmp_path):
+    values = np.array([[0, 512, brightest]], np.uint16)
     for name in ("a.png", "b.tif"):
         cv2.imwrite(str(tmp_path / name), values)
-        with pytest.warns(UserWarning, match="no value above 4095: .* white=4095 of read_image"):
-            assert read_image(tmp_path / name)[0, :, 0].tolist() == [0, 8, 16]
+        with pytest.warns(UserWarning, match=f"{tmp_path} holds no value above .* --white {white}"):
+            assert read_image(tmp_path / name)[0, :, 0].tolist() == [0, 2, brightest // 257 + 1]
     with warnings.catch_warnings(record=True) as messages:
         warnings.simplefilter("default")
         for name in ("a.png", "b.tif", "a.png"):
             read_image(tmp_path / name)
     assert len(messages) == 1
+
+
+@pytest.mark.parametrize("name", ["a.png", "b.tif", "stack.tif"])
+def test_white_level_reaches_all_readers(name, tmp_path):
+    values = np.array([[0, 2048, 4095]], np.uint16)
+    pages = [values, values[:, ::-1].copy()] if name == "stack.tif" else [values]
+    cv2.imwritemulti(str(tmp_path / name), pages)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for frames in (read_frames(tmp_path / name, white=4095), lazily(tmp_path / name)):
+            read = [frame[0, :, 1].tolist() for frame in frames]
+            assert read == [[0, 128, 255], [255, 128, 0]][: len(pages)]
+        if len(pages) == 1:
+            with white_level(4095), white_level(None):
+                assert read_rgba(tmp_path / name)[0, :, 1].tolist() == [0, 128, 255]
+                assert read_image(tmp_path / name, white=65535)[0, :, 1].tolist() == [0, 8, 16]
+    with pytest.raises(ValueError, match="white must be a value from 1 to 65535, got 0"):
+        read_frames(tmp_path / name, white=0)
+
+
+def lazily(path):
+    with white_level(4095):
+        return read_frames(path)  # which are read outside of the block, perhaps in a thread
+
+
+def test_white_of_frames_is_in_their_digest(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((2, 2), np.uint16))
+    digests = {read_frames(tmp_path, white=white).digest() for white in (None, 1023, 4095)}
+    assert len(digests) == 3
 
 
 def test_white_of_ones_own(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from flowmatch.metric_learning import ensembles
 from flowmatch.metric_learning.hierarchy import ClassTree, HierarchicalTripletLoss
 from flowmatch.metric_learning.losses import LOSSES, HordeLoss, MarginLoss, make_loss
-from flowmatch.metric_learning.units import unit_vectors
+from flowmatch.units import unit_vectors
 
 N, D, CLASSES = 12, 4, 4
 LABELS = torch.arange(CLASSES).repeat_interleave(3)

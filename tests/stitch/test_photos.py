@@ -6,7 +6,6 @@ import pytest
 
 from flowmatch.io import write_image
 from flowmatch.stitch.photos import (
-    _turned_like,
     expand_folders,
     open_photos,
     reduce_image,
@@ -76,15 +75,6 @@ def test_files_without_alpha_have_no_mask(tmp_path, monkeypatch):
         assert (mask is None) == (file.name != "clear.png"), file.name
     image, mask = open_photos([tmp_path / "clear.png"])[0].read_masked()
     assert not mask.any() and not image.any()
-
-
-def test_alpha_is_turned_as_colours_are():
-    rng = np.random.default_rng(0)
-    rgba = rng.integers(0, 256, (20, 30, 4), np.uint8)
-    for turned in (rgba, np.rot90(rgba), np.rot90(rgba[:, ::-1], 3), rgba[::-1]):
-        np.testing.assert_array_equal(_turned_like(rgba, turned[..., :3]), turned)
-    with pytest.raises(ValueError, match="its alpha is 30 x 20, unlike its colours"):
-        _turned_like(rgba, np.zeros((21, 30, 3), np.uint8))
 
 
 def test_pixels_become_rgb_and_are_reduced():

@@ -11,7 +11,15 @@ from flowmatch.align import BASELINES, load
 from flowmatch.align.evaluate import AlignScores, evaluate
 from flowmatch.align.synthetic import SyntheticPairs
 from flowmatch.cli._messages import StageBars, progress_bar
-from flowmatch.cli._options import DATA, DeviceName, JsonFile, Seed, WeightsFile, check_target
+from flowmatch.cli._options import (
+    DATA,
+    DeviceName,
+    JsonFile,
+    Seed,
+    WeightsFile,
+    WhiteLevel,
+    check_target,
+)
 from flowmatch.cli._tables import number, number_table, percent, print_table, write_json
 from flowmatch.devices import choose_device
 from flowmatch.io import list_images
@@ -29,6 +37,7 @@ def command(
     ],
     json: JsonFile = None,
     weights: WeightsFile = None,
+    white: WhiteLevel = None,
     device: DeviceName = None,
     count: Annotated[
         int, typer.Option(min=1, help="Number of pairs to make.", rich_help_panel=DATA)

@@ -21,6 +21,7 @@ from flowmatch.cli._options import (
     Refine,
     Seed,
     WeightsFile,
+    WhiteLevel,
     WithDis,
     Zoom,
     check_target,
@@ -81,6 +82,7 @@ def command(
     ] = None,
     model: ModelName = "default",
     weights: WeightsFile = None,
+    white: WhiteLevel = None,
     device: DeviceName = None,
     quality: Annotated[
         list[str],

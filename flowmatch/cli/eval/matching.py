@@ -17,6 +17,7 @@ from flowmatch.cli._options import (
     JsonFile,
     Magnification,
     Precision,
+    WhiteLevel,
     check_target,
 )
 from flowmatch.cli._tables import number, number_table, percent, print_table, write_json
@@ -122,6 +123,7 @@ def command(
         typer.Option(help="Maximum number of keypoints per image.", rich_help_panel=KEYPOINTS),
     ] = 2000,
     magnification: Magnification = None,
+    white: WhiteLevel = None,
     device: DeviceName = None,
     precision: Precision = "float32",
 ) -> None:

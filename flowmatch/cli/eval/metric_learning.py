@@ -32,6 +32,7 @@ from flowmatch.cli._options import (
     OUTPUT,
     DeviceName,
     JsonFile,
+    WhiteLevel,
     check_target,
     check_weights_file,
 )
@@ -92,6 +93,7 @@ def command(
         float,
         typer.Option(help="False accept rate of verification.", rich_help_panel=MODEL),
     ] = 0.01,
+    white: WhiteLevel = None,
     device: DeviceName = None,
     json: JsonFile = None,
     picture: Annotated[

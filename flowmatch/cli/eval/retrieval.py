@@ -7,7 +7,15 @@ import typer
 from rich.table import Table
 
 from flowmatch.cli._messages import progress_bar
-from flowmatch.cli._options import DATA, DeviceName, JsonFile, Seed, WeightsFile, check_target
+from flowmatch.cli._options import (
+    DATA,
+    DeviceName,
+    JsonFile,
+    Seed,
+    WeightsFile,
+    WhiteLevel,
+    check_target,
+)
 from flowmatch.cli._tables import number_table, percent, print_table, write_json
 from flowmatch.devices import choose_device
 from flowmatch.io import list_images
@@ -31,6 +39,7 @@ def command(
     ],
     json: JsonFile = None,
     weights: WeightsFile = None,
+    white: WhiteLevel = None,
     device: DeviceName = None,
     views: Annotated[
         int,

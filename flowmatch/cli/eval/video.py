@@ -15,6 +15,7 @@ from flowmatch.cli._options import (
     DeviceName,
     FrameRange,
     JsonFile,
+    WhiteLevel,
     check_target,
     check_weights_file,
 )
@@ -85,6 +86,7 @@ def command(
     ] = None,
     recipe: Annotated[str, recipe_option(RECIPES)] = "video-small",
     start: Start = None,
+    white: WhiteLevel = None,
     device: DeviceName = None,
 ) -> None:
     """Measure the retrieval of moving objects in other frames.

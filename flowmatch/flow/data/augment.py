@@ -14,7 +14,7 @@ from flowmatch.flow.data.datasets import load_pair
 from flowmatch.flow.data.layouts import FlowPair
 from flowmatch.flow.synthetic.scene import FlowSample
 from flowmatch.imaging import Generator
-from flowmatch.io.image import sample_readable
+from flowmatch.io.photo import sample_readable
 from flowmatch.training import Samples
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from flowmatch.flow.synthetic import textures
 from flowmatch.imaging import Generator, Image, resize
-from flowmatch.io.image import list_images, read_photo, read_rgba, sample_readable
+from flowmatch.io.image import list_images, read_rgba
+from flowmatch.io.photo import read_photo, sample_readable
 
 PROCEDURAL_SIZE = 640
 """Side of a procedural texture, in pixels."""

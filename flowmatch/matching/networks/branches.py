@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmatch.matching.networks.preparation import centre, check_patches
+from flowmatch.units import unit_vectors
 
 PATCH_SIZE = 64
 
@@ -104,7 +105,7 @@ class _Branch(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """Describe patches ``[B, 1, 64, 64]``, gray in [0, 1], by unit vectors ``[B, dim]``."""
-        return F.normalize(self.features(patches), dim=1)
+        return unit_vectors(self.features(patches), dim=1)
 
 
 class _DenseBranch(_Branch):
@@ -132,7 +133,7 @@ class _DenseBranch(_Branch):
         rows, columns = ((side - self.patch_size) // self.stride + 1 for side in images.shape[2:])
         features = self.extract(centre(images))
         # A receptive field may be smaller than a patch; then the last patch would exceed the image.
-        return F.normalize(features[..., :rows, :columns], dim=1)
+        return unit_vectors(features[..., :rows, :columns], dim=1)
 
 
 class SiamBranch(_DenseBranch):

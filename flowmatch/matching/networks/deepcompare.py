@@ -30,6 +30,7 @@ from flowmatch.matching.networks.preparation import (
     check_patches,
 )
 from flowmatch.ops import pairwise_distance
+from flowmatch.units import unit_vectors
 
 Branch = SiamBranch | TwoStreamBranch | SPPBranch
 
@@ -68,7 +69,7 @@ class _Siamese(nn.Module):
     def compare(self, first: Tensor, second: Tensor) -> Tensor:
         """Return the similarities ``[N]`` of features ``[N, D]`` and ``[N, D]``."""
         if self.decision is None:
-            difference = F.normalize(first, dim=1) - F.normalize(second, dim=1)
+            difference = unit_vectors(first, dim=1) - unit_vectors(second, dim=1)
             distance: Tensor = torch.linalg.vector_norm(difference, dim=1)
             return -distance
         similarity: Tensor = self.decision(torch.cat([first, second], dim=1))
@@ -78,7 +79,7 @@ class _Siamese(nn.Module):
         """Return the similarities ``[N, M]`` of features ``[N, D]`` and ``[M, D]``."""
         if self.decision is None:
             return -pairwise_distance(
-                F.normalize(first, dim=1)[None], F.normalize(second, dim=1)[None]
+                unit_vectors(first, dim=1)[None], unit_vectors(second, dim=1)[None]
             )[0]
         fc0, *rest = self.decision
         # The first layer is linear in both halves of its input, so it runs once per patch.

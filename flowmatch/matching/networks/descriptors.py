@@ -11,6 +11,7 @@ from flowmatch.matching.networks.preparation import (
     check_patches,
     standardise,
 )
+from flowmatch.units import unit_vectors
 
 PATCH_SIZE = 32
 
@@ -79,7 +80,7 @@ class HardNet(nn.Module):
             ValueError: The patches have another shape.
         """
         check_patches(patches, PATCH_SIZE)
-        return F.normalize(self.features(standardise(patches)).flatten(1), dim=1)
+        return unit_vectors(self.features(standardise(patches)).flatten(1), dim=1)
 
 
 class SOSNet(nn.Module):
@@ -113,7 +114,7 @@ class SOSNet(nn.Module):
             ValueError: The patches have another shape.
         """
         check_patches(patches, PATCH_SIZE)
-        return F.normalize(self.layers(patches).flatten(1), dim=1)
+        return unit_vectors(self.layers(patches).flatten(1), dim=1)
 
 
 class TFeat(nn.Module):
@@ -246,4 +247,4 @@ class HyNet(nn.Module):
         features = patches
         for layer in self.children():
             features = layer(features)
-        return F.normalize(features.flatten(1), dim=1)
+        return unit_vectors(features.flatten(1), dim=1)

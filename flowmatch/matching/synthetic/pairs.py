@@ -9,7 +9,7 @@ import numpy as np
 from flowmatch._opencv import cv2
 from flowmatch.imaging import Generator, Image, as_gray
 from flowmatch.io import list_images, read_image
-from flowmatch.io.image import sample_readable
+from flowmatch.io.photo import sample_readable
 from flowmatch.matching.keypoints import MAGNIFICATION, detect_keypoints
 from flowmatch.matching.synthetic.pool import MIN_POINTS, PatchPool, Views, shared_points
 from flowmatch.matching.synthetic.views import (

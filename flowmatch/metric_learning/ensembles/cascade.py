@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from flowmatch.metric_learning.losses._base import at_least
 from flowmatch.metric_learning.tuples import check_batch, same_and_different
-from flowmatch.metric_learning.units import unit_vectors
 from flowmatch.ops import pairwise_distance
+from flowmatch.units import unit_vectors
 
 
 def hardest(hardness: Tensor, candidates: Tensor, share: float) -> Tensor:

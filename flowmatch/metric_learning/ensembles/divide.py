@@ -13,7 +13,7 @@ from flowmatch.metric_learning.losses import MarginLoss
 from flowmatch.metric_learning.losses._base import at_least
 from flowmatch.metric_learning.samplers import ClassBatches, generator_of
 from flowmatch.metric_learning.tuples import check_batch, check_tensors
-from flowmatch.metric_learning.units import unit_vectors
+from flowmatch.units import unit_vectors
 
 
 class DividedEmbedding(nn.Module):

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from flowmatch.metric_learning.tuples import Tuples, check_batch, check_tuples
-from flowmatch.metric_learning.units import detach_zeros
 from flowmatch.ops._types import widened
+from flowmatch.units import detach_zeros
 
 
 class EmbeddingLoss(nn.Module):

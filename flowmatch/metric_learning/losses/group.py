@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from flowmatch.metric_learning.losses._base import EmbeddingLoss, at_least, check_classes
 from flowmatch.metric_learning.tuples import Tuples
-from flowmatch.metric_learning.units import unit_vectors
+from flowmatch.units import unit_vectors
 
 
 def replicator_dynamics(similarity: Tensor, probabilities: Tensor, rounds: int) -> Tensor:

@@ -17,7 +17,7 @@ from flowmatch.metric_learning.ensembles import (
 )
 from flowmatch.metric_learning.fit import Recipe
 from flowmatch.metric_learning.methods._base import Method
-from flowmatch.metric_learning.units import unit_vectors
+from flowmatch.units import unit_vectors
 
 
 class BierMethod(Method):

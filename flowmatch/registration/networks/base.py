@@ -1,7 +1,8 @@
 """The base class of networks that describe a distance field around a keypoint."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from flowmatch.units import unit_vectors
 
 SIZE = 30  # voxels along a side of a field
 
@@ -50,7 +51,7 @@ class FieldDescriptor(nn.Module):
         if fields.dim() != 5 or fields.shape[1:] != (1, SIZE, SIZE, SIZE):
             raise ValueError(f"fields must be [K, 30, 30, 30], got {tuple(fields.shape)}")
         descriptors = self._describe(fields)
-        return F.normalize(descriptors, dim=1) if self.unit else descriptors
+        return unit_vectors(descriptors, dim=1) if self.unit else descriptors
 
     def _describe(self, fields: Tensor) -> Tensor:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Unit vectors of embeddings, with gradients that are finite at zero."""
+"""Unit vectors of embeddings and descriptors, with gradients that are finite at zero."""
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ def unit_vectors(vectors: Tensor, dim: int = 1, least: float = LEAST_LENGTH) -> 
         >>> x.grad.tolist()
         [[0.5, 0.0], [0.0, 0.0]]
     """
+    least = max(least, torch.finfo(vectors.dtype).tiny)  # float16 would divide 0 by 0
     return F.normalize(detach_zeros(vectors, dim, least), dim=dim, eps=least)
 
 

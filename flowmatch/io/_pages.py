@@ -1,0 +1,82 @@
+"""Files with more than one picture: pages of a TIFF, animations."""
+
+import struct
+
+
+def has_pages(encoded: memoryview) -> bool:
+    r"""Return whether a file holds several pictures; reduced copies of the first do not count.
+
+    Example:
+        >>> has_pages(memoryview(b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\x02"))
+        True
+    """
+    start = bytes(encoded[:12])
+    try:
+        if start[:4] in (b"II*\0", b"MM\0*"):
+            return _has_tiff_pages(encoded, "<" if start[:2] == b"II" else ">")
+        if start[:8] == b"\x89PNG\r\n\x1a\n":
+            return _is_animated_png(encoded)
+        if start[:6] in (b"GIF87a", b"GIF89a"):
+            return _has_gif_pictures(encoded)
+    except (struct.error, IndexError):
+        return False  # damaged: left to the decoder
+    if start[:4] == b"RIFF" and start[8:] == b"WEBP":
+        return bytes(encoded[12:16]) == b"VP8X" and len(encoded) > 20 and bool(encoded[20] & 2)
+    return start[4:12] == b"ftypavis"
+
+
+def _has_tiff_pages(encoded: memoryview, order: str) -> bool:
+    (place,) = struct.unpack_from(order + "I", encoded, 4)
+    seen = {0}
+    first = True
+    while place not in seen:
+        seen.add(place)
+        (number,) = struct.unpack_from(order + "H", encoded, place)
+        if not first and not _is_reduced(encoded, order, place + 2, number):
+            return True
+        first = False
+        (place,) = struct.unpack_from(order + "I", encoded, place + 2 + 12 * number)
+    return False
+
+
+def _is_reduced(encoded: memoryview, order: str, place: int, number: int) -> bool:
+    """Return whether the directory of a TIFF is that of a thumbnail, an overview or a mask."""
+    for entry in range(place, place + 12 * number, 12):
+        tag, kind = struct.unpack_from(order + "HH", encoded, entry)
+        if tag == 254:  # NewSubfileType: bit 0 a reduced copy, bit 2 a mask
+            code = "H" if kind == 3 else "I"
+            return bool(struct.unpack_from(order + code, encoded, entry + 8)[0] & 5)
+    return False
+
+
+def _is_animated_png(encoded: memoryview) -> bool:
+    place = 8
+    while True:
+        length, name = struct.unpack_from(">I4s", encoded, place)
+        if name in (b"acTL", b"IDAT", b"IEND"):
+            return bool(name == b"acTL" and struct.unpack_from(">I", encoded, place + 8)[0] > 1)
+        place += 12 + length
+
+
+def _has_gif_pictures(encoded: memoryview) -> bool:
+    place = 13 + _colours(encoded[10])
+    pictures = 0
+    while True:
+        mark = encoded[place]
+        if mark == 0x2C:  # a picture
+            pictures += 1
+            if pictures > 1:
+                return True
+            place += 10 + _colours(encoded[place + 9]) + 1
+        elif mark == 0x21:  # an extension
+            place += 2
+        else:
+            return False
+        while encoded[place]:  # blocks of up to 255 bytes, ended by an empty one
+            place += 1 + encoded[place]
+        place += 1
+
+
+def _colours(flags: int) -> int:
+    """Return the bytes of a colour table."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
