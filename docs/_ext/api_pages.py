@@ -22,7 +22,18 @@ from flowmatch.zoo import WeightStore
 # Page: title and modules. Tasks first, then what they are built on.
 PAGES = {
     "flow": ("Optical flow", ["flow", "flow.synthetic"]),
-    "matching": ("Matching", ["matching", "matching.files", "matching.pair_list"]),
+    "matching": (
+        "Matching",
+        [
+            "matching",
+            "matching.files",
+            "matching.pair_list",
+            "matching.pair_generators",
+            "matching.colmap",
+            "matching.learned.detectors",
+            "matching.learned.matchers",
+        ],
+    ),
     "registration": ("Registration", ["registration"]),
     "align": ("Alignment", ["align", "align.transforms"]),
     "stitch": ("Panoramas", ["stitch"]),

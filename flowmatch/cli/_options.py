@@ -39,7 +39,8 @@ def check_weights_file(path: Path | None) -> Path | None:
 ModelName = Annotated[
     str,
     typer.Option(
-        help="Network: a name that flowmatch weights list prints, or a .safetensors file.",
+        help="Network: a name that flowmatch weights list prints, or a file of weights: "
+        ".safetensors, or as others published them.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -47,8 +48,7 @@ WeightsFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        callback=check_weights_file,
-        help="File with your own weights for --model, .safetensors.",
+        help="File with weights for --model: .safetensors, or as others published them.",
         show_default=False,
         rich_help_panel=MODEL,
     ),
@@ -181,6 +181,42 @@ Render = Annotated[
     typer.Option(
         help="Rendering of pairs: workers (OpenCV, one by one) or device (torch, whole batches).",
         rich_help_panel=DATA,
+    ),
+]
+DetectorName = Annotated[
+    str,
+    typer.Option(
+        "--detector",
+        help="Keypoint detector: sift, orb, grid; by kornia keynet; by kornia disk, aliked or "
+        "xfeat, which describe their keypoints themselves.",
+        rich_help_panel=KEYPOINTS,
+    ),
+]
+DetectorWeights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="File with the weights of a detector of kornia, as its authors published them.",
+        show_default="kornia's download",
+        rich_help_panel=KEYPOINTS,
+    ),
+]
+MatcherName = Annotated[
+    str,
+    typer.Option(
+        "--matcher",
+        help="Matcher: nearest, the nearest descriptors; by kornia lightglue (for disk, aliked, "
+        "xfeat, and sift with --model rootsift) or loftr (without keypoints).",
+        rich_help_panel=KEYPOINTS,
+    ),
+]
+MatcherWeights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="File with the weights of a matcher of kornia, as its authors published them.",
+        show_default="kornia's download",
+        rich_help_panel=KEYPOINTS,
     ),
 ]
 Magnification = Annotated[

@@ -7,50 +7,52 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from rich.progress import TextColumn
+from numpy.typing import NDArray
 
-from flowmatch.cli._messages import messages, progress_bar, report_interrupt
+from flowmatch.cli._messages import messages
 from flowmatch.cli._options import (
     INPUT,
     KEYPOINTS,
     MODEL,
     OUTPUT,
+    DetectorName,
+    DetectorWeights,
     DeviceName,
     Magnification,
+    MatcherName,
+    MatcherWeights,
     Precision,
     WhiteLevel,
     check_output_folder,
     check_target,
 )
+from flowmatch.cli._pairs import PairSource, match_list
 from flowmatch.devices import choose_device
 from flowmatch.draw import draw_matches
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
-from flowmatch.matching.describe import load_descriptor
+from flowmatch.matching.colmap import Camera
+from flowmatch.matching.features import Matches
 from flowmatch.matching.files import MATCH_SUFFIXES, write_matches
 from flowmatch.matching.filter import load_comparator
-from flowmatch.matching.match import Matches, match_images
+from flowmatch.matching.match import match_described
+from flowmatch.matching.methods import extract_features, load_methods
 from flowmatch.matching.options import MatchOptions
-from flowmatch.matching.pair_list import (
-    PairReport,
-    check_colmap_names,
-    match_pairs,
-    read_pairs,
-    write_colmap,
-)
 
 EXAMPLES = (
     "flowmatch match first.jpg second.jpg -o matches.png -o matches.npz",
-    "flowmatch match --pairs pairs.txt --root photos -o matches --colmap",
+    "flowmatch match photos --all -o matches --colmap",
+    "flowmatch match photos --sequential 5 -o matches",
 )
 GEOMETRY = "Geometry"
-FAILURES = TextColumn("{task.fields[failed]}")
 
 
 def command(
     images: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FIRST SECOND", help="Two images; none with --pairs.", show_default=False
+            metavar="FIRST SECOND|FOLDER",
+            help="Two images; or a folder of images, for a list of pairs.",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[
@@ -59,7 +61,7 @@ def command(
             "-o",
             "--output",
             help="File to write: a picture (.png, .jpg) or matches (.npz, .csv, .json); may be "
-            "given several times. With --pairs, a folder, which is created if it does not exist.",
+            "given several times. For a list, a folder, which is created if it does not exist.",
             show_default=False,
             rich_help_panel=OUTPUT,
         ),
@@ -68,8 +70,8 @@ def command(
         bool,
         typer.Option(
             "--colmap",
-            help="Features and matches in the formats that COLMAP imports, in addition; with "
-            "--pairs.",
+            help="Database and text files for COLMAP, in addition, in the folder colmap; for a "
+            "list.",
             rich_help_panel=OUTPUT,
         ),
     ] = False,
@@ -77,7 +79,7 @@ def command(
         bool,
         typer.Option(
             "--overwrite",
-            help="Computation of all pairs, also of those whose files exist; with --pairs.",
+            help="Computation of all pairs, also of those whose files exist; for a list.",
             rich_help_panel=OUTPUT,
         ),
     ] = False,
@@ -90,12 +92,35 @@ def command(
             rich_help_panel=INPUT,
         ),
     ] = None,
+    every_pair: Annotated[
+        bool, typer.Option("--all", help="List of all pairs of FOLDER.", rich_help_panel=INPUT)
+    ] = False,
+    sequential: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="List of the pairs of each image of FOLDER, sorted by name, with the next N.",
+            show_default=False,
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    retrieval: Annotated[
+        tuple[Path, int] | None,
+        typer.Option(
+            metavar="INDEX K",
+            help="List of the pairs of each image of an index, which flowmatch index writes, with "
+            "its K most similar.",
+            show_default=False,
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
     root: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Folder of the images that --pairs names.",
-            show_default="the folder of the list",
+            help="Folder of the images that --pairs or --retrieval names, as FOLDER.",
+            show_default="that of the list or of the index",
             rich_help_panel=INPUT,
         ),
     ] = None,
@@ -127,14 +152,23 @@ def command(
     ] = 0.0,
     device: DeviceName = None,
     precision: Precision = "float32",
-    detector: Annotated[
-        str,
-        typer.Option(help="Keypoint detector: sift, orb or grid.", rich_help_panel=KEYPOINTS),
-    ] = "sift",
+    detector: DetectorName = "sift",
+    detector_weights: DetectorWeights = None,
     keypoints: Annotated[
         int,
         typer.Option(help="Maximum number of keypoints per image.", rich_help_panel=KEYPOINTS),
     ] = 8000,
+    max_side: Annotated[
+        int | None,
+        typer.Option(
+            help="Longer side to which larger images are reduced before keypoints are detected, "
+            "pixels. Results are in pixels of the images as given.",
+            show_default="not reduced",
+            rich_help_panel=KEYPOINTS,
+        ),
+    ] = None,
+    matcher: MatcherName = "nearest",
+    matcher_weights: MatcherWeights = None,
     ratio: Annotated[
         float,
         typer.Option(
@@ -152,7 +186,7 @@ def command(
         str | None,
         typer.Option(
             help="Geometric model of the inliers: homography, fundamental, essential or none.",
-            show_default="homography; with --pairs fundamental",
+            show_default="homography; for a list fundamental",
             rich_help_panel=GEOMETRY,
         ),
     ] = None,
@@ -164,8 +198,8 @@ def command(
         str | None,
         typer.Option(
             metavar="FX,FY,CX,CY",
-            help="Focal lengths and principal point of both images, pixels, for --geometry "
-            "essential.",
+            help="Focal lengths and principal point of all images, pixels, for --geometry "
+            "essential or for --colmap.",
             show_default=False,
             rich_help_panel=GEOMETRY,
         ),
@@ -173,12 +207,17 @@ def command(
 ) -> None:
     """Match two images, or the pairs of a list.
 
-    The status is 1 if no more matches of two images agree than chance explains. A run over a list
-    may be interrupted; the same command continues.
+    The status is 0 if more matches agree on a geometric model than chance explains, in at least
+    one pair of a list; 1 if not; 2 for bad input. A run over a list may be interrupted; the same
+    command continues.
     """
     options: dict[str, Any] = {
         "detector": detector,
+        "detector_weights": detector_weights,
         "keypoints": keypoints,
+        "max_side": max_side,
+        "matcher": matcher,
+        "matcher_weights": matcher_weights,
         "ratio": ratio,
         "mutual": mutual,
         "threshold": threshold,
@@ -189,30 +228,34 @@ def command(
     }
     _check(filter is not None or min_score == 0, "--min-score needs --filter")
     target = choose_device(device)
-    if pairs is None:
+    source = PairSource(pairs, every_pair, sequential, retrieval)
+    _check(len(source.names()) < 2, f"expected one of {' and '.join(source.names())}")
+    intrinsics = _intrinsics(camera) if camera is not None else None
+    if not source.names():
         _check(camera is None or geometry == "essential", "--camera needs --geometry essential")
         _check(
             root is None and not colmap and not overwrite,
-            "--root, --colmap, --overwrite need --pairs",
+            "--root, --colmap, --overwrite need a list: FOLDER --all, FOLDER --sequential, "
+            "--retrieval or --pairs",
         )
         first, second = _two_images(images)
         targets = _checked_outputs(output)
-        intrinsics = _intrinsics(camera) if camera is not None else None
-        chosen = MatchOptions(
-            geometry=_geometry(geometry, "homography"), intrinsics=intrinsics, **options
-        )
-        network = load_descriptor(model, target)
+        K = None if intrinsics is None else (_matrix(intrinsics), _matrix(intrinsics))
+        chosen = MatchOptions(geometry=_geometry(geometry, "homography"), intrinsics=K, **options)
         if filter:
             chosen = replace(chosen, filter_model=load_comparator(filter, target))
-        _match_two(network, first, second, targets, chosen)
-    else:
-        _check(not images and camera is None, "--pairs takes no images and no --camera")
-        _check(len(output or []) == 1, "--pairs needs one -o FOLDER")
-        assert output is not None
-        check_output_folder(output[0])
-        chosen = MatchOptions(geometry=_geometry(geometry, "fundamental"), **options)
-        models = model, target
-        _match_list(models, pairs, root or pairs.parent, output[0], chosen, colmap, overwrite)
+        _match_two((model, target), first, second, targets, chosen)
+        return
+    (name,) = source.names()
+    _check(camera is None or colmap, f"{name} takes --camera with --colmap only")
+    _check(len(output or []) == 1, f"{name} needs one -o FOLDER")
+    assert output is not None
+    check_output_folder(output[0])
+    chosen = MatchOptions(geometry=_geometry(geometry, "fundamental"), **options)
+    match_list(
+        source.read(_folder(name, images, root)), output[0], model=model, device=target,
+        options=chosen, colmap=colmap, camera=intrinsics, overwrite=overwrite,
+    )  # fmt: skip
 
 
 def _check(condition: bool, message: str) -> None:
@@ -221,9 +264,22 @@ def _check(condition: bool, message: str) -> None:
 
 
 def _two_images(images: list[Path] | None) -> tuple[Path, Path]:
-    _check(len(images or []) == 2, f"expected two images, or --pairs, got {len(images or [])}")
-    assert images is not None
-    return images[0], images[1]
+    given = images or []
+    _check(
+        not (len(given) == 1 and given[0].is_dir()),
+        f"{given[0] if given else ''} is a folder: --all, --sequential N or --pairs FILE chooses "
+        "its pairs",
+    )
+    _check(len(given) == 2, f"expected two images, or a list of pairs, got {len(given)}")
+    return given[0], given[1]
+
+
+def _folder(name: str, images: list[Path] | None, root: Path | None) -> Path | None:
+    """Return the folder of the images of a list, given by position or by --root."""
+    given = [*(images or []), *([] if root is None else [root])]
+    _check(len(given) < 2, f"{name} takes one folder of images, got {len(given)} paths")
+    _check(not given or given[0].is_dir(), f"there is no folder {given[0] if given else ''}")
+    return given[0] if given else None
 
 
 def _checked_outputs(output: list[Path] | None) -> list[Path]:
@@ -238,7 +294,7 @@ def _geometry(name: str | None, default: str) -> str | None:
     return None if name == "none" else name
 
 
-def _intrinsics(camera: str) -> Any:
+def _intrinsics(camera: str) -> Camera:
     try:
         fx, fy, cx, cy = (float(number) for number in camera.split(","))
     except ValueError:
@@ -247,15 +303,27 @@ def _intrinsics(camera: str) -> Any:
         bool(fx > 0 and fy > 0 and np.isfinite([fx, fy, cx, cy]).all()),
         f"--camera must have positive focal lengths and finite numbers, got {camera!r}",
     )
-    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-    return K, K
+    return fx, fy, cx, cy
+
+
+def _matrix(camera: Camera) -> NDArray[np.float64]:
+    fx, fy, cx, cy = camera
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
 
 
 def _match_two(
-    network: Any, first: Path, second: Path, targets: list[Path], options: MatchOptions
+    model: tuple[str, torch.device],
+    first: Path,
+    second: Path,
+    targets: list[Path],
+    options: MatchOptions,
 ) -> None:
+    methods = load_methods(*model, options)  # before the images are read
     a, b = read_image(first), read_image(second)
-    matches = match_images(a, b, model=network, options=options)
+    features = [extract_features(image, methods.extractor, options) for image in (a, b)]
+    matches = match_described(
+        (features[0], features[1]), options, (a, b), model[1], methods.matcher
+    )
     for path in targets:
         if path.suffix.lower() in MATCH_SUFFIXES:
             write_matches(path, matches, f"{first} {second}")
@@ -280,45 +348,3 @@ def _describe(matches: Matches) -> str:
         return f"{line}, no {model} agrees with them"
     line += f", {matches.inliers.sum()} inliers of {'an' if model[0] == 'e' else 'a'} {model}"
     return line if matches.trusted else f"{line}: no more than chance explains"
-
-
-def _match_list(
-    models: tuple[str, torch.device],
-    source: Path,
-    root: Path,
-    folder: Path,
-    options: MatchOptions,
-    colmap: bool,
-    overwrite: bool,
-) -> None:
-    pairs = read_pairs(source)
-    if colmap:
-        check_colmap_names(pairs)
-    report = PairReport()
-    with progress_bar(FAILURES) as bar:
-        task = bar.add_task("match", total=len(pairs), failed="")
-
-        def progress(stage: str, done: int, total: int | None) -> None:
-            failed = f"{len(report.failed)} failed" if report.failed else ""
-            bar.update(task, completed=done, failed=failed)
-
-        with report_interrupt(bar, lambda: _summary(report, folder)):
-            match_pairs(
-                pairs, root, folder, model=models[0], device=models[1], options=options,
-                overwrite=overwrite, report=report, progress=progress,
-            )  # fmt: skip
-    for pair, reason in report.failed:
-        messages.print(f"failed: {pair.first} {pair.second}: {reason}")
-    if colmap:
-        write_colmap(folder / "colmap", folder, pairs, root)
-    messages.print(_summary(report, folder) + (", with colmap/" if colmap else ""))
-    _check(len(report.failed) < len(pairs), f"none of the {len(pairs)} pairs can be matched")
-
-
-def _summary(report: PairReport, folder: Path) -> str:
-    line = f"{report.computed} pair{'' if report.computed == 1 else 's'} matched"
-    if report.kept:
-        line += f", {report.kept} existed already"
-    if report.failed:
-        line += f", {len(report.failed)} failed"
-    return f"{line}, in {folder}"

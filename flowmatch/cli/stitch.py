@@ -14,7 +14,11 @@ from flowmatch.cli._options import (
     KEYPOINTS,
     MODEL,
     OUTPUT,
+    DetectorName,
+    DetectorWeights,
     DeviceName,
+    MatcherName,
+    MatcherWeights,
     WhiteLevel,
     check_target,
 )
@@ -72,17 +76,17 @@ def command(
     ] = None,
     white: WhiteLevel = None,
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Descriptor: rootsift, sift, orb, a name that flowmatch weights list prints, or a "
             "file: .safetensors or published weights.",
+            show_default="rootsift, where one is needed",
             rich_help_panel=MODEL,
         ),
-    ] = "rootsift",
+    ] = None,
     device: DeviceName = None,
-    detector: Annotated[
-        str, typer.Option(help="Keypoint detector: sift or orb.", rich_help_panel=KEYPOINTS)
-    ] = _DEFAULT.detector,
+    detector: DetectorName = "sift",
+    detector_weights: DetectorWeights = None,
     keypoints: Annotated[
         int,
         typer.Option(help="Maximum number of keypoints per photo.", rich_help_panel=KEYPOINTS),
@@ -93,6 +97,8 @@ def command(
             help="Size of a photo in which keypoints are detected.", rich_help_panel=KEYPOINTS
         ),
     ] = _DEFAULT.keypoint_megapixels,
+    matcher: MatcherName = "nearest",
+    matcher_weights: MatcherWeights = None,
     confidence: Annotated[
         float,
         typer.Option(
@@ -187,7 +193,10 @@ def command(
     if cameras is not None:
         changed = {
             "--motion": motion != _DEFAULT.motion, "--wave": wave != _DEFAULT.wave,
-            "--model": model != "rootsift", "--detector": detector != _DEFAULT.detector,
+            "--model": model is not None, "--detector": detector != _DEFAULT.detector,
+            "--detector-weights": detector_weights is not None,
+            "--matcher": matcher != _DEFAULT.matcher,
+            "--matcher-weights": matcher_weights is not None,
             "--keypoints": keypoints != _DEFAULT.keypoints,
             "--confidence": confidence != _DEFAULT.confidence,
             "--keypoint-megapixels": keypoint_megapixels != _DEFAULT.keypoint_megapixels,
@@ -195,7 +204,9 @@ def command(
         if unused := [name for name, is_changed in changed.items() if is_changed]:
             raise ValueError(f"--cameras matches nothing: it takes no {', '.join(unused)}")
     options = StitchOptions(
-        detector=detector, keypoints=keypoints, confidence=confidence, motion=motion, wave=wave,
+        detector=detector, detector_weights=detector_weights, matcher=matcher,
+        matcher_weights=matcher_weights,
+        keypoints=keypoints, confidence=confidence, motion=motion, wave=wave,
         keypoint_megapixels=keypoint_megapixels, projection=projection, exposure=exposure,
         seams=seams, blend=blend, blend_width=blend_width, crop=crop, megapixels=megapixels,
         seam_megapixels=seam_megapixels,

@@ -17,10 +17,12 @@ class Orientation(NamedTuple):
     Attributes:
         linear: ``[2, 2]``, rotation or reflection.
         shift: ``[2]``, pixels.
+        size: Width and height of the stored picture.
     """
 
     linear: NDArray[np.float64]
     shift: NDArray[np.float64]
+    size: tuple[int, int]
 
     def points(self, xy: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return where points ``[N, 2]`` are in the stored picture."""
@@ -52,5 +54,5 @@ def read_orientation(path: FilePath) -> Orientation:
             signs = np.array([-1.0 if across else 1.0, -1.0 if down else 1.0])
             axes = np.eye(2)[::-1] if transposed else np.eye(2)
             shift = np.where(signs < 0, np.array([W - 1.0, H - 1.0]), 0)
-            return Orientation(signs[:, None] * axes, shift)
+            return Orientation(signs[:, None] * axes, shift, (W, H))
     raise ValueError(f"{path}: its orientation cannot be told from its pixels")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from flowmatch.io import replace_when_done
 from flowmatch.io._files import FilePath, entry_for_suffix, existing_file
+from flowmatch.matching.features import Matches
 from flowmatch.matching.keypoints import Keypoints
-from flowmatch.matching.match import Matches
 from flowmatch.matching.options import GEOMETRIES
 
 # Arrays of an .npz: type and shape for K matches of N and M keypoints.
@@ -129,9 +129,9 @@ def read_matches(path: FilePath) -> Matches:
     return _read_npz(existing_file(path))[0]
 
 
-def about_matches(path: FilePath) -> str:
-    """Return the description `about` in an .npz file; raises as `read_matches` does."""
-    return _read_npz(existing_file(path))[1]
+def read_matches_about(path: FilePath) -> tuple[Matches, str]:
+    """Return the matches in an .npz file and its description `about`, as `read_matches` does."""
+    return _read_npz(existing_file(path))
 
 
 def _read_npz(path: Path) -> tuple[Matches, str]:

@@ -1,7 +1,7 @@
 """Keypoints of images, by OpenCV's detectors."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,8 +13,8 @@ DETECTORS = ("sift", "orb", "grid")
 
 # Half the side of a patch, in keypoint scales, as for HardNet.
 MAGNIFICATION = 6.0
-# Half the side of the patches of a grid, pixels.
-_GRID_RADIUS = 16.0
+# Half the side of the patches of a grid, and of other keypoints without a scale, pixels.
+GRID_RADIUS = 16.0
 ORB_FACTOR = 1.2  # ratio of the sides of two levels of ORB's pyramid
 _MIN_SIDE = 12  # side of the smallest image in which the detectors can find a keypoint
 
@@ -40,15 +40,24 @@ class Keypoints(NamedTuple):
         return Keypoints(*(array[index] for array in self))
 
 
+@runtime_checkable
+class KeypointDetector(Protocol):
+    """Interface of networks that detect keypoints, which another network describes."""
+
+    def detect(self, image: ArrayLike, keypoints: int) -> Keypoints:
+        """Detect at most `keypoints` keypoints in a uint8 image, in order of decreasing score."""
+
+
 def detect_keypoints(
-    image: ArrayLike, detector: str = "sift", *, keypoints: int = 8000
+    image: ArrayLike, detector: str | KeypointDetector = "sift", *, keypoints: int = 8000
 ) -> Keypoints:
     """Detect keypoints, in order of decreasing score.
 
     Args:
         image: uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
         detector: ``"sift"``: blobs of any size, with an orientation; ``"orb"``: corners, with an
-            orientation, faster; ``"grid"``: upright patches of 32 pixels, evenly spaced.
+            orientation, faster; ``"grid"``: upright patches of 32 pixels, evenly spaced; or a
+            network, see `flowmatch.matching.learned.detectors.load_detector`.
         keypoints: Maximum number of keypoints.
 
     Returns:
@@ -65,6 +74,8 @@ def detect_keypoints(
         Lowe, IJCV 2004; Rublee et al., ORB, ICCV 2011; both in OpenCV's implementation.
     """
     gray = as_gray(image)
+    if not isinstance(detector, str):
+        return detector.detect(image, keypoints)
     if detector not in DETECTORS:
         raise ValueError(f"detector must be one of {', '.join(DETECTORS)}, got {detector!r}")
     if keypoints < 1:
@@ -114,7 +125,7 @@ def level_scales(
 
 def _grid(H: int, W: int, keypoints: int) -> Keypoints:
     """Return the densest grid of at most that many keypoints, a whole number of pixels apart."""
-    inner_h, inner_w = (max(0, side - round(2 * _GRID_RADIUS)) for side in (H, W))
+    inner_h, inner_w = (max(0, side - round(2 * GRID_RADIUS)) for side in (H, W))
 
     def points(step: int) -> tuple[int, int]:
         return inner_h // step + 1, inner_w // step + 1
@@ -129,5 +140,5 @@ def _grid(H: int, W: int, keypoints: int) -> Keypoints:
     y, x = np.mgrid[:rows, :columns].astype(np.float32) * np.float32(step)
     xy = np.stack([x + np.float32(left), y + np.float32(top)], axis=-1).reshape(-1, 2)
     N = len(xy)
-    scale = np.full(N, _GRID_RADIUS / MAGNIFICATION, np.float32)
+    scale = np.full(N, GRID_RADIUS / MAGNIFICATION, np.float32)
     return Keypoints(xy, scale, np.zeros(N, np.float32), np.ones(N, np.float32))

@@ -1,85 +1,24 @@
 """Matching of two images: keypoints, descriptors, nearest neighbours and a robust fit."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from flowmatch._opencv import cv2
-from flowmatch.matching.describe import describe_keypoints, load_descriptor
+from flowmatch.matching.features import FeatureMatcher, Features, Matches, sizes_of
 from flowmatch.matching.filter import filter_matches
 from flowmatch.matching.frame import Size, fixed_to_frame
-from flowmatch.matching.keypoints import Keypoints, detect_keypoints
+from flowmatch.matching.keypoints import Keypoints
+from flowmatch.matching.methods import NearestMatcher, extract_features, load_methods
 from flowmatch.matching.networks import DescriptorNetwork
 from flowmatch.matching.options import GEOMETRIES, Intrinsics, MatchOptions, check_geometry
-from flowmatch.ops import nearest
 
 _CONFIDENCE, _ITERATIONS = 0.9999, 10_000
 _DEFAULTS = MatchOptions()
-
-
-class Features(NamedTuple):
-    """Keypoints of an image with their descriptors.
-
-    Attributes:
-        keypoints: N keypoints.
-        descriptors: ``[N, D]``.
-        size: Width and height of the image, or None if they are not known.
-    """
-
-    keypoints: Keypoints
-    descriptors: Tensor
-    size: Size | None = None
-
-
-class Matches(NamedTuple):
-    """Matches of two images.
-
-    Attributes:
-        keypoints0: All keypoints of the first image.
-        keypoints1: All keypoints of the second image.
-        matches: ``[K, 2]`` int64, indices into `keypoints0` and `keypoints1`.
-        distances: ``[K]`` float32, descriptor distances.
-        inliers: ``[K]`` bool, which matches agree with the geometric model; all of them if no model
-            was requested.
-        matrix: ``[3, 3]`` float64, the geometric model from the first image to the second; None if
-            no model was requested, or the fit failed.
-        geometry: Name of the geometric model, such as ``"homography"``, or None.
-        scores: ``[K]`` float32, similarities by the filter network; None without a filter.
-    """
-
-    keypoints0: Keypoints
-    keypoints1: Keypoints
-    matches: NDArray[np.int64]
-    distances: NDArray[np.float32]
-    inliers: NDArray[np.bool_]
-    matrix: NDArray[np.float64] | None
-    geometry: str | None
-    scores: NDArray[np.float32] | None = None
-
-    def points(self, *, inliers: bool = False) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the matched points of both images, ``[K, 2]`` each, or only the inliers."""
-        matches = self.matches[self.inliers] if inliers else self.matches
-        return self.keypoints0.xy[matches[:, 0]], self.keypoints1.xy[matches[:, 1]]
-
-    @property
-    def trusted(self) -> bool:
-        """Whether more matches agree with the geometric model than chance explains.
-
-        Of n matches between unrelated images, at most 8 + 0.3 n agree. Without a geometric model,
-        any match counts.
-
-        Reference:
-            Brown & Lowe, Automatic Panoramic Image Stitching using Invariant Features, IJCV 2007,
-            section 3.2.
-        """
-        if self.geometry is None:
-            return len(self.matches) > 0
-        count = int(self.inliers.sum())
-        return self.matrix is not None and count > 8 + 0.3 * len(self.matches)
 
 
 def match_images(
@@ -96,10 +35,11 @@ def match_images(
         first: First image, uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
         second: Second image, of any size.
         model: Descriptor: ``"default"`` or another name of shipped weights; ``"rootsift"``,
-            ``"sift"``, ``"orb"``; a file of weights; or a network.
+            ``"sift"``, ``"orb"``; a file of weights; or a network. Detectors that describe their
+            keypoints, and LoFTR, take none.
         device: Device of the network; None takes a GPU if torch can use one. A network given as a
             module stays on its device then.
-        options: Detector, ratio test, filter and geometric model.
+        options: Detector, matcher, filter and geometric model.
 
     Returns:
         `Matches`, by increasing distance, or by decreasing score if there is a filter. Possibly no
@@ -107,7 +47,9 @@ def match_images(
 
     Raises:
         ValueError: An image or the model is invalid.
-        FileNotFoundError: The file of weights does not exist.
+        FileNotFoundError: A file of weights does not exist.
+        ImportError: The detector or the matcher needs kornia, which is not installed.
+        ConnectionError: Its weights cannot be downloaded.
 
     Example:
         >>> texture = np.random.default_rng(0).integers(0, 255, (30, 40), np.uint8)
@@ -120,36 +62,9 @@ def match_images(
         The ratio test: Lowe, IJCV 2004. MAGSAC++: Barath et al., CVPR 2020, in OpenCV's
         implementation.
     """
-    network = load_descriptor(model, device)
-    features = [detect_and_describe(image, network, options) for image in (first, second)]
-    return match_described((features[0], features[1]), options, (first, second), device)
-
-
-def detect_and_describe(
-    image: ArrayLike, network: DescriptorNetwork | str, options: MatchOptions
-) -> Features:
-    """Detect the keypoints of an image and describe them, by the options of `match_images`."""
-    keypoints = detect_keypoints(image, options.detector, keypoints=options.keypoints)
-    descriptors = describe_keypoints(
-        image,
-        keypoints,
-        model=network,
-        magnification=options.magnification,
-        batch=options.batch,
-        precision=options.precision,
-    )
-    return Features(keypoints, descriptors, image_size(image))
-
-
-def image_size(image: ArrayLike) -> Size:
-    """Return width and height of an image."""
-    H, W = np.shape(image)[:2]
-    return W, H
-
-
-def sizes_of(first: Features, second: Features) -> tuple[Size, Size] | None:
-    """Return the sizes of both images, or None unless both are known."""
-    return (first.size, second.size) if first.size and second.size else None
+    extractor, matcher = load_methods(model, device, options)
+    a, b = (extract_features(image, extractor, options) for image in (first, second))
+    return match_described((a, b), options, (first, second), device, matcher)
 
 
 def match_described(
@@ -157,14 +72,16 @@ def match_described(
     options: MatchOptions,
     images: tuple[ArrayLike, ArrayLike] | None = None,
     device: str | torch.device | None = None,
+    matcher: FeatureMatcher | None = None,
 ) -> Matches:
-    """Match two images whose features are known: nearest neighbours, filter, robust fit.
+    """Match two images whose features are known: matcher, filter, robust fit.
 
     Args:
         features: Features of each image, by the same descriptor.
         options: Options of `match_images`.
         images: Both images; required by a filter network only.
         device: Device of a filter network that is given by name.
+        matcher: The loaded matcher; None takes nearest neighbours.
 
     Returns:
         `Matches`.
@@ -173,14 +90,15 @@ def match_described(
         ValueError: The filter network is invalid, or it lacks the images.
     """
     first, second = features
-    matches, distances = match_features(first, second, ratio=options.ratio, mutual=options.mutual)
+    matcher = matcher or NearestMatcher(options.ratio, options.mutual)
+    keypoints0, keypoints1, matches, distances, *_ = matcher.match(first, second)
     scores = None
     if options.filter_model is not None:
         if images is None:
             raise ValueError("a filter network needs the images, got none")
         matches, distances, scores = filter_matches(
             images,
-            (first.keypoints, second.keypoints),
+            (keypoints0, keypoints1),
             matches,
             distances,
             model=options.filter_model,
@@ -189,8 +107,8 @@ def match_described(
             magnification=options.magnification,
         )
     return fit_geometry(
-        first.keypoints,
-        second.keypoints,
+        keypoints0,
+        keypoints1,
         matches,
         distances,
         geometry=options.geometry,
@@ -199,34 +117,6 @@ def match_described(
         sizes=sizes_of(first, second),
         scores=scores,
     )
-
-
-def match_features(
-    first: Features, second: Features, *, ratio: float | None = 0.8, mutual: bool = True
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Match descriptors by distance.
-
-    Args:
-        first: Features of one image.
-        second: Features of the other image, by the same descriptor.
-        ratio: Threshold of the ratio test; None turns the test off.
-        mutual: Accept mutual nearest neighbours only.
-
-    Returns:
-        Index pairs ``[K, 2]``, by increasing distance, and their distances ``[K]``.
-
-    Raises:
-        ValueError: The descriptors differ in length or type, or `ratio` is out of range.
-    """
-    queries, references = first.descriptors, second.descriptors
-    metric = "hamming" if queries.dtype == torch.uint8 else "l2"
-    neighbours = nearest(queries, references, 1, metric, ratio=ratio, mutual=mutual)
-    index, distance = neighbours.index[:, 0], neighbours.distance[:, 0].float()
-    accepted = index >= 0 if neighbours.accepted is None else neighbours.accepted
-    chosen = accepted.nonzero()[:, 0]
-    chosen = chosen[distance[chosen].argsort(stable=True)]
-    matches = torch.stack([chosen, index[chosen]], dim=1)
-    return matches.cpu().numpy(), distance[chosen].cpu().numpy()
 
 
 # ---- Geometry ----------------------------------------------------------------------------------

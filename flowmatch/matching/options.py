@@ -8,11 +8,18 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from flowmatch.devices import check_precision
-from flowmatch.matching.keypoints import DETECTORS
+from flowmatch.matching.features import FeatureExtractor, FeatureMatcher
+from flowmatch.matching.keypoints import DETECTORS, KeypointDetector
+from flowmatch.matching.learned import DESCRIBING_DETECTORS, LEARNED_DETECTORS, LEARNED_MATCHERS
 from flowmatch.matching.networks import PatchComparator
 
 # Geometric models, and the number of matches that each needs.
 GEOMETRIES = {"homography": 4, "fundamental": 8, "essential": 5}
+
+ALL_DETECTORS = (*DETECTORS, *LEARNED_DETECTORS)
+"""Names of detectors: OpenCV's and a grid, then those of kornia."""
+MATCHERS = ("nearest", *LEARNED_MATCHERS)
+"""Names of matchers: nearest neighbours of descriptors, then those of kornia."""
 
 Intrinsics = tuple[ArrayLike, ArrayLike]
 
@@ -22,11 +29,20 @@ class MatchOptions:
     """Options of `match_images`.
 
     Attributes:
-        detector: Keypoint detector: ``"sift"``, ``"orb"`` or ``"grid"``, see `detect_keypoints`.
+        detector: Keypoint detector: ``"sift"``, ``"orb"`` or ``"grid"``, see `detect_keypoints`;
+            by kornia ``"keynet"``, and ``"disk"``, ``"aliked"`` or ``"xfeat"``, which describe
+            their keypoints themselves; or an object with such a method.
+        detector_weights: File of weights of a detector of kornia; None lets kornia download them.
         keypoints: Maximum number of keypoints per image; those with the best scores are kept.
-        ratio: Threshold of the ratio test: a match is accepted if its distance is at most `ratio`
-            times that of the second nearest neighbour. None turns the test off.
-        mutual: Accept mutual nearest neighbours only.
+        max_side: Longer side to which larger images are reduced before features are detected,
+            pixels; None reduces none. Results are in pixels of the images as given.
+        matcher: ``"nearest"``, the nearest neighbours of descriptors; by kornia ``"lightglue"``,
+            for the detectors disk, aliked and xfeat and for sift with the model rootsift, or
+            ``"loftr"``, which needs no keypoints; or an object with such a method.
+        matcher_weights: File of weights of a matcher of kornia; None lets kornia download them.
+        ratio: Threshold of the ratio test of ``"nearest"``: a match is accepted if its distance is
+            at most `ratio` times that of the second nearest neighbour. None turns the test off.
+        mutual: Accept mutual nearest neighbours only, for ``"nearest"``.
         filter_model: Network that compares the patches of each match and rejects dissimilar ones:
             ``"siam"``, ``"2ch"``, a file of weights or a module. None turns the filter off.
         min_score: Similarity that a match must exceed in `filter_model`; 0 is the networks'
@@ -42,15 +58,20 @@ class MatchOptions:
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``, see `describe_keypoints`.
 
     Raises:
-        ValueError: An option is out of range, or ``"essential"`` lacks intrinsics.
+        ValueError: An option is out of range, ``"essential"`` lacks intrinsics, or a file of
+            weights or a detector is given that would not be used.
 
     Example:
         >>> MatchOptions(geometry="fundamental", threshold=1.0).ratio
         0.8
     """
 
-    detector: str = "sift"
+    detector: str | KeypointDetector | FeatureExtractor = "sift"
+    detector_weights: str | Path | None = None
     keypoints: int = 8000
+    max_side: int | None = None
+    matcher: str | FeatureMatcher = "nearest"
+    matcher_weights: str | Path | None = None
     ratio: float | None = 0.8
     mutual: bool = True
     filter_model: PatchComparator | nn.Module | str | Path | None = None
@@ -63,10 +84,8 @@ class MatchOptions:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.detector not in DETECTORS:
-            known = ", ".join(DETECTORS)
-            raise ValueError(f"detector must be one of {known}, got {self.detector!r}")
-        for name in ("keypoints", "batch"):
+        self._check_methods()
+        for name in ("keypoints", "max_side", "batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
@@ -78,6 +97,31 @@ class MatchOptions:
             raise ValueError(f"magnification must be positive, got {self.magnification}")
         check_precision(self.precision)
         check_geometry(self.geometry, self.threshold, self.intrinsics)
+
+    def _check_methods(self) -> None:
+        for name, known in (("detector", ALL_DETECTORS), ("matcher", MATCHERS)):
+            value = getattr(self, name)
+            if isinstance(value, str) and value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if self.matcher == "loftr" and self.detector != "sift":
+            raise ValueError(
+                f"matcher loftr finds its keypoints itself: it takes no detector, "
+                f"got {self.detector!r}"
+            )
+        for name, learned in (("detector", LEARNED_DETECTORS), ("matcher", LEARNED_MATCHERS)):
+            value, weights = getattr(self, name), getattr(self, f"{name}_weights")
+            if weights is not None and value not in learned:
+                raise ValueError(
+                    f"weights of the {name} are for {', '.join(learned)}, got {weights} "
+                    f"for {value!r}"
+                )
+
+    @property
+    def takes_model(self) -> bool:
+        """Whether a descriptor describes the keypoints, rather than detector or matcher."""
+        if isinstance(self.detector, str):
+            return self.matcher != "loftr" and self.detector not in DESCRIBING_DETECTORS
+        return isinstance(self.detector, KeypointDetector)
 
 
 def check_geometry(

@@ -1,11 +1,10 @@
 """Matching of many pairs of images: each image is described once, and a run can be continued."""
 
 import hashlib
-import posixpath
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -15,17 +14,13 @@ from torch import nn
 
 from flowmatch.io import read_image
 from flowmatch.io._files import FilePath, existing_file
-from flowmatch.io._orientation import read_orientation
-from flowmatch.matching.describe import CLASSICAL, is_file_name, load_descriptor
-from flowmatch.matching.files import (
-    about_matches,
-    read_matches,
-    write_colmap_features,
-    write_colmap_matches,
-    write_matches,
-)
+from flowmatch.io._white import white_in_force
+from flowmatch.matching.describe import CLASSICAL, is_file_name
+from flowmatch.matching.features import Features, Matches
+from flowmatch.matching.files import read_matches_about, write_matches
 from flowmatch.matching.filter import load_comparator
-from flowmatch.matching.match import Features, Matches, detect_and_describe, match_described
+from flowmatch.matching.match import match_described
+from flowmatch.matching.methods import Methods, extract_features, load_methods
 from flowmatch.matching.networks import DescriptorNetwork
 from flowmatch.matching.options import MatchOptions
 from flowmatch.matching.store import STORE
@@ -64,11 +59,14 @@ class PairReport:
     Attributes:
         computed: Number of pairs matched by this run.
         kept: Number of pairs kept from earlier runs.
+        trusted: Number of all these with a geometric model that more matches agree on than chance
+            explains, see `Matches.trusted`.
         failed: Pairs that could not be matched, with the reasons.
     """
 
     computed: int = 0
     kept: int = 0
+    trusted: int = 0
     failed: list[tuple[Pair, str]] = field(default_factory=list)
 
 
@@ -123,12 +121,12 @@ class _FeatureCache:
 
     def __init__(
         self,
-        network: DescriptorNetwork | str,
+        methods: Methods,
         root: Path,
         options: MatchOptions,
         capacity: int = 32,
     ) -> None:
-        self.network, self.root, self.options, self.capacity = network, root, options, capacity
+        self.methods, self.root, self.options, self.capacity = methods, root, options, capacity
         self.entries: OrderedDict[str, Features] = OrderedDict()
 
     def features(self, name: str) -> Features:
@@ -136,7 +134,7 @@ class _FeatureCache:
             self.entries.move_to_end(name)
             return self.entries[name]
         image = read_image(self.root / name)
-        self.entries[name] = detect_and_describe(image, self.network, self.options)
+        self.entries[name] = extract_features(image, self.methods.extractor, self.options)
         if len(self.entries) > self.capacity:
             self.entries.popitem(last=False)
         return self.entries[name]
@@ -181,10 +179,10 @@ def match_pairs(
     """
     if options.geometry == "essential":
         raise ValueError("a list of pairs has no intrinsics for essential matrices")
-    network, record = load_descriptor(model, device), _record(model, options)
+    methods, record = load_methods(model, device, options), _record(model, options)
     if options.filter_model is not None:
         options = replace(options, filter_model=load_comparator(options.filter_model, device))
-    cache = _FeatureCache(network, Path(root), options)
+    cache = _FeatureCache(methods, Path(root), options)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     report = PairReport() if report is None else report
@@ -192,8 +190,10 @@ def match_pairs(
         target = output / pair.file()
         stamps = [_stamp(cache.root / name) for name in pair]
         about = f"{record} of {stamps[0]} and {stamps[1]}"
-        if not overwrite and _is_done(target, about):
+        earlier = None if overwrite else _earlier(target, about)
+        if earlier is not None:
             report.kept += 1
+            report.trusted += earlier.trusted
         else:
             try:
                 matches = _match(cache, pair)
@@ -202,6 +202,7 @@ def match_pairs(
             else:
                 write_matches(target, matches, about)
                 report.computed += 1
+                report.trusted += matches.trusted
         if progress is not None:
             progress("match", done, len(pairs))
     return report
@@ -209,9 +210,18 @@ def match_pairs(
 
 def _record(model: DescriptorNetwork | nn.Module | str | Path, options: MatchOptions) -> str:
     """Return a description of model and options that changes whenever the matches may change."""
-    filter_model = options.filter_model and model_digest(options.filter_model)
-    # The batch size does not change the results.
-    return f"{model_digest(model)} {replace(options, filter_model=filter_model, batch=None)}"
+    settings = {option.name: getattr(options, option.name) for option in fields(options)}
+    del settings["batch"]  # it does not change the results
+    if settings["filter_model"] is not None:
+        settings["filter_model"] = model_digest(settings["filter_model"])
+    for name in ("detector", "matcher"):
+        if not isinstance(settings[name], str):
+            settings[name] = model_digest(getattr(settings[name], "network", settings[name]))
+        if (weights := settings[f"{name}_weights"]) is not None:
+            settings[f"{name}_weights"] = file_digest(existing_file(weights))
+    if white_in_force() is not None:
+        settings["white"] = white_in_force()
+    return f"{model_digest(model)} {settings}"
 
 
 def model_digest(model: Any) -> str:
@@ -249,92 +259,19 @@ def _stamp(path: Path) -> str:
     return f"{status.st_size} bytes at {status.st_mtime_ns}"
 
 
-def _is_done(path: Path, about: str) -> bool:
+def _earlier(path: Path, about: str) -> Matches | None:
+    """Return the matches in a file, or None unless they were found in the same way."""
     try:
-        return path.exists() and about_matches(path) == about
-    except ValueError:  # a damaged file is computed again
-        return False
+        matches, description = read_matches_about(path)
+    except (ValueError, FileNotFoundError):  # a damaged file is computed again
+        return None
+    return matches if description == about else None
 
 
 def _match(cache: _FeatureCache, pair: Pair) -> Matches:
     features = cache.features(pair.first), cache.features(pair.second)
+    matcher = cache.methods.matcher
     if cache.options.filter_model is None:
-        return match_described(features, cache.options)
+        return match_described(features, cache.options, matcher=matcher)
     images = read_image(cache.root / pair.first), read_image(cache.root / pair.second)
-    return match_described(features, cache.options, images)
-
-
-def write_colmap(
-    folder: FilePath, matches: FilePath, pairs: Sequence[Pair], root: FilePath
-) -> Path:
-    """Write the features and matches of a list in the formats that COLMAP imports.
-
-    COLMAP sees the pixels that a file stores, without the orientation in EXIF; so keypoints are
-    written in that frame.
-
-    Args:
-        folder: Folder to write ``features/NAME.txt`` of each image and ``matches.txt`` to.
-        matches: Output folder of `match_pairs`.
-        pairs: Pairs to write; those without a file in `matches` are skipped.
-        root: Folder of the images.
-
-    Returns:
-        The path of ``matches.txt``.
-
-    Raises:
-        ValueError: A name is absolute, points outside the folder of the images, or cannot be read
-            by COLMAP.
-        FileNotFoundError: An image does not exist.
-    """
-    check_colmap_names(pairs)
-    features, target = Path(folder) / "features", Path(folder) / "matches.txt"
-    features.mkdir(parents=True, exist_ok=True)
-    written: set[str] = set()
-    done: set[tuple[str, str]] = set()
-
-    def results() -> Iterator[tuple[str, str, Matches]]:
-        for pair in pairs:
-            source = Path(matches) / pair.file()
-            names = posixpath.normpath(pair.first), posixpath.normpath(pair.second)
-            if not source.exists() or names in done:
-                continue
-            done.add(names)
-            result = read_matches(source)
-            both = result.keypoints0, result.keypoints1
-            for name, keypoints in zip(names, both, strict=True):
-                if name not in written:
-                    (features / name).parent.mkdir(parents=True, exist_ok=True)
-                    turn = read_orientation(Path(root) / name)
-                    stored = keypoints._replace(
-                        xy=turn.points(keypoints.xy), angle=turn.angles(keypoints.angle)
-                    )
-                    write_colmap_features(features / f"{name}.txt", stored)
-                    written.add(name)
-            yield *names, result
-
-    write_colmap_matches(target, results())
-    return target
-
-
-def check_colmap_names(pairs: Sequence[Pair]) -> None:
-    """Raise ValueError for a name that COLMAP's importer of matches cannot read.
-
-    It separates names by white space, takes # for a comment, and stops at the first name that it
-    does not know.
-    """
-    for pair in pairs:
-        for name in pair:
-            if _leaves_its_folder(name):
-                raise ValueError(
-                    "for COLMAP, names have to be relative to the folder of the images and stay "
-                    f"in it, got {name!r}"
-                )
-            if re.search(r"[ \t\n\v\f\r]", name) or posixpath.normpath(name).startswith("#"):
-                raise ValueError(
-                    "COLMAP cannot read names with white space or with # at the beginning, "
-                    f"got {name!r}: rename the file, or leave --colmap out"
-                )
-
-
-def _leaves_its_folder(name: str) -> bool:
-    return Path(name).is_absolute() or ".." in Path(name).parts
+    return match_described(features, cache.options, images, matcher=matcher)

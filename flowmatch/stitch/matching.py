@@ -3,21 +3,21 @@
 import hashlib
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.imaging import Image
-from flowmatch.matching.describe import describe_keypoints
+from flowmatch.io.masked import MaskedImage
+from flowmatch.matching.features import FeatureExtractor, FeatureMatcher, Features, Matches
 from flowmatch.matching.frame import fixed_to_frame
-from flowmatch.matching.keypoints import Keypoints, detect_keypoints
-from flowmatch.matching.match import Features, Matches, fit_geometry, match_features
+from flowmatch.matching.keypoints import Keypoints
+from flowmatch.matching.match import fit_geometry
 from flowmatch.progress import ProgressCallback
 from flowmatch.stitch.options import StitchOptions
 from flowmatch.stitch.photos import (
-    MaskedImage,
     Photo,
     Size,
     reduce_image,
@@ -94,7 +94,7 @@ class LeftOut(NamedTuple):
 
 def extract_features(
     photos: Sequence[Photo],
-    network: Any,
+    extractor: FeatureExtractor,
     options: StitchOptions,
     progress: ProgressCallback | None = None,
 ) -> tuple[list[View], list[LeftOut]]:
@@ -102,8 +102,8 @@ def extract_features(
 
     Args:
         photos: At least one photo.
-        network: Descriptor network, or ``"rootsift"``, ``"sift"``, ``"orb"``.
-        options: Detector, number of keypoints and size.
+        extractor: Detector and descriptor.
+        options: Number of keypoints and size.
         progress: Called after each photo.
 
     Returns:
@@ -116,30 +116,31 @@ def extract_features(
         except (OSError, ValueError) as error:
             unreadable.append(LeftOut(photo.name, str(error)))
         else:
-            views.append(_view(photo, pixels, network, options))
+            views.append(_view(photo, pixels, extractor, options))
             del pixels
         if progress:
             progress("keypoints", number, len(photos))
     return sorted(views, key=lambda view: (view.digest, view.name)), unreadable
 
 
-def _view(photo: Photo, pixels: MaskedImage, network: Any, options: StitchOptions) -> View:
+def _view(
+    photo: Photo, pixels: MaskedImage, extractor: FeatureExtractor, options: StitchOptions
+) -> View:
     full_size = (pixels.image.shape[1], pixels.image.shape[0])
     size = scaled_size(full_size, scale_for(full_size, options.keypoint_megapixels))
     image, mask = reduce_image(pixels.image, size), reduce_mask(pixels.mask, size)
-    keypoints = detect_keypoints(image, options.detector, keypoints=options.keypoints)
+    features = extractor.extract(image, options.keypoints)
     if mask is not None:
-        keypoints = _keypoints_inside(keypoints, mask)
-    features = Features(keypoints, describe_keypoints(image, keypoints, model=network))
+        features = features.select(_inside(features.keypoints, mask))
     return View(photo, full_size, size, features, _digest(image, mask))
 
 
-def _keypoints_inside(keypoints: Keypoints, mask: Image) -> Keypoints:
-    """Return the keypoints that are further than their scale from transparent pixels."""
+def _inside(keypoints: Keypoints, mask: Image) -> NDArray[np.bool_]:
+    """Return which keypoints are further than their scale from transparent pixels."""
     distance = np.asarray(cv2.distanceTransform(mask, cv2.DIST_L2, 5))
     x, y = np.round(keypoints.xy).astype(np.intp).T
     at = distance[y.clip(0, mask.shape[0] - 1), x.clip(0, mask.shape[1] - 1)]
-    return Keypoints(*(values[at > keypoints.scale] for values in keypoints))
+    return np.asarray(at > keypoints.scale)
 
 
 def _digest(image: Image, mask: Image | None) -> str:
@@ -149,14 +150,18 @@ def _digest(image: Image, mask: Image | None) -> str:
 
 
 def match_views(
-    views: Sequence[View], options: StitchOptions, progress: ProgressCallback | None = None
+    views: Sequence[View],
+    matcher: FeatureMatcher,
+    options: StitchOptions,
+    progress: ProgressCallback | None = None,
 ) -> list[Pair]:
     """Match every view with every other.
 
     Args:
         views: At least two views.
-        options: Ratio test and motion: pairs agree on a homography for ``"rotation"``, on a
-            shift, a rotation and a scale for ``"affine"``.
+        matcher: Matcher of the features.
+        options: Motion: pairs agree on a homography for ``"rotation"``, on a shift, a rotation and
+            a scale for ``"affine"``.
         progress: Called after each pair.
 
     Returns:
@@ -165,20 +170,11 @@ def match_views(
     indices = list(combinations(range(len(views)), 2))
     pairs = []
     for number, (i, j) in enumerate(indices, 1):
-        pairs.append(_match_pair(i, j, views, options))
+        matches = matcher.match(views[i].features, views[j].features)
+        pairs.append(fit_pair(Pair(i, j, matches, 0.0, None), views, options.motion))
         if progress:
             progress("matches", number, len(indices))
     return pairs
-
-
-def _match_pair(i: int, j: int, views: Sequence[View], options: StitchOptions) -> Pair:
-    first, second = views[i].features, views[j].features
-    index, distance = np.empty((0, 2), np.int64), np.empty(0, np.float32)
-    if len(first.keypoints.xy) and len(second.keypoints.xy):
-        index, distance = match_features(first, second, ratio=options.ratio)
-    # Without a geometry all matches are inliers, until one is fitted.
-    matches = fit_geometry(first.keypoints, second.keypoints, index, distance, geometry=None)
-    return fit_pair(Pair(i, j, matches, 0.0, None), views, options.motion)
 
 
 def fit_pair(pair: Pair, views: Sequence[View], motion: str) -> Pair:

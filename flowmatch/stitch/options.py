@@ -2,8 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
-from flowmatch.matching.keypoints import DETECTORS
+from flowmatch.matching.features import FeatureExtractor, FeatureMatcher
+from flowmatch.matching.keypoints import KeypointDetector
+from flowmatch.matching.options import MatchOptions
 from flowmatch.stitch.cameras import CAMERA_MODELS
 from flowmatch.stitch.project import PROJECTIONS
 
@@ -12,7 +15,6 @@ EXPOSURES = ("blocks", "gain", "channels", "channel_blocks", "none")
 SEAMS = ("graphcut", "graphcut_grad", "dp", "dp_grad", "voronoi", "none")
 BLENDS = ("multiband", "feather", "none")
 CHOICES: dict[str, tuple[str, ...]] = {
-    "detector": DETECTORS,
     "motion": CAMERA_MODELS,
     "wave": WAVES,
     "projection": ("auto", *PROJECTIONS),
@@ -28,7 +30,10 @@ class StitchOptions:
     """Options of `stitch_photos`: first those that find cameras, then those that render.
 
     Attributes:
-        detector: Keypoint detector, see `flowmatch.matching.detect`.
+        detector: Keypoint detector, as in `flowmatch.matching.MatchOptions`.
+        detector_weights: File of its weights, as there.
+        matcher: Matcher, as there.
+        matcher_weights: File of its weights, as there.
         keypoints: Maximum number of keypoints per photo.
         ratio: Threshold of the ratio test, at most 1; None accepts every nearest neighbour.
         confidence: Smallest ``inliers / (8 + 0.3 * matches)`` of two photos that overlap.
@@ -64,7 +69,10 @@ class StitchOptions:
         'auto'
     """
 
-    detector: str = "sift"
+    detector: str | KeypointDetector | FeatureExtractor = "sift"
+    detector_weights: str | Path | None = None
+    matcher: str | FeatureMatcher = "nearest"
+    matcher_weights: str | Path | None = None
     keypoints: int = 4000
     ratio: float | None = 0.8
     confidence: float = 1.0
@@ -85,10 +93,7 @@ class StitchOptions:
             value = getattr(self, name)
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-        if self.keypoints < 1:
-            raise ValueError(f"keypoints must be positive, got {self.keypoints}")
-        if self.ratio is not None and not 0 < self.ratio <= 1:
-            raise ValueError(f"ratio must be None or between 0 and 1, got {self.ratio}")
+        self.matching()
         for name in ("confidence", "keypoint_megapixels", "megapixels", "seam_megapixels"):
             number = getattr(self, name)
             if number is None and name in ("megapixels", "seam_megapixels"):
@@ -97,3 +102,18 @@ class StitchOptions:
                 raise ValueError(f"{name} must be positive, got {number}")
         if not 0 <= self.blend_width <= 100:
             raise ValueError(f"blend_width must be a percentage, got {self.blend_width}")
+
+    def matching(self) -> MatchOptions:
+        """Return the options by which two photos are matched.
+
+        Raises:
+            ValueError: One is unknown or out of range.
+        """
+        return MatchOptions(
+            detector=self.detector,
+            detector_weights=self.detector_weights,
+            matcher=self.matcher,
+            matcher_weights=self.matcher_weights,
+            keypoints=self.keypoints,
+            ratio=self.ratio,
+        )

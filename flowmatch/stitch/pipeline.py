@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from flowmatch.imaging import Image
-from flowmatch.matching.describe import load_descriptor
+from flowmatch.matching.methods import load_methods
 from flowmatch.matching.networks import DescriptorNetwork
 from flowmatch.progress import ProgressCallback
 from flowmatch.stitch.cameras import Cameras
@@ -90,7 +90,7 @@ class PhotoGroups(NamedTuple):
 def stitch_photos(
     photos: Sequence[Source],
     *,
-    model: DescriptorNetwork | nn.Module | str | Path = "rootsift",
+    model: DescriptorNetwork | nn.Module | str | Path | None = None,
     device: str | torch.device | None = None,
     options: StitchOptions = _DEFAULTS,
     progress: ProgressCallback | None = None,
@@ -103,7 +103,8 @@ def stitch_photos(
     Args:
         photos: At least two files or uint8 images, RGB ``[H, W, 3]`` or gray ``[H, W]``.
         model: Descriptor of keypoints: ``"rootsift"``, ``"sift"``, ``"orb"``; ``"default"`` or
-            another name of shipped weights; a file of weights; or a network.
+            another name of shipped weights; a file of weights; or a network. None takes
+            ``"rootsift"``, unless the options name a method that needs no descriptor.
         device: Device of the network; None takes a GPU if torch can use one, and leaves a given
             network where it is.
         options: How photos are matched and the panorama is rendered.
@@ -138,7 +139,7 @@ def stitch_photos(
 def find_cameras(
     photos: Sequence[Source],
     *,
-    model: DescriptorNetwork | nn.Module | str | Path = "rootsift",
+    model: DescriptorNetwork | nn.Module | str | Path | None = None,
     device: str | torch.device | None = None,
     options: StitchOptions = _DEFAULTS,
     progress: ProgressCallback | None = None,
@@ -163,9 +164,12 @@ def find_cameras(
     opened = open_photos(photos)
     if len(opened) < 2:
         raise ValueError(f"a panorama needs at least two photos, got {len(opened)}")
-    network = load_descriptor(model, device)
-    views, unreadable = extract_features(opened, network, options, progress)
-    pairs = match_views(views, options, progress)
+    matching = options.matching()
+    if model is None:
+        model = "rootsift" if matching.takes_model else "default"
+    extractor, matcher = load_methods(model, device, matching)
+    views, unreadable = extract_features(opened, extractor, options, progress)
+    pairs = match_views(views, matcher, options, progress)
     left_out = list(unreadable)
     groups = []
     for members in group_views(pairs, len(views), options.confidence):

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from skimage import data
 
 from flowmatch.cli import main
@@ -73,7 +74,8 @@ def test_list_with_errors_and_resume(pair, tmp_path, capsys):
     assert main([*words, "--colmap"]) == 0
     err = capsys.readouterr().err
     assert "failed: a.png missing.png:" in err
-    assert f"1 pair matched, 1 failed, in {out}, with colmap/" in err
+    assert f"1 pair matched, 1 failed; a geometry was found for 1, in {out}, with colmap/" in err
+    assert (out / "colmap" / "database.db").is_file()
     assert (out / "colmap" / "matches.txt").read_text().startswith("a.png b.png\n")
     assert (out / "colmap" / "features" / "a.png.txt").is_file()
     assert main(words) == 0
@@ -85,11 +87,64 @@ def test_list_with_errors_and_resume(pair, tmp_path, capsys):
     assert "error: none of the 1 pairs can be matched" in capsys.readouterr().err
 
 
+def test_lists_of_a_folder(pair, tmp_path, photo, capsys):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    for k in range(4):
+        crop = np.ascontiguousarray(photo[10 * k : 10 * k + 200, 20 * k : 20 * k + 300])
+        write_image(folder / f"{k}.png", crop)
+    words = ["-o", str(out), "--keypoints", "100", "--model", "rootsift"]
+    assert main(["match", str(folder), "--sequential", "1", *words]) == 0
+    assert "3 pairs matched; a geometry was found for 3" in capsys.readouterr().err
+    assert sorted(path.name for path in out.iterdir()) == [
+        f"{k}.png&{k + 1}.png.npz" for k in range(3)
+    ]
+    # The same pairs are kept.
+    assert main(["match", "--all", str(folder), *words]) == 0
+    err = capsys.readouterr().err
+    assert "3 pairs matched, 3 existed already; a geometry was found for 6" in err
+
+
+def test_pairs_of_an_index(tmp_path, photo, capsys):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    for k, picture in enumerate((photo, photo[:, ::-1], data.coffee(), data.coffee()[:, ::-1])):
+        write_image(folder / f"{k}.png", np.ascontiguousarray(picture))
+    index = tmp_path / "index.safetensors"
+    words = ["index", str(folder), "-o", str(index), "--model", "rootsift", "--words", "8"]
+    assert main(words) == 0
+    words = ["match", "--retrieval", str(index), "3", "-o", str(out), "--keypoints", "50"]
+    assert main([*words, "--model", "rootsift"]) in (0, 1)
+    assert "6 pairs matched" in capsys.readouterr().err
+
+
+def test_a_list_without_a_geometry_is_status_1(tmp_path, capsys):
+    for name in ("astronaut", "brick"):
+        write_image(tmp_path / f"{name}.png", getattr(data, name)())
+    words = ["match", str(tmp_path), "--all", "-o", str(tmp_path / "out"), "--keypoints", "300"]
+    assert main([*words, "--model", "rootsift"]) == 1
+    assert "1 pair matched; a geometry was found for 0" in capsys.readouterr().err
+
+
+def test_a_detector_and_a_matcher_of_kornia(pair, tmp_path, capsys):
+    KF = pytest.importorskip("kornia.feature", reason="kornia is not installed")
+    weights = {"xfeat": KF.XFeat().net, "loftr": KF.LoFTR(None)}
+    for name, network in weights.items():
+        torch.save(network.state_dict(), tmp_path / f"{name}.pth")
+    rest = ["--device", "cpu", "--max-side", "96", "-o", str(tmp_path / "m.npz")]
+    loftr = ["--matcher", "loftr", "--matcher-weights", str(tmp_path / "loftr.pth")]
+    xfeat = ["--detector", "xfeat", "--detector-weights", str(tmp_path / "xfeat.pth")]
+    for words in (loftr, xfeat):
+        assert main(["match", *pair, *words, *rest]) in (0, 1)
+        assert " matches of " in capsys.readouterr().err
+        assert len(read_matches(tmp_path / "m.npz").keypoints0.xy) >= 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "expected two images, or --pairs, got 0"),
-        (["{a}"], "expected two images, or --pairs, got 1"),
+        ([], "expected two images, or a list of pairs, got 0"),
+        (["{a}"], "expected two images, or a list of pairs, got 1"),
         (["{a}", "missing.png"], "missing.png does not exist"),
         (["{a}", "{b}", "-o", "m.gif"], "m.gif: expected a name ending in one of .png"),
         # Before the images are read.
@@ -109,10 +164,28 @@ def test_list_with_errors_and_resume(pair, tmp_path, capsys):
         (["{a}", "{b}", "--camera", "9,9,9,9"], "--camera needs --geometry essential"),
         (["{a}", "{b}", "--min-score", "0.1"], "--min-score needs --filter"),
         (["--pairs", "list.txt", "-o", "out", "--min-score", "0.1"], "--min-score needs --filter"),
-        (["{a}", "{b}", "--colmap"], "need --pairs"),
+        (["{a}", "{b}", "--colmap"], "--root, --colmap, --overwrite need a list"),
+        (["."], ". is a folder: --all, --sequential N or --pairs FILE chooses its pairs"),
+        (["--all", "-o", "out"], "--all needs a FOLDER of images"),
+        ([".", "--all"], "--all needs one -o FOLDER"),
+        (["missing", "--all", "-o", "out"], "there is no folder missing"),
+        ([".", "--all", "--sequential", "2", "-o", "out"], "one of --all and --sequential"),
+        ([".", "--all", "-o", "out", "--camera", "9,9,9,9"], "--camera with --colmap only"),
+        (["--retrieval", "none.safetensors", "3", "-o", "out"], "none.safetensors does not exist"),
+        (["{a}", "{b}", "--max-side", "0"], "max_side must be positive, got 0"),
+        (["{a}", "{b}", "--matcher", "glue"], "matcher must be one of nearest, lightglue, loftr"),
+        (["{a}", "{b}", "--matcher-weights", "w.pth"], "weights of the matcher are for lightglue"),
+        (
+            ["{a}", "{b}", "--detector", "disk", "--detector-weights", "w.pth"],
+            "w.pth does not exist",
+        ),
+        (
+            [".", "--all", "-o", "out", "--matcher", "loftr", "--colmap"],
+            "--colmap needs the same keypoints of an image in all pairs",
+        ),
         (["--pairs", "list.txt"], "--pairs needs one -o FOLDER"),
         (["--pairs", "list.txt", "-o", "out"], "list.txt does not exist"),
-        (["{a}", "{b}", "--pairs", "list.txt"], "--pairs takes no images"),
+        (["{a}", "{b}", "--pairs", "list.txt"], "--pairs takes one folder of images, got 2 paths"),
     ],
 )
 def test_bad_input_is_one_line(pair, monkeypatch, tmp_path, capsys, words, message):

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowmatch.matching.features import Matches
 from flowmatch.matching.files import (
-    about_matches,
     read_matches,
+    read_matches_about,
     write_colmap_features,
     write_colmap_matches,
     write_matches,
 )
 from flowmatch.matching.keypoints import Keypoints
-from flowmatch.matching.match import Matches
 
 
 def some_matches(matrix=True):
@@ -48,7 +48,7 @@ def test_npz_holds_all_fields(tmp_path, matrix):
     path, matches = tmp_path / "matches.npz", some_matches(matrix)
     write_matches(path, matches, "found by hand")
     again = read_matches(path)
-    assert about_matches(path) == "found by hand"
+    assert read_matches_about(path)[1] == "found by hand"
     assert again.geometry == matches.geometry
     ours, theirs = (
         [*m.keypoints0, *m.keypoints1, m.matches, m.distances, m.inliers] for m in (again, matches)

@@ -7,8 +7,10 @@ import torch
 
 from flowmatch.matching.describe import describe_keypoints
 from flowmatch.matching.external import load_external
+from flowmatch.matching.features import Features
 from flowmatch.matching.keypoints import Keypoints, detect_keypoints
-from flowmatch.matching.match import Features, fit_geometry, match_features, match_images
+from flowmatch.matching.match import fit_geometry, match_images
+from flowmatch.matching.methods import match_features
 from flowmatch.matching.networks import HardNet, SiamBranch
 from flowmatch.matching.options import MatchOptions
 
@@ -187,7 +189,12 @@ def test_options_are_checked():
         ({"geometry": "essential"}, r"needs intrinsics, \[3, 3\] for both images, got none"),
         ({"threshold": 0.0}, "threshold must be a positive number of pixels, got 0.0"),
         ({"ratio": 2.0}, "0 < ratio <= 1"),
-        ({"detector": "fast"}, "detector must be one of sift, orb, grid, got 'fast'"),
+        ({"detector": "fast"}, "detector must be one of sift, orb, grid, disk, .*, got 'fast'"),
+        ({"matcher": "glue"}, "matcher must be one of nearest, lightglue, loftr, got 'glue'"),
+        ({"detector_weights": "w.pth"}, "weights of the detector are for disk, .* for 'sift'"),
+        ({"matcher_weights": "w.pth"}, "weights of the matcher are for lightglue, loftr, got"),
+        ({"matcher": "loftr", "detector": "disk"}, "loftr finds its keypoints itself"),
+        ({"max_side": 0}, "max_side must be positive, got 0"),
         ({"batch": 0}, "batch must be positive, got 0"),
         ({"min_score": float("nan")}, "min_score must be finite, got nan"),
         ({"magnification": 0.0}, "magnification must be positive, got 0.0"),

@@ -9,11 +9,13 @@ import torch
 
 from flowmatch.io import write_image
 from flowmatch.matching import pair_list as module
+from flowmatch.matching.colmap import write_colmap
 from flowmatch.matching.files import read_matches
 from flowmatch.matching.match import match_images
+from flowmatch.matching.methods import load_methods
 from flowmatch.matching.networks import HardNet
 from flowmatch.matching.options import MatchOptions
-from flowmatch.matching.pair_list import Pair, match_pairs, model_digest, read_pairs, write_colmap
+from flowmatch.matching.pair_list import Pair, match_pairs, model_digest, read_pairs
 from flowmatch.matching.store import save_weights
 
 OPTIONS = MatchOptions(keypoints=200)
@@ -33,10 +35,10 @@ def images(tmp_path, photo):
 def described(monkeypatch):
     """Shapes of the images that were described."""
     shapes = []
-    real = module.detect_and_describe
+    real = module.extract_features
     monkeypatch.setattr(
         module,
-        "detect_and_describe",
+        "extract_features",
         lambda image, *args: shapes.append(image.shape) or real(image, *args),
     )
     return shapes
@@ -70,7 +72,8 @@ def test_a_pair_equals_match_images(images, tmp_path, photo):
 
 
 def test_the_cache_is_bounded(images, described):
-    cache = module._FeatureCache("rootsift", images, OPTIONS, capacity=2)
+    methods = load_methods("rootsift", "cpu", OPTIONS)
+    cache = module._FeatureCache(methods, images, OPTIONS, capacity=2)
     for name in ("a.png", "b.png", "a.png", "more/c.png", "a.png", "b.png"):
         cache.features(name)
     assert len(described) == 4
@@ -120,7 +123,7 @@ def test_colmap(images, tmp_path):
     out = tmp_path / "out"
     run(ALL[:2], images, out)
     path = write_colmap(tmp_path / "colmap", out, ALL, images)
-    blocks = path.read_text().strip().split("\n\n")
+    blocks = (path.parent / "matches.txt").read_text().strip().split("\n\n")
     assert [block.splitlines()[0] for block in blocks] == ["a.png b.png", "a.png more/c.png"]
     result = read_matches(out / ALL[0].file())
     rows = [f"{i} {j}" for i, j in result.matches[result.inliers]]
@@ -171,7 +174,9 @@ def test_names_that_colmap_cannot_read(images, tmp_path):
     listed = [Pair("./a.png", "more/.//c.png"), Pair("a.png", "more/c.png")]
     run(listed, images, out)
     path = write_colmap(tmp_path / "colmap", out, listed, images)
-    assert [line for line in path.read_text().splitlines() if "png" in line] == ["a.png more/c.png"]
+    assert [
+        line for line in (path.parent / "matches.txt").read_text().splitlines() if "png" in line
+    ] == ["a.png more/c.png"]
 
 
 # ---- Lists -------------------------------------------------------------------------------------

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from flowmatch.matching.features import Features, Matches
 from flowmatch.matching.keypoints import Keypoints
-from flowmatch.matching.match import Features, Matches
+from flowmatch.matching.methods import load_methods
 from flowmatch.stitch import StitchOptions, find_cameras
 from flowmatch.stitch.matching import (
     LeftOut,
@@ -49,8 +50,9 @@ def test_views_are_sorted_by_content(photos, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no photo")
     opened = open_photos([photos[2], tmp_path / "broken.jpg", photos[0], photos[1]])
     options, calls = StitchOptions(keypoints=200, keypoint_megapixels=0.02), []
+    methods = load_methods("rootsift", "cpu", options.matching())
     views, unreadable = extract_features(
-        opened, "rootsift", options, progress=lambda *call: calls.append(call)
+        opened, methods.extractor, options, progress=lambda *call: calls.append(call)
     )
     assert calls == [("keypoints", k, 4) for k in (1, 2, 3, 4)]
     ((name, reason),) = unreadable
@@ -64,7 +66,7 @@ def test_views_are_sorted_by_content(photos, tmp_path):
         assert 0 < len(item.features.keypoints.xy) <= 200
         assert item.features.descriptors.shape == (len(item.features.keypoints.xy), 128)
     calls.clear()
-    pairs = match_views(views, options, progress=lambda *call: calls.append(call))
+    pairs = match_views(views, methods.matcher, options, progress=lambda *call: calls.append(call))
     assert [(p.first, p.second) for p in pairs] == [(0, 1), (0, 2), (1, 2)]
     assert calls == [("matches", k, 3) for k in (1, 2, 3)]
 

@@ -17,7 +17,7 @@ from flowmatch.stitch import StitchOptions
         ({"keypoint_megapixels": -1.0}, "keypoint_megapixels must be positive"),
         ({"seam_megapixels": float("nan")}, "seam_megapixels must be positive"),
         ({"keypoints": 0}, "keypoints must be positive"),
-        ({"ratio": 2.0}, "ratio must be None or between 0 and 1, got 2.0"),
+        ({"ratio": 2.0}, "expected 0 < ratio <= 1, or None, got 2.0"),
         ({"projection": "cube"}, "projection must be one of auto, plane"),
         ({"seams": "x"}, "seams must be"),
         ({"exposure": "x"}, "exposure must be"),

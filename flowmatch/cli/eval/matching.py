@@ -5,6 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from rich.table import Table
 
@@ -13,9 +14,13 @@ from flowmatch.cli._options import (
     INPUT,
     KEYPOINTS,
     METHODS,
+    DetectorName,
+    DetectorWeights,
     DeviceName,
     JsonFile,
     Magnification,
+    MatcherName,
+    MatcherWeights,
     Precision,
     WhiteLevel,
     check_target,
@@ -28,6 +33,10 @@ from flowmatch.matching.describe import load_descriptor
 from flowmatch.matching.evaluation.evaluate import evaluate
 from flowmatch.matching.evaluation.scores import MatchingEvaluation, MatchingScores
 from flowmatch.matching.filter import load_comparator
+from flowmatch.matching.keypoints import DETECTORS
+from flowmatch.matching.learned.detectors import load_detector
+from flowmatch.matching.methods import load_methods
+from flowmatch.matching.options import MatchOptions
 
 EXAMPLES = (
     "flowmatch eval matching hpatches-sequences --model default --filter siam",
@@ -115,9 +124,10 @@ def command(
         bool,
         typer.Option(help="Rows for SIFT, RootSIFT and ORB of OpenCV.", rich_help_panel=METHODS),
     ] = True,
-    detector: Annotated[
-        str, typer.Option(help="Keypoint detector: sift, orb or grid.", rich_help_panel=KEYPOINTS)
-    ] = "sift",
+    detector: DetectorName = "sift",
+    detector_weights: DetectorWeights = None,
+    matcher: MatcherName = "nearest",
+    matcher_weights: MatcherWeights = None,
     keypoints: Annotated[
         int,
         typer.Option(help="Maximum number of keypoints per image.", rich_help_panel=KEYPOINTS),
@@ -130,7 +140,8 @@ def command(
     """Measure descriptors at the same keypoints.
 
     Each method is scored on the same number of matches. The data are image sequences with known
-    homographies, or patches without images.
+    homographies, or patches without images. A --matcher, or a --detector that describes its
+    keypoints itself, is a method with keypoints of its own, beside descriptors at those of sift.
     """
     if sum(given is not None for given in (folder, hpatches, brown)) != 1:
         raise ValueError("expected one of FOLDER, --hpatches and --brown")
@@ -141,15 +152,33 @@ def command(
     methods |= BASELINES if baselines else {}
     networks = {name: m[0] if isinstance(m, tuple) else m for name, m in methods.items()}
     filters = _by_name(filter or [], lambda name: load_comparator(name, target))
+    chosen = MatchOptions(
+        detector=detector, detector_weights=detector_weights, keypoints=keypoints,
+        matcher=matcher, matcher_weights=matcher_weights,
+    )  # fmt: skip
+    if folder is None and (detector, matcher) != ("sift", "nearest"):
+        raise ValueError("--detector and --matcher need FOLDER: patches are without keypoints")
     if hpatches is not None:
         eval_hpatches(hpatches, lists, split, networks, json)
     elif brown is not None:
         eval_brown(brown, pairs_file, networks | filters, json)
     else:
         assert folder is not None
-        options = {"filter_models": filters, "detector": detector, "keypoints": keypoints}
-        options |= {"precision": precision}
+        options = {"filter_models": filters, "keypoints": keypoints, "precision": precision}
+        options |= _detector_or_method(chosen, target)
         _eval_sequences(folder, methods, options, json, str(target))
+
+
+def _detector_or_method(options: MatchOptions, device: torch.device) -> dict[str, Any]:
+    """Return the detector of all descriptors, or a method with keypoints of its own."""
+    if options.takes_model and options.matcher == "nearest":
+        if options.detector in DETECTORS:
+            return {"detector": options.detector}
+        return {"detector": load_detector(str(options.detector), options.detector_weights, device)}
+    model = "rootsift" if options.takes_model else "default"
+    detector = "" if options.matcher == "loftr" else f"{options.detector}"
+    name = " + ".join(filter(None, (detector, str(options.matcher))))
+    return {"complete": {name: load_methods(model, device, options)}}
 
 
 def _by_name(names: Sequence[str], find: Callable[[str], Any]) -> dict[str, Any]:
@@ -236,7 +265,8 @@ def _legend(evaluation: MatchingEvaluation, keypoints: int, device: str) -> str:
         "FPR95: percent of non-corresponding patches accepted with 95 % of corresponding ones.",
         "mAP: ranking of all nearest neighbours by distance. AUC: corner error of MAGSAC++'s "
         "homography, px.",
-        "kept: matches after the ratio test and the filter; right: percent of them within 3 px.",
+        "kept: matches after the ratio test and the filter, or all of a method with keypoints of "
+        "its own; right: percent of them within 3 px.",
         "s/8k: seconds to describe 8000 keypoints, patches included, or to filter 8000 matches.",
     ]
     if evaluation.skipped:

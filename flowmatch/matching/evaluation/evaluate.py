@@ -19,10 +19,13 @@ from flowmatch.matching.evaluation.metrics import (
     project,
 )
 from flowmatch.matching.evaluation.scores import MatchingEvaluation, PairScores, average
+from flowmatch.matching.features import Features
 from flowmatch.matching.filter import score_matches
-from flowmatch.matching.keypoints import Keypoints, detect_keypoints
-from flowmatch.matching.match import Features, fit_geometry
+from flowmatch.matching.keypoints import KeypointDetector, Keypoints, detect_keypoints
+from flowmatch.matching.match import fit_geometry, match_described
+from flowmatch.matching.methods import Methods, extract_features
 from flowmatch.matching.networks import DescriptorNetwork, PatchComparator
+from flowmatch.matching.options import MatchOptions
 from flowmatch.matching.synthetic.views import find_repeated, project_keypoints
 from flowmatch.metrics import average_precision, fpr_at_recall
 from flowmatch.ops import nearest
@@ -41,7 +44,8 @@ def evaluate(
     methods: Mapping[str, DescriptorNetwork | str | Method],
     *,
     filter_models: Mapping[str, PatchComparator] | None = None,
-    detector: str = "sift",
+    complete: Mapping[str, Methods] | None = None,
+    detector: str | KeypointDetector = "sift",
     keypoints: int = 2000,
     precision: str = "float32",
     progress: ProgressCallback | None = None,
@@ -55,11 +59,15 @@ def evaluate(
     Filter networks re-rank the result of the first method: its nearest neighbours, its matches and
     its pairs of corresponding and non-corresponding patches are ranked by the network's similarity.
 
+    Complete methods find their own keypoints, so only their matches and homographies are scored,
+    with as many matches as they have: `kept`, `purity` and the corner errors.
+
     Args:
         pairs: Pairs of `find_image_pairs`. Pairs that cannot be read are skipped and listed.
         methods: Methods by name: a model of `describe_keypoints`, or a tuple of model and
             magnification.
         filter_models: Networks that compare patches, by name; rows ``FIRST + NAME`` of the result.
+        complete: Detectors with matchers of `load_methods`, by name.
         detector: Detector of `detect_keypoints`.
         keypoints: Maximum number of keypoints per image.
         precision: Precision of descriptor networks, see `describe_keypoints`.
@@ -77,7 +85,7 @@ def evaluate(
     """
     if not methods:
         raise ValueError("at least one method is needed for an evaluation, got none")
-    complete = {
+    described_by = {
         name: method if isinstance(method, tuple) else (method, None)
         for name, method in methods.items()
     }
@@ -96,12 +104,14 @@ def evaluate(
             )
             cache = {key: value for key, value in cache.items() if key[0] == pair.first}
             described = {}
-            for name, method in complete.items():
+            for name, method in described_by.items():
                 if (pair.first, name) not in cache:
                     cache[pair.first, name] = _describe(method, images[0], keypoints0, precision)
                 second = _describe(method, images[1], keypoints1, precision)
                 described[name] = cache[pair.first, name], second
             scores = _score(described, filter_models or {}, images, truth)
+            for name, parts in (complete or {}).items():
+                scores[name] = _score_complete(parts, images, truth, keypoints)
             measured += [(pair, name, score) for name, score in scores.items()]
         if progress is not None:
             progress("pairs", done, len(pairs))
@@ -241,6 +251,27 @@ def _score(
             seconds=ranking.seconds,
         )
     return scores
+
+
+def _score_complete(
+    methods: Methods, images: tuple[Image, Image], truth: NDArray[np.float64], keypoints: int
+) -> PairScores:
+    options = MatchOptions(keypoints=keypoints, ratio=_RATIO, threshold=THRESHOLD)
+    first, second = (extract_features(image, methods.extractor, options) for image in images)
+    result = match_described((first, second), options, matcher=methods.matcher)
+    points0, points1 = result.points()
+    correct = np.hypot(*(project(points0, truth) - points1).T) <= THRESHOLD
+    return PairScores(
+        matches=math.nan,
+        accuracy=math.nan,
+        recall=math.nan,
+        fpr95=math.nan,
+        precision=math.nan,
+        corner_error=corner_error(result.matrix, truth, images[0].shape[:2]),
+        kept=len(correct),
+        purity=float(correct.mean()) if len(correct) else math.nan,
+        seconds=math.nan,
+    )
 
 
 def _known_pairs(second: Keypoints, repeated: NDArray[np.int64]) -> tuple[_Pairs, _Pairs]:

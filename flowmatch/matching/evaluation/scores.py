@@ -12,7 +12,8 @@ class PairScores(NamedTuple):
     """Scores of one method on one pair of images.
 
     Attributes:
-        matches: Number of matches that are scored, the same for all methods.
+        matches: Number of matches that are scored, the same for all methods; NaN, as most scores,
+            for methods with keypoints of their own.
         accuracy: Share of these matches with an error of at most 3 pixels.
         recall: Correct matches per keypoint that the other image repeats within 3 pixels.
         fpr95: False positive rate of patches at a recall of 95 %.
@@ -24,7 +25,7 @@ class PairScores(NamedTuple):
         seconds: Time to describe 8000 keypoints, including patches, or to filter 8000 matches.
     """
 
-    matches: int
+    matches: float
     accuracy: float
     recall: float
     fpr95: float

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowmatch.matching.match import Features
+from flowmatch.matching.features import Features
 from flowmatch.ops import nearest
 from flowmatch.progress import ProgressCallback
 from flowmatch.retrieval.verify import MIN_INLIERS, count_inliers

@@ -11,6 +11,8 @@ from flowmatch.cli import main
 from flowmatch.io import write_image
 from flowmatch.matching.data.sequences import find_image_pairs
 from flowmatch.matching.evaluation.evaluate import evaluate
+from flowmatch.matching.methods import load_methods
+from flowmatch.matching.options import MatchOptions
 
 SHIFT = np.array([[1, 0, -20.0], [0, 1, -10], [0, 0, 1]])
 
@@ -206,3 +208,33 @@ def test_equal_names_raise_an_error(tmp_path, capsys):
     words = ["eval", "matching", str(tmp_path), "--filter", "siam", "--filter", "siam"]
     assert main(words) == 2
     assert "two models are called siam" in capsys.readouterr().err
+
+
+def test_a_method_with_keypoints_of_its_own(folder):
+    """Its matches and homographies are scored, and nothing that needs the same keypoints."""
+    complete = {"sift + nearest": load_methods("rootsift", "cpu", MatchOptions())}
+    result = evaluate(
+        find_image_pairs(folder), {"rootsift": "rootsift"}, complete=complete, keypoints=300
+    )
+    same, own = (row for row in result.sequences if row.name == "v_moved")
+    assert own.method == "sift + nearest"
+    # The same keypoints, matches and ratio test as those of the descriptor.
+    assert (own.kept, own.purity) == (same.kept, same.purity)
+    assert own.auc5 > 0.9
+    for value in (own.matches, own.accuracy, own.recall, own.fpr95, own.precision, own.seconds):
+        assert math.isnan(value)
+
+
+def test_command_with_a_matcher(folder, capsys):
+    words = ["eval", "matching", str(folder), "--keypoints", "200", "--model", "rootsift"]
+    KF = pytest.importorskip("kornia.feature", reason="kornia is not installed")
+    weights = folder / "xfeat.pth"
+    torch.save(KF.XFeat().net.state_dict(), weights)
+    rest = ["--no-baselines", "--detector", "xfeat", "--detector-weights", str(weights)]
+    assert main([*words, *rest, "--device", "cpu", "--json", "-"]) == 0
+    means = json.loads(capsys.readouterr().out)["mean"]
+    assert [row["method"] for row in means] == ["rootsift", "xfeat + nearest"]
+    assert means[1]["matches"] is None
+    words = ["eval", "matching", "--brown", str(folder), "--matcher", "lightglue"]
+    assert main(words) == 2
+    assert "--detector and --matcher need FOLDER" in capsys.readouterr().err
