@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from flowmatch.flow.data.rgbd import PosedTruth
-from flowmatch.io import IMAGE_SUFFIXES, read_poses
+from flowmatch.io import read_poses
+from flowmatch.io.image import READ_SUFFIXES
 
 # A .png beside another flow file is more likely an image of it, so it comes last.
 FLOW_SUFFIXES = (".flo", ".npz", ".flo5", ".pfm", ".png")
@@ -152,7 +153,7 @@ def flying_things(root: Path) -> Iterator[FlowPair]:
             name = f"OpticalFlowInto{'Future' if direction == 'into_future' else 'Past'}_"
             side = camera[:1].upper()
             flows = _numbered(folder, rf"{name}(\d+)_{side}\.pfm")
-            frames = _numbered(images, rf"(\d+)({'|'.join(map(re.escape, IMAGE_SUFFIXES))})")
+            frames = _numbered(images, rf"(\d+)({'|'.join(map(re.escape, READ_SUFFIXES))})")
             sequence = f"{render}/{subset}/{scene}/{direction}/{camera}"
             for number, follower in _steps(flows, frames, backward=direction != "into_future"):
                 yield FlowPair(
@@ -210,7 +211,7 @@ def posed_frames(root: Path) -> Iterator[FlowPair]:
     images = {
         path.stem: path
         for path in (root / "color").glob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        if path.suffix.lower() in READ_SUFFIXES
     }
     for (name, pose), (later, second_pose) in pairwise(read_poses(root)):
         first, second = (images.get(n, root / "color" / f"{n}.*") for n in (name, later))
@@ -224,8 +225,8 @@ def loose_pairs(root: Path) -> Iterator[FlowPair]:
     """Yield the pairs of folders at any depth that hold ``frame1``, ``frame2`` and ``flow``."""
     for folder in _folders_below(root, set()):
         files = {path.name.lower(): path for path in folder.iterdir()}
-        first = _one_of(files, "frame1", IMAGE_SUFFIXES)
-        second = _one_of(files, "frame2", IMAGE_SUFFIXES)
+        first = _one_of(files, "frame1", READ_SUFFIXES)
+        second = _one_of(files, "frame2", READ_SUFFIXES)
         flow = _one_of(files, "flow", FLOW_SUFFIXES)
         if first or second or flow:
             relative = folder.relative_to(root).as_posix()

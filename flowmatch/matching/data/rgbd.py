@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from flowmatch.geometry import depths_agree, unproject
 from flowmatch.imaging import Image, as_gray
-from flowmatch.io import IMAGE_SUFFIXES, read_depth, read_image, read_intrinsics, read_poses
+from flowmatch.io import read_depth, read_image, read_intrinsics, read_poses
+from flowmatch.io.image import READ_SUFFIXES
 from flowmatch.matching.keypoints import Keypoints, detect_keypoints
 from flowmatch.matching.synthetic.pool import MIN_POINTS, PatchPool, Views, shared_points
 from flowmatch.matching.synthetic.views import apply_camera_noise, transform_keypoints
@@ -84,7 +85,7 @@ class PosedPatches(PatchPool):
         )
 
     def _frame(self, name: str, pose: NDArray[np.float64]) -> Frame:
-        files = [self.folder / "color" / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES]
+        files = [self.folder / "color" / f"{name}{suffix}" for suffix in READ_SUFFIXES]
         path = next((file for file in files if file.is_file()), files[0])
         gray = as_gray(read_image(path))
         depth = read_depth(self.folder / "depth" / f"{name}.png")

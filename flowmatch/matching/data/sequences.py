@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
-from flowmatch.io import IMAGE_SUFFIXES
 from flowmatch.io._files import FilePath, natural_order
+from flowmatch.io.image import READ_SUFFIXES
 
 # H_1_4 (HPatches), H1to4p (Oxford), H1to4p.xml (the samples of OpenCV).
 _HOMOGRAPHY = re.compile(r"H_1_(\d+)|H1to(\d+)p(\.xml|\.txt)?")
@@ -88,7 +88,8 @@ def _numbered_images(folder: Path) -> dict[int, Path]:
     images = {}
     for file in folder.iterdir():
         number = re.search(r"(\d+)$", file.stem)
-        if number and file.suffix.lower() in IMAGE_SUFFIXES:
+        hidden = file.name.startswith(".")
+        if number and not hidden and file.suffix.lower() in READ_SUFFIXES:
             images[int(number[1])] = file
     return images
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flowmatch.io import IMAGE_SUFFIXES
+from flowmatch.io.image import READ_SUFFIXES, warn_of_other_kinds
 from flowmatch.metric_learning._extras import scikit_learn
 from flowmatch.metric_learning.data.idx import idx_datasets, mnist
 from flowmatch.metric_learning.data.images import LabelledImages
@@ -92,11 +92,18 @@ def folder_of_classes(folder: str | Path) -> LabelledImages:
 def _class_folders(folder: Path) -> list[tuple[Path, list[Path]]]:
     """Return the sub-folders that have pictures, and their pictures."""
     folders = []
-    for sub in sorted(p for p in folder.iterdir() if p.is_dir()):
-        pictures = sorted(p for p in sub.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    for sub in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        files = sorted(p for p in sub.rglob("*") if not _is_hidden(p.relative_to(sub)))
+        warn_of_other_kinds(sub, files)
+        pictures = [p for p in files if p.suffix.lower() in READ_SUFFIXES and not p.is_dir()]
         if pictures:
             folders.append((sub, pictures))
     return folders
+
+
+def _is_hidden(path: Path) -> bool:
+    """Return whether a file, or a folder that it is in, is hidden, as macOS's ``._a.jpg`` are."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _parts(folder: Path) -> tuple[list[Path], list[Path]] | None:
@@ -106,8 +113,12 @@ def _parts(folder: Path) -> tuple[list[Path], list[Path]] | None:
     test = [sub for sub in subs if sub.name.lower() in _TEST]
     if not train or not test or len(train) + len(test) < len(subs):
         return None
-    pictures = (p for sub in subs for p in sub.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    return None if any(p.is_file() for p in pictures) else (train, test)
+    pictures = (p for sub in subs for p in sub.iterdir() if p.suffix.lower() in READ_SUFFIXES)
+    return (
+        None
+        if any(p.is_file() and not _is_hidden(Path(p.name)) for p in pictures)
+        else (train, test)
+    )
 
 
 def cub200(folder: str | Path) -> LabelledImages:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.imaging import Generator, Image, resize
-from flowmatch.io import IMAGE_SUFFIXES, read_image, read_rgba
+from flowmatch.io import read_image, read_rgba
+from flowmatch.io.image import READ_SUFFIXES, warn_of_other_kinds
 from flowmatch.metric_learning.data.images import LabelledImages
 from flowmatch.metric_learning.losses._base import at_least
 from flowmatch.progress import ProgressCallback
@@ -71,7 +72,9 @@ def render_instances(
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    warn_of_other_kinds(folder, files)
+    return [path for path in files if path.suffix.lower() in READ_SUFFIXES]
 
 
 def _read_photo(path: Path, size: int) -> Image:

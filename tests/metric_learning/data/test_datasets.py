@@ -201,3 +201,21 @@ def test_square_crops():
     assert starts == {True, False}  # mirrored or not
     assert len({int((crop[0, 0] > 100).sum()) for crop in crops}) > 3  # crops differ
     assert square_crop(np.zeros((9, 50), np.uint8)[..., None], 20).shape == (1, 20, 20)
+
+
+@pytest.mark.filterwarnings("error")
+def test_hidden_files_and_other_kinds(tmp_path):
+    """Pictures by further suffixes count; what macOS writes beside each file does not."""
+    for name in ("a/1.png", "a/2.png", "b/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_image(tmp_path / name, np.zeros((4, 5, 3), np.uint8))
+    shutil.copy(tmp_path / "a/1.png", tmp_path / "b/3.jfif")
+    for name in ("a/._1.png", ".thumbnails/1.png", "b/.cache/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    images = find_images(tmp_path)
+    assert (images.classes, images.labels.tolist()) == (("a", "b"), [0, 0, 1, 1])
+    assert [path.name for path in images.pictures] == ["1.png", "2.png", "1.png", "3.jfif"]
+    (tmp_path / "b/4.heic").touch()
+    with pytest.warns(UserWarning, match="skipped 1 pictures of kinds that cannot be read: 4.heic"):
+        find_images(tmp_path)
