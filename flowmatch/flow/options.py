@@ -26,7 +26,7 @@ class FlowOptions:
     Attributes:
         quality: ``"fast"``, ``"good"`` or ``"best"``.
         refine: Minimise a variational energy, starting from each flow (`refine_flow`): much better
-            below a pixel; it runs on the CPU. None does so unless the quality is fast.
+            below a pixel; it runs on the network's device. None does so unless the quality is fast.
         with_dis: Include the flow of DIS (`flowmatch.flow.baselines.dis`) in the choice; it runs on
             the CPU, and the network then runs in both directions. None does so unless the quality
             is fast.
