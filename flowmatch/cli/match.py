@@ -247,13 +247,14 @@ def command(
         _match_two((model, target), first, second, targets, chosen)
         return
     (name,) = source.names()
+    folder = _folder(name, images, root)
     _check(camera is None or colmap, f"{name} takes --camera with --colmap only")
     _check(len(output or []) == 1, f"{name} needs one -o FOLDER")
     assert output is not None
     check_output_folder(output[0])
     chosen = MatchOptions(geometry=_geometry(geometry, "fundamental"), **options)
     match_list(
-        source.read(_folder(name, images, root)), output[0], model=model, device=target,
+        source.read(folder), output[0], model=model, device=target,
         options=chosen, colmap=colmap, camera=intrinsics, overwrite=overwrite,
     )  # fmt: skip
 
