@@ -1,5 +1,6 @@
 """Lists of pairs for ``flowmatch match``: which pairs, their run, and what is printed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,6 +69,24 @@ class PairSource(NamedTuple):
         if self.sequential is not None:
             return sequential_pairs(names, self.sequential), folder
         return all_pairs(names), folder
+
+
+def folder_of(name: str, paths: Sequence[Path]) -> Path | None:
+    """Return the folder of the images of a list, or None if none is given.
+
+    Args:
+        name: Option that makes the list, for messages.
+        paths: What was given, by position or by --root.
+
+    Raises:
+        ValueError: There are several paths.
+        FileNotFoundError: The folder does not exist.
+    """
+    if len(paths) > 1:
+        raise ValueError(f"{name} takes one folder of images, got {len(paths)} paths")
+    if paths and not paths[0].is_dir():
+        raise FileNotFoundError(f"there is no folder {paths[0]}")
+    return paths[0] if paths else None
 
 
 def match_list(

@@ -26,7 +26,7 @@ from flowmatch.cli._options import (
     check_output_folder,
     check_target,
 )
-from flowmatch.cli._pairs import PairSource, match_list
+from flowmatch.cli._pairs import PairSource, folder_of, match_list
 from flowmatch.devices import choose_device
 from flowmatch.draw import draw_matches
 from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
@@ -247,7 +247,7 @@ def command(
         _match_two((model, target), first, second, targets, chosen)
         return
     (name,) = source.names()
-    folder = _folder(name, images, root)
+    folder = folder_of(name, [*(images or []), *([] if root is None else [root])])
     _check(camera is None or colmap, f"{name} takes --camera with --colmap only")
     _check(len(output or []) == 1, f"{name} needs one -o FOLDER")
     assert output is not None
@@ -273,14 +273,6 @@ def _two_images(images: list[Path] | None) -> tuple[Path, Path]:
     )
     _check(len(given) == 2, f"expected two images, or a list of pairs, got {len(given)}")
     return given[0], given[1]
-
-
-def _folder(name: str, images: list[Path] | None, root: Path | None) -> Path | None:
-    """Return the folder of the images of a list, given by position or by --root."""
-    given = [*(images or []), *([] if root is None else [root])]
-    _check(len(given) < 2, f"{name} takes one folder of images, got {len(given)} paths")
-    _check(not given or given[0].is_dir(), f"there is no folder {given[0] if given else ''}")
-    return given[0] if given else None
 
 
 def _checked_outputs(output: list[Path] | None) -> list[Path]:
