@@ -7,6 +7,7 @@
 #include "../correlation_lookup.h"
 
 #include <cmath>
+#include <utility>
 
 #include "../stable.h"
 #include "simd.h"

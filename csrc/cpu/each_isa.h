@@ -1,5 +1,5 @@
 // Compiles the file named by FLOWMATCH_EACH_ISA once for every instruction set, in the namespaces
-// flowmatch::cpu::{base,avx2,avx512}. The file can use
+// flowmatch::cpu::{base,avx2,avx512}; base is SSE2 on x86-64 and NEON on ARM. The file can use
 //   FLOWMATCH_TARGET      an attribute, required on every function in it, lambdas included
 //   kVectorBytes, kTile   width of a register; number of registers for accumulators
 //   Vector<T>, load, store
@@ -27,7 +27,11 @@
 
 #define FLOWMATCH_TARGET
 namespace flowmatch::cpu::base {
+#if defined(__aarch64__)
+constexpr int kVectorBytes = 16, kTile = 24;  // of 32 registers
+#else
 constexpr int kVectorBytes = 16, kTile = 12;
+#endif
 FLOWMATCH_VECTORS
 #include FLOWMATCH_EACH_ISA
 }  // namespace flowmatch::cpu::base

@@ -4,9 +4,6 @@
 // and one instruction counts the bits of eight pairs. A query's limit is its k-th smallest count so
 // far. Few counts are below it, so most of the time goes into counting and comparing.
 #include <limits>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 #include "../nearest.h"
 #include "../stable.h"

@@ -2,9 +2,6 @@
 #pragma once
 #include <cmath>
 #include <limits>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 #include "../stable.h"
 #include "simd.h"

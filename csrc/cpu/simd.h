@@ -1,7 +1,13 @@
-// The instruction sets that the CPU kernels are compiled for, and the choice at run time.
+// The instruction sets that the CPU kernels are compiled for, their intrinsics, and the choice at
+// run time.
 #pragma once
 #include <cstdlib>
 #include <cstring>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 namespace flowmatch::cpu {
 
