@@ -48,4 +48,9 @@ def _devices() -> list[str]:
         cuda = torch.version.cuda
         build = f"torch was built for CUDA {cuda}" if cuda else "torch is CPU-only"
         lines.append(f"  no CUDA device ({build})")
+    other = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if other is not None and other.type != "cuda":
+        count = torch.accelerator.device_count()
+        plural = "s" if count > 1 else ""
+        lines.append(f"  {other.type}: {count} device{plural}, operators run as references")
     return lines

@@ -39,8 +39,8 @@ def _explain(library: Path, reason: str) -> str:
             f"matching CUDA libraries ({reason}); reinstall flowmatch with this torch installed"
         )
     return (
-        f"{library.name} does not load into torch {torch.__version__} ({reason}); flowmatch needs "
-        "torch >= 2.11, reinstall it with this torch installed"
+        f"{library.name} does not load into torch {torch.__version__} ({reason}); the compiled "
+        "kernels need torch >= 2.11"
     )
 
 

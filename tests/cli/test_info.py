@@ -1,5 +1,8 @@
 """``flowmatch info``: versions, kernels and weights."""
 
+import pytest
+import torch
+
 from flowmatch.cli import main
 
 
@@ -11,3 +14,12 @@ def test_info(capsys):
     assert "pyramid (flow, default): " in text
     assert "spin (registration" in text
     assert "align-fit (align" in text
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu"])
+def test_info_lists_accelerators_without_kernels(kind, capsys, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(kind))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    assert main(["info"]) == 0
+    assert f"  {kind}: 2 devices, operators run as references\n" in capsys.readouterr().out

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import flowmatch
-from flowmatch.ops import _native, active_kernel, kernels_problem
+from flowmatch.ops import OPS, _native, active_kernel, kernels_problem
 
 PACKAGE = Path(flowmatch.__file__).parent
 
@@ -17,6 +18,14 @@ PACKAGE = Path(flowmatch.__file__).parent
 def test_kernels_are_loaded():
     assert kernels_problem() is None
     assert active_kernel("correlation", "cpu") == "compiled"
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("key", ["MPS", "XPU", "PrivateUse1"])
+def test_other_accelerators_run_the_references(op, key):
+    name = f"flowmatch::{op}"
+    assert not torch._C._dispatch_has_kernel_for_dispatch_key(name, key)
+    assert torch._C._dispatch_has_computed_kernel_for_dispatch_key(name, key)
 
 
 def test_importing_the_ops_does_not_import_dynamo():
@@ -62,7 +71,7 @@ def test_without_kernels_the_references_run_with_one_warning(tmp_path):
     [
         ("libtorch_cuda.so: cannot open shared object file", "was compiled for CUDA, but torch"),
         ("libcudart.so.13: cannot open shared object file", "was compiled for CUDA, but torch"),
-        ("undefined symbol: torch_parallel_for", "flowmatch needs torch >= 2.11"),
+        ("undefined symbol: torch_parallel_for", "kernels need torch >= 2.11"),
     ],
 )
 def test_a_library_that_does_not_load_is_explained(reason, expected):
