@@ -7,18 +7,26 @@ SMALLEST = 16
 """Smallest side of an image, in pixels."""
 
 
+def round_up(side: int, multiple: int) -> int:
+    """Return the smallest multiple that is not smaller than a side.
+
+    Only positive numbers are divided: ONNX rounds quotients towards zero, and `torch.compile` fails
+    on the remainder of a negative symbol.
+    """
+    return (side + multiple - 1) // multiple * multiple
+
+
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """Repeat the right and bottom border of ``[B, C, H, W]`` until `multiple` divides H and W."""
     H, W = image.shape[-2:]
-    # Not -W % multiple: torch.compile fails on the remainder of a negative symbol.
-    right, below = (-(-side // multiple) * multiple - side for side in (W, H))
+    right, below = (round_up(side, multiple) - side for side in (W, H))
     return F.pad(image, (0, right, 0, below), mode="replicate")
 
 
 def crop_to_level(flow: Tensor, height: int, width: int, level: int) -> Tensor:
     """Crop a flow at ``1 / 2**level`` to the part that an image of ``height x width`` covers."""
     step = 2**level
-    return flow[..., : -(-height // step), : -(-width // step)]
+    return flow[..., : round_up(height, step) // step, : round_up(width, step) // step]
 
 
 def check_pair(first: Tensor, second: Tensor) -> None:

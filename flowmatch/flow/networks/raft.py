@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowmatch.flow.networks.padding import check_pair
+from flowmatch.flow.networks.padding import check_pair, round_up
 from flowmatch.flow.networks.pyramid import convex_upsample
 from flowmatch.flow.networks.raft_layers import (
     LARGE,
@@ -156,7 +156,7 @@ class _Raft(nn.Module):
 
 def _padding(height: int, width: int) -> tuple[int, int, int, int]:
     """Return RAFT's padding left, right, top and bottom: to whole grid pixels, image centred."""
-    x, y = (max(SMALLEST_INPUT, -(-side // STRIDE) * STRIDE) - side for side in (width, height))
+    x, y = (max(SMALLEST_INPUT, round_up(side, STRIDE)) - side for side in (width, height))
     return x // 2, x - x // 2, y // 2, y - y // 2
 
 
