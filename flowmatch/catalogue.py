@@ -8,6 +8,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from flowmatch.zoo import PUBLISHED_SUFFIXES
+
 TASKS = ("flow", "matching", "registration", "align", "retrieval", "metric_learning")
 """Packages that have networks; each has `load`, `available`, `save_weights` and `MODELS`."""
 
@@ -29,7 +31,8 @@ def load(name: str | Path, *, device: str | torch.device | None = "cpu") -> nn.M
 
     Args:
         name: ``"task/name"`` or ``"task/default"`` for weights that ship (`available` lists them);
-            or a ``.safetensors`` file that `save_weights` of a task wrote.
+            a ``.safetensors`` file that `save_weights` of a task wrote; or a file that others
+            published and `load_external` of flow or matching reads.
         device: Device of the network; None takes a GPU where torch can use one.
 
     Returns:
@@ -47,12 +50,26 @@ def load(name: str | Path, *, device: str | torch.device | None = "cpu") -> nn.M
     if slash and task in TASKS and not Path(name).suffix:
         return cast(nn.Module, _room(task).load(rest, device=device))
     path = Path(name)
+    if path.suffix.lower() in PUBLISHED_SUFFIXES:
+        return _load_published(path, device)
     if path.suffix != ".safetensors":
         raise ValueError(
-            f"name must be TASK/NAME with a task of {', '.join(TASKS)}, or a .safetensors file, "
-            f"got {str(name)!r}"
+            f"name must be TASK/NAME with a task of {', '.join(TASKS)}, or a file: .safetensors "
+            f"or published, {', '.join(PUBLISHED_SUFFIXES)}; got {str(name)!r}"
         )
     return cast(nn.Module, _room(_task_of(path)).load(path, device=device))
+
+
+def _load_published(path: Path, device: str | torch.device | None) -> nn.Module:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file of weights at {path}")
+    reasons = []
+    for task in ("flow", "matching"):
+        try:
+            return cast(nn.Module, _room(task).load(weights=path, device=device))
+        except ValueError as error:
+            reasons.append(str(error))
+    raise ValueError("; ".join(dict.fromkeys(reasons)))
 
 
 def _task_of(path: Path) -> str:

@@ -20,6 +20,8 @@ from flowmatch.devices import choose_device
 from flowmatch.io import replace_when_done
 
 _WRAPPERS = ("_orig_mod.", "module.")  # of torch.compile, DataParallel
+PUBLISHED_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".params", ".bin", ".t7")
+"""Suffixes of weights that others published; those of this package are ``.safetensors``."""
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -31,6 +33,8 @@ class WeightStore:
         task: Key of the task in the index of weights, such as ``"flow"``.
         models: Constructors of the task's networks by name.
         memory_format: Memory format of loaded networks.
+        read_published: Function that builds a network from a file that others published, if the
+            task knows such files; their suffix is one of `PUBLISHED_SUFFIXES`.
 
     Example:
         >>> store = WeightStore("flow", {"pyramid": nn.Identity})
@@ -41,6 +45,7 @@ class WeightStore:
     task: str
     models: Mapping[str, Callable[..., nn.Module]]
     memory_format: torch.memory_format | None = None
+    read_published: Callable[[Path], nn.Module] | None = None
 
     def available(self) -> dict[str, dict[str, Any]]:
         """Return the index of the weights that ship: name -> file, model, how it was made."""
@@ -95,9 +100,9 @@ class WeightStore:
 
         Args:
             model: ``"default"``; the name of weights that ship (`available` lists them); a
-                ``.safetensors`` file; or a network, which is only moved to the device.
+                file; or a network, which is only moved to the device.
             weights: A ``.safetensors`` file, such as `save` writes. It names its network; if it
-                does not, `model` does.
+                does not, `model` does. Or a published file, if the task knows such files.
             device: Device of the network; None takes a GPU where torch can use one, and leaves a
                 given network where it is.
 
@@ -112,10 +117,20 @@ class WeightStore:
         if isinstance(model, nn.Module):
             return (model if device is None else model.to(choose_device(device))).eval()
         target = choose_device(device)
-        network = self.read(self.find(model, weights), str(model)).eval()
+        path = self.find(model, weights)
+        is_published = path.suffix.lower() in PUBLISHED_SUFFIXES
+        network = (self._published(path) if is_published else self.read(path, str(model))).eval()
         if self.memory_format is None:
             return network.to(target)
         return network.to(target, memory_format=self.memory_format)  # type: ignore[call-overload,no-any-return]
+
+    def _published(self, path: Path) -> nn.Module:
+        if self.read_published is None:
+            raise ValueError(
+                f"{path}: expected weights in a .safetensors file; published files of "
+                f"{self.task.replace('_', ' ')} are not known"
+            )
+        return self.read_published(path)
 
     def digest(self, name: str | Path = "default", weights: str | Path | None = None) -> str:
         """Return the name and a hash of the file that `load` reads: it changes when they do."""
@@ -262,4 +277,5 @@ def check_finite(tensors: Mapping[str, torch.Tensor], path: str | Path) -> None:
 
 
 def _is_file_name(name: str | Path) -> bool:
-    return isinstance(name, Path) or name.endswith(".safetensors") or "/" in name
+    suffixes = (".safetensors", *PUBLISHED_SUFFIXES)
+    return isinstance(name, Path) or name.lower().endswith(suffixes) or "/" in name

@@ -23,7 +23,6 @@ from flowmatch.cli._options import (
     WithDis,
     Zoom,
     check_output_folder,
-    check_weights_file,
     parse_frames,
 )
 from flowmatch.devices import choose_device
@@ -173,8 +172,6 @@ def command(
     """
     folder = _output_folder(inputs, output)
     _check_choices(format, max_flow)
-    if Path(model).suffix:
-        check_weights_file(Path(model))
     flow_options = FlowOptions(quality, refine, with_dis, zoom, tile, overlap, precision)
     start, stop = parse_frames(frames)
     clip = read_frames(_source(inputs), start=start, stop=stop, stride=stride, scale=scale)

@@ -156,7 +156,11 @@ def _read(path: Path) -> tuple[Tensors, float]:
     for key, tensor in state.items():
         plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided
         if not isinstance(key, str) or not plain or tensor.device.type != "cpu":
-            raise ValueError(f"{path}: {key!r} must be a tensor, got {type(tensor).__name__}")
+            raise ValueError(
+                f"{path}: {key!r} must be a tensor, got {type(tensor).__name__}; weights are "
+                "looked for in state_dict, in model and at the top, where there are "
+                f"{', '.join(str(name)[:40] for name in list(content)[:8])}"
+            )
         if not tensor.is_floating_point() and not key.endswith(COUNTER):
             raise ValueError(f"{path}: {key} must be floats, got {tensor.dtype}")
     state = unwrapped(state)

@@ -90,12 +90,8 @@ OUT = ["-o", "out"]
         (["{a}", "{b}", *OUT, "--format", "gif"], "flo, png, npz, pfm, got 'gif'"),
         (["{a}", "{b}", *OUT, "--model", "raft"], "no weights named 'raft'"),
         (["{a}", "{b}", *OUT, "--weights", "none.safetensors"], "none.safetensors"),
-        (
-            ["{a}", "{b}", *OUT, "--weights", "x.pth"],
-            "x.pth: expected weights in a .safetensors file; for a published checkpoint run "
-            "`flowmatch weights convert x.pth -o x.safetensors` first",
-        ),
-        (["{a}", "{b}", *OUT, "--model", "x.pth"], "`flowmatch weights convert x.pth"),
+        (["{a}", "{b}", *OUT, "--weights", "x.pth"], "there is no file of weights at x.pth"),
+        (["{a}", "{b}", *OUT, "--model", "x.ckpt"], "there is no file of weights at x.ckpt"),
         (["{a}", "{b}", *OUT, "--device", "cuda:99"], "cuda:99 is not here"),
         (["{a}", "{b}", *OUT, "--device", "toaster"], "toaster"),
         (["{a}", "{b}", *OUT, "--device", "meta"], "got 'meta'"),
