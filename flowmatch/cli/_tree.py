@@ -56,6 +56,10 @@ COMMANDS = {
     "synth flow": Entry(_SUB, "Draw a sheet of synthetic pairs with their flow."),
     "synth matching": Entry(_SUB, "Draw a sheet of synthetic pairs of patches."),
     "synth registration": Entry(_SUB, "Draw a sheet of synthetic pairs of scans."),
+    "export flow": Entry(_SUB, "Write a flow network as an ONNX file of standard operators."),
+    "export matching": Entry(
+        _SUB, "Write a descriptor network as an ONNX file of standard operators."
+    ),
     "weights list": Entry(_SUB, "Print the weights that ship with flowmatch."),
     "weights convert": Entry(_SUB, "Convert a published checkpoint of a flow network."),
     "info": Entry(_INSTALLATION, "Print versions, devices, kernels and weights."),
@@ -65,6 +69,7 @@ GROUPS = {
     "train": Entry(_RESEARCH, "Train a network by a recipe."),
     "eval": Entry(_RESEARCH, "Measure methods against known truth."),
     "synth": Entry(_RESEARCH, "Look at synthetic training data."),
+    "export": Entry(_INSTALLATION, "Write networks for runtimes without PyTorch."),
     "weights": Entry(_INSTALLATION, "List weights, or convert published ones."),
 }
 

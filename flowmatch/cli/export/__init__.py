@@ -1,0 +1,1 @@
+"""``flowmatch export``: networks as ONNX files."""
