@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -80,10 +80,16 @@ def _warnings_in_one_line() -> Iterator[None]:
     """Show warnings of flowmatch without the line of code that gave them."""
     usual = warnings.formatwarning
 
-    def one_line(message: Warning | str, category: type[Warning], *rest: Any) -> str:
-        if category is UserWarning and "flowmatch" in str(rest[0]):
+    def one_line(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if category is UserWarning and "flowmatch" in filename:
             return f"warning: {message}\n"
-        return usual(message, category, *rest)
+        return usual(message, category, filename, lineno, line)
 
     warnings.formatwarning = one_line
     try:

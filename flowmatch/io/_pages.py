@@ -25,17 +25,34 @@ def has_pages(encoded: memoryview) -> bool:
     return start[4:12] == b"ftypavis"
 
 
+def tiff_directories(encoded: memoryview) -> list[int]:
+    """Return the places of the directories of a TIFF, one for each page; none for other files."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(encoded[:4]))
+    places: dict[int, None] = {}
+    if order is None:
+        return []
+    try:
+        (place,) = struct.unpack_from(order + "I", encoded, 4)
+        while place and place not in places:
+            (number,) = struct.unpack_from(order + "H", encoded, place)
+            places[place] = None
+            (place,) = struct.unpack_from(order + "I", encoded, place + 2 + 12 * number)
+    except struct.error:
+        pass  # cut off: the pages before remain
+    return list(places)
+
+
+def choose_tiff_page(encoded: memoryview, place: int) -> None:
+    """Make the directory at a place the first of a TIFF, which decoders take."""
+    order = "<" if bytes(encoded[:2]) == b"II" else ">"
+    struct.pack_into(order + "I", encoded, 4, place)
+
+
 def _has_tiff_pages(encoded: memoryview, order: str) -> bool:
-    (place,) = struct.unpack_from(order + "I", encoded, 4)
-    seen = {0}
-    first = True
-    while place not in seen:
-        seen.add(place)
+    for place in tiff_directories(encoded)[1:]:
         (number,) = struct.unpack_from(order + "H", encoded, place)
-        if not first and not _is_reduced(encoded, order, place + 2, number):
+        if not _is_reduced(encoded, order, place + 2, number):
             return True
-        first = False
-        (place,) = struct.unpack_from(order + "I", encoded, place + 2 + 12 * number)
     return False
 
 

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 _LINE_END = re.compile(rb"\r*\n|\r")
 _LINE_FEED_FIRST = re.compile(rb"\n\r(?!\r*\n)")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# A comma inside a number, or between two numbers without a space; and a space between numbers.
+# A comma inside a number, or between two numbers without a space; one between two numbers with
+# a space; and a space between numbers.
 _TIGHT_COMMA = re.compile(r"[^\s,],[^\s,]")
+_SPACED_COMMA = re.compile(r"[^\s,],[^\S\n]+[^\s,]")
 _LONE_SPACE = re.compile(r"[^\s,][^\S\n]+[^\s,]")
 
 
@@ -74,7 +76,11 @@ def separate(path: Path, text: str, comments: Sequence[str] = ()) -> str:
         line = whole
         for mark in comments:
             line = line.partition(mark)[0]
-        if "," in line and _TIGHT_COMMA.search(line) and _LONE_SPACE.search(line.strip()):
+        if "," not in line or not _TIGHT_COMMA.search(line):
+            continue
+        # 1,5 2,5 3,5 and 1,5, 2,5, 3,5
+        spaced = _SPACED_COMMA.search(line) and "." not in line
+        if spaced or _LONE_SPACE.search(line.strip()):
             raise ValueError(
                 f"{path}: line {number} has both commas and spaces between digits: "
                 f"{line.strip()[:60]!r}; write decimals with a point"

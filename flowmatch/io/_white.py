@@ -8,8 +8,7 @@ from pathlib import Path
 
 _AV1C = re.compile(rb"av1C.(.)(.)", re.DOTALL)  # the codec's configuration box
 _JPEG2000 = re.compile(rb"\xff\x4f\xff\x51.{38}(.)", re.DOTALL)  # start, and sizes up to the depth
-HEADER = 1 << 16
-"""Bytes of a file in which its value of white is looked for."""
+_HEADER = 1 << 16
 _IN_FORCE: ContextVar[int | None] = ContextVar("white", default=None)
 
 
@@ -20,7 +19,7 @@ def stated_white(encoded: bytes | memoryview) -> int | None:
         >>> stated_white(b"a PNG fills its 16 bits") is None
         True
     """
-    start = bytes(encoded[:HEADER])
+    start = bytes(encoded[:_HEADER])
     if start[4:12] in (b"ftypavif", b"ftypavis") or b"avif" in start[8:40]:
         if found := _AV1C.search(start):
             flags = found[2][0]

@@ -1,7 +1,7 @@
 """Read and write pictures as uint8 RGB arrays."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from flowmatch.io._files import (
     replace_when_done,
 )
 from flowmatch.io._jpeg import check_jpeg, is_jpeg
-from flowmatch.io._pages import has_pages
+from flowmatch.io._pages import choose_tiff_page, has_pages, tiff_directories
 from flowmatch.io._png import check_png, is_png
 from flowmatch.io._pnm import is_pnm, read_pnm
 from flowmatch.io._quiet import quiet_stderr
 from flowmatch.io._tiff import changed_tiff
-from flowmatch.io._white import HEADER, check_white, stated_white, white_in_force
+from flowmatch.io._white import check_white, stated_white, white_in_force
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
@@ -150,7 +150,34 @@ def read_pages(
         ValueError: They are damaged, or hold floats.
     """
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-    # OpenCV finds the pages of a TIFF; animations are decoded from their beginning.
+    content = np.memmap(path, np.uint8, "c")  # what is changed is copied, the file stays
+    stated = stated_white(content.data)
+    places = tiff_directories(content.data)[start : start + count]
+    decoded = (
+        _tiff_pages(path, content, places, flags)
+        if places
+        else _animation(path, start, count, flags)
+    )
+    pages = []
+    for page in decoded:
+        _check_depth(path, page)
+        pages.append(_scaled(path, page, white, stated))
+    if len(pages) != count:
+        raise ValueError(f"{path}: page {start + len(pages)} is damaged")
+    conversions = cv2.COLOR_GRAY2RGB, cv2.COLOR_BGR2RGB, cv2.COLOR_BGRA2RGB
+    return [_converted(page, *conversions) for page in pages]
+
+
+def _tiff_pages(
+    path: Path, content: NDArray[np.uint8], places: Sequence[int], flags: int
+) -> Iterator[NDArray[Any]]:
+    for place in places:
+        choose_tiff_page(content.data, place)
+        yield _decoded(path, content, flags)
+
+
+def _animation(path: Path, start: int, count: int, flags: int) -> list[NDArray[Any]]:
+    """Decode pictures of an animation, which is decoded from its beginning, or of a BigTIFF."""
     begin = start if path.suffix.lower() in (".tif", ".tiff") else 0
     try:
         with quiet_stderr():
@@ -160,15 +187,12 @@ def read_pages(
     except cv2.error as error:
         raise ValueError(f"{path}: page {start} cannot be decoded: {reason_of(error)}") from error
     pages: list[NDArray[Any]] = [np.asarray(page) for page in decoded[start - begin :]]
-    if not done or len(pages) != count:
-        raise ValueError(f"{path}: page {start + len(pages)} is damaged")
-    for page in pages:
-        if page.dtype not in (np.uint8, np.uint16):
-            raise ValueError(f"{path}: expected pages of 8 or 16 bits, got {page.dtype}")
-    conversions = cv2.COLOR_GRAY2RGB, cv2.COLOR_BGR2RGB, cv2.COLOR_BGRA2RGB
-    with path.open("rb") as file:
-        stated = stated_white(file.read(HEADER))
-    return [_converted(_scaled(path, page, white, stated), *conversions) for page in pages]
+    return pages if done else []
+
+
+def _check_depth(path: Path, image: NDArray[Any]) -> None:
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"{path}: expected an image of 8 or 16 bits, got {image.dtype}")
 
 
 def _converted(picture: NDArray[np.uint8], gray: int, bgr: int, bgra: int) -> NDArray[np.uint8]:
@@ -190,8 +214,7 @@ def _decode(path: FilePath, flags: int, white: int | None) -> NDArray[np.uint8]:
         image, stated = read_pnm(path, encoded.data)
     else:
         image, stated = _decoded(path, encoded, flags), stated_white(encoded.data)
-    if image.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"{path}: expected an image of 8 or 16 bits, got {image.dtype}")
+    _check_depth(path, image)
     if has_pages(encoded.data):
         # The same words for a whole folder, so that Python shows the warning once.
         warnings.warn(

@@ -108,7 +108,7 @@ def write_index(path: FilePath, index: Index) -> None:
         root = Path(os.path.relpath(index.root.resolve(), path.parent.resolve()))
     except ValueError:  # another drive on Windows
         root = index.root.resolve()
-    content = {
+    content: dict[str, object] = {
         "about": index.about,
         "root": root.as_posix(),
         "files": index.entries,

@@ -139,6 +139,8 @@ def test_decimal_commas_are_no_separators(row, tmp_path):
             read(tmp_path, name, start + row.encode() + b"\n")
     with pytest.raises(ValueError, match="write decimals with a point"):
         read(tmp_path, "a.xyz", b"# a, b c,d\n1 2 3\n" + row.encode())
+    with pytest.raises(ValueError, match="write decimals with a point"):
+        read(tmp_path, "a.xyz", b"1,5, 2,5, 3,5\n")  # both separate numbers and end integers
 
 
 @pytest.mark.parametrize("row", ["1.5,2.5,3.5", "1.5, 2.5, 3.5", "1.5 ,2.5 , 3.5,9", "1.5 2.5 3.5"])

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from flowmatch.io import read_image, read_rgba
+from flowmatch.io import read_frames, read_image, read_rgba
 
 tifffile = pytest.importorskip("tifffile")
 
@@ -62,6 +62,7 @@ def test_alpha_that_is_not_associated_is_dropped(bits, layout, tmp_path):
     np.testing.assert_array_equal(read_rgba(tmp_path / "a.tif"), RGBA)
 
 
+@pytest.mark.filterwarnings("ignore:a picture in .* has several pages")
 def test_damaged_directories(tmp_path):
     kind = {"photometric": "rgb", "planarconfig": "separate"}
     tifffile.imwrite(tmp_path / "a.tif", planes(RGB), **kind, rowsperstrip=7)
@@ -74,3 +75,31 @@ def test_damaged_directories(tmp_path):
             read_image(tmp_path / "b.tif")
         except ValueError:
             continue
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ["planes", "white is zero", "alpha", "plain"])
+def test_pages_are_read_as_pictures_are(kind, order, tmp_path):
+    """The kinds that OpenCV decodes wrong, in stacks."""
+    rng = np.random.default_rng(0)
+    pages = rng.integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
+    wide = pages.astype(np.uint16) * 257
+    data, options, expected = {
+        "planes": (np.moveaxis(wide, 3, 1), {"planarconfig": "separate"}, pages),
+        "white is zero": (65535 - wide[..., 0], {}, pages[..., :1].repeat(3, axis=3)),
+        "alpha": (
+            np.concatenate([pages, pages[..., :1]], axis=3),
+            {"extrasamples": ["unassalpha"]},
+            pages,
+        ),
+        "plain": (pages, {}, pages),
+    }[kind]
+    photometric = "miniswhite" if kind == "white is zero" else "rgb"
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, data, photometric=photometric, byteorder=order, **options)
+    before = path.read_bytes()
+    frames = read_frames(path)
+    assert frames.count == 3
+    np.testing.assert_array_equal(list(frames), expected)
+    np.testing.assert_array_equal(list(read_frames(path, start=2)), expected[2:])
+    assert path.read_bytes() == before
