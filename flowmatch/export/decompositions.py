@@ -19,7 +19,7 @@ def correlation(f1: Tensor, f2: Tensor, radius: int, stride: int, tf32: bool = F
     Channels are last, so that a pixel is copied as a whole. Memory: ``2 * radius + 1`` times that
     of the features.
     """
-    _, C, H, W = f1.shape
+    B, C, H, W = f1.shape
     side, reach = 2 * radius + 1, radius * stride
     first = f1.permute(0, 2, 3, 1).unsqueeze(3)  # [B, H, W, 1, C]
     second = F.pad(f2, (reach,) * 4).permute(0, 2, 3, 1)
@@ -27,7 +27,7 @@ def correlation(f1: Tensor, f2: Tensor, radius: int, stride: int, tf32: bool = F
     columns = (torch.arange(W, device=f1.device)[:, None] + steps).flatten()
     rows = []
     for y in range(0, side * stride, stride):
-        windows = second[:, y : y + H].index_select(2, columns).unflatten(2, (W, side))
+        windows = second[:, y : y + H].index_select(2, columns).view(B, H, W, side, C)
         rows.append((first * windows).mean(-1))  # [B, H, W, side]
     return torch.cat(rows, dim=-1).permute(0, 3, 1, 2)
 

@@ -33,7 +33,7 @@ class _FullResolution(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         H, W = first.shape[-2:]
-        flow = self.network(first.to(self.dtype), second.to(self.dtype))[0].float()
+        flow: Tensor = self.network(first.to(self.dtype), second.to(self.dtype))[0].float()
         if self.factor > 1:
             flow = self.factor * F.interpolate(flow, scale_factor=self.factor, mode="bilinear")
         return flow[..., :H, :W]

@@ -159,7 +159,7 @@ def _convert(module: nn.Module, examples: Sequence[Tensor], interface: Interface
             # Sizes are rounded up to strides, which its solver cannot prove consistent.
             prefer_deferred_runtime_asserts_over_guards=True,
         ).run_decompositions(decompositions())
-        result = torch.onnx.export(program, opset_version=OPSET, dynamo=True, verbose=False)
+        result: Any = torch.onnx.export(program, opset_version=OPSET, dynamo=True, verbose=False)
     # Weights that a network rearranges become constants, which OpenCV requires.
     optimize_ir(result.model, input_size_limit=_FOLDED, output_size_limit=_FOLDED)
     return result
