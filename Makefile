@@ -4,7 +4,10 @@ TORCH ?= torch==2.13.0# pinned: an unpinned torch brings gigabytes of CUDA; make
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint docs bench gpu clean
+# Installs what a target needs besides; the kernels are there already.
+EXTRA := FLOWMATCH_KERNELS=none $(BIN)/pip install -q -e
+
+.PHONY: demo test lint docs bench wheel cross gpu clean
 
 demo: $(READY)
 	MPLBACKEND=agg $(BIN)/python demos/flow_of_a_clip.py
@@ -15,22 +18,37 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
 
 lint: $(READY)
-	$(BIN)/pip install -q -e ".[lint]"
+	$(EXTRA) ".[lint]"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*' 'tests/emulator/*.cpp' 'tests/emulator/*.h')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*' 'tests/emulator/*.cpp' 'tests/emulator/*.h' 'tests/cross/*.cpp')
 
 # The site, in build/docs: runs all demos for the gallery, needs no network. GALLERY=0 skips the demos.
 GALLERY ?= 1
 docs: $(READY)
-	$(BIN)/pip install -q -e ".[docs]"
+	$(EXTRA) ".[docs]"
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -q -W --keep-going -b html -D plot_gallery=$(GALLERY) docs build/docs
 	@echo "documentation: build/docs/index.html"
 
 bench: $(READY)
-	$(BIN)/pip install -q -e ".[bench]"
+	$(EXTRA) ".[bench]"
 	$(BIN)/flowmatch bench all --json benchmarks/results/cpu.json --html build/bench.html
+
+# One wheel, in build/wheels, for every Python >= 3.10 on Linux with a processor of this kind. Its
+# CPU kernels load into torch >= 2.11. PyTorch's libraries stay outside; the tag says which glibc.
+wheel: $(READY)
+	$(EXTRA) ".[wheel]"
+	rm -rf build/lib* build/wheel build/wheels
+	FLOWMATCH_KERNELS=cpu $(BIN)/pip wheel -q --no-deps --no-build-isolation -w build/wheel .
+	PATH="$(CURDIR)/$(BIN):$$PATH" auditwheel repair --strip --exclude 'libtorch*' --exclude 'libc10*' \
+		-w build/wheels build/wheel/*.whl
+
+# The CPU kernels compiled by clang, for x86-64 and ARM, against the references. Programs for another
+# processor run under qemu-user, where that is installed.
+cross: $(READY)
+	$(EXTRA) ".[cross]"
+	$(BIN)/python -m pytest -q -m cross tests/cross
 
 # On a machine with a GPU: needs no network and no venv. CUDA_HOME names the toolkit.
 gpu:

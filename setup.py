@@ -44,6 +44,8 @@ def native_library() -> dict[str, Any]:
         return without("no PyTorch in the environment that flowmatch is installed into")
     if not shutil.which(shlex.split(os.environ.get("CXX") or "c++")[0]):
         return without("no C++ compiler")
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11):
+        return without(f"torch {torch.__version__} is older than 2.11")
     cuda = KERNELS != "cpu" and torch.version.cuda is not None and cpp.CUDA_HOME is not None
     if KERNELS == "cuda" and not cuda:
         return without("either a CPU-only PyTorch or no CUDA toolkit (CUDA_HOME)")
