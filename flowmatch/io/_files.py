@@ -32,6 +32,7 @@ DAMAGED_ZIP = (
 # Errors that name no file and come from the storage: full, over a quota, too large, read-only.
 _STORAGE_ERRORS = {errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
+_LONGEST_REASON = 300  # characters
 _STALE = 24 * 3600.0  # seconds without a change after which a temporary file has no writer
 
 T = TypeVar("T")
@@ -215,6 +216,22 @@ def optional_module(name: str, purpose: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(f"{purpose} needs {name}: pip install {name} ({error})") from error
+
+
+def reason_of(error: BaseException) -> str:
+    r"""Return the message of a dependency's error as one short line: it may quote parts of a file.
+
+    Example:
+        >>> reason_of(ValueError("bad header\n\x1b[31m"))
+        'bad header ?[31m'
+    """
+    # Errors of OpenCV name places in its sources; their `err` is the reason alone.
+    text = str(getattr(error, "err", None) or error)
+    words = f"{text} is missing".split() if isinstance(error, KeyError) else text.split()
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(words))
+    if len(line) > _LONGEST_REASON:
+        line = line[:_LONGEST_REASON] + "..."
+    return line or type(error).__name__
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:
