@@ -24,6 +24,7 @@ def similar_pairs(index: Index, count: int) -> list[Pair]:
 
     Example:
         >>> from pathlib import Path
+        >>> import torch
         >>> from flowmatch.retrieval.index import Entry
         >>> entries = [Entry(name, 0, 0) for name in ("a.jpg", "b.jpg", "c.jpg")]
         >>> descriptors = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
