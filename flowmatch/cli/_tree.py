@@ -47,6 +47,7 @@ COMMANDS = {
     "eval metric-learning": Entry(_SUB, "Measure one embedding, or compare all losses."),
     "eval video": Entry(_SUB, "Measure the retrieval of moving objects in other frames."),
     "train flow": Entry(_SUB, "Train a flow network."),
+    "train flow-confidence": Entry(_SUB, "Train the network that judges flows."),
     "train matching": Entry(_SUB, "Train a network that describes or compares patches."),
     "train registration": Entry(_SUB, "Train a descriptor of scans."),
     "train align": Entry(_SUB, "Train an alignment network."),

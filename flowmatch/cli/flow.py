@@ -97,6 +97,15 @@ def command(
             rich_help_panel=OUTPUT,
         ),
     ] = False,
+    confidence: Annotated[
+        bool,
+        typer.Option(
+            "--confidence",
+            help="Probability that each flow is right to 1 px, as PNG of 16 bits, in addition; "
+            "doubtful flow is gray in pictures and video.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     max_flow: Annotated[
         float | None,
         typer.Option(
@@ -185,12 +194,13 @@ def command(
         suffix=f".{format}",
         bidirectional=bidirectional,
         warm_start=warm_start,
+        confidence=confidence,
     )
     network = load(model, weights=weights, device=choose_device(device))
     if warm_start:
         check_warm_start(network, batch)
     report = _compute(network, clip, folder, options, batch, overwrite)
-    addition = _draw(clip, folder, options.suffix, video, pictures, max_flow, report)
+    addition = _draw(clip, folder, options, video, pictures, max_flow, report)
     messages.print(summary(report, folder) + addition)
 
 
@@ -278,7 +288,7 @@ def _compute(
 def _draw(
     frames: Frames,
     folder: Path,
-    suffix: str,
+    options: SequenceOptions,
     video: bool,
     pictures: bool,
     max_flow: float | None,
@@ -292,10 +302,11 @@ def _draw(
         scale = draw_sequence(
             frames,
             folder,
-            suffix,
+            options.suffix,
             video=folder / VIDEO if video else None,
             pictures=folder / PICTURES if pictures else None,
             max_flow=max_flow,
+            confidence=options.confidence,
             progress=lambda _, done, total: bar.update(task, completed=done, total=total),
         )
     files = [*([VIDEO] if video else []), *([f"{PICTURES}/"] if pictures else [])]

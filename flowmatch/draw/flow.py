@@ -11,9 +11,12 @@ from flowmatch.draw.picture import INK, checked_picture, draw_text, text_width
 from flowmatch.imaging import Image
 
 _PAPER = (255, 255, 255)
+_DOUBT = 128  # gray of flow without any confidence
 
 
-def flow_to_image(flow: ArrayLike, max_flow: float | None = None) -> Image:
+def flow_to_image(
+    flow: ArrayLike, max_flow: float | None = None, *, confidence: ArrayLike | None = None
+) -> Image:
     """Colour each flow vector as in the Middlebury benchmark: hue is direction, saturation length.
 
     Zero is white, `max_flow` is fully saturated, longer vectors are darkened to 75 %, unknown flow
@@ -23,12 +26,13 @@ def flow_to_image(flow: ArrayLike, max_flow: float | None = None) -> Image:
         flow: Flow ``[H, W, 2]`` in pixels, u to the right and v down; NaN where unknown.
         max_flow: Length in pixels that gets full colour. None uses the longest vector of this
             field; for a video, pass one number for all frames, or the colours flicker.
+        confidence: Confidences ``[H, W]``, 0 to 1: the colours fade to gray as they fall to 0.
 
     Returns:
         Picture ``[H, W, 3]``.
 
     Raises:
-        ValueError: Wrong shape, or `max_flow` is not positive.
+        ValueError: Wrong or different shapes, or `max_flow` is not positive.
 
     Example:
         >>> flow_to_image(np.array([[(0, 0), (2, 0), (np.nan, 0)]]), max_flow=2).tolist()
@@ -48,6 +52,9 @@ def flow_to_image(flow: ArrayLike, max_flow: float | None = None) -> Image:
     share = (position - lower.astype(np.float32))[..., None]
     colour = _WHEEL[lower] + share * (_WHEEL[(lower + 1) % len(_WHEEL)] - _WHEEL[lower])
     colour = np.where(radius <= 1, 255 - radius * (255 - colour), 0.75 * colour)
+    if confidence is not None:
+        share = _checked_confidence(confidence, valid.shape)[..., None]
+        colour = _DOUBT + share * (colour - _DOUBT)
     return np.where(valid[..., None], colour, 0).astype(np.uint8)
 
 
@@ -218,6 +225,15 @@ def _checked_flow(flow: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool
         raise ValueError(f"flow must be [H, W, 2], got {list(field.shape)}")
     valid = np.asarray(np.isfinite(field).all(axis=2))
     return np.where(valid[..., None], field, 0), valid
+
+
+def _checked_confidence(confidence: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    values = np.asarray(confidence, np.float32)
+    if values.shape != shape or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(
+            f"confidence must be {list(shape)}, as the flow, and 0 to 1, got {list(values.shape)}"
+        )
+    return values
 
 
 def _full_scale(values: NDArray[np.float64], limit: float | None, name: str) -> float:

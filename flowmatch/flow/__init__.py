@@ -1,7 +1,13 @@
 """Optical flow: networks, their weights, and the flow of image pairs and of clips."""
 
 from flowmatch.flow.combine import combine_flows
-from flowmatch.flow.estimate import FlowBothWays, estimate_both_ways, estimate_flow
+from flowmatch.flow.confidence import FlowJudgement, judge_flow
+from flowmatch.flow.estimate import (
+    FlowBothWays,
+    FlowWithConfidence,
+    estimate_both_ways,
+    estimate_flow,
+)
 from flowmatch.flow.external import load_external
 from flowmatch.flow.networks import (
     MODELS,
@@ -26,6 +32,7 @@ __all__ = [
     "MODELS",
     "RAFT",
     "FlowBothWays",
+    "FlowJudgement",
     "FlowNet2",
     "FlowNet2CS",
     "FlowNet2CSS",
@@ -33,6 +40,7 @@ __all__ = [
     "FlowNetC",
     "FlowNetS",
     "FlowOptions",
+    "FlowWithConfidence",
     "PyramidNet",
     "RAFTSmall",
     "RecurrentPyramid",
@@ -43,6 +51,7 @@ __all__ = [
     "estimate_both_ways",
     "estimate_flow",
     "find_occlusion",
+    "judge_flow",
     "load",
     "load_external",
     "refine_flow",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from flowmatch.flow.baselines import dis
 from flowmatch.flow.combine import combine_flows
+from flowmatch.flow.confidence import shipped_judge
 from flowmatch.flow.full_resolution import run_network
 from flowmatch.flow.networks import RAFT, RAFTSmall
 from flowmatch.flow.options import FlowOptions
@@ -21,7 +22,7 @@ from flowmatch.flow.warm_start import WarmStarted, forward_interpolate
 
 Array = NDArray[Any]
 
-MARGIN = 0.005
+MARGIN = 0.01
 """Lead in cost that the further flows of the best quality need over those of the good quality."""
 SECOND_NETWORK = "raft-small"
 """Weights of the second network of the best quality; the default, if the first one is a RAFT."""
@@ -65,7 +66,7 @@ def choose_flows(
         flows.insert(1, [refined(way, _dis(images[way], images[1 - way], first)) for way in ways])
     if not chosen:
         return flows[0]
-    result = []
+    result, judge = [], shipped_judge(str(first.device))
     for way in range(directions):
         candidates = [(flow[way], flow[1 - way]) for flow in flows]
         flow = previous[way] if options.quality == "best" and len(first) == 1 else None
@@ -75,7 +76,7 @@ def choose_flows(
         # The best quality departs from the good one only for a flow that leads by a margin.
         sure = 2 if options.includes_dis else 1
         margins = [0.0 if i < sure else MARGIN for i in range(len(candidates))]
-        result.append(combine_flows(*pairs[way], candidates, margins))
+        result.append(combine_flows(*pairs[way], candidates, margins, judge=judge))
     return result
 
 

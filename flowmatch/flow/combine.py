@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowmatch.flow.census import census_distance
+from flowmatch.flow.networks.confidence import FlowConfidence, expected_error
+from flowmatch.flow.occlusion import leaves_image
 from flowmatch.ops import warp
 
 CENSUS_RADIUS = 2  # pixels
@@ -14,6 +16,7 @@ COLOUR_SCALE = 30 / 255  # colour difference of full cost
 UNMATCHED_COST = 0.5  # largest cost: of pixels outside the frame or inconsistent with the flow back
 ROUGHNESS_WEIGHT = 0.02  # cost of a flow as rough as the mean of all flows
 INCONSISTENCY_WEIGHT = 0.1  # cost of a flow that is inconsistent everywhere
+ERROR_WEIGHT = 0.05  # cost of an expected error that is e times as large, in the whole frame
 STRIP = 256  # number of rows compared at a time
 WINDOW_RADIUS = 7  # pixels
 EDGE_VARIANCE = 1e-3  # variance of gray values below which a window has no edge
@@ -24,6 +27,8 @@ def combine_flows(
     second: Tensor,
     flows: Sequence[tuple[Tensor, Tensor]],
     margins: Sequence[float] | None = None,
+    *,
+    judge: FlowConfidence | None = None,
 ) -> Tensor:
     """Choose among flows, pixel by pixel.
 
@@ -39,6 +44,8 @@ def combine_flows(
         flows: Forward and backward flow of each method, each ``[B, 2, H, W]`` in pixels; of two
             equally good ones, the earlier is taken.
         margins: Lead in cost that each flow needs over the others; None is 0.
+        judge: Confidence network; a flow for which it expects smaller errors in the whole frame is
+            preferred where others match as well.
 
     Returns:
         The forward flow, ``[B, 2, H, W]``.
@@ -70,6 +77,8 @@ def combine_flows(
     gray = first.mean(dim=1, keepdim=True)
     costs = torch.stack([matching_cost(first, second, *both) for both in flows], dim=1)
     costs = filter_guided(gray, costs) + frame_cost(flows)
+    if judge is not None:
+        costs += judged_cost(judge, first, second, flows)
     costs += costs.new_tensor(margins or [0.0] * len(flows))[:, None, None]
     chosen = costs.argmin(dim=1)[:, None, None].expand(-1, -1, 2, -1, -1)
     return torch.stack([forward for forward, _ in flows], dim=1).gather(1, chosen)[:, 0]
@@ -88,6 +97,33 @@ def frame_cost(flows: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     return cost[..., None, None]
 
 
+@torch.no_grad()
+def judged_cost(
+    judge: FlowConfidence, first: Tensor, second: Tensor, flows: Sequence[tuple[Tensor, Tensor]]
+) -> Tensor:
+    """Return a cost of each flow in the whole frame, ``[B, n, 1, 1]``: its expected error.
+
+    Frames of half the size tell whole flows apart as well as full ones do, at a quarter of the
+    work. Pixel by pixel, the expected error is no better a guide than the frames themselves.
+
+    Args:
+        judge: Confidence network.
+        first: RGB frames in [0, 1], ``[B, 3, H, W]``.
+        second: The later frames, same shape.
+        flows: Forward and backward flow of each method, each ``[B, 2, H, W]``.
+    """
+    frames = [_half(frame) for frame in (first, second)]
+    errors = [
+        2 * expected_error(judge(*frames, *(_half(flow) / 2 for flow in both))).mean(dim=(1, 2))
+        for both in flows
+    ]
+    return ERROR_WEIGHT * (0.1 + torch.stack(errors, dim=1)).log()[..., None, None]
+
+
+def _half(image: Tensor) -> Tensor:
+    return F.interpolate(image, scale_factor=0.5, mode="area")
+
+
 def _roughness(flow: Tensor) -> Tensor:
     """Return the mean total variation of a flow, ``[B]``; steps above 2 pixels count as 2."""
     down, right = flow.diff(dim=-2).abs().sum(dim=1), flow.diff(dim=-1).abs().sum(dim=1)
@@ -101,7 +137,7 @@ def _doubt(forward: Tensor, backward: Tensor) -> Tensor:
     The tolerance is a quarter of that of `matching_cost`, because refined flows return closer.
     """
     inconsistency = _inconsistency(forward, backward, 0.5, 0.01)
-    return torch.where(_stays_inside(forward), inconsistency, 1.0)
+    return torch.where(leaves_image(forward), 1.0, inconsistency)
 
 
 def _inconsistency(forward: Tensor, backward: Tensor, absolute: float, relative: float) -> Tensor:
@@ -110,14 +146,6 @@ def _inconsistency(forward: Tensor, backward: Tensor, absolute: float, relative:
     length = forward.norm(dim=1) + back.norm(dim=1)
     gap: Tensor = (forward + back).norm(dim=1) / (absolute + relative * length)
     return gap.clamp(max=1)
-
-
-def _stays_inside(forward: Tensor) -> Tensor:
-    """Return the pixels that stay in the frame, ``[B, H, W]``."""
-    H, W = forward.shape[-2:]
-    x = torch.arange(W, device=forward.device) + forward[:, 0]
-    y = torch.arange(H, device=forward.device)[:, None] + forward[:, 1]
-    return (x >= 0) & (x <= W - 1) & (y >= 0) & (y <= H - 1)
 
 
 def matching_cost(first: Tensor, second: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
@@ -134,7 +162,7 @@ def matching_cost(first: Tensor, second: Tensor, forward: Tensor, backward: Tens
     difference = (census_in_strips(first, warped) + colour / 2).clamp(max=UNMATCHED_COST)
     inconsistency = _inconsistency(forward, backward, 2.0, 0.04)
     cost = difference + inconsistency * (UNMATCHED_COST - difference)
-    return torch.where(_stays_inside(forward), cost, UNMATCHED_COST)
+    return torch.where(leaves_image(forward), UNMATCHED_COST, cost)
 
 
 def census_in_strips(first: Tensor, second: Tensor) -> Tensor:

@@ -2,21 +2,35 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from flowmatch.devices import choose_device
+from flowmatch.flow._inputs import module_device, network_of, to_tensors
 from flowmatch.flow.candidates import choose_flows
-from flowmatch.flow.networks.padding import SMALLEST
+from flowmatch.flow.confidence import judge_flow, shipped_judge
+from flowmatch.flow.networks.confidence import FlowConfidence
 from flowmatch.flow.occlusion import find_occlusion
 from flowmatch.flow.options import FlowOptions
-from flowmatch.flow.store import load
 
 Array = NDArray[Any]
+
+
+class FlowWithConfidence(NamedTuple):
+    """A flow and how sure it is.
+
+    Attributes:
+        flow: Flow from the first frame to the second, an array ``[H, W, 2]`` or a tensor
+            ``[B, 2, H, W]``.
+        confidence: Probability that its endpoint error is below 1 px (`judge_flow`), ``[H, W]`` or
+            ``[B, H, W]``.
+    """
+
+    flow: Any
+    confidence: Any
 
 
 class FlowBothWays(NamedTuple):
@@ -29,12 +43,17 @@ class FlowBothWays(NamedTuple):
         occluded: Pixels of the first frame that are hidden in the second, bool ``[H, W]`` or
             ``[B, H, W]``.
         occluded_backward: Pixels of the second frame that are hidden in the first.
+        confidence: Probability that the endpoint error of the forward flow is below 1 px
+            (`judge_flow`), float32 of the shape of `occluded`; None unless asked for.
+        confidence_backward: The same of the backward flow.
     """
 
     forward: Any
     backward: Any
     occluded: Any
     occluded_backward: Any
+    confidence: Any = None
+    confidence_backward: Any = None
 
 
 @overload
@@ -45,6 +64,7 @@ def estimate_flow(
     model: str | Path | nn.Module = "default",
     device: str | torch.device | None = None,
     options: FlowOptions = FlowOptions(),
+    confidence: Literal[False] = False,
 ) -> Tensor: ...
 @overload
 def estimate_flow(
@@ -54,7 +74,9 @@ def estimate_flow(
     model: str | Path | nn.Module = "default",
     device: str | torch.device | None = None,
     options: FlowOptions = FlowOptions(),
+    confidence: Literal[False] = False,
 ) -> NDArray[np.float32]: ...
+@overload
 def estimate_flow(
     first: Any,
     second: Any,
@@ -62,6 +84,16 @@ def estimate_flow(
     model: str | Path | nn.Module = "default",
     device: str | torch.device | None = None,
     options: FlowOptions = FlowOptions(),
+    confidence: Literal[True],
+) -> FlowWithConfidence: ...
+def estimate_flow(
+    first: Any,
+    second: Any,
+    *,
+    model: str | Path | nn.Module = "default",
+    device: str | torch.device | None = None,
+    options: FlowOptions = FlowOptions(),
+    confidence: bool = False,
 ) -> Any:
     """Estimate where each pixel of `first` is in `second`.
 
@@ -75,10 +107,13 @@ def estimate_flow(
         device: Device to compute on; a network is moved there. None takes a GPU where torch can
             use one, and leaves a given network where it is.
         options: Quality, tiles and precision.
+        confidence: Also estimate how sure the flow is at each pixel. This needs the flow back,
+            which all qualities but fast compute anyway.
 
     Returns:
         Flow in pixels, (u right, v down): float32 ``[H, W, 2]`` for images, and a tensor
-        ``[B, 2, H, W]`` on the network's device for tensors.
+        ``[B, 2, H, W]`` on the network's device for tensors; with `confidence`, a
+        `FlowWithConfidence`.
 
     Raises:
         ValueError: The images differ in kind or size, are too small, or have the wrong type or
@@ -91,8 +126,13 @@ def estimate_flow(
         >>> estimate_flow(frame, frame, model=PyramidNet()).shape
         (48, 50, 2)
     """
-    network = _network(model, device)
-    return estimate_directions((network, network), first, second, options)[0]
+    network = network_of(model, device)
+    directions = 2 if confidence else 1
+    flows = estimate_directions((network, network), first, second, options, directions)
+    if not confidence:
+        return flows[0]
+    forward, backward = flows
+    return FlowWithConfidence(forward, confidence_of(first, second, forward, backward, options))
 
 
 def estimate_both_ways(
@@ -103,6 +143,7 @@ def estimate_both_ways(
     device: str | torch.device | None = None,
     options: FlowOptions = FlowOptions(),
     backward_model: nn.Module | None = None,
+    confidence: bool = False,
 ) -> FlowBothWays:
     """Estimate forward and backward flow, and the occlusions where the two disagree.
 
@@ -116,9 +157,11 @@ def estimate_both_ways(
         device: Device to compute on.
         options: Quality, tiles and precision.
         backward_model: Network for the backward flow; None takes `model`.
+        confidence: Also estimate how sure both flows are at each pixel.
 
     Returns:
-        Both flows and both masks, arrays for images and tensors for tensors.
+        Both flows and both masks, and with `confidence` both confidences; arrays for images and
+        tensors for tensors.
 
     Raises:
         ValueError: For the same reasons as in `estimate_flow`.
@@ -130,12 +173,32 @@ def estimate_both_ways(
         >>> estimate_both_ways(frame, frame, model=PyramidNet()).occluded.shape
         (32, 32)
     """
-    network = _network(model, device)
+    network = network_of(model, device)
     networks = (network, backward_model or network)
     forward, backward = estimate_directions(networks, first, second, options, directions=2)
-    return FlowBothWays(
-        forward, backward, find_occlusion(forward, backward), find_occlusion(backward, forward)
-    )
+    masks = find_occlusion(forward, backward), find_occlusion(backward, forward)
+    if not confidence:
+        return FlowBothWays(forward, backward, *masks)
+    sure = confidence_of(first, second, forward, backward, options)
+    sure_backward = confidence_of(second, first, backward, forward, options)
+    return FlowBothWays(forward, backward, *masks, sure, sure_backward)
+
+
+def confidence_of(
+    first: Any, second: Any, forward: Any, backward: Any, options: FlowOptions
+) -> Any:
+    """Return the confidence of an estimated flow, by the network that ships.
+
+    Args:
+        first: Image or batch, as `estimate_flow` takes it.
+        second: The later image or batch.
+        forward: Estimated flow from the first to the second.
+        backward: Estimated flow from the second to the first.
+        options: Options of the estimate.
+    """
+    device = forward.device if isinstance(forward, Tensor) else torch.device("cpu")
+    network = shipped_judge(str(device))
+    return judge_flow(first, second, forward, backward, model=network, tile=options.tile).confidence
 
 
 def estimate_directions(
@@ -157,71 +220,10 @@ def estimate_directions(
         previous: Forward and backward flow of the previous pair, ``[H, W, 2]``, NaN where unknown;
             the best quality includes them in the choice, for a batch of one.
     """
-    a, b = _to_tensors(first, second, _device_of(networks[0]))
+    if any(isinstance(network, FlowConfidence) for network in networks):
+        raise ValueError("the network confidence judges flows and gives none; take another model")
+    a, b = to_tensors(first, second, module_device(networks[0]))
     flows = choose_flows(networks, a, b, options, directions, previous)
     if isinstance(first, Tensor):
         return flows
     return [flow[0].permute(1, 2, 0).cpu().numpy() for flow in flows]
-
-
-# ---- The network and its input -----------------------------------------------------------------
-
-
-def _network(model: str | Path | nn.Module, device: str | torch.device | None) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        return load(model, device=device)
-    parameter = next(model.parameters(), None)
-    if parameter is not None and parameter.dtype != torch.float32:
-        raise ValueError(
-            f"the model must be float32, got {parameter.dtype}; the option precision computes in "
-            "half types"
-        )
-    return model if device is None else model.to(choose_device(device))
-
-
-def _device_of(network: nn.Module) -> torch.device:
-    parameter = next(network.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device
-
-
-def _to_tensors(first: Any, second: Any, device: torch.device) -> tuple[Tensor, Tensor]:
-    if not isinstance(first, Tensor) and not isinstance(second, Tensor):
-        first, second = np.asarray(first), np.asarray(second)
-    if isinstance(first, Tensor) is not isinstance(second, Tensor) or first.shape != second.shape:
-        raise ValueError(
-            "first and second must be of one kind and shape, got "
-            f"{type(first).__name__} {tuple(first.shape)} and "
-            f"{type(second).__name__} {tuple(second.shape)}"
-        )
-    return _to_tensor(first, "first", device), _to_tensor(second, "second", device)
-
-
-def _to_tensor(image: Any, name: str, device: torch.device) -> Tensor:
-    """Convert an image or a batch to RGB in [0, 1], ``[B, 3, H, W]``."""
-    if isinstance(image, Tensor):
-        tensor = image
-    else:
-        array = image[..., None] if image.ndim == 2 else image
-        tensor = torch.from_numpy(np.ascontiguousarray(array)).unsqueeze(0)
-        tensor = tensor.permute(0, 3, 1, 2) if tensor.dim() == 4 else tensor
-    if tensor.dim() != 4 or tensor.shape[1] not in (1, 3):
-        raise ValueError(
-            f"{name} must be [H, W, 3], [H, W, 1] or [H, W], or a tensor [B, 3, H, W] or "
-            f"[B, 1, H, W], got {tuple(image.shape)}"
-        )
-    if min(tensor.shape[-2:]) < SMALLEST:
-        raise ValueError(
-            f"{name} must have at least {SMALLEST} pixels to a side, "
-            f"got {tensor.shape[-1]} x {tensor.shape[-2]}"
-        )
-    tensor = tensor.to(device)
-    if tensor.dtype == torch.uint8:
-        tensor = tensor.float() / 255
-    elif tensor.is_floating_point():
-        tensor = tensor.float()
-        low, high = (tensor.min().item(), tensor.max().item()) if tensor.numel() else (0.0, 0.0)
-        if not (low >= 0 and high <= 1):
-            raise ValueError(f"{name} is float and must lie in [0, 1], got {low:g} to {high:g}")
-    else:
-        raise ValueError(f"{name} must be uint8 or float, got {tensor.dtype}")
-    return tensor.expand(-1, 3, -1, -1)

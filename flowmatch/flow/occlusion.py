@@ -48,11 +48,36 @@ def find_occlusion(
                 for x in (forward, backward))  # fmt: skip
         mask: NDArray[np.bool_] = find_occlusion(f, b, relative, absolute)[0].numpy()
         return mask
-    H, W = forward.shape[-2:]
     back = warp(backward, forward)
     mismatch = (forward + back).square().sum(dim=1)
     length = forward.square().sum(dim=1) + back.square().sum(dim=1)
-    x = torch.arange(W, device=forward.device) + forward[:, 0]
-    y = torch.arange(H, device=forward.device)[:, None] + forward[:, 1]
-    outside = (x < 0) | (x > W - 1) | (y < 0) | (y > H - 1)
-    return outside | ~(mismatch <= relative * length + absolute)  # NaN is inconsistent
+    consistent = mismatch <= relative * length + absolute  # NaN is not
+    return leaves_image(forward) | ~consistent
+
+
+def inconsistency(forward: Any, backward: Any) -> Any:
+    """Return the distance in pixels by which the backward flow misses each pixel.
+
+    Args:
+        forward: Flow ``[H, W, 2]`` or ``[B, 2, H, W]``, in pixels.
+        backward: The flow of the second frame to the first, of the same kind.
+
+    Returns:
+        ``|f + b(x + f)|``, an array ``[H, W]`` or a tensor ``[B, H, W]``; infinite where the flow
+        leaves the image.
+    """
+    if not isinstance(forward, Tensor):
+        f, b = (torch.from_numpy(np.ascontiguousarray(x)).permute(2, 0, 1)[None].float()
+                for x in (forward, backward))  # fmt: skip
+        array: NDArray[np.float32] = inconsistency(f, b)[0].numpy()
+        return array
+    gap = (forward + warp(backward, forward)).norm(dim=1)
+    return torch.where(leaves_image(forward), torch.inf, gap)
+
+
+def leaves_image(flow: Tensor) -> Tensor:
+    """Return the pixels whose flow leaves the image, ``[B, H, W]``."""
+    H, W = flow.shape[-2:]
+    x = torch.arange(W, device=flow.device) + flow[:, 0]
+    y = torch.arange(H, device=flow.device)[:, None] + flow[:, 1]
+    return (x < 0) | (x > W - 1) | (y < 0) | (y > H - 1)

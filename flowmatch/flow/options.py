@@ -92,6 +92,7 @@ class SequenceOptions:
         bidirectional: Also write the backward flow and the occlusion masks.
         warm_start: Initialise the network for each pair with the flow written for the previous
             pair, if there is one.
+        confidence: Also write the confidence of each flow (`judge_flow`), as PNG of 16 bits.
 
     Raises:
         ValueError: The suffix is unknown, or a warm start is combined with tiles or zoom.
@@ -106,6 +107,7 @@ class SequenceOptions:
     suffix: str = ".flo"
     bidirectional: bool = False
     warm_start: bool = False
+    confidence: bool = False
 
     def __post_init__(self) -> None:
         if self.suffix not in SUFFIXES:

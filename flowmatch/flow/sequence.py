@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from flowmatch.devices import choose_device
-from flowmatch.flow.estimate import estimate_directions
+from flowmatch.flow.estimate import confidence_of, estimate_directions
 from flowmatch.flow.occlusion import find_occlusion
 from flowmatch.flow.options import SequenceOptions
 from flowmatch.flow.read_ahead import read_ahead
@@ -25,6 +25,7 @@ from flowmatch.flow.store import STORE
 from flowmatch.flow.warm_start import WarmStarted, check_warm_start
 from flowmatch.imaging import Image
 from flowmatch.io import replace_when_done
+from flowmatch.io.confidence import write_confidence
 from flowmatch.io.flow import read_flow, storable, write_flow
 from flowmatch.io.image import IMAGE_SUFFIXES, write_image
 from flowmatch.io.video import Frames
@@ -38,7 +39,11 @@ RECORD = "run.json"
 """File beside the flows: the input and the options they were computed with."""
 VIDEO, PICTURES = "flow.mp4", "pictures"
 """Names of the video and of the folder of pictures that are drawn from the flows."""
-_FLOW_FILE = re.compile(r"[0-9]{6,}(_backward|_occluded|_occluded_backward)?\.(flo|png|npz|pfm)")
+CONFIDENCE = "_confidence.png"
+"""End of the names of confidence files, after the number of the pair."""
+_FLOW_FILE = re.compile(
+    r"[0-9]{6,}(_backward|_(occluded|confidence)(_backward)?)?\.(flo|png|npz|pfm)"
+)
 _PICTURE_FILE = re.compile(r"[0-9]{6,}\.png")
 
 
@@ -229,10 +234,12 @@ def _check_same_run(record: Path, new: dict[str, Any]) -> None:
 
 
 def _files(folder: Path, index: int, options: SequenceOptions) -> list[Path]:
-    """Return the files of pair `index`: the flow, and with `bidirectional` three others."""
+    """Return the files of pair `index`: the flow, and what the options add."""
     ends = [options.suffix]
     if options.bidirectional:
         ends += [f"_backward{options.suffix}", "_occluded.png", "_occluded_backward.png"]
+    if options.confidence:
+        ends += [CONFIDENCE, "_confidence_backward.png"][: 2 if options.bidirectional else 1]
     return [folder / f"{index:06d}{end}" for end in ends]
 
 
@@ -255,6 +262,8 @@ def _write(paths: Sequence[Path], contents: Sequence[NDArray[Any]]) -> int:
             known = storable(path, content)
             unknown += int((~known).sum())
             write_flow(path, np.where(known[..., None], content, np.float32(np.nan)))
+        elif content.dtype == np.float32:
+            write_confidence(path, content)
         else:
             write_image(path, content)
     return unknown
@@ -307,18 +316,19 @@ def _estimate(
     networks = (network, network)
     if options.warm_start:
         networks = (_warm(network, previous[0], 1), _warm(network, previous[1], -1))
-    directions = 2 if options.bidirectional else 1
+    directions = 2 if options.bidirectional or options.confidence else 1
     flows = estimate_directions(networks, first, second, options.flow, directions, previous)
-    masks = []
+    ways = (flows, flows[::-1])[: 2 if options.bidirectional else 1]
+    contents = [way[0].permute(0, 2, 3, 1).cpu().numpy() for way in ways]
     if options.bidirectional:
-        masks = [find_occlusion(*flows), find_occlusion(*flows[::-1])]
-    return [
-        [
-            *(flow.permute(1, 2, 0).cpu().numpy() for flow in contents[:directions]),
-            *(mask.cpu().numpy() * np.uint8(255) for mask in contents[directions:]),
+        contents += [find_occlusion(*way).cpu().numpy() * np.uint8(255) for way in ways]
+    if options.confidence:
+        sides = ((first, second), (second, first))
+        contents += [
+            confidence_of(a, b, there, back, options.flow).cpu().numpy()
+            for (a, b), (there, back) in zip(sides, ways, strict=False)
         ]
-        for contents in zip(*flows, *masks, strict=True)
-    ]
+    return [list(parts) for parts in zip(*contents, strict=True)]
 
 
 def _warm(network: nn.Module, previous: NDArray[np.float32] | None, direction: int) -> nn.Module:

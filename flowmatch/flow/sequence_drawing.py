@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from flowmatch.draw import flow_to_image, side_by_side
+from flowmatch.flow.sequence import CONFIDENCE
+from flowmatch.io.confidence import read_confidence
 from flowmatch.io.flow import read_flow
 from flowmatch.io.image import write_image
 from flowmatch.io.video import Frames
@@ -22,6 +24,7 @@ def draw_sequence(
     video: Path | None = None,
     pictures: Path | None = None,
     max_flow: float | None = None,
+    confidence: bool = False,
     progress: ProgressCallback | None = None,
 ) -> float:
     """Draw the flows that `write_sequence` wrote: as a video beside the frames, or as pictures.
@@ -34,6 +37,7 @@ def draw_sequence(
         pictures: Folder for one coloured PNG for each flow.
         max_flow: Motion of full colour, in pixels; None takes the 99th percentile of all flows,
             one scale for the whole clip, so that the colours do not flicker.
+        confidence: Fade the colours to gray where the confidence that was written is low.
         progress: Called after each flow, with the stage ``"drawing"``.
 
     Returns:
@@ -47,7 +51,8 @@ def draw_sequence(
         writer = video and stack.enter_context(_video_writer(video, frames))
         frames_of_flows = ((files[n], frame) for n, frame in frames.numbered() if n in files)
         for done, (file, frame) in enumerate(frames_of_flows, 1):
-            colours = flow_to_image(read_flow(file), scale)
+            sure = read_confidence(folder / f"{file.stem}{CONFIDENCE}") if confidence else None
+            colours = flow_to_image(read_flow(file), scale, confidence=sure)
             if pictures is not None:
                 write_image(pictures / f"{file.stem}.png", colours)
             if writer:

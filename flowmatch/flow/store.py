@@ -1,10 +1,11 @@
-"""Weights of flow networks, by name or file."""
+"""Weights of flow networks, and of the network that judges flows, by name or file."""
 
 from pathlib import Path
 
 from torch import nn
 
 from flowmatch.flow.networks import MODELS
+from flowmatch.flow.networks.confidence import FlowConfidence
 from flowmatch.zoo import WeightStore
 
 
@@ -14,5 +15,7 @@ def _read_published(path: Path) -> nn.Module:
     return read_checkpoint(path).network
 
 
-STORE = WeightStore("flow", MODELS, read_published=_read_published)
+STORE = WeightStore(
+    "flow", {**MODELS, "confidence": FlowConfidence}, read_published=_read_published
+)
 load, available, save_weights = STORE.load, STORE.available, STORE.save

@@ -96,6 +96,15 @@ def command(
     refine: Refine = None,
     zoom: Zoom = 1.0,
     with_dis: WithDis = None,
+    confidence: Annotated[
+        bool,
+        typer.Option(
+            "--confidence",
+            help="Confidence of each flow: its AUSE beside that of the forward-backward error, and "
+            "how often it is right.",
+            rich_help_panel=METHODS,
+        ),
+    ] = False,
     baselines: Annotated[
         bool,
         typer.Option(
@@ -116,6 +125,10 @@ def command(
     network = flow.load(model, weights=weights, device=target)
 
     def estimate(options: flow.FlowOptions) -> Method:
+        if confidence:
+            return lambda first, second: flow.estimate_both_ways(
+                first, second, model=network, options=options, confidence=True
+            )
         return lambda first, second: flow.estimate_flow(
             first, second, model=network, options=options
         )
@@ -217,6 +230,18 @@ def _legend(evaluation: FlowEvaluation, source: str, device: str, intervals: boo
         lines.append(
             "match, unmatch: EPE of pixels visible in the second frame, and of the others."
         )
+    if evaluation.reliability:
+        lines.append(
+            "AUSE: area between the sparsification curve of the confidence and that of the true "
+            "error, relative to the EPE, 0 is perfect; AUSE f-b: of the forward-backward error."
+        )
+    for method, ranges in evaluation.reliability.items():
+        parts = "; ".join(
+            f"{100 * r.low:.0f} to {100 * r.high:.0f} %: {100 * r.within:.0f} %"
+            for r in ranges
+            if r.pixels
+        )
+        lines.append(f"Pixels of {method} within 1 px, by confidence: {parts}.")
     if pairs < SMOKE:
         lines.append(f"Fewer than {SMOKE} pairs are smoke numbers: they do not rank methods.")
     if intervals and pairs > 1:

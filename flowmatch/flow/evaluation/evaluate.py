@@ -13,19 +13,28 @@ from numpy.typing import NDArray
 from flowmatch.devices import PeakMemory
 from flowmatch.flow.data.datasets import LoadedPair, load_pair
 from flowmatch.flow.data.layouts import FlowPair
+from flowmatch.flow.estimate import FlowBothWays
 from flowmatch.flow.evaluation.held_out import RenderedPair
 from flowmatch.flow.evaluation.metrics import (
     FlowScores,
     bootstrap_interval,
+    epe_map,
     mean_scores,
     score,
 )
+from flowmatch.flow.evaluation.sparsification import (
+    Reliability,
+    count_reliability,
+    reliability,
+)
+from flowmatch.flow.occlusion import inconsistency
 from flowmatch.imaging import Image
 from flowmatch.progress import ProgressCallback
 
 Pair = FlowPair | RenderedPair
-Method = Callable[[Image, Image], NDArray[np.float32]]
-"""A function from two frames, uint8 RGB ``[H, W, 3]``, to their flow ``[H, W, 2]`` in pixels."""
+Method = Callable[[Image, Image], NDArray[np.float32] | FlowBothWays]
+"""A function from two frames, uint8 RGB ``[H, W, 3]``, to their flow ``[H, W, 2]`` in pixels; or to
+flows in both directions with their confidence, which is then measured too."""
 
 
 class FlowRow(NamedTuple):
@@ -72,12 +81,15 @@ class FlowEvaluation(NamedTuple):
             ``"clean"`` of ``"clean/alley_1"``. Empty if only one group exists.
         mean: One row per method, over all pairs.
         skipped: Pairs that could not be read.
+        reliability: By method that gives a confidence, the share of right pixels among those of
+            similar confidence, over all pairs.
     """
 
     sequences: tuple[FlowRow, ...]
     groups: tuple[FlowRow, ...]
     mean: tuple[FlowRow, ...]
     skipped: tuple[Skipped, ...]
+    reliability: Mapping[str, tuple[Reliability, ...]]
 
     def to_json(self) -> dict[str, Any]:
         """Return dicts and lists for `json.dumps`; NaN becomes None."""
@@ -86,6 +98,10 @@ class FlowEvaluation(NamedTuple):
             "groups": [_plain(row) for row in self.groups],
             "mean": [_plain(row) for row in self.mean],
             "skipped": [skipped._asdict() for skipped in self.skipped],
+            "reliability": {
+                method: [_without_nan(row._asdict()) for row in rows]
+                for method, rows in self.reliability.items()
+            },
         }
 
 
@@ -160,6 +176,7 @@ def evaluate(
         groups=groups if len(groups) > len(methods) else (),
         mean=_average(measured, lambda _: "mean"),
         skipped=tuple(skipped),
+        reliability=_reliability(measured),
     )
 
 
@@ -169,6 +186,7 @@ class _Measurement(NamedTuple):
     scores: FlowScores
     milliseconds: float
     peak_mb: float
+    reliability: NDArray[np.int64] | None  # counts, of methods that give a confidence
 
 
 def _measure(
@@ -177,14 +195,31 @@ def _measure(
     peak = PeakMemory(device)
     start = time.perf_counter()
     try:
-        flow = method(loaded.first, loaded.second)
+        result = method(loaded.first, loaded.second)
         elapsed = time.perf_counter() - start
         megabytes = peak.megabytes()
-        scores = score(flow, loaded.truth, occluded=loaded.occluded)
+        judged = result if isinstance(result, FlowBothWays) else None
+        flow: Any = result if judged is None else judged.forward
+        scores = score(
+            flow,
+            loaded.truth,
+            occluded=loaded.occluded,
+            confidence=judged and judged.confidence,
+            inconsistency=judged and inconsistency(flow, judged.backward),
+        )
+        counts = judged and count_reliability(epe_map(flow, loaded.truth), judged.confidence)
     except ValueError as error:
         raise ValueError(f"{name} on {pair.name}: {error}") from error
     peak_mb = math.nan if megabytes is None else megabytes
-    return _Measurement(pair.sequence, name, scores, 1000 * elapsed, peak_mb), flow
+    return _Measurement(pair.sequence, name, scores, 1000 * elapsed, peak_mb, counts), flow
+
+
+def _reliability(measured: Sequence[_Measurement]) -> dict[str, tuple[Reliability, ...]]:
+    counts: dict[str, list[NDArray[np.int64]]] = defaultdict(list)
+    for measurement in measured:
+        if measurement.reliability is not None:
+            counts[measurement.method].append(measurement.reliability)
+    return {method: reliability(parts) for method, parts in counts.items()}
 
 
 def _average(
@@ -219,6 +254,10 @@ def _plain(row: FlowRow) -> dict[str, Any]:
         "epe_low": row.epe_interval[0],
         "epe_high": row.epe_interval[1],
     }
+    return _without_nan(values)
+
+
+def _without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: None if isinstance(value, float) and math.isnan(value) else value
         for key, value in values.items()

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from flowmatch.flow.evaluation.sparsification import sparsification_error
+
 
 class FlowScores(NamedTuple):
     """Errors of one flow, or their means over several; NaN if no pixel is measured.
@@ -24,6 +26,9 @@ class FlowScores(NamedTuple):
         matched: Mean EPE of points that are visible in the second frame.
         unmatched: Mean EPE of points that are occluded in the second frame.
         pixels: Number of compared pixels.
+        ause: Area under the sparsification error of the confidence (`sparsification_error`), 0 is
+            perfect; NaN without a confidence.
+        ause_consistency: The same of the distance by which the backward flow misses the pixel.
 
     Reference:
         Baker et al., IJCV 2011 (EPE); Menze & Geiger, Object Scene Flow, CVPR 2015, and the KITTI
@@ -42,6 +47,8 @@ class FlowScores(NamedTuple):
     matched: float
     unmatched: float
     pixels: int
+    ause: float = float("nan")
+    ause_consistency: float = float("nan")
 
 
 def epe_map(flow: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
@@ -74,6 +81,8 @@ def score(
     truth: ArrayLike,
     valid: ArrayLike | None = None,
     occluded: ArrayLike | None = None,
+    confidence: ArrayLike | None = None,
+    inconsistency: ArrayLike | None = None,
 ) -> FlowScores:
     """Compare a flow with the truth at the pixels where the truth is known.
 
@@ -83,6 +92,9 @@ def score(
         valid: Bool ``[H, W]``, False where the truth is not evaluated; None evaluates all.
         occluded: Bool ``[H, W]``, True where the point is hidden in the second frame. Without it,
             `matched` and `unmatched` are NaN.
+        confidence: Confidence of each pixel, ``[H, W]``; without it, `ause` is NaN.
+        inconsistency: Distance by which the backward flow misses each pixel; without it,
+            `ause_consistency` is NaN.
 
     Raises:
         ValueError: For the reasons of `epe_map`, or a mask has another size, or no pixel is left.
@@ -99,6 +111,11 @@ def score(
         known &= _mask("valid", valid, errors.shape)
     if not known.any():
         raise ValueError(f"no pixel of {list(errors.shape)} has a known flow, so none to compare")
+    measured = np.where(known, errors, np.nan)
+    areas = [
+        float("nan") if doubt is None else sparsification_error(measured, doubt)
+        for doubt in (None if confidence is None else -np.asarray(confidence), inconsistency)
+    ]
     hidden = None if occluded is None else _mask("occluded", occluded, errors.shape)[known]
     errors, speeds = errors[known], speeds[known]
 
@@ -117,6 +134,8 @@ def score(
         matched=float("nan") if hidden is None else _mean(errors[~hidden]),
         unmatched=float("nan") if hidden is None else _mean(errors[hidden]),
         pixels=errors.size,
+        ause=areas[0],
+        ause_consistency=areas[1],
     )
 
 
@@ -145,9 +164,9 @@ def mean_scores(scores: Sequence[FlowScores]) -> FlowScores:
     """
     if not scores:
         raise ValueError("at least one score is needed for a mean, got none")
-    table = np.array([values[:-1] for values in scores], np.float64)  # [pairs, scores]
-    means = [_mean(column[np.isfinite(column)]) for column in table.T]
-    return FlowScores._make([*means, sum(values.pixels for values in scores)])
+    table = np.array(scores, np.float64)  # [pairs, scores]
+    means = FlowScores._make(_mean(column[np.isfinite(column)]) for column in table.T)
+    return means._replace(pixels=sum(values.pixels for values in scores))
 
 
 def _checked(flow: ArrayLike, truth: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -29,6 +29,8 @@ COLUMNS: dict[str, Callable[[FlowRow], str]] = {
     "s40+": lambda row: number(row.scores.s40_plus, 2),
     "match": lambda row: number(row.scores.matched, 2),
     "unmatch": lambda row: number(row.scores.unmatched, 2),
+    "AUSE": lambda row: number(row.scores.ause, 3),
+    "AUSE f-b": lambda row: number(row.scores.ause_consistency, 3),
     "ms": lambda row: number(row.milliseconds, 1),
     "MB": lambda row: number(row.peak_mb, 0),
 }
