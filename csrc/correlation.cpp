@@ -6,29 +6,45 @@
 namespace flowmatch {
 namespace {
 
-CorrelationShape shape(const Tensor& f1, const Tensor& f2, int64_t radius, int64_t stride) {
+// The displacements: radius (y, x), stride, offset (y, x).
+struct Grid {
+  const std::vector<int64_t>& radius;
+  int64_t stride;
+  const std::vector<int64_t>& offset;
+};
+
+CorrelationShape shape(const Tensor& f1, const Tensor& f2, const Grid& grid) {
   STD_TORCH_CHECK(f1.dim() == 4 && f2.dim() == 4, "correlation: f1 and f2 must be [B, C, H, W]");
   STD_TORCH_CHECK(f1.sizes().equals(f2.sizes()), "correlation: f1 and f2 must have the same shape");
   STD_TORCH_CHECK(f1.scalar_type() == f2.scalar_type() && f1.device() == f2.device(),
                   "correlation: f1 and f2 must have the same type and device");
   FLOWMATCH_CHECK_FLOAT(f1, "correlation");
-  STD_TORCH_CHECK(radius >= 0 && radius < (1 << 15) && stride >= 1 && stride < (int64_t{1} << 31),
+  constexpr int64_t most = int64_t{1} << 31;
+  STD_TORCH_CHECK(grid.radius.size() == 2 && grid.offset.size() == 2,
+                  "correlation: radius and offset must have two values");
+  const int64_t ry = grid.radius[0], rx = grid.radius[1];
+  const int64_t oy = grid.offset[0], ox = grid.offset[1];
+  STD_TORCH_CHECK(std::min(ry, rx) >= 0 && std::max(ry, rx) < (1 << 15) && grid.stride >= 1 &&
+                      grid.stride < most,
                   "correlation: radius must be in [0, 2^15) and stride in [1, 2^31)");
-  return {f1.size(0), f1.size(1), f1.size(2), f1.size(3), radius, stride};
+  STD_TORCH_CHECK(std::max({oy, -oy, ox, -ox}) < most,
+                  "correlation: offset must be in (-2^31, 2^31)");
+  return {f1.size(0), f1.size(1), f1.size(2), f1.size(3), ry, rx, grid.stride, oy, ox};
 }
 
-CorrelationShape grad_shape(const Tensor& g, const Tensor& other, int64_t radius, int64_t stride) {
-  const auto s = shape(other, other, radius, stride);
+CorrelationShape grad_shape(const Tensor& g, const Tensor& other, const Grid& grid) {
+  const auto s = shape(other, other, grid);
   STD_TORCH_CHECK(g.dim() == 4 && g.size(0) == s.batch && g.size(1) == s.displacements() &&
                       g.size(2) == s.height && g.size(3) == s.width,
-                  "correlation_grad: g must be [B, (2 * radius + 1)^2, H, W]");
+                  "correlation_grad: g must be [B, displacements, H, W]");
   STD_TORCH_CHECK(g.scalar_type() == other.scalar_type() && g.device() == other.device(),
                   "correlation_grad: g and other must have the same type and device");
   return s;
 }
 
-Tensor correlation_cpu(const Tensor& f1, const Tensor& f2, int64_t radius, int64_t stride, bool) {
-  const auto s = shape(f1, f2, radius, stride);
+Tensor correlation_cpu(const Tensor& f1, const Tensor& f2, std::vector<int64_t> radius,
+                       int64_t stride, bool, std::vector<int64_t> offset) {
+  const auto s = shape(f1, f2, {radius, stride, offset});
   const Tensor a = torch::stable::contiguous(f1), b = torch::stable::contiguous(f2);
   Tensor volume = new_output(f1, {s.batch, s.displacements(), s.height, s.width});
   if (volume.numel() == 0) return volume;
@@ -41,9 +57,9 @@ Tensor correlation_cpu(const Tensor& f1, const Tensor& f2, int64_t radius, int64
   return volume;
 }
 
-Tensor correlation_grad_cpu(const Tensor& g, const Tensor& other, int64_t radius, int64_t stride,
-                            bool first, bool) {
-  const auto s = grad_shape(g, other, radius, stride);
+Tensor correlation_grad_cpu(const Tensor& g, const Tensor& other, std::vector<int64_t> radius,
+                            int64_t stride, bool first, bool, std::vector<int64_t> offset) {
+  const auto s = grad_shape(g, other, {radius, stride, offset});
   const Tensor a = torch::stable::contiguous(g), b = torch::stable::contiguous(other);
   Tensor grad = new_output(other, {s.batch, s.channels, s.height, s.width});
   if (grad.numel() == 0) return grad;
@@ -68,9 +84,9 @@ STABLE_TORCH_LIBRARY_IMPL(flowmatch, CPU, m) {
 namespace flowmatch {
 namespace {
 
-Tensor correlation_cuda(const Tensor& f1, const Tensor& f2, int64_t radius, int64_t stride,
-                        bool tf32) {
-  const auto s = shape(f1, f2, radius, stride);
+Tensor correlation_cuda(const Tensor& f1, const Tensor& f2, std::vector<int64_t> radius,
+                        int64_t stride, bool tf32, std::vector<int64_t> offset) {
+  const auto s = shape(f1, f2, {radius, stride, offset});
   const torch::stable::accelerator::DeviceGuard guard(f1.get_device_index());
   const Tensor a = torch::stable::contiguous(f1), b = torch::stable::contiguous(f2);
   Tensor volume = torch::stable::new_empty(f1, {s.batch, s.displacements(), s.height, s.width});
@@ -86,9 +102,9 @@ Tensor correlation_cuda(const Tensor& f1, const Tensor& f2, int64_t radius, int6
   return volume;
 }
 
-Tensor correlation_grad_cuda(const Tensor& g, const Tensor& other, int64_t radius, int64_t stride,
-                             bool first, bool tf32) {
-  const auto s = grad_shape(g, other, radius, stride);
+Tensor correlation_grad_cuda(const Tensor& g, const Tensor& other, std::vector<int64_t> radius,
+                             int64_t stride, bool first, bool tf32, std::vector<int64_t> offset) {
+  const auto s = grad_shape(g, other, {radius, stride, offset});
   const torch::stable::accelerator::DeviceGuard guard(g.get_device_index());
   const Tensor a = torch::stable::contiguous(g), b = torch::stable::contiguous(other);
   Tensor grad = torch::stable::new_empty(other, {s.batch, s.channels, s.height, s.width});

@@ -4,16 +4,26 @@
 
 namespace flowmatch {
 
-// f1, f2: [B, C, H, W]   volume: [B, (2R+1)^2, H, W]   all contiguous.
-// volume[b, (dy, dx), y, x] = mean_c f1[b, c, y, x] * f2[b, c, y + dy * stride, x + dx * stride]
-// with dy, dx in -R..R, dx fastest. Outside the image f2 is zero.
+// f1, f2: [B, C, H, W]   volume: [B, (2Ry+1) (2Rx+1), H, W]   all contiguous.
+// volume[b, (dy, dx), y, x] = mean_c f1[b, c, y, x] * f2[b, c, y + down(dy), x + right(dx)]
+// with dy in 0..2Ry and dx in 0..2Rx, dx fastest. Outside the image f2 is zero.
 struct CorrelationShape {
   int64_t batch, channels, height, width;
-  int64_t radius, stride;
-  constexpr int64_t side() const { return 2 * radius + 1; }
-  constexpr int64_t displacements() const { return side() * side(); }
+  int64_t radius_y, radius_x, stride;
+  int64_t offset_y, offset_x;
+  constexpr int64_t side_y() const { return 2 * radius_y + 1; }
+  constexpr int64_t side_x() const { return 2 * radius_x + 1; }
+  constexpr int64_t displacements() const { return side_y() * side_x(); }
   constexpr int64_t pixels() const { return height * width; }
+  constexpr int64_t down(int64_t dy) const { return offset_y + (dy - radius_y) * stride; }
+  constexpr int64_t right(int64_t dx) const { return offset_x + (dx - radius_x) * stride; }
 };
+
+// The displacements from f2 to f1, in reverse order.
+constexpr CorrelationShape reversed(CorrelationShape s) {
+  s.offset_y = -s.offset_y, s.offset_x = -s.offset_x;
+  return s;
+}
 
 // Both namespaces have the same two functions. The gradient is with respect to f1 (first: true,
 // other: f2) or to f2 (first: false, other: f1). Half types accumulate in float.

@@ -19,17 +19,24 @@ constexpr int kMaxOtherRows = 8;          // rows of the other image per backwar
 constexpr int64_t kEntryBytes = 1 << 15;  // cache size for the gradient's entries of one step
 constexpr int64_t kMaxInPlaceChannels = 64;
 
-// The layout of packed rows. Displacements that always fall outside the other image are left out;
-// `reach` of them remain on each side.
+// The layout of packed rows. Displacements in x that always fall outside the other image are left
+// out: `count` of them remain, from `first` on.
 struct PackedRows {
   PackedRows(const CorrelationShape& s, int64_t lanes)
-      : reach(std::min(s.radius, (s.width - 1) / s.stride)),
-        margin(reach * s.stride),
-        vectors((s.width + lanes - 1) / lanes * lanes),
-        padded(vectors + 2 * margin) {}
-  int64_t reach, margin;
-  int64_t vectors;  // elements in a row, rounded up to whole vectors
-  int64_t padded;   // elements in a row with a margin of zeros on both sides
+      : vectors((s.width + lanes - 1) / lanes * lanes), padded(vectors) {
+    while (first < s.side_x() && s.right(first) <= -s.width) ++first;
+    while (first + count < s.side_x() && s.right(first + count) < s.width) ++count;
+    if (count == 0) return;
+    const int64_t left = s.right(first), right = s.right(first + count - 1);
+    margin = std::max<int64_t>(0, -left);
+    start = margin + left;
+    padded += margin + std::max<int64_t>(0, right);
+  }
+  int64_t first = 0, count = 0;
+  int64_t margin = 0;  // zeros before the image
+  int64_t start = 0;   // where the first displacement of the first pixel is in a row
+  int64_t vectors;     // elements in a row, rounded up to whole vectors
+  int64_t padded;      // elements in a row with the zeros on both sides
 };
 
 }  // namespace flowmatch::cpu
@@ -76,9 +83,8 @@ struct FirstImage {
 template <class T, class A, class Rows>
 void forward_row(const FirstImage<A>& first, const A* second, T* volume, const CorrelationShape& s,
                  const PackedRows& p, int64_t y2, Rows* rows) {
-  const int64_t skipped = s.radius - p.reach;  // displacements in x whose entries stay zero
-  const auto row_of = [&](int64_t dy) { return y2 - (dy - s.radius) * s.stride; };
-  int64_t low = 0, high = s.side();  // range of dy whose row lies inside the first image
+  const auto row_of = [&](int64_t dy) { return y2 - s.down(dy); };
+  int64_t low = 0, high = s.side_y();  // range of dy whose row lies inside the first image
   while (low < high && row_of(low) >= s.height) ++low;
   while (high > low && row_of(high - 1) < 0) --high;
   for (int64_t dy = low; dy < high; dy += kRows) {
@@ -88,9 +94,9 @@ void forward_row(const FirstImage<A>& first, const A* second, T* volume, const C
     for (int r = 0; r < kRows; ++r) {
       const int64_t own = dy + std::min(r, count - 1), y = row_of(own);
       a[r] = first.rows + y * first.row;
-      out[r] = volume + ((own * s.side() + skipped) * s.height + y) * s.width;
+      out[r] = volume + ((own * s.side_x() + p.first) * s.height + y) * s.width;
     }
-    rows(a, first.channel, second + y2 * s.channels * p.padded, out, s, p, count);
+    rows(a, first.channel, second + y2 * s.channels * p.padded + p.start, out, s, p, count);
   }
 }
 
@@ -100,8 +106,8 @@ void zero_unreachable(T* volume, const CorrelationShape& s, const PackedRows& p)
   parallel_rows(s.displacements(), s.pixels(), [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {
       T* plane = volume + k * s.pixels();
-      const int64_t dy = (k / s.side() - s.radius) * s.stride;
-      const bool outside = std::abs(k % s.side() - s.radius) > p.reach;
+      const int64_t dy = s.down(k / s.side_x()), dx = k % s.side_x();
+      const bool outside = dx < p.first || dx >= p.first + p.count;
       for (int64_t y = 0; y < s.height; ++y) {
         if (outside || y + dy < 0 || y + dy >= s.height) {
           std::fill(plane + y * s.width, plane + (y + 1) * s.width, T(0));
@@ -148,24 +154,24 @@ void correlation(const T* f1, const T* f2, T* volume, const CorrelationShape& s)
 namespace {
 
 // Packs the part of the volume's gradient that links image row y to row y2 of the other image, as
-// [2 * reach + 1, vectors]: entry (d, x) belongs to other[x + (d - reach) * stride]. For the
-// gradient of f2 every displacement is reversed: its entry is stored at the other pixel, under
-// -(dy, dx).
+// [count, vectors]: entry (d, x) belongs to other[x + right(p.first + d)]. For the gradient of f2
+// every displacement is reversed (`s` as well): its entry is stored at the other pixel, under the
+// opposite one.
 template <class T, class A>
 void pack_gradient(const T* g, A* to, const CorrelationShape& s, const PackedRows& p, bool first,
                    int64_t y, int64_t y2) {
-  const int64_t dy = (y2 - y) / s.stride;
-  const bool linked = y < s.height && std::abs(dy) <= s.radius;
-  for (int64_t d = -p.reach; d <= p.reach; ++d, to += p.vectors) {
-    const int64_t shift = first ? 0 : d * s.stride;
-    const int64_t k = first ? (dy + s.radius) * s.side() + d + s.radius
-                            : (s.radius - dy) * s.side() + s.radius - d;
+  const int64_t dy = (y2 - y - s.down(0)) / s.stride;
+  const bool linked = y < s.height && y2 >= y + s.down(0) && dy < s.side_y();
+  for (int64_t d = p.first; d < p.first + p.count; ++d, to += p.vectors) {
+    const int64_t shift = first ? 0 : s.right(d), k = dy * s.side_x() + d;
     const int64_t begin = std::max<int64_t>(0, -shift);
     const int64_t end = linked ? std::min(s.width, s.width - shift) : begin;
     std::fill(to, to + begin, A(0));
     if (linked)
-      convert(g + (k * s.height + (first ? y : y2)) * s.width + shift + begin, end - begin,
-              to + begin);
+      convert(
+          g + ((first ? k : s.displacements() - 1 - k) * s.height + (first ? y : y2)) * s.width +
+              shift + begin,
+          end - begin, to + begin);
     std::fill(to + end, to + p.vectors, A(0));
   }
 }
@@ -173,11 +179,13 @@ void pack_gradient(const T* g, A* to, const CorrelationShape& s, const PackedRow
 }  // namespace
 
 template <class T>
-void correlation_grad(const T* g, const T* other, T* grad, const CorrelationShape& s, bool first) {
+void correlation_grad(const T* g, const T* other, T* grad, const CorrelationShape& shape,
+                      bool first) {
   using A = Accumulator<T>;
+  const CorrelationShape s = first ? shape : reversed(shape);
   const PackedRows p(s, FLOWMATCH_PICK(kLanes<A>));
   const auto rows = FLOWMATCH_PICK(backward_rows<A>);
-  const int64_t side = 2 * p.reach + 1, tile = kRows * side * p.vectors;
+  const int64_t side = std::max<int64_t>(1, p.count), tile = kRows * side * p.vectors;
   // Rows of the other image in one step: as many as keep the gradient's entries in the L1 cache.
   const int rows_per_step =
       static_cast<int>(std::clamp<int64_t>(kEntryBytes / (tile * sizeof(A)), 1, kMaxOtherRows));
@@ -201,14 +209,14 @@ void correlation_grad(const T* g, const T* other, T* grad, const CorrelationShap
         std::fill(sums, sums + sum_size, A(0));
         const A* others[kMaxOtherRows];
         int count = 0;
-        for (int64_t step = -s.radius; step < s.radius + kRows; ++step) {
-          const int64_t y2 = top + step * s.stride;
+        for (int64_t step = 0; step < s.side_y() - 1 + kRows; ++step) {
+          const int64_t y2 = top + s.down(step);
           if (y2 < 0 || y2 >= s.height) continue;
           for (int64_t r = 0; r < kRows; ++r) {
             A* to = entries + count * tile + r * side * p.vectors;
             pack_gradient(from, to, s, p, first, top + r * s.stride, y2);
           }
-          others[count++] = packed.get() + y2 * s.channels * p.padded;
+          others[count++] = packed.get() + y2 * s.channels * p.padded + p.start;
           if (count == rows_per_step) {
             rows(entries, others, count, sums, s, p);
             count = 0;

@@ -81,7 +81,7 @@ __device__ void multiply_slice(const A* first, const A* second, const ForwardPar
 template <int D, typename T, typename A>
 __device__ void write_volume(const A (&sum)[kRows<A>][D][kPixels], A* swap, T* volume,
                              const Place& at, int64_t dy, int64_t dx, const CorrelationShape& s,
-                             int64_t side) {
+                             const Tiling& t) {
   const int lane = threadIdx.x % 32;
   const int64_t x = at.x + lane * s.stride, plane = s.height * s.width;
   const A scale = A(1) / static_cast<A>(s.channels);
@@ -97,9 +97,9 @@ __device__ void write_volume(const A (&sum)[kRows<A>][D][kPixels], A* swap, T* v
       __syncwarp();
 #pragma unroll
       for (int r = 0; r < kTileRows; ++r) {
-        const int64_t y = at.y + r * s.stride, j = dy + v - r + s.radius, i = dx + d + s.radius;
-        if (y < s.height && x < s.width && inside(j, side) && inside(i, side)) {
-          volume[((at.batch * side + j) * side + i) * plane + y * s.width + x] =
+        const int64_t y = at.y + r * s.stride, j = dy + v - r + s.radius_y, i = dx + d + s.radius_x;
+        if (y < s.height && x < s.width && inside(j, t.side_y) && inside(i, t.side_x)) {
+          volume[((at.batch * t.side_y + j) * t.side_x + i) * plane + y * s.width + x] =
               narrow<T>(swap[r * kTileColumns + lane]);
         }
       }
@@ -113,8 +113,8 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 2)
                        T* __restrict__ volume, CorrelationShape s, Tiling t, ForwardPart p) {
   using A = Sum<T>;
   const Place at(first_tile + blockIdx.x, s, t);
-  const int64_t dy = at.part / p.group_parts * p.rows - s.radius;  // the first row of f2
-  const int64_t dx = at.part % p.group_parts * p.groups * D - s.radius;
+  const int64_t dy = at.part / p.group_parts * p.rows - s.radius_y;  // the first row of f2
+  const int64_t dx = at.part % p.group_parts * p.groups * D - s.radius_x;
   const int warp = threadIdx.x / 32, warps = blockDim.x / 32, lane = threadIdx.x % 32;
   const int row = warp / p.groups * kRows<A>, column = warp % p.groups * D;
 
@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 2)
   const A* b = second + row * p.width + column + lane / 4 * kPixels;
 
   A sum[kRows<A>][D][kPixels] = {};
-  const int64_t y2 = at.y + dy * s.stride, my_y2 = y2 + row * s.stride;
+  const int64_t y2 = at.y + s.offset_y + dy * s.stride, my_y2 = y2 + row * s.stride;
   const bool block_active = y2 < s.height && y2 + (p.rows - 1) * s.stride >= 0;
   const bool warp_active = my_y2 < s.height && my_y2 + (kRows<A> - 1) * s.stride >= 0;
   const int64_t plane = s.height * s.width, image = at.batch * s.channels * plane;
@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 2)
       } else {
         const int v = r - kTileRows;
         stage_row(f2 + c * plane, second + v * p.width, p.rows * p.width, y2 + v * s.stride,
-                  at.x + dx * s.stride, p.width, s.channels - c, s);
+                  at.x + s.offset_x + dx * s.stride, p.width, s.channels - c, s);
       }
     }
     __syncthreads();
@@ -146,14 +146,14 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 2)
   }
   __syncthreads();  // from here on shared memory holds results
   write_volume<D>(sum, first + warp * kTileRows * kTileColumns, volume, at, dy + row, dx + column,
-                  s, t.side);
+                  s, t);
 }
 
 template <int D, typename T>
 void forward(const T* f1, const T* f2, T* volume, const CorrelationShape& s, void* stream) {
   using A = Sum<T>;
-  const int64_t groups = ceil_div(s.side(), D);
-  const int64_t row_groups = ceil_div(s.side() - 1 + kTileRows, kRows<A>);
+  const int64_t groups = ceil_div(s.side_x(), D);
+  const int64_t row_groups = ceil_div(s.side_y() - 1 + kTileRows, kRows<A>);
   ForwardPart p;
   p.groups = even_part(groups, kMaxWarps / 2);
   p.warps_y = even_part(row_groups, kMaxWarps / p.groups);
@@ -169,13 +169,12 @@ void forward(const T* f1, const T* f2, T* volume, const CorrelationShape& s, voi
 }  // namespace
 
 template <typename T>
-void correlation(const T* f1, const T* f2, T* volume, const CorrelationShape& shape, bool tf32,
+void correlation(const T* f1, const T* f2, T* volume, const CorrelationShape& s, bool tf32,
                  void* stream) {
-  const CorrelationShape s = clamped(shape);
   if constexpr (sizeof(T) <= 4) {
     if ((sizeof(T) == 2 || tf32) && correlation_mma(f1, f2, volume, s, stream)) return;
   }
-  if (s.side() <= 9) {  // exact for radius 4, the usual one
+  if (s.side_x() <= 9) {  // exact for radius 4, the usual one
     forward<9>(f1, f2, volume, s, stream);
   } else {
     forward<12>(f1, f2, volume, s, stream);

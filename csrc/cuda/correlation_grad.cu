@@ -4,7 +4,8 @@
 // the rows of the other image within the radius of the tile, and over chunks of the displacements
 // in x:
 //   grad[c, y, x] += weight[dy, dx, y, x] * other[c, y + dy, x + dx]
-// where weight is g itself (for f1) or, mirrored, g[-dy, -dx, y + dy, x + dx] (for f2).
+// where weight is g itself (for f1) or, mirrored, g[-dy, -dx, y + dy, x + dx] (for f2,
+// with the offset reversed).
 // A thread holds 2 rows x 4 pixels x 8 channels, and uses each value of `other` in 4 steps.
 #include "correlation_mma.cuh"
 #include "correlation_tiles.cuh"
@@ -30,18 +31,20 @@ struct BackwardPart {
 // weights[d][row][column] for displacements (dy - row, dx + d), zero outside the other image.
 template <typename T, typename A>
 __device__ void stage_weights(const T* g, A* weights, const Place& at, int64_t dy, int64_t dx,
-                              int count, const CorrelationShape& s, int64_t side, bool first) {
+                              int count, const CorrelationShape& s, const Tiling& t, bool first) {
   const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
-  const int64_t x = at.x + lane * s.stride, y2 = at.y + dy * s.stride, plane = s.height * s.width;
+  const int64_t x = at.x + lane * s.stride, y2 = at.y + s.offset_y + dy * s.stride,
+                plane = s.height * s.width;
 #pragma unroll 4
   for (int line = threadIdx.x / 32; line < count * kTileRows; line += warps) {
     const int row = line % kTileRows, d = line / kTileRows;
-    const int64_t y = at.y + row * s.stride, x2 = x + (dx + d) * s.stride;
-    const int64_t j = s.radius + (first ? dy - row : row - dy);
-    const int64_t i = s.radius + (first ? dx + d : -dx - d);
-    const bool valid = y < s.height && x < s.width && inside(x2, s.width) && inside(j, side);
+    const int64_t y = at.y + row * s.stride, x2 = x + s.offset_x + (dx + d) * s.stride;
+    const int64_t j = s.radius_y + (first ? dy - row : row - dy);
+    const int64_t i = s.radius_x + (first ? dx + d : -dx - d);
+    const bool valid = y < s.height && x < s.width && inside(x2, s.width) && inside(j, t.side_y);
     const int64_t pixel = first ? y * s.width + x : y2 * s.width + x2;
-    weights[line * kTileColumns + lane] = valid ? widen(g[(j * side + i) * plane + pixel]) : A(0);
+    weights[line * kTileColumns + lane] =
+        valid ? widen(g[(j * t.side_x + i) * plane + pixel]) : A(0);
   }
 }
 
@@ -107,24 +110,24 @@ __global__ void __launch_bounds__(64 * kMaxGroups<Sum<T>>, 2)
   const int block_channel = at.part * p.groups * kChannels;
   const int my_channel = warp / 2 * kChannels + lane % 4 * 4;
   const int64_t plane = s.height * s.width;
-  g += at.batch * t.side * t.side * plane;
+  g += at.batch * t.side_y * t.side_x * plane;
   other += at.batch * s.channels * plane;
   grad += at.batch * s.channels * plane;
 
   A* weights = shared_memory<A>();
   A* others = weights + p.chunk * kTileRows * kTileColumns;
   A sum[2][kPixels][2][4] = {};
-  for (int64_t dy = -s.radius; dy < s.radius + kTileRows; ++dy) {
-    const int64_t y2 = at.y + dy * s.stride;
+  for (int64_t dy = -s.radius_y; dy < s.radius_y + kTileRows; ++dy) {
+    const int64_t y2 = at.y + s.offset_y + dy * s.stride;
     if (!inside(y2, s.height)) continue;
     const bool warp_active =
-        inside(dy - row + s.radius, t.side) || inside(dy - row - 1 + s.radius, t.side);
-    for (int64_t dx = -s.radius; dx <= s.radius; dx += p.chunk) {
-      const int count = static_cast<int>(min(int64_t{p.chunk}, s.radius + 1 - dx));
+        inside(dy - row + s.radius_y, t.side_y) || inside(dy - row - 1 + s.radius_y, t.side_y);
+    for (int64_t dx = -s.radius_x; dx <= s.radius_x; dx += p.chunk) {
+      const int count = static_cast<int>(min(int64_t{p.chunk}, s.radius_x + 1 - dx));
       __syncthreads();  // the previous chunk has been used
-      stage_weights(g, weights, at, dy, dx, count, s, t.side, p.first);
-      stage_others(other, others, y2, at.x + dx * s.stride, kTileColumns + count - 1, block_channel,
-                   p, s);
+      stage_weights(g, weights, at, dy, dx, count, s, t, p.first);
+      stage_others(other, others, y2, at.x + s.offset_x + dx * s.stride, kTileColumns + count - 1,
+                   block_channel, p, s);
       __syncthreads();
       if (warp_active) {
         multiply_chunk(weights + row * kTileColumns + column,
@@ -151,7 +154,7 @@ template <typename T>
 void correlation_grad(const T* g, const T* other, T* grad, const CorrelationShape& shape,
                       bool first, bool tf32, void* stream) {
   using A = Sum<T>;
-  const CorrelationShape s = clamped(shape);
+  const CorrelationShape s = first ? shape : reversed(shape);
   if constexpr (sizeof(T) <= 4) {
     if ((sizeof(T) == 2 || tf32) && correlation_grad_mma(g, other, grad, s, first, stream)) return;
   }
@@ -159,7 +162,7 @@ void correlation_grad(const T* g, const T* other, T* grad, const CorrelationShap
   BackwardPart p;
   p.first = first;
   p.groups = even_part(groups, kMaxGroups<A>);
-  p.chunk = even_part(s.side(), kMaxChunk<A>);
+  p.chunk = even_part(s.side_x(), kMaxChunk<A>);
   p.pitch = p.groups * kChannels + 4;
   const Tiling t(s, ceil_div(groups, p.groups));
   const int words = p.chunk * kTileRows * kTileColumns + (kTileColumns + p.chunk - 1) * p.pitch;

@@ -45,14 +45,14 @@ __global__ void __launch_bounds__(32 * kWarps)
     correlation_mma_kernel(int64_t first_tile, const T* __restrict__ f1, const T* __restrict__ f2,
                            T* __restrict__ volume, CorrelationShape s, Tiling t, int chunks) {
   const Place at(first_tile + blockIdx.x, s, t);
-  const int64_t dy = at.part / chunks * kRowsOfF2 - s.radius;
+  const int64_t dy = at.part / chunks * kRowsOfF2 - s.radius_y;
   const int64_t shift = at.part % chunks * kBandColumns;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int row = warp / kParts, column = warp % kParts * kMmaRows;
   T* first = shared_memory<T>();
   T* second = first + kTileRows * kTileColumns * kPitch<T>;
   const int64_t plane = s.height * s.width, image = at.batch * s.channels * plane;
-  const int64_t y2 = at.y + dy * s.stride;
+  const int64_t y2 = at.y + s.offset_y + dy * s.stride;
   const bool active = y2 < s.height && y2 + (kRowsOfF2 - 1) * s.stride >= 0;
   float sum[kRowsOfF2][kBand][4] = {};
   for (int64_t c = 0; active && c < s.channels; c += kDepth<T>) {
@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(32 * kWarps)
     const T* from1 = f1 + image + c * plane;
     const T* from2 = f2 + image + c * plane;
     stage(from1, first, kTileRows, kTileColumns, at.y, at.x, s.channels - c, s);
-    stage(from2, second, kRowsOfF2, kWidth, y2, at.x + (shift - s.radius) * s.stride,
+    stage(from2, second, kRowsOfF2, kWidth, y2, at.x + s.offset_x + (shift - s.radius_x) * s.stride,
           s.channels - c, s);
     __syncthreads();
 #pragma unroll
@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(32 * kWarps)
   const float scale = 1.0f / static_cast<float>(s.channels);
   const int64_t y = at.y + row * s.stride;
   for (int v = 0; v < kRowsOfF2; ++v) {
-    const int64_t j = dy + v - row + s.radius;
+    const int64_t j = dy + v - row + s.radius_y;
     __syncwarp();
 #pragma unroll
     for (int n = 0; n < kBand * 4; ++n) {
@@ -95,15 +95,15 @@ __global__ void __launch_bounds__(32 * kWarps)
       band[i * kBandPitch + u] = value * scale;
     }
     __syncwarp();
-    if (y >= s.height || !inside(j, t.side)) continue;
+    if (y >= s.height || !inside(j, t.side_y)) continue;
     // Pixel i and column u have displacement shift + u - i: 16 pixels of one displacement.
     const int pixel = lane % kMmaRows;
     const int64_t x = at.x + (column + pixel) * s.stride;
     for (int k = lane / kMmaRows - (kMmaRows - 1); k < kBandColumns; k += 32 / kMmaRows) {
       const int u = k + pixel;
       const int64_t d = shift + k;
-      if (x < s.width && u >= 0 && u < kBandColumns && inside(d, t.side)) {
-        volume[((at.batch * t.side + j) * t.side + d) * plane + y * s.width + x] =
+      if (x < s.width && u >= 0 && u < kBandColumns && inside(d, t.side_x)) {
+        volume[((at.batch * t.side_y + j) * t.side_x + d) * plane + y * s.width + x] =
             narrow<T>(band[pixel * kBandPitch + u]);
       }
     }
@@ -127,21 +127,21 @@ constexpr int kOtherPitch = kOtherWidth + kPad<T>;
 // at the other pixel.
 template <typename T>
 __device__ void stage_band(const T* g, T* to, int64_t y, int64_t x0, int64_t y2, int64_t dy,
-                           int64_t shift, bool first, const CorrelationShape& s, int64_t side) {
+                           int64_t shift, bool first, const CorrelationShape& s, const Tiling& t) {
   const int i = threadIdx.x % kMmaRows;
   const int64_t plane = s.height * s.width, x = x0 + i * s.stride;
-  const int64_t j = s.radius + (first ? dy : -dy);
+  const int64_t j = s.radius_y + (first ? dy : -dy);
   // Lanes go along pixels of one displacement, whose entries are adjacent in memory.
   for (int k = threadIdx.x % 32 / kMmaRows - (kMmaRows - 1) + i; k < kGradColumns + i;
        k += 32 / kMmaRows) {
     if (k < 0 || k >= kGradColumns) continue;
-    const int64_t dx = shift + k - i - s.radius, x2 = x + dx * s.stride;
-    const int64_t d = s.radius + (first ? dx : -dx);
-    const bool valid =
-        y < s.height && x < s.width && inside(x2, s.width) && inside(j, side) && inside(d, side);
+    const int64_t dx = shift + k - i - s.radius_x, x2 = x + s.offset_x + dx * s.stride;
+    const int64_t d = s.radius_x + (first ? dx : -dx);
+    const bool valid = y < s.height && x < s.width && inside(x2, s.width) && inside(j, t.side_y) &&
+                       inside(d, t.side_x);
     const int64_t pixel = first ? y * s.width + x : y2 * s.width + x2;
     to[i * kGradPitch<T> + k] =
-        valid ? mma_value(g[(j * side + d) * plane + pixel]) : narrow<T>(0.0f);
+        valid ? mma_value(g[(j * t.side_x + d) * plane + pixel]) : narrow<T>(0.0f);
   }
 }
 
@@ -154,26 +154,26 @@ __global__ void __launch_bounds__(32 * kWarps)
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int row = warp / kParts, column = warp % kParts * kMmaRows;
   const int64_t channel = int64_t{at.part} * kChannels, plane = s.height * s.width;
-  g += at.batch * t.side * t.side * plane;
+  g += at.batch * t.side_y * t.side_x * plane;
   other += (at.batch * s.channels + channel) * plane;
   grad += (at.batch * s.channels + channel) * plane;
   T* others = shared_memory<T>();
   T* band = others + kChannels * kOtherPitch<T> + warp * kMmaRows * kGradPitch<T>;
-  const int64_t y = at.y + row * s.stride, columns = kMmaRows - 1 + t.side;  // of a warp
+  const int64_t y = at.y + row * s.stride, columns = kMmaRows - 1 + t.side_x;  // of a warp
   float sum[kChannels / kMmaColumns][4] = {};
-  for (int64_t dy = -s.radius; dy < s.radius + kTileRows; ++dy) {
-    const int64_t y2 = at.y + dy * s.stride;
+  for (int64_t dy = -s.radius_y; dy < s.radius_y + kTileRows; ++dy) {
+    const int64_t y2 = at.y + s.offset_y + dy * s.stride;
     if (!inside(y2, s.height)) continue;
     for (int64_t shift = 0; shift < columns; shift += kGradColumns) {
       __syncthreads();  // the previous columns have been used
       for (int i = threadIdx.x; i < kChannels * kOtherWidth; i += 32 * kWarps) {
         const int u = i % kOtherWidth, c = i / kOtherWidth;
-        const int64_t x2 = at.x + (shift + u - s.radius) * s.stride;
+        const int64_t x2 = at.x + s.offset_x + (shift + u - s.radius_x) * s.stride;
         const bool valid = inside(x2, s.width) && channel + c < s.channels;
         others[c * kOtherPitch<T> + u] =
             valid ? mma_value(other[c * plane + y2 * s.width + x2]) : narrow<T>(0.0f);
       }
-      stage_band(g, band, y, at.x + column * s.stride, y2, dy - row, shift, first, s, t.side);
+      stage_band(g, band, y, at.x + column * s.stride, y2, dy - row, shift, first, s, t);
       __syncthreads();
 #pragma unroll
       for (int k = 0; k < kGradColumns; k += kMmaDepth<T>) {
@@ -204,8 +204,8 @@ __global__ void __launch_bounds__(32 * kWarps)
 template <typename T>
 bool correlation_mma(const T* f1, const T* f2, T* volume, const CorrelationShape& s, void* stream) {
   if (!can_run_mma(correlation_mma_kernel<T>)) return false;
-  const auto chunks = static_cast<int>(ceil_div(kMmaRows - 1 + s.side(), kBandColumns));
-  const Tiling t(s, ceil_div(s.side() - 1 + kTileRows, kRowsOfF2) * chunks);
+  const auto chunks = static_cast<int>(ceil_div(kMmaRows - 1 + s.side_x(), kBandColumns));
+  const Tiling t(s, ceil_div(s.side_y() - 1 + kTileRows, kRowsOfF2) * chunks);
   constexpr size_t images = (kTileRows * kTileColumns + kRowsOfF2 * kWidth) * kPitch<T> * sizeof(T);
   constexpr size_t results = kWarps * kMmaRows * kBandPitch * sizeof(float);
   launch(correlation_mma_kernel<T>, t.tiles(s.batch), 32 * kWarps, std::max(images, results),

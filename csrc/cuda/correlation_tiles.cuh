@@ -17,18 +17,13 @@ constexpr int kTileRows = 4;
 constexpr int kTileColumns = 32;
 constexpr int kPixels = 4;  // adjacent pixels per thread: a tile takes 4 x 8 threads, a warp
 
-// Limits the stride to the size of the image, which changes no result and excludes overflow.
-inline CorrelationShape clamped(CorrelationShape s) {
-  s.stride = std::min(s.stride, std::max(s.height, s.width));
-  return s;
-}
-
 // The tiles of all images. The work of a tile is divided into parts, one block each.
 struct Tiling {
-  int64_t side, phases_y, phases_x, rows, columns, parts;
+  int64_t side_y, side_x, phases_y, phases_x, rows, columns, parts;
 
   Tiling(const CorrelationShape& s, int64_t parts)
-      : side(s.side()),
+      : side_y(s.side_y()),
+        side_x(s.side_x()),
         phases_y(std::min(s.stride, s.height)),
         phases_x(std::min(s.stride, s.width)),
         rows(ceil_div(ceil_div(s.height, s.stride), kTileRows)),

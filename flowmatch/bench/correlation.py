@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowmatch.bench.measure import Case, Implementation, Suite
 from flowmatch.ops import correlation
-from flowmatch.ops.correlation import correlation_reference
+from flowmatch.ops.correlation_reference import correlation_reference
 
 # The cost volumes of three networks: B, C, H, W, radius, stride.
 _SHAPES = {

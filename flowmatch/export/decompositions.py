@@ -5,7 +5,7 @@ the references would become thousands of nodes.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,21 +13,34 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def correlation(f1: Tensor, f2: Tensor, radius: int, stride: int, tf32: bool = False) -> Tensor:
+def correlation(
+    f1: Tensor,
+    f2: Tensor,
+    radius: int | Sequence[int],
+    stride: int,
+    tf32: bool = False,
+    offset: Sequence[int] = (0, 0),
+) -> Tensor:
     """Compute `flowmatch.ops.correlation` by one gather for each row of displacements.
 
     Channels are last, so that a pixel is copied as a whole. Memory: ``2 * radius + 1`` times that
     of the features.
     """
-    B, C, H, W = f1.shape
-    side, reach = 2 * radius + 1, radius * stride
+    _, C, H, W = f1.shape
+    ry, rx = (radius, radius) if isinstance(radius, int) else radius
+    # The smallest and the largest displacement along each axis.
+    (y1, y2), (x1, x2) = (
+        (o - r * stride, o + r * stride) for r, o in zip((ry, rx), offset, strict=True)
+    )
+    top, left = max(0, -y1), max(0, -x1)
     first = f1.permute(0, 2, 3, 1).unsqueeze(3)  # [B, H, W, 1, C]
-    second = F.pad(f2, (reach,) * 4).permute(0, 2, 3, 1)
-    steps = stride * torch.arange(side, device=f1.device)
+    second = F.pad(f2, (left, max(0, x2), top, max(0, y2))).permute(0, 2, 3, 1)
+    side = 2 * rx + 1
+    steps = left + x1 + stride * torch.arange(side, device=f1.device)
     columns = (torch.arange(W, device=f1.device)[:, None] + steps).flatten()
     rows = []
-    for y in range(0, side * stride, stride):
-        windows = second[:, y : y + H].index_select(2, columns).view(B, H, W, side, C)
+    for y in range(top + y1, top + y2 + 1, stride):
+        windows = second[:, y : y + H].index_select(2, columns).unflatten(2, (W, side))
         rows.append((first * windows).mean(-1))  # [B, H, W, side]
     return torch.cat(rows, dim=-1).permute(0, 3, 1, 2)
 

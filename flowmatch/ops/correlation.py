@@ -1,5 +1,6 @@
 """The FlowNet cost volume: correlation of each pixel with a neighbourhood in the other image."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,57 +18,24 @@ from flowmatch.ops._checks import (
     to_one_type,
 )
 from flowmatch.ops._derivatives import Saved, add, register_derivatives, save
-from flowmatch.ops._types import wide
-from flowmatch.ops.absolute_difference import absolute_difference, displacements
+from flowmatch.ops.absolute_difference import absolute_difference
+from flowmatch.ops.correlation_reference import (
+    correlation_grad_reference,
+    correlation_reference,
+    pair,
+)
 
 torch.library.define(
     "flowmatch::correlation",
-    "(Tensor f1, Tensor f2, int radius, int stride, bool tf32=False) -> Tensor",
+    "(Tensor f1, Tensor f2, int[2] radius, int stride, bool tf32=False, int[2] offset=0) -> Tensor",
     tags=torch.Tag.pt2_compliant_tag,
 )
 torch.library.define(
     "flowmatch::correlation_grad",
-    "(Tensor g, Tensor other, int radius, int stride, bool first, bool tf32=False) -> Tensor",
+    "(Tensor g, Tensor other, int[2] radius, int stride, bool first, bool tf32=False, "
+    "int[2] offset=0) -> Tensor",
     tags=torch.Tag.pt2_compliant_tag,
 )
-
-
-def correlation_reference(
-    f1: Tensor, f2: Tensor, radius: int, stride: int, tf32: bool = False
-) -> Tensor:
-    """State what `correlation` computes, in plain PyTorch; half types are summed in float32.
-
-    `tf32` allows, but does not require, a kernel to use TF32.
-    """
-    H, W = f1.shape[-2:]
-    first = f1.to(wide(f1.dtype))
-    second = F.pad(f2.to(first.dtype), (radius * stride,) * 4)
-    C = max(f1.shape[1], 1)
-    planes = [
-        (first * second[..., y : y + H, x : x + W]).sum(1) / C
-        for y, x in displacements(radius, stride)
-    ]
-    return torch.stack(planes, dim=1).to(f1.dtype)
-
-
-def correlation_grad_reference(
-    g: Tensor, other: Tensor, radius: int, stride: int, first: bool, tf32: bool = False
-) -> Tensor:
-    """State the gradient of `correlation` with respect to f1 (`other` is f2) or f2 (`other` is f1).
-
-    Pixel (y, x) of f2 contributes to the entry of g at (y - dy, x - dx), where it met f1.
-    """
-    _, C, H, W = other.shape
-    pad = (radius * stride,) * 4
-    entries = g.to(wide(g.dtype))
-    entries = entries if first else F.pad(entries, pad)
-    values = F.pad(other.to(entries.dtype), pad)
-    total = torch.zeros_like(values[..., :H, :W], memory_format=torch.contiguous_format)
-    for k, (y, x) in enumerate(displacements(radius, stride, first)):
-        window = (..., slice(y, y + H), slice(x, x + W))
-        entry = entries[:, k : k + 1]
-        total += (entry if first else entry[window]) * values[window]
-    return (total / max(C, 1)).to(other.dtype)
 
 
 for _name, _reference in (
@@ -77,7 +45,13 @@ for _name, _reference in (
     torch.library.impl(f"flowmatch::{_name}", "default")(_native.reference(_reference))
 
 
-def _check(f1: Tensor, f2: Tensor, radius: int, stride: int) -> None:
+def _check(
+    f1: Tensor,
+    f2: Tensor,
+    radius: int | tuple[int, int],
+    stride: int,
+    offset: tuple[int, int] = (0, 0),
+) -> None:
     if f1.dim() != 4 or f1.shape != f2.shape:
         raise ValueError(
             "f1 and f2 must be [B, C, H, W] of the same shape, "
@@ -85,76 +59,108 @@ def _check(f1: Tensor, f2: Tensor, radius: int, stride: int) -> None:
         )
     check_floats("f1 and f2", f1, f2)
     check_devices("f1 and f2", f1, f2)
-    if not (0 <= radius < 2**15 and 1 <= stride < 2**31):
+    radii = pair(radius)
+    if len(radii) != 2 or not (0 <= min(radii) <= max(radii) < 2**15 and 1 <= stride < 2**31):
         raise ValueError(
-            f"0 <= radius < 2^15 and 1 <= stride < 2^31 are needed, got {radius} and {stride}"
+            "0 <= radius < 2^15, a number or (y, x), and 1 <= stride < 2^31 are needed, "
+            f"got {radius} and {stride}"
         )
+    if len(offset) != 2 or max(map(abs, offset)) >= 2**31:
+        raise ValueError(f"offset must be (y, x) in (-2^31, 2^31), got {offset}")
 
 
-def _check_kernel(f1: Tensor, f2: Tensor, radius: int, stride: int) -> None:
+def _check_kernel(
+    f1: Tensor, f2: Tensor, radius: Sequence[int], stride: int, offset: Sequence[int]
+) -> int:
+    """Check the arguments as the kernels do; return the number of displacements."""
     op = "correlation"
     check_kernel(op, f1.dim() == 4 and f2.dim() == 4, "f1 and f2 must be [B, C, H, W]")
     check_kernel(op, f1.shape == f2.shape, "f1 and f2 must have the same shape")
     check_kernel(op, same_kind(f1, f2), "f1 and f2 must have the same type and device")
     check_kernel_float(op, f1)
-    fits = 0 <= radius < 2**15 and 1 <= stride < 2**31
+    fits = len(radius) == len(offset) == 2
+    check_kernel(op, fits, "radius and offset must have two values")
+    fits = 0 <= min(radius) <= max(radius) < 2**15 and 1 <= stride < 2**31
     check_kernel(op, fits, "radius must be in [0, 2^15) and stride in [1, 2^31)")
+    check_kernel(op, max(map(abs, offset)) < 2**31, "offset must be in (-2^31, 2^31)")
+    return (2 * radius[0] + 1) * (2 * radius[1] + 1)
 
 
 @torch.library.register_fake("flowmatch::correlation")  # type: ignore[untyped-decorator]
-def _(f1: Tensor, f2: Tensor, radius: int, stride: int, tf32: bool = False) -> Tensor:
-    _check_kernel(f1, f2, radius, stride)
+def _(
+    f1: Tensor,
+    f2: Tensor,
+    radius: Sequence[int],
+    stride: int,
+    tf32: bool = False,
+    offset: Sequence[int] = (0, 0),
+) -> Tensor:
+    count = _check_kernel(f1, f2, radius, stride, offset)
     B, _, H, W = f1.shape
-    return f1.new_empty(B, (2 * radius + 1) ** 2, H, W)
+    return f1.new_empty(B, count, H, W)
 
 
 @torch.library.register_fake("flowmatch::correlation_grad")  # type: ignore[untyped-decorator]
 def _(
-    g: Tensor, other: Tensor, radius: int, stride: int, first: bool, tf32: bool = False
+    g: Tensor,
+    other: Tensor,
+    radius: Sequence[int],
+    stride: int,
+    first: bool,
+    tf32: bool = False,
+    offset: Sequence[int] = (0, 0),
 ) -> Tensor:
-    _check_kernel(other, other, radius, stride)
+    count = _check_kernel(other, other, radius, stride, offset)
     op, (B, _, H, W) = "correlation_grad", other.shape
-    fits = g.shape == (B, (2 * radius + 1) ** 2, H, W)
-    check_kernel(op, fits, "g must be [B, (2 * radius + 1)^2, H, W]")
+    check_kernel(op, g.shape == (B, count, H, W), "g must be [B, displacements, H, W]")
     check_kernel(op, same_kind(g, other), "g and other must have the same type and device")
     return torch.empty_like(other, memory_format=torch.contiguous_format)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    f1, f2, ctx.radius, ctx.stride, ctx.tf32 = inputs
+    f1, f2, ctx.radius, ctx.stride, ctx.tf32, ctx.offset = inputs
     save(ctx, f1, f2)
+
+
+def _correlate(ctx: Any, f1: Tensor, f2: Tensor) -> Tensor:
+    op = torch.ops.flowmatch.correlation
+    volume: Tensor = op(f1, f2, ctx.radius, ctx.stride, ctx.tf32, ctx.offset)
+    return volume
+
+
+def _differentiate(ctx: Any, g: Tensor, other: Tensor, first: bool) -> Tensor:
+    op = torch.ops.flowmatch.correlation_grad
+    grad: Tensor = op(g, other, ctx.radius, ctx.stride, first, ctx.tf32, ctx.offset)
+    return grad
 
 
 def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     f1, f2 = ctx.saved_tensors
-    op, grid = torch.ops.flowmatch.correlation_grad, (ctx.radius, ctx.stride)
-    g1 = op(g, f2, *grid, True, ctx.tf32) if ctx.needs_input_grad[0] else None
-    g2 = op(g, f1, *grid, False, ctx.tf32) if ctx.needs_input_grad[1] else None
-    return g1, g2, None, None, None
+    g1 = _differentiate(ctx, g, f2, True) if ctx.needs_input_grad[0] else None
+    g2 = _differentiate(ctx, g, f1, False) if ctx.needs_input_grad[1] else None
+    return g1, g2, None, None, None, None
 
 
 def _jvp(ctx: Any, saved: Saved, t1: Tensor | None, t2: Tensor | None, *_: None) -> Tensor | None:
     f1, f2 = saved
     pairs = [(a, b) for a, b in ((t1, f2), (f1, t2)) if a is not None and b is not None]
-    op = torch.ops.flowmatch.correlation
-    return add([op(*pair, ctx.radius, ctx.stride, ctx.tf32) for pair in pairs])
+    return add([_correlate(ctx, *pair) for pair in pairs])
 
 
 def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    g, other, ctx.radius, ctx.stride, ctx.first, ctx.tf32 = inputs
+    g, other, ctx.radius, ctx.stride, ctx.first, ctx.tf32, ctx.offset = inputs
     save(ctx, g, other)
 
 
 def _backward_grad(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
     """Differentiate the gradient: it is bilinear, so its derivatives are the two ops again."""
     g, other = ctx.saved_tensors
-    ops, grid = torch.ops.flowmatch, (ctx.radius, ctx.stride)
-    pair = (v, other) if ctx.first else (other, v)
-    g_g = ops.correlation(*pair, *grid, ctx.tf32) if ctx.needs_input_grad[0] else None
+    images = (v, other) if ctx.first else (other, v)
+    g_g = _correlate(ctx, *images) if ctx.needs_input_grad[0] else None
     g_other = None
     if ctx.needs_input_grad[1]:
-        g_other = ops.correlation_grad(g, v, *grid, not ctx.first, ctx.tf32)
-    return g_g, g_other, None, None, None, None
+        g_other = _differentiate(ctx, g, v, not ctx.first)
+    return g_g, g_other, None, None, None, None, None
 
 
 def _jvp_grad(
@@ -162,8 +168,7 @@ def _jvp_grad(
 ) -> Tensor | None:
     g, other = saved
     pairs = [(a, b) for a, b in ((t_g, other), (g, t_other)) if a is not None and b is not None]
-    options = (ctx.radius, ctx.stride, ctx.first, ctx.tf32)
-    return add([torch.ops.flowmatch.correlation_grad(*pair, *options) for pair in pairs])
+    return add([_differentiate(ctx, *pair, ctx.first) for pair in pairs])
 
 
 register_derivatives("correlation", _setup, _backward, _jvp)
@@ -181,12 +186,21 @@ def _allows_tf32() -> bool:
 _allows_tf32._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def correlation(f1: Tensor, f2: Tensor, radius: int = 10, stride: int = 2) -> Tensor:
+def correlation(
+    f1: Tensor,
+    f2: Tensor,
+    radius: int | tuple[int, int] = 10,
+    stride: int = 2,
+    *,
+    offset: tuple[int, int] = (0, 0),
+    groups: int = 1,
+) -> Tensor:
     r"""Compare each pixel of `f1` with the pixels of `f2` around the same place.
 
     ``volume[b, k, y, x] = mean_c f1[b, c, y, x] * f2[b, c, y + dy, x + dx]``, where displacement
-    ``k`` counts ``(dy, dx)`` row by row over ``{-radius, ..., radius} * stride``. Outside the image
-    `f2` is 0.
+    ``k`` counts ``(dy, dx)`` row by row over ``{-radius, ..., radius} * stride + offset``. Outside
+    the image `f2` is 0. With groups, the channels of each group have a volume of their own, one
+    after the other.
 
     Differentiable any number of times, in reverse and forward mode and by `torch.func`; results are
     bit-identical from run to run. Half types are summed in float32. Under autocast features keep
@@ -199,27 +213,37 @@ def correlation(f1: Tensor, f2: Tensor, radius: int = 10, stride: int = 2) -> Te
     Args:
         f1: Features of the first image, ``[B, C, H, W]``, float16, bfloat16, float32 or float64.
         f2: Features of the second image, same shape, type and device.
-        radius: Number of displacements to each side. FlowNetC: 10.
+        radius: Number of displacements to each side, or ``(ry, rx)``. FlowNetC: 10.
         stride: Step between displacements, in pixels of the feature map. FlowNetC: 2.
+        offset: Displacement ``(oy, ox)`` of the middle, in pixels. For stereo with disparities 0 to
+            2 r, where `f2` is the right image: ``radius=(0, r), stride=1, offset=(0, -r)``.
+        groups: Number of groups of channels. GwcNet: 40.
 
     Returns:
-        Cost volume ``[B, (2 * radius + 1) ** 2, H, W]`` of the type of `f1`.
+        Cost volume ``[B, groups * (2 * ry + 1) * (2 * rx + 1), H, W]`` of the type of `f1`.
 
     Raises:
-        ValueError: The shapes, types or devices differ, or `radius` or `stride` is out of range.
+        ValueError: The shapes, types or devices differ, `radius`, `stride` or `offset` is out of
+            range, or the channels cannot be divided into `groups`.
 
     Example:
         >>> correlation(torch.ones(1, 8, 4, 4), torch.ones(1, 8, 4, 4), radius=1, stride=1).shape
         torch.Size([1, 9, 4, 4])
 
     Reference:
-        Dosovitskiy et al., FlowNet, ICCV 2015, section 3, equation 1; divided by C here.
+        Dosovitskiy et al., FlowNet, ICCV 2015, section 3, equation 1; divided by C here. Groups:
+        Guo et al., Group-wise Correlation Stereo Network, CVPR 2019, equation 2.
     """
-    _check(f1, f2, radius, stride)
+    _check(f1, f2, radius, stride, offset)
+    B, C, H, W = f1.shape
+    if groups < 1 or C % groups:
+        raise ValueError(f"groups must divide the {C} channels, got {groups}")
     f1, f2 = to_one_type(f1, f2)
     tf32 = f1.is_cuda and _allows_tf32()
-    volume: Tensor = torch.ops.flowmatch.correlation(f1, f2, radius, stride, tf32)
-    return volume
+    if groups > 1:
+        f1, f2 = (f.reshape(B * groups, C // groups, H, W) for f in (f1, f2))
+    volume: Tensor = torch.ops.flowmatch.correlation(f1, f2, pair(radius), stride, tf32, offset)
+    return volume.view(B, groups * volume.shape[1], H, W) if groups > 1 else volume
 
 
 class Correlation(nn.Module):

@@ -15,6 +15,14 @@ def test_correlation(size, radius, stride):
     torch.testing.assert_close(decompositions.correlation(f1, f2, radius, stride), expected)
 
 
+@pytest.mark.parametrize("radius, offset", [((0, 4), (0, -4)), ((2, 1), (-9, 3)), ((1, 1), (5, 7))])
+def test_correlation_around_an_offset(radius, offset):
+    f1, f2 = torch.randn(2, 2, 6, 5, 9, dtype=torch.float64)
+    expected = correlation(f1, f2, radius, 2, offset=offset)
+    actual = decompositions.correlation(f1, f2, radius, 2, False, offset)
+    torch.testing.assert_close(actual, expected)
+
+
 @pytest.mark.parametrize("radius", [0, 1, 3])
 @pytest.mark.parametrize("size, size2", [((4, 5), (4, 5)), ((3, 2), (7, 9)), ((2, 3), (1, 1))])
 def test_correlation_lookup(size, size2, radius):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowmatch.ops import Correlation, active_kernel, correlation
-from flowmatch.ops.correlation import correlation_grad_reference, correlation_reference
+from flowmatch.ops.correlation_reference import correlation_grad_reference, correlation_reference
 
 ops = torch.ops.flowmatch
 

@@ -18,8 +18,8 @@ from flowmatch.ops import (
     warp,
 )
 from flowmatch.ops.absolute_difference import absolute_difference
-from flowmatch.ops.correlation import correlation_reference
 from flowmatch.ops.correlation_lookup_reference import correlation_lookup_reference
+from flowmatch.ops.correlation_reference import correlation_reference
 from flowmatch.ops.splat import splat_reference
 
 
