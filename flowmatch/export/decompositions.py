@@ -26,7 +26,7 @@ def correlation(
     Channels are last, so that a pixel is copied as a whole. Memory: ``2 * radius + 1`` times that
     of the features.
     """
-    _, C, H, W = f1.shape
+    B, C, H, W = f1.shape
     ry, rx = (radius, radius) if isinstance(radius, int) else radius
     # The smallest and the largest displacement along each axis.
     (y1, y2), (x1, x2) = (
@@ -40,7 +40,7 @@ def correlation(
     columns = (torch.arange(W, device=f1.device)[:, None] + steps).flatten()
     rows = []
     for y in range(top + y1, top + y2 + 1, stride):
-        windows = second[:, y : y + H].index_select(2, columns).unflatten(2, (W, side))
+        windows = second[:, y : y + H].index_select(2, columns).view(B, H, W, side, C)
         rows.append((first * windows).mean(-1))  # [B, H, W, side]
     return torch.cat(rows, dim=-1).permute(0, 3, 1, 2)
 
