@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ import torch
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FOLDER = ROOT / "build" / "cross"
+GLIBC = "2.36"  # not older than that of the headers of GCC's library
 GCC = {"x86_64": "c++", "aarch64": "aarch64-linux-gnu-g++"}
 FLAGS = [  # those of setup.py
     "-O3",
@@ -49,10 +51,15 @@ def clang(target: str, *arguments: str | Path) -> None:
 def program(machine: str) -> Path:
     """Return the program kernels.cpp with all kernels, compiled for a machine of `GCC`."""
     headers = [f"-I{folder}" for folder in _cxx_headers(GCC[machine])]
-    objects = []
-    for source in [HERE / "kernels.cpp", *sorted((ROOT / "csrc" / "cpu").glob("*.cpp"))]:
-        objects.append(FOLDER / f"{source.stem}-{machine}.o")
-        clang(f"{machine}-linux-gnu.2.36", "-nostdinc++", *headers, "-c", source, "-o", objects[-1])
+
+    def compiled(source: Path) -> Path:
+        path = FOLDER / f"{source.stem}-{machine}.o"
+        clang(f"{machine}-linux-gnu.{GLIBC}", "-nostdinc++", *headers, "-c", source, "-o", path)
+        return path
+
+    sources = [HERE / "kernels.cpp", *sorted((ROOT / "csrc" / "cpu").glob("*.cpp"))]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compiled, sources))
     path = FOLDER / f"kernels-{machine}"
     _run([GCC[machine], "-static", *objects, "-o", path])
     return path

@@ -57,7 +57,8 @@ struct Output {
 };
 
 CorrelationShape correlation_shape(Arguments& a) {
-  return {a.integer(), a.integer(), a.integer(), a.integer(), a.integer(), a.integer()};
+  return {a.integer(), a.integer(), a.integer(), a.integer(), a.integer(),
+          a.integer(), a.integer(), a.integer(), a.integer()};
 }
 
 template <class T>
