@@ -160,16 +160,15 @@ def command(
         int | None,
         typer.Option(
             help="Side of tiles that large frames are split into, pixels: saves memory.",
-            show_default="whole frames",
+            show_default="1024 for frames of more than 2.3 million pixels",
             rich_help_panel=QUALITY,
         ),
     ] = None,
     overlap: Annotated[
         int | None,
         typer.Option(
-            help="Number of pixels that neighbouring tiles share, at most half a tile; longer "
-            "motion is lost at their borders.",
-            show_default="64, or a quarter of smaller tiles",
+            help="Number of pixels that neighbouring tiles share, at most half a tile.",
+            show_default="an eighth of a tile, at least 64",
             rich_help_panel=QUALITY,
         ),
     ] = None,

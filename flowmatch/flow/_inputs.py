@@ -44,13 +44,23 @@ def to_tensors(first: Any, second: Any, device: torch.device) -> tuple[Tensor, T
     """
     if not isinstance(first, Tensor) and not isinstance(second, Tensor):
         first, second = np.asarray(first), np.asarray(second)
-    if isinstance(first, Tensor) is not isinstance(second, Tensor) or first.shape != second.shape:
+    check_alike(first, second)
+    return _to_tensor(first, "first", device), _to_tensor(second, "second", device)
+
+
+def check_alike(first: Any, second: Any) -> None:
+    """Check that two images, or two batches, are of one kind and shape.
+
+    Raises:
+        ValueError: They are not.
+    """
+    shapes = np.shape(first), np.shape(second)
+    if isinstance(first, Tensor) is not isinstance(second, Tensor) or shapes[0] != shapes[1]:
         raise ValueError(
             "first and second must be of one kind and shape, got "
-            f"{type(first).__name__} {tuple(first.shape)} and "
-            f"{type(second).__name__} {tuple(second.shape)}"
+            f"{type(first).__name__} {tuple(shapes[0])} and "
+            f"{type(second).__name__} {tuple(shapes[1])}"
         )
-    return _to_tensor(first, "first", device), _to_tensor(second, "second", device)
 
 
 def _to_tensor(image: Any, name: str, device: torch.device) -> Tensor:

@@ -1,6 +1,7 @@
 """Optical flow of one pair of images or of a batch, by any network."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
@@ -9,12 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from flowmatch.flow._inputs import module_device, network_of, to_tensors
+from flowmatch.flow._inputs import check_alike, module_device, network_of, to_tensors
 from flowmatch.flow.candidates import choose_flows
 from flowmatch.flow.confidence import judge_flow, shipped_judge
 from flowmatch.flow.networks.confidence import FlowConfidence
 from flowmatch.flow.occlusion import find_occlusion
 from flowmatch.flow.options import FlowOptions
+from flowmatch.flow.tiles import blend_tiles, reduced
+from flowmatch.flow.warm_start import WarmStarted
 
 Array = NDArray[Any]
 
@@ -198,7 +201,9 @@ def confidence_of(
     """
     device = forward.device if isinstance(forward, Tensor) else torch.device("cpu")
     network = shipped_judge(str(device))
-    return judge_flow(first, second, forward, backward, model=network, tile=options.tile).confidence
+    size = forward.shape[-2:] if isinstance(forward, Tensor) else forward.shape[:2]
+    tile = options.tile_side(*size)
+    return judge_flow(first, second, forward, backward, model=network, tile=tile).confidence
 
 
 def estimate_directions(
@@ -218,12 +223,42 @@ def estimate_directions(
         options: Options of the estimate.
         directions: 1 or 2.
         previous: Forward and backward flow of the previous pair, ``[H, W, 2]``, NaN where unknown;
-            the best quality includes them in the choice, for a batch of one.
+            the best quality includes them in the choice, for a batch of one that is not split into
+            tiles.
     """
     if any(isinstance(network, FlowConfidence) for network in networks):
         raise ValueError("the network confidence judges flows and gives none; take another model")
-    a, b = to_tensors(first, second, module_device(networks[0]))
-    flows = choose_flows(networks, a, b, options, directions, previous)
+    check_alike(first, second)
+    size = first.shape[-2:] if isinstance(first, Tensor) else np.shape(first)[:2]
+    side = options.tile_side(*size) if len(size) == 2 else None
+    if side is None or isinstance(networks[0], WarmStarted):
+        a, b = to_tensors(first, second, module_device(networks[0]))
+        flows = choose_flows(networks, a, b, options, directions, previous)
+    else:
+        pairs = [(networks, first, second), (networks[::-1], second, first)][:directions]
+        flows = [_in_tiles(*pair, options, side) for pair in pairs]
     if isinstance(first, Tensor):
         return flows
     return [flow[0].permute(1, 2, 0).cpu().numpy() for flow in flows]
+
+
+def _in_tiles(
+    networks: tuple[nn.Module, nn.Module],
+    first: Any,
+    second: Any,
+    options: FlowOptions,
+    side: int,
+) -> Tensor:
+    """Return the forward flow ``[B, 2, H, W]``, computed in tiles, one pair after the other."""
+    if isinstance(first, Tensor) and len(first) > 1:
+        pairs = zip(first.chunk(len(first)), second.chunk(len(second)), strict=True)
+        return torch.cat([_in_tiles(networks, *pair, options, side) for pair in pairs])
+
+    def estimate(a: Any, b: Any, settings: FlowOptions = replace(options, tile=side)) -> Tensor:
+        flow = estimate_directions(networks, a, b, settings)[0]
+        return flow if isinstance(flow, Tensor) else torch.from_numpy(flow[None]).movedim(-1, 1)
+
+    small = reduced(first), reduced(second)
+    fast = FlowOptions("fast", precision=options.precision)
+    guess = None if small[0] is None else estimate(*small, fast)
+    return blend_tiles(estimate, first, second, side, options.overlap_of(side), guess)

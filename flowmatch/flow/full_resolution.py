@@ -6,12 +6,14 @@ from torch import Tensor, nn
 
 from flowmatch.devices import PRECISIONS
 from flowmatch.flow.networks.padding import SMALLEST
-from flowmatch.flow.options import FlowOptions
+from flowmatch.flow.options import AUTOMATIC_TILE, LARGEST_WHOLE, FlowOptions
 from flowmatch.flow.tiles import blend_tiles
 
 
 def run_network(network: nn.Module, first: Tensor, second: Tensor, options: FlowOptions) -> Tensor:
     """Return the flow of a network, ``[B, 2, H, W]``, in pixels.
+
+    Enlarged images that are too large for the memory are split into tiles.
 
     Args:
         network: A network that takes two batches.
@@ -27,11 +29,11 @@ def run_network(network: nn.Module, first: Tensor, second: Tensor, options: Flow
             flow = to_full_resolution(network(*zoomed)[0].float(), *zoomed[0].shape[-2:])
         return _resize_flow(flow, a.shape[-2], a.shape[-1])
 
-    tile, overlap = options.tile, options.overlap
-    if tile is None or tile >= max(first.shape[-2:]):
+    H, W = first.shape[-2:]
+    if options.zoom <= 1 or H * W * options.zoom**2 <= LARGEST_WHOLE:
         return run_whole(first, second)
-    overlap = min(64, tile // 4) if overlap is None else overlap
-    return blend_tiles(run_whole, first, second, tile, overlap)
+    tile = int(AUTOMATIC_TILE / options.zoom)  # what the network sees is as large as a tile
+    return blend_tiles(run_whole, first, second, tile, options.overlap_of(tile))
 
 
 def _zoom_image(image: Tensor, zoom: float) -> Tensor:

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from flowmatch.devices import check_precision
 
 SMALLEST_TILE = 64
+LARGEST_WHOLE = 2_300_000
+"""Number of pixels above which frames are split into tiles: more than 1920 x 1080."""
+AUTOMATIC_TILE = 1024
 QUALITIES = ("fast", "good", "best")
 SUFFIXES = (".flo", ".png", ".npz", ".pfm")
 
@@ -32,10 +35,13 @@ class FlowOptions:
             is fast.
         zoom: Factor by which images are enlarged for the network, 0.25 to 4: small objects that
             move fast are found better at 2, for four times the work.
-        tile: Side of the square tiles that large images are split into, which bounds the memory;
-            None does not split. Motion longer than `overlap` is lost at the borders of tiles.
+        tile: Side of the square tiles that large images are split into, which bounds the memory.
+            None takes images of up to 2.3 million pixels whole, and tiles of 1024 pixels of larger
+            ones; a side as long as the image's never splits. Each tile follows the motion that is
+            found at a lower resolution.
         overlap: Number of pixels that neighbouring tiles share, at most half a tile; the flow fades
-            from one tile to the next. None takes 64, or a quarter of smaller tiles.
+            from one tile to the next. None takes an eighth of a tile, at least 64, or a quarter of
+            smaller tiles.
         precision: ``"float32"``, or ``"bfloat16"`` or ``"float16"`` for the convolutions.
 
     Raises:
@@ -78,6 +84,17 @@ class FlowOptions:
     def includes_dis(self) -> bool:
         """Whether DIS takes part in the choice: `with_dis`, or what the quality implies."""
         return self.quality != "fast" if self.with_dis is None else self.with_dis
+
+    def tile_side(self, height: int, width: int) -> int | None:
+        """Return the side of the tiles of an image, or None if it is not split."""
+        side = self.tile
+        if side is None:
+            side = AUTOMATIC_TILE if height * width > LARGEST_WHOLE else None
+        return None if side is None or side >= max(height, width) else side
+
+    def overlap_of(self, tile: int) -> int:
+        """Return the number of pixels that neighbouring tiles of a side share."""
+        return min(tile // 4, max(64, tile // 8)) if self.overlap is None else self.overlap
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
-from flowmatch.flow import (
-    FlowOptions,
-    estimate_flow,
-    load,
-)
+from flowmatch.flow import FlowOptions, estimate_both_ways, estimate_flow, load
+from flowmatch.flow.options import AUTOMATIC_TILE
+from flowmatch.flow.tiles import GUESSED, blend_tiles, reduced
 
 
 class Colours(nn.Module):
@@ -43,3 +42,99 @@ def test_tiled_is_near_whole(photo):
     )
     seam = np.abs(whole - tiled)[:, 150:250]  # where the tiles meet
     assert np.percentile(seam, 90) < 1.0
+
+
+# ---- Large frames ------------------------------------------------------------------------------
+
+
+class Slopes(nn.Module):
+    """Measures motion by the colours of `ramps`, at any resolution and in any part of a frame."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def forward(self, first, second):
+        self.sizes.append(tuple(first.shape[-2:]))
+        h, w = first.shape[-2:]
+        x = (first[:, 0, 0, -1] - first[:, 0, 0, 0]) / (w - 1)
+        y = (first[:, 1, -1, 0] - first[:, 1, 0, 0]) / (h - 1)
+        return [(first - second)[:, :2] / torch.stack([x, y], dim=1)[..., None, None]]
+
+
+def ramps(dx, dy, height=1500, width=2450):
+    """Return two frames whose red rises to the right and green downwards, moved by (dx, dy)."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    frames = [
+        np.stack([0.2 + 0.6 * (x - u) / width, 0.2 + 0.6 * (y - v) / height, 0 * x], axis=-1)
+        for u, v in ((0, 0), (dx, dy))
+    ]
+    return [frame.astype(np.float32) for frame in frames]
+
+
+TILES = [(AUTOMATIC_TILE, AUTOMATIC_TILE)] * 2 * 3
+
+
+def test_large_frames_are_computed_in_tiles():
+    """Tiles, after one estimate at a lower resolution for the motion of the tiles."""
+    model = Slopes()
+    flow = estimate_flow(*ramps(150, -60), model=model, options=FlowOptions("fast"))
+    np.testing.assert_allclose(flow, np.broadcast_to(np.float32([150, -60]), flow.shape), atol=0.5)
+    small, *sizes = model.sizes
+    assert sizes == TILES
+    assert 0.98 * GUESSED < small[0] * small[1] < 1.02 * GUESSED
+
+
+def test_both_ways_of_a_batch_of_large_frames():
+    """The second pair is the first one in the other direction."""
+    a, b = (torch.from_numpy(frame).movedim(-1, 0) for frame in ramps(30, 20))
+    pair = torch.stack([a, b]), torch.stack([b, a])
+    flows = estimate_both_ways(*pair, model=Slopes(), options=FlowOptions("fast"))
+    motion = torch.tensor([30.0, 20.0]).view(1, 2, 1, 1)
+    expected = torch.cat([motion, -motion]).expand_as(flows.forward)
+    torch.testing.assert_close(flows.forward, expected, rtol=0, atol=0.5)
+    torch.testing.assert_close(flows.backward, -expected, rtol=0, atol=0.5)
+
+
+def test_a_tile_as_long_as_the_frame_takes_it_whole():
+    model = Slopes()
+    estimate_flow(*ramps(0, 0), model=model, options=FlowOptions("fast", tile=2450))
+    assert model.sizes == [(1500, 2450)]
+
+
+def test_enlarged_frames_are_split_for_the_network():
+    model = Slopes()
+    frames = ramps(0, 0, 1000, 1000)
+    estimate_flow(*frames, model=model, options=FlowOptions("fast", zoom=2))
+    assert set(model.sizes) == {(AUTOMATIC_TILE, AUTOMATIC_TILE)}
+
+
+def test_tiles_follow_long_motion():
+    """The flow within a tile is short, except where the tile would leave the frame."""
+    y, x = torch.meshgrid(torch.arange(300.0), torch.arange(400.0), indexing="ij")
+    first = torch.stack([x, y])[None]
+    second = first - torch.tensor([70.0, -40.0]).view(2, 1, 1)  # moved by (70, -40)
+    lengths = []
+
+    def estimate(a, b):
+        flow = a - b
+        lengths.append(flow.abs().max().item())
+        return flow
+
+    guess = torch.tensor([17.4, -9.9]).view(1, 2, 1, 1).expand(1, 2, 75, 100).contiguous()  # at 1/4
+    flow = blend_tiles(estimate, first, second, 100, 20, guess)
+    torch.testing.assert_close(flow, (first * 0) + torch.tensor([70.0, -40.0]).view(2, 1, 1))
+    assert min(lengths) < 1
+    assert sum(length < 1 for length in lengths) >= 6
+    assert max(lengths) == 70  # at the right border
+
+
+def test_small_and_narrow_frames_are_not_reduced():
+    assert reduced(np.zeros((500, 1000, 3), np.uint8)) is None
+    assert reduced(np.zeros((40, 50_000), np.uint8)) is None
+    assert reduced(np.zeros((1000, 2000, 3), np.uint8)).shape == (500, 1000, 3)
+    assert reduced(np.full((1000, 2000), 0.25))[0, 0] == 0.25
+    batch = reduced(torch.full((1, 3, 1000, 2000), 7, dtype=torch.uint8))
+    assert batch.shape == (1, 3, 500, 1000)
+    assert batch.dtype == torch.uint8
+    assert (batch == 7).all()
