@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowmatch.io._files import require_plausible
+from flowmatch.io._files import reason_of, require_plausible
 
 
 def read_npy_entry(
@@ -72,5 +72,5 @@ def read_npy_header(
             else:
                 shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
     except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{path}: damaged array header: {error}") from error
+        raise ValueError(f"{path}: damaged array header: {reason_of(error)}") from error
     return shape, fortran, dtype, file.tell()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch.io._cloud_table import CloudTable, Column, PlyRest, as_ply_columns
-from flowmatch.io._files import write_array
+from flowmatch.io._files import reason_of, write_array
 from flowmatch.io._text import number_columns, read_header, text_rows
 
 _TYPES = {
@@ -119,14 +119,14 @@ def _scalars(path: Path, words: list[str], element: _Element) -> list[float]:
         for _, _, count in element.fields:
             if count:
                 length = int(words[at])
-                if length < 0:
-                    raise ValueError(f"a list of {length} numbers")
+                if not 0 <= length < len(words):
+                    raise ValueError(f"a list of {words[at]} numbers")
                 at += 1 + length
             else:
                 numbers.append(float(words[at]))
                 at += 1
     except (ValueError, IndexError) as error:
-        raise ValueError(f"{path}: expected numbers: {error}") from error
+        raise ValueError(f"{path}: expected numbers: {reason_of(error)}") from error
     if at != len(words):
         raise ValueError(f"{path}: expected {at} numbers in a line, got {len(words)}")
     return numbers
@@ -152,7 +152,8 @@ def _read_rows(
             f"{path}: expected {least} bytes for {element.rows} {noun}, got {len(content) - start}"
         )
     if least == 0:
-        return {field.name: np.zeros(0, field.kind) for field in element.fields}, start
+        numbers = [field for field in element.fields if not field.length_kind]
+        return {field.name: np.zeros(0, field.kind) for field in numbers}, start
     rows = _equal_rows(path, content, start, element, order)
     if rows is not None:
         names = [

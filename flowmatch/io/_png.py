@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
-from flowmatch.io._files import require_dimensions, require_plausible
+from flowmatch.io._files import reason_of, require_dimensions, require_plausible
 from flowmatch.io._quiet import quiet_stderr
 
 _COLOUR_TYPES = {1: 0, 3: 2}  # of a PNG header, by number of channels
@@ -62,7 +62,7 @@ def read_png16(path: Path, channels: int, expected: str) -> NDArray[np.uint16]:
         with quiet_stderr():
             pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        raise ValueError(f"{path}: damaged PNG: {error}") from error
+        raise ValueError(f"{path}: damaged PNG: {reason_of(error)}") from error
     shape = (height, width) if channels == 1 else (height, width, channels)
     if pixels is None or pixels.shape != shape or pixels.dtype != np.uint16:
         raise ValueError(f"{path}: damaged PNG, its {width} x {height} pixels cannot be decoded")

@@ -10,6 +10,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowmatch.io._files import reason_of
+
 _LINE_END = re.compile(rb"\r*\n|\r")
 _LINE_FEED_FIRST = re.compile(rb"\n\r(?!\r*\n)")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -174,4 +176,4 @@ def _load(path: Path, text: io.StringIO, **options: Any) -> NDArray[Any]:
             warnings.simplefilter("ignore")  # an empty table is reported by the caller
             return np.atleast_1d(np.loadtxt(text, **{"comments": None, **options}))
     except (ValueError, IndexError, OverflowError) as error:
-        raise ValueError(f"{path}: expected numbers: {error}") from error
+        raise ValueError(f"{path}: expected numbers: {reason_of(error)}") from error

@@ -8,6 +8,7 @@ import math
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +20,7 @@ from flowmatch.io._files import (
     ReportingFile,
     entry_for_suffix,
     existing_file,
+    reason_of,
     replace_when_done,
 )
 from flowmatch.io._npy import read_npy_entry, read_npy_header
@@ -176,7 +178,7 @@ def read_intrinsics(path: FilePath) -> NDArray[np.float64]:
     try:
         numbers = np.array(separate(path, path.read_text("latin1")).split(), np.float64)
     except ValueError as error:
-        raise ValueError(f"{path}: expected 3 x 3 numbers: {error}") from error
+        raise ValueError(f"{path}: expected 3 x 3 numbers: {reason_of(error)}") from error
     if numbers.size == 4:
         fx, fy, cx, cy = numbers.tolist()
         numbers = np.array([fx, 0, cx, 0, fy, cy, 0, 0, 1])
@@ -240,7 +242,12 @@ def _read_npy(path: Path) -> NDArray[np.float64]:
             f"got {path.stat().st_size}"
         )
     points = np.fromfile(path, dtype, math.prod(shape), offset=header)
-    return points.reshape(shape, order="F" if fortran else "C").astype(np.float64)
+    return _as_float64(points.reshape(shape, order="F" if fortran else "C"))
+
+
+def _as_float64(points: NDArray[Any]) -> NDArray[np.float64]:
+    with np.errstate(over="ignore", invalid="ignore"):  # long doubles, signalling NaNs
+        return points.astype(np.float64)
 
 
 def _read_npz(path: Path) -> NDArray[np.float64]:
@@ -250,9 +257,10 @@ def _read_npz(path: Path) -> NDArray[np.float64]:
             name = "points.npy" if "points.npy" in names or len(names) != 1 else names[0]
             if name not in names:
                 raise ValueError(f"{path}: expected an array 'points', got {names}")
-            return read_npy_entry(path, archive, name, "f", (None, 3)).astype(np.float64)
+            points = read_npy_entry(path, archive, name, "f", (None, 3))
     except DAMAGED_ZIP as error:
-        raise ValueError(f"{path}: expected an .npz file: {error}") from error
+        raise ValueError(f"{path}: expected an .npz file: {reason_of(error)}") from error
+    return _as_float64(points)
 
 
 def _read_xyz(path: Path) -> NDArray[np.float64]:

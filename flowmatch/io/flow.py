@@ -23,6 +23,7 @@ from flowmatch.io._files import (
     entry_for_suffix,
     existing_file,
     optional_module,
+    reason_of,
     replace_when_done,
     require_dimensions,
     require_plausible,
@@ -235,12 +236,12 @@ def _read_npz(path: Path) -> NDArray[np.float32]:
                 raise ValueError(f"{path}: expected an array 'flow', got {names}")
             flow = read_npy_entry(path, archive, "flow.npy", "f", (None, None, 2))
             # A float64 beyond float32 becomes infinite here, hence unknown in read_flow.
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):  # signalling NaNs
                 flow = flow.astype(np.float32)
             if "valid.npy" in names:
                 flow[~read_npy_entry(path, archive, "valid.npy", "b", flow.shape[:2])] = np.nan
     except DAMAGED_ZIP as error:
-        raise ValueError(f"{path}: expected an .npz file: {error}") from error
+        raise ValueError(f"{path}: expected an .npz file: {reason_of(error)}") from error
     return flow
 
 
@@ -263,7 +264,9 @@ def _read_flo5(path: Path) -> NDArray[np.float32]:
             _require_plain_dataset(path, dataset, h5py)
             flow = dataset.astype(np.float32)[...]
     except (OSError, KeyError, RuntimeError) as error:
-        raise ValueError(f"{path}: expected an HDF5 file with a dataset 'flow': {error}") from error
+        raise ValueError(
+            f"{path}: expected an HDF5 file with a dataset 'flow': {reason_of(error)}"
+        ) from error
     return np.asarray(flow, dtype=np.float32)
 
 

@@ -1,0 +1,247 @@
+"""The readers that are tried, the errors they document, and independent readers to compare with."""
+
+import json
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flowmatch import io
+from flowmatch.io._orientation import read_orientation
+from flowmatch.io._ply import read_ply
+from flowmatch.io.image import count_pages, read_pages
+
+from . import seeds
+from .seeds import Seed
+
+# Modules that import PyTorch are imported when they are needed: they take seconds.
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader of files.
+
+    Attributes:
+        name: Name on the command line.
+        make_seeds: Function that makes small valid files.
+        read: The reader, called with the path of a file.
+        words: Words of the format, for the mutations.
+        compare: Function that compares a result with an independent reader's, and describes a
+            difference.
+        expands: Factor by which the format's own compression may expand a file.
+        errors: Documented errors.
+    """
+
+    name: str
+    make_seeds: Callable[[], list[Seed]]
+    read: Callable[[Path], Any]
+    words: Sequence[bytes] = ()
+    compare: Callable[[Path, Any], str | None] | None = None
+    expands: int = 1
+    errors: tuple[type[Exception], ...] = (ValueError, OSError)
+
+    @property
+    def seeds(self) -> list[Seed]:
+        """Small valid files."""
+        return _seeds(self.make_seeds)
+
+
+@cache
+def _seeds(make: Callable[[], list[Seed]]) -> list[Seed]:
+    return make()
+
+
+# ---- flow ---------------------------------------------------------------------------------------
+
+
+def _compare_flow(path: Path, flow: np.ndarray) -> str | None:
+    content = path.read_bytes()
+    if path.suffix == ".flo":
+        width, height = struct.unpack_from("<ii", content, 4)
+        other = np.frombuffer(content, "<f4", offset=12).reshape(height, width, 2).copy()
+    elif path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            with np.errstate(all="ignore"):
+                other = arrays["flow"].astype(np.float32)
+            if "valid" in arrays:
+                other[~arrays["valid"]] = np.nan
+    else:
+        return None
+    other[~(np.abs(other) <= 1e9).all(axis=2)] = np.nan
+    return None if np.array_equal(flow, other, equal_nan=True) else "another flow"
+
+
+# ---- pictures -----------------------------------------------------------------------------------
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    image = io.read_image(path)
+    rgba = io.read_rgba(path)
+    if sorted(rgba.shape[:2]) != sorted(image.shape[:2]):
+        raise AssertionError(f"{image.shape} and {rgba.shape}")
+    read_orientation(path)
+    if (pages := count_pages(path)) > 1:
+        read_pages(path, 0, min(pages, 4))
+    return image
+
+
+def _compare_picture(path: Path, image: np.ndarray) -> str | None:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            size = picture.size
+            if path.suffix in (".png", ".bmp") and picture.mode in ("RGB", "L"):
+                other = np.asarray(picture.convert("RGB"))
+            else:
+                other = None
+    except Exception:
+        return None
+    if sorted(size) != sorted(image.shape[:2]):
+        return f"{path.suffix}: size unlike Pillow's"
+    if other is not None and not np.array_equal(other, image):
+        return f"{path.suffix}: pixels unlike Pillow's"
+    return None
+
+
+# ---- clouds -------------------------------------------------------------------------------------
+
+
+def _read_ply(path: Path) -> np.ndarray:
+    points = io.read_cloud(path)
+    table = read_ply(path, keep_rest=True)
+    target = path.with_name("moved.ply")
+    io.move_cloud_file(path, target, np.eye(4))
+    moved = read_ply(target).points
+    with np.errstate(over="ignore"):
+        before, after = np.float32(table.points), np.float32(moved)
+    if not np.array_equal(before, after, equal_nan=True):
+        raise AssertionError("moving by nothing changes points")
+    return points
+
+
+def _compare_ply(path: Path, points: np.ndarray) -> str | None:
+    try:
+        from plyfile import PlyData
+
+        vertex = PlyData.read(path)["vertex"]
+        other = np.stack([np.asarray(vertex[axis], np.float64) for axis in "xyz"], axis=1)
+    except Exception:
+        return None
+    other = other[np.isfinite(other).all(axis=1)]
+    # plyfile reads numbers of text as their types; the reader keeps them as they are written.
+    if points.shape != other.shape:
+        return f"{len(points)} points, plyfile reads {len(other)}"
+    close = np.isclose(points, other, rtol=1e-6, equal_nan=True).all()
+    return None if close else "points unlike plyfile's"
+
+
+def _read_pcd(path: Path) -> np.ndarray:
+    points = io.read_cloud(path)
+    io.move_cloud_file(path, path.with_name("moved.pcd"), np.eye(4))
+    return points
+
+
+def _compare_cloud(path: Path, points: np.ndarray) -> str | None:
+    if path.suffix != ".npy":
+        return None
+    other = np.load(path, allow_pickle=False).astype(np.float64)
+    other = other[np.isfinite(other).all(axis=1)]
+    return None if np.array_equal(points, other) else "points unlike NumPy's"
+
+
+# ---- poses, weights, indexes --------------------------------------------------------------------
+
+
+def _read_pose(path: Path) -> Any:
+    from flowmatch.matching.data.sequences import read_homography
+    from flowmatch.registration.data.datasets import read_log
+    from flowmatch.stitch.cameras import read_cameras
+
+    readers: dict[str, Callable[[Path], Any]] = {
+        "poses.txt": lambda path: io.read_poses(path.parent), "intrinsics.txt": io.read_intrinsics,
+        "gt.log": read_log, "H_1_2": read_homography, "H.xml": read_homography,
+        "rig.json": read_cameras, "gt.npy": _read_motion,
+    }  # fmt: skip
+    return readers[path.name](path)
+
+
+def _read_motion(path: Path) -> Any:
+    from flowmatch.registration.data.datasets import find_fragments
+
+    folder = path.parent / "pair"
+    folder.mkdir(exist_ok=True)
+    for name in ("src.xyz", "ref.xyz"):
+        (folder / name).write_text("1 2 3")
+    (folder / path.name).write_bytes(path.read_bytes())
+    return find_fragments(folder)
+
+
+@cache
+def _store() -> Any:
+    from torch import nn
+
+    from flowmatch.zoo import WeightStore
+
+    return WeightStore("tiny", {"tiny": lambda *, inputs, outputs: nn.Linear(inputs, outputs)})
+
+
+def _read_weights(path: Path) -> Any:
+    return _store().load(path)
+
+
+def _read_index(path: Path) -> Any:
+    from flowmatch.retrieval.index import read_index
+
+    return read_index(path)
+
+
+def _compare_weights(path: Path, network: Any) -> str | None:
+    content = path.read_bytes()
+    length = struct.unpack_from("<Q", content)[0]
+    start, end = json.loads(content[8 : 8 + length])["weight"]["data_offsets"]
+    kind = json.loads(content[8 : 8 + length])["weight"]["dtype"]
+    types = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+    if kind not in types:
+        return None
+    values = np.frombuffer(content[8 + length :][start:end], types[kind]).astype(np.float32)
+    read = network.weight.detach().numpy().ravel()
+    return None if np.array_equal(values, read) else "other weights"
+
+
+def _images() -> list[Seed]:
+    from . import image_seeds
+
+    return image_seeds.image_seeds()
+
+
+def _weights() -> list[Seed]:
+    from . import weight_seeds
+
+    return weight_seeds.weight_seeds()
+
+
+def _indexes() -> list[Seed]:
+    from . import weight_seeds
+
+    return weight_seeds.index_seeds()
+
+
+READERS = {
+    reader.name: reader
+    for reader in (
+        Reader("flow", seeds.flow_seeds, io.read_flow, compare=_compare_flow, expands=1),
+        Reader("flo5", seeds.flo5_seeds, io.read_flow),
+        Reader("image", _images, _read_picture, compare=_compare_picture),
+        Reader("ply", seeds.ply_seeds, _read_ply, seeds.PLY_WORDS, _compare_ply),
+        Reader("pcd", seeds.pcd_seeds, _read_pcd, seeds.PCD_WORDS),
+        Reader("cloud", seeds.cloud_seeds, io.read_cloud, compare=_compare_cloud),
+        Reader("poses", seeds.pose_seeds, _read_pose),
+        Reader("weights", _weights, _read_weights, seeds.WEIGHT_WORDS, _compare_weights),
+        Reader("index", _indexes, _read_index, seeds.WEIGHT_WORDS),
+    )
+}
