@@ -55,13 +55,24 @@ def make_input(reader: Reader, seed: int, number: int) -> tuple[str, bytes]:
     return chosen.name, content
 
 
+def warm_up(reader: Reader, folder: Path) -> None:
+    """Import what a reader needs, so that it does not count as its time."""
+    for seed in reader.seeds:
+        (folder / seed.name).write_bytes(seed.content)
+        with suppress(*reader.errors):
+            reader.read(folder / seed.name)
+
+
 def find_fault(reader: Reader, path: Path) -> str | None:
     """Read a file; return the kind of fault, an empty text if it was read, None if refused."""
     began = time.process_time()
     noise = os.fstat(2).st_size
     fault: str | None = ""
     try:
-        result = reader.read(path)
+        try:
+            result = reader.read(path)
+        finally:
+            seconds = time.process_time() - began
     except reader.errors as error:
         fault = _fault_of_message(str(error), path)
     except Exception as error:
@@ -74,8 +85,8 @@ def find_fault(reader: Reader, path: Path) -> str | None:
                 difference = reader.compare(path, result)
         if difference:
             fault = f"silent difference: {difference}"
-    if time.process_time() - began > SLOW:
-        fault = f"slow: {time.process_time() - began:.1f} s"
+    if seconds > SLOW:
+        fault = f"slow: {seconds:.1f} s"
     if os.fstat(2).st_size != noise and not fault:
         fault = "prints on stderr"
     return fault
@@ -173,10 +184,7 @@ def _work(
     os.dup2(os.open(folder / "stderr", os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600), 2)
     warnings.simplefilter("error")
     warnings.simplefilter("ignore", UserWarning)
-    for valid in reader.seeds:  # imports what the reader needs, before memory is limited
-        (folder / valid.name).write_bytes(valid.content)
-        with suppress(*reader.errors):
-            reader.read(folder / valid.name)
+    warm_up(reader, folder)  # before memory is limited
     limit = _address_space() + _ROOM
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -175,9 +175,9 @@ def pcd_seeds() -> list[Seed]:
     packed = b"".join(
         bytes([len(part) - 1]) + part for part in (planar[k : k + 32] for k in range(0, 80, 32))
     )
-    packed_zeros = bytes([0, 0, 0xE0, 78 - 7 - 2 + 0, 0])
+    packed_zeros = bytes([0, 0, 0xE0, 70, 0])  # a zero, and 79 repetitions
     compressed = struct.pack("<II", len(packed), len(planar)) + packed
-    zeros = struct.pack("<II", len(packed_zeros), 79) + packed_zeros
+    zeros = struct.pack("<II", len(packed_zeros), 80) + packed_zeros
     padded = b"FIELDS x _ y z n\nSIZE 4 1 8 4 2\nTYPE F U F F I\nCOUNT 1 4 1 1 3\n"
     row = struct.pack("<f4Bdf3h", 1, 0, 0, 0, 0, 2, 3, 4, 5, 6)
     organised = padded + b"WIDTH 2\nHEIGHT 1\nDATA binary\n" + row * 2

@@ -7,7 +7,7 @@ import pytest
 
 from flowmatch.io import read_cloud, read_flow
 
-from .drive import find_fault, make_input
+from .drive import find_fault, make_input, warm_up
 from .mutate import mutate
 from .readers import READERS
 
@@ -20,6 +20,7 @@ def test_readers_raise_documented_errors_only(name, tmp_path):
     if name == "flo5":
         pytest.importorskip("h5py")
     reader = READERS[name]
+    warm_up(reader, tmp_path)
     faults = {}
     for number in range(INPUTS):
         file, content = make_input(reader, seed=0, number=number)
