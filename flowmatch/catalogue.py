@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from flowmatch.tensor_files import read_metadata
 from flowmatch.zoo import PUBLISHED_SUFFIXES
 
 TASKS = ("flow", "matching", "registration", "align", "retrieval", "metric_learning")
@@ -75,11 +75,7 @@ def _load_published(path: Path, device: str | torch.device | None) -> nn.Module:
 def _task_of(path: Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file of weights at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            model = (file.metadata() or {}).get("model", "")
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole .safetensors file: {error}") from error
+    model = read_metadata(path).get("model", "")
     for task in TASKS:
         if model in _room(task).MODELS:
             return task

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
 from flowmatch.devices import choose_device
 from flowmatch.io import replace_when_done
+from flowmatch.io._files import reason_of
+from flowmatch.tensor_files import read_safetensors
 
+_LARGEST_ARGUMENT = 65536  # of a constructor: no network that ships has more than 4096 of anything
 _WRAPPERS = ("_orig_mod.", "module.")  # of torch.compile, DataParallel
 PUBLISHED_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".params", ".bin", ".t7")
 """Suffixes of weights that others published; those of this package are ``.safetensors``."""
@@ -181,13 +183,8 @@ class WeightStore:
         Raises:
             ValueError: The file is damaged, does not fit the network, or names none.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            arguments = json.loads(metadata.get("arguments", "{}"))
-        except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"{path} is not a whole .safetensors file: {error}") from error
+        tensors, metadata = read_safetensors(path)
+        arguments = _read_arguments(path, metadata.get("arguments", "{}"))
         check_finite(tensors, path)
         name = metadata.get("model", name)
         if name not in self.models:
@@ -198,12 +195,39 @@ class WeightStore:
             # First without memory: a stranger's file may ask for a network that does not fit any.
             with torch.device("meta"):
                 empty = make(**arguments)
-                check_fit(empty.state_dict(), tensors, path, type(empty).__name__)
-        except (TypeError, RuntimeError, OverflowError) as error:
-            raise ValueError(f"{path}: {name} cannot be built with {arguments}: {error}") from error
+        except Exception as error:  # arguments of other types may fail anywhere in a constructor
+            raise ValueError(
+                f"{path}: {name} cannot be built with {str(arguments)[:200]}: {reason_of(error)}"
+            ) from error
+        check_fit(empty.state_dict(), tensors, path, type(empty).__name__)
         model = make(**arguments)
         model.load_state_dict(tensors)
         return model.float()  # whatever torch.set_default_dtype says
+
+
+def _read_arguments(path: Path, text: str) -> dict[str, Any]:
+    """Return a constructor's arguments; numbers are bounded, as some are numbers of loops."""
+
+    def number(word: str) -> float:
+        value = float(word)
+        if not abs(value) <= _LARGEST_ARGUMENT:
+            raise ValueError(f"{word[:20]} is beyond {_LARGEST_ARGUMENT}")
+        return value
+
+    try:
+        arguments = json.loads(
+            text,
+            parse_int=lambda word: int(number(word)),
+            parse_float=number,
+            parse_constant=number,
+        )
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: the arguments of its network are damaged: {reason_of(error)}"
+        ) from error
+    if not isinstance(arguments, dict):
+        raise ValueError(f"{path}: expected arguments of its network by name, got {text[:80]!r}")
+    return arguments
 
 
 def file_digest(path: Path) -> str:

@@ -7,15 +7,12 @@ Reference:
 """
 
 import math
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from flowmatch.devices import choose_device
@@ -31,6 +28,7 @@ from flowmatch.flow.external_layouts import (
 from flowmatch.flow.networks import MODELS
 from flowmatch.flow.networks.flownet import UNIT
 from flowmatch.flow.store import save_weights
+from flowmatch.tensor_files import read_safetensors, read_saved
 from flowmatch.zoo import check_finite, check_fit, unwrapped
 
 
@@ -145,7 +143,7 @@ def read_checkpoint(path: str | Path, *, bgr: bool = False) -> ExternalWeights:
 
 def _read(path: Path) -> tuple[Tensors, float]:
     """Return the tensors of a file, and the unit of its flow in pixels."""
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_saved(path)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_saved(path)
     state = content
     for key in ("state_dict", "model") if isinstance(content, Mapping) else ():
         if isinstance(content.get(key), Mapping):
@@ -171,31 +169,7 @@ def _read(path: Path) -> tuple[Tensors, float]:
 
 
 def _read_safetensors(path: Path) -> Tensors:
-    try:
-        with safe_open(path, framework="pt") as file:
-            if "model" in (file.metadata() or {}):
-                raise ValueError(f"{path} is flowmatch's own: flowmatch.flow.load reads it")
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole .safetensors file: {error}") from error
-
-
-def _read_saved(path: Path) -> Any:
-    try:
-        is_zip = zipfile.is_zipfile(path)  # older files are a sequence of pickles
-        if is_zip:
-            with zipfile.ZipFile(path) as archive:
-                if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
-                    raise ValueError("it is compressed, which torch.save does not do")
-        else:
-            with path.open("rb") as file:
-                if file.read(1) != pickle.PROTO:
-                    raise ValueError("it is neither a zip archive nor a sequence of pickles")
-        # Mapped, so that only the used part takes memory.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except Exception as error:  # an untrusted file may fail in any way
-        # torch wraps the error of its unpickler in the advice to unpickle everything.
-        refused = isinstance(error, pickle.UnpicklingError) and error.__context__
-        lines = str(refused or error).strip().splitlines()
-        reason = lines[0] if lines else type(error).__name__
-        raise ValueError(f"{path} is not a complete file of tensors only: {reason}") from error
+    tensors, metadata = read_safetensors(path)
+    if "model" in metadata:
+        raise ValueError(f"{path} is flowmatch's own: flowmatch.flow.load reads it")
+    return tensors

@@ -28,6 +28,7 @@ from flowmatch.matching.networks import (
     TwoStreamBranch,
 )
 from flowmatch.matching.torch7 import TorchObject, parse_t7
+from flowmatch.tensor_files import read_saved
 from flowmatch.zoo import unwrapped
 
 
@@ -245,12 +246,7 @@ _OPTIONAL = ("num_batches_tracked", "eps")
 
 
 def _load_torch(path: Path) -> nn.Module:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle may fail in any way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is not a whole file of tensors: {reason}") from error
-    tensors = _state_dict(content)
+    tensors = _state_dict(read_saved(path))
     make = next((make for key, make in _TORCH.items() if key in tensors), None)
     if make is None:
         shown = ", ".join(sorted(tensors)[:5]) or "no tensors"
@@ -261,7 +257,8 @@ def _load_torch(path: Path) -> nn.Module:
     needed = {key for key in expected if not key.endswith(_OPTIONAL)}
     wrong = sorted(needed ^ tensors.keys())
     wrong += sorted(k for k in needed & tensors.keys() if tensors[k].shape != expected[k].shape)
-    wrong += sorted(k for k in tensors if not tensors[k].isfinite().all())
+    # Only now: a tensor with a stride of 0 could have any number of elements.
+    wrong += [] if wrong else sorted(k for k in tensors if not tensors[k].isfinite().all())
     if wrong:
         shown = ", ".join(wrong[:5])
         raise ValueError(
@@ -279,5 +276,9 @@ def _state_dict(content: Any) -> dict[str, torch.Tensor]:
             content = content[key]
     if not isinstance(content, dict):
         return {}
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    tensors = {
+        str(key): value
+        for key, value in content.items()
+        if isinstance(value, torch.Tensor) and value.layout == torch.strided
+    }
     return unwrapped(tensors)

@@ -12,7 +12,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from flowmatch.io import replace_when_done
-from flowmatch.io._files import FilePath, entry_for_suffix, existing_file
+from flowmatch.io._files import FilePath, entry_for_suffix, existing_file, reason_of
 from flowmatch.matching.features import Matches
 from flowmatch.matching.keypoints import Keypoints
 from flowmatch.matching.options import GEOMETRIES
@@ -142,7 +142,9 @@ def _read_npz(path: Path) -> tuple[Matches, str]:
                 names.append(_SCORES)
             arrays = {name: _read_member(archive, name) for name in names}
     except Exception as error:  # a damaged archive may fail in any way
-        raise ValueError(f"{path} is not a whole file of matches (.npz): {error}") from error
+        raise ValueError(
+            f"{path} is not a whole file of matches (.npz): {reason_of(error)}"
+        ) from error
     sizes: dict[str, int] = {}
     for name, (kind, shape) in (*_ARRAYS.items(), (_SCORES, ("f4", ("K",)))):
         if name not in arrays:

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -20,6 +18,7 @@ from flowmatch.metric_learning.miners import MINERS
 from flowmatch.metric_learning.networks import EmbeddingNet
 from flowmatch.metric_learning.samplers import ClassBatches, generator_of
 from flowmatch.progress import ProgressCallback
+from flowmatch.tensor_files import read_safetensors, write_saved
 from flowmatch.training import Run, RunState, StepReport, TrainingDiverged
 from flowmatch.zoo import check_finite
 
@@ -200,7 +199,7 @@ def _divergence(
     location = ""
     if checkpoint is not None:
         file = checkpoint.with_suffix(".batch.pt")
-        torch.save(batch, file)
+        write_saved(file, batch)
         location = f"; its batch is in {file}"
     return TrainingDiverged(f"loss {name} is {value.item()} at step {step}{location}")
 
@@ -253,10 +252,7 @@ def read_backbone(path: str | Path) -> dict[str, Tensor]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file of weights at {path}")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole .safetensors file: {error}") from error
+    tensors, _ = read_safetensors(path)
     check_finite(tensors, path)
     return tensors
 

@@ -7,7 +7,6 @@ from typing import Any, Protocol, TypeAlias
 
 import torch
 from numpy.typing import ArrayLike
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from flowmatch.imaging import Image
@@ -17,6 +16,7 @@ from flowmatch.retrieval.backbone_describer import PREFIX, BackboneDescriber
 from flowmatch.retrieval.network import MODELS, RetrievalNet
 from flowmatch.retrieval.store import STORE
 from flowmatch.retrieval.vlad_describer import CLASSICAL, VladDescriber, VladOptions, parse_about
+from flowmatch.tensor_files import read_metadata
 from flowmatch.zoo import file_digest
 
 Model: TypeAlias = str | Path | nn.Module
@@ -155,11 +155,7 @@ def _load(model: Model, device: str | torch.device | None) -> tuple[Any, str]:
 def _is_retrieval_file(path: Path) -> bool:
     if path.suffix != ".safetensors" or not path.is_file():
         return False
-    try:
-        with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("model") in MODELS
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole .safetensors file: {error}") from error
+    return read_metadata(path).get("model") in MODELS
 
 
 def _module_digest(module: nn.Module) -> str:

@@ -7,13 +7,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from flowmatch.io import replace_when_done
-from flowmatch.io._files import FilePath, existing_file
+from flowmatch.io._files import FilePath, existing_file, reason_of
 from flowmatch.io._white import check_white
+from flowmatch.tensor_files import read_safetensors
 
 _FORMAT = "retrieval index 1"
 _STATE = "state."
@@ -151,15 +151,9 @@ def read_index(path: FilePath) -> Index:
         []
     """
     path = existing_file(path)
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("flowmatch") != _FORMAT:
-                raise ValueError(f"{path} is not an index of flowmatch ({_FORMAT})")
-            # safetensors has checked all sizes against the size of the file.
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged, or not an index: {error}") from error
+    tensors, metadata = read_safetensors(path)
+    if metadata.get("flowmatch") != _FORMAT:
+        raise ValueError(f"{path} is not an index of flowmatch ({_FORMAT})")
     try:
         content = json.loads(metadata["content"])
         entries = [_entry(*row) for row in content["files"]]
@@ -168,8 +162,8 @@ def read_index(path: FilePath) -> Index:
         white = content.get("white")
         check_white(white)
         descriptors = tensors.pop("descriptors")
-    except (KeyError, TypeError, IndexError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is a damaged index: {error!r}") from error
+    except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{path} is a damaged index: {reason_of(error)}") from error
     shape = list(descriptors.shape)
     if descriptors.dtype != torch.float16 or len(shape) != 2 or shape[0] != len(entries):
         raise ValueError(

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from flowmatch.io import replace_when_done
+from flowmatch.io._files import reason_of
 from flowmatch.io.video import Frames
 from flowmatch.progress import ProgressCallback
 from flowmatch.selfsupervised.boxes import Box, box_iou
 from flowmatch.selfsupervised.tracks import FlowFunction, Track, find_tracks
+from flowmatch.tensor_files import read_safetensors
 
 _TYPES = {
     "patches": (torch.uint8, 4),
@@ -220,12 +221,13 @@ def load_patches(path: str | Path, made_from: str) -> TrackedPatches:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file of patches at {path}")
+    tensors, metadata = read_safetensors(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            description: Any = json.loads((file.metadata() or {}).get("tracks", "null"))
-            tensors = {name: file.get_tensor(name) for name in _TYPES}
-    except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a whole file of patches: {error}") from error
+        description: Any = json.loads(metadata.get("tracks", "null"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a whole file of patches: {reason_of(error)}") from error
+    if tensors.keys() != _TYPES.keys():
+        raise ValueError(f"{path} is not a file of patches: it holds {', '.join(tensors)[:200]}")
     if description != made_from:
         raise ValueError(f"{path} was mined from other videos, or with other options")
     if not _is_consistent(tensors):

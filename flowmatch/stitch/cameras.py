@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch.io import replace_when_done
+from flowmatch.io._files import reason_of
 from flowmatch.stitch.photos import Size
 
 CAMERA_MODELS = ("rotation", "affine")
@@ -157,7 +158,7 @@ def read_cameras(path: str | Path) -> Cameras:
     try:
         whole = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a file of cameras: {error}") from None
+        raise ValueError(f"{path} is not a file of cameras: {reason_of(error)}") from None
     if not isinstance(whole, dict) or whole.get("format") != _FORMAT:
         raise ValueError(f"{path} is not a file of cameras: expected format {_FORMAT!r}")
     try:

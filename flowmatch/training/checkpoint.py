@@ -1,6 +1,5 @@
 """Checkpoints: the state of a training run in one file."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -8,6 +7,8 @@ from typing import Any, TypedDict
 import torch
 from torch import nn
 
+from flowmatch.io._files import reason_of
+from flowmatch.tensor_files import read_saved, write_saved
 from flowmatch.training.average import Average
 from flowmatch.training.run import Run
 
@@ -26,12 +27,7 @@ class Checkpoint(TypedDict):
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; a crash at any moment leaves either the old or the new file whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
-        torch.save(checkpoint, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_saved(path, checkpoint)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -43,10 +39,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a broken or hostile file
-        raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
+    content = read_saved(path)
     missing = set(Checkpoint.__annotations__) - set(content if isinstance(content, dict) else ())
     if missing:
         raise ValueError(f"{path} is not a checkpoint of flowmatch: {sorted(missing)} missing")
@@ -103,4 +96,6 @@ class RunState:
             torch.set_rng_state(checkpoint["random"])
             return int(checkpoint["step"])
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{self.path} does not fit the run that it names: {error}") from error
+            raise ValueError(
+                f"{self.path} does not fit the run that it names: {reason_of(error)}"
+            ) from error

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from flowmatch.tensor_files import write_saved
 from flowmatch.training.average import Average
 from flowmatch.training.checkpoint import RunState
 from flowmatch.training.interrupt import defer_interrupt
@@ -260,7 +261,7 @@ def _check_finite(
         return
     share = f".{accelerator.process_index}" if accelerator.num_processes > 1 else ""
     batch_file = checkpoint.with_suffix(f".batch{share}.pt")
-    torch.save(batch, batch_file)
+    write_saved(batch_file, batch)
     raise TrainingDiverged(
         f"the loss is {value.item()} at step {step}; its batch is in {batch_file}"
     )

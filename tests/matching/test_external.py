@@ -312,7 +312,7 @@ class _Evil:
 def test_pickles_do_not_run(tmp_path, capsys):
     path = tmp_path / "weights.pth"
     torch.save({"descr.0.weight": _Evil()}, path)
-    with pytest.raises(ValueError, match="is not a whole file of tensors"):
+    with pytest.raises(ValueError, match="is not a complete file of tensors only"):
         load_external(path)
     assert "this ran" not in capsys.readouterr().out
 

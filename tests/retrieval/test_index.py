@@ -45,6 +45,7 @@ def damage(path, change):
         (lambda c, t: c["files"][0].pop(), "damaged index"),
         (lambda c, t: c["files"][0].__setitem__(0, "../../secret.png"), "outside"),
         (lambda c, t: c["files"][0].__setitem__(0, "/secret.png"), "outside"),
+        (lambda c, t: c["files"][0].__setitem__(1, float("inf")), "damaged index"),
         (lambda c, t: t.pop("descriptors"), "damaged index"),
         (lambda c, t: t["descriptors"].fill_(torch.nan), "not finite"),
         (lambda c, t: t.__setitem__("descriptors", torch.zeros(3, 3)), "must be float16"),
@@ -62,7 +63,7 @@ def test_other_files(tmp_path):
     path = tmp_path / "i.safetensors"
     for content in (b"", b"\xff" * 64, b"{}"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="damaged, or not an index"):
+        with pytest.raises(ValueError, match="not a whole .safetensors file"):
             read_index(path)
     save_file({"weight": torch.zeros(2)}, path)
     with pytest.raises(ValueError, match="is not an index"):
@@ -77,5 +78,5 @@ def test_truncated_file(folder, tmp_path, mean_colour):
     whole = path.read_bytes()
     for length in (4, 100, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match="damaged, or not an index"):
+        with pytest.raises(ValueError, match="not a whole .safetensors file"):
             read_index(path)

@@ -201,7 +201,7 @@ def test_checkpoints_are_not_executed(tmp_path):
             return (print, ("executed",))
 
     torch.save({"step": 0, "run": {}, "model": Hostile(), "optimizer": {}}, tmp_path / "c.pt")
-    with pytest.raises(ValueError, match="c.pt is not a readable checkpoint"):
+    with pytest.raises(ValueError, match="c.pt is not a complete file of tensors only"):
         load_checkpoint(tmp_path / "c.pt")
 
 

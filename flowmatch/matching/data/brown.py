@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from flowmatch.io import read_image
-from flowmatch.io._files import FilePath, existing_file
+from flowmatch.io._files import FilePath, existing_file, reason_of
 from flowmatch.matching.data.stacks import (
     compare_stacks,
     describe_patches,
@@ -177,7 +177,9 @@ def _table(path: Path, columns: int = 1) -> NDArray[np.int64]:
     try:
         table = np.array(rows, np.int64)
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: expected {columns} integers per line: {error}") from error
+        raise ValueError(
+            f"{path}: expected {columns} integers per line: {reason_of(error)}"
+        ) from error
     if table.ndim != 2 or table.shape[1] != columns:
         raise ValueError(f"{path}: expected {columns} integers per line, got {len(rows)} lines")
     return table

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
-from flowmatch.io._files import FilePath, natural_order
+from flowmatch.io._files import FilePath, natural_order, reason_of
 from flowmatch.io.image import READ_SUFFIXES
 
 # H_1_4 (HPatches), H1to4p (Oxford), H1to4p.xml (the samples of OpenCV).
@@ -113,7 +113,9 @@ def read_homography(path: FilePath) -> NDArray[np.float64]:
         else:
             matrix = np.array(text.replace(",", " ").split(), np.float64).reshape(3, 3)
     except (ValueError, cv2.error, SystemError) as error:
-        raise ValueError(f"{path}: expected a homography of nine numbers: {error}") from error
+        raise ValueError(
+            f"{path}: expected a homography of nine numbers: {reason_of(error)}"
+        ) from error
     numbers = np.asarray(matrix, np.float64) if matrix is not None else np.empty(0)
     if numbers.shape != (3, 3) or not np.isfinite(numbers).all() or not np.linalg.det(numbers):
         raise ValueError(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flowmatch.io._files import reason_of
 from flowmatch.io.image import READ_SUFFIXES, warn_of_other_kinds
 from flowmatch.metric_learning._extras import scikit_learn
 from flowmatch.metric_learning.data.idx import idx_datasets, mnist
@@ -185,7 +186,7 @@ def cars196(folder: str | Path) -> LabelledImages:
         has_test = "test" in (rows.dtype.names or ())
         train = np.array([int(row["test"]) == 0 for row in rows]) if has_test else None
     except Exception as error:  # scipy raises many kinds for a damaged file
-        raise ValueError(f"{path} is not the list of CARS-196: {error!r}") from error
+        raise ValueError(f"{path} is not the list of CARS-196: {reason_of(error)}") from error
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
         raise ValueError(f"{path}: classes must be in 1..{len(classes)}")
     paths = [_inside(folder, file) for file in files]

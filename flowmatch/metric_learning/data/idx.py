@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from flowmatch.io._files import reason_of
 from flowmatch.metric_learning.data.images import LabelledImages
 
 _LARGEST = 2**32  # bytes; the largest published IDX files (QMNIST, EMNIST) have 0.5 GB
@@ -141,7 +142,7 @@ def read_idx(path: str | Path) -> NDArray[np.integer]:
                 raise ValueError(f"{path} must hold up to {_LARGEST} bytes, says {shape}")
             content = file.read(size + 1)  # one more byte shows that the file is too long
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is not a whole gzip file: {error}") from error
+        raise ValueError(f"{path} is not a whole gzip file: {reason_of(error)}") from error
     if len(content) != size:
         length = "more" if len(content) > size else len(content)
         raise ValueError(f"{path} must hold {size} bytes for {shape}, got {length}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from flowmatch.io import (
     read_poses,
     replace_when_done,
 )
+from flowmatch.io._files import reason_of
+from flowmatch.io._npy import read_npy_header
 
 Points = NDArray[np.float64]
 _MAX_BYTES = 2**26
@@ -98,7 +100,7 @@ def read_log(path: str | Path, size: int = 4) -> list[LogEntry]:
     try:
         numbers = np.array(path.read_text("latin1").split(), np.float64)
     except ValueError as error:
-        raise ValueError(f"{path}: expected numbers: {error}") from error
+        raise ValueError(f"{path}: expected numbers: {reason_of(error)}") from error
     step = 3 + size * size
     if len(numbers) % step or not np.isfinite(numbers).all():
         raise ValueError(
@@ -181,18 +183,26 @@ def _find_in_scene(folder: Path, max_depth: float | None) -> list[FragmentPair]:
         for n in ("src", "ref")
     ]
     if (folder / "gt.npy").is_file() and ends[0] and ends[1]:
-        truth = np.load(folder / "gt.npy", allow_pickle=False)
-        is_numeric = truth.dtype.kind in "fiu"
-        if truth.shape != (4, 4) or not is_numeric or not np.isfinite(truth).all():
-            raise ValueError(
-                f"{folder / 'gt.npy'}: expected finite numbers [4, 4], "
-                f"got {truth.dtype} {list(truth.shape)}"
-            )
+        truth = _read_motion(folder / "gt.npy")
         source, target = _reader(ends[0]), _reader(ends[1])
         return [
             FragmentPair(folder.name, folder.name, source, target, truth, None, True, False, False)
         ]
     return []
+
+
+def _read_motion(path: Path) -> NDArray[Any]:
+    with path.open("rb") as file:
+        shape, _, dtype, header = read_npy_header(path, file)
+    expected = header + 16 * dtype.itemsize
+    if shape == (4, 4) and dtype.kind in "fiu" and path.stat().st_size == expected:
+        motion = np.asarray(np.load(path, allow_pickle=False))
+        if np.isfinite(motion).all():
+            return motion
+    raise ValueError(
+        f"{path}: expected finite numbers [4, 4], got {dtype} {list(shape)} "
+        f"in {path.stat().st_size} bytes"
+    )
 
 
 def _reader(path: Path) -> Callable[[], Points]:
@@ -248,4 +258,4 @@ def _frames(folder: Path, max_depth: float | None) -> list[FragmentPair]:
                 f"{a} {b}", folder.name, reader(a), reader(b), truth, None, False, False, True
             )
         )
-    return pairs[:: -(-len(pairs) // _MAX_PAIRS)]
+    return pairs[:: max(1, -(-len(pairs) // _MAX_PAIRS))]

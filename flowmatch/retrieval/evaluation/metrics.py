@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowmatch.io._files import FilePath, existing_file
+from flowmatch.io._files import FilePath, existing_file, reason_of
 from flowmatch.metrics import average_precision
 
 _MAX_BYTES = 2**26  # size of a ground truth file; the largest published is below 1 MB
@@ -159,12 +159,12 @@ def _read_json(path: Path) -> Protocol:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        raise ValueError(f"{path} is not JSON: {reason_of(error)}") from error
     try:
         names, queries = ([str(name) for name in content[key]] for key in ("imlist", "qimlist"))
         truths = [_truth(entry, len(names)) for entry in content["gnd"]]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: expected imlist, qimlist and gnd: {error!r}") from error
+        raise ValueError(f"{path}: expected imlist, qimlist and gnd: {reason_of(error)}") from error
     if len(queries) != len(truths):
         raise ValueError(f"{path}: {len(queries)} queries and {len(truths)} entries of gnd")
     return Protocol(names, queries, truths)
@@ -195,7 +195,7 @@ def _read_folder(folder: Path, names: Sequence[str] | None) -> Protocol:
         try:
             boxes.append(tuple(float(word) for word in words[1:]))
         except ValueError as error:
-            raise ValueError(f"{file}: {error}") from None
+            raise ValueError(f"{file}: {reason_of(error)}") from None
         queries.append(words[0].removeprefix("oxc1_"))
         stem = file.name.removesuffix("query.txt")
         lists.append(
@@ -221,4 +221,4 @@ def _words(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").split()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a UTF-8 text file: {error}") from error
+        raise ValueError(f"{path} is not a UTF-8 text file: {reason_of(error)}") from error

@@ -161,6 +161,28 @@ def test_a_pair_without_a_motion_raises(truth, tmp_path):
         find_fragments(tmp_path)
 
 
+def test_a_motion_is_read_after_its_header_is_checked(tmp_path):
+    """`np.load` takes memory for what a header claims, and returns an archive for a zip."""
+    for name in ("src", "ref"):
+        write_cloud(tmp_path / f"{name}.npy", np.eye(3))
+    path = tmp_path / "gt.npy"
+    np.save(path, np.eye(4))
+    whole = path.read_bytes()
+    for content in (whole.replace(b"(4, 4)", b"(4, 99999999999)"), whole[:-1], b"", b"PK\3\4"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"gt\.npy: "):
+            find_fragments(tmp_path)
+
+
+def test_two_depth_frames_have_no_pair(tmp_path):
+    (tmp_path / "depth").mkdir()
+    matrix = " ".join(str(x) for x in np.eye(4).ravel())
+    (tmp_path / "poses.txt").write_text("".join(f"{k} {matrix}\n" for k in range(2)))
+    (tmp_path / "intrinsics.txt").write_text("1 1 0 0")
+    with pytest.raises(ValueError, match="expected 3DMatch scenes"):
+        find_fragments(tmp_path)
+
+
 def test_a_log_for_more_fragments_than_files_raises_at_once(tmp_path):
     write_cloud(tmp_path / "cloud_bin_0.ply", np.eye(3))
     matrix = "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n"
