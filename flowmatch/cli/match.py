@@ -29,7 +29,8 @@ from flowmatch.cli._options import (
 from flowmatch.cli._pairs import PairSource, folder_of, match_list
 from flowmatch.devices import choose_device
 from flowmatch.draw import draw_matches
-from flowmatch.io import IMAGE_SUFFIXES, read_image, write_image
+from flowmatch.io import IMAGE_SUFFIXES, write_image
+from flowmatch.io.masked import read_masked
 from flowmatch.matching.colmap import Camera
 from flowmatch.matching.features import Matches
 from flowmatch.matching.files import MATCH_SUFFIXES, write_matches
@@ -312,8 +313,12 @@ def _match_two(
     options: MatchOptions,
 ) -> None:
     methods = load_methods(*model, options)  # before the images are read
-    a, b = read_image(first), read_image(second)
-    features = [extract_features(image, methods.extractor, options) for image in (a, b)]
+    pictures = [read_masked(path) for path in (first, second)]
+    a, b = (picture.image for picture in pictures)
+    features = [
+        extract_features(picture.image, methods.extractor, options, picture.mask)
+        for picture in pictures
+    ]
     matches = match_described(
         (features[0], features[1]), options, (a, b), model[1], methods.matcher
     )

@@ -39,6 +39,26 @@ class Keypoints(NamedTuple):
         """Return the keypoints at an index array, in a slice, or where a mask is true."""
         return Keypoints(*(array[index] for array in self))
 
+    def inside(self, mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Return which keypoints are further than their scale from transparent pixels.
+
+        Args:
+            mask: ``[H, W]``, 0 where the image is transparent.
+
+        Returns:
+            ``[N]``.
+
+        Example:
+            >>> ones = np.ones(2, np.float32)
+            >>> keypoints = Keypoints(np.float32([(2, 4), (7, 4)]), ones, ones, ones)
+            >>> keypoints.inside(np.uint8([[255] * 5 + [0] * 5] * 9)).tolist()
+            [True, False]
+        """
+        distance = np.asarray(cv2.distanceTransform(mask, cv2.DIST_L2, 5))
+        x, y = np.round(self.xy).astype(np.intp).T
+        at = distance[y.clip(0, mask.shape[0] - 1), x.clip(0, mask.shape[1] - 1)]
+        return np.asarray(at > self.scale)
+
 
 @runtime_checkable
 class KeypointDetector(Protocol):

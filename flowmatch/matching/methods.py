@@ -18,6 +18,7 @@ from flowmatch.matching.features import (
     image_size,
     without_geometry,
 )
+from flowmatch.matching.frame import Size
 from flowmatch.matching.keypoints import (
     DETECTORS,
     KeypointDetector,
@@ -184,7 +185,10 @@ def _lightglue_features(extractor: FeatureExtractor) -> str:
 
 
 def extract_features(
-    image: ArrayLike, extractor: FeatureExtractor, options: MatchOptions
+    image: ArrayLike,
+    extractor: FeatureExtractor,
+    options: MatchOptions,
+    mask: NDArray[np.uint8] | None = None,
 ) -> Features:
     """Find the features of an image; a large one is reduced to `max_side` before.
 
@@ -192,6 +196,8 @@ def extract_features(
         image: uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
         extractor: What finds them.
         options: `keypoints` and `max_side`.
+        mask: ``[H, W]``, 0 where the image is transparent: there, and nearer than their scale,
+            keypoints are left out.
 
     Returns:
         Features in pixels of the image itself.
@@ -199,13 +205,18 @@ def extract_features(
     pixels = check_image(image)
     reduced = pixels if options.max_side is None else resize_within(pixels, options.max_side)
     features = extractor.extract(reduced, options.keypoints)
-    if reduced is pixels:
-        return features
-    factors = np.divide(image_size(pixels), image_size(reduced))
+    if reduced is not pixels:
+        features = _enlarged(features, image_size(pixels), image_size(reduced))
+    return features if mask is None else features.select(features.keypoints.inside(mask))
+
+
+def _enlarged(features: Features, size: Size, reduced: Size) -> Features:
+    """Return features of a reduced image in pixels of the image itself."""
+    factors = np.divide(size, reduced)
     points = features.keypoints
     xy = (points.xy + 0.5) * factors - 0.5  # the corner of the first pixel is a fixed point
     scale = points.scale * np.sqrt(factors.prod())
     enlarged = Keypoints(
         xy.astype(np.float32), scale.astype(np.float32), points.angle, points.score
     )
-    return features._replace(keypoints=enlarged, size=image_size(pixels))
+    return features._replace(keypoints=enlarged, size=size)

@@ -12,9 +12,9 @@ from urllib.parse import quote
 import torch
 from torch import nn
 
-from flowmatch.io import read_image
 from flowmatch.io._files import FilePath, existing_file
 from flowmatch.io._white import white_in_force
+from flowmatch.io.masked import read_masked
 from flowmatch.matching.describe import CLASSICAL, is_file_name
 from flowmatch.matching.features import Features, Matches
 from flowmatch.matching.files import read_matches_about, write_matches
@@ -133,8 +133,8 @@ class _FeatureCache:
         if name in self.entries:
             self.entries.move_to_end(name)
             return self.entries[name]
-        image = read_image(self.root / name)
-        self.entries[name] = extract_features(image, self.methods.extractor, self.options)
+        image, mask = read_masked(self.root / name)
+        self.entries[name] = extract_features(image, self.methods.extractor, self.options, mask)
         if len(self.entries) > self.capacity:
             self.entries.popitem(last=False)
         return self.entries[name]
@@ -273,5 +273,5 @@ def _match(cache: _FeatureCache, pair: Pair) -> Matches:
     matcher = cache.methods.matcher
     if cache.options.filter_model is None:
         return match_described(features, cache.options, matcher=matcher)
-    images = read_image(cache.root / pair.first), read_image(cache.root / pair.second)
-    return match_described(features, cache.options, images, matcher=matcher)
+    images = [read_masked(cache.root / name).image for name in pair]
+    return match_described(features, cache.options, (images[0], images[1]), matcher=matcher)

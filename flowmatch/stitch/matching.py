@@ -13,7 +13,6 @@ from flowmatch.imaging import Image
 from flowmatch.io.masked import MaskedImage
 from flowmatch.matching.features import FeatureExtractor, FeatureMatcher, Features, Matches
 from flowmatch.matching.frame import fixed_to_frame
-from flowmatch.matching.keypoints import Keypoints
 from flowmatch.matching.match import fit_geometry
 from flowmatch.progress import ProgressCallback
 from flowmatch.stitch.options import StitchOptions
@@ -131,16 +130,8 @@ def _view(
     image, mask = reduce_image(pixels.image, size), reduce_mask(pixels.mask, size)
     features = extractor.extract(image, options.keypoints)
     if mask is not None:
-        features = features.select(_inside(features.keypoints, mask))
+        features = features.select(features.keypoints.inside(mask))
     return View(photo, full_size, size, features, _digest(image, mask))
-
-
-def _inside(keypoints: Keypoints, mask: Image) -> NDArray[np.bool_]:
-    """Return which keypoints are further than their scale from transparent pixels."""
-    distance = np.asarray(cv2.distanceTransform(mask, cv2.DIST_L2, 5))
-    x, y = np.round(keypoints.xy).astype(np.intp).T
-    at = distance[y.clip(0, mask.shape[0] - 1), x.clip(0, mask.shape[1] - 1)]
-    return np.asarray(at > keypoints.scale)
 
 
 def _digest(image: Image, mask: Image | None) -> str:

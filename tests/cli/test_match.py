@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage import data
 
 from flowmatch.cli import main
@@ -36,6 +37,29 @@ def test_two_images(pair, tmp_path, capsys):
     np.testing.assert_allclose(matches.matrix, [[1, 0, -20], [0, 1, -10], [0, 0, 1]], atol=0.1)
     assert len(targets[2].read_text().splitlines()) == count + 1
     assert len(json.loads(targets[3].read_text())["matches"]) == count
+
+
+@pytest.mark.parametrize("words", [["--max-side", "150"], []])
+def test_transparent_pixels_are_not_matched(tmp_path, photo, words):
+    for name, shift in (("a", 0), ("b", 30)):
+        rgba = np.dstack([photo[:200, shift : shift + 300], np.full((200, 300), 255, np.uint8)])
+        rgba[40:120, 100 - shift : 160 - shift] = 0  # a hole that moves with the scene
+        rgba[130:180, 200:260] = 0  # and one that does not
+        Image.fromarray(rgba).save(tmp_path / f"{name}.png")
+    names = [str(tmp_path / f"{name}.png") for name in "ab"]
+    (tmp_path / "pairs.txt").write_text("a.png b.png")
+    assert main(["match", *names, "-o", str(tmp_path / "m.npz"), *words]) == 0
+    listed = ["match", "--pairs", str(tmp_path / "pairs.txt"), "-o", str(tmp_path / "list")]
+    assert main([*listed, "--geometry", "homography", *words]) == 0
+    matches, same = (
+        read_matches(path) for path in (tmp_path / "m.npz", tmp_path / "list/a.png&b.png.npz")
+    )
+    np.testing.assert_allclose(matches.matrix, [[1, 0, -30], [0, 1, 0], [0, 0, 1]], atol=0.15)
+    np.testing.assert_array_equal(matches.keypoints0.xy, same.keypoints0.xy)
+    x, y = matches.keypoints0.xy.T
+    assert len(x) > 50
+    assert not ((x > 99) & (x < 160) & (y > 39) & (y < 120)).any()
+    assert not ((x > 199) & (x < 260) & (y > 129) & (y < 180)).any()
 
 
 def test_geometry_and_descriptors(pair, capsys):
