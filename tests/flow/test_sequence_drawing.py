@@ -5,10 +5,11 @@ import pytest
 from torch import nn
 
 from flowmatch.flow.options import FlowOptions, SequenceOptions
-from flowmatch.flow.sequence import write_sequence
+from flowmatch.flow.sequence import CONFIDENCE, write_sequence
 from flowmatch.flow.sequence_drawing import check_video, common_scale, draw_sequence
+from flowmatch.io.confidence import read_confidence, write_confidence
 from flowmatch.io.flow import write_flow
-from flowmatch.io.image import write_image
+from flowmatch.io.image import read_image, write_image
 from flowmatch.io.video import read_frames
 
 
@@ -63,3 +64,21 @@ def test_common_scale_is_of_the_whole_clip(tmp_path):
     assert common_scale(files) == pytest.approx(7.0, rel=0.01)
     write_flow(tmp_path / "still.flo", np.zeros((8, 8, 2), np.float32))
     assert common_scale([tmp_path / "still.flo"]) == 1.0  # noise is not scaled to full colour
+
+
+def test_confidence_is_written_kept_and_drawn(clip, tmp_path):
+    options = SequenceOptions(FAST, weights="test", confidence=True, bidirectional=True)
+    out, frames = tmp_path / "out", read_frames(clip)
+    run(clip, out, options)
+    names = {f"00000{i}{end}" for i in range(5) for end in (CONFIDENCE, "_confidence_backward.png")}
+    assert names <= {file.name for file in out.iterdir()}
+    assert read_confidence(out / f"000000{CONFIDENCE}").shape == (20, 24)
+    _, report = run(clip, out, options)
+    assert report.kept == 5
+    with pytest.raises(ValueError, match="confidence differ"):
+        run(clip, out, SequenceOptions(FAST, weights="test", bidirectional=True))
+    draw_sequence(frames, out, ".flo", pictures=tmp_path / "plain")
+    write_confidence(out / f"000000{CONFIDENCE}", np.zeros((20, 24)))
+    draw_sequence(frames, out, ".flo", pictures=tmp_path / "none", confidence=True)
+    assert (read_image(tmp_path / "none" / "000000.png") == 128).all()
+    assert (read_image(tmp_path / "plain" / "000000.png") != 128).any()
