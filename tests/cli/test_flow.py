@@ -15,6 +15,7 @@ import torch
 from flowmatch._opencv import cv2
 from flowmatch.cli import main
 from flowmatch.flow import MODELS, FlowNet2, RAFTSmall
+from flowmatch.flow.store import STORE
 from flowmatch.io import VideoWriter, read_flow, read_image, write_image
 
 
@@ -113,7 +114,7 @@ OUT = ["-o", "out"]
         (["{a}", "{b}", *OUT, "--max-flow", "nan"], "--max-flow"),
         (["{a}", "{b}", *OUT, "--precision", "int8"], "int8"),
         (["{a}", "{b}", *OUT, "--quality", "finest"], "fast, good, best, got 'finest'"),
-        (["{a}", "{b}", *OUT, "--warm-start"], "such as RAFT, got RecurrentPyramid"),
+        (["{a}", "{b}", *OUT, "--model", "pyramid", "--warm-start"], "RAFT, got PyramidNet"),
         (["99999999999999999999", *OUT], "number of a camera"),
         (["rtsp://127.0.0.1:9/stream", *OUT], "rtsp://127.0.0.1:9/stream cannot be opened"),
     ],
@@ -197,7 +198,8 @@ def test_a_stack_of_12_bits(white, photo, tmp_path, capsys, monkeypatch):
 
 def test_weights_of_a_stack(tmp_path, photo, monkeypatch, capsys):
     """A published FlowNet2 is converted and used; a thin one, because a full one takes long."""
-    monkeypatch.setitem(MODELS, "flownet2", partial(FlowNet2, width=1 / 16))
+    for models in (MODELS, STORE.models):
+        monkeypatch.setitem(models, "flownet2", partial(FlowNet2, width=1 / 16))
     torch.save({"state_dict": FlowNet2(width=1 / 16).state_dict()}, tmp_path / "c.pth.tar")
     weights = tmp_path / "flownet2.safetensors"
     assert main(["weights", "convert", str(tmp_path / "c.pth.tar"), "-o", str(weights)]) == 0
