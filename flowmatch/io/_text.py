@@ -176,4 +176,6 @@ def _load(path: Path, text: io.StringIO, **options: Any) -> NDArray[Any]:
             warnings.simplefilter("ignore")  # an empty table is reported by the caller
             return np.atleast_1d(np.loadtxt(text, **{"comments": None, **options}))
     except (ValueError, IndexError, OverflowError) as error:
-        raise ValueError(f"{path}: expected numbers: {reason_of(error)}") from error
+        reason = reason_of(error).partition("; use `usecols`")[0]  # advice to callers of NumPy
+        reason = reason.replace("the dtype passed requires", "a line needs")
+        raise ValueError(f"{path}: expected numbers: {reason}") from error

@@ -155,12 +155,13 @@ def test_decimal_commas_in_intrinsics(tmp_path):
         read_intrinsics(tmp_path / "k.txt")
 
 
-@pytest.mark.parametrize("row", ["1 2 3 4", "1.000 2.000"])
-def test_rows_have_as_many_numbers_as_properties(row, tmp_path):
+@pytest.mark.parametrize(("row", "found"), [("1 2 3 4", 4), ("1.000 2.000", 2)])
+def test_rows_have_as_many_numbers_as_properties(row, found, tmp_path):
     body = f"element vertex 2\n{XYZ}"
     for name, start in (("a.ply", ply(body)), ("a.pcd", PCD.replace("POINTS 1", "POINTS 2"))):
         start = start if isinstance(start, bytes) else start.encode()
-        with pytest.raises(ValueError, match=rf"{name}: expected numbers"):
+        reason = f"expected numbers: a line needs 3 columns but {found} were found at row 1"
+        with pytest.raises(ValueError, match=rf"{name}: {reason}$"):
             read(tmp_path, name, start + f"{row}\n{row}\n".encode())
 
 
