@@ -177,10 +177,11 @@ def calibrate(model: FlowConfidence, samples: Samples, count: int) -> None:
 def _fit_logistic(x: Tensor, y: Tensor) -> Tensor:
     """Return factor and shift of the logistic regression of 0 or 1 on logits, by Newton's steps."""
     inputs = torch.stack([x, torch.ones_like(x)])
-    fit = torch.tensor([1.0, 0.0], dtype=x.dtype, device=x.device)
+    unchanged = torch.tensor([1.0, 0.0], dtype=x.dtype, device=x.device)
+    fit = torch.zeros_like(unchanged)  # from sure and wrong probabilities, a step would be too long
     for _ in range(20):
         p = (fit @ inputs).sigmoid()
-        gradient = inputs @ (p - y) + 1e-3 * (fit - fit.new_tensor([1.0, 0.0]))
+        gradient = inputs @ (p - y) + 1e-3 * (fit - unchanged)
         hessian = (inputs * (p * (1 - p))) @ inputs.T + 1e-3 * torch.eye(2).to(fit)
         fit = fit - torch.linalg.solve(hessian, gradient)
     return fit
