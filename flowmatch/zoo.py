@@ -6,7 +6,7 @@ strangers: nothing is unpickled, and a file that does not fit is refused before 
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -276,15 +276,28 @@ def check_fit(
 
 
 def load_initial_weights(
-    model: nn.Module, start: Mapping[str, torch.Tensor] | None, name: str
+    model: nn.Module,
+    start: Mapping[str, torch.Tensor] | None,
+    name: str,
+    added: Sequence[str] = (),
 ) -> None:
     """Load the weights that a training run begins with; None leaves the network as it is.
+
+    Args:
+        model: The network.
+        start: The weights.
+        name: Name of the network, for messages.
+        added: Prefixes of layers that `start` may lack, from before the network had them; all of
+            them keep their initial weights then.
 
     Raises:
         ValueError: They belong to another network than `name`; the message names each difference.
     """
     if start is None:
         return
+    if added and not any(key.startswith(tuple(added)) for key in start):
+        new = {k: v for k, v in model.state_dict().items() if k.startswith(tuple(added))}
+        start = {**start, **new}
     check_fit(model.state_dict(), start, "start", name)
     model.load_state_dict(start)
 

@@ -34,7 +34,7 @@ def check_warm_start(model: nn.Module, batch: int) -> None:
     """
     if not isinstance(model, WarmStarting):
         raise ValueError(
-            f"a warm start needs a network that takes an initial flow, such as RAFT, "
+            f"a warm start needs a network that takes an initial flow, such as RecurrentPyramid or RAFT, "
             f"got {type(model).__name__}"
         )
     if batch != 1:

@@ -18,10 +18,11 @@ from flowmatch.cli._options import (
     Workers,
 )
 from flowmatch.cli._run import find_recipe, new_run, recipe_option, save_result
-from flowmatch.flow.store import load, save_weights
+from flowmatch.flow.store import save_weights
 from flowmatch.flow.synthetic.sources import Sources
 from flowmatch.flow.training.recipes import RECIPES
 from flowmatch.flow.training.train import train_flow
+from flowmatch.tensor_files import read_safetensors
 
 EXAMPLES = (
     "flowmatch train flow --recipe pyramid-small -o runs --photos photos",
@@ -73,7 +74,7 @@ def command(
             checkpoint,
             data=_folders(data or []),
             video=clip,
-            start=load(chosen.model, weights=start).state_dict() if start else None,
+            start=read_safetensors(start)[0] if start else None,
             render=render,
             **options,
         )

@@ -119,7 +119,8 @@ class _Raft(nn.Module):
                 flows.append(full[..., top : top + H, left : left + W])
         return flows[::-1], coords - grid
 
-    def to_grid(self, flow: Tensor) -> Tensor:
+    @staticmethod
+    def to_grid(flow: Tensor) -> Tensor:
         """Convert a flow to an initial flow on the network's grid.
 
         Args:
@@ -132,7 +133,7 @@ class _Raft(nn.Module):
 
         Example:
             >>> flow = torch.full((1, 2, 128, 160), 24.0)
-            >>> initial_flow = RAFTSmall(iterations=1).to_grid(flow)
+            >>> initial_flow = RAFTSmall.to_grid(flow)
             >>> initial_flow.shape, initial_flow.mean().item()
             (torch.Size([1, 2, 16, 20]), 3.0)
         """

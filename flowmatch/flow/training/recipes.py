@@ -32,6 +32,8 @@ class FlowRecipe:
         norms: Train with temporary batch norms (`networks.norms`).
         passes: Number of RAFT's iterations in training; 0 takes the network's own number.
         matching: Weight of `matching_loss` on FlowNetC's correlation.
+        initial: Give each pair an initial flow of a random kind (`WithInitialFlows`).
+        added: Prefixes of layers that the initial weights may lack; they begin anew.
         seed: Random seed of the samples and of the network's initial weights.
     """
 
@@ -48,6 +50,8 @@ class FlowRecipe:
     norms: bool = False
     passes: int = 0
     matching: float = 0.0
+    initial: bool = False
+    added: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,9 +65,14 @@ class FlowRecipe:
 
 
 # Weights of the full resolution, and for each pass of each level, finest first, of the corrected
-# flow and of the initial one. Earlier passes of a level weigh half.
-_LATER, _EARLIER = (1.0, 0.3), (0.5, 0.2)
-_RECURRENT = (2.0, *_LATER, *_LATER, *_LATER, *_EARLIER * 2, *(*_LATER, *_EARLIER) * 2)
+# flow and of the initial one. Earlier passes of a level weigh half; the flows that the passes at
+# 1/4 and 1/8 begin with weigh less, and the global match least.
+_LATER, _EARLIER, _BEGUN = (1.0, 0.3), (0.5, 0.2), (0.3, 0.1)
+_RECURRENT = (
+    *(2.0, *_LATER, *_LATER, _BEGUN[0]),
+    *(*_LATER, *_EARLIER * 2, *_BEGUN),
+    *(*_LATER, *_EARLIER) * 2,
+)
 _PYRAMID = (1.0, *(1.0, 0.5) * 4)
 _FLOWNET = (1.0, 0.5, 0.25, 0.25, 0.25)
 _PYRAMID_VIDEO = (1.0, *(0.0 for _ in _PYRAMID[1:]))
@@ -124,6 +133,30 @@ _OURS: Mapping[str, FlowRecipe] = {
         motion=(*_LONG_MOTION, (8.0, 0.05)),
         reuse=3,
         seed=3,
+    ),
+    # The last stage again, for a network of one hypothesis; then the global match and the initial
+    # flow, whose layers begin anew.
+    "recurrent-longest": FlowRecipe(
+        "recurrent-pyramid",
+        Schedule(steps=3400, batch=4, learning_rate=4e-4),
+        "robust",
+        _RECURRENT,
+        size=(256, 384),
+        motion=(*_LONG_MOTION, (8.0, 0.05)),
+        reuse=3,
+        seed=4,
+    ),
+    "recurrent-hypotheses": FlowRecipe(
+        "recurrent-pyramid",
+        Schedule(steps=3600, batch=4, learning_rate=6e-4),
+        "robust",
+        _RECURRENT,
+        size=(256, 384),
+        motion=(*_LONG_MOTION, (8.0, 0.05)),
+        reuse=3,
+        initial=True,
+        added=("choose_", "global_"),
+        seed=5,
     ),
     # Unsupervised, on the frames of a video, from trained weights (--start).
     "pyramid-video": FlowRecipe(

@@ -24,6 +24,7 @@ from flowmatch.flow.synthetic.plan import Plan
 from flowmatch.flow.synthetic.render import render_plans
 from flowmatch.flow.synthetic.scene import FlowSample
 from flowmatch.flow.synthetic.sources import Sources
+from flowmatch.flow.training.initial_flows import StartedSample, WithInitialFlows
 from flowmatch.flow.training.losses import LOSSES, Loss, matching_loss
 from flowmatch.flow.training.recipes import VIDEO, FlowRecipe
 from flowmatch.flow.training.unsupervised import unsupervised_loss
@@ -77,7 +78,7 @@ def train_flow(
     facts = {"data_digest": _data_digest(sources, data or {}, video)}
     torch.manual_seed(recipe.seed)
     model = MODELS[recipe.model](**recipe.arguments)
-    load_initial_weights(model, start, recipe.model)
+    load_initial_weights(model, start, recipe.model, recipe.added)
     if recipe.norms:
         if start is not None:
             raise ValueError("this recipe trains a new network and takes no weights to start from")
@@ -199,6 +200,11 @@ def find_samples(
             )
         return Mixture([(real[name], weight) for name, weight in recipe.mix], recipe.seed)
     synthetic = _synthetic(recipe, sources, render)
+    if recipe.initial:
+        if real or render == "device":
+            raise ValueError("a recipe with initial flows is trained on pairs rendered by workers")
+        model: Any = MODELS[recipe.model]
+        return WithInitialFlows(synthetic, model.to_grid, seed=recipe.seed)
     if not real:
         return synthetic
     shares = [(pairs, 0.5 / len(real)) for pairs in real.values()]
@@ -218,8 +224,15 @@ def _synthetic(recipe: FlowRecipe, sources: Sources, render: str) -> training.Sa
     return ReusedPairs(pairs, augmentation, recipe.reuse, seed=recipe.seed)
 
 
-def collate(samples: Sequence[FlowSample]) -> list[Tensor]:
-    """Return a batch: both images ``[B, 3, H, W]`` uint8 and the flow ``[B, 2, H, W]``."""
+def collate(samples: Sequence[FlowSample | StartedSample]) -> list[Tensor]:
+    """Return a batch: both images ``[B, 3, H, W]`` uint8 and the flow ``[B, 2, H, W]``.
+
+    Initial flows, ``[B, 2, h, w]``, come last.
+    """
+    started = [sample for sample in samples if isinstance(sample, StartedSample)]
+    if started:
+        initial = torch.stack([sample.initial for sample in started])
+        return [*collate([sample.pair for sample in started]), initial]
     return [
         torch.from_numpy(np.stack([getattr(sample, part) for sample in samples])).movedim(-1, 1)
         for part in ("first", "second", "flow")
@@ -256,13 +269,13 @@ def flow_loss(
 
     Args:
         model: A flow network.
-        batch: Batch from `collate`.
+        batch: Batch from `collate`, with initial flows if the network takes them.
         loss: One of `LOSSES`.
         weights: Weights of the network's flows.
         matching: Function from the true flow to a loss that is added.
     """
-    first, second, truth = batch
-    flows = model(first.float() / 255, second.float() / 255)
+    first, second, truth, *initial = batch
+    flows = model(first.float() / 255, second.float() / 255, *initial)
     with torch.no_grad():
         error = to_full_resolution(flows[0].float(), *truth.shape[-2:]) - truth
         epe = torch.linalg.vector_norm(error, dim=1).nanmean().item()
