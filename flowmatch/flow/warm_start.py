@@ -34,8 +34,8 @@ def check_warm_start(model: nn.Module, batch: int) -> None:
     """
     if not isinstance(model, WarmStarting):
         raise ValueError(
-            f"a warm start needs a network that takes an initial flow, such as RecurrentPyramid or RAFT, "
-            f"got {type(model).__name__}"
+            "a warm start needs a network that takes an initial flow, such as RecurrentPyramid or "
+            f"RAFT, got {type(model).__name__}"
         )
     if batch != 1:
         raise ValueError(f"a warm start computes one pair at a time: batch must be 1, got {batch}")
