@@ -14,7 +14,7 @@
 
 namespace flowmatch::cpu {
 
-constexpr int kRows = 3;                  // rows of an image in one tile
+constexpr int kMaxRows = 5;               // rows of an image in one tile, at most
 constexpr int kMaxOtherRows = 8;          // rows of the other image per backward step, at most
 constexpr int64_t kEntryBytes = 1 << 15;  // cache size for the gradient's entries of one step
 constexpr int64_t kMaxInPlaceChannels = 64;
@@ -37,6 +37,14 @@ struct PackedRows {
   int64_t start = 0;   // where the first displacement of the first pixel is in a row
   int64_t vectors;     // elements in a row, rounded up to whole vectors
   int64_t padded;      // elements in a row with the zeros on both sides
+};
+
+// The first image in memory: its first row, and the steps from one row, channel and vector of
+// pixels to the next.
+template <class A>
+struct FirstImage {
+  const A* rows;
+  int64_t row, channel, vector;
 };
 
 }  // namespace flowmatch::cpu
@@ -72,31 +80,44 @@ void pack(const T* image, A* rows, const CorrelationShape& s, int64_t size, int6
   });
 }
 
-// The first image in memory: its first row, and the steps from one row and channel to the next.
-template <class A>
-struct FirstImage {
-  const A* rows;
-  int64_t row, channel;
-};
+// One image [C, H, W] -> [H, W / lanes, C, lanes], with zeros at the end of a row. A tile's pixels
+// of all channels are contiguous.
+template <class T, class A>
+void pack_vectors(const T* image, A* to, const CorrelationShape& s, int64_t lanes) {
+  const int64_t vectors = (s.width + lanes - 1) / lanes;
+  parallel_rows(s.height, s.channels * s.width, [&](int64_t begin, int64_t end) {
+    for (int64_t y = begin; y < end; ++y) {
+      for (int64_t c = 0; c < s.channels; ++c) {
+        const T* from = image + (c * s.height + y) * s.width;
+        for (int64_t v = 0; v < vectors; ++v) {
+          A* vector = to + ((y * vectors + v) * s.channels + c) * lanes;
+          const int64_t count = std::min(lanes, s.width - v * lanes);
+          convert(from + v * lanes, count, vector);
+          std::fill(vector + count, vector + lanes, A(0));
+        }
+      }
+    }
+  });
+}
 
 // Correlates row y2 of the second image with every row of the first within the radius.
 template <class T, class A, class Rows>
 void forward_row(const FirstImage<A>& first, const A* second, T* volume, const CorrelationShape& s,
-                 const PackedRows& p, int64_t y2, Rows* rows) {
+                 const PackedRows& p, int64_t y2, Rows* rows, int tile_rows) {
   const auto row_of = [&](int64_t dy) { return y2 - s.down(dy); };
   int64_t low = 0, high = s.side_y();  // range of dy whose row lies inside the first image
   while (low < high && row_of(low) >= s.height) ++low;
   while (high > low && row_of(high - 1) < 0) --high;
-  for (int64_t dy = low; dy < high; dy += kRows) {
-    const int count = static_cast<int>(std::min<int64_t>(kRows, high - dy));
-    const A* a[kRows];
-    T* out[kRows];
-    for (int r = 0; r < kRows; ++r) {
+  for (int64_t dy = low; dy < high; dy += tile_rows) {
+    const int count = static_cast<int>(std::min<int64_t>(tile_rows, high - dy));
+    const A* a[kMaxRows];
+    T* out[kMaxRows];
+    for (int r = 0; r < tile_rows; ++r) {
       const int64_t own = dy + std::min(r, count - 1), y = row_of(own);
       a[r] = first.rows + y * first.row;
       out[r] = volume + ((own * s.side_x() + p.first) * s.height + y) * s.width;
     }
-    rows(a, first.channel, second + y2 * s.channels * p.padded + p.start, out, s, p, count);
+    rows(a, first, second + y2 * s.channels * p.padded + p.start, out, s, p, count);
   }
 }
 
@@ -122,8 +143,10 @@ void zero_unreachable(T* volume, const CorrelationShape& s, const PackedRows& p)
 template <class T>
 void correlation(const T* f1, const T* f2, T* volume, const CorrelationShape& s) {
   using A = Accumulator<T>;
-  const PackedRows p(s, FLOWMATCH_PICK(kLanes<A>));
+  const int64_t lanes = FLOWMATCH_PICK(kLanes<A>);
+  const PackedRows p(s, lanes);
   const auto rows = FLOWMATCH_PICK(forward_rows<T, A>);
+  const int tile_rows = FLOWMATCH_PICK(kRows);
   // An image with few channels and rows of whole vectors is read in place. With many channels,
   // each on its own memory pages, packing costs less than the page-table lookups (TLB misses) that
   // it saves.
@@ -132,12 +155,12 @@ void correlation(const T* f1, const T* f2, T* volume, const CorrelationShape& s)
   const std::unique_ptr<A[]> first(new A[in_place ? 0 : s.height * s.channels * p.vectors]);
   const std::unique_ptr<A[]> second(new A[s.height * s.channels * p.padded]);
   for (int64_t b = 0; b < s.batch; ++b) {
-    FirstImage<A> image{first.get(), s.channels * p.vectors, p.vectors};
+    FirstImage<A> image{first.get(), s.channels * p.vectors, lanes, s.channels * lanes};
     const T* from = f1 + b * s.channels * s.pixels();
     if (in_place) {
-      image = {reinterpret_cast<const A*>(from), s.width, s.pixels()};
+      image = {reinterpret_cast<const A*>(from), s.width, s.pixels(), lanes};
     } else {
-      pack(from, first.get(), s, p.vectors, 0);
+      pack_vectors(from, first.get(), s, lanes);
     }
     pack(f2 + b * s.channels * s.pixels(), second.get(), s, p.padded, p.margin);
     T* out = volume + b * s.displacements() * s.pixels();
@@ -145,7 +168,7 @@ void correlation(const T* f1, const T* f2, T* volume, const CorrelationShape& s)
     const int64_t work = s.channels * s.displacements() * s.width;
     parallel_rows(s.height, work, [&](int64_t begin, int64_t end) {
       for (int64_t y2 = begin; y2 < end; ++y2) {
-        forward_row(image, second.get(), out, s, p, y2, rows);
+        forward_row(image, second.get(), out, s, p, y2, rows, tile_rows);
       }
     });
   }
@@ -185,34 +208,36 @@ void correlation_grad(const T* g, const T* other, T* grad, const CorrelationShap
   const CorrelationShape s = first ? shape : reversed(shape);
   const PackedRows p(s, FLOWMATCH_PICK(kLanes<A>));
   const auto rows = FLOWMATCH_PICK(backward_rows<A>);
-  const int64_t side = std::max<int64_t>(1, p.count), tile = kRows * side * p.vectors;
+  const int tile_rows = FLOWMATCH_PICK(kRows);
+  const int64_t side = std::max<int64_t>(1, p.count), tile = tile_rows * side * p.vectors;
   // Rows of the other image in one step: as many as keep the gradient's entries in the L1 cache.
   const int rows_per_step =
       static_cast<int>(std::clamp<int64_t>(kEntryBytes / (tile * sizeof(A)), 1, kMaxOtherRows));
-  const int64_t sum_size = kRows * s.channels * p.vectors;
+  const int64_t sum_size = tile_rows * s.channels * p.vectors;
   const std::unique_ptr<A[]> packed(new A[s.height * s.channels * p.padded]);
-  // A group is kRows rows `stride` apart, which are linked to the same rows of the other image.
+  // A group is the rows of a tile, `stride` apart, which are linked to the same rows of the other
+  // image.
   const int64_t classes = std::min(s.stride, s.height);
-  const int64_t groups = ((s.height + classes - 1) / classes + kRows - 1) / kRows;
+  const int64_t groups = ((s.height + classes - 1) / classes + tile_rows - 1) / tile_rows;
   const A scale = A(1) / static_cast<A>(s.channels);
   for (int64_t b = 0; b < s.batch; ++b) {
     pack(other + b * s.channels * s.pixels(), packed.get(), s, p.padded, p.margin);
     const T* from = g + b * s.displacements() * s.pixels();
     T* to = grad + b * s.channels * s.pixels();
     Scratch<A> scratch(rows_per_step * tile + sum_size);
-    const int64_t work = kRows * s.channels * s.displacements() * s.width;
+    const int64_t work = tile_rows * s.channels * s.displacements() * s.width;
     parallel_rows(classes * groups, work, [&](int64_t begin, int64_t end) {
       A* entries = scratch.take();
       A* sums = entries + rows_per_step * tile;
       for (int64_t group = begin; group < end; ++group) {
-        const int64_t top = group % classes + group / classes * kRows * s.stride;
+        const int64_t top = group % classes + group / classes * tile_rows * s.stride;
         std::fill(sums, sums + sum_size, A(0));
         const A* others[kMaxOtherRows];
         int count = 0;
-        for (int64_t step = 0; step < s.side_y() - 1 + kRows; ++step) {
+        for (int64_t step = 0; step < s.side_y() - 1 + tile_rows; ++step) {
           const int64_t y2 = top + s.down(step);
           if (y2 < 0 || y2 >= s.height) continue;
-          for (int64_t r = 0; r < kRows; ++r) {
+          for (int64_t r = 0; r < tile_rows; ++r) {
             A* to = entries + count * tile + r * side * p.vectors;
             pack_gradient(from, to, s, p, first, top + r * s.stride, y2);
           }
@@ -223,7 +248,7 @@ void correlation_grad(const T* g, const T* other, T* grad, const CorrelationShap
           }
         }
         rows(entries, others, count, sums, s, p);
-        for (int64_t r = 0; r < kRows && top + r * s.stride < s.height; ++r) {
+        for (int64_t r = 0; r < tile_rows && top + r * s.stride < s.height; ++r) {
           for (int64_t c = 0; c < s.channels; ++c) {
             const A* sum = sums + (r * s.channels + c) * p.vectors;
             T* row = to + (c * s.height + top + r * s.stride) * s.width;
