@@ -23,24 +23,36 @@ constexpr int64_t kSlice = 64;         // channels of f2's gradient that belong 
 template <class T, class A>
 void correlation_lookup(const T* f1, const T* f2, const A* coords, T* out, const LookupShape& s) {
   const auto dots_of = FLOWMATCH_PICK(window_dots<A>);
+  const auto dots_of_pair = FLOWMATCH_PICK(window_dots_of_pair<A>);
   const auto blend_into = FLOWMATCH_PICK(blend<A>);
   const A scale = 1 / std::sqrt(static_cast<A>(s.channels));
   const Widened<T, A> first(f1, s.batch * s.pixels() * s.channels);
   const Widened<T, A> second(f2, s.batch * s.pixels2() * s.channels);
-  Scratch<A> scratch(s.taps() + s.displacements() * kPixelsPerRun);
+  Scratch<A> scratch(2 * s.taps() + s.displacements() * kPixelsPerRun);
   const int64_t runs = (s.width + kPixelsPerRun - 1) / kPixelsPerRun;
   const int64_t work = kPixelsPerRun * s.taps() * s.channels;
   parallel_rows(s.batch * s.height * runs, work, [&](int64_t begin, int64_t end) {
     A* dots = scratch.take();
-    A* results = dots + s.taps();
+    A* results = dots + 2 * s.taps();
     for (int64_t run = begin; run < end; ++run) {
-      const int64_t b = run / (runs * s.height), x = run % runs * kPixelsPerRun;
-      const int64_t start = run / runs % s.height * s.width + x;
+      const int64_t b = run / (runs * s.height), x = run / s.height % runs * kPixelsPerRun;
+      const int64_t start = run % s.height * s.width + x;
       const int64_t count = std::min(kPixelsPerRun, s.width - x);
-      for (int64_t n = 0; n < count; ++n) {
-        const auto w = window(coords + b * 2 * s.pixels(), s, start + n);
-        dots_of(first.data() + (b * s.pixels() + start + n) * s.channels,
-                second.data() + b * s.pixels2() * s.channels, w, s, dots);
+      const A* at = coords + b * 2 * s.pixels();
+      const A* own = first.data() + (b * s.pixels() + start) * s.channels;
+      const A* other = second.data() + b * s.pixels2() * s.channels;
+      for (int64_t n = 0; n < count; ++n, own += s.channels) {
+        const auto w = window(at, s, start + n);
+        if (n + 1 < count) {
+          const auto next = window(at, s, start + n + 1);
+          if (dots_of_pair(own, other, w, next, s, dots)) {
+            blend_into(dots, w, s, scale, results + n, kPixelsPerRun);
+            blend_into(dots + s.taps(), next, s, scale, results + n + 1, kPixelsPerRun);
+            ++n, own += s.channels;
+            continue;
+          }
+        }
+        dots_of(own, other, w, s, dots);
         blend_into(dots, w, s, scale, results + n, kPixelsPerRun);
       }
       T* to = out + b * s.displacements() * s.pixels() + start;
