@@ -14,6 +14,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <type_traits>
 #include <vector>
 #ifdef __linux__
@@ -56,6 +57,21 @@ void parallel_rows(int64_t rows, int64_t work_per_row, const F& f) {
   torch::stable::parallel_for(0, rows, grain, f);
 }
 
+// Memory that begins with a cache line, so that vectors in it do not straddle two.
+constexpr std::align_val_t kCacheLine{64};
+struct FreeBuffer {
+  void operator()(void* p) const { ::operator delete[](p, kCacheLine); }
+};
+template <class T>
+using Buffer = std::unique_ptr<T[], FreeBuffer>;
+
+// `count` elements, not initialised.
+template <class T>
+Buffer<T> buffer(int64_t count) {
+  static_assert(std::is_trivial_v<T>);
+  return Buffer<T>(static_cast<T*>(::operator new[](count * sizeof(T), kCacheLine)));
+}
+
 // An array converted to type A; not copied if it has that type.
 template <class T, class A>
 class Widened {
@@ -64,7 +80,7 @@ class Widened {
     if constexpr (std::is_same_v<T, A>) {
       data_ = from;
     } else {
-      own_.reset(new A[count]);
+      own_ = buffer<A>(count);
       parallel_rows(count, 1, [&](int64_t begin, int64_t end) {
         std::transform(from + begin, from + end, own_.get() + begin,
                        [](T v) { return static_cast<A>(v); });
@@ -76,7 +92,7 @@ class Widened {
 
  private:
   const A* data_;
-  std::unique_ptr<A[]> own_;
+  Buffer<A> own_;
 };
 
 // One scratch buffer per thread, allocated up front because nothing may throw inside parallel_rows.
@@ -84,14 +100,17 @@ template <class T>
 class Scratch {
  public:
   explicit Scratch(int64_t size)
-      : size_(size), slots_(torch::stable::get_num_threads()), memory_(new T[size * slots_]) {}
+      : size_((size + kLine - 1) / kLine * kLine),
+        slots_(torch::stable::get_num_threads()),
+        memory_(buffer<T>(size_ * slots_)) {}
   // The buffer of this call of f; to be called once in each.
   T* take() { return memory_.get() + size_ * (next_++ % slots_); }
 
  private:
-  int64_t size_, slots_;
+  static constexpr int64_t kLine = static_cast<int64_t>(kCacheLine) / sizeof(T);
+  int64_t size_, slots_;  // whole cache lines, which threads do not share
   std::atomic<int64_t> next_{0};
-  std::unique_ptr<T[]> memory_;
+  Buffer<T> memory_;
 };
 
 // An uninitialised tensor on the CPU. The system provides fresh memory page by page, which for tens

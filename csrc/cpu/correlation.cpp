@@ -152,7 +152,7 @@ void correlation(const T* f1, const T* f2, T* volume, const CorrelationShape& s)
   // it saves.
   const bool in_place =
       std::is_same_v<T, A> && p.vectors == s.width && s.channels <= kMaxInPlaceChannels;
-  const std::unique_ptr<A[]> first(new A[in_place ? 0 : s.height * s.channels * p.vectors]);
+  const auto first = buffer<A>(in_place ? 0 : s.height * s.channels * p.vectors);
   const std::unique_ptr<A[]> second(new A[s.height * s.channels * p.padded]);
   for (int64_t b = 0; b < s.batch; ++b) {
     FirstImage<A> image{first.get(), s.channels * p.vectors, lanes, s.channels * lanes};
@@ -214,7 +214,7 @@ void correlation_grad(const T* g, const T* other, T* grad, const CorrelationShap
   const int rows_per_step =
       static_cast<int>(std::clamp<int64_t>(kEntryBytes / (tile * sizeof(A)), 1, kMaxOtherRows));
   const int64_t sum_size = tile_rows * s.channels * p.vectors;
-  const std::unique_ptr<A[]> packed(new A[s.height * s.channels * p.padded]);
+  const auto packed = buffer<A>(s.height * s.channels * p.padded);
   // A group is the rows of a tile, `stride` apart, which are linked to the same rows of the other
   // image.
   const int64_t classes = std::min(s.stride, s.height);

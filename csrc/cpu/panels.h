@@ -14,8 +14,8 @@ namespace flowmatch::cpu {
 // Vectors in the layout of panel_loops.inc, and the norms that the error bound of nearest needs.
 template <class A>
 struct Packed {
-  std::unique_ptr<A[]> values;  // [groups][depth][width]; with `halves`, pairs of bfloat16 per word
-  std::unique_ptr<A[]> half;    // |v|^2 / 2; NaN for padding and for vectors that are not finite
+  Buffer<A> values;  // [groups][depth][width]; with `halves`, pairs of bfloat16 per word
+  Buffer<A> half;    // |v|^2 / 2; NaN for padding and for vectors that are not finite
   std::unique_ptr<double[]> norm, rest;  // |v| and |v - bfloat16(v)|
   int64_t groups, width;
   double most_norm = 0, most_rest = 0;
@@ -61,8 +61,8 @@ Packed<A> allocate_packed(int64_t count, int64_t depth, int64_t width, bool halv
   Packed<A> p;
   p.width = width;
   p.groups = (count + width - 1) / width;
-  p.values.reset(new A[p.groups * width * (halves ? (depth + 1) / 2 : depth)]);
-  p.half.reset(new A[p.groups * width]);
+  p.values = buffer<A>(p.groups * width * (halves ? (depth + 1) / 2 : depth));
+  p.half = buffer<A>(p.groups * width);
   p.norm.reset(new double[p.groups * width]);
   p.rest.reset(new double[p.groups * width]);
   return p;
