@@ -114,7 +114,7 @@ def save_pretrained(model: str | Path, folder: str | Path) -> None:
         "library_name": "flowmatch",
         "task": source.task,
         "model": metadata["model"],
-        "arguments": json.loads(metadata.get("arguments", "{}")),
+        "arguments": _arguments(source.file, metadata),
     }
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -225,6 +225,13 @@ def _metadata(path: Path) -> dict[str, str]:
             return file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole .safetensors file: {_line(error)}") from error
+
+
+def _arguments(path: Path, metadata: dict[str, str]) -> Any:
+    try:
+        return json.loads(metadata.get("arguments", "{}"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} has damaged arguments: {_line(error)}") from error
 
 
 def _read_config(path: Path) -> dict[str, str]:

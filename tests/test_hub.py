@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from flowmatch import hub
 from flowmatch.flow import FlowNetS, save_weights
@@ -164,6 +165,15 @@ def test_a_folder_of_a_stranger_is_refused(tmp_path, tiny, config, message):
     (tmp_path / "net" / "config.json").write_text(config)
     with pytest.raises(ValueError, match=message):
         hub.from_pretrained(tmp_path / "net")
+
+
+@pytest.mark.parametrize("arguments", ["{", "[" * 100_000], ids=["cut", "deep"])
+def test_damaged_arguments_are_named(tmp_path, arguments):
+    file = tmp_path / "a.safetensors"
+    metadata = {"model": "pyramid", "arguments": arguments}
+    save_file({"a": torch.zeros(1)}, file, metadata)
+    with pytest.raises(ValueError, match=r"a\.safetensors has damaged arguments"):
+        hub.save_pretrained(file, tmp_path / "folder")
 
 
 def test_missing_files_and_names_are_explained(tmp_path, tiny):

@@ -147,7 +147,7 @@ def _read(file: Path) -> tuple[dict[str, Any], list[Row]]:
     try:
         content = json.loads(file.read_text())
         return content, [Row.from_json(row) for row in content["rows"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not what `flowmatch bench --json` writes: {error}") from error
 
 

@@ -215,7 +215,7 @@ def _is_record(record: Path, damaged: bool) -> bool:
         content = json.loads(record.read_text())
     except FileNotFoundError:
         return False
-    except ValueError:
+    except (ValueError, RecursionError):
         return damaged
     return isinstance(content, dict) and {"frames", "source"} <= content.keys()
 
@@ -223,7 +223,7 @@ def _is_record(record: Path, damaged: bool) -> bool:
 def _check_same_run(record: Path, new: dict[str, Any]) -> None:
     try:
         old = json.loads(record.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{record} is damaged ({error}); --overwrite starts anew") from error
     changed = [key for key in new if not isinstance(old, dict) or old.get(key) != new[key]]
     if changed:

@@ -171,23 +171,27 @@ def write_colmap_database(
         ValueError: A name points outside the folder of the images, or the pairs do not share the
             keypoints of an image, as those of LoFTR.
         FileNotFoundError: An image does not exist.
+        OSError: The file cannot be written.
 
     Reference:
         colmap.github.io/database.html
     """
     for pair in pairs:
         _check_inside(pair)
-    with (
-        replace_when_done(Path(path)) as temporary,
-        contextlib.closing(sqlite3.connect(temporary)) as connection,
-        connection,
-    ):
-        connection.execute("PRAGMA journal_mode = MEMORY")  # no file beside the temporary one
-        connection.executescript(_SCHEMA)
-        connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-        writer = _DatabaseWriter(connection, camera)
-        for stored in _stored_pairs(matches, pairs, root):
-            writer.add(stored)
+    try:
+        with (
+            replace_when_done(Path(path)) as temporary,
+            contextlib.closing(sqlite3.connect(temporary)) as connection,
+            connection,
+        ):
+            connection.execute("PRAGMA journal_mode = MEMORY")  # no file beside the temporary one
+            connection.executescript(_SCHEMA)
+            connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            writer = _DatabaseWriter(connection, camera)
+            for stored in _stored_pairs(matches, pairs, root):
+                writer.add(stored)
+    except sqlite3.OperationalError as error:  # a full disk
+        raise OSError(f"{path} cannot be written: {error}") from error
     return Path(path)
 
 

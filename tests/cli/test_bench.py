@@ -41,6 +41,7 @@ def test_json_alone_on_stdout(capsys):
         (["correlation", "--shape", "1,2"], "is B,C,H,W,radius,stride, as integers"),
         (["--shape", "1,2"], "--shape needs one op by name"),
         (["--from", "text.json"], "is not what `flowmatch bench --json` writes"),
+        (["--from", "deep.json"], "is not what `flowmatch bench --json` writes"),
         (["nonsense"], "nonsense"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -48,6 +49,7 @@ def test_json_alone_on_stdout(capsys):
 def test_bad_input_is_one_line(words, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.json").write_text("text")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
     assert main(["bench", *words]) == 2
     err = capsys.readouterr().err
     assert message in err

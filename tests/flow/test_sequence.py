@@ -185,9 +185,10 @@ def test_a_refused_run_leaves_nothing_in_the_way(clip, tmp_path):
     assert report.computed == 5
 
 
-def test_damaged_record_is_named(clip, tmp_path):
+@pytest.mark.parametrize("content", ["{", "[" * 100_000], ids=["cut", "deep"])
+def test_damaged_record_is_named(clip, tmp_path, content):
     run(clip, tmp_path / "out")
-    (tmp_path / "out" / RECORD).write_text("{")
+    (tmp_path / "out" / RECORD).write_text(content)
     with pytest.raises(ValueError, match=r"run.json is damaged"):
         run(clip, tmp_path / "out")
 

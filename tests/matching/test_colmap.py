@@ -12,6 +12,7 @@ from flowmatch.matching.colmap import write_colmap_database
 from flowmatch.matching.files import read_matches, write_matches
 from flowmatch.matching.options import MatchOptions
 from flowmatch.matching.pair_list import Pair, match_pairs
+from tests.io.test_full_disk import limit
 
 from .room import CAMERA, CENTRES, ROTATIONS, SIZE, render
 
@@ -43,6 +44,13 @@ def table(path, query):
 
 def array(blob, kind, columns):
     return np.frombuffer(blob, kind).reshape(-1, columns)
+
+
+def test_a_full_disk(images, tmp_path):
+    out = matched(images, tmp_path / "out")
+    with pytest.raises(OSError, match=r"database\.db cannot be written"), limit(30_000):
+        write_colmap_database(tmp_path / "database.db", out, ALL, images)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "out"]
 
 
 def test_rows(images, tmp_path):
