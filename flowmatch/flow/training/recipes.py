@@ -207,6 +207,27 @@ _OURS: Mapping[str, FlowRecipe] = {
         size=(320, 448),
         motion=_LONG_MOTION,
     ),
+    # For 20 to 25 minutes of a large GPU at 5 steps a second, with pairs rendered there (--render
+    # device). The first two continue what ships (--start); FlowNetC at full width begins anew.
+    **{
+        f"{model}-gpu": FlowRecipe(
+            model,
+            Schedule(steps=6500, batch=batch, learning_rate=rate, warmup=0.05),
+            "robust",
+            weights,
+            size=(320, 448),
+            motion=(*_LONG_MOTION, (8.0, 0.05)),
+            passes=passes,
+            norms=model == "flownetc",
+            matching=2.0 if model == "flownetc" else 0.0,
+            seed=6,
+        )
+        for model, batch, rate, weights, passes in (
+            ("recurrent-pyramid", 24, 5e-4, _RECURRENT, 0),
+            ("raft-small", 24, 4e-4, sequence_weights(8), 8),
+            ("flownetc", 32, 4e-4, _FLOWNET, 0),
+        )
+    },
     **{
         f"{model}-thin": FlowRecipe(
             model,
