@@ -6,10 +6,14 @@
 // within 2 E of the k-th smallest are kept as candidates, and only for these the distances are
 // computed as |q - r|^2, without cancellation. The results are therefore those of float32 distances
 // throughout, bit-identical whatever the precision of the first pass. A query with too many
-// candidates is compared with all references.
+// candidates is compared with all references. For distances, the scores are those of vectors minus
+// a centre of the references: the shorter the vectors, the smaller the errors.
 #pragma once
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <vector>
 
 #include "../nearest.h"
 #include "../stable.h"
@@ -90,9 +94,10 @@ Kernels<A> kernels(bool halves) {
 // Bound on the difference between a score and the value that decides, for a query with this norm,
 // of which `rest` is lost by rounding to bfloat16. Sums of `depth` terms, each rounded in turn,
 // have an error of at most (depth + 2) u times the sum of magnitudes. That holds for the products
-// as well as for the exact values that decide in the end. |r|^2 / 2 and the difference are rounded
-// once. In bfloat16 the rounding of the inputs is added. Finally, no relative bound holds below the
-// smallest normal number: bfloat16 products flush subnormal inputs and outputs to zero.
+// as well as for the exact values that decide in the end. |r|^2 / 2, the difference, and the
+// differences to the centre are rounded once. In bfloat16 the rounding of the inputs is added.
+// Finally, no relative bound holds below the smallest normal number: bfloat16 products flush
+// subnormal inputs and outputs to zero.
 template <class A>
 double error_bound(const Search<A>& s, double norm, double rest, const Packed<A>& r) {
   const double u = (s.depth + 4) * static_cast<double>(std::numeric_limits<A>::epsilon());
@@ -104,6 +109,28 @@ double error_bound(const Search<A>& s, double norm, double rest, const Packed<A>
     bound += rest * left + (norm + rest) * r.most_rest + u * (norm + rest) * left;
   }
   return bound;
+}
+
+// About the mean of the references, from a sample. Differences of whole numbers stay whole, which
+// bfloat16 represents exactly up to 256.
+template <class A>
+std::vector<double> centre_of(const Search<A>& s) {
+  constexpr int64_t kSample = 64;
+  std::vector<double> sums(s.depth, 0.0);
+  double count = 0;
+  bool whole = true;
+  for (int64_t r = 0; r < s.references; r += (s.references + kSample - 1) / kSample) {
+    const A *v = s.reference + r * s.depth, *end = v + s.depth;
+    if (!std::all_of(v, end, [](A value) { return std::isfinite(value); })) continue;
+    whole = whole && std::all_of(v, end, [](A value) { return value == std::nearbyint(value); });
+    std::transform(v, end, sums.begin(), sums.begin(), std::plus<double>());
+    ++count;
+  }
+  for (double& sum : sums) {
+    const double mean = count && std::isfinite(sum) ? sum / count : 0;
+    sum = whole ? std::nearbyint(mean) : mean;
+  }
+  return sums;
 }
 
 // The exact value that pairs are ordered by, smallest first: squared distance or negative product.
@@ -211,8 +238,10 @@ bool is_mutual(const Search<A>& s, const Kernels<A>& f, int64_t q, double error,
 template <class A>
 void search(const Search<A>& s, std::vector<Lists<A>>* lists) {
   const Kernels<A> f = kernels<A>(s.halves);
-  const auto q = pack(s.query, s.queries, s.depth, f.queries, s.halves);
-  const auto r = pack(s.reference, s.references, s.depth, f.panel, s.halves);
+  const auto centre = s.product ? std::vector<double>() : centre_of(s);
+  const double* shift = s.product ? nullptr : centre.data();
+  const auto q = pack(s.query, s.queries, s.depth, f.queries, s.halves, shift);
+  const auto r = pack(s.reference, s.references, s.depth, f.panel, s.halves, shift);
   // The scores' offsets: |r|^2 / 2, or 0 for products; NaN for padding and vectors not finite.
   const std::unique_ptr<A[]> offsets(new A[r.groups * f.panel]);
   std::transform(r.half.get(), r.half.get() + r.groups * f.panel, offsets.get(),

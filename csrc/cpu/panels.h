@@ -26,32 +26,42 @@ BFloat16 to_bfloat16(A v) {
   return static_cast<BFloat16>(static_cast<float>(v));
 }
 
+// Packs vectors minus `centre`, or as they are if it is null.
 template <class A>
-void pack_group(const A* from, int64_t count, int64_t depth, bool halves, Packed<A>* p,
-                int64_t group) {
+void pack_group(const A* from, int64_t count, int64_t depth, bool halves, const double* centre,
+                Packed<A>* p, int64_t group) {
   A* to = p->values.get() + group * p->width * (halves ? (depth + 1) / 2 : depth);
   auto* short_to = reinterpret_cast<BFloat16*>(to);
-  for (int64_t j = 0; j < p->width; ++j) {
-    const int64_t n = group * p->width + j;
-    const A* v = from + n * depth;
-    double square = 0, rest = 0;
-    for (int64_t c = 0; c < depth; ++c) {
-      const A value = n < count ? v[c] : A(0);
-      square += static_cast<double>(value) * value;
-      if (halves) {
-        const BFloat16 high = to_bfloat16(value);
-        const double low = static_cast<double>(value) - static_cast<float>(high);
-        rest += low * low;
-        short_to[(c / 2 * p->width + j) * 2 + c % 2] = high;
-      } else {
-        to[c * p->width + j] = value;
-      }
+  constexpr int64_t kMaxWidth = 64;
+  double square[kMaxWidth] = {}, rest[kMaxWidth] = {};
+  const int64_t first = group * p->width, valid = std::min(p->width, count - first);
+  const bool padded = valid < p->width || (halves && depth % 2);
+  if (padded) std::fill_n(to, p->width * (halves ? (depth + 1) / 2 : depth), A(0));
+  for (int64_t c = 0; c < depth; ++c) {
+    const double origin = centre ? centre[c] : 0.0;
+    const A* at = from + first * depth + c;
+    for (int64_t j = 0; !halves && j < valid; ++j, at += depth) {
+      const double exact = *at - origin;
+      square[j] += exact * exact;
+      to[c * p->width + j] = static_cast<A>(exact);
     }
-    if (halves && depth % 2) short_to[(depth / 2 * p->width + j) * 2 + 1] = BFloat16(0.0f);
-    const bool valid = n < count && std::isfinite(square);
-    p->half[n] = valid ? static_cast<A>(square / 2) : std::numeric_limits<A>::quiet_NaN();
-    p->norm[n] = valid ? std::sqrt(square) : 0;
-    p->rest[n] = valid ? std::sqrt(rest) : 0;
+    BFloat16* pairs = short_to + c / 2 * 2 * p->width + c % 2;
+    for (int64_t j = 0; halves && j < valid; ++j, at += depth) {
+      const double exact = *at - origin;
+      square[j] += exact * exact;
+      const A value = static_cast<A>(exact);
+      const BFloat16 high = to_bfloat16(value);
+      const double low = static_cast<double>(value) - static_cast<float>(high);
+      rest[j] += low * low;
+      pairs[2 * j] = high;
+    }
+  }
+  for (int64_t j = 0; j < p->width; ++j) {
+    const bool finite = j < valid && std::isfinite(square[j]);
+    p->half[first + j] =
+        finite ? static_cast<A>(square[j] / 2) : std::numeric_limits<A>::quiet_NaN();
+    p->norm[first + j] = finite ? std::sqrt(square[j]) : 0;
+    p->rest[first + j] = finite ? std::sqrt(rest[j]) : 0;
   }
 }
 
@@ -69,9 +79,10 @@ Packed<A> allocate_packed(int64_t count, int64_t depth, int64_t width, bool halv
 }
 
 template <class A>
-void pack_into(const A* from, int64_t count, int64_t depth, bool halves, Packed<A>* p) {
+void pack_into(const A* from, int64_t count, int64_t depth, bool halves, Packed<A>* p,
+               const double* centre = nullptr) {
   parallel_rows(p->groups, 2 * p->width * depth, [&](int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) pack_group(from, count, depth, halves, p, g);
+    for (int64_t g = begin; g < end; ++g) pack_group(from, count, depth, halves, centre, p, g);
   });
   p->most_norm = p->most_rest = 0;
   for (int64_t n = 0; n < count; ++n) {
@@ -81,9 +92,10 @@ void pack_into(const A* from, int64_t count, int64_t depth, bool halves, Packed<
 }
 
 template <class A>
-Packed<A> pack(const A* from, int64_t count, int64_t depth, int64_t width, bool halves) {
+Packed<A> pack(const A* from, int64_t count, int64_t depth, int64_t width, bool halves,
+               const double* centre = nullptr) {
   Packed<A> p = allocate_packed<A>(count, depth, width, halves);
-  pack_into(from, count, depth, halves, &p);
+  pack_into(from, count, depth, halves, &p, centre);
   return p;
 }
 
