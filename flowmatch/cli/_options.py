@@ -89,7 +89,7 @@ FlowQuality = Annotated[
     typer.Option(
         "--quality",
         help="Quality of each flow: fast (the network alone), good (also DIS, a classical method; "
-        "refined, chosen at each pixel) or best (also twice the size and a second network).",
+        "refined, chosen at each pixel) or best (also frames of twice the size).",
         rich_help_panel=QUALITY,
     ),
 ]

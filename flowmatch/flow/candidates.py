@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,18 +13,14 @@ from flowmatch.flow.baselines import dis
 from flowmatch.flow.combine import combine_flows
 from flowmatch.flow.confidence import shipped_judge
 from flowmatch.flow.full_resolution import run_network
-from flowmatch.flow.networks import RAFT, RAFTSmall
 from flowmatch.flow.options import FlowOptions
 from flowmatch.flow.refine import refine_flows
-from flowmatch.flow.store import load
 from flowmatch.flow.warm_start import WarmStarted, forward_interpolate
 
 Array = NDArray[Any]
 
 MARGIN = 0.01
 """Lead in cost that the further flows of the best quality need over those of the good quality."""
-SECOND_NETWORK = "raft-small"
-"""Weights of the second network of the best quality; the default, if the first one is a RAFT."""
 
 
 def choose_flows(
@@ -88,21 +83,7 @@ def _network_runs(
     if options.quality == "best":
         forward, backward = (n.model if isinstance(n, WarmStarted) else n for n in networks)
         runs.append(((forward, backward), replace(options, zoom=min(2 * options.zoom, 4.0))))
-        second = _second_network(forward)
-        runs.append(((second, second), options))
     return runs
-
-
-def _second_network(network: nn.Module) -> nn.Module:
-    """Return another network than the given one, on its device."""
-    parameter = next(network.parameters(), None)
-    device = "cpu" if parameter is None else str(parameter.device)
-    return _load("default" if isinstance(network, RAFT | RAFTSmall) else SECOND_NETWORK, device)
-
-
-@lru_cache(maxsize=2)
-def _load(name: str, device: str) -> nn.Module:
-    return load(name, device=device)
 
 
 def _move_forward(flow: Array, like: Tensor, direction: int) -> Tensor:

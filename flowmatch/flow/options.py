@@ -20,7 +20,7 @@ class FlowOptions:
     - ``"good"``: the network's flow and the flow of a classical method, DIS, both refined; each
       pixel takes the flow that both frames confirm better (`combine_flows`).
     - ``"best"``: the same choice among more flows: also of the network on frames of twice the size,
-      of a second network, and in a clip of the previous pair.
+      and in a clip of the previous pair.
 
     The other options are for experts: `refine` and `with_dis` replace one part of the quality, so
     ``quality="fast", refine=True`` is the refined network, and ``with_dis=False`` is good without

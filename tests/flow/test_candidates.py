@@ -7,7 +7,6 @@ import torch
 from flowmatch.flow import (
     FlowOptions,
     SequenceOptions,
-    candidates,
     estimate_both_ways,
     estimate_flow,
     load,
@@ -84,7 +83,7 @@ class Still(torch.nn.Module):
         return [torch.zeros_like(first[:, :2])]
 
 
-def test_the_flow_of_the_previous_pair_is_taken_where_it_is_confirmed(photo, monkeypatch):
+def test_the_flow_of_the_previous_pair_is_taken_where_it_is_confirmed(photo):
     """Only the previous flow is right; the backward flow of the network confirms it."""
     frames = [
         torch.from_numpy(np.ascontiguousarray(picture[60:156, 60:188])).permute(2, 0, 1)[None] / 255
@@ -95,7 +94,6 @@ def test_the_flow_of_the_previous_pair_is_taken_where_it_is_confirmed(photo, mon
         def forward(self, first, second):
             return [torch.tensor([-6.0, 0]).view(1, 2, 1, 1).expand(1, 2, *first.shape[2:])]
 
-    monkeypatch.setattr(candidates, "_load", lambda name, device: Still())
     options = FlowOptions("best", refine=False, with_dis=False)
     previous = np.zeros((96, 128, 2), np.float32) + np.float32([6, 0])
     networks = (Still(), Backward())
