@@ -42,7 +42,6 @@ from flowmatch.matching.options import MatchOptions
 EXAMPLES = (
     "flowmatch match first.jpg second.jpg -o matches.png -o matches.npz",
     "flowmatch match photos --all -o matches --colmap",
-    "flowmatch match photos --sequential 5 -o matches",
 )
 GEOMETRY = "Geometry"
 

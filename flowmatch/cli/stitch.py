@@ -102,6 +102,7 @@ def command(
     confidence: Annotated[
         float,
         typer.Option(
+            "--min-confidence",
             help="Smallest confidence, inliers / (8 + 0.3 matches), of two photos that overlap.",
             rich_help_panel=KEYPOINTS,
         ),
@@ -198,7 +199,7 @@ def command(
             "--matcher": matcher != _DEFAULT.matcher,
             "--matcher-weights": matcher_weights is not None,
             "--keypoints": keypoints != _DEFAULT.keypoints,
-            "--confidence": confidence != _DEFAULT.confidence,
+            "--min-confidence": confidence != _DEFAULT.confidence,
             "--keypoint-megapixels": keypoint_megapixels != _DEFAULT.keypoint_megapixels,
         }  # fmt: skip
         if unused := [name for name, is_changed in changed.items() if is_changed]:

@@ -21,7 +21,7 @@ def is_png(encoded: bytes | memoryview) -> bool:
 
 
 def check_png(path: Path, encoded: bytes | memoryview) -> tuple[int, int, int, int]:
-    """Check that a PNG does not claim more pixels than its bytes can hold.
+    """Check that a PNG does not claim more than its bytes can hold.
 
     Returns:
         Width, height, bits a channel and colour type.
@@ -33,7 +33,21 @@ def check_png(path: Path, encoded: bytes | memoryview) -> tuple[int, int, int, i
     require_dimensions(path, height, width)
     row = (_CHANNELS.get(colour, 1) * bits * width + 7) // 8 + 1  # one byte for the filter
     require_plausible(path, height * row, len(encoded))
+    _check_chunks(path, encoded)
     return width, height, bits, colour
+
+
+def _check_chunks(path: Path, encoded: bytes | memoryview) -> None:
+    """Check that no chunk claims more bytes than the file has: OpenCV allocates what it claims."""
+    at, kind = 8, b""
+    while kind != b"IEND" and at + 8 <= len(encoded):
+        length, kind = struct.unpack(">I4s", encoded[at : at + 8])
+        at += 12 + length  # length, kind, data, checksum
+        if at > len(encoded):
+            raise ValueError(
+                f"{path} is damaged, or not whole: a part of the PNG claims {length} bytes, "
+                f"the file ends {at - len(encoded)} bytes too early"
+            )
 
 
 def read_png16(path: Path, channels: int, expected: str) -> NDArray[np.uint16]:

@@ -79,7 +79,7 @@ def test_bad_input_is_one_line(indexed, query, tmp_path, capsys):
     write_image(tmp_path / "blank.png", np.zeros((50, 60, 3), np.uint8))
     for words, expected in (
         (["search", query, "-i", str(tmp_path / "none.safetensors")], "none.safetensors"),
-        (["search", query, "-i", query], "not an index"),
+        (["search", query, "-i", query], "not a whole .safetensors file"),
         (["search", query, *index, "-o", "found.txt"], "expected a name ending in"),
         (["search", "missing.png", *index, "-o", "none/found.csv"], "there is no folder none"),
         (["search", str(tmp_path / "blank.png"), *index], "nothing in the query"),

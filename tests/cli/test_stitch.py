@@ -9,6 +9,7 @@ import pytest
 
 from flowmatch.cli import main
 from flowmatch.io import read_image, write_image
+from flowmatch.io.masked import read_masked
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +182,8 @@ def test_nothing_is_written_when_nothing_overlaps(folder, tmp_path, capsys):
             "--cameras matches nothing: it takes no --motion, --wave",
         ),
         (
-            ["PHOTO", "PHOTO", "-o", "OUT.jpg", "--cameras", "PHOTO", "--confidence", "0.5"],
-            "it takes no --confidence",
+            ["PHOTO", "PHOTO", "-o", "OUT.jpg", "--cameras", "PHOTO", "--min-confidence", "0.5"],
+            "it takes no --min-confidence",
         ),
     ],
 )
@@ -206,13 +207,17 @@ def test_photos_are_never_all_in_memory(folder, tmp_path, monkeypatch):
 
     alive = []
 
-    def reading(path):
-        assert sum(reference() is not None for reference in alive) <= 1
-        image = read_image(path)
-        alive.append(weakref.ref(image))
-        return image
+    def counted(read):
+        def reading(path):
+            assert sum(reference() is not None for reference in alive) <= 1
+            result = read(path)
+            alive.append(weakref.ref(result if read is read_image else result.image))
+            return result
 
-    monkeypatch.setattr(module, "read_image", reading)
+        return reading
+
+    for read in (read_image, read_masked):
+        monkeypatch.setattr(module, read.__name__, counted(read))
     photos = [str(folder / f"cat_{letter}.png") for letter in "abc"]
     assert main(["stitch", *photos, "-o", str(tmp_path / "pano.png"), "--motion", "affine",
                  "--keypoint-megapixels", "0.05", "--seam-megapixels", "0.03"]) == 0  # fmt: skip

@@ -15,6 +15,7 @@ from flowmatch.flow import (
     load_external,
 )
 from flowmatch.flow.external import convert_checkpoint
+from flowmatch.flow.store import STORE
 
 STACKS = {"FlowNet2SD": FlowNet2SD, "FlowNet2CS": FlowNet2CS, "FlowNet2CSS": FlowNet2CSS,
           "FlowNet2": FlowNet2}  # fmt: skip
@@ -24,7 +25,8 @@ STACKS = {"FlowNet2SD": FlowNet2SD, "FlowNet2CS": FlowNet2CS, "FlowNet2CSS": Flo
 def thin(monkeypatch):
     """Make the stacks thin, because full ones would take most of the time of these tests."""
     for network in STACKS.values():
-        monkeypatch.setitem(MODELS, network.__name__.lower(), partial(network, width=1 / 16))
+        for models in (MODELS, STORE.models):
+            monkeypatch.setitem(models, network.__name__.lower(), partial(network, width=1 / 16))
 
 
 @pytest.mark.parametrize("name", STACKS)

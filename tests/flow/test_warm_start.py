@@ -101,7 +101,7 @@ def test_warm_and_cold_runs_are_not_mixed(clip, tmp_path):
 @pytest.mark.parametrize(
     ("model", "batch", "message"),
     [
-        (nn.Conv2d(3, 2, 1), 1, "such as RAFT, got Conv2d"),
+        (nn.Conv2d(3, 2, 1), 1, "RecurrentPyramid or RAFT, got Conv2d"),
         (Counting(), 2, "batch must be 1, got 2"),
     ],
 )

@@ -76,6 +76,7 @@ def png_checksums(data: bytes) -> bytes:
 def header_length(data: bytes) -> bytes:
     """Return a safetensors file whose first number is the length of its JSON."""
     end = data.rfind(b"}") + 1
+    end += len(data[end:]) - len(data[end:].lstrip(b" "))  # padding belongs to the JSON
     return struct.pack("<Q", max(end - 8, 0)) + data[8:] if end > 8 else data
 
 

@@ -208,7 +208,7 @@ REFUSED = {
     "png magic": (".png", FLO + bytes(40), "expected a PNG"),
     "png liar": (".png", png(40000, 25000), "compressed bytes"),
     "png short": (".png", png(20, 30, rows=10), "cannot be decoded"),
-    "png truncated": (".png", png(1, 1)[:-20], "cannot be decoded"),
+    "png truncated": (".png", png(1, 1)[:-20], "the file ends 8 bytes too early"),
     "png zero": (".png", png(0, 1), "at least 1 x 1"),
     "png 8 bits": (".png", png(1, 1, bits=8), "got 8 bits"),
     "png gray": (".png", png(1, 1, colour=0), "colour type 0"),

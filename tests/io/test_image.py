@@ -218,3 +218,17 @@ def test_pictures_by_other_names_are_listed_and_other_kinds_are_named(tmp_path):
     (tmp_path / "g.HEIC").write_bytes(b"")
     with pytest.warns(UserWarning, match=r"skipped 1 pictures of kinds .* g\.HEIC"):
         assert len(list_images(tmp_path)) == 4
+
+
+def test_a_png_whose_part_claims_too_much(tmp_path):
+    """OpenCV allocated what a part claims: 634 MB for a file of 82 bytes."""
+    write_image(tmp_path / "a.png", np.zeros((7, 9, 3), np.uint8))
+    whole = (tmp_path / "a.png").read_bytes()
+    at = whole.index(b"IDAT")
+    claimed = whole[: at - 4] + bytes([0x25, 0xCC, 0xE1, 0x7F]) + whole[at:]
+    for content, message in ((claimed, "claims 634184063 bytes"), (whole[:-20], "too early")):
+        (tmp_path / "b.png").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            read_image(tmp_path / "b.png")
+    (tmp_path / "b.png").write_bytes(whole + b"further bytes, after the end")
+    assert read_image(tmp_path / "b.png").shape == (7, 9, 3)

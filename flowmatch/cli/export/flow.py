@@ -30,7 +30,6 @@ def command(
     size: Annotated[
         str,
         typer.Option(
-            metavar="HxW|dynamic",
             help="Height and width of the images, such as 384x512, or dynamic for any.",
             rich_help_panel=MODEL,
         ),

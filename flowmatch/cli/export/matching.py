@@ -9,7 +9,10 @@ from flowmatch.cli._options import MODEL, OUTPUT, ModelName, check_target
 from flowmatch.cli.export._report import print_report
 from flowmatch.export import export_descriptor
 
-EXAMPLES = ("flowmatch export matching -o hardnet.onnx --model hardnet-half",)
+EXAMPLES = (
+    "flowmatch export matching -o hardnet.onnx",
+    "flowmatch export matching -o hardnet.onnx --model hardnet-half",
+)
 
 
 def command(

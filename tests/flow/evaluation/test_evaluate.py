@@ -134,7 +134,7 @@ def test_json_has_null_for_nan(scenes):
     (scenes / "indoor" / "sofa" / "flow.flo").unlink()
     evaluation = evaluate(find_pairs(scenes), METHODS)
     tables = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
-    assert list(tables) == ["sequences", "groups", "mean", "skipped"]
+    assert list(tables) == ["sequences", "groups", "mean", "skipped", "reliability"]
     car = tables["sequences"][0]
     assert (car["name"], car["method"], car["pairs"]) == ("outdoor/car", "rightward", 1)
     assert (car["epe"], car["fl_all"], car["s40_plus"], car["pixels"]) == (46, 100, 46, 600)
