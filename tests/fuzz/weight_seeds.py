@@ -16,7 +16,11 @@ def weight_seeds() -> list[Seed]:
     metadata = {"model": "tiny", "arguments": json.dumps({"inputs": 3, "outputs": 2})}
     return [
         Seed("a.safetensors", save(LAYERS, metadata), header_length),
-        Seed("a.safetensors", save({key: t.double() for key, t in LAYERS.items()}, metadata), header_length),
+        Seed(
+            "a.safetensors",
+            save({key: t.double() for key, t in LAYERS.items()}, metadata),
+            header_length,
+        ),
         Seed("a.safetensors", save(LAYERS), header_length),
     ]
 
