@@ -1,12 +1,15 @@
 """Files of tensors. They may come from strangers: nothing in them is executed."""
 
+import json
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from flowmatch.io import replace_when_done
 from flowmatch.io._files import reason_of
@@ -62,6 +65,25 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 def _not_whole(path: str | Path, error: SafetensorError) -> ValueError:
     return ValueError(f"{path} is not a whole .safetensors file: {reason_of(error)}")
+
+
+def encode_safetensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return the bytes of a ``.safetensors`` file, the same ones for the same content.
+
+    The library writes the metadata in random order.
+
+    Example:
+        >>> tensors, metadata = {"a": torch.ones(2)}, {"model": "b", "arguments": "{}"}
+        >>> encode_safetensors(tensors, metadata) == encode_safetensors(tensors, metadata)
+        True
+    """
+    encoded = save(dict(tensors), dict(metadata))
+    end = 8 + int.from_bytes(encoded[:8], "little")
+    header = json.loads(encoded[8:end])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # numbers begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + encoded[end:]
 
 
 def read_saved(path: Path) -> Any:

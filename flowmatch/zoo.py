@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import nn
 
 from flowmatch.devices import choose_device
 from flowmatch.io import replace_when_done
 from flowmatch.io._files import reason_of
-from flowmatch.tensor_files import read_safetensors
+from flowmatch.tensor_files import encode_safetensors, read_safetensors
 
 _LARGEST_ARGUMENT = 65536  # of a constructor: no network that ships has more than 4096 of anything
 _WRAPPERS = ("_orig_mod.", "module.")  # of torch.compile, DataParallel
@@ -171,7 +170,7 @@ class WeightStore:
         check_finite(tensors, path)
         metadata = {"model": name, "arguments": json.dumps(arguments or {})}
         with replace_when_done(Path(path)) as temporary:
-            temporary.write_bytes(save(tensors, metadata))
+            temporary.write_bytes(encode_safetensors(tensors, metadata))
 
     def read(self, path: Path, name: str = "default") -> nn.Module:
         """Build the network of a file, float32, on the CPU.

@@ -7,7 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from flowmatch.tensor_files import read_metadata, read_safetensors, read_saved, write_saved
+from flowmatch.tensor_files import (
+    encode_safetensors,
+    read_metadata,
+    read_safetensors,
+    read_saved,
+    write_saved,
+)
 
 SIX = torch.arange(6.0)
 
@@ -73,3 +79,14 @@ def test_safetensors(tmp_path):
     save_file({"a": SIX.to(torch.float8_e5m2)}, path)
     with pytest.raises(ValueError, match=r"'a' is of type F8_E5M2, expected one of F64, "):
         read_safetensors(path)
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path):
+    tensors = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.ones(3, dtype=torch.int16)}
+    metadata = {f"key {i} \u00e4": "x" * i for i in range(6)}
+    files = {encode_safetensors(tensors, metadata) for _ in range(8)}
+    assert len(files) == 1
+    (tmp_path / "a.safetensors").write_bytes(files.pop())
+    read, words = read_safetensors(tmp_path / "a.safetensors")
+    assert words == metadata
+    assert all(torch.equal(read[key], tensor) for key, tensor in tensors.items())

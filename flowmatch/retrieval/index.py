@@ -7,13 +7,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from flowmatch.io import replace_when_done
 from flowmatch.io._files import FilePath, existing_file, reason_of
 from flowmatch.io._white import check_white
-from flowmatch.tensor_files import read_safetensors
+from flowmatch.tensor_files import encode_safetensors, read_safetensors
 
 _FORMAT = "retrieval index 1"
 _STATE = "state."
@@ -119,8 +118,8 @@ def write_index(path: FilePath, index: Index) -> None:
     tensors = {"descriptors": index.descriptors.to(torch.float16).contiguous()}
     tensors |= {_STATE + name: tensor.contiguous() for name, tensor in index.state.items()}
     with replace_when_done(path) as temporary:
-        # Not save_file, which writes files that only their owner may read.
-        temporary.write_bytes(save(tensors, {"flowmatch": _FORMAT, "content": json.dumps(content)}))
+        metadata = {"flowmatch": _FORMAT, "content": json.dumps(content)}
+        temporary.write_bytes(encode_safetensors(tensors, metadata))
 
 
 def check_index_name(path: Path) -> None:

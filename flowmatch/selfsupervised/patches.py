@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save
 
 from flowmatch.io import replace_when_done
 from flowmatch.io._files import reason_of
@@ -17,7 +16,7 @@ from flowmatch.io.video import Frames
 from flowmatch.progress import ProgressCallback
 from flowmatch.selfsupervised.boxes import Box, box_iou
 from flowmatch.selfsupervised.tracks import FlowFunction, Track, find_tracks
-from flowmatch.tensor_files import read_safetensors
+from flowmatch.tensor_files import encode_safetensors, read_safetensors
 
 _TYPES = {
     "patches": (torch.uint8, 4),
@@ -204,7 +203,7 @@ def save_patches(path: str | Path, patches: TrackedPatches, made_from: str) -> N
     """
     tensors = {name: torch.from_numpy(getattr(patches, name).copy()) for name in _TYPES}
     with replace_when_done(path) as temporary:
-        temporary.write_bytes(save(tensors, {"tracks": json.dumps(made_from)}))
+        temporary.write_bytes(encode_safetensors(tensors, {"tracks": json.dumps(made_from)}))
 
 
 def load_patches(path: str | Path, made_from: str) -> TrackedPatches:

@@ -1,0 +1,1 @@
+"""Commands that are killed: ``python -m tests.interruption flow --times 50``."""
