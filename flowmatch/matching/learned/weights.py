@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from flowmatch.io._files import existing_file
+from flowmatch.tensor_files import read_safetensors, read_saved
 from flowmatch.zoo import check_finite, check_fit, unwrapped
 
 _CONTAINERS = ("state_dict", "extractor", "model")  # of dictionaries that hold the weights
@@ -113,15 +112,11 @@ def _read(source: Source, path: Path) -> nn.Module:
 
 def _content(path: Path) -> Any:
     if path.suffix.lower() == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a whole .safetensors file: {error}") from error
+        return read_safetensors(path)[0]
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file may fail in any way
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is no file of weights, or is damaged: {reason}") from error
+        return read_saved(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is no file of weights, or is damaged: {error}") from error
 
 
 def _published(content: Any) -> dict[str, Tensor]:
