@@ -1,12 +1,11 @@
 """``flowmatch export flow``: a flow network as an ONNX file."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flowmatch.cli._options import MODEL, OUTPUT, ModelName, check_target
-from flowmatch.cli.export._report import print_report
+from flowmatch.cli._options import MODEL, ModelName, check_target
+from flowmatch.cli.export._shared import OnnxFile, WeightType, print_report
 from flowmatch.export import export_flow
 
 EXAMPLES = (
@@ -16,16 +15,7 @@ EXAMPLES = (
 
 
 def command(
-    output: Annotated[
-        Path,
-        typer.Option(
-            "-o",
-            "--output",
-            help="File to write, .onnx.",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-        ),
-    ],
+    output: OnnxFile,
     model: ModelName = "default",
     size: Annotated[
         str,
@@ -35,10 +25,7 @@ def command(
         ),
     ] = "dynamic",
     batch: Annotated[int, typer.Option(min=1, help="Number of pairs.", rich_help_panel=MODEL)] = 1,
-    precision: Annotated[
-        str,
-        typer.Option(help="Type of the weights: float32 or float16.", rich_help_panel=MODEL),
-    ] = "float32",
+    precision: WeightType = "float32",
 ) -> None:
     """Write a flow network as an ONNX file of standard operators.
 

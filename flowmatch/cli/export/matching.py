@@ -1,12 +1,11 @@
 """``flowmatch export matching``: a descriptor network as an ONNX file."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flowmatch.cli._options import MODEL, OUTPUT, ModelName, check_target
-from flowmatch.cli.export._report import print_report
+from flowmatch.cli._options import MODEL, ModelName, check_target
+from flowmatch.cli.export._shared import OnnxFile, WeightType, print_report
 from flowmatch.export import export_descriptor
 
 EXAMPLES = (
@@ -16,25 +15,13 @@ EXAMPLES = (
 
 
 def command(
-    output: Annotated[
-        Path,
-        typer.Option(
-            "-o",
-            "--output",
-            help="File to write, .onnx.",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-        ),
-    ],
+    output: OnnxFile,
     model: ModelName = "default",
     batch: Annotated[
         int | None,
         typer.Option(min=1, help="Number of patches.", show_default="any", rich_help_panel=MODEL),
     ] = None,
-    precision: Annotated[
-        str,
-        typer.Option(help="Type of the weights: float32 or float16.", rich_help_panel=MODEL),
-    ] = "float32",
+    precision: WeightType = "float32",
 ) -> None:
     """Write a descriptor network as an ONNX file of standard operators.
 

@@ -1,7 +1,30 @@
-"""What the export commands print about a file."""
+"""Options and output of all export commands."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from flowmatch.cli._messages import messages
+from flowmatch.cli._options import MODEL, OUTPUT
 from flowmatch.export import ExportReport
+
+OnnxFile = Annotated[
+    Path,
+    typer.Option(
+        "-o",
+        "--output",
+        help="File to write, .onnx.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
+]
+WeightType = Annotated[
+    str,
+    typer.Option(
+        "--precision", help="Type of the weights: float32 or float16.", rich_help_panel=MODEL
+    ),
+]
 
 
 def print_report(report: ExportReport, unit: str) -> None:
