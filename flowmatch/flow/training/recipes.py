@@ -77,6 +77,7 @@ _PYRAMID = (1.0, *(1.0, 0.5) * 4)
 _FLOWNET = (1.0, 0.5, 0.25, 0.25, 0.25)
 _PYRAMID_VIDEO = (1.0, *(0.0 for _ in _PYRAMID[1:]))
 _LONG_MOTION = ((0.0, 0.03), (0.1, 0.1), (0.4, 0.2), (1.0, 0.3), (2.5, 0.22), (5.0, 0.15))
+_LONGER_MOTION = (*_LONG_MOTION, (8.0, 0.05))
 
 _OURS: Mapping[str, FlowRecipe] = {
     # Small frames and motions first: the network learns to match within minutes. The second stage
@@ -113,51 +114,29 @@ _OURS: Mapping[str, FlowRecipe] = {
         motion=_LONG_MOTION,
         seed=1,
     ),
-    # Starts from the second stage's weights, and continues them with longer motions.
-    "recurrent-long": FlowRecipe(
-        "recurrent-pyramid",
-        Schedule(steps=2200, batch=4, learning_rate=5e-4),
-        "robust",
-        _RECURRENT,
-        size=(256, 384),
-        motion=(*_LONG_MOTION, (8.0, 0.05)),
-        seed=2,
-    ),
-    # Long motion still improves at the end of that stage: another one, with each pair three times.
-    "recurrent-longer": FlowRecipe(
-        "recurrent-pyramid",
-        Schedule(steps=2800, batch=4, learning_rate=5e-4),
-        "robust",
-        _RECURRENT,
-        size=(256, 384),
-        motion=(*_LONG_MOTION, (8.0, 0.05)),
-        reuse=3,
-        seed=3,
-    ),
-    # The last stage again, for a network of one hypothesis; then the global match and the initial
-    # flow, whose layers begin anew.
-    "recurrent-longest": FlowRecipe(
-        "recurrent-pyramid",
-        Schedule(steps=3400, batch=4, learning_rate=4e-4),
-        "robust",
-        _RECURRENT,
-        size=(256, 384),
-        motion=(*_LONG_MOTION, (8.0, 0.05)),
-        reuse=3,
-        seed=4,
-    ),
-    "recurrent-hypotheses": FlowRecipe(
-        "recurrent-pyramid",
-        Schedule(steps=3600, batch=4, learning_rate=6e-4),
-        "robust",
-        _RECURRENT,
-        size=(256, 384),
-        motion=(*_LONG_MOTION, (8.0, 0.05)),
-        reuse=3,
-        initial=True,
-        added=("choose_", "global_"),
-        seed=5,
-    ),
+    # From the second stage's weights, with longer motions; while long motion still improves, again,
+    # with each pair three times; at last with the global match and the initial flow, whose layers
+    # begin anew.
+    **{
+        name: FlowRecipe(
+            "recurrent-pyramid",
+            Schedule(steps=steps, batch=4, learning_rate=rate),
+            "robust",
+            _RECURRENT,
+            size=(256, 384),
+            motion=_LONGER_MOTION,
+            reuse=reuse,
+            initial=name == "recurrent-hypotheses",
+            added=("choose_", "global_") if name == "recurrent-hypotheses" else (),
+            seed=seed,
+        )
+        for name, steps, rate, reuse, seed in (
+            ("recurrent-long", 2200, 5e-4, 1, 2),
+            ("recurrent-longer", 2800, 5e-4, 3, 3),
+            ("recurrent-longest", 3400, 4e-4, 3, 4),
+            ("recurrent-hypotheses", 3600, 6e-4, 3, 5),
+        )
+    },
     # Unsupervised, on the frames of a video, from trained weights (--start).
     "pyramid-video": FlowRecipe(
         "pyramid",
@@ -194,7 +173,7 @@ _OURS: Mapping[str, FlowRecipe] = {
         sequence_weights(6),
         passes=6,
         size=(256, 384),
-        motion=(*_LONG_MOTION, (8.0, 0.05)),
+        motion=_LONGER_MOTION,
         reuse=3,
         seed=2,
     ),
@@ -216,7 +195,7 @@ _OURS: Mapping[str, FlowRecipe] = {
             "robust",
             weights,
             size=(320, 448),
-            motion=(*_LONG_MOTION, (8.0, 0.05)),
+            motion=_LONGER_MOTION,
             passes=passes,
             norms=model == "flownetc",
             matching=2.0 if model == "flownetc" else 0.0,
