@@ -14,7 +14,7 @@ from flowmatch import training
 from flowmatch.flow.networks.confidence import THRESHOLDS, FlowConfidence, expected_error
 from flowmatch.flow.synthetic.pairs import SyntheticFlow
 from flowmatch.flow.synthetic.sources import Sources
-from flowmatch.flow.training.judged_flows import JudgedFlow, JudgedFlows
+from flowmatch.flow.training.judged_flows import ESTIMATED, JudgedFlow, JudgedFlows
 from flowmatch.training import Run, RunOptions, Samples, Schedule, data_digest
 from flowmatch.zoo import load_initial_weights
 
@@ -58,13 +58,19 @@ class ConfidenceRecipe:
         )
 
     def calibration_samples(self, sources: Sources) -> JudgedFlows:
-        """Return samples of other scenes and procedural textures."""
+        """Return estimated flows for other scenes and procedural textures."""
         held_out = replace(sources, textures=CALIBRATION_TEXTURES)
-        return replace(self, seed=self.seed + 1).samples(held_out)
+        samples = replace(self, seed=self.seed + 1).samples(held_out)
+        samples.kinds = ESTIMATED
+        return samples
 
 
 RECIPES: Mapping[str, ConfidenceRecipe] = {
     "confidence": ConfidenceRecipe(Schedule(steps=1200, batch=4, average=0.99)),
+    # From the weights of the first (--start): flows of a newer network.
+    "confidence-again": ConfidenceRecipe(
+        Schedule(steps=800, batch=4, learning_rate=5e-4, average=0.99), pairs=256, seed=73
+    ),
 }
 
 

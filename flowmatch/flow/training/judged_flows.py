@@ -12,6 +12,7 @@ from torch import nn
 
 from flowmatch._opencv import cv2
 from flowmatch.flow.baselines import dis
+from flowmatch.flow.combine import combine_flows
 from flowmatch.flow.full_resolution import run_network
 from flowmatch.flow.options import FlowOptions
 from flowmatch.flow.refine import refine_flow
@@ -25,9 +26,11 @@ Flows = tuple[Flow, Flow]
 
 NETWORKS = (("default", 0.6), ("raft-small", 0.2), ("pyramid", 0.2))
 """Weights of the networks that give flows, and how often each is taken."""
-KINDS = ("network", "network refined", "dis", "dis refined", "mixed", "perturbed")
-"""Flows of each pair: of a network and of DIS, each as it is and refined; two of these mixed, in
-regions; and the true flow, perturbed."""
+KINDS = ("network", "network refined", "dis", "dis refined", "chosen", "mixed", "perturbed")
+"""Flows of each pair: of a network and of DIS, each as it is and refined; the refined ones combined
+as the quality good does; two of these mixed, in regions; and the true flow, perturbed."""
+ESTIMATED = ("network", "chosen")
+"""Flows of the qualities fast and good."""
 
 
 class JudgedFlow(NamedTuple):
@@ -74,6 +77,7 @@ class JudgedFlows:
             order.
         count: Number of pairs that are used, a multiple of `block`.
         block: Number of pairs that are kept and shuffled.
+        kinds: The flows of `KINDS` that are used.
 
     Raises:
         ValueError: The pairs have no backward flow, or `count` is no multiple of `block`.
@@ -82,6 +86,7 @@ class JudgedFlows:
     pairs: SyntheticFlow
     count: int = 416
     block: int = 32
+    kinds: tuple[str, ...] = KINDS
     _made: "OrderedDict[int, PairFlows]" = field(default_factory=OrderedDict, repr=False)
 
     def __post_init__(self) -> None:
@@ -91,16 +96,16 @@ class JudgedFlows:
             raise ValueError(f"count must be a multiple of {self.block}, got {self.count}")
 
     def __len__(self) -> int:
-        return 2 * len(KINDS) * self.count
+        return 2 * len(self.kinds) * self.count
 
     def __getitem__(self, index: int) -> JudgedFlow:
-        uses = 2 * len(KINDS)
+        uses = 2 * len(self.kinds)
         number, place = divmod(index, uses * self.block)
         order = np.random.default_rng([self.pairs.seed, number, 1]).permutation(uses * self.block)
         pair, use = divmod(int(order[place]), uses)
         kind, direction = divmod(use, 2)
         made = self._pair(number * self.block + pair)
-        flow, truth = made.flows[kind], made.truth
+        flow, truth = made.flows[KINDS.index(self.kinds[kind])], made.truth
         here, there = (0, 1) if direction == 0 else (1, 0)
         error = np.linalg.norm(flow[here] - truth[here], axis=-1).astype(np.float32)
         return JudgedFlow(made.frames[here], made.frames[there], flow[here], flow[there], error)
@@ -125,6 +130,7 @@ class JudgedFlows:
             forward, backward = method(*frames), method(*frames[::-1])
             refined = refine_flow(*frames, forward), refine_flow(*frames[::-1], backward)
             flows += [(forward, backward), refined]
+        flows.append(_choose(frames, flows[1], flows[3]))
         one, other = rng.choice(len(flows), 2, replace=False)
         flows.append(_mix(rng, flows[one], flows[other]))
         flows.append((perturb(rng, truth[0]), perturb(rng, truth[1])))
@@ -137,7 +143,7 @@ def _network_flow(name: str) -> Callable[[Image, Image], Flow]:
     def flow(first: Image, second: Image) -> Flow:
         a, b = (torch.from_numpy(f).permute(2, 0, 1)[None].float() / 255 for f in (first, second))
         result = run_network(network, a, b, FlowOptions("fast"))
-        return np.ascontiguousarray(result[0].permute(1, 2, 0).numpy())
+        return _to_array(result)
 
     return flow
 
@@ -149,6 +155,19 @@ def _load(name: str) -> nn.Module:
     if name not in _NETWORKS:
         _NETWORKS[name] = load(name, device="cpu")
     return _NETWORKS[name]
+
+
+def _choose(frames: tuple[Image, Image], one: Flows, other: Flows) -> Flows:
+    """Combine two flows, forward and backward."""
+    first, second = (torch.from_numpy(f).permute(2, 0, 1)[None].float() / 255 for f in frames)
+    both = [[torch.from_numpy(f).permute(2, 0, 1)[None] for f in flows] for flows in (one, other)]
+    forward = combine_flows(first, second, [(there, back) for there, back in both])
+    backward = combine_flows(second, first, [(back, there) for there, back in both])
+    return _to_array(forward), _to_array(backward)
+
+
+def _to_array(flow: torch.Tensor) -> Flow:
+    return np.ascontiguousarray(flow[0].permute(1, 2, 0).numpy())
 
 
 def _mix(rng: Generator, one: Flows, other: Flows) -> Flows:

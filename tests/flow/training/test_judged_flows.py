@@ -41,6 +41,8 @@ def test_refined_flows_are_better_and_networks_differ_from_dis(photo):
     }
     assert errors["network refined"] < errors["network"]
     assert errors["perturbed"] > 0
+    better = min(errors["network refined"], errors["dis refined"])
+    assert errors["chosen"] < 1.1 * better
     mixed = pair.flows[KINDS.index("mixed")][0]
     parts = [np.all(mixed == flow[0], axis=-1) for flow in pair.flows[:4]]
     assert np.any(parts, axis=0).all()
@@ -55,6 +57,15 @@ def test_perturbations_are_of_all_sizes():
     means = [change.mean() for change in changes]
     assert min(means) < 0.2 < 2 < max(means)
     assert np.mean([np.mean(change == 0) for change in changes]) > 0.1  # regions stay right
+
+
+def test_only_the_kinds_that_are_asked_for_are_used(photo):
+    judged = samples(photo)
+    judged.kinds = ("network", "chosen")
+    assert len(judged) == 2 * 2 * judged.count
+    pairs = [judged.compute(k) for k in range(2)]
+    wanted = {f.tobytes() for p in pairs for k in (0, KINDS.index("chosen")) for f in p.flows[k]}
+    assert {judged[i].forward.tobytes() for i in range(8)} == wanted
 
 
 def test_pairs_need_backward_flow():
