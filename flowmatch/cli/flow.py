@@ -135,6 +135,15 @@ def command(
         ),
     ] = 1.0,
     white: WhiteLevel = None,
+    reconnect: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Number of attempts in a row, a second apart, to go on with a stream whose "
+            "connection is lost.",
+            rich_help_panel=INPUT,
+        ),
+    ] = 0,
     model: ModelName = "default",
     weights: WeightsFile = None,
     device: DeviceName = None,
@@ -182,7 +191,9 @@ def command(
     _check_choices(format, max_flow)
     flow_options = FlowOptions(quality, refine, with_dis, zoom, tile, overlap, precision)
     start, stop = parse_frames(frames)
-    clip = read_frames(_source(inputs), start=start, stop=stop, stride=stride, scale=scale)
+    clip = read_frames(
+        _source(inputs), start=start, stop=stop, stride=stride, scale=scale, reconnect=reconnect
+    )
     if (video or pictures) and not clip.files:
         raise ValueError("--video and --pictures read the frames again: not from a live source")
     if video:

@@ -34,14 +34,18 @@ class VideoFile:
 
     def __init__(self, path: Path) -> None:
         self.av = optional_module("av", "reading videos")
-        self.path, self.name, self.files = path, str(path), (path,)
+        self.path, self.name = path, str(path)
+        self.files: tuple[Path, ...] = (path,)
         with self._opened() as (container, stream):
-            rate = stream.guessed_rate or stream.average_rate
-            self.rate = float(rate) if rate else None
-            self.total: int | None = stream.frames or None
-            duration = container.duration or 0  # in microseconds
-            if self.total is None and self.rate and duration > 0:
-                self.total = max(1, round(duration * self.rate / 1e6))
+            self._take_properties(container, stream)
+
+    def _take_properties(self, container: Any, stream: Any) -> None:
+        rate = stream.guessed_rate or stream.average_rate
+        self.rate = float(rate) if rate else None
+        self.total: int | None = stream.frames or None
+        duration = container.duration or 0  # in microseconds
+        if self.total is None and self.rate and duration > 0:
+            self.total = max(1, round(duration * self.rate / 1e6))
 
     def frames(self, chosen: slice) -> Iterator[FrameOrReason]:
         """Yield the chosen frames; seeking lands on key frames, so all before are decoded."""
@@ -101,8 +105,11 @@ class VideoFile:
                     yield packet
         except self.av.error.FFmpegError as error:
             if not cut_off:
-                yield f"cannot be read, nor can the rest: {error.strerror}"
+                yield f"cannot be read, nor can the rest: {self._reason(error)}"
         yield None
+
+    def _reason(self, error: Any) -> str:
+        return str(error.strerror)
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, Any]]:

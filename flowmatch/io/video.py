@@ -22,6 +22,7 @@ from flowmatch.io._files import (
 )
 from flowmatch.io._quiet import quiet_stderr
 from flowmatch.io._video_file import FrameOrReason, VideoFile
+from flowmatch.io._video_stream import VideoStream, is_url
 from flowmatch.io._white import check_white, white_in_force
 from flowmatch.io.image import (
     READ_SUFFIXES,
@@ -31,13 +32,8 @@ from flowmatch.io.image import (
     warn_of_other_kinds,
 )
 
-# A decoder may lose a whole group of pictures after one damaged key frame; x264's default group
-# is 250 frames. After more failures in a row, the rest of the file is skipped.
-_MOST_FAILURES = 300
-
 _PAGES = 16  # decoded at once: an animation is decoded from its beginning each time
 _MOST_PIXELS = 2**28  # in a frame after scaling: 32k x 8k
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ class Frames:
     """
 
     def __init__(
-        self, source: "_Pictures | _Pages | _Live | VideoFile", chosen: slice, scale: float
+        self, source: "_Pictures | _Pages | _Camera | VideoFile", chosen: slice, scale: float
     ) -> None:
         self._source, self._chosen, self._scale = source, chosen, scale
         self.name, self.files = source.name, source.files
@@ -131,6 +127,7 @@ def read_frames(
     stride: int = 1,
     scale: float = 1.0,
     white: int | None = None,
+    reconnect: int = 0,
 ) -> Frames:
     """Read the frames of a video, a folder of pictures, a camera or a stream, lazily.
 
@@ -146,6 +143,9 @@ def read_frames(
         stride: Step between frames: 2 reads every second one.
         scale: Factor on width and height of each frame.
         white: Value of white in pictures of 16 bits, as in `read_image`; videos do not use it.
+        reconnect: Number of attempts in a row, a second apart, to go on with a stream whose
+            connection is lost. A stream of no known length is then also opened again when it
+            ends. The frame after the gap forms no pair with the one before it.
 
     Returns:
         Iterable of uint8 RGB frames ``[H, W, 3]``. Iterating raises ValueError if no frame at all
@@ -154,7 +154,7 @@ def read_frames(
     Raises:
         FileNotFoundError: The file does not exist, or nothing matches the pattern.
         ValueError: The source holds neither video nor pictures, or an argument is out of range.
-        OSError: The camera or stream cannot be opened.
+        OSError: The camera or stream cannot be opened: within ten seconds, for a stream.
 
     Example:
         >>> import tempfile
@@ -174,21 +174,23 @@ def read_frames(
         )
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale must be a positive number, got {scale}")
+    if reconnect < 0:
+        raise ValueError(f"reconnect must be 0 or more attempts, got {reconnect}")
     check_white(white)
     # Frames may be read in another thread, which does not see `white_level`.
     white = white_in_force() if white is None else white
-    return Frames(_open(source, white), slice(start, stop, stride), scale)
+    return Frames(_open(source, white, reconnect), slice(start, stop, stride), scale)
 
 
 def _open(
-    source: FilePath | int | Sequence[FilePath], white: int | None
-) -> "_Pictures | _Pages | _Live | VideoFile":
+    source: FilePath | int | Sequence[FilePath], white: int | None, reconnect: int
+) -> "_Pictures | _Pages | _Camera | VideoFile":
     if isinstance(source, int):
         if not 0 <= source < 2**31:
             raise ValueError(f"the number of a camera is expected, got {source}")
-        return _Live(source)
-    if isinstance(source, str) and _URL.match(source):
-        return _Live(source)
+        return _Camera(source)
+    if isinstance(source, str) and is_url(source):
+        return VideoStream(source, reconnect)
     if not isinstance(source, str | os.PathLike):
         return _Pictures([existing_file(path) for path in source], "the list of pictures", white)
     path = Path(source)
@@ -277,50 +279,34 @@ class _Pages:
             return index, str(error)
 
 
-class _Live:
-    """The number of a camera or the URL of a stream."""
+class _Camera:
+    """The number of a camera."""
 
     files: tuple[Path, ...] = ()
     white = None
+    total = None
 
-    def __init__(self, source: int | str) -> None:
-        self.source = source
-        self.name = f"camera {source}" if isinstance(source, int) else str(source)
+    def __init__(self, number: int) -> None:
+        self.number, self.name = number, f"camera {number}"
         capture = self._capture()
-        total, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+        rate = capture.get(cv2.CAP_PROP_FPS)
         capture.release()
-        self.total = int(total) if total >= 1 else None
         self.rate = rate if math.isfinite(rate) and rate > 0 else None
 
     def _capture(self) -> cv2.VideoCapture:
         with quiet_stderr():
-            capture = cv2.VideoCapture(self.source)
+            capture = cv2.VideoCapture(self.number)
         if not capture.isOpened():
             raise OSError(f"{self.name} cannot be opened")
         return capture
 
     def frames(self, chosen: slice) -> Iterator[FrameOrReason]:
         capture = self._capture()
-        claimed = self.total or 0
-        failed: list[int] = []
         try:
-            # Seeking lands on key frames in many formats, so frames before `start` are decoded.
             for index in itertools.count() if chosen.stop is None else range(chosen.stop):
                 if not capture.grab():
-                    failed.append(index)
-                    # OpenCV does not tell a damaged frame from the end: the container's count
-                    # only decides whether to try further.
-                    if index >= claimed or len(failed) > _MOST_FAILURES:
-                        break
-                    continue
-                yield from ((number, "cannot be decoded") for number in failed)
-                failed.clear()
+                    break
                 if index >= chosen.start and (index - chosen.start) % chosen.step == 0:
                     yield index, _retrieved(capture)
         finally:
             capture.release()
-        if failed and failed[0] < claimed:
-            yield (
-                failed[0],
-                f"cannot be decoded, nor can the rest; the file claims {claimed} frames",
-            )

@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pytest
 
-from flowmatch._opencv import cv2
 from flowmatch.io import VideoWriter, read_frames, write_image
 
 
@@ -223,26 +222,16 @@ def test_wrong_sources_are_errors(tmp_path):
         read_frames(63)
 
 
-def test_a_url_reaches_the_reader_as_it_is(clip, monkeypatch):
-    opened = []
-    capture = cv2.VideoCapture
-
-    def open_video(source):
-        opened.append(source)
-        return capture(str(clip) if source == "rtsp://host:554/stream" else source)
-
-    monkeypatch.setattr(cv2, "VideoCapture", open_video)
-    frames = read_frames("rtsp://host:554/stream")
-    assert opened == ["rtsp://host:554/stream"]
-    assert (frames.name, frames.files) == ("rtsp://host:554/stream", ())
-    assert numbers(frames) == list(range(8))
-    with pytest.raises(OSError, match=r"http://127\.0\.0\.1:9/none cannot be opened"):
-        read_frames("http://127.0.0.1:9/none")
-
-
 @pytest.mark.parametrize(
     "arguments",
-    [{"start": -1}, {"stride": 0}, {"start": 3, "stop": 3}, {"scale": 0}, {"scale": np.nan}],
+    [
+        {"start": -1},
+        {"stride": 0},
+        {"start": 3, "stop": 3},
+        {"scale": 0},
+        {"scale": np.nan},
+        {"reconnect": -1},
+    ],
     ids=str,
 )
 def test_wrong_arguments_are_errors(arguments, folder):
