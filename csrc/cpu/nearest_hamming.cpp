@@ -4,6 +4,7 @@
 // and one instruction counts the bits of eight pairs. A query's limit is its k-th smallest count so
 // far. Few counts are below it, so most of the time goes into counting and comparing.
 #include <limits>
+#include <vector>
 
 #include "../nearest.h"
 #include "../stable.h"
@@ -127,19 +128,12 @@ Scan scan_for(int64_t words) {
 struct HammingSearch {
   const uint64_t *query, *reference;  // [queries, words], [references, words]
   int64_t queries, references, words, k;
-  const bool* mask;  // [queries, stride]
-  int64_t mask_stride;
+  const bool* mask;  // of the pair (q, r) at q * mask_row + r * mask_column, or null
+  int64_t mask_row, mask_column;
   int32_t* distance;
   int64_t* index;
   bool* mutual;
-  bool allowed(int64_t q, int64_t r) const { return !mask || mask[q * mask_stride + r]; }
-  int32_t count(int64_t q, int64_t r) const {
-    int32_t sum = 0;
-    for (int64_t w = 0; w < words; ++w) {
-      sum += __builtin_popcountll(query[q * words + w] ^ reference[r * words + w]);
-    }
-    return sum;
-  }
+  bool allowed(int64_t q, int64_t r) const { return !mask || mask[q * mask_row + r * mask_column]; }
 };
 
 // The keys of a query's nearest references so far.
@@ -202,17 +196,6 @@ void search_queries(const HammingSearch& s, Scan scan, const uint64_t* queries,
   }
 }
 
-// Whether another query is nearer to reference r than q is.
-bool has_nearer(const HammingSearch& s, int64_t q, int64_t r) {
-  const int32_t own = s.count(q, r);
-  for (int64_t n = 0; n < s.queries; ++n) {
-    if (n == q || !s.allowed(n, r)) continue;
-    const int32_t other = s.count(n, r);
-    if (other < own || (other == own && n < q)) return true;
-  }
-  return false;
-}
-
 void search(const HammingSearch& s) {
   const int64_t groups = (s.references + kBlockReferences - 1) / kBlockReferences;
   const int64_t tiles = (s.queries + kBlockQueries - 1) / kBlockQueries;
@@ -249,10 +232,18 @@ void search(const HammingSearch& s) {
     for (int64_t j = 0; j < columns; ++j) nearest[j] = std::min(nearest[j], own[j]);
     merging.clear();
   });
-  for (int64_t q = 0; s.mutual && q < s.queries; ++q) {
+  if (!s.mutual) return;
+  // A masked scan does not know the nearest query of a reference: the same search the other way
+  // does.
+  std::vector<int32_t> counts(columns ? 0 : s.references, kNoCount);
+  std::vector<int64_t> back(columns ? 0 : s.references, kNoNeighbour);
+  if (!columns) {
+    search({s.reference, s.query, s.references, s.queries, s.words, 1, s.mask, s.mask_column,
+            s.mask_row, counts.data(), back.data(), nullptr});
+  }
+  for (int64_t q = 0; q < s.queries; ++q) {
     const int64_t r = s.index[q * s.k];
-    s.mutual[q] = r != kNoNeighbour &&
-                  (columns ? static_cast<uint32_t>(nearest[r]) == q : !has_nearer(s, q, r));
+    s.mutual[q] = r != kNoNeighbour && (columns ? static_cast<uint32_t>(nearest[r]) : back[r]) == q;
   }
 }
 
@@ -268,7 +259,7 @@ void nearest_hamming(const uint64_t* query, const uint64_t* reference, int32_t* 
     search({query + b * s.queries * s.words, reference + b * s.references * s.words,
             s.query_lengths ? s.query_lengths[b] : s.queries,
             s.reference_lengths ? s.reference_lengths[b] : s.references, s.words, s.k,
-            s.mask ? s.mask + b * s.queries * s.references : nullptr, s.references,
+            s.mask ? s.mask + b * s.queries * s.references : nullptr, s.references, 1,
             distance + b * s.queries * s.k, index + b * s.queries * s.k,
             mutual ? mutual + b * s.queries : nullptr});
   }
