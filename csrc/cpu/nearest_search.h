@@ -254,7 +254,7 @@ void search(const Search<A>& s, std::vector<Lists<A>>* lists) {
   const int64_t blocks = (q.groups + tiles_of_block - 1) / tiles_of_block;
   const int64_t columns = s.mutual && !direct ? r.groups * f.panel : 0;
   Scratch<A> scratch(f.queries * f.panel + 2 * columns);
-  std::atomic<int64_t> next_lists{0};
+  std::atomic<size_t> next_lists{0};
   const std::unique_ptr<A[]> lowest(new A[2 * columns]);
   std::fill(lowest.get(), lowest.get() + 2 * columns, kInfinity<A>);
   std::atomic_flag merging = ATOMIC_FLAG_INIT;
@@ -263,7 +263,7 @@ void search(const Search<A>& s, std::vector<Lists<A>>* lists) {
     A* products = scratch.take();
     A* best = columns ? products + f.queries * f.panel : nullptr;
     std::fill(best, best + 2 * columns, kInfinity<A>);
-    Lists<A>* memory = &(*lists)[next_lists++ % threads];
+    Lists<A>* memory = &(*lists)[next_lists++ % lists->size()];
     for (int64_t block = begin; block < end; ++block) {
       const int64_t first = block * tiles_of_block;
       const int64_t tiles = std::min(tiles_of_block, q.groups - first);

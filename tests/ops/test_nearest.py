@@ -458,6 +458,17 @@ def test_threads_and_repetition_do_not_change_the_bits(same_with_any_threads):
     same_with_any_threads(lambda: ops.nearest_hamming(*bits, 3, *NONE, True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_threads_that_take_whole_items_change_no_bit(dtype, same_with_any_threads):
+    query, reference = torch.randn(7, 90, 24).to(dtype), torch.randn(7, 33, 24).to(dtype)
+    lengths = torch.tensor([90, 0, 5, 90, 17, 90, 1]), torch.tensor([33, 9, 0, 33, 33, 2, 1])
+    arguments = query, reference, 3, 0, *lengths, None, True
+    found = same_with_any_threads(lambda: ops.nearest(*arguments))
+    expected = nearest_reference(*arguments)
+    assert torch.equal(found[1], expected[1])
+    assert torch.equal(found[2], expected[2])
+
+
 def test_gradients_of_few_references_repeat(same_with_any_threads):
     """Many queries share a reference, and must be added to its gradient in a fixed order."""
     query, reference = torch.randn(4000, 64), torch.randn(4, 64, requires_grad=True)
