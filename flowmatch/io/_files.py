@@ -24,9 +24,11 @@ FilePath = str | os.PathLike[str]
 # Deflate cannot expand further (zlib's technical notes), so no honest file claims more.
 _DEFLATE_LIMIT = 1032
 
-# Errors of zipfile for damaged files; OSError where an offset is negative.
+# Errors of zipfile for damaged files; OSError where an offset is negative, UnicodeDecodeError for
+# names.
 DAMAGED_ZIP = (
     zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError,
+    UnicodeDecodeError,
 )  # fmt: skip
 
 # Errors that name no file and come from the storage: full, over a quota, too large, read-only.

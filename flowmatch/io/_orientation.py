@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
+from flowmatch.io._claims import check_claim
 from flowmatch.io._files import FilePath, existing_file
 from flowmatch.io._quiet import quiet_stderr
 
@@ -41,10 +42,15 @@ def read_orientation(path: FilePath) -> Orientation:
         FileNotFoundError: The file does not exist.
         ValueError: The file cannot be decoded.
     """
-    encoded = np.fromfile(existing_file(path), np.uint8)
-    with quiet_stderr():
-        shown = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
-        stored = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    path = existing_file(path)
+    encoded = np.fromfile(path, np.uint8)
+    check_claim(path, encoded.data)
+    try:
+        with quiet_stderr():
+            shown = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
+            stored = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # also for an empty file
+        shown = stored = None
     if shown is None or stored is None:
         raise ValueError(f"{path} is damaged, or not an image of a kind that OpenCV decodes")
     H, W = stored.shape

@@ -1,6 +1,9 @@
 """Files with more than one picture: pages of a TIFF, animations."""
 
 import struct
+from itertools import islice
+
+from flowmatch.io._claims import gif_pictures
 
 
 def has_pages(encoded: memoryview) -> bool:
@@ -17,7 +20,7 @@ def has_pages(encoded: memoryview) -> bool:
         if start[:8] == b"\x89PNG\r\n\x1a\n":
             return _is_animated_png(encoded)
         if start[:6] in (b"GIF87a", b"GIF89a"):
-            return _has_gif_pictures(encoded)
+            return len(list(islice(gif_pictures(encoded), 2))) == 2
     except (struct.error, IndexError):
         return False  # damaged: left to the decoder
     if start[:4] == b"RIFF" and start[8:] == b"WEBP":
@@ -73,27 +76,3 @@ def _is_animated_png(encoded: memoryview) -> bool:
         if name in (b"acTL", b"IDAT", b"IEND"):
             return bool(name == b"acTL" and struct.unpack_from(">I", encoded, place + 8)[0] > 1)
         place += 12 + length
-
-
-def _has_gif_pictures(encoded: memoryview) -> bool:
-    place = 13 + _colours(encoded[10])
-    pictures = 0
-    while True:
-        mark = encoded[place]
-        if mark == 0x2C:  # a picture
-            pictures += 1
-            if pictures > 1:
-                return True
-            place += 10 + _colours(encoded[place + 9]) + 1
-        elif mark == 0x21:  # an extension
-            place += 2
-        else:
-            return False
-        while encoded[place]:  # blocks of up to 255 bytes, ended by an empty one
-            place += 1 + encoded[place]
-        place += 1
-
-
-def _colours(flags: int) -> int:
-    """Return the bytes of a colour table."""
-    return 3 << (flags & 7) + 1 if flags & 0x80 else 0

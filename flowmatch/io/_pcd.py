@@ -1,5 +1,6 @@
 """PCD files of the Point Cloud Library, version 0.7: ascii, binary, binary_compressed."""
 
+import math
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -198,7 +199,8 @@ def write_pcd_table(temporary: Path, table: CloudTable) -> None:
     """Write all properties of the points, in binary."""
     width, height = table.size
     columns = {
-        name: column.reshape(width * height, -1) for name, column in as_pcd_columns(table).items()
+        name: column.reshape(width * height, math.prod(column.shape[1:]))
+        for name, column in as_pcd_columns(table).items()
     }
     types = [column.dtype.newbyteorder("<") for column in columns.values()]
     kinds = " ".join(kind.kind.upper() for kind in types)

@@ -123,6 +123,8 @@ class VideoFile:
             stream = container.streams.best("video")
             if stream is None:
                 raise ValueError(f"{self.path} is neither a video nor pictures: it has no frames")
+            if stream.codec_context is None:
+                raise ValueError(f"{self.path}: FFmpeg has no decoder for its frames")
             yield container, stream
 
 

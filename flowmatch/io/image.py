@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.imaging import check_image
+from flowmatch.io._claims import check_claim
 from flowmatch.io._files import (
     FilePath,
     entry_for_suffix,
@@ -17,9 +18,7 @@ from flowmatch.io._files import (
     reason_of,
     replace_when_done,
 )
-from flowmatch.io._jpeg import check_jpeg, is_jpeg
 from flowmatch.io._pages import choose_tiff_page, has_pages, tiff_directories
-from flowmatch.io._png import check_png, is_png
 from flowmatch.io._pnm import is_pnm, read_pnm
 from flowmatch.io._quiet import quiet_stderr
 from flowmatch.io._tiff import changed_tiff
@@ -133,7 +132,13 @@ def read_rgba(path: FilePath, *, white: int | None = None) -> NDArray[np.uint8]:
 
 
 def count_pages(path: Path) -> int:
-    """Return the number of pictures in a file: pages of a TIFF, pictures of an animation."""
+    """Return the number of pictures in a file: pages of a TIFF, pictures of an animation.
+
+    Raises:
+        ValueError: It claims more pixels than its bytes can hold.
+    """
+    if path.stat().st_size:
+        check_claim(path, np.memmap(path, np.uint8, "r").data)
     try:
         with quiet_stderr():
             return max(1, int(cv2.imcount(str(path.absolute()))))
@@ -151,6 +156,7 @@ def read_pages(
     """
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     content = np.memmap(path, np.uint8, "c")  # what is changed is copied, the file stays
+    check_claim(path, content.data)
     stated = stated_white(content.data)
     places = tiff_directories(content.data)[start : start + count]
     decoded = (
@@ -239,10 +245,7 @@ def _scaled(
 
 def _decoded(path: Path, encoded: NDArray[np.uint8], flags: int) -> NDArray[Any]:
     """Decode the content of a file, after checks of its header."""
-    if is_png(encoded.data):
-        check_png(path, encoded.data)
-    elif is_jpeg(encoded.data):
-        check_jpeg(path, encoded.data)
+    check_claim(path, encoded.data)
     if tiff := changed_tiff(encoded.data):
         parts = [_by_opencv(path, np.frombuffer(part, np.uint8), flags) for part in tiff.parts]
         if len(parts) == 1:

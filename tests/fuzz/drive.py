@@ -23,9 +23,9 @@ from .readers import Reader
 
 SLOW = 1.0  # seconds of processor time
 HANG = 20  # seconds, after which the child is ended
-_ROOM = 2**28  # bytes of address space that a child may add
 _TRACED = 50  # every so many inputs, memory is measured
 _MULTIPLE, _SLACK = 4, 2**20  # most memory for a file: a multiple of its size, and a constant
+_RESIDENT = 2**26  # bytes by which an input may raise the peak of resident memory
 _SHOWN = 5  # inputs of a kind of fault that are kept
 
 
@@ -185,7 +185,7 @@ def _work(
     warnings.simplefilter("error")
     warnings.simplefilter("ignore", UserWarning)
     warm_up(reader, folder)  # before memory is limited
-    limit = _address_space() + _ROOM
+    limit = _address_space() + reader.room
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     for number in numbers:
@@ -193,11 +193,19 @@ def _work(
         path = folder / name
         path.write_bytes(content)
         signal.alarm(HANG)
+        before = _peak()
         fault = (traced if number % _TRACED == 0 else find_fault)(reader, path)
+        if (grown := _peak() - before) > _RESIDENT + _MULTIPLE * len(content) * reader.expands:
+            fault = fault or f"memory: {grown >> 20} MB more are resident"
         counts[0] += 1
         counts[1] += fault == ""
         if fault:
             os.write(send, f"{number}\t{repr(fault)[1:-1][:500]}\n".encode())
+
+
+def _peak() -> int:
+    """Return the largest resident memory so far, in bytes; also that of decoders written in C."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _address_space() -> int:

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from flowmatch.io._orientation import read_orientation
 from flowmatch.io._ply import read_ply
 from flowmatch.io.image import count_pages, read_pages
 
-from . import seeds
+from . import seeds, task_readers
 from .seeds import Seed
 
 # Modules that import PyTorch are imported when they are needed: they take seconds.
@@ -34,6 +35,8 @@ class Reader:
             difference.
         expands: Factor by which the format's own compression may expand a file.
         errors: Documented errors.
+        room: Bytes of address space that it may add; decoders written in C reserve more than they
+            touch.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Reader:
     compare: Callable[[Path, Any], str | None] | None = None
     expands: int = 1
     errors: tuple[type[Exception], ...] = (ValueError, OSError)
+    room: int = 2**28
 
     @property
     def seeds(self) -> list[Seed]:
@@ -213,22 +217,13 @@ def _compare_weights(path: Path, network: Any) -> str | None:
     return None if np.array_equal(values, read) else "other weights"
 
 
-def _images() -> list[Seed]:
-    from . import image_seeds
+def _later(module: str, name: str) -> Callable[[], list[Seed]]:
+    """Return a function that imports a module of seeds and calls one of its functions."""
 
-    return image_seeds.image_seeds()
+    def make() -> list[Seed]:
+        return getattr(import_module(f"{__package__}.{module}"), name)()
 
-
-def _weights() -> list[Seed]:
-    from . import weight_seeds
-
-    return weight_seeds.weight_seeds()
-
-
-def _indexes() -> list[Seed]:
-    from . import weight_seeds
-
-    return weight_seeds.index_seeds()
+    return make
 
 
 READERS = {
@@ -236,12 +231,29 @@ READERS = {
     for reader in (
         Reader("flow", seeds.flow_seeds, io.read_flow, compare=_compare_flow, expands=1),
         Reader("flo5", seeds.flo5_seeds, io.read_flow),
-        Reader("image", _images, _read_picture, compare=_compare_picture),
+        Reader(
+            "image", _later("image_seeds", "image_seeds"), _read_picture,
+            compare=_compare_picture, room=2**31,
+        ),
         Reader("ply", seeds.ply_seeds, _read_ply, seeds.PLY_WORDS, _compare_ply),
         Reader("pcd", seeds.pcd_seeds, _read_pcd, seeds.PCD_WORDS),
         Reader("cloud", seeds.cloud_seeds, io.read_cloud, compare=_compare_cloud),
         Reader("poses", seeds.pose_seeds, _read_pose),
-        Reader("weights", _weights, _read_weights, seeds.WEIGHT_WORDS, _compare_weights),
-        Reader("index", _indexes, _read_index, seeds.WEIGHT_WORDS),
+        Reader(
+            "weights", _later("weight_seeds", "weight_seeds"), _read_weights, seeds.WEIGHT_WORDS,
+            _compare_weights,
+        ),
+        Reader("index", _later("weight_seeds", "index_seeds"), _read_index, seeds.WEIGHT_WORDS),
+        Reader(
+            "matches", _later("task_seeds", "match_seeds"), task_readers.read_matches,
+            compare=task_readers.compare_matches, expands=50,
+        ),
+        Reader("lists", _later("task_seeds", "list_seeds"), task_readers.read_list, expands=20),
+        Reader("lua", _later("task_seeds", "lua_seeds"), task_readers.read_lua),
+        Reader("saved", _later("weight_seeds", "torch_seeds"), task_readers.read_saved),
+        Reader(
+            "video", _later("task_seeds", "video_seeds"), task_readers.read_video,
+            compare=task_readers.compare_video, expands=20, room=2**31,
+        ),
     )
-}
+}  # fmt: skip

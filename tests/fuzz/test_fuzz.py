@@ -1,15 +1,21 @@
 """Some hundred mutated files for every reader; CONTRIBUTING.md says how to try a million."""
 
+import gzip
 import random
+import struct
 
 import numpy as np
 import pytest
 
-from flowmatch.io import read_cloud, read_flow
+from flowmatch.io import move_cloud_file, read_cloud, read_flow, read_frames
+from flowmatch.matching.data.sequences import read_homography
+from flowmatch.metric_learning.data.idx import read_idx
 
 from .drive import find_fault, make_input, warm_up
 from .mutate import mutate
 from .readers import READERS
+from .task_readers import read_list
+from .task_seeds import video_seeds
 
 INPUTS = 300
 
@@ -79,8 +85,6 @@ def test_the_same_seed_gives_the_same_inputs():
 def test_empty_lists_of_vertices(tmp_path):
     header = "ply\nformat binary_little_endian 1.0\nelement vertex 0\nproperty float x\n"
     header += "property float y\nproperty float z\nproperty list uchar int n\nend_header\n"
-    from flowmatch.io import move_cloud_file
-
     (tmp_path / "a.ply").write_text(header)
     assert move_cloud_file(tmp_path / "a.ply", tmp_path / "b.ply", np.eye(4)) == ["n"]
     assert read_cloud(tmp_path / "b.ply").shape == (0, 3)
@@ -102,3 +106,61 @@ def test_long_lists_are_not_quoted_whole(tmp_path):
         with pytest.raises(ValueError, match=r"a\.ply: expected numbers") as error:
             read_cloud(tmp_path / "a.ply")
         assert len(str(error.value)) < 500
+
+
+def test_names_in_archives_that_are_not_utf8(tmp_path):
+    for name, read in (("flow", read_flow), ("points", read_cloud)):
+        np.savez(tmp_path / "a.npz", **{name: np.zeros((2, 3, 3))})
+        content = bytearray((tmp_path / "a.npz").read_bytes())
+        start = content.rindex(name.encode() + b".npy")  # of the directory at the end
+        content[start] = 0xFF
+        content[content.rindex(b"PK\1\2") + 9] |= 8  # the name is said to be UTF-8
+        (tmp_path / "a.npz").write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.npz: expected an \.npz file: 'utf-8'"):
+            read(tmp_path / "a.npz")
+
+
+def test_a_size_without_points(tmp_path):
+    header = b"FIELDS x y z c\nSIZE 4 4 4 1\nTYPE F F F U\nCOUNT 1 1 1 2\nWIDTH 5\nHEIGHT 1\n"
+    (tmp_path / "a.pcd").write_bytes(header + b"POINTS 0\nDATA binary\n")
+    move_cloud_file(tmp_path / "a.pcd", tmp_path / "b.pcd", np.eye(4))
+    assert b"COUNT 1 1 1 2\nWIDTH 0\nHEIGHT 1\n" in (tmp_path / "b.pcd").read_bytes()
+    assert read_cloud(tmp_path / "b.pcd").shape == (0, 3)
+
+
+def test_homographies_that_claim_memory(tmp_path):
+    matrix = "<opencv_storage><H><rows>99999</rows><cols>99999</cols><dt>d</dt><data>1</data></H>"
+    (tmp_path / "H1to2p.xml").write_text(f'<?xml version="1.0"?>{matrix}</opencv_storage>')
+    with pytest.raises(ValueError, match=r"H1to2p\.xml: expected a homography of nine numbers"):
+        read_homography(tmp_path / "H1to2p.xml")
+
+
+@pytest.mark.parametrize("name", ["a-idx3-ubyte", "a.gz"])
+def test_idx_files_that_claim_memory(tmp_path, name):
+    content = b"\0\0\x08\x03" + struct.pack(">3I", 1000, 1000, 1000) + bytes(30)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name == "a.gz" else content)
+    with pytest.raises(ValueError, match=rf"{name}: claims 1000000000 bytes"):
+        read_idx(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("images.txt", b"1 \xff.jpg\n"), ("Ebay_train.txt", b"a\n1 1 1 \xff.jpg\n"),
+     ("verif_pos_split-a.csv", b"a\nv_a,0,0,v_a,1,\xff\n"),
+     ("verif_pos_split-a.csv", b"a\nv_a,0,0,v_a,1," + b"9" * 30 + b"\n"),
+     ("verif_pos_split-a.csv", b"a\n\x1b[31m,0,0,v_a,1,0\n"),
+     ("verif_pos_split-a.csv", b"a\n" + b"1" * 200_000 + b"\n")],
+)  # fmt: skip
+def test_lists_of_other_text(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=name) as error:
+        read_list(tmp_path / name)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 500
+
+
+def test_videos_of_an_unknown_codec(tmp_path):
+    content = next(seed.content for seed in video_seeds() if b"avc1\0" in seed.content)
+    (tmp_path / "a.mp4").write_bytes(content.replace(b"avc1\0", b"zzzz\0"))
+    with pytest.raises(ValueError, match=r"a\.mp4: FFmpeg has no decoder for its frames"):
+        list(read_frames(tmp_path / "a.mp4"))

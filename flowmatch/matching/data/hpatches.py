@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch.io import read_image
-from flowmatch.io._files import FilePath, existing_file, natural_order
+from flowmatch.io._files import FilePath, existing_file, natural_order, reason_of
 
 SIDE = 65  # pixels of a patch
 NOISES = {"e": "easy", "h": "hard", "t": "tough"}
@@ -137,11 +137,14 @@ def read_tasks(folder: FilePath, split: str, sequences: Sequence[PatchSequence])
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"{path}: expected a list of patches, got {path.stat().st_size} bytes")
         width = 2 if task in ("queries", "distractors") else 6
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = csv.reader(file)
-            next(lines, None)  # header
-            rows = [_row(path, line, width, numbers) for line in lines if line]
-        table = np.array(rows, np.int64).reshape(-1, width)
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                lines = csv.reader(file)
+                next(lines, None)  # header
+                rows = [_row(path, line, width, numbers) for line in lines if line]
+            table = np.array(rows, np.int64).reshape(-1, width)
+        except (csv.Error, UnicodeDecodeError, OverflowError) as error:
+            raise ValueError(f"{path}: expected a list of patches: {reason_of(error)}") from error
         for ends in np.split(table, width // 3 or 1, axis=1):
             views = ends[:, 1] if width == 6 else np.zeros(len(ends))
             invalid = (ends[:, -1] < 0) | (ends[:, -1] >= counts[ends[:, 0]])
@@ -155,16 +158,16 @@ def read_tasks(folder: FilePath, split: str, sequences: Sequence[PatchSequence])
 
 def _row(path: Path, line: list[str], width: int, numbers: Mapping[str, int]) -> list[int]:
     if len(line) < width:
-        raise ValueError(f"{path}: expected {width} columns, got {','.join(line)}")
+        raise ValueError(f"{path}: expected {width} columns, got {line!r:.200}")
     try:
         return [
             numbers[word] if k % 3 == 0 and (width == 6 or k == 0) else int(word)
             for k, word in enumerate(line[:width])
         ]
     except KeyError as error:
-        raise ValueError(f"{path}: the sequence {error} has no patches") from None
+        raise ValueError(f"{path}: the sequence {str(error):.80} has no patches") from None
     except ValueError:
-        raise ValueError(f"{path}: expected names and numbers, got {','.join(line)}") from None
+        raise ValueError(f"{path}: expected names and numbers, got {line!r:.200}") from None
 
 
 def sample_tasks(

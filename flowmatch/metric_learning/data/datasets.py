@@ -238,7 +238,11 @@ def _rows(path: Path, columns: int) -> list[list[str]]:
     """Return the words of each line; the last column may contain blanks."""
     if path.stat().st_size > _LONGEST_LIST:
         raise ValueError(f"{path} must be a list of at most {_LONGEST_LIST} bytes")
-    rows = [line.split(maxsplit=columns - 1) for line in path.read_text().splitlines() if line]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in UTF-8: {reason_of(error)}") from error
+    rows = [line.split(maxsplit=columns - 1) for line in lines if line]
     for number, row in enumerate(rows, 1):
         if len(row) != columns:
             raise ValueError(f"{path}, line {number}: must have {columns} words, got {len(row)}")

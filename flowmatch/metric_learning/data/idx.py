@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flowmatch.io._files import reason_of
+from flowmatch.io._files import reason_of, require_plausible
 from flowmatch.metric_learning.data.images import LabelledImages
 
 _LARGEST = 2**32  # bytes; the largest published IDX files (QMNIST, EMNIST) have 0.5 GB
@@ -140,6 +140,7 @@ def read_idx(path: str | Path) -> NDArray[np.integer]:
             size = math.prod(shape) * dtype.itemsize
             if len(shape) < magic[3] or size > _LARGEST:
                 raise ValueError(f"{path} must hold up to {_LARGEST} bytes, says {shape}")
+            require_plausible(path, size, path.stat().st_size)
             content = file.read(size + 1)  # one more byte shows that the file is too long
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is not a whole gzip file: {reason_of(error)}") from error
