@@ -1,5 +1,7 @@
 """Baseline of image alignment: SIFT matches and an affine fit."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,9 +15,26 @@ _KEYPOINTS = 4000
 _MIN_INLIERS = 6  # three matches fit any affine transform; three more confirm it
 
 
+class AffineFit(NamedTuple):
+    """An affine transform that was fitted to matches.
+
+    Attributes:
+        theta: Transform from points of the first image to points of the second, ``[1, 6]``; the
+            identity if none was found.
+        found: Whether enough matches agree.
+        error: Median residual of the matches that agree, in pixels; None without.
+        inliers: Share of the matches that agree; None without matches.
+    """
+
+    theta: Tensor
+    found: bool
+    error: float | None = None
+    inliers: float | None = None
+
+
 def sift_affine(
     first: Image, second: Image, *, ratio: float = 0.8, threshold: float = 3.0
-) -> tuple[Tensor, bool]:
+) -> AffineFit:
     """Fit an affine transform to SIFT matches by RANSAC.
 
     Args:
@@ -24,13 +43,9 @@ def sift_affine(
         ratio: Threshold of Lowe's ratio test.
         threshold: Maximum error of an inlier, pixels of the second image.
 
-    Returns:
-        The transform from points of the first image to points of the second, ``[1, 6]``, and
-        whether it was found; else it is the identity.
-
     Example:
         >>> flat = np.zeros((40, 40, 3), np.uint8)
-        >>> sift_affine(flat, flat)
+        >>> sift_affine(flat, flat)[:2]
         (tensor([[1., 0., 0., 0., 1., 0.]]), False)
 
     Reference:
@@ -40,7 +55,7 @@ def sift_affine(
     (points0, descriptors0), (points1, descriptors1) = (
         sift.detectAndCompute(as_gray(image), None) for image in (first, second)
     )
-    failure = identity(AFFINE), False
+    failure = AffineFit(identity(AFFINE), False)
     if descriptors0 is None or descriptors1 is None:
         return failure
     if min(len(descriptors0), len(descriptors1)) < 2:
@@ -55,9 +70,13 @@ def sift_affine(
     matrix, inlier = cv2.estimateAffine2D(
         start, end, method=cv2.RANSAC, ransacReprojThreshold=threshold, maxIters=5000
     )
-    if matrix is None or inlier.sum() < _MIN_INLIERS:
-        return failure
-    return _in_half_images(np.asarray(matrix, np.float64), first.shape[:2], second.shape[:2]), True
+    agree = np.asarray(inlier).ravel().astype(bool)
+    share = float(agree.mean())
+    if matrix is None or agree.sum() < _MIN_INLIERS:
+        return failure._replace(inliers=share)
+    residuals = np.linalg.norm(start @ matrix[:, :2].T + matrix[:, 2] - end, axis=1)
+    theta = _in_half_images(np.asarray(matrix, np.float64), first.shape[:2], second.shape[:2])
+    return AffineFit(theta, True, float(np.median(residuals[agree])), share)
 
 
 def _in_half_images(

@@ -24,6 +24,7 @@ from flowmatch.imaging import Image, as_rgb
 # Maximum median round-trip error, in half images. Of 24 pairs of training photographs with changed
 # appearance the worst had 0.09; of 24 pairs of unrelated photographs 2 had less than 0.15.
 _MAX_ROUND_TRIP = 0.15
+_RETURNED = 0.1  # in half images: 5 % of the size
 
 BASELINES = ("identity", "sift-affine")
 
@@ -38,6 +39,12 @@ class Alignment:
         found: Whether a transform was found; else the stages are the identity.
         first_size: Height and width of the first image.
         second_size: Height and width of the second image.
+        error: Estimate of the error, in pixels: of a network, the median distance between a pixel
+            of the first image and its place after the transform and the one back; of
+            ``"sift-affine"``, the median residual of the matches that agree, in the second image.
+            None where nothing tells it.
+        inliers: Share, 0 to 1, of the points that return to within 5 % of the first image's size,
+            or of the matches that agree with the affine transform.
     """
 
     stages: tuple[Tensor, ...]
@@ -45,6 +52,8 @@ class Alignment:
     found: bool
     first_size: tuple[int, int]
     second_size: tuple[int, int]
+    error: float | None = None
+    inliers: float | None = None
 
     def points(self, xy: ArrayLike) -> NDArray[np.float64]:
         """Transform pixels of the first image to the second.
@@ -124,8 +133,8 @@ def align_images(
     if model == "identity":
         return Alignment((identity(AFFINE),), "identity", True, *sizes)
     if model == "sift-affine":
-        theta, found = sift_affine(a, b)
-        return Alignment((theta,), "sift-affine", found, *sizes)
+        fit = sift_affine(a, b)
+        return Alignment((fit.theta,), "sift-affine", fit.found, *sizes, fit.error, fit.inliers)
     if isinstance(model, nn.Module) and device is None:
         network = model.eval()
     else:
@@ -137,9 +146,11 @@ def align_images(
     forward, backward = (
         tuple(theta.detach().float().cpu().clone() for theta in stages) for stages in results
     )
-    if round_trip_error(forward, backward) > _MAX_ROUND_TRIP:
-        return Alignment((identity(AFFINE),), "network", False, *sizes)
-    return Alignment(forward, "network", True, *sizes)
+    error = round_trip_error(forward, backward)
+    quality = _round_trip_quality(forward, backward, sizes[0])
+    if error > _MAX_ROUND_TRIP:
+        return Alignment((identity(AFFINE),), "network", False, *sizes, *quality)
+    return Alignment(forward, "network", True, *sizes, *quality)
 
 
 def round_trip_error(forward: Sequence[Tensor], backward: Sequence[Tensor]) -> float:
@@ -160,11 +171,31 @@ def round_trip_error(forward: Sequence[Tensor], backward: Sequence[Tensor]) -> f
         >>> round_trip_error([right], [identity(AFFINE)])
         0.5
     """
+    gaps = _round_trip_gaps(forward, backward)
+    return gaps.norm(dim=-1).median().item() if len(gaps) else float("inf")
+
+
+def _round_trip_gaps(forward: Sequence[Tensor], backward: Sequence[Tensor]) -> Tensor:
+    """Return where points that fall on the second image come back, minus their start, ``[n, 2]``.
+
+    Empty if at most a sixteenth of the points fall on the second image.
+    """
     start = corner_grid()[None]
     second = transform_points(forward, start)
-    error = torch.linalg.vector_norm(transform_points(backward, second) - start, dim=-1)
-    visible = error[(second.abs() <= 1).all(-1)]
-    return visible.median().item() if len(visible) * 16 > start.shape[1] else float("inf")
+    gaps = (transform_points(backward, second) - start)[(second.abs() <= 1).all(-1)]
+    return gaps if len(gaps) * 16 > start.shape[1] else gaps[:0]
+
+
+def _round_trip_quality(
+    forward: Sequence[Tensor], backward: Sequence[Tensor], size: tuple[int, int]
+) -> tuple[float | None, float]:
+    """Return the median gap in pixels of the first image, and the share of small gaps."""
+    gaps = _round_trip_gaps(forward, backward)
+    if not len(gaps):
+        return None, 0.0
+    H, W = size
+    pixels = (gaps * gaps.new_tensor([W / 2, H / 2])).norm(dim=-1)
+    return pixels.median().item(), (gaps.norm(dim=-1) < _RETURNED).float().mean().item()
 
 
 def _tensor(image: Image) -> Tensor:

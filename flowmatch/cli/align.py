@@ -1,11 +1,12 @@
-"""``flowmatch align``: one image warped onto another, and a checkerboard of both."""
+"""``flowmatch align``: one image warped onto another, the transform, and a checkerboard of both."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flowmatch.align import BASELINES, align_images, load
+from flowmatch.align import BASELINES, Alignment, align_images, load, write_alignment
+from flowmatch.align.files import ALIGNMENT_SUFFIXES
 from flowmatch.cli._messages import messages
 from flowmatch.cli._options import (
     MODEL,
@@ -17,12 +18,13 @@ from flowmatch.cli._options import (
 )
 from flowmatch.devices import choose_device
 from flowmatch.draw import checkerboard
+from flowmatch.imaging import Image
 from flowmatch.io import IMAGE_SUFFIXES, write_image
 from flowmatch.io.masked import read_masked
 
 EXAMPLES = (
     "flowmatch align day.jpg night.jpg -o checkerboard.png",
-    "flowmatch align first.png second.png -o checkerboard.png --model sift-affine",
+    "flowmatch align day.jpg night.jpg -o transform.json -o night.png --apply night-labels.png",
 )
 
 
@@ -37,16 +39,27 @@ def command(
         ),
     ],
     output: Annotated[
-        Path,
+        list[Path],
         typer.Option(
             "-o",
             "--output",
-            help="Checkerboard of both images to write; the warped second image is written next to "
-            "it, as *-warped.*.",
+            help="File to write; may be given several times. A picture: the checkerboard of both "
+            "images, and next to it, as *-warped.*, the warped second image. The transform: .json, "
+            ".csv (points), .npz (the place of each pixel, for cv2.remap).",
             show_default=False,
             rich_help_panel=OUTPUT,
         ),
     ],
+    apply: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--apply",
+            help="Further picture of the second image's size to warp in the same way; may be given "
+            "several times. Written next to the first output, as *-warped.*.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     cells: Annotated[
         int,
         typer.Option(
@@ -70,21 +83,56 @@ def command(
     """Warp one image onto another.
 
     The transform is an affine one, followed by a thin-plate spline if a network estimates it. The
-    status is 1 if no transform is found; the second image is then written as it is.
+    share of points that agree and their median error say how sure it is. The status is 1 if no
+    transform is found; the images are then written as they are.
     """
     if weights and model in BASELINES:
         raise ValueError(f"--weights are for a network, not for {model}")
-    warped = output.with_name(f"{output.stem}-warped{output.suffix}")
-    for target in (output, warped):
-        check_target(target, IMAGE_SUFFIXES)
+    for path in output:
+        check_target(path, (*IMAGE_SUFFIXES, *ALIGNMENT_SUFFIXES))
+    pictures = [path for path in output if path.suffix.lower() in IMAGE_SUFFIXES]
+    others = {path: output[0].parent / f"{path.stem}-warped{path.suffix}" for path in apply or []}
+    targets = [*output, *map(_warped_name, pictures), *others.values()]
+    for target in targets:
+        check_target(target)
+    if len({*targets}) < len(targets):
+        raise ValueError(f"two results would have one name: {', '.join(map(str, targets))}")
     a, b = read_masked(first).image, read_masked(second).image
+    applied = {path: read_masked(path).image for path in others}
+    for path, image in applied.items():
+        if image.shape[:2] != b.shape[:2]:
+            raise ValueError(
+                f"{path}: expected the size of {second}, {_size(b)} pixels, got {_size(image)}"
+            )
     is_baseline = model in BASELINES
     network = model if is_baseline else load(model, weights=weights, device=choose_device(device))
     alignment = align_images(a, b, model=network)
     result = alignment.warp(b)
-    write_image(warped, result)
-    write_image(output, checkerboard(a, result, cells))
+    for path in output:
+        if path in pictures:
+            write_image(_warped_name(path), result)
+            write_image(path, checkerboard(a, result, cells))
+        else:
+            write_alignment(path, alignment)
+    for path, target in others.items():
+        write_image(target, alignment.warp(applied[path]))
+    quality = _describe_quality(alignment)
     if not alignment.found:
-        messages.print(f"not aligned: {model} found no transform; {second} was not warped")
+        messages.print(f"not aligned: {model} found no transform{quality}; {second} was not warped")
         raise typer.Exit(1)
-    messages.print(f"aligned by {weights or model}, in {output} and {warped}")
+    messages.print(f"aligned by {weights or model}{quality}, in {', '.join(map(str, targets))}")
+
+
+def _warped_name(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-warped{path.suffix}")
+
+
+def _size(image: Image) -> str:
+    return f"{image.shape[1]} x {image.shape[0]}"
+
+
+def _describe_quality(alignment: Alignment) -> str:
+    if alignment.inliers is None:
+        return ""
+    error = "" if alignment.error is None else f", median error {alignment.error:.1f} px"
+    return f" ({100 * alignment.inliers:.0f} % of the points agree{error})"
