@@ -151,10 +151,10 @@ def command(
         str,
         typer.Option(
             help="Descriptor: fpfh, a name that flowmatch weights list prints, or a .safetensors "
-            "file.",
+            "file; auto: fpfh and, if its result is not trusted, the default network.",
             rich_help_panel=MODEL,
         ),
-    ] = "default",
+    ] = "auto",
     weights: WeightsFile = None,
     device: DeviceName = None,
     voxel: ScanVoxel = None,
@@ -164,10 +164,8 @@ def command(
         typer.Option(help="Keypoint sampling: uniform or iss.", rich_help_panel=KEYPOINTS),
     ] = RegisterOptions.sampling,
     icp: Annotated[
-        str,
-        typer.Option(
-            help="ICP refinement: auto, gicp (small-gicp), icp or none.", rich_help_panel=KEYPOINTS
-        ),
+        bool,
+        typer.Option(help="Refinement by generalised ICP (small-gicp).", rich_help_panel=KEYPOINTS),
     ] = RegisterOptions.icp,
     seed: ScanSeed = RegisterOptions.seed,
 ) -> None:
@@ -187,12 +185,15 @@ def command(
     options = RegisterOptions(
         voxel=voxel, keypoints=keypoints, sampling=sampling, icp=icp, seed=seed
     )
-    network = load_descriptor(model, weights=weights, device=device)
+    network: Descriptor = model
+    if model != "auto" or weights is not None:
+        name = "default" if model == "auto" else model
+        network = load_descriptor(name, weights=weights, device=device)
     clouds, is_depth = _read(scans, intrinsics, depth_unit, max_depth)
     views = [np.zeros(3) if from_origin or depth else None for depth in is_depth]
     outputs = _Outputs(output, json, picture, recording, merge)
     run = _register_two if len(scans) == 2 else _register_many
-    trusted = run(network, scans, clouds, views, options, outputs)
+    trusted = run(network, device, scans, clouds, views, options, outputs)
     raise typer.Exit(0 if trusted else 1)
 
 
@@ -216,6 +217,7 @@ def _read(
 
 def _register_two(
     network: Descriptor,
+    device: str | None,
     paths: list[Path],
     clouds: Scans,
     views: list[NDArray[np.float64] | None],
@@ -227,6 +229,7 @@ def _register_two(
             clouds[0],
             clouds[1],
             model=network,
+            device=device,
             options=options,
             viewpoints=(views[0], views[1]),
             progress=StageBars(bar),
@@ -266,6 +269,7 @@ def _write_first(
 
 def _register_many(
     network: Descriptor,
+    device: str | None,
     paths: list[Path],
     clouds: Scans,
     views: list[NDArray[np.float64] | None],
@@ -274,7 +278,12 @@ def _register_many(
 ) -> bool:
     with progress_bar(transient=True) as bar:
         merged = register_many(
-            clouds, model=network, options=options, viewpoints=views, progress=StageBars(bar)
+            clouds,
+            model=network,
+            device=device,
+            options=options,
+            viewpoints=views,
+            progress=StageBars(bar),
         )
     placed = np.flatnonzero(merged.placed).tolist()
     moved = [clouds[k] for k in placed]

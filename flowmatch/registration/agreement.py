@@ -75,6 +75,7 @@ def agreement(
     target_normals: ArrayLike,
     motion: ArrayLike,
     threshold: float,
+    weights: NDArray[np.float64] | None = None,
 ) -> Agreement:
     """Measure the agreement of two clouds under a motion.
 
@@ -85,6 +86,7 @@ def agreement(
         target_normals: ``[M, 3]``.
         motion: ``[4, 4]``, source to target.
         threshold: Maximum distance of corresponding points, metres.
+        weights: Inverse frequencies of the source's normals, ``[N]``; None computes them.
 
     Returns:
         `Agreement`; 0, NaN and zeros without overlap.
@@ -114,7 +116,8 @@ def agreement(
     near &= np.abs(np.einsum("ni,ni->n", rotated, m[index])) > _PARALLEL
     if not near.any():
         return NO_AGREEMENT
-    weights, across = inverse_normal_frequency(n), m[index[near]]
+    weights = inverse_normal_frequency(n) if weights is None else weights
+    across = m[index[near]]
     residual = np.einsum("ni,ni->n", b[index[near]] - moved[near], across)
     arm = moved[near] - moved[near].mean(0)
     size = max(float(np.sqrt((arm**2).sum(1).mean())), np.finfo(float).tiny)

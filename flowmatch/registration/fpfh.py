@@ -8,6 +8,7 @@ from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 from flowmatch.registration.keypoints import as_points
 
 BINS = 11
+_PARALLEL = 1e-12
 
 
 def fpfh(points: ArrayLike, normals: ArrayLike, radius: float) -> NDArray[np.float32]:
@@ -61,25 +62,29 @@ def _pair_features(
     """Return the three bins of each pair, ``[P, 3]``, and its length, ``[P]``."""
     first, second = pairs.T
     line = cloud[second] - cloud[first]
-    distance = np.linalg.norm(line, axis=1)
+    distance = np.sqrt(np.einsum("pi,pi->p", line, line))
     line /= np.maximum(distance, np.finfo(float).tiny)[:, None]
     n1, n2 = normals[first], normals[second]
-    # The frame is at the point whose normal is closer to the line: the order does not matter.
-    a1, a2 = (np.einsum("pi,pi->p", n, line) for n in (n1, n2))
+    a1, a2, both = (np.einsum("pi,pi->p", a, b) for a, b in ((n1, line), (n2, line), (n1, n2)))
+    # The frame u, v = line x u, w = u x v is at the point whose normal is closer to the line: the
+    # order does not matter. Vectors are not formed, only the products that the angles need.
     swap = np.abs(a1) < np.abs(a2)
-    u, other = np.where(swap[:, None], n2, n1), np.where(swap[:, None], n1, n2)
-    line = np.where(swap[:, None], -line, line)
-    phi = np.where(swap, -a2, a1)
-    v = np.cross(line, u)
-    length = np.linalg.norm(v, axis=1)
-    v /= np.maximum(length, np.finfo(float).tiny)[:, None]
-    w = np.cross(u, v)
-    alpha = np.einsum("pi,pi->p", v, other)
-    theta = np.arctan2(
-        np.einsum("pi,pi->p", w, other), np.einsum("pi,pi->p", u, other)
-    )  # radians about v
+    phi, other = np.where(swap, -a2, a1), np.where(swap, -a1, a2)  # of u and the line; the other
+    square = 1 - phi**2  # of the length of v; 0, but for rounding, where u lies on the line
+    length = np.sqrt(np.where(square > _PARALLEL, square, np.inf))
+    alpha = _triple(n1, n2, line) / length
+    theta = np.arctan2((other - phi * both) / length, both)  # radians about v
     shares = np.stack([(alpha + 1) / 2, (phi + 1) / 2, theta / (2 * np.pi) + 0.5], axis=1)
     return np.clip((BINS * shares).astype(np.int64), 0, BINS - 1), distance
+
+
+def _triple(
+    a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the products a x b . c, ``[P]``."""
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = a.T, b.T, c.T
+    product = (ay * bz - az * by) * cx + (az * bx - ax * bz) * cy + (ax * by - ay * bx) * cz
+    return np.asarray(product)
 
 
 def _histograms(

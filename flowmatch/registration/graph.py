@@ -15,9 +15,9 @@ from flowmatch.geometry import motion as make_motion
 from flowmatch.progress import ProgressCallback
 from flowmatch.registration.keypoints import Points, as_points
 from flowmatch.registration.options import RegisterOptions
-from flowmatch.registration.prepare import choose_voxel, prepare_scan, unit_hint
+from flowmatch.registration.prepare import choose_voxel, describe_scan, prepare_scan, unit_hint
 from flowmatch.registration.register import Registration, register_prepared
-from flowmatch.registration.store import load_descriptor
+from flowmatch.registration.store import load_descriptors
 
 _MAX_ERROR = 4.0  # voxels: an edge with a larger error contradicts its loops
 _DEFAULTS = RegisterOptions()
@@ -87,7 +87,7 @@ class RelativeMotion(NamedTuple):
 def register_many(
     scans: Sequence[ArrayLike],
     *,
-    model: str | Path | nn.Module = "default",
+    model: str | Path | nn.Module = "auto",
     device: str | torch.device | None = None,
     options: RegisterOptions = _DEFAULTS,
     viewpoints: Sequence[ArrayLike | None] | None = None,
@@ -101,8 +101,8 @@ def register_many(
 
     Args:
         scans: Two or more scans, ``[N, 3]`` each, metres.
-        model: Name of shipped weights, a ``.safetensors`` file or a descriptor network; or
-            ``"fpfh"``.
+        model: See `register_scans`; ``"auto"`` takes the network for pairs that are not trusted,
+            as long as trusted ones do not connect all scans.
         device: Device of the network; None takes a GPU where there is one, and leaves a given
             network on its device.
         options: Options of each registration, see `register_scans`.
@@ -113,12 +113,11 @@ def register_many(
     Raises:
         ValueError: Fewer than two scans, wrong shapes, invalid pairs, or an unknown model.
         FileNotFoundError: The file of weights does not exist.
-        ImportError: ``icp="gicp"``, and small-gicp is not installed.
 
     Example:
         >>> scan = np.random.default_rng(0).normal(size=(400, 3))
         >>> scans = [scan + [shift, 0, 0] for shift in (0, 5)]
-        >>> result = register_many(scans, model="fpfh", options=RegisterOptions(voxel=0.2))
+        >>> result = register_many(scans, options=RegisterOptions(voxel=0.2))
         >>> result.motions[1, 0, 3].round(2)
         np.float64(-5.0)
 
@@ -140,27 +139,46 @@ def register_many(
     ):
         raise ValueError(f"viewpoints and pairs must fit {count} scans, got {views} and {pairs}")
     report = progress or (lambda stage, done, total: None)
-    descriptor = load_descriptor(model, device=device)
+    descriptors = load_descriptors(model, device=device)
     voxel = options.voxel or choose_voxel(*clouds)
-    prepared = []
-    for k, (cloud, view, name) in enumerate(zip(clouds, views, names, strict=True)):
-        report("describe", k, count)
-        try:
-            scan = prepare_scan(cloud, voxel, descriptor, options, viewpoint=view, name=name)
-        except ValueError as error:
-            raise ValueError(f"{error}{unit_hint(*clouds)}") from error
-        prepared.append(scan)
-    report("describe", count, count)
-    results = []
-    for k, (i, j) in enumerate(pairs):
-        report("register", k, len(pairs))
-        result = register_prepared(prepared[i], prepared[j], voxel, options)
-        if not result.trusted:
-            hint = unit_hint(clouds[i], clouds[j])
-            result = result._replace(reason=result.reason + hint)
-        results.append((i, j, result))
-    report("register", len(pairs), len(pairs))
-    return _solve_graph(count, results, voxel)
+    try:
+        prepared = [
+            prepare_scan(cloud, voxel, options, viewpoint=view, name=name)
+            for cloud, view, name in zip(clouds, views, names, strict=True)
+        ]
+    except ValueError as error:
+        raise ValueError(f"{error}{unit_hint(*clouds)}") from error
+    results: dict[tuple[int, int], Registration] = {}
+    for descriptor in descriptors:
+        open_pairs = [pair for pair in pairs if pair not in results or not results[pair].trusted]
+        described = []
+        for k, scan in enumerate(prepared):
+            report("describe", k, count)
+            described.append(describe_scan(scan, descriptor, voxel))
+        report("describe", count, count)
+        for k, (i, j) in enumerate(open_pairs):
+            report("register", k, len(open_pairs))
+            result = register_prepared(
+                (prepared[i], prepared[j]), (described[i], described[j]), voxel, options
+            )
+            if (i, j) not in results or result.trusted or result.support > results[i, j].support:
+                results[i, j] = result
+        report("register", len(open_pairs), len(open_pairs))
+        solution = _solve_graph(count, [(i, j, results[i, j]) for i, j in pairs], voxel)
+        if solution.placed.all():
+            break
+    edges = [
+        edge
+        if edge.registration.trusted
+        else edge._replace(registration=_with_hint(edge.registration, clouds, edge))
+        for edge in solution.edges
+    ]
+    return solution._replace(edges=edges)
+
+
+def _with_hint(result: Registration, clouds: Sequence[Points], edge: Edge) -> Registration:
+    hint = unit_hint(clouds[edge.source], clouds[edge.target])
+    return result._replace(reason=result.reason + hint)
 
 
 def _solve_graph(

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 SAMPLING = ("uniform", "iss")
-ICP = ("auto", "gicp", "icp", "none")
 
 
 @dataclass(frozen=True)
@@ -17,7 +16,7 @@ class RegisterOptions:
         sampling: Keypoint sampling: ``"uniform"``, or ``"iss"``, which prefers strongly curved
             places.
         trials: Number of triplets that RANSAC samples.
-        icp: ICP refinement: ``"auto"``, ``"gicp"``, ``"icp"`` or ``"none"``; see `icp.Refiner`.
+        icp: Whether motions are refined by generalised ICP, see `refine_motion`.
         seed: Random seed for keypoint sampling and RANSAC.
     """
 
@@ -25,15 +24,13 @@ class RegisterOptions:
     keypoints: int = 4000
     sampling: str = "uniform"
     trials: int = 400_000
-    icp: str = "auto"
+    icp: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check the values."""
         if self.sampling not in SAMPLING:
             raise ValueError(f"sampling must be uniform or iss, got {self.sampling!r}")
-        if self.icp not in ICP:
-            raise ValueError(f"icp must be auto, gicp, icp or none, got {self.icp!r}")
         if self.keypoints < 3 or self.trials < 1 or not (self.voxel is None or self.voxel > 0):
             raise ValueError(
                 "at least 3 keypoints, 1 trial and a positive voxel are needed, "

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from flowmatch.progress import ProgressCallback
+from flowmatch.registration.agreement import inverse_normal_frequency
 from flowmatch.registration.describe import describe_indices
 from flowmatch.registration.keypoints import (
     Points,
@@ -33,16 +34,18 @@ class PreparedScan(NamedTuple):
     Attributes:
         points: Points ``[N, 3]``, one per voxel.
         normals: Normals ``[N, 3]``.
+        weights: Inverse frequencies of the normals, ``[N]``, see `agreement`.
         keypoints: Indices of the keypoints, ``[K]``.
-        descriptors: Descriptors of the keypoints, ``[K, D]``.
         fine: Points ``[M, 3]``, one per half voxel, for the final ICP refinement.
+        dense: All points, for networks.
     """
 
     points: Points
     normals: NDArray[np.float64]
+    weights: NDArray[np.float64]
     keypoints: NDArray[np.int64]
-    descriptors: Tensor
     fine: Points
+    dense: Points
 
 
 def choose_voxel(*scans: Points) -> float:
@@ -84,23 +87,19 @@ def unit_hint(*scans: Points) -> str:
 def prepare_scan(
     points: ArrayLike,
     voxel: float,
-    descriptor: Descriptor,
     options: RegisterOptions = _DEFAULTS,
     *,
     viewpoint: ArrayLike | None = None,
     name: str = "a scan",
-    progress: ProgressCallback | None = None,
 ) -> PreparedScan:
-    """Down-sample a scan, estimate normals, choose keypoints and describe them.
+    """Down-sample a scan, estimate normals and choose keypoints.
 
     Args:
         points: ``[N, 3]``, metres.
         voxel: Side of the down-sampling voxels, metres.
-        descriptor: A descriptor network, or ``"fpfh"``.
         options: Number and sampling of keypoints, and the random seed.
         viewpoint: Position of the sensor, ``[3]``; see `estimate_normals`.
         name: Name of the scan in error messages.
-        progress: Called with the stage ``"describe"`` and the number of keypoints done.
 
     Raises:
         ValueError: Wrong shape, or fewer than 10 points are left.
@@ -114,7 +113,34 @@ def prepare_scan(
         keypoints = iss_keypoints(cloud, 6 * voxel, count=options.keypoints)
     else:
         keypoints = uniform_keypoints(cloud, options.keypoints, options.seed)
-    descriptors = describe_indices(
-        descriptor, cloud, normals, keypoints, voxel=voxel, dense=dense, progress=progress
+    weights = inverse_normal_frequency(normals)
+    return PreparedScan(cloud, normals, weights, keypoints, voxel_down(dense, voxel / 2), dense)
+
+
+def describe_scan(
+    scan: PreparedScan,
+    descriptor: Descriptor,
+    voxel: float,
+    *,
+    progress: ProgressCallback | None = None,
+) -> Tensor:
+    """Describe the keypoints of a scan, ``[K, D]``.
+
+    Args:
+        scan: The scan.
+        descriptor: A descriptor network, or ``"fpfh"``.
+        voxel: Side of the down-sampling voxels of the scan, metres.
+        progress: Called with the stage ``"describe"`` and the number of keypoints done.
+
+    Raises:
+        ValueError: `descriptor` is another name.
+    """
+    return describe_indices(
+        descriptor,
+        scan.points,
+        scan.normals,
+        scan.keypoints,
+        voxel=voxel,
+        dense=scan.dense,
+        progress=progress,
     )
-    return PreparedScan(cloud, normals, keypoints, descriptors, voxel_down(dense, voxel / 2))

@@ -1,12 +1,13 @@
 """Registration of two scans: the rigid motion between them, and whether to trust it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from flowmatch.geometry import Matrix, invert_motion, transform_points
 from flowmatch.ops import nearest
@@ -15,9 +16,15 @@ from flowmatch.registration.agreement import NO_AGREEMENT, Agreement, agreement
 from flowmatch.registration.icp import Refiner
 from flowmatch.registration.keypoints import as_points
 from flowmatch.registration.options import RegisterOptions
-from flowmatch.registration.prepare import PreparedScan, choose_voxel, prepare_scan, unit_hint
+from flowmatch.registration.prepare import (
+    PreparedScan,
+    choose_voxel,
+    describe_scan,
+    prepare_scan,
+    unit_hint,
+)
 from flowmatch.registration.ransac import Hypothesis, ransac
-from flowmatch.registration.store import load_descriptor
+from flowmatch.registration.store import load_descriptors
 
 # On frames of an office, described by the shipped network: 19 correct motions of frames that
 # overlap by a fifth to two thirds had a support of 2 to 436, 14 of them more than 10. Of 40 pairs
@@ -35,6 +42,7 @@ _MAX_RIVAL = 0.7  # of the best motion's support
 # or more; in 64 correct registrations of an office, a hall and a room by 0.74 or less.
 _MAX_RIVAL_OVERLAP = 0.85
 _HYPOTHESES = 10
+_ICP_POINTS = 1500  # of the source: enough to tell hypotheses apart
 _DEFAULTS = RegisterOptions()
 
 
@@ -75,7 +83,7 @@ def register_scans(
     source: ArrayLike,
     target: ArrayLike,
     *,
-    model: str | Path | nn.Module = "default",
+    model: str | Path | nn.Module = "auto",
     device: str | torch.device | None = None,
     options: RegisterOptions = _DEFAULTS,
     viewpoints: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
@@ -89,8 +97,9 @@ def register_scans(
     Args:
         source: ``[N, 3]``, metres.
         target: ``[M, 3]``.
-        model: Name of shipped weights, a ``.safetensors`` file or a descriptor network; or
-            ``"fpfh"``, the classical descriptor.
+        model: ``"auto"``: the classical descriptor FPFH and, if its result is not trusted, the
+            default network, which takes ten times as long. Or ``"fpfh"``, the name of shipped
+            weights, a ``.safetensors`` file or a descriptor network.
         device: Device of the network; None takes a GPU where there is one, and leaves a given
             network on its device.
         options: Voxel size, keypoints, RANSAC and ICP; the defaults suit scans of rooms, buildings
@@ -108,12 +117,11 @@ def register_scans(
         ValueError: Wrong shapes, points that are not finite, fewer than 10 of them, or an unknown
             model.
         FileNotFoundError: The file of weights does not exist.
-        ImportError: ``icp="gicp"``, and small-gicp is not installed.
 
     Example:
         >>> scan = np.random.default_rng(0).normal(size=(400, 3))
         >>> options = RegisterOptions(voxel=0.2)
-        >>> result = register_scans(scan, scan + [5, 6, 7], model="fpfh", options=options)
+        >>> result = register_scans(scan, scan + [5, 6, 7], options=options)
         >>> result.motion[:3, 3].round(2).tolist()
         [5.0, 6.0, 7.0]
 
@@ -123,29 +131,44 @@ def register_scans(
     first, second = as_points(source, "source"), as_points(target, "target")
     if min(len(first), len(second)) < 10:
         raise ValueError(f"each scan needs 10 points, got {len(first)} and {len(second)}")
-    descriptor = load_descriptor(model, device=device)
+    descriptors = load_descriptors(model, device=device)
     voxel = options.voxel or choose_voxel(first, second)
     hint = unit_hint(first, second)
     try:
-        prepared = [
-            prepare_scan(
-                points, voxel, descriptor, options, viewpoint=view, name=name, progress=progress
-            )
+        scans = [
+            prepare_scan(points, voxel, options, viewpoint=view, name=name)
             for points, view, name in zip(
                 (first, second), viewpoints, ("the first scan", "the second scan"), strict=True
             )
         ]
     except ValueError as error:
         raise ValueError(f"{error}{hint}") from error
-    result = register_prepared(prepared[0], prepared[1], voxel, options)
-    return result if result.trusted else result._replace(reason=result.reason + hint)
+    results: list[Registration] = []
+    for descriptor in descriptors:
+        described = [describe_scan(scan, descriptor, voxel, progress=progress) for scan in scans]
+        results.append(register_prepared(scans, described, voxel, options))
+        if results[-1].trusted:
+            return results[-1]
+    result = max(results, key=lambda result: result.support)
+    return result._replace(reason=result.reason + hint)
 
 
 def register_prepared(
-    source: PreparedScan, target: PreparedScan, voxel: float, options: RegisterOptions = _DEFAULTS
+    scans: Sequence[PreparedScan],
+    descriptors: Sequence[Tensor],
+    voxel: float,
+    options: RegisterOptions = _DEFAULTS,
 ) -> Registration:
-    """Register two scans that `prepare_scan` prepared with the same voxel."""
-    pairs = match_descriptors(source, target)
+    """Register two scans that were prepared and described with the same voxel.
+
+    Args:
+        scans: Source and target.
+        descriptors: Descriptors of their keypoints, ``[K, D]`` each.
+        voxel: Side of the down-sampling voxels, metres.
+        options: RANSAC and ICP.
+    """
+    source, target = scans
+    pairs = match_descriptors(source, target, *descriptors)
     hypotheses = ransac(
         pairs[:, 0],
         pairs[:, 1],
@@ -159,8 +182,8 @@ def register_prepared(
         return _no_registration(pairs, voxel)
     best = candidates[0]
     motion, fit = best.motion, best.fit
-    if options.icp != "none" and best.support > _MIN_SUPPORT / 2:
-        motion = Refiner(source.fine, target.fine, options.icp)(motion, voxel)
+    if options.icp and best.support > _MIN_SUPPORT / 2:
+        motion = Refiner(source.fine, target.fine)(motion, voxel)
         fit = _measure_agreement(source, target, motion, voxel)
     shared = fit.overlap * min(len(source.points), len(target.points))
     trusted, reason = _judge(candidates, fit, shared, voxel)
@@ -193,9 +216,11 @@ def _no_registration(pairs: NDArray[np.float64], voxel: float) -> Registration:
     )
 
 
-def match_descriptors(source: PreparedScan, target: PreparedScan) -> NDArray[np.float64]:
+def match_descriptors(
+    source: PreparedScan, target: PreparedScan, first: Tensor, second: Tensor
+) -> NDArray[np.float64]:
     """Return pairs of keypoints whose descriptors are mutual nearest neighbours, ``[M, 2, 3]``."""
-    result = nearest(source.descriptors, target.descriptors, mutual=True)
+    result = nearest(first, second, mutual=True)
     assert result.accepted is not None
     row = np.flatnonzero(result.accepted.numpy())
     column = result.index[row, 0].numpy()
@@ -215,10 +240,10 @@ def _refine_hypotheses(
     target: PreparedScan,
     hypotheses: list[Hypothesis],
     voxel: float,
-    method: str,
+    icp: bool,
 ) -> list[_Candidate]:
     """Refine each motion by ICP; return the distinct ones, the one with most support first."""
-    refiner = None if method == "none" else Refiner(source.points, target.points, method)
+    refiner = Refiner(source.points, target.points, _ICP_POINTS) if icp else None
     candidates = []
     minimum = max(4, 0.1 * max((h.inliers.sum() for h in hypotheses), default=0))
     for motion, inliers in hypotheses:
@@ -244,7 +269,15 @@ def _measure_agreement(
     """Measure on the smaller scan, so that a part of a large scan can overlap completely."""
     if len(source.points) > len(target.points):
         source, target, motion = target, source, invert_motion(motion)
-    return agreement(source.points, source.normals, target.points, target.normals, motion, voxel)
+    return agreement(
+        source.points,
+        source.normals,
+        target.points,
+        target.normals,
+        motion,
+        voxel,
+        weights=source.weights,
+    )
 
 
 def _holds(best: _Candidate, fit: Agreement, shared: float, voxel: float) -> bool:

@@ -46,3 +46,31 @@ def load_descriptor(
     if weights is None and model == "fpfh":
         return "fpfh"
     return cast(FieldDescriptor, load(model, weights=weights, device=device))
+
+
+def load_descriptors(
+    model: str | Path | nn.Module = "auto",
+    *,
+    weights: str | Path | None = None,
+    device: str | torch.device | None = None,
+) -> tuple[Descriptor, ...]:
+    """Return the descriptors that a registration tries in turn until its result is trusted.
+
+    Args:
+        model: As for `load_descriptor`; or ``"auto"``: ``"fpfh"``, then the default network.
+        weights: A ``.safetensors`` file, which takes precedence over a name.
+        device: Device of the network, see `load_descriptor`.
+
+    Raises:
+        ValueError: See `load_descriptor`.
+        FileNotFoundError: The file does not exist.
+
+    Example:
+        >>> load_descriptors("fpfh")
+        ('fpfh',)
+    """
+    if weights is None and isinstance(model, str) and model == "auto":
+        return "fpfh", load_descriptor("default", device=device)
+    if isinstance(model, str) and model == "auto":
+        model = "default"
+    return (load_descriptor(model, weights=weights, device=device),)

@@ -94,7 +94,7 @@ def test_depth_beyond_the_limit_is_ignored(tmp_path, monkeypatch):
     scans = []
     monkeypatch.setattr(
         "flowmatch.cli.register._register_two",
-        lambda network, paths, clouds, *_: scans.append(clouds[0][:, 2]),
+        lambda network, device, paths, clouds, *_: scans.append(clouds[0][:, 2]),
     )
     words = ["register", *2 * [str(tmp_path / "d.png")], "--intrinsics", str(tmp_path / "k.txt")]
     main([*words, "--model", "fpfh"])

@@ -4,22 +4,22 @@ import numpy as np
 import pytest
 
 from flowmatch.registration import MODELS, RegisterOptions
-from flowmatch.registration.prepare import choose_voxel, prepare_scan
+from flowmatch.registration.prepare import choose_voxel, describe_scan, prepare_scan
 
 
 def test_the_number_of_keypoints_is_limited():
     cloud = np.random.default_rng(0).uniform(size=(300, 3))
     network = MODELS["slim"](1, 3)
-    few = RegisterOptions(keypoints=5)
-    assert prepare_scan(cloud, 0.1, network, few).descriptors.shape == (5, 3)
-    assert prepare_scan(cloud, 0.1, "fpfh", few).descriptors.shape[0] == 5
-    assert prepare_scan(cloud, 0.1, "fpfh").descriptors.shape[0] > 200
+    few = prepare_scan(cloud, 0.1, RegisterOptions(keypoints=5))
+    assert describe_scan(few, network, 0.1).shape == (5, 3)
+    assert describe_scan(few, "fpfh", 0.1).shape[0] == 5
+    assert describe_scan(prepare_scan(cloud, 0.1), "fpfh", 0.1).shape[0] > 200
 
 
 def test_an_unknown_descriptor_raises():
-    cloud = np.random.default_rng(0).normal(size=(50, 3))
+    scan = prepare_scan(np.random.default_rng(0).normal(size=(50, 3)), 0.1)
     with pytest.raises(ValueError, match="module or 'fpfh', got 'sift'"):
-        prepare_scan(cloud, 0.1, "sift")
+        describe_scan(scan, "sift", 0.1)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5005, 0.9])

@@ -1,6 +1,7 @@
 """Registration of scans whose motion is known."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -51,8 +52,7 @@ def test_halves_of_a_room_from_any_initial_rotation(scans, seed):
 
 def test_results_are_reproducible(scans):
     first, second = (
-        register_scans(*scans, model="fpfh", options=RegisterOptions(voxel=0.05, icp="icp"))
-        for _ in range(2)
+        register_scans(*scans, model="fpfh", options=RegisterOptions(voxel=0.05)) for _ in range(2)
     )
     np.testing.assert_array_equal(first.motion, second.motion)
 
@@ -121,6 +121,30 @@ def test_a_network_as_the_descriptor(scans):
     assert result.motion.shape == (4, 4)
     assert steps == [("describe", 60, 60)] * 2
     assert result.correspondences.shape == (len(result.inliers), 2, 3)
+
+
+def test_the_network_is_asked_only_where_fpfh_is_not_trusted(scans, monkeypatch):
+    asked = []
+    module = sys.modules["flowmatch.registration.register"]
+    monkeypatch.setattr(
+        module,
+        "load_descriptors",
+        lambda *_, **__: ("fpfh", MODELS["slim"](4, 8)),
+    )
+    describe = module.describe_scan
+
+    def spy(scan, descriptor, *rest, **more):
+        asked.append(descriptor if isinstance(descriptor, str) else "network")
+        return describe(scan, descriptor, *rest, **more)
+
+    monkeypatch.setattr(module, "describe_scan", spy)
+    options = RegisterOptions(keypoints=1000, voxel=0.05)
+    assert register_scans(*scans, options=options).trusted
+    assert asked == ["fpfh"] * 2
+    asked.clear()
+    options = RegisterOptions(keypoints=60, voxel=0.05)
+    assert not register_scans(scans[0], balls(0), options=options).trusted
+    assert asked == ["fpfh"] * 2 + ["network"] * 2
 
 
 def test_errors():

@@ -20,9 +20,14 @@ from flowmatch.cli._options import (
 )
 from flowmatch.cli._tables import number_table, percent, print_table, write_json
 from flowmatch.registration.data.datasets import find_fragments
-from flowmatch.registration.evaluation.evaluate import RegistrationScores, evaluate
+from flowmatch.registration.evaluation.evaluate import Method, RegistrationScores, evaluate
+from flowmatch.registration.evaluation.methods import (
+    kiss_matcher_is_installed,
+    register_automatically,
+    register_by_kiss_matcher,
+)
 from flowmatch.registration.options import RegisterOptions
-from flowmatch.registration.store import Descriptor, available, load_descriptor
+from flowmatch.registration.store import available, load_descriptor
 
 EXAMPLES = (
     "flowmatch eval registration 3dmatch/7-scenes-redkitchen",
@@ -64,16 +69,21 @@ def command(
 ) -> None:
     """Measure descriptors and registrations of scans.
 
-    The motions between the fragments must be known. FPFH is measured beside the networks.
+    The motions between the fragments must be known. FPFH is measured beside the networks; auto is
+    what register does; and KISS-Matcher, refined by small-gicp, if it is installed.
     """
     check_target(json)
     pairs = find_fragments(folder, max_depth=max_depth)
-    methods: dict[str, Descriptor] = {}
+    methods: dict[str, Method] = {}
     if weights is not None:
         methods["flowmatch"] = load_descriptor(weights=weights, device=device)
     else:
         methods |= {name: load_descriptor(name, device=device) for name in available()}
     methods["FPFH"] = "fpfh"
+    if weights is None and available():
+        methods["auto"] = register_automatically
+    if kiss_matcher_is_installed():
+        methods["KISS-Matcher"] = register_by_kiss_matcher
     options = RegisterOptions(voxel=voxel, keypoints=keypoints, seed=seed)
     with progress_bar(transient=True) as bar:
         rows = evaluate(

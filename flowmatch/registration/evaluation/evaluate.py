@@ -1,28 +1,36 @@
 """Evaluation of descriptors and registrations on fragments with known motions."""
 
+import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 from scipy.spatial.transform import Rotation  # type: ignore[import-untyped]
 
-from flowmatch.geometry import invert_motion, transform_points
+from flowmatch.geometry import Matrix, invert_motion, transform_points
 from flowmatch.metrics import fpr_at_recall
 from flowmatch.progress import ProgressCallback
 from flowmatch.registration.agreement import pair_information
 from flowmatch.registration.data.datasets import FragmentPair
 from flowmatch.registration.describe import describe_indices
+from flowmatch.registration.evaluation.methods import View
 from flowmatch.registration.evaluation.metrics import (
     inlier_ratio,
     registration_error,
 )
 from flowmatch.registration.keypoints import Points, as_points, voxel_down
+from flowmatch.registration.networks import FieldDescriptor
 from flowmatch.registration.options import RegisterOptions
-from flowmatch.registration.prepare import PreparedScan, choose_voxel, prepare_scan
+from flowmatch.registration.prepare import (
+    PreparedScan,
+    choose_voxel,
+    describe_scan,
+    prepare_scan,
+)
 from flowmatch.registration.register import match_descriptors, register_prepared
 from flowmatch.registration.store import Descriptor
 
@@ -32,6 +40,12 @@ _SHARED = 0.03  # metres within which a point counts as shared
 _MAX_ERROR = 0.04  # square metres, of a correct `registration_error`
 _KEYPOINT_PAIRS = 200
 _DEFAULTS = RegisterOptions()
+
+Method: TypeAlias = (
+    Descriptor | Callable[[Points, Points, tuple[View, View], RegisterOptions], tuple[Matrix, bool]]
+)
+"""A descriptor; or a function of the source, the target, the viewpoints and the options that
+returns a motion and whether to trust it."""
 
 
 class RegistrationScores(NamedTuple):
@@ -72,6 +86,7 @@ class _Tally:
         recalled: Scene of each overlapping pair, and whether it was registered correctly.
         trusted: Scene of each trusted registration, and whether it is correct.
         seconds: Time of each pair.
+        pairs: Number of overlapping pairs.
     """
 
     distances: list[NDArray[np.float64]] = field(default_factory=list)
@@ -80,6 +95,7 @@ class _Tally:
     recalled: list[tuple[str, bool]] = field(default_factory=list)
     trusted: list[tuple[str, bool]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    pairs: int = 0
 
 
 class _Case(NamedTuple):
@@ -89,12 +105,12 @@ class _Case(NamedTuple):
     truth: NDArray[np.float64] | None
     information: NDArray[np.float64] | None
     overlaps: bool
-    views: tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]
+    views: tuple[View, View]
 
 
 def evaluate(
     pairs: Sequence[FragmentPair],
-    methods: Mapping[str, Descriptor],
+    methods: Mapping[str, Method],
     options: RegisterOptions = _DEFAULTS,
     *,
     rotated: Sequence[bool] = (False, True),
@@ -104,7 +120,7 @@ def evaluate(
 
     Args:
         pairs: Pairs from `find_fragments`.
-        methods: Descriptor networks, or ``"fpfh"``, by name.
+        methods: By name, descriptor networks, ``"fpfh"``, or functions that register two scans.
         options: Options of the registrations.
         rotated: Whether to evaluate original (False) and rotated (True) fragments.
         progress: Called with the stage ``"evaluate"`` and the number of evaluations done.
@@ -170,43 +186,49 @@ def _rotate(case: _Case, seed: int) -> _Case:
     )
 
 
-def _measure(network: Descriptor, case: _Case, options: RegisterOptions, tally: _Tally) -> None:
+def _measure(method: Method, case: _Case, options: RegisterOptions, tally: _Tally) -> None:
     start = time.monotonic()
     voxel = options.voxel or choose_voxel(case.source, case.target)
-    source, target = (
-        prepare_scan(points, voxel, network, options, viewpoint=view)
-        for points, view in zip((case.source, case.target), case.views, strict=True)
-    )
-    result = register_prepared(source, target, voxel, options)
-    tally.seconds.append(time.monotonic() - start)
-    scene = case.pair.scene
+    if callable(method) and not isinstance(method, FieldDescriptor):
+        motion, trusted = method(
+            case.source, case.target, case.views, dataclasses.replace(options, voxel=voxel)
+        )
+        tally.seconds.append(time.monotonic() - start)
+    else:
+        scans = [
+            prepare_scan(points, voxel, options, viewpoint=view)
+            for points, view in zip((case.source, case.target), case.views, strict=True)
+        ]
+        descriptors = [describe_scan(scan, method, voxel) for scan in scans]
+        motion, *_, trusted, _ = register_prepared(scans, descriptors, voxel, options)
+        tally.seconds.append(time.monotonic() - start)
+        if case.truth is not None and case.overlaps:
+            pairs = match_descriptors(scans[0], scans[1], *descriptors)
+            tally.ratios.append((case.pair.scene, inlier_ratio(pairs, case.truth, TAU1)))
+            _add_keypoint_pairs(method, case, scans, voxel, options, tally)
+    tally.pairs += case.overlaps and case.truth is not None
     correct = False
     if case.truth is not None and case.information is not None:
-        correct = registration_error(result.motion, case.truth, case.information) <= _MAX_ERROR
-    if case.truth is not None and case.overlaps:
-        tally.ratios.append(
-            (scene, inlier_ratio(match_descriptors(source, target), case.truth, TAU1))
-        )
-        _add_keypoint_pairs(network, case, source, target, voxel, options, tally)
+        correct = registration_error(motion, case.truth, case.information) <= _MAX_ERROR
     if case.pair.neighbours:
         return
     if case.overlaps:
-        tally.recalled.append((scene, correct and result.trusted))
-    if result.trusted:
-        tally.trusted.append((scene, correct))
+        tally.recalled.append((case.pair.scene, correct and trusted))
+    if trusted:
+        tally.trusted.append((case.pair.scene, correct))
 
 
 def _add_keypoint_pairs(
     network: Descriptor,
     case: _Case,
-    source: PreparedScan,
-    target: PreparedScan,
+    scans: Sequence[PreparedScan],
     voxel: float,
     options: RegisterOptions,
     tally: _Tally,
 ) -> None:
     """Add descriptor distances of corresponding points, and of as many other pairs."""
     assert case.truth is not None
+    source, target = scans
     moved = transform_points(case.truth, source.points)
     distance, index = cKDTree(target.points).query(moved, distance_upper_bound=voxel / 2)
     shared = np.flatnonzero(np.isfinite(distance))
@@ -230,7 +252,7 @@ def _scores(method: str, rotated: bool, tally: _Tally) -> RegistrationScores:
     return RegistrationScores(
         method=method,
         rotated=rotated,
-        pairs=len(tally.ratios),
+        pairs=tally.pairs,
         fpr95=_fpr95(tally),
         inlier_ratio=float(np.mean([r for _, r in tally.ratios])) if tally.ratios else float("nan"),
         feature_match_recall=_mean_of_scenes([(s, r > TAU2) for s, r in tally.ratios]),

@@ -14,6 +14,10 @@ from flowmatch.registration import RegisterOptions
 from flowmatch.registration.agreement import pair_information
 from flowmatch.registration.data.datasets import find_fragments, read_log
 from flowmatch.registration.evaluation.evaluate import evaluate
+from flowmatch.registration.evaluation.methods import (
+    kiss_matcher_is_installed,
+    register_by_kiss_matcher,
+)
 from flowmatch.registration.evaluation.metrics import (
     inlier_ratio,
     registration_error,
@@ -98,6 +102,29 @@ def test_a_room_is_registered(benchmark):
         assert (row.feature_match_recall, row.recall, row.precision) == (1, 1, 1)
 
 
+def test_functions_are_measured_beside_descriptors(benchmark):
+    """The truth as a method, and its opposite."""
+    pair = find_fragments(benchmark)[1]
+    methods = {
+        "right": lambda *_: (pair.truth, True),
+        "wrong": lambda *_: (-pair.truth @ np.diag([1, 1, 1, -1]), True),
+    }
+    right, wrong = evaluate([pair], methods, RegisterOptions(voxel=0.06), rotated=[False])
+    assert (right.pairs, right.recall, right.precision) == (1, 1, 1)
+    assert (wrong.recall, wrong.precision) == (0, 0)
+    assert np.isnan(right.fpr95)
+
+
+@pytest.mark.skipif(not kiss_matcher_is_installed(), reason="kiss-matcher is not installed")
+def test_kiss_matcher_registers_a_room():
+    cloud, truth = room(), motion(2)
+    scans = part(cloud, 0, 2.8), transform_points(truth, part(cloud, 1.2, 4, 1))
+    options = RegisterOptions(voxel=0.05)
+    result, trusted = register_by_kiss_matcher(*scans, (None, None), options)
+    assert trusted
+    assert np.linalg.norm(result @ invert_motion(truth) - np.eye(4)) < 0.1
+
+
 def test_command_prints_numbers(benchmark, tmp_path, capsys, monkeypatch):
     # Without the shipped weights, which would describe thousands of fields.
     monkeypatch.setattr("flowmatch.cli.eval.registration.available", dict)
@@ -109,7 +136,8 @@ def test_command_prints_numbers(benchmark, tmp_path, capsys, monkeypatch):
     words = ["eval", "registration", str(tmp_path), "--no-rotated", "--voxel", "0.06"]
     assert main([*words, "--json", "-"]) == 0
     scores = json.loads(capsys.readouterr().out)["scores"]
-    assert [row["method"] for row in scores] == ["FPFH"]
+    names = [row["method"] for row in scores]
+    assert names == ["FPFH"] + ["KISS-Matcher"] * kiss_matcher_is_installed()
     assert scores[0]["recall"] == 1
     assert main(["eval", "registration", str(tmp_path / "nowhere")]) == 2
 
