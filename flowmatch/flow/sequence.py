@@ -25,6 +25,7 @@ from flowmatch.flow.store import STORE
 from flowmatch.flow.warm_start import WarmStarted, check_warm_start
 from flowmatch.imaging import Image
 from flowmatch.io import replace_when_done
+from flowmatch.io._lock import only_writer
 from flowmatch.io.confidence import write_confidence
 from flowmatch.io.flow import read_flow, storable, write_flow
 from flowmatch.io.image import IMAGE_SUFFIXES, write_image
@@ -105,15 +106,32 @@ def write_sequence(
             consecutive frames of one size; a network is given without ``options.weights``; or a
             warm start is asked of a network or a batch that does not support it.
         FileNotFoundError: The file of weights does not exist.
+        BlockingIOError: Another run is writing to the folder.
     """
     network, options = _network(model, device, options)
     if options.warm_start:
         check_warm_start(network, batch)
-    begin_run(folder, frames, options, overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    report = SequenceReport() if report is None else report
+    with only_writer(folder / RECORD):
+        begin_run(folder, frames, options, overwrite)
+        _write_pairs(frames, folder, network, options, batch, report, progress)
+    _check_any(report)
+    return report
+
+
+def _write_pairs(
+    frames: Frames,
+    folder: Path,
+    network: nn.Module,
+    options: SequenceOptions,
+    batch: int,
+    report: SequenceReport,
+    progress: ProgressCallback | None,
+) -> None:
     uses_previous = options.warm_start or options.flow.quality == "best"
     if uses_previous:
         batch = 1
-    report = SequenceReport() if report is None else report
     total = None if frames.count is None else max(frames.count - 1, 0)
     began = time.monotonic()
     with ThreadPoolExecutor(1) as writer:
@@ -145,8 +163,6 @@ def write_sequence(
         finish_writing()
     report.skipped = tuple(map(str, frames.skipped))
     report.seconds = time.monotonic() - began
-    _check_any(report)
-    return report
 
 
 def _network(
@@ -174,7 +190,7 @@ def _check_any(report: SequenceReport) -> None:
 
 
 def begin_run(folder: Path, frames: Frames, options: SequenceOptions, overwrite: bool) -> None:
-    """Make the folder and write the record of the run.
+    """Write the record of the run.
 
     Raises:
         ValueError: The folder holds the input, the flows of another run or files of something else.
@@ -201,7 +217,6 @@ def begin_run(folder: Path, frames: Frames, options: SequenceOptions, overwrite:
         _check_same_run(record, new)
         if not frames.files:
             raise ValueError(f"{frames.name} cannot be resumed; take another folder or --overwrite")
-    folder.mkdir(parents=True, exist_ok=True)
     if overwrite:
         for file in (*existing, *drawn):
             file.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
 from flowmatch.geometry import Matrix, invert_motion, transform_points
 from flowmatch.io import read_depth, read_intrinsics, read_poses, write_cloud
+from flowmatch.io._lock import only_writer
 from flowmatch.progress import ProgressCallback
 from flowmatch.registration.agreement import pair_information
 from flowmatch.registration.data.datasets import LogEntry, write_log
@@ -104,9 +105,17 @@ def write_fragments(folder: str | Path, fragments: Sequence[Fragment]) -> None:
             3DMatch benchmark; it is created if missing. Fragments and motions of an earlier run
             are replaced.
         fragments: Fragments from `integrate_depth`.
+
+    Raises:
+        BlockingIOError: Another run is writing to the folder.
     """
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
+    with only_writer(root / "gt.log"):
+        _write_scene(root, fragments)
+
+
+def _write_scene(root: Path, fragments: Sequence[Fragment]) -> None:
     # An interrupted run leaves no gt.log, without which the folder is not read as a scene.
     for name in ("gt.log", "gt.info"):
         (root / name).unlink(missing_ok=True)

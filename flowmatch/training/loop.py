@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from flowmatch.io._lock import only_writer
 from flowmatch.tensor_files import write_saved
 from flowmatch.training.average import Average
 from flowmatch.training.checkpoint import RunState
@@ -145,6 +147,7 @@ def train(
         ValueError: `checkpoint` belongs to another run, `precision` is unknown, or the batch cannot
             be split among the processes.
         ImportError: accelerate (or for `logs`, tensorboard) is not installed.
+        BlockingIOError: Another run is writing the checkpoint.
     """
     accelerator = _accelerator(device, precision)
     processes = accelerator.num_processes
@@ -176,6 +179,9 @@ def train(
     writer = _writer(logs, start) if accelerator.is_main_process else None
     began = time.monotonic()
     done, saved, halfway = start, start, False
+    lock = ExitStack()
+    if accelerator.is_main_process:
+        lock.enter_context(only_writer(checkpoint))
     try:
         for step, batch in enumerate(loader, start):
             rate = schedule.rate_at(step)
@@ -209,6 +215,7 @@ def train(
             state.save(done)
         raise
     finally:
+        lock.close()
         if writer:
             writer.close()
         accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)  # takes the autocast off again

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from flowmatch.io._lock import only_writer
 from flowmatch.training import (
     Run,
     Schedule,
@@ -63,6 +64,14 @@ def test_learns_and_reports(tmp_path):
     assert [p.step for p in seen] == list(range(1, 301))
     assert seen[-1].metrics["root"] < 0.1 * seen[0].metrics["root"]
     assert seen[-1].seconds_left == 0
+
+
+def test_two_runs_with_one_checkpoint(tmp_path):
+    with only_writer(tmp_path / "c.pt"), pytest.raises(BlockingIOError, match=r"writing .*c\.pt"):
+        fit(tmp_path / "c.pt", 2)
+    assert not list(tmp_path.iterdir())
+    fit(tmp_path / "c.pt", 2)
+    assert [file.name for file in tmp_path.iterdir()] == ["c.pt"]
 
 
 @pytest.mark.parametrize("killed", [False, True])
