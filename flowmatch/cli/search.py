@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flowmatch.cli._messages import messages
+from flowmatch.cli._messages import StageBars, messages, progress_bar
 from flowmatch.cli._options import (
     INPUT,
     MODEL,
@@ -15,23 +15,24 @@ from flowmatch.cli._options import (
     check_target,
 )
 from flowmatch.io import IMAGE_SUFFIXES, white_level, write_image
-from flowmatch.retrieval.index import read_index
+from flowmatch.retrieval.duplicates import DUPLICATE_SUFFIXES, find_duplicates, write_duplicates
+from flowmatch.retrieval.index import Index, read_index
 from flowmatch.retrieval.results import RESULT_SUFFIXES, results_sheet, write_results
 from flowmatch.retrieval.searcher import read_query, search
 from flowmatch.retrieval.verify import MIN_INLIERS
 
 EXAMPLES = (
     "flowmatch search query.jpg -i photos.safetensors -o sheet.png",
-    "flowmatch search query.jpg -i photos.safetensors --verify -k 5 -o results.json",
+    "flowmatch search --duplicates -i photos.safetensors -o duplicates.csv",
 )
 SEARCH = "Search"
 
 
 def command(
     picture: Annotated[
-        Path,
-        typer.Argument(metavar="PICTURE", help="Picture to search for.", show_default=False),
-    ],
+        Path | None,
+        typer.Argument(metavar="[PICTURE]", help="Picture to search for.", show_default=False),
+    ] = None,
     index: Annotated[
         Path,
         typer.Option(
@@ -43,8 +44,8 @@ def command(
         typer.Option(
             "-o",
             "--output",
-            help="File to write: a contact sheet (.png, .jpg) or the list (.json, .csv); may be "
-            "given several times.",
+            help="File to write: a contact sheet (.png, .jpg), the list (.json, .csv), or pairs "
+            "for flowmatch match --pairs (.txt); may be given several times.",
             show_default=False,
             rich_help_panel=OUTPUT,
         ),
@@ -61,6 +62,15 @@ def command(
             "--verify",
             help="Geometric verification: the first 50 results are matched with the picture, and "
             "those that agree come first.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = False,
+    duplicates: Annotated[
+        bool,
+        typer.Option(
+            "--duplicates",
+            help="Without PICTURE: find pictures of the index that are copies of each other, or of "
+            "a part: encoded again, resized, cropped, turned.",
             rich_help_panel=SEARCH,
         ),
     ] = False,
@@ -103,13 +113,22 @@ def command(
 ) -> None:
     """Find pictures that show the same thing as another one.
 
+    --duplicates compares the pictures of the index with each other instead; each line then has the
+    share of the smaller picture that the other shows, the correlation there, and both names.
+
     Each line has the cosine similarity of the descriptors, the number of points that agree (with
     --verify), and the name. Unrelated pictures have similarities around 0, also negative ones. The
-    status is 1 if --verify confirms no result.
+    status is 1 if --verify confirms no result, or there are no duplicates.
     """
+    if (picture is None) != duplicates:
+        raise ValueError("expected either a PICTURE or --duplicates")
+    suffixes = DUPLICATE_SUFFIXES if duplicates else (*IMAGE_SUFFIXES, *RESULT_SUFFIXES)
     for path in output or []:
-        check_target(path, (*IMAGE_SUFFIXES, *RESULT_SUFFIXES))
+        check_target(path, suffixes)
     content = read_index(index)
+    if picture is None:
+        _find_duplicates(content, output or [], white)
+        return
     with white_level(white or content.white):
         query = read_query(picture)
         results = search(
@@ -120,11 +139,31 @@ def command(
             typer.echo(f"{score:.4f}\t{'' if inliers is None else inliers}\t{name}")
         for path in output or []:
             if path.suffix.lower() in RESULT_SUFFIXES:
-                write_results(path, str(picture), results)
+                write_results(path, _name_of(picture, path, content), results)
             else:
                 write_image(path, results_sheet(query, results, content.root))
     if output:
         messages.print(f"{len(results)} results, in {', '.join(map(str, output))}")
     if verify and not any((result.inliers or 0) >= MIN_INLIERS for result in results):
         messages.print(f"no result has {MIN_INLIERS} points that agree")
+        raise typer.Exit(1)
+
+
+def _name_of(picture: Path, target: Path, index: Index) -> str:
+    """Return the name of the query for a file of results; in pairs, below the index's folder."""
+    if target.suffix.lower() != ".txt":
+        return str(picture)
+    whole, root = picture.resolve(), index.root.resolve()
+    return whole.relative_to(root).as_posix() if whole.is_relative_to(root) else str(whole)
+
+
+def _find_duplicates(index: Index, output: list[Path], white: int | None) -> None:
+    with white_level(white or index.white), progress_bar(transient=True) as bar:
+        found = find_duplicates(index, progress=StageBars(bar))
+    for pair in found:
+        typer.echo(f"{pair.overlap:.2f}\t{pair.correlation:.4f}\t{pair.first}\t{pair.second}")
+    for path in output:
+        write_duplicates(path, found)
+    messages.print(f"{len(found)} pairs of copies among {len(index.entries)} pictures")
+    if not found:
         raise typer.Exit(1)

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import torch
 from torch import nn
 
+from flowmatch.io import replace_when_done
 from flowmatch.io._files import FilePath, existing_file
 from flowmatch.io._white import white_in_force
 from flowmatch.io.masked import read_masked
@@ -114,6 +115,24 @@ def read_pairs(path: FilePath) -> list[Pair]:
     if not pairs:
         raise ValueError(f"{path}: expected a pair of names on each line, got no pair")
     return list(pairs)
+
+
+def write_pairs(path: FilePath, pairs: Sequence[Pair]) -> None:
+    r"""Write a list of pairs that `read_pairs` reads: two names per line, separated by a tab.
+
+    Args:
+        path: File to write; it gets its name only when complete.
+        pairs: The pairs.
+
+    Raises:
+        ValueError: A name holds a tab or an end of a line.
+        FileNotFoundError: The folder of the file does not exist.
+    """
+    for name in (name for pair in pairs for name in pair):
+        if any(sign in name for sign in "\t\r\n"):
+            raise ValueError(f"a list of pairs cannot hold the name {name!r}")
+    with replace_when_done(path) as temporary:
+        temporary.write_text("".join(f"{a}\t{b}\n" for a, b in pairs), encoding="utf-8")
 
 
 class _FeatureCache:

@@ -2,6 +2,7 @@
 
 from flowmatch.retrieval.backbone_describer import BackboneDescriber, describe_scales
 from flowmatch.retrieval.describe import Describer, describer_of, load_describer
+from flowmatch.retrieval.duplicates import Duplicate, find_duplicates
 from flowmatch.retrieval.evaluation.metrics import mean_average_precision, read_protocol
 from flowmatch.retrieval.expansion import augment_database, expand_queries
 from flowmatch.retrieval.index import Index, IndexReport, read_index, write_index
@@ -23,6 +24,7 @@ __all__ = [
     "RMAC",
     "BackboneDescriber",
     "Describer",
+    "Duplicate",
     "GeM",
     "Index",
     "IndexReport",
@@ -41,6 +43,7 @@ __all__ = [
     "describe_scales",
     "describer_of",
     "expand_queries",
+    "find_duplicates",
     "kmeans",
     "learned_whitening",
     "load",

@@ -7,7 +7,7 @@ from flowmatch.ops import nearest
 from flowmatch.retrieval.index import Index
 
 
-def similar_pairs(index: Index, count: int) -> list[Pair]:
+def similar_pairs(index: Index, count: int, *, similarity: float = -1.0) -> list[Pair]:
     """Return the pairs of each image of an index with its most similar others.
 
     Images whose descriptor is zero, because nothing in them could be described, are in no pair.
@@ -15,6 +15,7 @@ def similar_pairs(index: Index, count: int) -> list[Pair]:
     Args:
         index: The index.
         count: Number of others for each image.
+        similarity: Smallest cosine of the descriptors of a pair.
 
     Returns:
         Pairs of names, each once, however it was found; in the order of the index.
@@ -42,10 +43,11 @@ def similar_pairs(index: Index, count: int) -> list[Pair]:
         raise ValueError(f"pairs need two described images, the index has {len(described)}")
     descriptors = F.normalize(index.descriptors[described].float(), dim=1)
     k = min(count + 1, len(described))  # each is most similar to itself
-    neighbours = nearest(descriptors, descriptors, k, "dot").index
+    neighbours = nearest(descriptors, descriptors, k, "dot")
+    index_of = neighbours.index.masked_fill(neighbours.distance < similarity, -1)
     names = [index.entries[i].name for i in described.tolist()]
     pairs: dict[tuple[int, int], None] = {}
-    for first, others in enumerate(neighbours.tolist()):
+    for first, others in enumerate(index_of.tolist()):
         found = [other for other in others if other not in (first, -1)][:count]
         pairs |= dict.fromkeys((min(first, other), max(first, other)) for other in found)
     return [Pair(names[first], names[second]) for first, second in sorted(pairs)]

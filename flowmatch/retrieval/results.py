@@ -13,6 +13,7 @@ from flowmatch.draw import contact_sheet
 from flowmatch.imaging import Image
 from flowmatch.io import read_image, replace_when_done
 from flowmatch.io._files import FilePath, entry_for_suffix
+from flowmatch.matching.pair_list import Pair, write_pairs
 from flowmatch.retrieval.verify import MIN_INLIERS
 
 
@@ -57,11 +58,13 @@ def results_sheet(query: ArrayLike, results: Sequence[Result], root: Path) -> Im
 
 
 def write_results(path: FilePath, query: str, results: Sequence[Result]) -> None:
-    """Write results, in the format of the suffix: ``.json`` or ``.csv``.
+    """Write results, in the format of the suffix: ``.json``, ``.csv``, or ``.txt``.
+
+    A ``.txt`` file is a list of pairs of the query and each result, as `read_pairs` takes it.
 
     Args:
         path: File to write.
-        query: Name of the query, which a JSON file records.
+        query: Name of the query, which a JSON file and a list of pairs record.
         results: Results, the best first.
 
     Raises:
@@ -100,8 +103,13 @@ def _write_json(path: Path, query: str, results: Sequence[Result]) -> None:
     path.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
 
 
+def _write_pairs(path: Path, query: str, results: Sequence[Result]) -> None:
+    write_pairs(path, [Pair(query, result.name) for result in results if result.name != query])
+
+
 _WRITERS: dict[str, Callable[[Path, str, Sequence[Result]], None]] = {
     ".json": _write_json,
     ".csv": _write_csv,
+    ".txt": _write_pairs,
 }
 RESULT_SUFFIXES = tuple(_WRITERS)

@@ -58,7 +58,7 @@ class Verifier:
 
     def match(self, image: ArrayLike) -> Matches:
         """Match the query with an image, in pixels of the reduced images."""
-        return _match(self.query, self.features(image), self.threshold)
+        return match_local(self.query, self.features(image), self.threshold)
 
     def inliers(self, image: ArrayLike) -> int:
         """Count the matches that agree on a homography, see `count_inliers`."""
@@ -104,7 +104,7 @@ def count_inliers(first: Features, second: Features, threshold: float = 5.0) -> 
         second: Features of the other image.
         threshold: Maximum error of an inlier, pixels.
     """
-    matches = _match(first, second, threshold)
+    matches = match_local(first, second, threshold)
     if matches.matrix is None:
         return 0
     points0, points1 = matches.points(inliers=True)
@@ -112,7 +112,14 @@ def count_inliers(first: Features, second: Features, threshold: float = 5.0) -> 
     return len(points0) if plausible else 0
 
 
-def _match(first: Features, second: Features, threshold: float) -> Matches:
+def match_local(first: Features, second: Features, threshold: float) -> Matches:
+    """Match two images and fit a homography.
+
+    Args:
+        first: Features of one image.
+        second: Features of the other image.
+        threshold: Maximum error of an inlier, pixels.
+    """
     pairs, distance = match_features(first, second)
     return fit_geometry(
         first.keypoints,

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ from skimage import data
 from flowmatch._opencv import cv2
 from flowmatch.cli import main
 from flowmatch.io import read_image, write_image
+from flowmatch.matching.pair_list import read_pairs
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,49 @@ def test_the_copy_is_found(indexed, query, capsys):
         assert capsys.readouterr().out.splitlines()[0].endswith("\t\tastronaut.png")
 
 
+def test_results_are_pairs_for_match(indexed, query, capsys):
+    pairs = indexed / "pairs.txt"
+    index = ["-i", str(indexed / "i.safetensors"), "-k", "2", "-o", str(pairs)]
+    assert main(["search", str(indexed / "all" / "coffee.png"), *index]) == 0
+    assert [pair.first for pair in read_pairs(pairs)] == ["coffee.png"]  # not with itself
+    assert main(["search", query, *index]) == 0
+    assert tuple(read_pairs(pairs)[0]) == (query, "astronaut.png")
+    capsys.readouterr()
+
+
+def test_duplicates(indexed, capsys, tmp_path):
+    index = ["-i", str(indexed / "i.safetensors")]
+    assert main(["search", "--duplicates", *index]) == 1
+    assert "0 pairs of copies among 7 pictures" in capsys.readouterr().err
+    (tmp_path / "all").mkdir()
+    for picture in (indexed / "all").glob("c*.png"):
+        shutil.copy(picture, tmp_path / "all")
+    write_image(tmp_path / "all" / "again.jpg", data.chelsea())
+    index = ["-i", str(tmp_path / "i.safetensors")]
+    words = ["index", str(tmp_path / "all"), "-o", index[1], "--model", "rootsift"]
+    assert main([*words, "--words", "16", "--keypoints", "300"]) == 0
+    capsys.readouterr()
+    targets = [tmp_path / "d.csv", tmp_path / "d.txt"]
+    more = [word for target in targets for word in ("-o", str(target))]
+    assert main(["search", "--duplicates", *index, *more]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("1.00\t0.99") and out.endswith("\tagain.jpg\tchelsea.png\n")
+    assert "1 pairs of copies among 5 pictures" in err
+    header, row = targets[0].read_text().splitlines()
+    assert header == "first,second,overlap,correlation"
+    assert row.startswith("again.jpg,chelsea.png,")
+    assert [tuple(pair) for pair in read_pairs(targets[1])] == [("again.jpg", "chelsea.png")]
+
+
+def test_a_picture_or_duplicates(indexed, query, capsys):
+    index = ["-i", str(indexed / "i.safetensors")]
+    for words in ([], [query, "--duplicates"]):
+        assert main(["search", *words, *index]) == 2
+        assert "expected either a PICTURE or --duplicates" in capsys.readouterr().err
+    assert main(["search", "--duplicates", *index, "-o", str(indexed / "d.png")]) == 2
+    assert "d.png: expected a name ending in one of .csv, .txt" in capsys.readouterr().err
+
+
 def test_approximate_needs_faiss(indexed, query, capsys, monkeypatch):
     index = ["-i", str(indexed / "i.safetensors"), "-k", "1", "--approximate"]
     if importlib.util.find_spec("faiss"):
@@ -80,7 +125,7 @@ def test_bad_input_is_one_line(indexed, query, tmp_path, capsys):
     for words, expected in (
         (["search", query, "-i", str(tmp_path / "none.safetensors")], "none.safetensors"),
         (["search", query, "-i", query], "not a whole .safetensors file"),
-        (["search", query, *index, "-o", "found.txt"], "expected a name ending in"),
+        (["search", query, *index, "-o", "found.tif2"], "expected a name ending in"),
         (["search", "missing.png", *index, "-o", "none/found.csv"], "there is no folder none"),
         (["search", str(tmp_path / "blank.png"), *index], "nothing in the query"),
         (["index", str(tmp_path / "none")], "no folder"),

@@ -21,7 +21,7 @@ def test_files(tmp_path):
     assert content["query"] == "q.png"
     assert content["results"][1] == {"rank": 2, "name": "gone.png", "score": -0.25, "inliers": None}
     with pytest.raises(ValueError, match=r"\.json.*\.csv"):
-        write_results(tmp_path / "r.txt", "q.png", RESULTS)
+        write_results(tmp_path / "r.xml", "q.png", RESULTS)
 
 
 def test_contact_sheet(tmp_path):
