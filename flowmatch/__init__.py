@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowmatch import (
         align,
+        batch,
         bench,
         compat,
         draw,
@@ -57,6 +58,7 @@ __all__ = [
     "align",
     "align_images",
     "available",
+    "batch",
     "bench",
     "build_index",
     "compat",

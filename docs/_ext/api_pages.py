@@ -43,6 +43,7 @@ PAGES = {
         ["metric_learning", "metric_learning.losses", "metric_learning.miners"],
     ),
     "selfsupervised": ("Learning from video", ["selfsupervised"]),
+    "batch": ("Many clips", ["batch"]),
     "export": ("Export and the Hub", ["export", "hub"]),
     "ops": ("Operators", ["ops"]),
     "compat": ("Compatibility", ["compat"]),

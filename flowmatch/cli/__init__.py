@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit status: 0 done; 1 the command ran, but found nothing to trust (match, register, "
-    "align, search); 2 bad input; 130 interrupted.",
+    "align, search), or a clip failed (flow); 2 bad input; 130 interrupted.",
 )
 add_commands(app)
 
@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after ``flowmatch``; None takes those of the process.
 
     Returns:
-        0 for success, 1 if the command ran but found nothing to trust, 2 for bad input, 130 after
-        an interruption, 143 after SIGTERM.
+        0 for success, 1 if the command ran but found nothing to trust or a clip failed, 2 for bad
+        input, 130 after an interruption, 143 after SIGTERM.
     """
     # Before OpenCV is imported: errors are reported by flowmatch, in one line.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")

@@ -1,12 +1,24 @@
-"""``flowmatch flow``: optical flow of two pictures, a folder of pictures, or a video."""
+"""``flowmatch flow``: optical flow of two pictures, a folder of pictures, or videos."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import TextColumn
 
+from flowmatch.batch import ClipOptions
+from flowmatch.cli._clips import (
+    Distribution,
+    Jobs,
+    Ray,
+    RayAddress,
+    Shard,
+    are_many,
+    ray_cluster,
+    write_many,
+)
 from flowmatch.cli._messages import messages, progress_bar, report_interrupt
 from flowmatch.cli._options import (
     INPUT,
@@ -39,8 +51,9 @@ from flowmatch.io.video_writer import VIDEO_SUFFIXES
 EXAMPLES = (
     "flowmatch flow first.png second.png -o flow --pictures",
     "flowmatch flow clip.mp4 -o flow --frames 0:300 --stride 2 --video --quality fast",
+    "flowmatch flow clips/*.mp4 -o flow --jobs 4",
 )
-FORMATS = ("flo", "png", "npz", "pfm")
+FORMATS = ("flo", "png", "npz", "pfm", "parquet")
 _FILE_SUFFIXES = {*FLOW_SUFFIXES, *IMAGE_SUFFIXES, *VIDEO_SUFFIXES}
 
 RATE = TextColumn("{task.fields[rate]}")
@@ -52,7 +65,7 @@ def command(
         typer.Argument(
             metavar="INPUT",
             help="A video, a folder or 'pattern*' of pictures, two or more pictures, the number of "
-            "a camera, or the URL of a stream.",
+            "a camera, or the URL of a stream; or several clips.",
             show_default=False,
         ),
     ],
@@ -69,7 +82,8 @@ def command(
     format: Annotated[
         str,
         typer.Option(
-            help="Format of the flows: flo (Middlebury), png (KITTI, 16 bits), npz or pfm.",
+            help="Format of the flows: flo (Middlebury), png (KITTI, 16 bits), npz, pfm, or "
+            "parquet (one file of all flows of a clip).",
             rich_help_panel=OUTPUT,
         ),
     ] = "flo",
@@ -181,16 +195,40 @@ def command(
             rich_help_panel=QUALITY,
         ),
     ] = None,
+    jobs: Jobs = None,
+    shard: Shard = None,
+    ray: Ray = False,
+    ray_address: RayAddress = None,
 ) -> None:
     """Compute the optical flow from each frame to the next.
 
     The flows are written to OUTPUT/000000.flo, OUTPUT/000001.flo, and so on. After an interruption
     only complete files are left, and the same command continues.
+
+    Of several clips, or with an option of "Many clips", each is written to a folder of its own,
+    OUTPUT/NAME; OUTPUT/manifest.json lists them. The exit status is 1 if a clip failed.
     """
     folder = _output_folder(inputs, output)
     _check_choices(format, max_flow)
     flow_options = FlowOptions(quality, refine, with_dis, zoom, tile, overlap, precision)
     start, stop = parse_frames(frames)
+    options = SequenceOptions(
+        flow_options,
+        suffix=".flo" if format == "parquet" else f".{format}",
+        bidirectional=bidirectional,
+        warm_start=warm_start,
+        confidence=confidence,
+    )
+    distribution = Distribution(jobs, shard, ray_cluster(ray, ray_address))
+    if are_many(inputs, distribution, format == "parquet"):
+        clips = ClipOptions(
+            options, model=model, weights=str(weights) if weights else None,
+            start=start, stop=stop, stride=stride, scale=scale, white=white, reconnect=reconnect,
+            batch=batch, overwrite=overwrite, video=video, pictures=pictures, max_flow=max_flow,
+            parquet=format == "parquet",
+        )  # fmt: skip
+        write_many(inputs, folder, clips, device, distribution)
+        return
     clip = read_frames(
         _source(inputs), start=start, stop=stop, stride=stride, scale=scale, reconnect=reconnect
     )
@@ -198,14 +236,7 @@ def command(
         raise ValueError("--video and --pictures read the frames again: not from a live source")
     if video:
         check_video(clip, folder / VIDEO)
-    options = SequenceOptions(
-        flow_options,
-        weights=STORE.digest(model, weights),
-        suffix=f".{format}",
-        bidirectional=bidirectional,
-        warm_start=warm_start,
-        confidence=confidence,
-    )
+    options = replace(options, weights=STORE.digest(model, weights))
     network = load(model, weights=weights, device=choose_device(device))
     if warm_start:
         check_warm_start(network, batch)

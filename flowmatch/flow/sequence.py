@@ -153,7 +153,7 @@ def _write_pairs(
                 # Waiting for the previous batch raises its errors, and bounds the memory.
                 finish_writing()
                 writing += [
-                    writer.submit(_write, _files(folder, index, options), flow)
+                    writer.submit(_write, pair_files(folder, index, options), flow)
                     for (index, _), flow in zip(missing, flows, strict=True)
                 ]
             report.computed += len(missing)
@@ -203,8 +203,7 @@ def begin_run(folder: Path, frames: Frames, options: SequenceOptions, overwrite:
     ):
         raise ValueError(f"{folder} holds the input; take another folder for the output")
     record = folder / RECORD
-    entries = asdict(options)
-    new = {"frames": frames.digest(), "source": frames.name, **entries.pop("flow"), **entries}
+    new = run_record(frames.digest(), frames.name, options)
     existing = [file for file in folder.glob("*") if _FLOW_FILE.fullmatch(file.name)]
     drawn = [
         f for f in drawn if f.exists() and (f.name == VIDEO or _PICTURE_FILE.fullmatch(f.name))
@@ -214,7 +213,7 @@ def begin_run(folder: Path, frames: Frames, options: SequenceOptions, overwrite:
         name = present[0].relative_to(folder)
         raise ValueError(f"{folder} holds files of something else ({name}); take another folder")
     if existing and not overwrite:
-        _check_same_run(record, new)
+        check_same_run(record, new)
         if not frames.files:
             raise ValueError(f"{frames.name} cannot be resumed; take another folder or --overwrite")
     if overwrite:
@@ -235,7 +234,14 @@ def _is_record(record: Path, damaged: bool) -> bool:
     return isinstance(content, dict) and {"frames", "source"} <= content.keys()
 
 
-def _check_same_run(record: Path, new: dict[str, Any]) -> None:
+def run_record(digest: str, source: str, options: SequenceOptions) -> dict[str, Any]:
+    """Return what `RECORD` says of a run: digest and name of its frames, and the options."""
+    entries = asdict(options)
+    return {"frames": digest, "source": source, **entries.pop("flow"), **entries}
+
+
+def check_same_run(record: Path, new: dict[str, Any]) -> None:
+    """Raise ValueError if a folder's record is damaged, or is that of another run."""
     try:
         old = json.loads(record.read_text())
     except (ValueError, RecursionError) as error:
@@ -248,8 +254,8 @@ def _check_same_run(record: Path, new: dict[str, Any]) -> None:
         )
 
 
-def _files(folder: Path, index: int, options: SequenceOptions) -> list[Path]:
-    """Return the files of pair `index`: the flow, and what the options add."""
+def pair_files(folder: Path, index: int, options: SequenceOptions) -> list[Path]:
+    """Return the files of pair `index`: the flow first, and what the options add."""
     ends = [options.suffix]
     if options.bidirectional:
         ends += [f"_backward{options.suffix}", "_occluded.png", "_occluded_backward.png"]
@@ -265,7 +271,7 @@ def _missing(
     return [
         (index, pair)
         for index, pair in pairs
-        if not all(path.exists() for path in _files(folder, index, options))
+        if not all(path.exists() for path in pair_files(folder, index, options))
     ]
 
 
@@ -312,7 +318,7 @@ def _read_previous(folder: Path, index: int, options: SequenceOptions) -> Previo
     The written file is read, instead of the computed flow, so that an interrupted run gives the
     same files as an uninterrupted one. After a skipped frame no file exists.
     """
-    files = _files(folder, index - 1, options)
+    files = pair_files(folder, index - 1, options)
     if not all(file.exists() for file in files):
         return None, None
     return read_flow(files[0]), read_flow(files[1]) if options.bidirectional else None

@@ -65,6 +65,8 @@ class Frames:
         rate: Frames per second after `stride`, or None (pictures).
         skipped: Frames that could not be read, or had another size than the first; filled by the
             last iteration.
+        identity: Text that `digest` is the hash of, for copies of a file elsewhere; None takes
+            the name, the options, and the sizes and times of the files.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Frames:
         self.count = None if source.total is None else len(range(source.total)[chosen])
         self.rate = None if source.rate is None else source.rate / chosen.step
         self.skipped: list[SkippedFrame] = []
+        self.identity: str | None = None
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         return (frame for _, frame in self.numbered())
@@ -101,6 +104,8 @@ class Frames:
     def digest(self) -> str:
         """Return a short hash that changes with the files and the options they are read with."""
         white = f" white {self._source.white}" if self._source.white else ""
+        if self.identity is not None:
+            return digest_of_identity(self.identity)
         state = hashlib.sha256(f"{self.name} {self._chosen} {self._scale}{white}".encode())
         for file in self.files:
             if file.exists():
@@ -117,6 +122,11 @@ class Frames:
         return resize(
             frame, (width, height), cv2.INTER_AREA if self._scale < 1 else cv2.INTER_CUBIC
         )
+
+
+def digest_of_identity(identity: str) -> str:
+    """Return `Frames.digest` of frames with an identity."""
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
 def read_frames(
