@@ -31,6 +31,7 @@ from flowmatch.io import (
     read_cloud,
     read_depth,
     read_intrinsics,
+    read_motion,
     write_image,
 )
 from flowmatch.registration.draw import draw_merged, draw_registration
@@ -139,6 +140,35 @@ def command(
             rich_help_panel=INPUT,
         ),
     ] = None,
+    initial: Annotated[
+        Path | None,
+        typer.Option(
+            "--init",
+            metavar="FILE",
+            help="Initial motion of the first of two scans, refined instead of searched for: a "
+            "text of 4 x 4 numbers, as the command prints it. It may be off by 8 voxels.",
+            show_default=False,
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y,Z,X,Y,Z",
+            help="Box of the second scan to register to: its least and its largest coordinates.",
+            show_default="all points",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    source_region: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y,Z,X,Y,Z",
+            help="Box of the first scan to register; all of it is moved.",
+            show_default="all points",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
     from_origin: Annotated[
         bool,
         typer.Option(
@@ -185,6 +215,10 @@ def command(
     options = RegisterOptions(
         voxel=voxel, keypoints=keypoints, sampling=sampling, icp=icp, seed=seed
     )
+    if len(scans) > 2 and (initial or region or source_region):
+        raise ValueError(f"--init and regions are for two scans, got {len(scans)}")
+    boxes = [_box("--source-region", source_region), _box("--region", region)]
+    start = None if initial is None else read_motion(initial)
     network: Descriptor = model
     if model != "auto" or weights is not None:
         name = "default" if model == "auto" else model
@@ -192,8 +226,13 @@ def command(
     clouds, is_depth = _read(scans, intrinsics, depth_unit, max_depth)
     views = [np.zeros(3) if from_origin or depth else None for depth in is_depth]
     outputs = _Outputs(output, json, picture, recording, merge)
-    run = _register_two if len(scans) == 2 else _register_many
-    trusted = run(network, device, scans, clouds, views, options, outputs)
+    if len(scans) == 2:
+        parts = [_crop(*some) for some in zip(scans, clouds, boxes, strict=True)]
+        trusted = _register_two(
+            network, device, scans, clouds, parts, start, views, options, outputs
+        )
+    else:
+        trusted = _register_many(network, device, scans, clouds, views, options, outputs)
     raise typer.Exit(0 if trusted else 1)
 
 
@@ -215,23 +254,54 @@ def _read(
     return clouds, is_depth
 
 
+def _box(option: str, text: str | None) -> NDArray[np.float64] | None:
+    """Return the corners of a region, ``[2, 3]``."""
+    if text is None:
+        return None
+    try:
+        corners = np.array(text.split(","), np.float64).reshape(2, 3)
+    except ValueError:
+        raise ValueError(f"{option} must be six numbers X,Y,Z,X,Y,Z, got {text!r}") from None
+    if not (corners[0] < corners[1]).all():  # also for NaN
+        raise ValueError(f"{option} must have its least coordinates first, got {text!r}")
+    return corners
+
+
+def _crop(
+    path: Path, cloud: NDArray[np.float64], box: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
+    if box is None:
+        return cloud
+    inside = ((cloud >= box[0]) & (cloud <= box[1])).all(axis=1)
+    if inside.sum() < 10:
+        low, high = cloud.min(0).round(3).tolist(), cloud.max(0).round(3).tolist()
+        raise ValueError(
+            f"{path}: a region needs 10 points, got {inside.sum()}; all are from {low} to {high}"
+        )
+    kept: NDArray[np.float64] = cloud[inside]
+    return kept
+
+
 def _register_two(
     network: Descriptor,
     device: str | None,
     paths: list[Path],
     clouds: Scans,
+    parts: Scans,
+    start: NDArray[np.float64] | None,
     views: list[NDArray[np.float64] | None],
     options: RegisterOptions,
     outputs: _Outputs,
 ) -> bool:
     with progress_bar(transient=True) as bar:
         result = register_scans(
-            clouds[0],
-            clouds[1],
+            parts[0],
+            parts[1],
             model=network,
             device=device,
             options=options,
             viewpoints=(views[0], views[1]),
+            initial=start,
             progress=StageBars(bar),
         )
     if outputs.cloud is not None and outputs.merge:

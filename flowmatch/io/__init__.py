@@ -13,7 +13,7 @@ from flowmatch.io.cloud import (
 )
 from flowmatch.io.flow import read_flow, write_flow
 from flowmatch.io.image import IMAGE_SUFFIXES, list_images, read_image, read_rgba, write_image
-from flowmatch.io.poses import read_poses
+from flowmatch.io.poses import read_motion, read_poses
 from flowmatch.io.video import Frames, SkippedFrame, read_frames
 from flowmatch.io.video_writer import VideoWriter
 
@@ -32,6 +32,7 @@ __all__ = [
     "read_frames",
     "read_image",
     "read_intrinsics",
+    "read_motion",
     "read_poses",
     "read_rgba",
     "replace_when_done",

@@ -1,4 +1,4 @@
-"""Camera poses of RGB-D frames."""
+"""Camera poses of RGB-D frames, and motions between scans."""
 
 import os
 import re
@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch.io._files import FilePath, existing_file
+from flowmatch.io._text import separate
 
+_LARGEST_MOTION = 4096  # bytes
 _LARGEST = 2**26  # bytes, enough for a quarter of a million poses
 
 
@@ -52,11 +54,51 @@ def read_poses(folder: FilePath) -> list[tuple[str, NDArray[np.float64]]]:
             raise ValueError(
                 f"{path}:{number}: expected a name and 16 numbers, got {len(words)} words"
             ) from None
-        rotation = matrix[:3, :3]
-        rigid = np.isfinite(matrix).all() and (matrix[3] == (0, 0, 0, 1)).all()
-        rigid = rigid and np.abs(rotation).max() < 2  # products of larger numbers may overflow
-        if not rigid or np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-2:
+        if not _is_rigid(matrix):
             raise ValueError(f"{path}:{number}: expected a rotation and a translation, 4 x 4")
         if (folder / "depth" / f"{words[0]}.png").is_file():
             poses.append((words[0], matrix))
     return poses
+
+
+def read_motion(path: FilePath) -> NDArray[np.float64]:
+    """Read a rigid motion from a text of 4 x 4 numbers, as ``flowmatch register`` prints it.
+
+    Args:
+        path: The file; lines that begin with # are ignored.
+
+    Returns:
+        The motion ``[4, 4]``, with the nearest rotation to the one in the file.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ValueError: The file holds anything else, such as a reflection.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "motion.txt"
+        >>> _ = path.write_text("1 0 0 2.5  0 1 0 0  0 0 1 0  0 0 0 1")
+        >>> read_motion(path)[0].tolist()
+        [1.0, 0.0, 0.0, 2.5]
+    """
+    path = existing_file(path)
+    if path.stat().st_size > _LARGEST_MOTION:
+        raise ValueError(f"{path}: expected a text of 4 x 4 numbers, got {path.stat().st_size} B")
+    lines = [line for line in path.read_text("latin1").splitlines() if line.lstrip()[:1] != "#"]
+    words = separate(path, "\n".join(lines)).split()
+    try:
+        matrix = np.array(words, np.float64).reshape(4, 4)
+    except ValueError:
+        raise ValueError(f"{path}: expected 4 x 4 numbers, got {len(words)} words") from None
+    if not _is_rigid(matrix) or np.linalg.det(matrix[:3, :3]) < 0:
+        raise ValueError(f"{path}: expected a rotation and a translation, with 0 0 0 1 below")
+    left, _, right = np.linalg.svd(matrix[:3, :3])  # six digits are not quite a rotation
+    matrix[:3, :3] = left @ right
+    return matrix
+
+
+def _is_rigid(matrix: NDArray[np.float64]) -> bool:
+    rotation = matrix[:3, :3]
+    rigid = np.isfinite(matrix).all() and (matrix[3] == (0, 0, 0, 1)).all()
+    rigid = rigid and np.abs(rotation).max() < 2  # products of larger numbers may overflow
+    return bool(rigid and np.abs(rotation @ rotation.T - np.eye(3)).max() <= 1e-2)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from flowmatch.geometry import Matrix, invert_motion, transform_points
+from flowmatch.geometry import Matrix, as_motion_matrix, invert_motion, transform_points
 from flowmatch.ops import nearest
 from flowmatch.progress import ProgressCallback
 from flowmatch.registration.agreement import NO_AGREEMENT, Agreement, agreement
@@ -42,6 +42,8 @@ _MAX_RIVAL = 0.7  # of the best motion's support
 # or more; in 64 correct registrations of an office, a hall and a room by 0.74 or less.
 _MAX_RIVAL_OVERLAP = 0.85
 _HYPOTHESES = 10
+_INLIER = 1.5  # voxels: maximum error of a correspondence that agrees
+_INITIAL_RADIUS = 8  # voxels: maximum distance of points under an initial motion
 _ICP_POINTS = 1500  # of the source: enough to tell hypotheses apart
 _DEFAULTS = RegisterOptions()
 
@@ -87,6 +89,7 @@ def register_scans(
     device: str | torch.device | None = None,
     options: RegisterOptions = _DEFAULTS,
     viewpoints: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
+    initial: ArrayLike | None = None,
     progress: ProgressCallback | None = None,
 ) -> Registration:
     """Find the rigid motion that lays one scan on another, from any initial position.
@@ -106,6 +109,8 @@ def register_scans(
             and gardens.
         viewpoints: Positions of the two sensors, each ``[3]`` in its scan's frame, if known: they
             orient the normals reliably, and more descriptors match.
+        initial: A motion ``[4, 4]`` from which points are off by about 8 voxels at most. It is
+            refined in place of motions that RANSAC proposes, and no other motion is a rival.
         progress: Called with the number of keypoints described, first of the source.
 
     Returns:
@@ -114,8 +119,8 @@ def register_scans(
         that overlap about equally are ambiguous, and not trusted.
 
     Raises:
-        ValueError: Wrong shapes, points that are not finite, fewer than 10 of them, or an unknown
-            model.
+        ValueError: Wrong shapes, points that are not finite, fewer than 10 of them, an initial
+            motion that is not rigid, or an unknown model.
         FileNotFoundError: The file of weights does not exist.
 
     Example:
@@ -131,6 +136,7 @@ def register_scans(
     first, second = as_points(source, "source"), as_points(target, "target")
     if min(len(first), len(second)) < 10:
         raise ValueError(f"each scan needs 10 points, got {len(first)} and {len(second)}")
+    start = None if initial is None else as_motion_matrix(initial)
     descriptors = load_descriptors(model, device=device)
     voxel = options.voxel or choose_voxel(first, second)
     hint = unit_hint(first, second)
@@ -146,7 +152,7 @@ def register_scans(
     results: list[Registration] = []
     for descriptor in descriptors:
         described = [describe_scan(scan, descriptor, voxel, progress=progress) for scan in scans]
-        results.append(register_prepared(scans, described, voxel, options))
+        results.append(register_prepared(scans, described, voxel, options, start))
         if results[-1].trusted:
             return results[-1]
     result = max(results, key=lambda result: result.support)
@@ -158,6 +164,7 @@ def register_prepared(
     descriptors: Sequence[Tensor],
     voxel: float,
     options: RegisterOptions = _DEFAULTS,
+    initial: Matrix | None = None,
 ) -> Registration:
     """Register two scans that were prepared and described with the same voxel.
 
@@ -166,17 +173,21 @@ def register_prepared(
         descriptors: Descriptors of their keypoints, ``[K, D]`` each.
         voxel: Side of the down-sampling voxels, metres.
         options: RANSAC and ICP.
+        initial: Motion to refine in place of RANSAC's.
     """
     source, target = scans
     pairs = match_descriptors(source, target, *descriptors)
-    hypotheses = ransac(
-        pairs[:, 0],
-        pairs[:, 1],
-        1.5 * voxel,
-        trials=options.trials,
-        hypotheses=_HYPOTHESES,
-        seed=options.seed,
-    )
+    if initial is None:
+        hypotheses = ransac(
+            pairs[:, 0],
+            pairs[:, 1],
+            _INLIER * voxel,
+            trials=options.trials,
+            hypotheses=_HYPOTHESES,
+            seed=options.seed,
+        )
+    else:
+        hypotheses = [_refine_initial(source, target, pairs, initial, voxel, options.icp)]
     candidates = _refine_hypotheses(source, target, hypotheses, voxel, options.icp)
     if not candidates:
         return _no_registration(pairs, voxel)
@@ -199,6 +210,22 @@ def register_prepared(
         trusted=trusted,
         reason=reason,
     )
+
+
+def _refine_initial(
+    source: PreparedScan,
+    target: PreparedScan,
+    pairs: NDArray[np.float64],
+    initial: Matrix,
+    voxel: float,
+    icp: bool,
+) -> Hypothesis:
+    """Refine an initial motion, and find the correspondences that agree with it."""
+    motion = initial
+    if icp:
+        motion = Refiner(source.points, target.points)(initial, _INITIAL_RADIUS * voxel)
+    error = np.linalg.norm(transform_points(motion, pairs[:, 0]) - pairs[:, 1], axis=1)
+    return Hypothesis(motion, error < _INLIER * voxel)
 
 
 def _no_registration(pairs: NDArray[np.float64], voxel: float) -> Registration:

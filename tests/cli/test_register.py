@@ -44,6 +44,42 @@ def test_two_scans(folder, tmp_path, capsys):
         assert (np.abs(picture.astype(int) - colour).max(2) < 8).any()
 
 
+def test_an_initial_motion_and_regions(folder, tmp_path, capsys):
+    """A motion that is 10 cm off, and boxes that leave most of the scans out."""
+    truth = motion(1) @ np.linalg.inv(motion(0))
+    start = truth.copy()
+    start[:3, 3] += [0.06, -0.06, 0.05]
+    np.savetxt(tmp_path / "start.txt", start, fmt="%.6f")
+    boxes = []
+    for k in range(2):
+        points = read_cloud(folder / f"{k}.ply")
+        low, high = np.quantile(points, [0.02, 0.98], axis=0)
+        boxes.append(",".join(f"{x:.3f}" for x in (*low, *high)))
+    words = ["register", str(folder / "0.ply"), str(folder / "1.ply"), *FAST, "--model", "fpfh"]
+    words += ["--init", str(tmp_path / "start.txt"), "-o", str(tmp_path / "a.ply")]
+    main([*words, "--source-region", boxes[0], f"--region={boxes[1]}"])
+    out = capsys.readouterr().out
+    printed = np.array([line.split() for line in out.splitlines()], float)
+    assert errors(printed @ motion(0), truth @ motion(0))[1] < 0.05
+    assert len(read_cloud(tmp_path / "a.ply")) == len(read_cloud(folder / "0.ply"))  # all of it
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--region", "0,0,0,1,1"], "--region must be six numbers X,Y,Z,X,Y,Z, got '0,0,0,1,1'"),
+        (["--region", "0,0,0,1,1,0"], "--region must have its least coordinates first"),
+        (["--source-region", "90,90,90,91,91,91"], "0.ply: a region needs 10 points, got 0"),
+        (["--init", "none.txt"], "none.txt"),
+        (["{folder}/2.ply", "--region", "0,0,0,1,1,1"], "are for two scans, got 3"),
+    ],
+)
+def test_bad_regions_and_initial_motions(folder, words, message, capsys):
+    words = [word.format(folder=folder) for word in words]
+    assert main(["register", str(folder / "0.ply"), str(folder / "1.ply"), *words]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
 def test_three_scans_are_merged(folder, tmp_path, capsys):
     scans = [str(folder / f"{k}.ply") for k in range(3)]
     words = ["-o", str(tmp_path / "all.ply"), "--json", str(tmp_path / "all.json"), *FAST]

@@ -147,6 +147,24 @@ def test_the_network_is_asked_only_where_fpfh_is_not_trusted(scans, monkeypatch)
     assert asked == ["fpfh"] * 2 + ["network"] * 2
 
 
+def test_an_initial_motion_is_refined_even_in_a_symmetric_room():
+    """The two halves of a turn fit alike; the initial motion chooses."""
+    noise = 0.005 * np.random.default_rng(4).normal(size=(2, 200_000, 3))
+    first, second = (
+        cloud + noise[k, : len(cloud)]
+        for k, cloud in enumerate((symmetric_room(0), symmetric_room(4)))
+    )
+    truth = motion(1)
+    start = truth.copy()
+    start[:3, 3] += [0.2, -0.1, 0.1]
+    moved = transform_points(truth, second)
+    result = register_scans(first, moved, model="fpfh", initial=start)
+    assert errors(result.motion, truth)[1] < 0.05
+    for wrong in (2 * np.eye(4), np.eye(3)):
+        with pytest.raises(ValueError, match="motion must be a rigid"):
+            register_scans(first, moved, model="fpfh", initial=wrong)
+
+
 def test_errors():
     cloud = np.random.default_rng(0).normal(size=(50, 3))
     with pytest.raises(ValueError, match="each scan needs 10 points, got 50 and 3"):
