@@ -8,14 +8,18 @@ import typer
 from flowmatch.cli._messages import StageBars, messages, progress_bar
 from flowmatch.cli._options import INPUT, OUTPUT, check_target
 from flowmatch.geometry import transform_points
-from flowmatch.io import CLOUD_SUFFIXES, write_cloud
-from flowmatch.registration.integrate import integrate_depth, write_fragments
+from flowmatch.io import CLOUD_SUFFIXES, MESH_SUFFIXES, require_trimesh, write_cloud, write_mesh
+from flowmatch.registration.integrate import Fragment, integrate_depth, write_fragments
 
 EXAMPLES = (
     "flowmatch fuse recording -o surface.ply --voxel 0.005",
+    "flowmatch fuse recording -o room.glb",
     "flowmatch fuse recording -o fragments --frames-per-fragment 100",
 )
 VOLUME = "Volume"
+MESHES_ONLY = tuple(suffix for suffix in MESH_SUFFIXES if suffix not in CLOUD_SUFFIXES)
+# Frames of an office: 0.002; with inverted poses 0.33, with half and twice the unit 0.18 and 0.15.
+_CONTRADICTION = 0.08
 
 
 def command(
@@ -32,9 +36,9 @@ def command(
         typer.Option(
             "-o",
             "--output",
-            help=f"Point cloud of all frames ({', '.join(CLOUD_SUFFIXES)}); or a folder for "
-            "fragments with their motions, in the layout of the 3DMatch benchmark, which is "
-            "created if it does not exist.",
+            help=f"Point cloud of all frames ({', '.join(CLOUD_SUFFIXES)}), or a mesh "
+            f"({', '.join(MESHES_ONLY)}); or a folder for fragments with their motions, in the "
+            "layout of the 3DMatch benchmark, which is created if it does not exist.",
             show_default=False,
             rich_help_panel=OUTPUT,
         ),
@@ -47,6 +51,21 @@ def command(
             rich_help_panel=OUTPUT,
         ),
     ] = False,
+    mesh: Annotated[
+        bool,
+        typer.Option(
+            "--mesh", help="Triangle mesh instead of points in a .ply.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
+    min_points: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Number of points that a connected part must have: smaller ones are specks, and "
+            "left out.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = 50,
     frames_per_fragment: Annotated[
         int,
         typer.Option(
@@ -74,30 +93,62 @@ def command(
         ),
     ] = 4.0,
 ) -> None:
-    """Integrate depth frames with known poses into surfaces."""
-    is_cloud = output.suffix.lower() in CLOUD_SUFFIXES
-    if is_cloud:
+    """Integrate depth frames with known poses into surfaces.
+
+    With pictures color/NAME.jpg (.png, ...) of the same views, .ply and meshes have colours.
+    """
+    suffix = output.suffix.lower()
+    is_mesh = mesh or suffix in MESHES_ONLY
+    is_surface = suffix in CLOUD_SUFFIXES or suffix in MESHES_ONLY
+    if is_surface:
         check_target(output)
     elif output.is_file() or (output.suffix and not output.is_dir()):
         raise ValueError(
-            f"--output must be a cloud ({', '.join(CLOUD_SUFFIXES)}) or a folder without a suffix, "
-            f"got {output}"
+            f"--output must be a cloud ({', '.join(CLOUD_SUFFIXES)}), a mesh "
+            f"({', '.join(MESHES_ONLY)}) or a folder without a suffix, got {output}"
         )
+    if mesh and suffix not in MESH_SUFFIXES:
+        raise ValueError(f"--mesh needs an --output of {', '.join(MESH_SUFFIXES)}, got {output}")
+    if suffix in MESHES_ONLY:
+        require_trimesh()
     with progress_bar(transient=True) as bar:
         fragments = integrate_depth(
             folder,
-            frames=None if is_cloud else frames_per_fragment,
+            frames=None if is_surface else frames_per_fragment,
             voxel=voxel,
             truncation=truncation,
             max_depth=max_depth,
             unit=depth_unit,
+            mesh=is_mesh,
+            min_points=min_points,
             progress=StageBars(bar),
         )
-    if not is_cloud:
-        write_fragments(output, fragments)
+    if is_surface:
+        _write_surface(output, fragments[0], world)
     else:
-        surface, pose, _ = fragments[0]
-        write_cloud(output, transform_points(pose, surface.points) if world else surface.points)
+        write_fragments(output, fragments)
     for fragment in fragments:
         names = f"{fragment.frames[0]} to {fragment.frames[-1]}"
-        messages.print(f"frames {names}: {len(fragment.surface.points)} points")
+        count = f"{len(fragment.surface.points)} points"
+        if fragment.faces is not None:
+            count += f", {len(fragment.faces)} triangles"
+        messages.print(f"frames {names}: {count}")
+    worst = max(fragment.contradiction for fragment in fragments)
+    if worst > _CONTRADICTION:
+        messages.print(
+            f"frames contradict each other: half of them have {worst:.0%} or more of their points "
+            "where the next one sees free space. Are the poses camera to world, and the depth "
+            f"unit ({depth_unit:g} m) right?"
+        )
+
+
+def _write_surface(output: Path, fragment: Fragment, world: bool) -> None:
+    points, normals = fragment.surface
+    if world:
+        points = transform_points(fragment.pose, points)
+        normals = normals @ fragment.pose[:3, :3].T
+    if fragment.faces is not None:
+        write_mesh(output, points, fragment.faces, normals=normals, colours=fragment.colours)
+    else:
+        is_ply = output.suffix.lower() == ".ply"
+        write_cloud(output, points, fragment.colours if is_ply else None)

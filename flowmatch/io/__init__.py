@@ -13,11 +13,13 @@ from flowmatch.io.cloud import (
 )
 from flowmatch.io.flow import read_flow, write_flow
 from flowmatch.io.image import IMAGE_SUFFIXES, list_images, read_image, read_rgba, write_image
+from flowmatch.io.mesh import MESH_SUFFIXES, require_trimesh, write_mesh
 from flowmatch.io.poses import read_motion, read_poses
 from flowmatch.io.video import Frames, SkippedFrame, read_frames
 from flowmatch.io.video_writer import VideoWriter
 
 __all__ = [
+    "MESH_SUFFIXES",
     "CLOUD_SUFFIXES",
     "IMAGE_SUFFIXES",
     "Frames",
@@ -32,6 +34,8 @@ __all__ = [
     "read_frames",
     "read_image",
     "read_intrinsics",
+    "require_trimesh",
+    "write_mesh",
     "read_motion",
     "read_poses",
     "read_rgba",

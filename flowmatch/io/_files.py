@@ -208,8 +208,8 @@ def entry_for_suffix(path: Path, table: Mapping[str, T], kind: str) -> T:
         ) from None
 
 
-def optional_module(name: str, purpose: str) -> Any:
-    """Import an optional dependency.
+def optional_module(name: str, purpose: str, extra: str | None = None) -> Any:
+    """Import an optional dependency, which `extra` of flowmatch brings.
 
     Raises:
         ImportError: It is not installed; the message says what needs it.
@@ -217,7 +217,8 @@ def optional_module(name: str, purpose: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"{purpose} needs {name}: pip install {name} ({error})") from error
+        package = name if extra is None else f"'flowmatch[{extra}]'"
+        raise ImportError(f"{purpose} needs {name}: pip install {package} ({error})") from error
 
 
 def reason_of(error: BaseException) -> str:

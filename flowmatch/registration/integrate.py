@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
 from flowmatch.geometry import Matrix, invert_motion, transform_points
@@ -12,12 +13,15 @@ from flowmatch.io import read_depth, read_intrinsics, read_poses, write_cloud
 from flowmatch.io._lock import only_writer
 from flowmatch.progress import ProgressCallback
 from flowmatch.registration.agreement import pair_information
+from flowmatch.registration.appearance import colour_surface, share_seen_through
 from flowmatch.registration.data.datasets import LogEntry, write_log
 from flowmatch.registration.keypoints import voxel_down
+from flowmatch.registration.mesh import Mesh, extract_mesh, part_sizes, select_vertices
 from flowmatch.registration.tsdf import Surface, TSDFVolume
 
 _MIN_OVERLAP = 0.3  # share of points within 3 cm: pairs that the benchmark evaluates
 _SHARED = 0.03
+_CONNECTED = 2  # voxels: side of the cells in which points are connected
 
 
 class Fragment(NamedTuple):
@@ -27,11 +31,18 @@ class Fragment(NamedTuple):
         surface: Surface in the frame of the first camera.
         pose: ``[4, 4]``, first camera to world.
         frames: Names of the frames.
+        colours: RGB ``[N, 3]`` of the surface's points; None without pictures.
+        faces: Triangles ``[F, 3]`` of the surface's points; None without a mesh.
+        contradiction: Share of a frame's points that lie where the next frame saw free space, the
+            median over frames: about 0 if poses and units are right.
     """
 
     surface: Surface
     pose: Matrix
     frames: list[str]
+    colours: NDArray[np.uint8] | None = None
+    faces: NDArray[np.int64] | None = None
+    contradiction: float = 0.0
 
 
 def integrate_depth(
@@ -42,19 +53,25 @@ def integrate_depth(
     truncation: float = 4.0,
     max_depth: float = 4.0,
     unit: float = 0.001,
+    mesh: bool = False,
+    min_points: int = 0,
     progress: ProgressCallback | None = None,
 ) -> list[Fragment]:
     """Integrate the depth images of an RGB-D camera into surface fragments.
 
     Args:
         folder: Folder with ``depth/*.png``, ``poses.txt`` (a name and a row-major 4 x 4
-            camera-to-world matrix in each line) and ``intrinsics.txt``.
+            camera-to-world matrix in each line) and ``intrinsics.txt``; and for colours pictures
+            ``color/NAME.*`` of the same views, in any size.
         frames: Number of frames per fragment; None takes all. The last fragment takes the
             remaining frames if they are at least half as many.
         voxel: Side of the volume's voxels, metres.
         truncation: Truncation distance of the volume, in voxels; see `TSDFVolume`.
         max_depth: Depth beyond which measurements are ignored, metres.
         unit: Metres per unit of the depth images.
+        mesh: Whether surfaces are triangle meshes, by marching cubes.
+        min_points: Number of points that a connected part of a surface must have: smaller ones
+            are specks, and left out.
         progress: Called with the stage ``"integrate"`` and the number of frames done.
 
     Returns:
@@ -64,6 +81,7 @@ def integrate_depth(
         FileNotFoundError: A file is missing.
         ValueError: There are no frames or no surface, a file is damaged, or an argument is out of
             range.
+        ImportError: `mesh`, and scikit-image is not installed.
 
     Reference:
         Zeng et al., 3DMatch, CVPR 2017, section 5.2: fragments of 50 frames.
@@ -82,13 +100,47 @@ def integrate_depth(
     for start in starts:
         part = poses[start : start + frames]
         volume, origin = TSDFVolume(voxel, truncation), part[0][1]
+        before: tuple[NDArray[np.float32], Matrix] | None = None
+        free: list[float] = []
         for name, pose in part:
             depth = read_depth(root / "depth" / f"{name}.png", unit, max_depth)
             volume.add(depth, camera, invert_motion(origin) @ pose)
+            if before is not None:
+                motion = invert_motion(before[1]) @ pose
+                free.append(
+                    share_seen_through(depth, before[0], motion, camera, truncation * voxel)
+                )
+            before = depth, pose
             done += 1
             if progress is not None:
                 progress("integrate", done, total)
-        fragments.append(Fragment(volume.surface(), origin, [name for name, _ in part]))
+        moved = [(name, invert_motion(origin) @ pose) for name, pose in part]
+        shape = (
+            extract_mesh(volume) if mesh else Mesh(*volume.surface(), np.zeros((0, 3), np.int64))
+        )
+        if min_points > 1:
+            kept = part_sizes(shape.points, _CONNECTED * voxel) >= min_points
+            shape = select_vertices(shape, kept)
+        colours = colour_surface(
+            root,
+            moved,
+            camera,
+            shape.points,
+            shape.normals,
+            band=truncation * voxel / 2,
+            unit=unit,
+            max_depth=max_depth,
+        )
+        fragments.append(
+            Fragment(
+                Surface(shape.points, shape.normals),
+                origin,
+                [name for name, _ in part],
+                colours,
+                shape.faces if mesh else None,
+                float(np.nanmedian(free)) if np.isfinite(free).any() else 0.0,
+            )
+        )
     if not any(len(fragment.surface.points) for fragment in fragments):
         raise ValueError(
             f"{folder}: its {done} frames show no surface within {max_depth:g} m, "
@@ -124,7 +176,8 @@ def _write_scene(root: Path, fragments: Sequence[Fragment]) -> None:
         if number.isdecimal() and int(number) >= len(fragments):
             file.unlink()
     for k, fragment in enumerate(fragments):
-        write_cloud(root / f"cloud_bin_{k}.ply", fragment.surface.points.astype(np.float32))
+        points = fragment.surface.points.astype(np.float32)
+        write_cloud(root / f"cloud_bin_{k}.ply", points, fragment.colours)
     coarse = [voxel_down(fragment.surface.points, 0.05) for fragment in fragments]
     trees = [cKDTree(fragment.surface.points) for fragment in fragments]
     motions, information = [], []

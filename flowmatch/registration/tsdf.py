@@ -12,11 +12,11 @@ from flowmatch.io import depth_to_points
 Float = NDArray[np.float32]
 Int = NDArray[np.int64]
 
-_SIDE = 8  # voxels along a block
-_CELLS = _SIDE**3
+SIDE = 8  # voxels along a block
+_CELLS = SIDE**3
 _CHUNK = 2048  # blocks processed at once
 _OFFSET = 2**20  # makes block coordinates positive, so that three fit into a key
-_MAX_STEP = 1.0  # change between voxels at a surface; at occlusion boundaries it is larger
+MAX_STEP = 1.0  # change between voxels at a surface; at occlusion boundaries it is larger
 
 
 class Surface(NamedTuple):
@@ -108,19 +108,44 @@ class TSDFVolume:
             blocks = _unpack(self._keys[part])
             values = self._with_neighbours(blocks, min_weight)
             at, directions = _zero_crossings(values)
-            points.append(self.voxel * (blocks[at[:, 0].astype(np.int64)] * _SIDE + at[:, 1:]))
+            points.append(self.voxel * (blocks[at[:, 0].astype(np.int64)] * SIDE + at[:, 1:]))
             normals.append(directions)
         return Surface(np.concatenate(points), np.concatenate(normals))
+
+    @property
+    def blocks(self) -> Int:
+        """Coordinates of the blocks, ``[B, 3]``: block (1, 0, 0) begins at x = 8 voxels."""
+        return _unpack(self._keys)
+
+    def distances(self, first: ArrayLike, count: int) -> Float:
+        """Return the distances in a cube of blocks and one voxel more at its ends.
+
+        Args:
+            first: Coordinates of the first block, ``[3]``.
+            count: Number of blocks along a side, n.
+
+        Returns:
+            ``[8 n + 1, 8 n + 1, 8 n + 1]``, x y z, in truncation distances, positive on the side of
+            the cameras; NaN where it is unknown.
+        """
+        rows = self._find(_pack(np.asarray(first, np.int64) + _lattice(range(count + 1))))
+        known = (rows >= 0)[:, None] & (self._weight[rows] > 0)
+        values = np.where(known, self._distance[rows], np.float32(np.nan))
+        side = count + 1
+        cube = values.reshape(side, side, side, SIDE, SIDE, SIDE).transpose(0, 3, 1, 4, 2, 5)
+        end = count * SIDE + 1
+        result: Float = cube.reshape(side * SIDE, side * SIDE, side * SIDE)[:end, :end, :end]
+        return result
 
     def _touched_blocks(self, points: NDArray[np.float64], pose: Matrix) -> Int:
         """Return the keys of blocks within the truncation distance of points along their rays."""
         band = self.truncation * self.voxel
         length = np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-9)
-        steps = int(np.ceil(2 * band / (self.voxel * _SIDE / 2))) + 1
+        steps = int(np.ceil(2 * band / (self.voxel * SIDE / 2))) + 1
         keys = []
         for offset in np.linspace(-band, band, max(steps, 2)):
-            at = transform_points(pose, points * (1 + offset / length)) / (self.voxel * _SIDE)
-            cells = np.floor(at + 0.5 / _SIDE).astype(np.int64)  # the centre of voxel 0 is at 0
+            at = transform_points(pose, points * (1 + offset / length)) / (self.voxel * SIDE)
+            cells = np.floor(at + 0.5 / SIDE).astype(np.int64)  # the centre of voxel 0 is at 0
             if len(cells) and np.abs(cells).max() >= _OFFSET:
                 raise ValueError(
                     f"voxels of {self.voxel:g} m are too small {np.abs(at).max():.0f} blocks "
@@ -134,7 +159,7 @@ class TSDFVolume:
         count = len(self._keys)
         if count + len(new) > self.max_blocks:
             raise ValueError(
-                f"more than {self.max_blocks} blocks of {_SIDE * self.voxel:g} m would be needed; "
+                f"more than {self.max_blocks} blocks of {SIDE * self.voxel:g} m would be needed; "
                 "choose a larger voxel or fewer images"
             )
         if count + len(new) > len(self._distance):
@@ -156,7 +181,7 @@ class TSDFVolume:
     def _average(
         self, keys: Int, rows: Int, depth: Float, camera: Matrix, to_camera: Matrix
     ) -> None:
-        corner = self.voxel * _SIDE * _unpack(keys).astype(np.float64)
+        corner = self.voxel * SIDE * _unpack(keys).astype(np.float64)
         rotation = to_camera[:3, :3]
         within = (self.voxel * _GRID @ rotation.T).astype(np.float32)
         at = transform_points(to_camera, corner).astype(np.float32)[:, None] + within
@@ -181,7 +206,7 @@ class TSDFVolume:
         adjacent = np.stack([self._find(_pack(blocks + step)) for step in _ADJACENT], axis=1)
         rows = adjacent[:, _BLOCK]
         known = (rows >= 0) & (self._weight[rows, _CELL] > min_weight)
-        side = _SIDE + 3
+        side = SIDE + 3
         values: Float = np.where(known, self._distance[rows, _CELL], np.float32(np.nan))
         return values.reshape(-1, side, side, side)
 
@@ -221,11 +246,11 @@ def _lattice(values: Sequence[int] | range) -> Int:
     return np.stack(np.meshgrid(values, values, values, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
-_GRID = _lattice(range(_SIDE))
+_GRID = _lattice(range(SIDE))
 _ADJACENT = _lattice((-1, 0, 1))
-_PADDED = _lattice(range(-1, _SIDE + 2))
-_BLOCK: Int = (_PADDED // _SIDE + 1) @ np.array([9, 3, 1])
-_CELL: Int = (_PADDED % _SIDE) @ np.array([_SIDE**2, _SIDE, 1])
+_PADDED = _lattice(range(-1, SIDE + 2))
+_BLOCK: Int = (_PADDED // SIDE + 1) @ np.array([9, 3, 1])
+_CELL: Int = (_PADDED % SIDE) @ np.array([SIDE**2, SIDE, 1])
 
 
 def _slopes(values: Float) -> list[Float]:
@@ -253,14 +278,14 @@ def _zero_crossings(values: Float) -> tuple[NDArray[np.float64], NDArray[np.floa
     """
     slopes = np.stack(_slopes(values), axis=-1)
     inner = values[:, 1:-1, 1:-1, 1:-1]
-    own = (slice(None), *[slice(_SIDE)] * 3)
+    own = (slice(None), *[slice(SIDE)] * 3)
     places, normals = [], []
     for axis in (1, 2, 3):
         following = list(own)
-        following[axis] = slice(1, _SIDE + 1)
+        following[axis] = slice(1, SIDE + 1)
         first, second = inner[own], inner[tuple(following)]
         change = (first < 0) != (second < 0)
-        index = np.nonzero(change & (np.abs(first - second) < _MAX_STEP))
+        index = np.nonzero(change & (np.abs(first - second) < MAX_STEP))
         share = (first[index] / (first[index] - second[index])).astype(np.float64)
         at = np.stack(index, axis=1).astype(np.float64)
         at[:, axis] += share

@@ -30,6 +30,14 @@ def depth_of(pose):
     return np.where(depth < 2, depth, np.nan)
 
 
+def surface_of(pose):
+    """Return the point that each pixel shows, ``[H, W, 3]``, and the normal there."""
+    v, u = np.indices(SIZE)
+    rays = np.stack([u, v, np.ones(SIZE)], -1) @ np.linalg.inv(CAMERA).T
+    points = (rays * depth_of(pose)[..., None]) @ pose[:3, :3].T + pose[:3, 3]
+    return points, surface_error(points.reshape(-1, 3))[1].reshape(points.shape)
+
+
 POSES = [look_at(1.2 * np.array([np.cos(a), np.sin(a), 0.8])) for a in np.arange(8) * np.pi / 4]
 
 
