@@ -9,16 +9,21 @@ from flowmatch.cli._options import DATA, TRAINING, check_weights_file
 from flowmatch.metric_learning.data.datasets import find_images
 from flowmatch.metric_learning.data.images import LabelledImages
 from flowmatch.metric_learning.data.instances import render_instances
+from flowmatch.metric_learning.data.numbers import render_numbers
 from flowmatch.metric_learning.networks import BACKBONES
 from flowmatch.metric_learning.protocol import split_unseen
 
 DATA_HELP = (
-    "digits (of scikit-learn), or a folder: a sub-folder of pictures for each class, or "
+    "digits (of scikit-learn), numbers (of two such digits, 100 classes), or a folder: a sub-folder of pictures for each class, or "
     "CUB-200-2011, CARS-196, Stanford Online Products, MNIST or EMNIST as unpacked"
 )
 
 Backbone = Annotated[
-    str, typer.Option(help=f"Backbone: {', '.join(BACKBONES)}.", rich_help_panel=TRAINING)
+    str,
+    typer.Option(
+        help=f"Backbone: {', '.join(BACKBONES)}, or timm/NAME for a model of timm.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 Dimension = Annotated[
     int, typer.Option(min=1, help="Dimension of the embedding.", rich_help_panel=TRAINING)
@@ -86,6 +91,22 @@ Photos = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+Parts = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="With --photos: number of parts of each photograph that are classes, too.",
+        rich_help_panel=DATA,
+    ),
+]
+Hard = Annotated[
+    bool,
+    typer.Option(
+        "--hard",
+        help="With --photos: views with more rotation, shear, changes of colour, and occlusion.",
+        rich_help_panel=DATA,
+    ),
+]
 ReadingWorkers = Annotated[
     int,
     typer.Option(
@@ -95,18 +116,29 @@ ReadingWorkers = Annotated[
 
 
 def read_parts(
-    data: str, photos: Path | None, unseen: str | None, size: int | None
+    data: str,
+    photos: Path | None,
+    unseen: str | None,
+    size: int | None,
+    parts: int = 0,
+    hard: bool = False,
 ) -> tuple[LabelledImages, LabelledImages]:
     """Read data, and split them into a training and a test part.
 
     Args:
-        data: ``"digits"`` or a folder.
+        data: ``"digits"``, ``"numbers"`` or a folder.
         photos: Folder of photographs, for a folder of cut-outs.
         unseen: Test data that training does not see, see `split_unseen`; None is the default.
-        size: Side of rendered pictures; None is 48.
+        size: Side of rendered pictures; None is 48 for cut-outs and 16 for numbers.
+        parts: Number of parts of each photograph that are classes, too.
+        hard: Whether views of cut-outs are hard.
     """
-    if photos is None or data == "digits":
+    if (parts or hard) and photos is None:
+        raise ValueError("--parts and --hard need --photos")
+    if data == "numbers":
+        images = render_numbers(size=size or 16)
+    elif photos is None or data == "digits":
         images = find_images(data)
     else:
-        images = render_instances(data, photos, size=size or 48)
+        images = render_instances(data, photos, size=size or 48, parts=parts, hard=hard)
     return split_unseen(images, unseen or ("pictures" if data == "digits" else "classes"))

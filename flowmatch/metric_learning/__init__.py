@@ -6,20 +6,19 @@
 - `miners` select the pairs or triplets of a batch; `samplers` and `hierarchy` select the batch.
 - `ensembles`: Divide and Conquer, BIER and A-BIER, HDC, ABE.
 - `data`, `networks`, `fit`, `methods`: datasets, backbones and training; `store`: files of weights.
-- `metrics`, `verification`, `enrolment`, `protocol`: retrieval and clustering metrics, verification
-  of pairs, recognition of classes without training, and the comparison of all losses.
+- `metrics`, `verification`, `enrolment`: retrieval and clustering metrics, verification of pairs,
+  recognition of classes without training.
+- `protocol`, `benchmark`: comparisons of all losses, the second with hyper-parameters chosen on
+  validation classes, and a file for each run.
+- `distributed`: losses of a batch that several processes share.
 
 Losses and miners of pytorch-metric-learning are wrapped with arguments that reproduce the papers.
 That package and scikit-learn are installed by ``pip install 'flowmatch[train]'`` and imported on
 first use.
 
-Two methods are not implemented, because no public description is precise enough:
-
-- DAMLRRM (Xu et al., Deep Asymmetric Metric Learning via Rich Relationship Mining, CVPR 2019), with
-  two data streams of unequal length and positives along the minimum spanning tree of each class:
-  its exact loss and the formation of the streams are not public.
-- DE-DSP (Duan et al., Deep Embedding Learning with Discriminative Sampling Policy, CVPR 2019), a
-  sampler that is trained jointly with the embedding: its network and training are not public.
+Two methods are experimental reconstructions, because no public description is precise enough: the
+docstrings in `methods.experimental` of DAMLRRM (Xu et al., CVPR 2019) and DE-DSP (Duan et al.,
+CVPR 2019) say which steps are interpretations.
 """
 
 from flowmatch.metric_learning.enrolment import Enrolment, Identification, enrol

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from flowmatch.metric_learning.data.crops import BatchSampler, SquareCrops
+from flowmatch.metric_learning.data.crops import BatchSampler, SquareCrops, unchanged_pixels
 from flowmatch.metric_learning.data.images import LabelledImages
 from flowmatch.metric_learning.losses import LOSSES, EmbeddingLoss, make_loss
 from flowmatch.metric_learning.losses._base import at_least
@@ -39,7 +39,7 @@ class Recipe:
         loss: Name in `LOSSES`.
         miner: Name in `MINERS`, ``"none"``, or ``"paper"`` for the miner of the loss's paper, see
             `PAPER_MINERS`.
-        backbone: Name in `flowmatch.metric_learning.networks.BACKBONES`.
+        backbone: Name in `flowmatch.metric_learning.networks.BACKBONES`, or ``timm/NAME``.
         dimension: Dimension of the embedding.
         size: Side of the square pictures in pixels; arrays of this size are taken unchanged.
         steps: Number of steps of Adam.
@@ -48,6 +48,7 @@ class Recipe:
         rate: Learning rate of the network.
         loss_rate: Learning rate of the loss's own parameters, as a multiple of `rate`: proxies
             start at random and have few steps.
+        decay: Whether the rates fall linearly to 0 over the steps; otherwise they are constant.
         frozen_norm: Whether batch normalisation keeps the statistics that were loaded.
         augment: Whether to use random crops and mirror images; not suitable for digits.
         options: Keyword arguments of the loss's constructor.
@@ -63,6 +64,7 @@ class Recipe:
     samples_per_class: int = 8
     rate: float = 1e-3
     loss_rate: float = 10.0
+    decay: bool = False
     frozen_norm: bool = False
     augment: bool = False
     options: dict[str, float] = field(default_factory=dict)
@@ -131,7 +133,7 @@ def train_embedding(
     loss = make_loss(
         recipe.loss, classes=len(images.classes), dimension=recipe.dimension, **recipe.options
     )
-    miner = _miner(recipe, loss)
+    miner = make_miner(recipe, loss)
     network.to(device).train()
     loss.to(device)
     optimizer = torch.optim.Adam(
@@ -140,6 +142,7 @@ def train_embedding(
             {"params": loss.parameters(), "lr": recipe.rate * recipe.loss_rate},
         ]
     )
+    rates = [group["lr"] for group in optimizer.param_groups]
     run = Run(recipe, {"seed": seed, "pictures": len(images), "classes": len(images.classes)})
     modules = nn.ModuleDict({"network": network, "loss": loss})
     state = None if checkpoint is None else RunState(modules, optimizer, checkpoint, run)
@@ -160,9 +163,13 @@ def train_embedding(
         value = loss(embeddings, labels, tuples)
         if not value.isfinite():
             raise _divergence(recipe.loss, value, step, batch, checkpoint)
+        if recipe.decay:
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * (1 - (step - 1) / recipe.steps)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
+        loss.remember(embeddings.detach(), labels)
         if state and (step % every == 0 or step == recipe.steps):
             state.save(step)
         pace = (time.monotonic() - start_time) / (step - first)
@@ -204,7 +211,16 @@ def _divergence(
     return TrainingDiverged(f"loss {name} is {value.item()} at step {step}{location}")
 
 
-def _miner(recipe: Recipe, loss: EmbeddingLoss) -> nn.Module | None:
+def make_miner(recipe: Recipe, loss: EmbeddingLoss) -> nn.Module | None:
+    """Make the miner of a recipe, None if the loss takes the whole batch.
+
+    Args:
+        recipe: Its miner is made.
+        loss: Loss of the recipe.
+
+    Raises:
+        ValueError: The loss takes no tuples.
+    """
     name = PAPER_MINERS.get(recipe.loss, "none") if recipe.miner == "paper" else recipe.miner
     if name == "none":
         return None
@@ -218,12 +234,16 @@ def load_backbone(network: EmbeddingNet, start: dict[str, Tensor]) -> None:
 
     Args:
         network: The network to change.
-        start: Tensors by the backbone's parameter names; other names are ignored.
+        start: Tensors by the backbone's parameter names, those of torchvision for ResNets and of
+            timm for its models; other names are ignored.
 
     Raises:
         ValueError: A tensor is missing or has another shape.
     """
-    expected = network.backbone.state_dict()
+    prefix = getattr(network.backbone, "prefix", "")
+    expected = {
+        name.removeprefix(prefix): tensor for name, tensor in network.backbone.state_dict().items()
+    }
     wrong = [
         name
         for name, tensor in expected.items()
@@ -234,7 +254,7 @@ def load_backbone(network: EmbeddingNet, start: dict[str, Tensor]) -> None:
             f"the weights to start from do not fit the backbone: {', '.join(wrong[:5])}"
             + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         )
-    network.backbone.load_state_dict({name: start[name] for name in expected})
+    network.backbone.load_state_dict({prefix + name: start[name] for name in expected})
 
 
 def read_backbone(path: str | Path) -> dict[str, Tensor]:
@@ -281,9 +301,15 @@ def embed(
         ``[N, dimension]`` float32, on the CPU.
     """
     device = next(network.parameters()).device
-    loader = DataLoader(SquareCrops(images, size), batch_size=batch, num_workers=workers)
+    pixels = unchanged_pixels(images, size)
+    batches: Iterable[Tensor]
+    if pixels is not None:
+        batches = pixels.split(batch) if len(pixels) else ()
+    else:
+        loader = DataLoader(SquareCrops(images, size), batch_size=batch, num_workers=workers)
+        batches = (pictures for pictures, _ in loader)
     parts: list[Tensor] = []
-    for pictures, _ in loader:
+    for pictures in batches:
         parts.append(network(pictures.to(device).float() / 255).cpu())
         if progress is not None:
             progress("embedding", min(batch * len(parts), len(images)), len(images))

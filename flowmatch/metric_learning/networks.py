@@ -1,6 +1,7 @@
 """Embedding networks, with a small backbone or a ResNet with torchvision's parameter names."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowmatch.metric_learning.losses._base import at_least
+from flowmatch.metric_learning.timm_backbones import PREFIX, TimmBackbone
 
 
 class SmallConvNet(nn.Module):
@@ -200,6 +202,7 @@ def resnet50(channels: int = 3) -> ResNet:
 
 BACKBONES: dict[str, Callable[..., Any]] = {
     "small": SmallConvNet,
+    "tiny": partial(SmallConvNet, width=16),
     "resnet18": resnet18,
     "resnet50": resnet50,
 }
@@ -209,7 +212,8 @@ class EmbeddingNet(nn.Module):
     """A backbone, average pooling over its grid of positions, and a linear layer.
 
     Args:
-        backbone: Name in `BACKBONES`.
+        backbone: Name in `BACKBONES`, or ``timm/`` and the name of a model of timm, see
+            `TimmBackbone`.
         dimension: Dimension of the embedding.
         channels: Number of channels of the pictures.
         size: Side in pixels of the square pictures that the network is made for.
@@ -236,12 +240,14 @@ class EmbeddingNet(nn.Module):
         frozen_norm: bool = False,
     ) -> None:
         super().__init__()
-        if backbone not in BACKBONES:
-            raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {backbone!r}")
+        if backbone not in BACKBONES and not backbone.startswith(PREFIX):
+            names = ", ".join(BACKBONES)
+            raise ValueError(f"backbone must be one of {names} or {PREFIX}NAME, got {backbone!r}")
         if metric not in ("cosine", "l2"):
             raise ValueError(f"metric must be cosine or l2, got {metric!r}")
         at_least(1, dimension=dimension, size=size)
-        self.backbone = BACKBONES[backbone](channels=channels)
+        make = BACKBONES.get(backbone, partial(TimmBackbone, backbone))
+        self.backbone = make(channels=channels)
         self.embedding = nn.Linear(self.backbone.channels * self.backbone.grid**2, dimension)
         self.backbone_name, self.channels = backbone, channels
         self.size, self.metric, self.frozen_norm = int(size), metric, frozen_norm

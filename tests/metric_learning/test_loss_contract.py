@@ -60,7 +60,8 @@ def test_embeddings_that_are_not_finite_give_nan(name, value, batch):
     assert result.isnan() and x.grad.isnan().all()
 
 
-@pytest.mark.parametrize("name", LOSSES)
+# The weights of the circle loss have no gradient, by its definition.
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "circle"])
 def test_gradients_are_those_of_the_value(name, batch):
     x, y = batch[0][:, :3].clone().requires_grad_(), batch[1]
     loss = make_loss(name, classes=CLASSES, dimension=3).double()
@@ -105,7 +106,7 @@ def test_descent_separates_classes(name):
         optimizer.zero_grad()
         loss(x, y).backward()
         optimizer.step()
-    if name != "softtriple":  # a class of several centres need not become one cluster
+    if name not in ("softtriple", "sub-centre-arcface"):  # a class of several centres need not become one cluster
         assert separation() > before
     assert loss(x, y).item() < first - 0.2 * abs(first)
 
@@ -135,7 +136,7 @@ def test_arguments_that_do_not_fit_are_refused(batch):
     "name",
     [
         "margin", "proxynca", "proxynca++", "softtriple", "normalised-softmax", "cosface",
-        "arcface", "group",
+        "arcface", "group", "proxy-anchor", "sub-centre-arcface",
     ],
 )  # fmt: skip
 def test_labels_without_parameters_are_refused(name, batch):

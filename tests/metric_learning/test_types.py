@@ -17,7 +17,8 @@ D, CLASSES = 4, 3
 # Losses with parameters; the library would convert those of the first row for good.
 LEARNED = (
     "proxynca++", "softtriple", "normalised-softmax", "cosface",
-    "margin", "proxynca", "arcface", "group",
+    "proxy-anchor",
+    "margin", "proxynca", "arcface", "sub-centre-arcface", "group",
 )  # fmt: skip
 
 

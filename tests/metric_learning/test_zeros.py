@@ -40,7 +40,8 @@ def test_gradients_of_blank_items_are_like_others(name, kind):
     x, loss = embeddings(kind), make_loss(name, classes=CLASSES, dimension=D)
     value = loss(x, LABELS)
     value.backward()
-    assert_small(value, x.grad, *(p.grad for p in loss.parameters()))
+    assert value.isfinite()
+    assert_small(x.grad, *(p.grad for p in loss.parameters()))
     assert x.grad[[1, 2, 3, 5]].any()
 
 

@@ -10,6 +10,7 @@ import typer
 from rich import box
 from rich.table import Table
 
+from flowmatch.cli._benchmark import run_and_print
 from flowmatch.cli._embedding import (
     DATA_HELP,
     Augment,
@@ -17,6 +18,8 @@ from flowmatch.cli._embedding import (
     Classes,
     Dimension,
     FrozenNorm,
+    Hard,
+    Parts,
     Photos,
     ReadingWorkers,
     SamplesPerClass,
@@ -49,6 +52,7 @@ from flowmatch.draw import bar_chart
 from flowmatch.draw.scatter import scatter
 from flowmatch.imaging import Image
 from flowmatch.io import IMAGE_SUFFIXES, write_image
+from flowmatch.metric_learning.benchmark import Protocol
 from flowmatch.metric_learning.data.images import LabelledImages
 from flowmatch.metric_learning.fit import Recipe, embed, read_backbone
 from flowmatch.metric_learning.losses import LOSSES
@@ -66,6 +70,7 @@ from flowmatch.metric_learning.store import load
 EXAMPLES = (
     "flowmatch eval metric-learning digits --weights runs/triplet.safetensors --picture map.png",
     "flowmatch eval metric-learning digits --compare --losses triplet,contrastive --seeds 2",
+    "flowmatch eval metric-learning numbers --compare --runs runs/numbers --seeds 5",
 )
 COMPARISON = "Comparison of losses"
 
@@ -141,6 +146,16 @@ def command(
             rich_help_panel=COMPARISON,
         ),
     ] = False,
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of results, one file for each run: hyper-parameters of each method are "
+            "chosen on validation classes, and runs that the folder has are not repeated.",
+            show_default=False,
+            rich_help_panel=COMPARISON,
+        ),
+    ] = None,
     backbone: Backbone = "small",
     dimension: Dimension = 16,
     steps: Steps = 100,
@@ -150,6 +165,8 @@ def command(
     frozen_norm: FrozenNorm = False,
     size: Size = None,
     photos: Photos = None,
+    parts: Parts = 0,
+    hard: Hard = False,
     unseen: Unseen = None,
     augment: Augment = False,
     workers: ReadingWorkers = 0,
@@ -166,15 +183,34 @@ def command(
     if weights is not None:
         if len(data) > 1:
             raise ValueError(f"--weights are measured on one DATA, got {len(data)}")
-        _, test = _read_parts(data[0], photos, unseen, size)
+        _, test = _read_parts(data[0], photos, unseen, size, parts, hard)
         network = load(weights, device=target)
         _eval_weights(network, test, false_accept_rate, picture, json, workers)
         return
     names = (*LOSSES, *METHODS) if losses == "all" else tuple(losses.split(","))
+    if runs is not None:
+        if len(data) > 1 or together or start is not None:
+            raise ValueError("--runs takes one DATA, and neither --together nor --start")
+        train, test = _read_parts(data[0], photos, unseen, size, parts, hard)
+        recipe = Recipe(
+            backbone=backbone,
+            dimension=dimension,
+            size=size or train.natural_size(backbone),
+            steps=steps,
+            classes=classes,
+            samples_per_class=samples_per_class,
+            decay=True,
+            frozen_norm=frozen_norm,
+            augment=augment,
+        )
+        protocol = Protocol(recipe, max(1, steps // 3), max(folds, 4), max(folds, 2))
+        label = Path(data[0]).name or data[0]
+        run_and_print(protocol, train, test, runs, label, names, seeds, target, json, picture)
+        return
     tables: dict[str, list[ComparisonRow]] = {}
     notes = []
     for source in data:
-        train, test = _read_parts(source, photos, unseen, size)
+        train, test = _read_parts(source, photos, unseen, size, parts, hard)
         recipe = Recipe(
             backbone=backbone,
             dimension=dimension,
@@ -217,10 +253,10 @@ def command(
 
 
 def _read_parts(
-    data: str, photos: Path | None, unseen: str | None, size: int | None
+    data: str, photos: Path | None, unseen: str | None, size: int | None, parts: int, hard: bool
 ) -> tuple[LabelledImages, LabelledImages]:
     """Read data as `read_parts` does; the test part must have pictures."""
-    train, test = read_parts(data, photos, unseen, size)
+    train, test = read_parts(data, photos, unseen, size, parts, hard)
     if not len(test):
         raise ValueError(
             f"{data}: no pictures are left for the test: --unseen nothing takes all of them"

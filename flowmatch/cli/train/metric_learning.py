@@ -11,6 +11,8 @@ from flowmatch.cli._embedding import (
     Classes,
     Dimension,
     FrozenNorm,
+    Hard,
+    Parts,
     Photos,
     ReadingWorkers,
     SamplesPerClass,
@@ -75,6 +77,8 @@ def command(
     resume: Resume = False,
     size: Size = None,
     photos: Photos = None,
+    parts: Parts = 0,
+    hard: Hard = False,
     unseen: Unseen = None,
     augment: Augment = False,
     workers: ReadingWorkers = 0,
@@ -86,7 +90,7 @@ def command(
     """
     checkpoint, weights = output / f"{loss}.pt", output / f"{loss}.safetensors"
     check_new(output, checkpoint, resume)
-    train, test = read_parts(data, photos, unseen, size)
+    train, test = read_parts(data, photos, unseen, size, parts, hard)
     total = len({*train.classes, *test.classes})
     if len(train.classes) < 2:
         raise ValueError(

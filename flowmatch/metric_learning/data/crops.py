@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
@@ -39,6 +40,23 @@ class SquareCrops(Dataset[tuple[Tensor, int]]):
             generator = generator_of(self.seed, serial)
         crop = square_crop(self.images.picture(item), self.size, generator)
         return crop, int(self.images.labels[item])
+
+
+def unchanged_pixels(images: LabelledImages, size: int) -> Tensor | None:
+    """Return all pictures as one tensor, if they are arrays of the wanted size, which need no crop.
+
+    Args:
+        images: Dataset of ``N`` pictures.
+        size: Side of the square pictures in pixels.
+
+    Returns:
+        ``[N, C, size, size]`` uint8 with the channels last in memory, or None.
+    """
+    pixels = images.pictures
+    if not isinstance(pixels, np.ndarray) or pixels.shape[1:3] != (size, size):
+        return None
+    tensor = torch.from_numpy(pixels if pixels.ndim == 4 else pixels[..., None])
+    return tensor.permute(0, 3, 1, 2)
 
 
 class BatchSampler(Sampler[list[tuple[int, int]]]):

@@ -83,7 +83,7 @@ class LabelledImages:
         """
         if isinstance(self.pictures, np.ndarray):
             return int(min(self.pictures.shape[1:3]))
-        return 64 if backbone == "small" else 224
+        return 64 if backbone in ("small", "tiny") else 224
 
     def picture(self, index: int) -> Image:
         """Return one picture.

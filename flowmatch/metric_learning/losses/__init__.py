@@ -8,18 +8,22 @@ from flowmatch.metric_learning.losses.classification import (
     ArcFaceLoss,
     CosFaceLoss,
     NormalisedSoftmaxLoss,
+    SubCentreArcFaceLoss,
 )
 from flowmatch.metric_learning.losses.clustering import DeepSpectralLoss, FacilityLocationLoss
 from flowmatch.metric_learning.losses.contrastive import ContrastiveLoss, HadsellLoss, SNRLoss
 from flowmatch.metric_learning.losses.distillation import RelationalDistillation
 from flowmatch.metric_learning.losses.group import GroupLoss, replicator_dynamics
 from flowmatch.metric_learning.losses.horde import HordeLoss
+from flowmatch.metric_learning.losses.memory import CrossBatchMemoryLoss
 from flowmatch.metric_learning.losses.proxies import (
+    ProxyAnchorLoss,
     ProxyNCALoss,
     ProxyNCAPlusPlusLoss,
     SoftTripleLoss,
 )
 from flowmatch.metric_learning.losses.ranking import FastAPLoss, RankedListLoss
+from flowmatch.metric_learning.losses.similarities import CircleLoss, NTXentLoss, SupConLoss
 from flowmatch.metric_learning.losses.structured import (
     AngularLoss,
     LiftedStructureLoss,
@@ -43,16 +47,22 @@ LOSSES: dict[str, Callable[..., EmbeddingLoss]] = {
     "multi-similarity": MultiSimilarityLoss,
     "snr": SNRLoss,
     "bias-corrected": BiasCorrectedTripletLoss,
+    "circle": CircleLoss,
+    "supcon": SupConLoss,
+    "nt-xent": NTXentLoss,
+    "cross-batch-memory": CrossBatchMemoryLoss,
     "ranked-list": RankedListLoss,
     "fastap": FastAPLoss,
     "facility-location": FacilityLocationLoss,
     "deep-spectral": DeepSpectralLoss,
     "proxynca": ProxyNCALoss,
     "proxynca++": ProxyNCAPlusPlusLoss,
+    "proxy-anchor": ProxyAnchorLoss,
     "softtriple": SoftTripleLoss,
     "normalised-softmax": NormalisedSoftmaxLoss,
     "cosface": CosFaceLoss,
     "arcface": ArcFaceLoss,
+    "sub-centre-arcface": SubCentreArcFaceLoss,
     "group": GroupLoss,
 }
 
@@ -97,8 +107,10 @@ __all__ = [
     "AngularLoss",
     "ArcFaceLoss",
     "BiasCorrectedTripletLoss",
+    "CircleLoss",
     "ContrastiveLoss",
     "CosFaceLoss",
+    "CrossBatchMemoryLoss",
     "DeepSpectralLoss",
     "FacilityLocationLoss",
     "FastAPLoss",
@@ -110,7 +122,9 @@ __all__ = [
     "MultiSimilarityLoss",
     "NPairsAngularLoss",
     "NPairsLoss",
+    "NTXentLoss",
     "NormalisedSoftmaxLoss",
+    "ProxyAnchorLoss",
     "ProxyNCALoss",
     "ProxyNCAPlusPlusLoss",
     "RankedListLoss",
@@ -118,6 +132,8 @@ __all__ = [
     "SNRLoss",
     "EmbeddingLoss",
     "SoftTripleLoss",
+    "SubCentreArcFaceLoss",
+    "SupConLoss",
     "TripletLoss",
     "make_loss",
     "replicator_dynamics",

@@ -66,6 +66,14 @@ class EmbeddingLoss(nn.Module):
         """Compute the loss of checked inputs."""
         raise NotImplementedError
 
+    def remember(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Take note of a batch after a training step; most losses keep nothing.
+
+        Args:
+            embeddings: ``[N, D]``.
+            labels: Classes, ``[N]``.
+        """
+
 
 class WrappedLoss(EmbeddingLoss):
     """A loss of pytorch-metric-learning, with arguments that reproduce the paper.

@@ -97,6 +97,46 @@ class ProxyNCAPlusPlusLoss(WrappedLoss):
         )
 
 
+class ProxyAnchorLoss(WrappedLoss):
+    r"""Proxy-Anchor: each proxy compares the whole batch with itself, weighted by its hardness.
+
+    ``mean_(p in P) log(1 + sum_(x of p) e^(-a (c_xp - m)))
+    + mean_p log(1 + sum_(x of others) e^(a (c_xp + m)))``, ``c`` the cosines of ``[N, D]`` and the
+    proxies, ``P`` the proxies of classes in the batch.
+
+    Args:
+        classes: Number of classes; labels are ``0..classes - 1``.
+        dimension: Dimension of the embeddings.
+        margin: Margin ``m``.
+        scale: Scale ``a``.
+
+    Raises:
+        ImportError: pytorch-metric-learning is missing.
+        ValueError: An argument is out of range, or a label.
+
+    Example:
+        >>> loss = ProxyAnchorLoss(classes=2, dimension=2, margin=0.0, scale=1.0)
+        >>> _ = loss.wrapped.proxies.data.copy_(torch.eye(2))
+        >>> round(loss(torch.eye(2), torch.tensor([0, 1])).item(), 4)
+        1.0064
+
+    Reference:
+        Kim, Kim, Cho & Kwak, Proxy Anchor Loss for Deep Metric Learning, CVPR 2020, equation 4.
+    """
+
+    def __init__(
+        self, classes: int, dimension: int, margin: float = 0.1, scale: float = 32.0
+    ) -> None:
+        at_least(1, classes=classes, dimension=dimension)
+        at_least(0, margin=margin, scale=scale)
+        super().__init__(
+            metric_learning("losses").ProxyAnchorLoss(
+                classes, dimension, margin=margin, alpha=scale
+            ),
+            classes,
+        )
+
+
 class SoftTripleLoss(WrappedLoss):
     r"""SoftTriple: softmax over soft-nearest centres, several for each class.
 

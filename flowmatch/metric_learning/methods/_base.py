@@ -6,7 +6,8 @@ from torch.utils.data import Dataset, Sampler
 
 from flowmatch.metric_learning.data.crops import SquareCrops
 from flowmatch.metric_learning.data.images import LabelledImages
-from flowmatch.metric_learning.fit import Recipe, embed, initial_network
+from flowmatch.metric_learning.fit import Recipe, embed, initial_network, make_miner
+from flowmatch.metric_learning.losses import make_loss
 from flowmatch.metric_learning.networks import EmbeddingNet
 from flowmatch.metric_learning.samplers import ClassBatches
 
@@ -48,6 +49,12 @@ class Method(nn.Module):
         embeddings: Tensor = self.network(pictures)
         return embeddings
 
+    def rates(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Return groups of parameters with their learning rates, as multiples of the recipe's."""
+        backbone = list(self.network.backbone.parameters())
+        others = [p for p in self.parameters() if all(p is not shared for shared in backbone)]
+        return [(backbone, 1.0), (others, self.head_rate)]
+
     def begin_epoch(self, epoch: int, done: float) -> None:
         """Prepare an epoch.
 
@@ -69,6 +76,9 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
+    def end_step(self) -> None:
+        """Take note of the last batch after the step of the optimiser."""
+
     def embed_all(self, network: nn.Module) -> tuple[Tensor, Tensor]:
         """Embed all training pictures by the network in its current state.
 
@@ -83,6 +93,35 @@ class Method(nn.Module):
         embeddings = embed(network, self.images, self.recipe.size)
         self.train(mode)
         return embeddings, torch.tensor(self.labels)
+
+
+class LossMethod(Method):
+    """The recipe's loss and miner, as `train_embedding` uses them."""
+
+    def __init__(self, recipe: Recipe, images: LabelledImages, seed: int) -> None:
+        super().__init__(recipe, images, seed)
+        self.criterion = make_loss(
+            recipe.loss, classes=len(images.classes), dimension=recipe.dimension, **recipe.options
+        )
+        self.miner = make_miner(recipe, self.criterion)
+        self.last: tuple[Tensor, Tensor] | None = None
+
+    def rates(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Return the network, and the parameters of the loss with their own learning rate."""
+        loss = list(self.criterion.parameters())
+        return [(list(self.network.parameters()), 1.0), (loss, self.recipe.loss_rate)]
+
+    def loss(self, pictures: Tensor, labels: Tensor, items: Tensor) -> Tensor:
+        """Compute the recipe's loss."""
+        embeddings = self.network(pictures)
+        self.last = embeddings.detach(), labels
+        tuples = None if self.miner is None else self.miner(embeddings, labels)
+        return self.criterion(embeddings, labels, tuples)  # type: ignore[no-any-return]
+
+    def end_step(self) -> None:
+        """Let the loss remember the batch."""
+        if self.last is not None:
+            self.criterion.remember(*self.last)
 
 
 class IndexedDataset(Dataset[tuple[Tensor, int, int]]):
