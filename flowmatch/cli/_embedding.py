@@ -14,8 +14,9 @@ from flowmatch.metric_learning.networks import BACKBONES
 from flowmatch.metric_learning.protocol import split_unseen
 
 DATA_HELP = (
-    "digits (of scikit-learn), numbers (of two such digits, 100 classes), or a folder: a sub-folder of pictures for each class, or "
-    "CUB-200-2011, CARS-196, Stanford Online Products, MNIST or EMNIST as unpacked"
+    "digits (of scikit-learn), numbers (of two such digits, 100 classes), or a folder: a "
+    "sub-folder of pictures for each class, or CUB-200-2011, CARS-196, Stanford Online Products, "
+    "MNIST or EMNIST as unpacked"
 )
 
 Backbone = Annotated[

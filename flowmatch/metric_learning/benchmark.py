@@ -1,4 +1,4 @@
-"""A table of all methods under equal conditions, with hyper-parameters chosen on validation classes.
+"""A table of all methods under equal conditions, by hyper-parameters chosen in validation.
 
 Every method gets the same network, batches, number of steps and number of tried configurations. The
 test classes are seen once per run, after all choices. Results of runs are files, so that a
@@ -6,20 +6,17 @@ comparison may be stopped and continued, and extended by methods and seeds.
 """
 
 import copy
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowmatch.io._files import replace_when_done
+from flowmatch.metric_learning.configurations import Configuration, configurations
 from flowmatch.metric_learning.data.images import LabelledImages
 from flowmatch.metric_learning.fit import Recipe, embed, with_loss
 from flowmatch.metric_learning.losses import LOSSES
@@ -27,44 +24,10 @@ from flowmatch.metric_learning.losses._base import at_least
 from flowmatch.metric_learning.methods import METHODS, Method, train_method
 from flowmatch.metric_learning.metrics import retrieval_scores
 from flowmatch.metric_learning.protocol import Estimate, class_folds, estimate, raw_pixels
+from flowmatch.metric_learning.run_files import RunFiles
 
 COLUMNS = ("P@1", "RP", "MAP@R")
 BASELINES = ("pixels", "untrained")
-
-# Three configurations of each method: the option in SEARCHED at both of its values with the first
-# rate, and at the first value with the second rate; without an option, three rates.
-RATES = (3e-3, 1e-2)
-RATES_ALONE = (1e-3, 3e-3, 1e-2)
-# For each loss, the option that its paper tunes: the paper's value, and one for small embeddings.
-SEARCHED: dict[str, tuple[str, float, float]] = {
-    "contrastive": ("margin", 1.0, 0.5),
-    "hadsell": ("margin", 1.0, 2.0),
-    "triplet": ("margin", 0.2, 0.1),
-    "lifted": ("margin", 1.0, 0.5),
-    "npairs": ("weight", 0.005, 0.05),
-    "angular": ("degrees", 45.0, 36.0),
-    "npairs-angular": ("degrees", 45.0, 36.0),
-    "margin": ("beta", 1.2, 0.8),
-    "multi-similarity": ("beta", 50.0, 20.0),
-    "snr": ("margin", 1.0, 0.5),
-    "bias-corrected": ("margin", 0.2, 0.1),
-    "circle": ("scale", 80.0, 20.0),
-    "supcon": ("temperature", 0.1, 0.3),
-    "nt-xent": ("temperature", 0.1, 0.3),
-    "cross-batch-memory": ("size", 512, 128),
-    "ranked-list": ("margin", 0.4, 0.2),
-    "fastap": ("bins", 10, 20),
-    "facility-location": ("gamma", 1.0, 0.2),
-    "proxynca": ("scale", 9.0, 18.0),
-    "proxynca++": ("temperature", 1 / 9, 1 / 18),
-    "proxy-anchor": ("scale", 32.0, 16.0),
-    "softtriple": ("scale", 20.0, 10.0),
-    "normalised-softmax": ("temperature", 0.05, 0.1),
-    "cosface": ("scale", 64.0, 16.0),
-    "arcface": ("scale", 64.0, 16.0),
-    "sub-centre-arcface": ("scale", 64.0, 16.0),
-    "group": ("temperature", 24.0, 8.0),
-}
 
 
 @dataclass(frozen=True)
@@ -90,43 +53,6 @@ class Protocol:
         at_least(1, every=self.every, networks=self.networks)
         at_least(self.every, steps=self.recipe.steps)
         at_least(max(2, self.networks), folds=self.folds)
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """Hyper-parameters of a method.
-
-    Attributes:
-        rate: Learning rate.
-        options: Arguments of the loss's constructor.
-    """
-
-    rate: float
-    options: Mapping[str, float]
-
-    def __str__(self) -> str:
-        words = [f"{name} {value:.3g}" for name, value in self.options.items()]
-        return ", ".join([*words, f"rate {self.rate:g}"])
-
-
-def configurations(name: str) -> list[Configuration]:
-    """Return the configurations that the search tries, the same number for every method.
-
-    Args:
-        name: Name in `LOSSES` or `METHODS`.
-
-    Example:
-        >>> print(configurations("triplet")[0])
-        margin 0.2, rate 0.003
-    """
-    if name not in SEARCHED:
-        return [Configuration(rate, {}) for rate in RATES_ALONE]
-    option, first, second = SEARCHED[name]
-    return [
-        Configuration(RATES[0], {option: first}),
-        Configuration(RATES[0], {option: second}),
-        Configuration(RATES[1], {option: first}),
-    ]
 
 
 @dataclass(frozen=True)
@@ -180,7 +106,7 @@ def run_benchmark(
         ValueError: A method is unknown, or a file in the folder belongs to other conditions.
     """
     at_least(1, seeds=seeds)
-    store = _Store(folder, protocol, train, test)
+    store = RunFiles(folder, _conditions(protocol), train, test)
     for name in methods:
         if name not in LOSSES and name not in METHODS:
             raise ValueError(
@@ -199,7 +125,7 @@ def _run(
     protocol: Protocol,
     train: LabelledImages,
     test: LabelledImages,
-    store: "_Store",
+    store: RunFiles,
     name: str,
     kind: str,
     number: int,
@@ -217,7 +143,8 @@ def _run(
     else:
         best = store.chosen(name)
         if best is None:
-            return {"problem": "no configuration could be trained"}
+            reason = (store.read(name, "search", 0) or {}).get("problem")
+            return {"problem": f"no configuration could be trained: {reason}"}
         chosen = best
     try:
         if kind == "search":
@@ -304,6 +231,13 @@ def _train(
     return method, history
 
 
+def _conditions(protocol: Protocol) -> dict[str, Any]:
+    """Return what all methods share, for `RunFiles`."""
+    own = ("loss", "miner", "rate", "options")
+    recipe = {k: v for k, v in asdict(protocol.recipe).items() if k not in own}
+    return recipe | {k: getattr(protocol, k) for k in ("every", "folds", "networks")}
+
+
 def _scores(embeddings: Tensor, images: LabelledImages, metric: str) -> dict[str, float]:
     scores = retrieval_scores(embeddings, torch.from_numpy(images.labels), (1,), metric=metric)
     values = (scores.precision_at_1, scores.r_precision, scores.map_at_r)
@@ -334,7 +268,7 @@ def benchmark_rows(
     Raises:
         ValueError: A file is damaged, or belongs to other conditions.
     """
-    store = _Store(folder, protocol, train, test)
+    store = RunFiles(folder, _conditions(protocol), train, test)
     rows = []
     for name in (*BASELINES, *methods):
         results = [store.read(name, "seed", seed) for seed in range(seeds)]
@@ -344,10 +278,7 @@ def benchmark_rows(
             continue
         chosen = store.chosen(name) if name not in BASELINES else None
         scores = [
-            {
-                column: estimate([result[kind][column] for result in finished])
-                for column in COLUMNS
-            }
+            {column: estimate([result[kind][column] for result in finished]) for column in COLUMNS}
             if problem is None
             else {}
             for kind in ("separate", "concatenated")
@@ -355,64 +286,3 @@ def benchmark_rows(
         count = len(finished) if problem is None else 0
         rows.append(BenchmarkRow(name, str(chosen or ""), *scores, count, problem))
     return rows
-
-
-class _Store:
-    """JSON files of runs in a folder, with the conditions that they belong to."""
-
-    def __init__(
-        self, folder: Path, protocol: Protocol, train: LabelledImages, test: LabelledImages
-    ) -> None:
-        self.folder = folder
-        recipe = {
-            key: value
-            for key, value in asdict(protocol.recipe).items()
-            if key not in ("loss", "miner", "rate", "options")
-        }
-        self.conditions = {
-            **recipe,
-            **{key: getattr(protocol, key) for key in ("every", "folds", "networks")},
-            "train": _fingerprint(train),
-            "test": _fingerprint(test),
-        }
-
-    def path(self, name: str, kind: str, number: int) -> Path:
-        return self.folder / f"{name}-{kind}-{number}.json"
-
-    def read(self, name: str, kind: str, number: int) -> dict[str, Any] | None:
-        path = self.path(name, kind, number)
-        if not path.exists():
-            return None
-        try:
-            content = json.loads(path.read_text())
-            conditions, result = content["conditions"], content["result"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path} is not the result of a run: {error}") from None
-        if conditions != self.conditions:
-            different = [k for k, v in self.conditions.items() if conditions.get(k) != v]
-            raise ValueError(f"{path} belongs to another run, with other {', '.join(different)}")
-        return dict(result)
-
-    def write(self, name: str, kind: str, number: int, result: dict[str, Any]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with replace_when_done(self.path(name, kind, number)) as path:
-            path.write_text(json.dumps({"conditions": self.conditions, "result": result}))
-
-    def chosen(self, name: str) -> Configuration | None:
-        """Return the configuration with the highest MAP@R on the validation classes."""
-        candidates = [self.read(name, "search", n) for n in range(len(configurations(name)))]
-        values = [r["validation"] if r and "validation" in r else -1.0 for r in candidates]
-        best = int(np.argmax(values))
-        return configurations(name)[best] if values[best] >= 0 else None
-
-
-def _fingerprint(images: LabelledImages) -> str:
-    """Return the number of pictures and classes, and a checksum of what the pictures are."""
-    pictures = images.pictures
-    content = (
-        np.ascontiguousarray(pictures).tobytes()
-        if isinstance(pictures, np.ndarray)
-        else "\n".join(path.name for path in pictures).encode()
-    )
-    checksum = crc32(images.labels.tobytes(), crc32(content))
-    return f"{len(images)} pictures of {len(images.classes)} classes, {checksum:08x}"

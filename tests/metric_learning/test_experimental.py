@@ -49,9 +49,10 @@ def test_a_policy_samples_triplets():
     x, y = torch.randn(8, 3), torch.tensor([0, 0, 0, 1, 1, 1, 2, 3])
     policy = SamplingPolicy(3)
     parts = policy(x, y, torch.tensor([0, 4]))
-    for part, allowed in zip(parts, ([[1, 2], [3, 5]], [[3, 4, 5, 6, 7], [0, 1, 2, 6, 7]])):
+    expected = ([[1, 2], [3, 5]], [[3, 4, 5, 6, 7], [0, 1, 2, 6, 7]])
+    for part, items in zip(parts, expected, strict=True):
         assert part.exp().sum(1).tolist() == pytest.approx([1, 1])
-        assert [row.nonzero()[:, 0].tolist() for row in part.exp()] == allowed
+        assert [row.nonzero()[:, 0].tolist() for row in part.exp()] == items
     batches = PolicyBatches(policy, x, y, triplets=4, seed=0)
     assert len(batches) == 1
     for batch in itertools.chain.from_iterable(itertools.repeat(batches, 20)):

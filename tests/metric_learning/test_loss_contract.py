@@ -106,7 +106,10 @@ def test_descent_separates_classes(name):
         optimizer.zero_grad()
         loss(x, y).backward()
         optimizer.step()
-    if name not in ("softtriple", "sub-centre-arcface"):  # a class of several centres need not become one cluster
+    if name not in (
+        "softtriple",
+        "sub-centre-arcface",
+    ):  # a class of several centres need not become one cluster
         assert separation() > before
     assert loss(x, y).item() < first - 0.2 * abs(first)
 

@@ -36,6 +36,7 @@ from flowmatch.cli._options import (
     DeviceName,
     JsonFile,
     WhiteLevel,
+    check_output_folder,
     check_target,
     check_weights_file,
 )
@@ -191,6 +192,7 @@ def command(
     if runs is not None:
         if len(data) > 1 or together or start is not None:
             raise ValueError("--runs takes one DATA, and neither --together nor --start")
+        check_output_folder(runs, (".json",))
         train, test = _read_parts(data[0], photos, unseen, size, parts, hard)
         recipe = Recipe(
             backbone=backbone,

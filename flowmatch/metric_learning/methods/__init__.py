@@ -81,7 +81,9 @@ def train_method(
     if name not in METHODS and name not in LOSSES:
         raise ValueError(f"method must be one of {', '.join((*METHODS, *LOSSES))}, got {name!r}")
     torch.manual_seed(seed)
-    method = METHODS[name](recipe, images, seed) if name in METHODS else LossMethod(recipe, images, seed)
+    method = (
+        METHODS[name](recipe, images, seed) if name in METHODS else LossMethod(recipe, images, seed)
+    )
     if start is not None:
         load_backbone(method.network, start)
     # Convolutions of few channels take about two thirds of the time with the channels last.

@@ -235,7 +235,8 @@ class SamplingPolicyMethod(Method):
     Embedding: ``mean_t l_t``, with ``l_t = max(0, d_ap^2 - d_an^2 + 0.2)`` over triplets
     ``p ~ pi_+(. | a)``, ``n ~ pi_-(. | a)``, with `SamplingPolicy` as ``pi``. Sampler, by the
     policy gradient with the batch's mean reward as baseline:
-    ``-mean_t (r_t - mean r) (log pi_+(p | a) + log pi_-(n | a))``, ``r_t = l_t``, which is detached.
+    ``-mean_t (r_t - mean r) (log pi_+(p | a) + log pi_-(n | a))``, the reward ``r_t`` being ``l_t``
+    without a gradient.
 
     From the paper: a sampler network and an embedding that are trained simultaneously; the sampler
     takes relations among samples as its prior, so that the hardness of all samples need not be

@@ -80,9 +80,30 @@ def test_compare(capsys):
     assert [row["name"] for row in rows["digits"]] == ["pixels", "untrained", "hadsell", "fastap"]
 
 
+def test_runs_in_a_folder(tmp_path, capsys):
+    words = ["numbers", "--compare", "--losses", "hadsell", "--steps", "3", "--seeds", "2"]
+    words += ["--size", "8", "--backbone", "tiny", "--runs", str(tmp_path / "runs")]
+    picture = tmp_path / "bars.png"
+    assert main(["eval", "metric-learning", *words, "--picture", str(picture)]) == 0
+    out, err = capsys.readouterr()
+    assert "numbers  8/8  hadsell seed 1" in err and "tiny, 16 dimensions, 3 steps" in out
+    assert "1200 pictures of 50 classes for training and validation, 1200 of 50 other" in out
+    assert read_image(picture).shape[1] == 1200
+    assert main(["eval", "metric-learning", *words, "--json", "-"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == ["pixels", "untrained", "hadsell"]
+    assert rows[0]["separate"]["MAP@R"]["margin"] is None and rows[2]["seeds"] == 2
+    words[words.index("--steps") + 1] = "6"
+    assert main(["eval", "metric-learning", *words]) == 2
+    err = capsys.readouterr().err
+    assert "belongs to another run, with other steps, every" in err and err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["digits", "--compare", "--hard"], "--parts and --hard need --photos"),
+        (["digits", "numbers", "--compare", "--runs", "r"], "--runs takes one DATA"),
         (["digits"], "either --weights or --compare"),
         (["nowhere", "--compare"], "there is no folder nowhere"),
         (["digits", "--compare", "--losses", "x"], "loss must be one of"),

@@ -37,6 +37,32 @@ def test_instances(folders):
     assert not np.array_equal(images.pictures, other.pictures)
 
 
+def test_parts_of_photographs_are_instances(folders):
+    cutouts, photos = folders
+    stripes = np.zeros((60, 200, 3), np.uint8)
+    stripes[:, :100, 0] = 255 * (np.arange(100) % 20 < 10)  # red stripes, then green ones
+    stripes[:, 100:, 1] = 255 * (np.arange(100) % 20 < 10)
+    write_image(photos / "stripes.png", stripes)
+    images = render_instances(cutouts, photos, views=8, size=32, parts=2)
+    assert sorted(images.classes) == [
+        "blue", "red", "stripes, part 1", "stripes, part 2", "wall, part 1", "wall, part 2",
+    ]  # fmt: skip
+    for name, colour in (("stripes, part 1", 0), ("stripes, part 2", 1)):
+        views = images.pictures[images.labels == images.classes.index(name)]
+        centre = views[:, 10:22, 10:22].mean((0, 1, 2))
+        assert centre[colour] > 80 and np.delete(centre, colour).max() < 30
+        # The wall, not the part's own photograph, is the background of all its views.
+        assert np.ptp(views[:, 0, 0].astype(int), axis=1).max() < 40
+    hard = render_instances(cutouts, photos, views=8, size=32, parts=2, hard=True)
+    assert hard.classes == images.classes
+    assert not np.array_equal(hard.pictures, images.pictures)
+    again = render_instances(cutouts, photos, views=8, size=32, parts=2, hard=True)
+    assert np.array_equal(hard.pictures, again.pictures)
+    colours = hard.pictures.reshape(-1, 8, 32 * 32, 3).mean(2)
+    easy = images.pictures.reshape(-1, 8, 32 * 32, 3).mean(2)
+    assert colours.std(1).mean() > easy.std(1).mean()  # more change among views of a class
+
+
 def test_refusals(folders, tmp_path):
     cutouts, photos = folders
     (tmp_path / "none").mkdir()
