@@ -14,7 +14,7 @@ from flowmatch.flow.synthetic.scene import FlowSample
 from flowmatch.imaging import Generator
 from flowmatch.training import Samples
 
-SHARES = {"none": 0.3, "dis": 0.25, "near": 0.3, "wrong": 0.15}
+SHARES = {"none": 0.3, "dis": 0.3, "near": 0.2, "wrong": 0.2}
 """Kinds of initial flows and their shares: a network must use a good one and resist a bad one."""
 ERRORS = {"near": (1.0, 6), "wrong": (20.0, 60)}  # mean error and largest shift, in pixels
 

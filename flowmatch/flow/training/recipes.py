@@ -78,6 +78,7 @@ _FLOWNET = (1.0, 0.5, 0.25, 0.25, 0.25)
 _PYRAMID_VIDEO = (1.0, *(0.0 for _ in _PYRAMID[1:]))
 _LONG_MOTION = ((0.0, 0.03), (0.1, 0.1), (0.4, 0.2), (1.0, 0.3), (2.5, 0.22), (5.0, 0.15))
 _LONGER_MOTION = (*_LONG_MOTION, (8.0, 0.05))
+_LONGEST_MOTION = (*_LONG_MOTION, (8.0, 0.12))
 
 _OURS: Mapping[str, FlowRecipe] = {
     # Small frames and motions first: the network learns to match within minutes. The second stage
@@ -115,8 +116,8 @@ _OURS: Mapping[str, FlowRecipe] = {
         seed=1,
     ),
     # From the second stage's weights, with longer motions; while long motion still improves, again,
-    # with each pair three times; at last with the global match and the initial flow, whose layers
-    # begin anew.
+    # with each pair three times; then with the global match and the initial flow, whose layers
+    # begin anew; at last with more of the longest motions.
     **{
         name: FlowRecipe(
             "recurrent-pyramid",
@@ -124,9 +125,9 @@ _OURS: Mapping[str, FlowRecipe] = {
             "robust",
             _RECURRENT,
             size=(256, 384),
-            motion=_LONGER_MOTION,
+            motion=_LONGEST_MOTION if name == "recurrent-farthest" else _LONGER_MOTION,
             reuse=reuse,
-            initial=name == "recurrent-hypotheses",
+            initial=name in ("recurrent-hypotheses", "recurrent-farthest"),
             added=("choose_", "global_") if name == "recurrent-hypotheses" else (),
             seed=seed,
         )
@@ -135,6 +136,7 @@ _OURS: Mapping[str, FlowRecipe] = {
             ("recurrent-longer", 2800, 5e-4, 3, 3),
             ("recurrent-longest", 3400, 4e-4, 3, 4),
             ("recurrent-hypotheses", 3600, 6e-4, 3, 5),
+            ("recurrent-farthest", 2800, 5e-4, 3, 7),
         )
     },
     # Unsupervised, on the frames of a video, from trained weights (--start).
