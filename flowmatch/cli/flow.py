@@ -183,7 +183,7 @@ def command(
         int | None,
         typer.Option(
             help="Side of tiles that large frames are split into, pixels: saves memory.",
-            show_default="1024 for frames of more than 2.3 million pixels",
+            show_default="1024 for frames of more than 2.3 million pixels, 768 above 16.8 million",
             rich_help_panel=QUALITY,
         ),
     ] = None,

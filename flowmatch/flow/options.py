@@ -8,6 +8,9 @@ SMALLEST_TILE = 64
 LARGEST_WHOLE = 2_300_000
 """Number of pixels above which frames are split into tiles: more than 1920 x 1080."""
 AUTOMATIC_TILE = 1024
+LARGEST_OF_THESE = 2**24
+"""Number of pixels above which tiles are smaller, so that an 8K pair takes less than 2 GB."""
+SMALLER_TILE = 768
 QUALITIES = ("fast", "good", "best")
 SUFFIXES = (".flo", ".png", ".npz", ".pfm")
 
@@ -36,9 +39,9 @@ class FlowOptions:
         zoom: Factor by which images are enlarged for the network, 0.25 to 4: small objects that
             move fast are found better at 2, for four times the work.
         tile: Side of the square tiles that large images are split into, which bounds the memory.
-            None takes images of up to 2.3 million pixels whole, and tiles of 1024 pixels of larger
-            ones; a side as long as the image's never splits. Each tile follows the motion that is
-            found at a lower resolution.
+            None takes images of up to 2.3 million pixels whole, tiles of 1024 pixels of larger
+            ones, and of 768 pixels above 16.8 million; a side as long as the image's never splits.
+            Each tile follows the motion that is found at a lower resolution.
         overlap: Number of pixels that neighbouring tiles share, at most half a tile; the flow fades
             from one tile to the next. None takes an eighth of a tile, at least 64, or a quarter of
             smaller tiles.
@@ -88,8 +91,8 @@ class FlowOptions:
     def tile_side(self, height: int, width: int) -> int | None:
         """Return the side of the tiles of an image, or None if it is not split."""
         side = self.tile
-        if side is None:
-            side = AUTOMATIC_TILE if height * width > LARGEST_WHOLE else None
+        if side is None and height * width > LARGEST_WHOLE:
+            side = AUTOMATIC_TILE if height * width <= LARGEST_OF_THESE else SMALLER_TILE
         return None if side is None or side >= max(height, width) else side
 
     def overlap_of(self, tile: int) -> int:

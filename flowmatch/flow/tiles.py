@@ -1,6 +1,6 @@
 """Flow of large frames in tiles, which bounds the memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,20 +44,29 @@ def blend_tiles(
     H, W = _size(first)
     h, w = min(tile, H), min(tile, W)
     ramp = [torch.minimum(torch.arange(n) + 1, n - torch.arange(n)) for n in (h, w)]
-    weight = torch.outer(*(r.clamp(max=overlap + 1).float() for r in ramp))
-    total, weights = torch.zeros(0), torch.zeros(H, W)
-    for y in _starts(H, tile, overlap):
-        for x in _starts(W, tile, overlap):
+    down, across = (r.clamp(max=overlap + 1).float() for r in ramp)
+    starts = list(_starts(H, tile, overlap)), list(_starts(W, tile, overlap))
+    weight, total = torch.outer(down, across), torch.zeros(0)
+    for y in starts[0]:
+        for x in starts[1]:
             dy, dx = (0, 0) if guess is None else _shift(guess, (y, x), (h, w), (H, W))
             moved = _crop(second, y + dy, x + dx, h, w)
             flow = estimate(_crop(first, y, x, h, w), moved)
             if not total.numel():
                 total = flow.new_zeros(len(flow), 2, H, W)
-                weight, weights = weight.to(flow), weights.to(flow)
+                weight = weight.to(flow)
             window = (..., slice(y, y + h), slice(x, x + w))
             total[window] += (flow + flow.new_tensor([dx, dy]).view(2, 1, 1)) * weight
-            weights[window] += weight
-    return total.div_(weights)
+    # The tiles are a grid, so the sum of their weights is a product of two sums.
+    total.div_(_sum_of_ramps(down, starts[0], H).to(total)[:, None])
+    return total.div_(_sum_of_ramps(across, starts[1], W).to(total))
+
+
+def _sum_of_ramps(ramp: Tensor, starts: Sequence[int], length: int) -> Tensor:
+    total = torch.zeros(length)
+    for start in starts:
+        total[start : start + len(ramp)] += ramp
+    return total
 
 
 def reduced(image: Any) -> Any:

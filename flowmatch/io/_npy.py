@@ -1,5 +1,6 @@
 """NumPy arrays in .npy and .npz files, checked before they are read: np.load allocates first."""
 
+import io
 import math
 import warnings
 import zipfile
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch.io._files import reason_of, require_plausible
+
+_LONGEST_HEADER = 2**14  # bytes; NumPy refuses more than 10,000
 
 
 def read_npy_entry(
@@ -55,7 +58,7 @@ def read_npy_entry(
 def read_npy_header(
     path: Path, file: IO[bytes]
 ) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Read the header of an array.
+    """Read the header of an array at the beginning of a file.
 
     Returns:
         Shape, whether the order is Fortran's, type, and number of bytes before the data.
@@ -66,11 +69,14 @@ def read_npy_header(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings about headers of Python 2
-            version = np.lib.format.read_magic(file)
+            # NumPy allocates what a header claims to be long, up to 4 GB.
+            start = io.BytesIO(file.read(_LONGEST_HEADER))
+            version = np.lib.format.read_magic(start)
             if version == (1, 0):
-                shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(start)
             else:
-                shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+                shape, fortran, dtype = np.lib.format.read_array_header_2_0(start)
     except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
         raise ValueError(f"{path}: damaged array header: {reason_of(error)}") from error
-    return shape, fortran, dtype, file.tell()
+    file.seek(start.tell())
+    return shape, fortran, dtype, start.tell()

@@ -182,7 +182,7 @@ def read_intrinsics(path: FilePath) -> NDArray[np.float64]:
     if numbers.size == 4:
         fx, fy, cx, cy = numbers.tolist()
         numbers = np.array([fx, 0, cx, 0, fy, cy, 0, 0, 1])
-    camera = numbers.size == 9 and np.isfinite(numbers).all() and numbers[0] * numbers[4] != 0
+    camera = numbers.size == 9 and np.isfinite(numbers).all() and 0 not in (numbers[0], numbers[4])
     # The last row also reveals a matrix that was written column by column.
     if not camera or numbers[6:].tolist() != [0, 0, 1]:
         raise ValueError(

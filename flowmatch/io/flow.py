@@ -36,6 +36,7 @@ from flowmatch.io._png import read_png16
 # Middlebury's rule (flowIO.h): components beyond 1e9 are unknown; unknown ones are written as 1e10.
 _LARGEST_KNOWN = 1e9
 _UNKNOWN = 1e10
+_AT_ONCE = 2**22  # numbers that are converted at once
 
 
 def read_flow(path: FilePath) -> NDArray[np.float32]:
@@ -106,8 +107,9 @@ def write_flow(path: FilePath, flow: ArrayLike) -> None:
         )
     known = np.isfinite(values).all(axis=2, keepdims=True)
     with np.errstate(over="ignore"):
-        values = np.where(known, values, np.nan).astype(np.float32)
-    largest = np.abs(values, where=known, out=np.zeros_like(values)).max()
+        values = values.astype(np.float32)  # a copy
+    np.copyto(values, np.nan, where=~known)
+    largest = max(float(np.nanmax(values, initial=0)), -float(np.nanmin(values, initial=0)))
     if largest > _LARGEST_KNOWN:
         raise ValueError(
             f"{path}: flow must be within ±{_LARGEST_KNOWN:g} px, or NaN where unknown, "
@@ -153,7 +155,8 @@ def _write_flo(temporary: Path, flow: NDArray[np.float32], path: Path) -> None:
     height, width, _ = flow.shape
     with temporary.open("wb") as file:
         file.write(b"PIEH" + struct.pack("<ii", width, height))
-        write_array(file, np.nan_to_num(flow, nan=_UNKNOWN).astype("<f4", copy=False))
+        for rows in np.array_split(flow, -(-flow.size // _AT_ONCE)):
+            write_array(file, np.nan_to_num(rows, nan=_UNKNOWN).astype("<f4", copy=False))
 
 
 # ---- KITTI .png: 16-bit R = 64 u + 2^15, G = 64 v + 2^15, B = 1 where valid --------------------

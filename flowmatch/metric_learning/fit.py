@@ -20,6 +20,7 @@ from flowmatch.metric_learning.samplers import ClassBatches, generator_of
 from flowmatch.progress import ProgressCallback
 from flowmatch.tensor_files import read_safetensors, write_saved
 from flowmatch.training import Run, RunState, StepReport, TrainingDiverged
+from flowmatch.training.interrupt import defer_interrupt
 from flowmatch.zoo import check_finite
 
 # Miners that the papers of losses use; the other losses take the whole batch.
@@ -156,25 +157,36 @@ def train_embedding(
         generator=generator_of(seed, 0),
     )
     start_time = time.monotonic()
-    for step, batch in enumerate(itertools.islice(loader, recipe.steps - first), first + 1):
-        pictures, labels = (part.to(device) for part in batch)
-        embeddings = network(pictures.float() / 255)
-        tuples = None if miner is None else miner(embeddings, labels)
-        value = loss(embeddings, labels, tuples)
-        if not value.isfinite():
-            raise _divergence(recipe.loss, value, step, batch, checkpoint)
-        if recipe.decay:
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * (1 - (step - 1) / recipe.steps)
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        loss.remember(embeddings.detach(), labels)
-        if state and (step % every == 0 or step == recipe.steps):
-            state.save(step)
-        pace = (time.monotonic() - start_time) / (step - first)
-        if on_step is not None:
-            on_step(StepReport(step, recipe.steps, {"loss": value.item()}, pace))
+    done, saved, halfway = first, first, False
+    try:
+        for step, batch in enumerate(itertools.islice(loader, recipe.steps - first), first + 1):
+            with defer_interrupt():
+                halfway = True
+                pictures, labels = (part.to(device) for part in batch)
+                embeddings = network(pictures.float() / 255)
+                tuples = None if miner is None else miner(embeddings, labels)
+                value = loss(embeddings, labels, tuples)
+                if not value.isfinite():
+                    raise _divergence(recipe.loss, value, step, batch, checkpoint)
+                if recipe.decay:
+                    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                        group["lr"] = rate * (1 - (step - 1) / recipe.steps)
+                optimizer.zero_grad()
+                value.backward()
+                optimizer.step()
+                loss.remember(embeddings.detach(), labels)
+                done, halfway = step, False
+            if state and (step % every == 0 or step == recipe.steps):
+                state.save(step)
+                saved = step
+            pace = (time.monotonic() - start_time) / (step - first)
+            if on_step is not None:
+                on_step(StepReport(step, recipe.steps, {"loss": value.item()}, pace))
+    except BaseException:
+        # Finished steps are kept whatever ends the run; a half finished step is not saved.
+        if state and done > saved and not halfway:
+            state.save(done)
+        raise
     return network.eval()
 
 

@@ -157,15 +157,15 @@ def read_cameras(path: str | Path) -> Cameras:
         raise ValueError(f"{path} is not a file of cameras: it has {path.stat().st_size} bytes")
     try:
         whole = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a file of cameras: {reason_of(error)}") from None
     if not isinstance(whole, dict) or whole.get("format") != _FORMAT:
         raise ValueError(f"{path} is not a file of cameras: expected format {_FORMAT!r}")
     try:
-        return _checked(whole)
+        with np.errstate(all="ignore"):  # products of large numbers
+            return _checked(whole)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path} is a damaged file of cameras: {reason}") from None
+        raise ValueError(f"{path} is a damaged file of cameras: {reason_of(error)}") from None
 
 
 def _checked(whole: dict[str, Any]) -> Cameras:

@@ -7,7 +7,7 @@ from torch import nn
 
 from flowmatch.flow import FlowOptions, estimate_both_ways, estimate_flow, load
 from flowmatch.flow.options import AUTOMATIC_TILE
-from flowmatch.flow.tiles import GUESSED, blend_tiles, reduced
+from flowmatch.flow.tiles import GUESSED, _starts, blend_tiles, reduced
 
 
 class Colours(nn.Module):
@@ -138,3 +138,31 @@ def test_small_and_narrow_frames_are_not_reduced():
     assert batch.shape == (1, 3, 500, 1000)
     assert batch.dtype == torch.uint8
     assert (batch == 7).all()
+
+
+@pytest.mark.parametrize("size", [(50, 70), (32, 90), (20, 20)])
+def test_blends_by_the_distance_from_the_border(size):
+    H, W = size
+    values = iter(range(100))
+    total, weights = torch.zeros(H, W), torch.zeros(H, W)
+    for k, (y, x) in enumerate((y, x) for y in _starts(H, 32, 8) for x in _starts(W, 32, 8)):
+        for i in range(min(32, H)):
+            for j in range(min(32, W)):
+                weight = min(i + 1, min(32, H) - i, 9) * min(j + 1, min(32, W) - j, 9)
+                total[y + i, x + j] += k * weight
+                weights[y + i, x + j] += weight
+
+    def estimate(a, b):
+        return torch.full((1, 2, *a.shape[:2]), float(next(values)))
+
+    image = np.zeros((H, W, 3), np.uint8)
+    flow = blend_tiles(estimate, image, image, 32, 8)
+    torch.testing.assert_close(flow[0], (total / weights).expand(2, H, W))
+
+
+@pytest.mark.parametrize(
+    ("size", "side"), [((1080, 1920), None), ((2160, 3840), 1024), ((4320, 7680), 768)]
+)
+def test_tiles_are_chosen_by_the_size(size, side):
+    assert FlowOptions().tile_side(*size) == side
+    assert FlowOptions(tile=512).tile_side(*size) == 512

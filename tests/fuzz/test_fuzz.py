@@ -3,6 +3,8 @@
 import gzip
 import random
 import struct
+import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -164,3 +166,30 @@ def test_videos_of_an_unknown_codec(tmp_path):
     (tmp_path / "a.mp4").write_bytes(content.replace(b"avc1\0", b"zzzz\0"))
     with pytest.raises(ValueError, match=r"a\.mp4: FFmpeg has no decoder for its frames"):
         list(read_frames(tmp_path / "a.mp4"))
+
+
+def test_numbers_of_poses_that_are_too_large(tmp_path):
+    """Integers of more digits than Python converts, and products that overflow."""
+    seeds = {seed.name: seed.content for seed in READERS["poses"].seeds}
+    cases = {
+        "rig.json": seeds["rig.json"].replace(b"640", b"7" * 5000),
+        "intrinsics.txt": b"1e200 0 3 0 1e200 2 0 0 1",
+        "H_1_2": b"1e200 0 3 0 1e200 2 0 0 1e200",
+    }
+    for name, content in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert not find_fault(READERS["poses"], tmp_path / name), name
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_long_headers_of_arrays(tmp_path, version):
+    content = b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<I", 2**31) + b" " * 100
+    (tmp_path / "a.npy").write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"a\.npy: damaged array header"):
+        read_cloud(tmp_path / "a.npy")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20

@@ -347,3 +347,14 @@ def test_without_h5py(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match="pip install h5py"):
         write_flow(tmp_path / "b.flo5", GOLDEN)
     assert not (tmp_path / "b.flo5").exists()
+
+
+@pytest.mark.parametrize("count", [1, 7, 10_000])
+def test_flo_is_converted_in_parts(tmp_path, monkeypatch, count):
+    flow = np.random.default_rng(0).normal(size=(5, 3, 2)).astype(np.float32)
+    flow[1, 2] = np.nan
+    monkeypatch.setattr("flowmatch.io.flow._AT_ONCE", count)
+    write_flow(tmp_path / "a.flo", flow)
+    expected = b"PIEH" + struct.pack("<ii", 3, 5) + np.nan_to_num(flow, nan=1e10).tobytes()
+    assert (tmp_path / "a.flo").read_bytes() == expected
+    assert np.isnan(flow[1, 2]).all(), "the argument is left as it was"

@@ -117,7 +117,9 @@ def read_homography(path: FilePath) -> NDArray[np.float64]:
         raise ValueError(
             f"{path}: expected a homography of nine numbers: {reason_of(error)}"
         ) from error
-    if not np.isfinite(numbers).all() or not np.linalg.det(numbers):
+    with np.errstate(all="ignore"):  # products of large numbers
+        determinant = np.linalg.det(numbers)
+    if not np.isfinite(determinant) or not determinant:
         raise ValueError(
             f"{path}: expected an invertible homography [3, 3], got {numbers.tolist()}"
         )
