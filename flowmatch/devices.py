@@ -98,6 +98,18 @@ def _status(field: str) -> int:
     return 0
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether memory ran out: in NumPy, in CUDA, or in PyTorch's CPU allocator.
+
+    Example:
+        >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("wrong shape"))
+        (True, False)
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return "can't allocate memory" in str(error)
+
+
 def check_precision(precision: str) -> str:
     """Return a precision if it is a key of `PRECISIONS`.
 

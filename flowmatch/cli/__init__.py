@@ -68,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         return _fail(_message(error))
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        from flowmatch.devices import is_out_of_memory
+
+        if not is_out_of_memory(error):
             raise
         reason = str(error).partition("\n")[0]
         return _fail("there is not enough memory" + (f": {reason}" if reason else ""))
@@ -130,10 +132,3 @@ def _message(error: Exception) -> str:
     if message.startswith("Caught ") and "Original Traceback" in message:
         return message.strip().splitlines()[-1].partition(": ")[2]
     return message
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Return whether memory ran out: in NumPy, in CUDA, or in PyTorch's CPU allocator."""
-    torch = sys.modules.get("torch")
-    kinds = (MemoryError, torch.OutOfMemoryError) if torch else (MemoryError,)
-    return isinstance(error, kinds) or "can't allocate memory" in str(error)

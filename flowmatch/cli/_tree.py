@@ -34,6 +34,7 @@ COMMANDS = {
     "match": Entry(_IMAGES, "Match two images, or the pairs of a list."),
     "align": Entry(_IMAGES, "Warp one image onto another."),
     "stitch": Entry(_IMAGES, "Stitch overlapping photos to panoramas."),
+    "app": Entry(_IMAGES, "Serve flow, matches, panoramas, scans and alignment to a browser."),
     "register": Entry(_SCANS, "Find the rigid motion between scans, and say whether to trust it."),
     "fuse": Entry(_SCANS, "Integrate depth frames with known poses into surfaces."),
     "index": Entry(_PICTURES, "Describe the pictures of a folder, for flowmatch search."),
