@@ -14,7 +14,7 @@ import typer
 from flowmatch import __version__
 from flowmatch.cli._tree import OrderedGroup, add_commands
 
-app = typer.Typer(
+program = typer.Typer(
     name="flowmatch",
     cls=OrderedGroup,
     no_args_is_help=True,
@@ -23,7 +23,7 @@ app = typer.Typer(
     epilog="Exit status: 0 done; 1 the command ran, but found nothing to trust (match, register, "
     "align, search), or a clip failed (flow); 2 bad input; 130 interrupted.",
 )
-add_commands(app)
+add_commands(program)
 
 
 def _print_version(given: bool) -> None:
@@ -32,7 +32,7 @@ def _print_version(given: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@program.callback()
 def _root(
     version: Annotated[
         bool,
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with _sigterm_as_exit(), _warnings_in_one_line():
-            app(args=words, prog_name="flowmatch")
+            program(args=words, prog_name="flowmatch")
     except SystemExit as end:  # raised by typer, also after success
         return int(end.code or 0)
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flowmatch import __version__
-from flowmatch.cli import _warnings_in_one_line, app, main
+from flowmatch.cli import _warnings_in_one_line, main, program
 from flowmatch.cli._tree import COMMANDS, GROUPS, load_command, module_name
 from flowmatch.io import write_image
 
@@ -130,7 +130,7 @@ def test_completion_knows_the_commands(monkeypatch):
     monkeypatch.setenv("_FLOWMATCH_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "flowmatch fl")
     monkeypatch.setenv("COMP_CWORD", "1")
-    code = "from flowmatch.cli import app; app(prog_name='flowmatch')"
+    code = "from flowmatch.cli import program; program(prog_name='flowmatch')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["flow"], done.stderr
 
@@ -188,8 +188,8 @@ def test_other_errors_of_torch_are_not_hidden(pair, tmp_path, monkeypatch):
 
 
 def test_the_app_has_all_commands():
-    names = {command.name for command in app.registered_commands}
-    for group in app.registered_groups:
+    names = {command.name for command in program.registered_commands}
+    for group in program.registered_groups:
         names |= {f"{group.name} {c.name}" for c in group.typer_instance.registered_commands}
     assert names == COMMANDS.keys()
 
