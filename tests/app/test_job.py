@@ -52,7 +52,9 @@ def test_result_comes_from_the_other_process(tmp_path):
     fm.io.write_image(path, np.zeros((40, 60, 3), np.uint8))
     result = run(alignment_of_pictures, first=path, second=path, folder=tmp_path, model="identity")
     assert result.trusted
-    assert [file.name for file in result.files] == ["warped.png", "checkerboard.png"]
+    assert [file.name for file in result.files] == [
+        "warped.png", "checkerboard.png", "transform.json",
+    ]  # fmt: skip
     assert all(file.exists() for file in result.files)
 
 

@@ -183,7 +183,7 @@ def scans(tmp_path_factory):
     return paths
 
 
-SCAN_OPTIONS = {"model": "fpfh", "voxel": 0.2, "icp": "icp"}
+SCAN_OPTIONS = {"model": "fpfh", "voxel": 0.2}
 
 
 def test_the_first_scan_is_moved_onto_the_second(scans, tmp_path):
@@ -191,9 +191,7 @@ def test_the_first_scan_is_moved_onto_the_second(scans, tmp_path):
     assert _names(result) == ["moved.ply", "merged.ply", "motion.json", "before_and_after.png"]
     motion = np.array(json.loads((tmp_path / "motion.json").read_text())["motion"])
     a, b = map(fm.io.read_cloud, scans[:2])
-    expected = fm.register_scans(
-        a, b, model="fpfh", options=fm.RegisterOptions(voxel=0.2, icp="icp")
-    )
+    expected = fm.register_scans(a, b, model="fpfh", options=fm.RegisterOptions(voxel=0.2))
     np.testing.assert_allclose(motion, expected.motion)
     np.testing.assert_allclose(motion[:3, 3], (5, 6, 7), atol=0.01)
     np.testing.assert_allclose(fm.io.read_cloud(tmp_path / "moved.ply"), b, atol=0.01)
@@ -206,7 +204,7 @@ def test_more_scans_are_merged(scans, tmp_path):
     result = registration_of_scans(scans, folder=tmp_path, **SCAN_OPTIONS)
     expected = register_many(
         [fm.io.read_cloud(path) for path in scans], model="fpfh",
-        options=fm.RegisterOptions(voxel=0.2, icp="icp"),
+        options=fm.RegisterOptions(voxel=0.2),
     )  # fmt: skip
     count = int(expected.placed.sum())
     assert result.summary.startswith(f"{count} of 3 scans moved onto")
@@ -229,5 +227,7 @@ def test_alignment_is_that_of_align_images(frames, tmp_path):
     board = fm.io.read_image(tmp_path / "checkerboard.png")
     assert np.array_equal(board, fm.draw.checkerboard(a, warped, 4))
     assert result.trusted == expected.found
+    assert json.loads((tmp_path / "transform.json").read_text())["found"] == expected.found
+    assert dict(result.facts)["Points that agree"] == f"{expected.inliers:.0%}"
     x, y = expected.points([(0, 0)])[0]
     assert dict(result.facts)["Corner, upper left"].startswith(f"at ({x:.1f}, {y:.1f})")

@@ -6,7 +6,7 @@ from flowmatch.app.inputs import Inputs
 from flowmatch.app.layout import Tab, several
 from flowmatch.app.tasks import registration_of_scans
 from flowmatch.io import CLOUD_SUFFIXES
-from flowmatch.registration.options import ICP, SAMPLING, RegisterOptions
+from flowmatch.registration.options import SAMPLING, RegisterOptions
 from flowmatch.registration.store import available
 
 
@@ -18,9 +18,9 @@ def _inputs() -> Inputs:
     }  # fmt: skip
     with gr.Row():
         voxel = gr.Number(0, minimum=0, label="Voxel, m", info="0 chooses it by the scans.")
-        model = gr.Dropdown(["default", *available(), "fpfh"], value="default", label="Descriptor")
+        model = gr.Dropdown(["auto", "fpfh", *available()], value="auto", label="Descriptor")
     with gr.Accordion("More options", open=False), gr.Row():
-        icp = gr.Dropdown([*ICP], value=defaults.icp, label="ICP refinement")
+        icp = gr.Checkbox(defaults.icp, label="Refinement by ICP")
         sampling = gr.Dropdown([*SAMPLING], value=defaults.sampling, label="Keypoint sampling")
         keypoints = gr.Number(
             defaults.keypoints, minimum=100, maximum=20_000, precision=0,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flowmatch.align import align_images
+from flowmatch.align import align_images, write_alignment
 from flowmatch.app.tasks.result import TaskResult, read_picture, show, size_of
 from flowmatch.draw import checkerboard
 from flowmatch.progress import ProgressCallback
@@ -32,7 +32,7 @@ def alignment_of_pictures(
         progress: Called with the stages.
 
     Returns:
-        The warped picture and a checkerboard of both.
+        The warped picture, a checkerboard of both, and the transform as JSON.
 
     Raises:
         ValueError: A picture cannot be read, or an option is out of range.
@@ -43,6 +43,13 @@ def alignment_of_pictures(
     alignment = align_images(a, b, model=model, device=device)
     warped = alignment.warp(b)
     board = checkerboard(a, warped, cells)
+    transform = folder / "transform.json"
+    write_alignment(transform, alignment)
+    quality = []
+    if alignment.inliers is not None:
+        quality.append(("Points that agree", f"{alignment.inliers:.0%}"))
+    if alignment.error is not None:
+        quality.append(("Median error", f"{alignment.error:.1f} px"))
     H, W = a.shape[:2]
     corners = np.array([(0, 0), (W - 1, 0), (W - 1, H - 1), (0, H - 1)], np.float64)
     names = ("upper left", "upper right", "lower right", "lower left")
@@ -53,6 +60,7 @@ def alignment_of_pictures(
         trusted=alignment.found,
         facts=(
             ("Sizes", f"{size_of(a)} and {size_of(b)}"),
+            *quality,
             *(
                 (f"Corner, {name}", f"at ({x:.1f}, {y:.1f}) of the second picture")
                 for name, (x, y) in zip(names, alignment.points(corners).tolist(), strict=True)
@@ -63,5 +71,5 @@ def alignment_of_pictures(
             show(folder / "first.png", a, "First picture"),
             show(folder / "warped.png", warped, "Second picture, warped"),
         ),
-        files=(folder / "warped.png", folder / "checkerboard.png"),
+        files=(folder / "warped.png", folder / "checkerboard.png", transform),
     )

@@ -25,11 +25,11 @@ def registration_of_scans(
     *,
     folder: Path,
     device: str | None = None,
-    model: str = "default",
+    model: str = "auto",
     voxel: float | None = None,
     keypoints: int = RegisterOptions.keypoints,
     sampling: str = RegisterOptions.sampling,
-    icp: str = RegisterOptions.icp,
+    icp: bool = RegisterOptions.icp,
     from_origin: bool = False,
     seed: int = RegisterOptions.seed,
     progress: ProgressCallback | None = None,
@@ -41,11 +41,12 @@ def registration_of_scans(
             are merged.
         folder: Folder to write to.
         device: Device of the network; None takes a GPU if there is one.
-        model: Descriptor: ``"fpfh"`` or a name of weights.
+        model: Descriptor: ``"fpfh"``, a name of weights, or ``"auto"``, which takes the network if
+            the result of fpfh is not trusted.
         voxel: Side of the down-sampling voxels, metres; None or 0 goes by the scans.
         keypoints: Maximum number of keypoints per scan.
         sampling: ``"uniform"`` or ``"iss"``.
-        icp: ICP refinement.
+        icp: Whether motions are refined by ICP.
         from_origin: Whether the sensors stood at the origins of the scans.
         seed: Random seed.
         progress: Called with the number of keypoints described or pairs registered.
@@ -61,12 +62,12 @@ def registration_of_scans(
     options = RegisterOptions(
         voxel=voxel or None, keypoints=keypoints, sampling=sampling, icp=icp, seed=seed
     )
-    network = load_descriptor(model, device=device)
+    network = model if model == "auto" else load_descriptor(model, device=device)
     clouds = [read_cloud(path) for path in scans]
     views = [np.zeros(3) if from_origin else None for _ in clouds]
     if len(scans) == 2:
-        return _two(network, scans, clouds, views, options, folder, progress)
-    return _many(network, scans, clouds, views, options, folder, progress)
+        return _two((network, device), scans, clouds, views, options, folder, progress)
+    return _many((network, device), scans, clouds, views, options, folder, progress)
 
 
 _Clouds = list[NDArray[np.float64]]
@@ -74,7 +75,7 @@ _Views = list[NDArray[np.float64] | None]
 
 
 def _two(
-    network: Descriptor,
+    model: tuple[Descriptor, str | None],
     scans: Sequence[Path],
     clouds: _Clouds,
     views: _Views,
@@ -85,7 +86,8 @@ def _two(
     result = register_scans(
         clouds[0],
         clouds[1],
-        model=network,
+        model=model[0],
+        device=model[1],
         options=options,
         viewpoints=(views[0], views[1]),
         progress=progress,
@@ -127,7 +129,7 @@ def _two(
 
 
 def _many(
-    network: Descriptor,
+    model: tuple[Descriptor, str | None],
     scans: Sequence[Path],
     clouds: _Clouds,
     views: _Views,
@@ -136,7 +138,12 @@ def _many(
     progress: ProgressCallback | None,
 ) -> TaskResult:
     result = register_many(
-        clouds, model=network, options=options, viewpoints=views, progress=progress
+        clouds,
+        model=model[0],
+        device=model[1],
+        options=options,
+        viewpoints=views,
+        progress=progress,
     )
     placed = np.flatnonzero(result.placed).tolist()
     names = [scan.name for scan in scans]
