@@ -1,6 +1,7 @@
 """Clips on the machines of a Ray cluster, by Ray Data."""
 
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,16 +95,19 @@ def _rows(
     rows = ray.data.from_items([clip._asdict() for clip in clips], override_num_blocks=len(clips))
     rows.context.enable_progress_bars = False
     rows.context.max_errored_blocks = -1  # clips that lose each worker are found at the end
-    rows = rows.map_batches(
-        ClipFlow,
-        fn_constructor_kwargs={
-            "output": output, "options": options, "device": device or (None if on_gpus else "cpu"),
-            "threads": threads,
-        },
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=jobs, max_tasks_in_flight_per_actor=1),
-        num_gpus=1 if on_gpus else 0,
-        num_cpus=1 if on_gpus else threads,
-        ray_remote_args_fn=lambda: {"max_task_retries": _RETRIES},
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        # Ray has no other argument for the number of retries yet, and removes this one in 2.64.
+        warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
+        rows = rows.map_batches(
+            ClipFlow,
+            fn_constructor_kwargs={
+                "output": output, "options": options, "threads": threads,
+                "device": device or (None if on_gpus else "cpu"),
+            },
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=jobs, max_tasks_in_flight_per_actor=1),
+            num_gpus=1 if on_gpus else 0,
+            num_cpus=1 if on_gpus else threads,
+            ray_remote_args_fn=lambda: {"max_task_retries": _RETRIES},
+        )  # fmt: skip
     yield from rows.iter_rows()
