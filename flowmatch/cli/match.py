@@ -1,5 +1,6 @@
 """``flowmatch match``: matches of two images, or of thousands of pairs."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,12 +39,14 @@ from flowmatch.matching.filter import load_comparator
 from flowmatch.matching.match import match_described
 from flowmatch.matching.methods import extract_features, load_methods
 from flowmatch.matching.options import MatchOptions
+from flowmatch.matching.pose import MIN_PARALLAX, RelativePose, relative_pose, write_points
 
 EXAMPLES = (
     "flowmatch match first.jpg second.jpg -o matches.png -o matches.npz",
     "flowmatch match photos --all -o matches --colmap",
 )
 GEOMETRY = "Geometry"
+POINTS_SUFFIX = ".ply"
 
 
 def command(
@@ -60,8 +63,9 @@ def command(
         typer.Option(
             "-o",
             "--output",
-            help="File to write: a picture (.png, .jpg) or matches (.npz, .csv, .json); may be "
-            "given several times. For a list, a folder, which is created if it does not exist.",
+            help="File to write: a picture (.png, .jpg), matches (.npz, .csv, .json) or, with "
+            "--geometry essential, points (.ply); may be given several times. For a list, a "
+            "folder, which is created if it does not exist.",
             show_default=False,
             rich_help_panel=OUTPUT,
         ),
@@ -207,6 +211,9 @@ def command(
 ) -> None:
     """Match two images, or the pairs of a list.
 
+    With --geometry essential and --camera, the pose of the second camera is printed, as JSON: a
+    point X in front of the first is R X + t in front of the second; t has length 1.
+
     The status is 0 if more matches agree on a geometric model than chance explains, in at least
     one pair of a list; 1 if not; 2 for bad input. A run over a list may be interrupted; the same
     command continues.
@@ -239,7 +246,8 @@ def command(
             "--retrieval or --pairs",
         )
         first, second = _two_images(images)
-        targets = _checked_outputs(output)
+        points = (POINTS_SUFFIX,) if geometry == "essential" else ()
+        targets = _checked_outputs(output, points)
         K = None if intrinsics is None else (_matrix(intrinsics), _matrix(intrinsics))
         chosen = MatchOptions(geometry=_geometry(geometry, "homography"), intrinsics=K, **options)
         if filter:
@@ -275,9 +283,9 @@ def _two_images(images: list[Path] | None) -> tuple[Path, Path]:
     return given[0], given[1]
 
 
-def _checked_outputs(output: list[Path] | None) -> list[Path]:
+def _checked_outputs(output: list[Path] | None, more: tuple[str, ...]) -> list[Path]:
     for path in output or []:
-        check_target(path, (*IMAGE_SUFFIXES, *MATCH_SUFFIXES))
+        check_target(path, (*IMAGE_SUFFIXES, *MATCH_SUFFIXES, *more))
     return output or []
 
 
@@ -321,15 +329,45 @@ def _match_two(
     matches = match_described(
         (features[0], features[1]), options, (a, b), model[1], methods.matcher
     )
+    pose = None
+    if options.geometry == "essential" and options.intrinsics is not None and matches.trusted:
+        pose = relative_pose(matches, *options.intrinsics)
+        if pose is not None:
+            typer.echo(_pose_line(pose))
     for path in targets:
+        if path.suffix.lower() == POINTS_SUFFIX:
+            if pose is not None:
+                write_points(path, pose, matches, a)
+            continue
         if path.suffix.lower() in MATCH_SUFFIXES:
             write_matches(path, matches, f"{first} {second}")
         else:
             write_image(path, draw_matches(a, b, *matches.points(), matches.inliers))
+    if pose is None:
+        targets = [path for path in targets if path.suffix.lower() != POINTS_SUFFIX]
     files = f"in {', '.join(map(str, targets))}" if targets else "nothing was written (-o FILE)"
     messages.print(f"{_describe(matches)}, {files}")
+    if pose is not None and pose.parallax < MIN_PARALLAX:
+        messages.print(
+            f"the camera has hardly moved (parallax {pose.parallax:.2f} degrees): the translation "
+            "and the points mean nothing"
+        )
     if not matches.trusted:
         raise typer.Exit(1)
+
+
+def _pose_line(pose: RelativePose) -> str:
+    """Return a pose as one line of JSON."""
+    return json.dumps(
+        {
+            "rotation": pose.rotation.round(6).tolist(),
+            "translation": pose.translation.round(6).tolist(),
+            "rotation_degrees": round(pose.angle, 3),
+            "parallax_degrees": round(pose.parallax, 3),
+            "points": len(pose.points),
+            "median_error_px": round(float(np.median(pose.errors)), 3),
+        }
+    )
 
 
 def _describe(matches: Matches) -> str:
