@@ -130,14 +130,17 @@ def read_saved(path: Path) -> Any:
 
 
 def write_saved(path: Path, content: Any) -> None:
-    """Write a file by `torch.save`; it gets its name only when it is complete.
+    """Write a file by `torch.save`, the same bytes for the same content.
+
+    It gets its name only when it is complete.
 
     Raises:
         OSError: The file cannot be written; an earlier one is left as it was.
     """
     with replace_when_done(path) as temporary:
         try:
-            torch.save(content, temporary)
+            with temporary.open("wb") as file:  # of a path, torch would store its name
+                torch.save(content, file)
         except RuntimeError as error:  # of PyTorch's writer, also on a full disk
             reason = f"{reason_of(error)[:80]}; is the disk full?"
             raise OSError(f"{path} cannot be written: {reason}") from error

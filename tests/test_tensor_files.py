@@ -90,3 +90,10 @@ def test_the_same_content_gives_the_same_bytes(tmp_path):
     read, words = read_safetensors(tmp_path / "a.safetensors")
     assert words == metadata
     assert all(torch.equal(read[key], tensor) for key, tensor in tensors.items())
+
+
+def test_saved_files_have_the_same_bytes(tmp_path):
+    """An interrupted training run ends with the bits of a whole one."""
+    for name in ("a.pt", "b.pt"):
+        write_saved(tmp_path / name, {"a": SIX, "step": 3})
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
