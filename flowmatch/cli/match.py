@@ -331,7 +331,8 @@ def _match_two(
     )
     pose = None
     if options.geometry == "essential" and options.intrinsics is not None and matches.trusted:
-        pose = relative_pose(matches, *options.intrinsics)
+        K0, K1 = (np.asarray(K, np.float64) for K in options.intrinsics)
+        pose = relative_pose(matches, K0, K1)
         if pose is not None:
             typer.echo(_pose_line(pose))
     for path in targets:

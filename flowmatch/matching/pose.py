@@ -139,7 +139,8 @@ def _decompose(
     x0, x1 = (np.column_stack([xy, np.ones(len(xy))]) for xy in rays)
     x1 /= np.linalg.norm(x1, axis=1, keepdims=True)
     along = [np.median((x0 @ R.T * x1).sum(axis=1) / np.linalg.norm(x0, axis=1)) for R in (R0, R1)]
-    return np.asarray((R0, R1)[int(np.argmax(along))]), np.asarray(t).ravel()
+    rotation = (R0, R1)[int(np.argmax(along))]
+    return np.asarray(rotation, np.float64), np.asarray(t, np.float64).ravel()
 
 
 def _triangulate(
@@ -169,7 +170,8 @@ def _refine(
 
     def pose(change: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         direction = t + change[3:] @ across
-        return cv2.Rodrigues(change[:3])[0] @ R, direction / np.linalg.norm(direction)
+        turned = np.asarray(cv2.Rodrigues(change[:3])[0] @ R, np.float64)
+        return turned, np.asarray(direction / np.linalg.norm(direction), np.float64)
 
     def errors(change: NDArray[np.float64]) -> NDArray[np.float64]:
         rotation, (x, y, z) = pose(change)
