@@ -6,9 +6,9 @@
     flow = fm.estimate_flow(first, second)  # float32 [H, W, 2], pixels
 
 This page has what most people need. Each task is a package with more of it: ``flow``, ``matching``,
-``registration``, ``align``, ``stitch``, ``retrieval``, ``metric_learning``, ``selfsupervised``; so
-are the operators (``ops``), files (``io``) and pictures (``draw``). Everything is imported when it
-is first used.
+``registration``, ``align``, ``tracking``, ``stitch``, ``retrieval``, ``metric_learning``,
+``selfsupervised``; so are the operators (``ops``), files (``io``) and pictures (``draw``).
+Everything is imported when it is first used.
 """
 
 from importlib import import_module
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         retrieval,
         selfsupervised,
         stitch,
+        tracking,
         training,
     )
     from flowmatch.align import Alignment, align_images
@@ -42,16 +43,19 @@ if TYPE_CHECKING:
     from flowmatch.registration import RegisterOptions, Registration, register_scans
     from flowmatch.retrieval import build_index, search
     from flowmatch.stitch import Panorama, StitchOptions, stitch_photos
+    from flowmatch.tracking import BoxTracks, PointTracks, track_boxes, track_points
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Alignment",
+    "BoxTracks",
     "FlowBothWays",
     "FlowOptions",
     "MatchOptions",
     "Matches",
     "Panorama",
+    "PointTracks",
     "RegisterOptions",
     "Registration",
     "StitchOptions",
@@ -82,6 +86,9 @@ __all__ = [
     "selfsupervised",
     "stitch",
     "stitch_photos",
+    "track_boxes",
+    "track_points",
+    "tracking",
     "training",
 ]
 
@@ -92,6 +99,7 @@ _DEFINED_IN = {
     "align": ("Alignment", "align_images"),
     "registration": ("RegisterOptions", "Registration", "register_scans"),
     "stitch": ("Panorama", "StitchOptions", "stitch_photos"),
+    "tracking": ("BoxTracks", "PointTracks", "track_boxes", "track_points"),
     "retrieval": ("build_index", "search"),
     "catalogue": ("available", "load"),
 }

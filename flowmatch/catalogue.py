@@ -10,7 +10,15 @@ from torch import nn
 from flowmatch.tensor_files import read_metadata
 from flowmatch.zoo import PUBLISHED_SUFFIXES
 
-TASKS = ("flow", "matching", "registration", "align", "retrieval", "metric_learning")
+TASKS = (
+    "flow",
+    "matching",
+    "registration",
+    "align",
+    "tracking",
+    "retrieval",
+    "metric_learning",
+)
 """Packages that have networks; each has `load`, `available`, `save_weights` and `MODELS`."""
 
 

@@ -20,6 +20,8 @@ VERBS = {  # what is positional: the images, scans or files
     "align_images": ("first", "second"),
     "register_scans": ("source", "target"),
     "stitch_photos": ("photos",),
+    "track_boxes": ("frames", "boxes"),
+    "track_points": ("frames", "points"),
     "build_index": ("folder", "output"),
     "search": ("index", "image"),
 }

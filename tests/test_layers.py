@@ -14,7 +14,8 @@ FLOORS = {
     "ops": 1, "geometry": 1, "devices": 1, "training": 1, "metrics": 1, "units": 1,
     "zoo": 2, "descriptor_losses": 2, "compat": 2,
     "flow": 3, "matching": 3, "registration": 3, "align": 3, "metric_learning": 3,
-    "batch": 4, "retrieval": 4, "selfsupervised": 4, "stitch": 4, "bench": 4, "export": 4,
+    "batch": 4, "retrieval": 4, "selfsupervised": 4, "tracking": 4, "stitch": 4, "bench": 4,
+    "export": 4,
     "catalogue": 5, "app": 5, "hub": 6,
     "cli": 7, "__main__": 8,
 }  # fmt: skip

@@ -36,6 +36,7 @@ PAGES = {
     ),
     "registration": ("Registration", ["registration"]),
     "align": ("Alignment", ["align", "align.transforms"]),
+    "tracking": ("Tracking", ["tracking", "tracking.files", "tracking.draw"]),
     "stitch": ("Panoramas", ["stitch"]),
     "retrieval": ("Image search", ["retrieval"]),
     "metric_learning": (

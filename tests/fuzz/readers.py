@@ -255,5 +255,6 @@ READERS = {
             "video", _later("task_seeds", "video_seeds"), task_readers.read_video,
             compare=task_readers.compare_video, expands=20, room=2**31,
         ),
+        Reader("tracks", _later("task_seeds", "track_seeds"), task_readers.read_track),
     )
 }  # fmt: skip

@@ -85,6 +85,13 @@ def read_lua(path: Path) -> Any:
         raise ValueError(f"{path}: {error}") from error  # as its caller does
 
 
+def read_track(path: Path) -> Any:
+    """Read points or boxes of a video."""
+    from flowmatch.tracking.files import read_mot, read_points
+
+    return read_points(path) if path.name == "points.txt" else read_mot(path)
+
+
 def read_saved(path: Path) -> Any:
     """Read a file of `torch.save`."""
     from flowmatch.tensor_files import read_saved

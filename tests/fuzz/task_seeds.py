@@ -83,6 +83,15 @@ def lua_seeds() -> list[Seed]:
     ]  # fmt: skip
 
 
+def track_seeds() -> list[Seed]:
+    """Return points, and boxes as MOTChallenge has them."""
+    return [
+        Seed("points.txt", b"# x, y\n10, 20.5\n30, 4\n"),
+        Seed("points.txt", b"10 20.5\n30 4 # corner\n"),
+        Seed("gt.txt", b"1,1,11,21,30,40,1,-1,-1,-1\n3,2,5.5,6,7,8,1,-1,-1,-1\n"),
+    ]
+
+
 def video_seeds() -> list[Seed]:
     """Return videos of four frames in the containers and codecs that are met most often."""
     rng = np.random.default_rng(0)

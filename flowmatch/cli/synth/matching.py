@@ -20,7 +20,7 @@ from flowmatch.matching.synthetic.pairs import SyntheticPatches, find_photos
 
 EXAMPLES = (
     "flowmatch synth matching -o sheet.png",
-    "flowmatch synth matching -o sheet.png --photos photos --points 24 --size 32",
+    "flowmatch synth matching -o sheet.png --photos photos --patches 24 --size 32",
 )
 
 
@@ -30,7 +30,7 @@ def command(
     count: Annotated[
         int, typer.Option(min=1, help="Number of pairs of views.", rich_help_panel=DATA)
     ] = 8,
-    points: Annotated[
+    patches: Annotated[
         int, typer.Option(min=1, help="Number of patches per view.", rich_help_panel=DATA)
     ] = 16,
     size: Annotated[
@@ -47,7 +47,7 @@ def command(
     pairs = SyntheticPatches(
         find_photos(photos),
         size=size,
-        points=points,
+        points=patches,
         magnification=magnification or MAGNIFICATION,
         pool=1,
         reuse=1,

@@ -2,8 +2,6 @@
 
 from typing import Annotated
 
-import typer
-
 from flowmatch.cli._options import (
     CutoutsFolder,
     DeviceName,

@@ -97,4 +97,4 @@ class BoxRegression(nn.Module):
         cells = F.normalize(F.adaptive_avg_pool2d(middle, _CELLS).flatten(2), dim=1)
         places = F.normalize(second.flatten(2), dim=1)
         scores: Tensor = (cells.mT @ places) * self.log_sharpness.exp()
-        return scores.unflatten(2, (side, side))
+        return scores.view(*scores.shape[:2], side, side)

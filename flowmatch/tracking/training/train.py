@@ -63,7 +63,7 @@ def train_tracker(
 
 
 def collate(samples: Sequence[CropPair]) -> list[Tensor]:
-    """Return a batch: crops ``[B, 3, S, S]`` uint8 twice, true boxes ``[B, 4]``, present ``[B]``."""
+    """Return a batch: both crops ``[B, 3, S, S]`` uint8, true boxes ``[B, 4]``, present ``[B]``."""
     crops = [
         torch.from_numpy(np.stack([getattr(sample, part) for sample in samples])).movedim(-1, 1)
         for part in ("first", "second")
