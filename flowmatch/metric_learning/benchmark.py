@@ -277,12 +277,13 @@ def benchmark_rows(
         if not finished:
             continue
         chosen = store.chosen(name) if name not in BASELINES else None
-        scores = [
+        separate, concatenated = (
             {column: estimate([result[kind][column] for result in finished]) for column in COLUMNS}
             if problem is None
             else {}
             for kind in ("separate", "concatenated")
-        ]
+        )
         count = len(finished) if problem is None else 0
-        rows.append(BenchmarkRow(name, str(chosen or ""), *scores, count, problem))
+        row = BenchmarkRow(name, str(chosen or ""), separate, concatenated, count, problem)
+        rows.append(row)
     return rows

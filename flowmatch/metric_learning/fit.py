@@ -316,7 +316,7 @@ def embed(
     pixels = unchanged_pixels(images, size)
     batches: Iterable[Tensor]
     if pixels is not None:
-        batches = pixels.split(batch) if len(pixels) else ()
+        batches = torch.split(pixels, batch) if len(pixels) else ()
     else:
         loader = DataLoader(SquareCrops(images, size), batch_size=batch, num_workers=workers)
         batches = (pictures for pictures, _ in loader)

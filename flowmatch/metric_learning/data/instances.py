@@ -128,7 +128,7 @@ def _random_square(rng: Generator, scenes: list[Image], size: int) -> NDArray[np
     """Return a random square of a random photograph, in 0..1."""
     scene = scenes[int(rng.integers(len(scenes)))]
     y, x = (int(rng.integers(side - size + 1)) for side in scene.shape[:2])
-    return scene[y : y + size, x : x + size].astype(np.float32) / 255
+    return np.asarray(scene[y : y + size, x : x + size].astype(np.float32) / 255, np.float32)
 
 
 def _cut_part(

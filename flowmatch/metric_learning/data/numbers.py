@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.imaging import Generator, Image
@@ -64,6 +63,6 @@ def _render(rng: Generator, pair: list[Image], size: int) -> Image:
         affine = np.column_stack([linear, centre - linear @ np.array([3.5, 3.5])])
         warped = cv2.warpAffine(picture.astype(np.float32) / 255, affine, (size, size))
         ink = np.maximum(ink, warped)
-    noise: NDArray[np.float64] = cv2.GaussianBlur(rng.normal(0, 1, ink.shape), (0, 0), 1.2)
+    noise = np.asarray(cv2.GaussianBlur(rng.normal(0, 1, ink.shape), (0, 0), 1.2), np.float64)
     values = 0.2 + 0.7 * ink * rng.uniform(0.6, 1) + 0.08 * noise / noise.std()
     return np.asarray(np.clip(255 * values, 0, 255).round(), np.uint8)

@@ -87,7 +87,8 @@ def train_method(
     if start is not None:
         load_backbone(method.network, start)
     # Convolutions of few channels take about two thirds of the time with the channels last.
-    method.to(device, memory_format=torch.channels_last).train()
+    method.to(device).train()
+    method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(
         [
             {"params": parameters, "lr": recipe.rate * factor}

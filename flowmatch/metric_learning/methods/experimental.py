@@ -44,7 +44,7 @@ def spanning_trees(embeddings: Tensor, labels: Tensor) -> Tensor:
 
     check_batch(embeddings, labels)
     edges = []
-    for label in labels.unique():
+    for label in torch.unique(labels):
         items = torch.where(labels == label)[0].cpu()
         part = embeddings.detach()[items].double().cpu()
         # Plus one, because a distance of 0 would be no edge; the tree stays the same.
@@ -285,4 +285,5 @@ class SamplingPolicyMethod(Method):
         chosen = to_positive.gather(1, positives[:, None]) + to_negative.gather(
             1, negatives[:, None]
         )
-        return value - ((rewards - rewards.mean()) * chosen[:, 0]).mean()
+        policy: Tensor = ((rewards - rewards.mean()) * chosen[:, 0]).mean()
+        return value - policy
