@@ -1,5 +1,6 @@
 """Files of tensors. They may come from strangers: nothing in them is executed."""
 
+import io
 import json
 import pickle
 import zipfile
@@ -120,7 +121,9 @@ def read_saved(path: Path) -> Any:
                 if file.read(1) != pickle.PROTO:
                     raise ValueError("it is neither a zip archive nor a sequence of pickles")
         # Mapped: only the used part takes memory, and no number is read beyond a record's end.
-        return torch.load(path, map_location=on_cpu, weights_only=True, mmap=is_zip)
+        # The bytes of an older file are read before: a file would allocate what it claims.
+        source = path if is_zip else io.BytesIO(path.read_bytes())
+        return torch.load(source, map_location=on_cpu, weights_only=True, mmap=is_zip)
     except Exception as error:  # an untrusted file may fail in any way
         # torch wraps the error of its unpickler in the advice to unpickle everything.
         refused = isinstance(error, pickle.UnpicklingError) and error.__context__

@@ -1,6 +1,7 @@
 """Files of tensors: round trips, and files that claim more than they hold."""
 
 import io
+import tracemalloc
 import zipfile
 
 import pytest
@@ -97,3 +98,13 @@ def test_saved_files_have_the_same_bytes(tmp_path):
     for name in ("a.pt", "b.pt"):
         write_saved(tmp_path / name, {"a": SIX, "step": 3})
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+
+
+def test_old_files_that_claim_a_long_text(tmp_path):
+    (tmp_path / "a.pth").write_bytes(b"\x80\x02X" + (2**27).to_bytes(4, "little") + b"abc")
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"a\.pth is not a complete file"):
+        read_saved(tmp_path / "a.pth")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20

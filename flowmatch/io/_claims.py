@@ -39,7 +39,7 @@ def check_claim(path: Path, encoded: memoryview) -> None:
                     f"{path}: claims {width} x {height} pixels, but its {len(encoded)} bytes "
                     f"may hold at most {most}"
                 )
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):
         return  # cut off; the decoder reports it
 
 

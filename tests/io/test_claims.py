@@ -93,3 +93,9 @@ def test_orientation_of_an_empty_file(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"a\.png is damaged"):
         read_orientation(tmp_path / "a.png")
+
+
+def test_boxes_of_endless_length(tmp_path):
+    content = bytearray(claiming()["a.jp2"])
+    struct.pack_into(">I4sQ", content, 12, 1, b"free", 2**64 - 1)
+    check_claim(tmp_path / "a.jp2", memoryview(bytes(content)))
