@@ -212,7 +212,7 @@ def test_panorama(visit, photo, tmp_path):
     part = upload(page, "Panorama", [tmp_path / "left.png", tmp_path / "right.png"])
     part.get_by_label("affine, for scans").check()
     status = run(page, "Panorama")
-    expect(status).to_contain_text("1 panorama of 2 of 2 photos")
+    expect(status).to_contain_text("1 panorama of 2 of the 2 photos")
     check_pictures(status, 1)
     picture = download(page, status, "panorama.jpg").rename(tmp_path / "d.jpg")
     height, width = fm.io.read_image(picture).shape[:2]

@@ -162,7 +162,7 @@ def test_panorama_reports_what_it_left_out(photo, tmp_path):
     for path, picture in zip(photos, (photo[:, :300], photo[:, 150:], noise), strict=True):
         fm.io.write_image(path, picture)
     result = panorama_of_photos(photos, folder=tmp_path, motion="affine", format="png")
-    assert result.summary == "1 panorama of 2 of 3 photos."
+    assert result.summary == "1 panorama of 2 of the 3 photos."
     height, width = fm.io.read_image(tmp_path / "panorama.png").shape[:2]
     assert abs(width - 451) < 5
     assert abs(height - 300) < 5

@@ -112,4 +112,4 @@ def _model(geometry: str | None) -> str:
 
 
 def _rows(matrix: NDArray[np.float64]) -> str:
-    return "\n".join(" ".join(f"{value: .5g}" for value in row) for row in matrix.tolist())
+    return "\n".join(" ".join(f"{value:11.5g}" for value in row) for row in matrix.tolist())

@@ -76,7 +76,7 @@ def panorama_of_photos(
         notes += panorama.messages
     used = len(groups.photos) - len(groups.left_out)
     return TaskResult(
-        summary=f"{counted(len(shown), 'panorama')} of {used} of {len(groups.photos)} photos.",
+        summary=f"{counted(len(shown), 'panorama')} of {used} of the {len(groups.photos)} photos.",
         facts=tuple(facts),
         shown=tuple(shown),
         files=tuple(files),
