@@ -15,7 +15,13 @@ from flowmatch.geometry import motion as make_motion
 from flowmatch.progress import ProgressCallback
 from flowmatch.registration.keypoints import Points, as_points
 from flowmatch.registration.options import RegisterOptions
-from flowmatch.registration.prepare import choose_voxel, describe_scan, prepare_scan, unit_hint
+from flowmatch.registration.prepare import (
+    choose_voxel,
+    describe_scan,
+    prepare_scan,
+    unit_hint,
+    with_fewer_keypoints,
+)
 from flowmatch.registration.register import Registration, register_prepared
 from flowmatch.registration.store import load_descriptors
 
@@ -149,7 +155,9 @@ def register_many(
     except ValueError as error:
         raise ValueError(f"{error}{unit_hint(*clouds)}") from error
     results: dict[tuple[int, int], Registration] = {}
-    for descriptor in descriptors:
+    for stage, descriptor in enumerate(descriptors):
+        if stage > 0:
+            prepared = [with_fewer_keypoints(scan, options.seed) for scan in prepared]
         open_pairs = [pair for pair in pairs if pair not in results or not results[pair].trusted]
         described = []
         for k, scan in enumerate(prepared):
@@ -159,7 +167,11 @@ def register_many(
         for k, (i, j) in enumerate(open_pairs):
             report("register", k, len(open_pairs))
             result = register_prepared(
-                (prepared[i], prepared[j]), (described[i], described[j]), voxel, options
+                (prepared[i], prepared[j]),
+                (described[i], described[j]),
+                voxel,
+                options,
+                before=results.get((i, j)),
             )
             if (i, j) not in results or result.trusted or result.support > results[i, j].support:
                 results[i, j] = result

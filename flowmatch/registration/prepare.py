@@ -25,6 +25,7 @@ _SAMPLE = 2000  # rows in which repeated points are looked for
 _REPEATS = 10  # of a point, in the sample and at least in the scan
 _MIN_REPEATED_SHARE = 0.005
 _UNIT_RATIO = 1000  # millimetres in a metre
+_SECOND_KEYPOINTS = 2000  # for the network after FPFH: enough where FPFH was nearly trusted
 _DEFAULTS = RegisterOptions()
 
 
@@ -115,6 +116,12 @@ def prepare_scan(
         keypoints = uniform_keypoints(cloud, options.keypoints, options.seed)
     weights = inverse_normal_frequency(normals)
     return PreparedScan(cloud, normals, weights, keypoints, voxel_down(dense, voxel / 2), dense)
+
+
+def with_fewer_keypoints(scan: PreparedScan, seed: int = 0) -> PreparedScan:
+    """Return a scan with 2000 of its keypoints at most, for a slow second descriptor."""
+    chosen = np.random.default_rng(seed).permutation(len(scan.keypoints))[:_SECOND_KEYPOINTS]
+    return scan._replace(keypoints=scan.keypoints[np.sort(chosen)])
 
 
 def describe_scan(

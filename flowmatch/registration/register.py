@@ -14,7 +14,8 @@ from flowmatch.ops import nearest
 from flowmatch.progress import ProgressCallback
 from flowmatch.registration.agreement import NO_AGREEMENT, Agreement, agreement
 from flowmatch.registration.icp import Refiner
-from flowmatch.registration.keypoints import as_points
+from flowmatch.registration.judge import Candidate, judge
+from flowmatch.registration.keypoints import Points, as_points
 from flowmatch.registration.options import RegisterOptions
 from flowmatch.registration.prepare import (
     PreparedScan,
@@ -22,25 +23,13 @@ from flowmatch.registration.prepare import (
     describe_scan,
     prepare_scan,
     unit_hint,
+    with_fewer_keypoints,
 )
 from flowmatch.registration.ransac import Hypothesis, ransac
 from flowmatch.registration.store import load_descriptors
 
-# On frames of an office, described by the shipped network: 19 correct motions of frames that
-# overlap by a fifth to two thirds had a support of 2 to 436, 14 of them more than 10. Of 40 pairs
-# of frames without overlap the maximum was 8; a cabinet mistaken for a sofa had 12.
-_MIN_SUPPORT = 9.0
-_MIN_INLIERS = 10
-_MIN_SLIP_EIGENVALUE = 0.002
-# A small thing on a table: 0.0007, a support of 140 to 250, a standard error of 0.02 voxels.
-# Wrong motions in an office: a support of 15 or less, an error of 0.05 voxels or more.
-_MIN_SURE_SLIP_EIGENVALUE = 0.0003
-_MIN_SURE_SUPPORT = 50.0
-_MAX_SLIP_ERROR = 0.05  # voxels, standard error of the motion along which the surfaces slip most
-_MAX_RIVAL = 0.7  # of the best motion's support
-# In rooms of which only the walls are alike, the next motion overlapped by 0.93 of the best one's
-# or more; in 64 correct registrations of an office, a hall and a room by 0.74 or less.
-_MAX_RIVAL_OVERLAP = 0.85
+_WORTH_REFINING = 1.0  # support; less may be due to chance, and takes long to refine
+_SAME = 2.0  # voxels between the points of two motions that are the same, on average
 _HYPOTHESES = 10
 _INLIER = 1.5  # voxels: maximum error of a correspondence that agrees
 _INITIAL_RADIUS = 8  # voxels: maximum distance of points under an initial motion
@@ -60,7 +49,7 @@ class Registration(NamedTuple):
         overlap: Share of the smaller scan's points that lie on the other scan: within a voxel,
             with parallel normals.
         support: Number of inliers times the balanced overlap, see `agreement.Agreement`: below 8
-            for scans that do not overlap.
+            for scans that do not overlap. If two descriptors find the same motion, the sum.
         rmse: Root mean square distance of the overlapping points along the normals, metres.
         voxel: Side of the down-sampling voxels, metres.
         slip_eigenvalue: Smallest eigenvalue of the normal equations, see `agreement.Agreement`: 0
@@ -150,9 +139,12 @@ def register_scans(
     except ValueError as error:
         raise ValueError(f"{error}{hint}") from error
     results: list[Registration] = []
-    for descriptor in descriptors:
+    for k, descriptor in enumerate(descriptors):
+        if k > 0:
+            scans = [with_fewer_keypoints(scan, options.seed) for scan in scans]
         described = [describe_scan(scan, descriptor, voxel, progress=progress) for scan in scans]
-        results.append(register_prepared(scans, described, voxel, options, start))
+        before = results[-1] if results and start is None else None
+        results.append(register_prepared(scans, described, voxel, options, start, before))
         if results[-1].trusted:
             return results[-1]
     result = max(results, key=lambda result: result.support)
@@ -165,6 +157,7 @@ def register_prepared(
     voxel: float,
     options: RegisterOptions = _DEFAULTS,
     initial: Matrix | None = None,
+    before: Registration | None = None,
 ) -> Registration:
     """Register two scans that were prepared and described with the same voxel.
 
@@ -174,6 +167,7 @@ def register_prepared(
         voxel: Side of the down-sampling voxels, metres.
         options: RANSAC and ICP.
         initial: Motion to refine in place of RANSAC's.
+        before: Registration of the scans by another descriptor, which supports the same motion.
     """
     source, target = scans
     pairs = match_descriptors(source, target, *descriptors)
@@ -193,23 +187,34 @@ def register_prepared(
         return _no_registration(pairs, voxel)
     best = candidates[0]
     motion, fit = best.motion, best.fit
-    if options.icp and best.support > _MIN_SUPPORT / 2:
+    if options.icp and best.support > _WORTH_REFINING:
         motion = Refiner(source.fine, target.fine)(motion, voxel)
         fit = _measure_agreement(source, target, motion, voxel)
     shared = fit.overlap * min(len(source.points), len(target.points))
-    trusted, reason = _judge(candidates, fit, shared, voxel)
+    support, count = best.support, int(best.inliers.sum())
+    confirmed = False
+    if before is not None and before.inliers.any():
+        confirmed = _are_same(motion, before.motion, source.points, voxel)
+    if before is not None and confirmed:
+        support, count = support + before.support, count + int(before.inliers.sum())
+    trusted, reason = judge(candidates, fit, shared, voxel, support, count, confirmed)
     return Registration(
         motion=motion,
         correspondences=pairs,
         inliers=best.inliers,
         overlap=fit.overlap,
-        support=best.support,
+        support=support,
         rmse=fit.rmse,
         voxel=voxel,
         slip_eigenvalue=fit.slip_eigenvalue,
         trusted=trusted,
         reason=reason,
     )
+
+
+def _are_same(first: Matrix, second: Matrix, points: Points, voxel: float) -> bool:
+    ends = (transform_points(motion, points) for motion in (first, second))
+    return bool(np.linalg.norm(np.subtract(*ends), axis=1).mean() < _SAME * voxel)
 
 
 def _refine_initial(
@@ -255,20 +260,13 @@ def match_descriptors(
     return np.stack(ends, axis=1)
 
 
-class _Candidate(NamedTuple):
-    motion: Matrix
-    inliers: NDArray[np.bool_]
-    fit: Agreement
-    support: float
-
-
 def _refine_hypotheses(
     source: PreparedScan,
     target: PreparedScan,
     hypotheses: list[Hypothesis],
     voxel: float,
     icp: bool,
-) -> list[_Candidate]:
+) -> list[Candidate]:
     """Refine each motion by ICP; return the distinct ones, the one with most support first."""
     refiner = Refiner(source.points, target.points, _ICP_POINTS) if icp else None
     candidates = []
@@ -280,8 +278,8 @@ def _refine_hypotheses(
         fit = _measure_agreement(source, target, refined, voxel)
         # Descriptor inliers times surface overlap: either alone is misled by planes.
         support = float(inliers.sum()) * fit.balanced
-        candidates.append(_Candidate(refined, inliers, fit, support))
-    distinct: list[_Candidate] = []
+        candidates.append(Candidate(refined, inliers, fit, support))
+    distinct: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda candidate: -candidate.support):
         moved = transform_points(candidate.motion, source.points)
         others = [transform_points(other.motion, source.points) for other in distinct]
@@ -305,59 +303,3 @@ def _measure_agreement(
         voxel,
         weights=source.weights,
     )
-
-
-def _holds(best: _Candidate, fit: Agreement, shared: float, voxel: float) -> bool:
-    """Return whether the surfaces hold each other in all six directions.
-
-    A small share of the surfaces is enough if very many correspondences agree, and the surfaces'
-    noise leaves the motion hardly any play.
-    """
-    if fit.slip_eigenvalue >= _MIN_SLIP_EIGENVALUE:
-        return True
-    if fit.slip_eigenvalue < _MIN_SURE_SLIP_EIGENVALUE or best.support < _MIN_SURE_SUPPORT:
-        return False
-    error = fit.rmse / np.sqrt(fit.slip_eigenvalue * shared)
-    return bool(error < _MAX_SLIP_ERROR * voxel)
-
-
-def _judge(
-    candidates: list[_Candidate], fit: Agreement, shared: float, voxel: float
-) -> tuple[bool, str]:
-    """Return whether a registration is accepted, and the reason.
-
-    Args:
-        candidates: The distinct candidates, the one with most support first.
-        fit: Agreement of the first one after the final refinement.
-        shared: Number of points in the overlap.
-        voxel: Side of the down-sampling voxels, metres.
-    """
-    best, others = candidates[0], candidates[1:]
-    rival = max((other.support for other in others), default=0.0) / max(best.support, 1e-9)
-    # Chance matches on what was moved may add to the support of one of two motions that the
-    # surfaces show to be equal.
-    twin = max((other.fit.balanced for other in others), default=0.0)
-    twin /= max(best.fit.balanced, 1e-9)
-    count = int(best.inliers.sum())
-    summary = f"{count} of {len(best.inliers)} correspondences agree, overlap {fit.overlap:.0%}"
-    if count < _MIN_INLIERS:
-        return False, f"{summary}: fewer than {_MIN_INLIERS} inliers may be due to chance"
-    if best.support < _MIN_SUPPORT:
-        return (
-            False,
-            f"{summary}, mostly on flat surfaces: scans without overlap get as much support",
-        )
-    if not _holds(best, fit, shared, voxel):
-        return False, (
-            f"{summary}: degenerate geometry: motion unconstrained along a surface "
-            f"(slip eigenvalue {fit.slip_eigenvalue:.4f})"
-        )
-    if rival > _MAX_RIVAL:
-        return False, f"{summary}: ambiguous: another motion fits nearly as well ({rival:.0%})"
-    if twin > _MAX_RIVAL_OVERLAP:
-        return False, (
-            f"{summary}: ambiguous: on another motion the surfaces overlap as well ({twin:.0%})"
-        )
-    # From a metre on, the scans are large or not in metres.
-    rmse = f"{1000 * fit.rmse:.0f} mm" if fit.rmse < 1 else f"{fit.rmse:.4g} in the scans' unit"
-    return True, (f"{summary}, rmse {rmse}; the next-best motion has {rival:.0%} of its support")

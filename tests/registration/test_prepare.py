@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from flowmatch.registration import MODELS, RegisterOptions
-from flowmatch.registration.prepare import choose_voxel, describe_scan, prepare_scan
+from flowmatch.registration.prepare import (
+    choose_voxel,
+    describe_scan,
+    prepare_scan,
+    with_fewer_keypoints,
+)
 
 
 def test_the_number_of_keypoints_is_limited():
@@ -14,6 +19,15 @@ def test_the_number_of_keypoints_is_limited():
     assert describe_scan(few, network, 0.1).shape == (5, 3)
     assert describe_scan(few, "fpfh", 0.1).shape[0] == 5
     assert describe_scan(prepare_scan(cloud, 0.1), "fpfh", 0.1).shape[0] > 200
+
+
+def test_a_second_descriptor_describes_fewer_keypoints():
+    scan = prepare_scan(np.random.default_rng(0).uniform(size=(3000, 3)), 0.01)
+    fewer = with_fewer_keypoints(scan)
+    assert len(scan.keypoints) > 2500 and len(fewer.keypoints) == 2000
+    assert np.isin(fewer.keypoints, scan.keypoints).all() and (np.diff(fewer.keypoints) > 0).all()
+    few = prepare_scan(scan.dense, 0.01, RegisterOptions(keypoints=5))
+    np.testing.assert_array_equal(with_fewer_keypoints(few).keypoints, few.keypoints)
 
 
 def test_an_unknown_descriptor_raises():

@@ -165,6 +165,29 @@ def test_an_initial_motion_is_refined_even_in_a_symmetric_room():
             register_scans(first, moved, model="fpfh", initial=wrong)
 
 
+def test_two_descriptors_that_find_the_same_motion_are_trusted_sooner(scans, monkeypatch):
+    """With few keypoints, neither has enough support alone. (Here, both are FPFH.)"""
+    module = sys.modules["flowmatch.registration.register"]
+    options = RegisterOptions(keypoints=500, voxel=0.05)
+    alone = register_scans(*scans, model="fpfh", options=options)
+    assert not alone.trusted
+    assert 2.5 < alone.support < 9
+    monkeypatch.setattr(module, "load_descriptors", lambda *_, **__: ("fpfh", "fpfh"))
+    both = register_scans(*scans, options=options)
+    assert both.trusted, both.reason
+    assert both.support == 2 * alone.support
+    assert "another descriptor finds the same motion" in both.reason
+    # Another motion supports nothing.
+    wrong = alone._replace(motion=motion(7))
+    register = module.register_prepared
+    monkeypatch.setattr(
+        module,
+        "register_prepared",
+        lambda *rest: register(*rest[:5], None if rest[5] is None else wrong),
+    )
+    assert not register_scans(*scans, options=options).trusted
+
+
 def test_errors():
     cloud = np.random.default_rng(0).normal(size=(50, 3))
     with pytest.raises(ValueError, match="each scan needs 10 points, got 50 and 3"):
