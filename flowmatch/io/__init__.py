@@ -19,9 +19,9 @@ from flowmatch.io.video import Frames, SkippedFrame, read_frames
 from flowmatch.io.video_writer import VideoWriter
 
 __all__ = [
-    "MESH_SUFFIXES",
     "CLOUD_SUFFIXES",
     "IMAGE_SUFFIXES",
+    "MESH_SUFFIXES",
     "Frames",
     "SkippedFrame",
     "VideoWriter",
@@ -34,14 +34,14 @@ __all__ = [
     "read_frames",
     "read_image",
     "read_intrinsics",
-    "require_trimesh",
-    "write_mesh",
     "read_motion",
     "read_poses",
     "read_rgba",
     "replace_when_done",
+    "require_trimesh",
     "white_level",
     "write_cloud",
     "write_flow",
     "write_image",
+    "write_mesh",
 ]
