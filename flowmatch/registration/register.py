@@ -192,7 +192,7 @@ def register_prepared(
         fit = _measure_agreement(source, target, motion, voxel)
     shared = fit.overlap * min(len(source.points), len(target.points))
     support, count = best.support, int(best.inliers.sum())
-    confirmed = False
+    confirmed: bool | None = None
     if before is not None and before.inliers.any():
         confirmed = _are_same(motion, before.motion, source.points, voxel)
     if before is not None and confirmed:
