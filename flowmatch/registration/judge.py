@@ -15,7 +15,7 @@ _MIN_SUPPORT = 9.0
 # If two descriptors find the same motion, their supports add up. Of wrong motions both found one in
 # an office, a table for another, with a sum of 2.8.
 _MIN_SHARED_SUPPORT = 5.0
-# If they find different motions, one of them is wrong: between different rooms the network alone had
+# If they find different motions, one is wrong: between different rooms the network alone had
 # a support of 9.1 and 12.2.
 _MIN_DISPUTED_SUPPORT = 20.0
 _MIN_INLIERS = 10
