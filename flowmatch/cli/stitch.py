@@ -26,7 +26,7 @@ from flowmatch.io import IMAGE_SUFFIXES, write_image
 from flowmatch.io.image import check_picture_size
 from flowmatch.stitch.cameras import Cameras, read_cameras
 from flowmatch.stitch.options import CHOICES, StitchOptions
-from flowmatch.stitch.photos import expand_folders
+from flowmatch.stitch.photos import Photo, expand_folders, find_masks, open_photos
 from flowmatch.stitch.pipeline import Panorama, find_cameras, render_panorama, render_panoramas
 from flowmatch.stitch.report import StitchReport
 
@@ -99,6 +99,25 @@ def command(
     ] = _DEFAULT.keypoint_megapixels,
     matcher: MatcherName = "nearest",
     matcher_weights: MatcherWeights = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Masks of the photos, a.png for a.jpg: what is black is neither matched nor "
+            "shown. Photos without a mask are taken whole.",
+            show_default=False,
+            rich_help_panel=KEYPOINTS,
+        ),
+    ] = None,
+    neighbours: Annotated[
+        int | None,
+        typer.Option(
+            help="Match each photo with that many following ones, for photos given in the order in "
+            "which they were taken; the last are matched with the first.",
+            show_default="all photos with each other",
+            rich_help_panel=KEYPOINTS,
+        ),
+    ] = None,
     confidence: Annotated[
         float,
         typer.Option(
@@ -199,6 +218,7 @@ def command(
             "--matcher": matcher != _DEFAULT.matcher,
             "--matcher-weights": matcher_weights is not None,
             "--keypoints": keypoints != _DEFAULT.keypoints,
+            "--neighbours": neighbours is not None,
             "--min-confidence": confidence != _DEFAULT.confidence,
             "--keypoint-megapixels": keypoint_megapixels != _DEFAULT.keypoint_megapixels,
         }  # fmt: skip
@@ -207,12 +227,13 @@ def command(
     options = StitchOptions(
         detector=detector, detector_weights=detector_weights, matcher=matcher,
         matcher_weights=matcher_weights,
-        keypoints=keypoints, confidence=confidence, motion=motion, wave=wave,
+        keypoints=keypoints, neighbours=neighbours, confidence=confidence, motion=motion, wave=wave,
         keypoint_megapixels=keypoint_megapixels, projection=projection, exposure=exposure,
         seams=seams, blend=blend, blend_width=blend_width, crop=crop, megapixels=megapixels,
         seam_megapixels=seam_megapixels,
     )  # fmt: skip
     files = expand_folders(photos, without=_earlier_outputs(output))
+    opened = open_photos(files, find_masks(files, masks) if masks else None)
     targets = _targets(output, save_cameras, {file.resolve() for file in files})
     report = StitchReport(verbose_dir) if verbose_dir else None
     with progress_bar(transient=True) as bar:
@@ -226,10 +247,10 @@ def command(
         panoramas: Iterator[Panorama]
         if cameras is not None:
             rig = read_cameras(cameras)
-            panoramas, camera_sets = _render_later(files, rig, rendering), [rig]
+            panoramas, camera_sets = _render_later(opened, rig, rendering), [rig]
         else:
             groups = find_cameras(
-                files, model=model, device=device, options=options, progress=progress
+                opened, model=model, device=device, options=options, progress=progress
             )
             if report:
                 report.write_groups(groups, confidence)
@@ -247,9 +268,9 @@ def command(
 
 
 def _render_later(
-    files: Sequence[Path], cameras: Cameras, rendering: dict[str, Any]
+    photos: Sequence[Photo], cameras: Cameras, rendering: dict[str, Any]
 ) -> Iterator[Panorama]:
-    panorama = render_panorama(files, cameras, **rendering)
+    panorama = render_panorama(photos, cameras, **rendering)
     _print_left_out(panorama.left_out)
     yield panorama
 

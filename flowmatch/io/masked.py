@@ -56,7 +56,7 @@ def read_masked(path: FilePath) -> MaskedImage:
     """
     image = read_image(path)
     mask = _read_mask(Path(path), image)
-    return MaskedImage(image if mask is None else _fill(image, mask), mask)
+    return MaskedImage(image if mask is None else fill_outside(image, mask), mask)
 
 
 def _read_mask(path: Path, image: Image) -> Image | None:
@@ -97,8 +97,19 @@ def _turned_like(rgba: NDArray[np.uint8], image: Image) -> NDArray[np.uint8]:
     return fitting[0]
 
 
-def _fill(image: Image, mask: Image) -> Image:
-    """Return an image whose pixels outside the mask have the colour of the nearest one inside."""
+def fill_outside(image: Image, mask: Image) -> Image:
+    """Return an image whose pixels outside the mask have the colour of the nearest one inside.
+
+    Args:
+        image: ``[H, W, 3]`` uint8.
+        mask: ``[H, W]`` uint8, 255 inside, 0 outside.
+
+    Example:
+        >>> image = np.full((1, 2, 3), (9, 0, 0), np.uint8)
+        >>> image[0, 1] = 77
+        >>> fill_outside(image, np.array([[255, 0]], np.uint8))[0, 1].tolist()
+        [9, 0, 0]
+    """
     inside = mask > 0
     if not inside.any():
         return np.zeros_like(image)

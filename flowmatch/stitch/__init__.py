@@ -5,6 +5,7 @@ from flowmatch.stitch.compose import WarpedPhoto
 from flowmatch.stitch.crop import Rectangle, largest_rectangle
 from flowmatch.stitch.matching import LeftOut
 from flowmatch.stitch.options import StitchOptions
+from flowmatch.stitch.photos import Photo, find_masks, open_photos
 from flowmatch.stitch.pipeline import (
     Panorama,
     PhotoGroup,
@@ -22,6 +23,7 @@ __all__ = [
     "Cameras",
     "LeftOut",
     "Panorama",
+    "Photo",
     "PhotoGroup",
     "PhotoGroups",
     "Rectangle",
@@ -29,7 +31,9 @@ __all__ = [
     "StitchReport",
     "WarpedPhoto",
     "find_cameras",
+    "find_masks",
     "largest_rectangle",
+    "open_photos",
     "read_cameras",
     "render_panorama",
     "render_panoramas",

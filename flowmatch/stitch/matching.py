@@ -146,19 +146,19 @@ def match_views(
     options: StitchOptions,
     progress: ProgressCallback | None = None,
 ) -> list[Pair]:
-    """Match every view with every other.
+    """Match every view with every other, or with its neighbours.
 
     Args:
         views: At least two views.
         matcher: Matcher of the features.
         options: Motion: pairs agree on a homography for ``"rotation"``, on a shift, a rotation and
-            a scale for ``"affine"``.
+            a scale for ``"affine"``. Number of neighbours.
         progress: Called after each pair.
 
     Returns:
-        All pairs, also those without a match.
+        All these pairs, also those without a match.
     """
-    indices = list(combinations(range(len(views)), 2))
+    indices = _indices(views, options.neighbours)
     pairs = []
     for number, (i, j) in enumerate(indices, 1):
         matches = matcher.match(views[i].features, views[j].features)
@@ -166,6 +166,22 @@ def match_views(
         if progress:
             progress("matches", number, len(indices))
     return pairs
+
+
+def _indices(views: Sequence[View], neighbours: int | None) -> list[tuple[int, int]]:
+    """Return the pairs of views to match: all, or those close in the round order of the photos."""
+    N = len(views)
+    if neighbours is None:
+        return list(combinations(range(N), 2))
+    # Photos that cannot be read leave no gap.
+    order = sorted(range(N), key=lambda k: views[k].photo.number)
+    pairs = {
+        (min(a, b), max(a, b))
+        for place, a in enumerate(order)
+        for step in range(1, min(neighbours, N - 1) + 1)
+        for b in [order[(place + step) % N]]
+    }
+    return sorted(pairs)
 
 
 def fit_pair(pair: Pair, views: Sequence[View], motion: str) -> Pair:

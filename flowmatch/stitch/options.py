@@ -36,6 +36,9 @@ class StitchOptions:
         matcher_weights: File of its weights, as there.
         keypoints: Maximum number of keypoints per photo.
         ratio: Threshold of the ratio test, at most 1; None accepts every nearest neighbour.
+        neighbours: Number of following photos with which each is matched, for photos given in the
+            order in which they were taken; the order is round, so that a full circle closes. None
+            matches all photos with each other.
         confidence: Smallest ``inliers / (8 + 0.3 * matches)`` of two photos that overlap.
         motion: Motion of the camera between photos: ``"rotation"`` about one place, or
             ``"affine"`` for scans and other flat things from above, which are shifted, rotated
@@ -75,6 +78,7 @@ class StitchOptions:
     matcher_weights: str | Path | None = None
     keypoints: int = 4000
     ratio: float | None = 0.8
+    neighbours: int | None = None
     confidence: float = 1.0
     motion: str = "rotation"
     wave: str = "auto"
@@ -100,6 +104,8 @@ class StitchOptions:
                 continue
             if not 0 < number < math.inf:
                 raise ValueError(f"{name} must be positive, got {number}")
+        if self.neighbours is not None and self.neighbours < 1:
+            raise ValueError(f"neighbours must be positive, got {self.neighbours}")
         if not 0 <= self.blend_width <= 100:
             raise ValueError(f"blend_width must be a percentage, got {self.blend_width}")
 

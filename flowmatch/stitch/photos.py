@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flowmatch.imaging import Image, as_rgb, resize
+from flowmatch.imaging import Image, as_gray, as_rgb, resize
 from flowmatch.io import list_images, read_image
-from flowmatch.io.masked import MaskedImage, read_masked
+from flowmatch.io.masked import MaskedImage, fill_outside, read_masked
 
 Size: TypeAlias = tuple[int, int]
 """Width and height in pixels."""
@@ -28,10 +28,17 @@ class Photo:
         number: Position among the photos that were opened together, from 0.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | ArrayLike, name: str, number: int) -> None:
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | ArrayLike,
+        name: str,
+        number: int,
+        mask: "MaskSource" = None,
+    ) -> None:
         self.name = name
         self.number = number
         self._source: Any = source
+        self._mask: Any = mask
         self._opaque = False
 
     def read(self, size: Size | None = None) -> Image:
@@ -44,11 +51,11 @@ class Photo:
         return self.read_masked(size).image
 
     def read_masked(self, size: Size | None = None) -> MaskedImage:
-        """Return the photo as `read` does, and where it is not transparent.
+        """Return the photo as `read` does, and where it is neither transparent nor masked.
 
         Raises:
-            OSError: The file cannot be read.
-            ValueError: It is not an image.
+            OSError: A file cannot be read.
+            ValueError: It is not an image, or its mask has another size.
         """
         image: Image
         mask: Image | None = None
@@ -59,50 +66,122 @@ class Photo:
         else:
             image, mask = read_masked(self._source)
             self._opaque = mask is None  # the file is not asked again
+        if self._mask is not None:
+            kept = self._read_mask(image)
+            mask = kept if mask is None else np.minimum(mask, kept)
+            # Blending averages over the edge of a mask, across which nothing may bleed.
+            image = fill_outside(image, mask)
         if size is not None:
             image, mask = reduce_image(image, size), reduce_mask(mask, size)
         return MaskedImage(image, mask)
 
+    def _read_mask(self, image: Image) -> Image:
+        is_file = isinstance(self._mask, str | os.PathLike)
+        name = str(self._mask) if is_file else f"the mask of {self.name}"
+        pixels: Any = read_image(self._mask) if is_file else np.asarray(self._mask)
+        if pixels.dtype == np.bool_:
+            pixels = pixels.astype(np.uint8) * 255
+        gray = as_gray(pixels, name)
+        if gray.shape != image.shape[:2]:
+            raise ValueError(
+                f"{name} must have the size of {self.name}, {image.shape[1]} x {image.shape[0]} "
+                f"pixels, got {gray.shape[1]} x {gray.shape[0]}"
+            )
+        return np.where(gray > _HALF, 255, 0).astype(np.uint8)
+
 
 Source: TypeAlias = str | os.PathLike[str] | ArrayLike | Photo
 """A file, pixels (uint8 RGB ``[H, W, 3]`` or gray ``[H, W]``), or a photo that is open already."""
+MaskSource: TypeAlias = str | os.PathLike[str] | ArrayLike | None
+"""A file, or bool or uint8 ``[H, W]``: a photo is ignored where it is black; None: nowhere."""
 
 
-def open_photos(sources: Sequence[Source]) -> list[Photo]:
+def open_photos(
+    sources: Sequence[Source], masks: Sequence[MaskSource] | None = None
+) -> list[Photo]:
     """Name photos: a file by its name if that is unique, else by its path; pixels by their place.
 
     Nothing is read. Photos that are open already stay as they are.
 
     Args:
         sources: Files, images or photos.
+        masks: One for each source, of its size (after the orientation that EXIF gives): what is
+            black is neither matched nor shown, nor counts for exposure and seams.
 
     Returns:
         Photos in the same order.
 
     Raises:
         FileNotFoundError: A file does not exist.
+        ValueError: There are more or fewer masks than sources, or a mask for an open photo.
 
     Example:
         >>> import numpy as np
         >>> [photo.name for photo in open_photos([np.zeros((4, 6), np.uint8)] * 2)]
         ['photo 1', 'photo 2']
     """
+    if masks is None:
+        masks = [None] * len(sources)
+    if len(masks) != len(sources):
+        raise ValueError(f"expected one mask for each of {len(sources)} photos, got {len(masks)}")
     files = [Path(source) for source in sources if isinstance(source, str | os.PathLike)]
-    for file in files:
+    mask_files = [Path(mask) for mask in masks if isinstance(mask, str | os.PathLike)]
+    for file in (*files, *mask_files):
         if not file.exists():
             raise FileNotFoundError(f"{file} does not exist")
     names = [file.name for file in files]
     photos = []
-    for number, source in enumerate(sources):
+    for number, (source, mask) in enumerate(zip(sources, masks, strict=True)):
         if isinstance(source, Photo):
+            if mask is not None:
+                raise ValueError(
+                    f"{source.name} is open already: its mask belongs to `open_photos`"
+                )
             photos.append(source)
         elif isinstance(source, str | os.PathLike):
             file = Path(source)
             name = file.name if names.count(file.name) == 1 else str(file)
-            photos.append(Photo(file, name, number))
+            photos.append(Photo(file, name, number, mask))
         else:
-            photos.append(Photo(source, f"photo {number + 1}", number))
+            photos.append(Photo(source, f"photo {number + 1}", number, mask))
     return photos
+
+
+def find_masks(photos: Sequence[Path], folder: Path) -> list[Path | None]:
+    """Return the mask of each photo in a folder; None for a photo without one.
+
+    The mask of ``a.jpg`` is ``a.jpg.png``, as COLMAP names it, or any picture called ``a``, such
+    as ``a.png``.
+
+    Args:
+        photos: Paths of photos.
+        folder: Folder of masks.
+
+    Raises:
+        FileNotFoundError: The folder does not exist, or holds no picture.
+        ValueError: No photo has a mask, or one has several.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} must be a folder of masks")
+    by_stem: dict[str, list[Path]] = {}
+    own = {photo.resolve() for photo in photos}
+    for file in list_images(folder):
+        if file.resolve() in own:
+            continue
+        by_stem.setdefault(file.stem, []).append(file)
+    masks: list[Path | None] = []
+    for photo in photos:
+        fitting = by_stem.get(photo.name) or by_stem.get(photo.stem, [])
+        if len(fitting) > 1:
+            names = ", ".join(file.name for file in fitting)
+            raise ValueError(f"{folder} must hold one mask of {photo.name}, got {names}")
+        masks.append(fitting[0] if fitting else None)
+    if not any(masks):
+        raise ValueError(
+            f"{folder} has a mask of no photo: that of {photos[0].name} would be called "
+            f"{photos[0].stem}.png"
+        )
+    return masks
 
 
 def expand_folders(paths: Sequence[Path], without: Collection[Path] = ()) -> list[Path]:

@@ -27,7 +27,7 @@ from flowmatch.stitch.matching import (
     match_views,
 )
 from flowmatch.stitch.options import StitchOptions
-from flowmatch.stitch.photos import Photo, Source, open_photos
+from flowmatch.stitch.photos import MaskSource, Photo, Source, open_photos
 
 _DEFAULTS = StitchOptions()
 
@@ -90,6 +90,7 @@ class PhotoGroups(NamedTuple):
 def stitch_photos(
     photos: Sequence[Source],
     *,
+    masks: Sequence[MaskSource] | None = None,
     model: DescriptorNetwork | nn.Module | str | Path | None = None,
     device: str | torch.device | None = None,
     options: StitchOptions = _DEFAULTS,
@@ -102,6 +103,8 @@ def stitch_photos(
 
     Args:
         photos: At least two files or uint8 images, RGB ``[H, W, 3]`` or gray ``[H, W]``.
+        masks: One for each photo, of its size: a file, bool or uint8 ``[H, W]``, or None. What is
+            black or false is neither matched nor shown.
         model: Descriptor of keypoints: ``"rootsift"``, ``"sift"``, ``"orb"``; ``"default"`` or
             another name of shipped weights; a file of weights; or a network. None takes
             ``"rootsift"``, unless the options name a method that needs no descriptor.
@@ -117,7 +120,7 @@ def stitch_photos(
     Raises:
         ValueError: No two photos overlap (the message gives the reason for each photo), or the
             model is unknown.
-        FileNotFoundError: A photo or the file of weights does not exist.
+        FileNotFoundError: A photo, a mask or the file of weights does not exist.
 
     Example:
         >>> texture = np.random.default_rng(0).integers(0, 255, (30, 60, 3), np.uint8)
@@ -131,7 +134,8 @@ def stitch_photos(
         The initial cameras, exposure compensation, seams and blending are those of OpenCV's module
         stitching.
     """
-    groups = find_cameras(photos, model=model, device=device, options=options, progress=progress)
+    opened = open_photos(photos, masks)
+    groups = find_cameras(opened, model=model, device=device, options=options, progress=progress)
     first, *others = render_panoramas(groups, options=options, progress=progress)
     return first._replace(left_out=groups.left_out, others=tuple(others))
 

@@ -164,6 +164,9 @@ def test_nothing_is_written_when_nothing_overlaps(folder, tmp_path, capsys):
         (["PHOTO", "missing.jpg", "-o", "OUT.jpg"], "error: missing.jpg does not exist"),
         (["nosuch", "-o", "OUT.jpg"], "error: nosuch does not exist"),
         (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--projection", "x"], "projection must be one of"),
+        (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--neighbours", "0"], "neighbours must be positive"),
+        (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--masks", "nosuch"], "must be a folder of masks"),
+        (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--masks", "EMPTY"], "holds no picture"),
         (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--wave", "x"], "wave must be one of"),
         (["PHOTO", "PHOTO", "-o", "OUT.jpg", "--cameras", "PHOTO"], "is not a file of cameras"),
         (
@@ -223,3 +226,18 @@ def test_photos_are_never_all_in_memory(folder, tmp_path, monkeypatch):
                  "--keypoint-megapixels", "0.05", "--seam-megapixels", "0.03"]) == 0  # fmt: skip
     assert len(alive) == 9
     assert cv2.imread(str(tmp_path / "pano.png")) is not None
+
+
+def test_masks_and_neighbours(folder, tmp_path, capsys):
+    """A mask of another size leaves its photo out; a black one hides its part."""
+    (tmp_path / "masks").mkdir()
+    write_image(tmp_path / "masks/cat_c.png", np.full((10, 240), 255, np.uint8))
+    white = np.full((240, 240), 255, np.uint8)
+    white[:, :30] = 0
+    write_image(tmp_path / "masks/cat_a.png.png", white)
+    names = [str(folder / f"cat_{k}.png") for k in "abc"]
+    words = ["stitch", *names, "-o", str(tmp_path / "pano.png"), "--motion", "affine"]
+    assert main([*words, "--masks", str(tmp_path / "masks"), "--neighbours", "1"]) == 0
+    err = capsys.readouterr().err
+    assert "left out: cat_c.png:" in err and "must have the size of cat_c.png, 240 x 240" in err
+    assert "2 photos (cat_a.png, cat_b.png), 300 x 240 pixels" in err

@@ -11,6 +11,7 @@ from flowmatch.stitch.matching import (
     LeftOut,
     Pair,
     View,
+    _indices,
     _plausible_points,
     explain_ungrouped,
     extract_features,
@@ -145,6 +146,20 @@ def test_lenses_of_60_to_110_degrees_stitch(angle):
     focal = 150 / np.tan(np.radians(angle) / 2)
     assert [c.focal for c in group.cameras.cameras] == pytest.approx([focal] * 3, rel=0.02)
     assert tilt([camera.matrix for camera in group.cameras.cameras], true) < 2
+
+
+def test_neighbours():
+    # Views are sorted by content; photo 3 could not be read.
+    views = [view(str(number), number) for number in (4, 0, 2, 1, 5)]
+
+    def numbers(neighbours):
+        pairs = _indices(views, neighbours)
+        assert all(a < b for a, b in pairs) and len(set(pairs)) == len(pairs)
+        return {tuple(sorted(int(views[k].name) for k in pair)) for pair in pairs}
+
+    assert numbers(1) == {(0, 1), (1, 2), (2, 4), (4, 5), (0, 5)}
+    assert len(numbers(2)) == len(numbers(9)) == len(numbers(None)) == 10
+    assert len(_indices([view("", k) for k in range(100)], 2)) == 200
 
 
 def test_groups_are_connected_components():

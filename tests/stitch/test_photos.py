@@ -7,6 +7,7 @@ import pytest
 from flowmatch.io import write_image
 from flowmatch.stitch.photos import (
     expand_folders,
+    find_masks,
     open_photos,
     reduce_image,
     scale_for,
@@ -111,3 +112,61 @@ def test_sizes():
     image = np.zeros((4, 6, 3), np.uint8)
     assert reduce_image(image, (6, 4)) is image
     assert reduce_image(image, (3, 2)).shape == (2, 3, 3)
+
+
+def test_masks(tmp_path):
+    pixels = np.random.default_rng(0).integers(1, 256, (20, 30, 3), np.uint8)
+    kept = np.ones((20, 30), np.bool_)
+    kept[:, :10] = False
+    rgba = np.dstack([pixels[..., ::-1], np.full((20, 30), 255, np.uint8)])
+    rgba[:5] = 0
+    cv2.imwrite(str(tmp_path / "clear.png"), rgba)
+    write_image(tmp_path / "mask.png", np.where(kept, 200, 90).astype(np.uint8))
+    plain, masked, both = open_photos(
+        [pixels, pixels, tmp_path / "clear.png"], [None, kept, tmp_path / "mask.png"]
+    )
+    assert plain.read_masked().mask is None
+    image, mask = masked.read_masked()
+    np.testing.assert_array_equal(mask > 0, kept)
+    np.testing.assert_array_equal(image[kept], pixels[kept])
+    np.testing.assert_array_equal(image[:, :10], np.repeat(pixels[:, 10:11], 10, axis=1))
+    # Alpha and mask: both must keep a pixel.
+    kept[:5] = False
+    np.testing.assert_array_equal(both.read_masked().mask > 0, kept)
+
+
+def test_errors_of_masks(folder, tmp_path):
+    with pytest.raises(ValueError, match="one mask for each of 2 photos, got 1"):
+        open_photos([folder / "a/x.png"] * 2, [None])
+    with pytest.raises(FileNotFoundError, match="nosuch.png does not exist"):
+        open_photos([folder / "a/x.png"], [folder / "nosuch.png"])
+    (photo,) = open_photos([folder / "a/x.png"], [np.ones((6, 9), np.bool_)])
+    with pytest.raises(
+        ValueError, match="mask of x.png must have the size of x.png, 8 x 6 pixels, got 9 x 6"
+    ):
+        photo.read()
+    with pytest.raises(ValueError, match="x.png is open already"):
+        open_photos([photo], [np.ones((6, 8), np.bool_)])
+
+
+def test_masks_are_found_by_name(folder):
+    photos = [folder / "a/x.png", folder / "a/y.png"]
+    masks = folder / "masks"
+    masks.mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no picture"):
+        find_masks(photos, masks)
+    with pytest.raises(FileNotFoundError, match="must be a folder of masks"):
+        find_masks(photos, folder / "a/x.png")
+    black = np.zeros((6, 8), np.uint8)
+    write_image(masks / "z.png", black)
+    with pytest.raises(ValueError, match="a mask of no photo: that of x.png would be called x.png"):
+        find_masks(photos, masks)
+    write_image(masks / "y.jpg", black)
+    assert find_masks(photos, masks) == [None, masks / "y.jpg"]
+    write_image(masks / "y.png", black)
+    with pytest.raises(ValueError, match="one mask of y.png, got y.jpg, y.png"):
+        find_masks(photos, masks)
+    write_image(masks / "y.png.png", black)
+    assert find_masks(photos, masks) == [None, masks / "y.png.png"]
+    with pytest.raises(ValueError, match="a mask of no photo"):
+        find_masks(photos, folder / "a")  # the photos are no masks of themselves

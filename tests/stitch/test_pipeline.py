@@ -251,7 +251,8 @@ def test_full_circle():
             borderMode=cv2.BORDER_WRAP,
         )  # fmt: skip
         photos.append(cv2.resize(sampled, None, fx=2, fy=2))
-    result = stitch_photos(photos, options=StitchOptions(keypoints=1000, seams="dp"))
+    options = StitchOptions(keypoints=1000, seams="dp", neighbours=1)
+    result = stitch_photos(photos, options=options)
     assert result.left_out == () and len(result.cameras.cameras) == 12
     assert [c.focal for c in result.cameras.cameras] == pytest.approx([380] * 12, rel=0.01)
     assert result.image.shape[1] == pytest.approx(2 * np.pi * 380, rel=0.02)
@@ -329,3 +330,24 @@ def test_keypoints_keep_away_from_transparent_pixels(photos, tmp_path):
     assert len(x) > 100
     assert not ((x > 100) & (x < 199) & (y > 50) & (y < 149)).any()
     assert len(groups.groups) == 1
+
+
+def test_masks_keep_what_moved_out_of_the_panorama(photos, panorama):
+    """A blue thing in the middle photo is gone; without the mask it is seen."""
+    spoilt = [photo.copy() for photo in photos]
+    spoilt[1][80:140, 180:230] = (0, 0, 255)
+    mask = np.ones(photos[1].shape[:2], np.bool_)
+    mask[75:145, 175:235] = False
+    options = replace(LEVEL, neighbours=1, crop=False)
+
+    def blue(image):  # the scene has nothing blue
+        return np.all(np.abs(image.astype(int) - (0, 0, 255)) < 60, axis=2).sum()
+
+    assert blue(stitch_photos(spoilt, options=replace(options, seams="voronoi")).image) > 1000
+    result = stitch_photos(
+        spoilt, masks=[None, mask, None], options=replace(options, seams="voronoi")
+    )
+    assert blue(result.image) == 0 and result.left_out == ()
+    assert [c.focal for c in result.cameras.cameras] == pytest.approx([FOCAL] * 3, rel=0.03)
+    assert result.mask[60:-60, 40:-40].all()  # the other photos fill the hole
+    assert blue(stitch_photos(photos, options=options).image) == 0
