@@ -162,7 +162,7 @@ def command(
         float | None,
         typer.Option(
             help="Size of a photo in which seams are searched for.",
-            show_default="0.3 or less",
+            show_default="0.1",
             rich_help_panel=RENDERING,
         ),
     ] = None,

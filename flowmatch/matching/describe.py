@@ -161,11 +161,19 @@ def device_of(network: Any) -> torch.device:
 
 
 def _describe_classically(gray: NDArray[np.uint8], keypoints: Keypoints, name: str) -> Tensor:
-    result = _orb(gray, keypoints) if name == "orb" else _sift(gray, keypoints)
-    if name == "rootsift":
-        # The l2 distance of the square roots of l1-normalised vectors is the Hellinger distance.
-        result = np.sqrt(result / np.maximum(result.sum(axis=1, keepdims=True), 1e-7))
-    return torch.from_numpy(result)
+    if name == "orb":
+        return torch.from_numpy(_orb(gray, keypoints))
+    sift = _sift(gray, keypoints)
+    return torch.from_numpy(root_sift(sift) if name == "rootsift" else sift)
+
+
+def root_sift(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return SIFT's descriptors ``[N, 128]`` as RootSIFT's.
+
+    The l2 distance of the square roots of l1-normalised vectors is the Hellinger distance.
+    """
+    total = np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-7)
+    return np.asarray(np.sqrt(descriptors / total), np.float32)
 
 
 def _sift(gray: NDArray[np.uint8], keypoints: Keypoints) -> NDArray[np.float32]:

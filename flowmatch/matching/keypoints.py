@@ -1,6 +1,7 @@
 """Keypoints of images, by OpenCV's detectors."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -106,19 +107,64 @@ def detect_keypoints(
     # OpenCV fails if a level of its pyramid is empty; images that small have no keypoints anyway.
     is_large = min(gray.shape) >= _MIN_SIDE
     detected = create(nfeatures=keypoints).detect(gray, None) if is_large else ()
-    # Equal scores are put into reading order, so that results repeat.
-    detected = sorted(detected, key=lambda k: (-k.response, k.pt[1], k.pt[0], k.size, k.angle))
-    rows = [(*k.pt, k.size, k.angle, k.response, k.octave) for k in detected[:keypoints]]
-    columns = np.array(rows, np.float32).reshape(-1, 6)
-    xy, (size, angle, score, octave) = columns[:, :2], columns[:, 2:].T
+    columns = _columns([detected[k] for k in _by_score(detected)[:keypoints]])
     if detector == "sift":
-        xy = xy - np.float32(SIFT_SHIFT)
-    else:
-        scales, factors = level_scales(gray.shape, octave)
-        xy = ((xy / scales[:, None] + 0.5) * factors - 0.5).astype(np.float32)
-    # SIFT's size is two scales. ORB's is the side of the patch it describes, 31 pixels at level 0.
-    scale = size / (2 if detector == "sift" else 2 * MAGNIFICATION)
-    return Keypoints(xy, scale, np.deg2rad(angle), score)
+        return _from_sift(columns)
+    xy, (size, angle, score, octave) = columns[:, :2], columns[:, 2:].T
+    scales, factors = level_scales(gray.shape, octave)
+    xy = ((xy / scales[:, None] + 0.5) * factors - 0.5).astype(np.float32)
+    # ORB's size is the side of the patch it describes, 31 pixels at level 0.
+    return Keypoints(xy, size / (2 * MAGNIFICATION), np.deg2rad(angle), score)
+
+
+def detect_and_describe_sift(
+    image: ArrayLike, keypoints: int
+) -> tuple[Keypoints, NDArray[np.float32]]:
+    """Detect SIFT's keypoints and describe them by SIFT on the same pyramid.
+
+    Args:
+        image: uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
+        keypoints: Maximum number of keypoints.
+
+    Returns:
+        Keypoints as of `detect_keypoints`, and their descriptors, ``[N, 128]``, as of
+        `describe_keypoints` with ``"sift"`` but for rounding.
+
+    Raises:
+        ValueError: `image` is not an image, or `keypoints` is not positive.
+    """
+    gray = as_gray(image)
+    if keypoints < 1:
+        raise ValueError(f"keypoints must be positive, got {keypoints}")
+    detected: Any = ()
+    if min(gray.shape) >= _MIN_SIDE:
+        detected, described = cv2.SIFT.create(nfeatures=keypoints).detectAndCompute(gray, None)
+    if not detected:
+        return _from_sift(_columns([])), np.empty((0, 128), np.float32)
+    order = _by_score(detected)[:keypoints]
+    return _from_sift(_columns([detected[k] for k in order])), np.asarray(described[order])
+
+
+def _by_score(detected: Sequence[Any]) -> list[int]:
+    """Return the order of decreasing score; equal scores are in reading order: results repeat."""
+
+    def key(k: int) -> tuple[float, ...]:
+        point = detected[k]
+        return (-point.response, point.pt[1], point.pt[0], point.size, point.angle)
+
+    return sorted(range(len(detected)), key=key)
+
+
+def _columns(detected: Sequence[Any]) -> NDArray[np.float32]:
+    """Return x, y, size, angle, response and octave of OpenCV's keypoints, ``[N, 6]``."""
+    rows = [(*k.pt, k.size, k.angle, k.response, k.octave) for k in detected]
+    return np.array(rows, np.float32).reshape(-1, 6)
+
+
+def _from_sift(columns: NDArray[np.float32]) -> Keypoints:
+    size, angle, score = columns[:, 2:5].T
+    # SIFT's size is two scales.
+    return Keypoints(columns[:, :2] - np.float32(SIFT_SHIFT), size / 2, np.deg2rad(angle), score)
 
 
 def level_scales(

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from flowmatch.imaging import check_image, resize_within
-from flowmatch.matching.describe import describe_keypoints, load_descriptor
+from flowmatch.matching.describe import describe_keypoints, load_descriptor, root_sift
 from flowmatch.matching.features import (
     FeatureExtractor,
     FeatureMatcher,
@@ -23,6 +23,7 @@ from flowmatch.matching.keypoints import (
     DETECTORS,
     KeypointDetector,
     Keypoints,
+    detect_and_describe_sift,
     detect_keypoints,
 )
 from flowmatch.matching.learned.detectors import load_detector
@@ -58,6 +59,11 @@ class DescribedKeypoints:
 
     def extract(self, image: ArrayLike, keypoints: int) -> Features:
         """Detect and describe at most `keypoints` keypoints in a uint8 image."""
+        if self.detector == "sift" and self.network in ("sift", "rootsift"):
+            # One pyramid instead of two.
+            points, sift = detect_and_describe_sift(image, keypoints)
+            described = root_sift(sift) if self.network == "rootsift" else sift
+            return Features(points, torch.from_numpy(described), image_size(image))
         points = detect_keypoints(image, self.detector, keypoints=keypoints)
         descriptors = describe_keypoints(
             image,

@@ -40,6 +40,7 @@ _COMPENSATORS: dict[str, Callable[[int], Any]] = {
         cv2.detail.EXPOSURE_COMPENSATOR_NO
     ),
 }
+_SEAM_MEGAPIXELS = 0.1  # as in OpenCV's Stitcher; the time of seams grows faster than the pixels
 _MAX_PIXELS = 500_000_000  # of a panorama; blending takes about 14 bytes per pixel
 
 
@@ -123,7 +124,7 @@ def compose(
     if projection not in PROJECTIONS:
         known = ", ".join(PROJECTIONS)
         raise ValueError(f"projection must be one of {known}, got {projection!r}")
-    seam_megapixels = options.seam_megapixels or _seam_megapixels(len(photos))
+    seam_megapixels = options.seam_megapixels or _SEAM_MEGAPIXELS
     small, photo_set = _read_small(photos, cameras, seam_megapixels, progress)
     radius = median_focal(photo_set.cameras)
     seam_scale = _common_scale(photo_set, seam_megapixels)
@@ -168,11 +169,6 @@ def compose(
     image = np.clip(blended, 0, 255, out=blended).astype(np.uint8)
     image[~inside] = 0
     return Composite(image, inside)
-
-
-def _seam_megapixels(photos: int) -> float:
-    """Return the default megapixels for seams; their time grows faster than the pixels."""
-    return max(0.1, min(0.3, 3 / photos))
 
 
 def _common_scale(photo_set: _PhotoSet, megapixels: float | None) -> float:

@@ -61,8 +61,7 @@ class StitchOptions:
             area.
         crop: Whether to crop to the largest rectangle without holes.
         megapixels: Size to which photos are reduced for the panorama; None keeps them as they are.
-        seam_megapixels: Size to which photos are reduced for exposure and seams; None takes 0.3,
-            less for more than ten photos.
+        seam_megapixels: Size to which photos are reduced for exposure and seams; None takes 0.1.
 
     Raises:
         ValueError: A value is unknown or out of range.

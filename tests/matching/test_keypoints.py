@@ -7,7 +7,12 @@ import torch
 from scipy.spatial import cKDTree
 
 from flowmatch.matching.describe import describe_keypoints
-from flowmatch.matching.keypoints import DETECTORS, Keypoints, detect_keypoints
+from flowmatch.matching.keypoints import (
+    DETECTORS,
+    Keypoints,
+    detect_and_describe_sift,
+    detect_keypoints,
+)
 from flowmatch.matching.networks import TFeat
 from flowmatch.matching.patches import extract_patches
 
@@ -172,3 +177,24 @@ def test_keypoints_of_any_scale(photo, scale):
     for name in ("sift", "orb", TFeat()):
         assert len(describe_keypoints(photo, single, model=name)) == 1
         assert describe_keypoints(photo, single, model=name).float().isfinite().all()
+
+
+def test_sift_on_one_pyramid(photo):
+    """Detection and description at once give what both give after each other."""
+    points, descriptors = detect_and_describe_sift(photo, 300)
+    for together, alone in zip(points, detect_keypoints(photo, keypoints=300), strict=True):
+        np.testing.assert_array_equal(together, alone)
+    expected = describe_keypoints(photo, points, model="sift").numpy()
+    assert len(points.xy) == 300 and descriptors.shape == (300, 128)
+    cosine = (descriptors * expected).sum(1) / np.prod(
+        [np.linalg.norm(d, axis=1) for d in (descriptors, expected)], axis=0
+    )
+    assert np.median(cosine) > 0.999 and (cosine > 0.98).mean() > 0.97
+
+
+@pytest.mark.parametrize("side", [5, 40])
+def test_sift_of_nothing(side):
+    points, descriptors = detect_and_describe_sift(np.full((side, side), 7, np.uint8), 10)
+    assert points.xy.shape == (0, 2) and descriptors.shape == (0, 128)
+    with pytest.raises(ValueError, match="keypoints must be positive, got 0"):
+        detect_and_describe_sift(np.zeros((9, 9), np.uint8), 0)
