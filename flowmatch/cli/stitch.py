@@ -173,6 +173,15 @@ def command(
             rich_help_panel=RENDERING,
         ),
     ] = _DEFAULT.projection,
+    turn: Annotated[
+        tuple[float, float, float],
+        typer.Option(
+            metavar="YAW PITCH ROLL",
+            help="Turn the view by degrees to the right, upwards and clockwise; saved cameras are "
+            "not turned.",
+            rich_help_panel=RENDERING,
+        ),
+    ] = _DEFAULT.turn,
     exposure: Annotated[
         str,
         typer.Option(
@@ -227,9 +236,10 @@ def command(
     options = StitchOptions(
         detector=detector, detector_weights=detector_weights, matcher=matcher,
         matcher_weights=matcher_weights,
-        keypoints=keypoints, neighbours=neighbours, confidence=confidence, motion=motion, wave=wave,
-        keypoint_megapixels=keypoint_megapixels, projection=projection, exposure=exposure,
-        seams=seams, blend=blend, blend_width=blend_width, crop=crop, megapixels=megapixels,
+        keypoints=keypoints, neighbours=neighbours, confidence=confidence, motion=motion,
+        wave=wave, keypoint_megapixels=keypoint_megapixels, projection=projection, turn=turn,
+        exposure=exposure, seams=seams, blend=blend, blend_width=blend_width, crop=crop,
+        megapixels=megapixels,
         seam_megapixels=seam_megapixels,
     )  # fmt: skip
     files = expand_folders(photos, without=_earlier_outputs(output))

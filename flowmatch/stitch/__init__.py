@@ -1,6 +1,6 @@
 """Panoramas: photos that overlap are stitched to one image."""
 
-from flowmatch.stitch.cameras import CAMERA_MODELS, Camera, Cameras, read_cameras
+from flowmatch.stitch.cameras import CAMERA_MODELS, Camera, Cameras, read_cameras, turn_view
 from flowmatch.stitch.compose import WarpedPhoto
 from flowmatch.stitch.crop import Rectangle, largest_rectangle
 from flowmatch.stitch.matching import LeftOut
@@ -38,4 +38,5 @@ __all__ = [
     "render_panorama",
     "render_panoramas",
     "stitch_photos",
+    "turn_view",
 ]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from flowmatch._opencv import cv2
 from flowmatch.io import replace_when_done
 from flowmatch.io._files import reason_of
 from flowmatch.stitch.photos import Size
@@ -120,6 +121,37 @@ class Cameras(NamedTuple):
         }
         with replace_when_done(path) as temporary:
             temporary.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+
+
+def turn_view(cameras: Cameras, yaw: float, pitch: float, roll: float) -> Cameras:
+    """Turn the direction in which a panorama looks.
+
+    Args:
+        cameras: Rotating cameras.
+        yaw: Angle to the right, degrees: what was there becomes the middle.
+        pitch: Angle upwards, degrees.
+        roll: Clockwise angle, degrees, by which the picture turns counter-clockwise.
+
+    Returns:
+        The cameras in the axes of the turned view.
+
+    Raises:
+        ValueError: The cameras are affine.
+
+    Example:
+        >>> camera = Camera("a.jpg", (640, 480), 500.0, 1.0, (319.5, 239.5), np.eye(3))
+        >>> cameras = Cameras("rotation", "plane", (camera,), 0.25)
+        >>> turn_view(cameras, 90, 0, 0).cameras[0].matrix.round().tolist()[0]  # z is to the left
+        [0.0, 0.0, -1.0]
+    """
+    if cameras.motion != "rotation":
+        raise ValueError("the view of scans (affine cameras) cannot be turned")
+    axes = np.radians([(0, yaw, 0), (pitch, 0, 0), (0, 0, roll)])
+    by_yaw, by_pitch, by_roll = (np.asarray(cv2.Rodrigues(axis)[0], np.float64) for axis in axes)
+    back = (by_yaw @ by_pitch @ by_roll).T
+    return cameras._replace(
+        cameras=tuple(camera._replace(matrix=back @ camera.matrix) for camera in cameras.cameras)
+    )
 
 
 def resizing_matrix(scale: float) -> NDArray[np.float64]:

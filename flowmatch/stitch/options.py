@@ -50,6 +50,8 @@ class StitchOptions:
         keypoint_megapixels: Size to which photos are reduced before keypoints are detected.
         projection: Surface of the panorama, a name in `PROJECTIONS`; ``"auto"`` takes the one that
             the cameras were saved with: a sphere, or a plane for scans.
+        turn: Angles in degrees by which the view is turned after straightening: to the right,
+            upwards and clockwise, see `turn_view`.
         exposure: Compensation of brightness: ``"blocks"`` (a gain for each block, a tenth of a
             photo wide, near seams only), ``"gain"`` (one for each photo), ``"channels"`` and
             ``"channel_blocks"`` (the same for each colour, which also balances white), ``"none"``.
@@ -83,6 +85,7 @@ class StitchOptions:
     wave: str = "auto"
     keypoint_megapixels: float = 0.6
     projection: str = "auto"
+    turn: tuple[float, float, float] = (0.0, 0.0, 0.0)
     exposure: str = "blocks"
     seams: str = "graphcut"
     blend: str = "multiband"
@@ -105,6 +108,10 @@ class StitchOptions:
                 raise ValueError(f"{name} must be positive, got {number}")
         if self.neighbours is not None and self.neighbours < 1:
             raise ValueError(f"neighbours must be positive, got {self.neighbours}")
+        if len(self.turn) != 3 or not all(abs(angle) <= 360 for angle in self.turn):
+            raise ValueError(f"turn must be three angles of at most 360 degrees, got {self.turn}")
+        if any(self.turn) and self.motion == "affine":
+            raise ValueError("turn is for motion rotation: the view of scans cannot be turned")
         if not 0 <= self.blend_width <= 100:
             raise ValueError(f"blend_width must be a percentage, got {self.blend_width}")
 

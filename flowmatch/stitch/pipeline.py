@@ -13,7 +13,7 @@ from flowmatch.imaging import Image
 from flowmatch.matching.methods import load_methods
 from flowmatch.matching.networks import DescriptorNetwork
 from flowmatch.progress import ProgressCallback
-from flowmatch.stitch.cameras import Cameras
+from flowmatch.stitch.cameras import Cameras, turn_view
 from flowmatch.stitch.compose import WarpedPhoto, compose
 from flowmatch.stitch.crop import largest_rectangle
 from flowmatch.stitch.estimate import estimate_cameras
@@ -256,7 +256,8 @@ def render_panorama(
         The panorama.
 
     Raises:
-        ValueError: The photos do not fit the cameras, or the panorama is too large.
+        ValueError: The photos do not fit the cameras, affine cameras are to be turned, or the
+            panorama is too large.
         FileNotFoundError: A photo does not exist.
         OSError: A photo cannot be read.
     """
@@ -266,6 +267,8 @@ def render_panorama(
     if len(opened) > len(cameras.cameras) and by_name.keys() >= set(cameras.names):
         chosen = [by_name[name] for name in cameras.names]
     left_out = tuple(LeftOut(p.name, "it has no camera") for p in opened if p not in chosen)
+    if any(options.turn):
+        cameras = turn_view(cameras, *options.turn)
     image, mask = compose(
         chosen, cameras, options, progress=progress, on_warped=on_warped, on_size=on_size
     )

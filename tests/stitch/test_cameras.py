@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from flowmatch.stitch import Camera, Cameras, read_cameras
+from flowmatch.stitch import Camera, Cameras, read_cameras, turn_view
 from flowmatch.stitch.cameras import assign_cameras
 
 from .conftest import turn
@@ -92,3 +92,18 @@ def test_affine_at_other_scales():
     # The corner between the first four pixels of the photo, at both scales.
     full, half = matrix @ (-0.5, -0.5, 1), camera.affine(0.5) @ (-0.5, -0.5, 1)
     np.testing.assert_allclose((full[:2] + 0.5) / 2, half[:2] + 0.5)
+
+
+def test_a_view_is_turned():
+    """A camera that looks where the view is turned to looks straight ahead, and is level."""
+    camera = Camera("a.jpg", (640, 480), 500.0, 1.0, (319.5, 239.5), turn(20, -7, 3))
+    turned = turn_view(Cameras("rotation", "spherical", (camera,), 0.1), 20, -7, 3)
+    np.testing.assert_allclose(turned.cameras[0].matrix, np.eye(3), atol=1e-12)
+    # To the right, upwards, clockwise: the axes are x right, y down, z forward.
+    straight = Cameras("rotation", "plane", (camera._replace(matrix=np.eye(3)),), 0.1)
+    right, up, clockwise = (
+        turn_view(straight, *angles).cameras[0].matrix for angles in np.diag([10, 10, 10])
+    )
+    assert right[0, 2] < -0.1 and up[1, 2] > 0.1 and clockwise[1, 0] < -0.1
+    with pytest.raises(ValueError, match="affine cameras"):
+        turn_view(straight._replace(motion="affine"), 1, 0, 0)

@@ -23,6 +23,10 @@ from flowmatch.stitch import StitchOptions
         ({"exposure": "x"}, "exposure must be"),
         ({"blend": "x"}, "blend must be"),
         ({"blend_width": 101.0}, "blend_width must be"),
+        ({"neighbours": 0}, "neighbours must be positive, got 0"),
+        ({"turn": (0.0, float("nan"), 0.0)}, "turn must be three angles"),
+        ({"turn": (0.0, 1.0)}, "turn must be three angles"),
+        ({"turn": (0.0, 0.0, 2.0), "motion": "affine"}, "turn is for motion rotation"),
         ({"megapixels": 0.0}, "megapixels must be positive"),
     ],
 )

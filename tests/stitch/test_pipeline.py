@@ -351,3 +351,22 @@ def test_masks_keep_what_moved_out_of_the_panorama(photos, panorama):
     assert [c.focal for c in result.cameras.cameras] == pytest.approx([FOCAL] * 3, rel=0.03)
     assert result.mask[60:-60, 40:-40].all()  # the other photos fill the hole
     assert blue(stitch_photos(photos, options=options).image) == 0
+
+
+def test_straightening_by_hand(photos, panorama):
+    """Photos of a tilted camera are level again when the view is turned back."""
+    tilted = panorama.cameras._replace(
+        cameras=tuple(c._replace(matrix=turn(0, 0, 8) @ c.matrix) for c in panorama.cameras.cameras)
+    )
+    level, sloping, straightened = (
+        render_panorama(photos, cameras, options=replace(LEVEL, crop=False, turn=angles))
+        for cameras, angles in (
+            (panorama.cameras, (0, 0, 0)), (tilted, (0, 0, 0)), (tilted, (0, 0, 8))
+        )
+    )  # fmt: skip
+    assert sloping.image.shape[0] > level.image.shape[0] + 30
+    np.testing.assert_allclose(straightened.image.shape, level.image.shape, atol=1)
+    for actual, expected in zip(
+        straightened.cameras.cameras, panorama.cameras.cameras, strict=True
+    ):
+        np.testing.assert_allclose(actual.matrix, expected.matrix, atol=1e-9)
