@@ -16,7 +16,7 @@ FLOORS = {
     "flow": 3, "matching": 3, "registration": 3, "align": 3, "metric_learning": 3,
     "batch": 4, "retrieval": 4, "selfsupervised": 4, "tracking": 4, "stitch": 4, "bench": 4,
     "export": 4,
-    "catalogue": 5, "app": 5, "hub": 6,
+    "catalogue": 5, "app": 5, "localisation": 5, "hub": 6,
     "cli": 7, "__main__": 8,
 }  # fmt: skip
 # Floor 0 may use its own foundations; nothing else on a floor may see its neighbours.

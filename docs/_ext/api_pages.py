@@ -39,6 +39,7 @@ PAGES = {
     "tracking": ("Tracking", ["tracking", "tracking.files", "tracking.draw"]),
     "stitch": ("Panoramas", ["stitch"]),
     "retrieval": ("Image search", ["retrieval"]),
+    "localisation": ("Localisation", ["localisation"]),
     "metric_learning": (
         "Metric learning",
         ["metric_learning", "metric_learning.losses", "metric_learning.miners"],

@@ -40,6 +40,7 @@ COMMANDS = {
     "fuse": Entry(_SCANS, "Integrate depth frames with known poses into surfaces."),
     "index": Entry(_PICTURES, "Describe the pictures of a folder, for flowmatch search."),
     "search": Entry(_PICTURES, "Find pictures that show the same thing as another one."),
+    "localise": Entry(_PICTURES, "Find where a photo was taken, from pictures with known poses."),
     "identify": Entry(_PICTURES, "Classify pictures by a few examples of each class."),
     "eval flow": Entry(_SUB, "Measure flow networks and classical methods."),
     "eval matching": Entry(_SUB, "Measure descriptors at the same keypoints."),

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from numpy.typing import NDArray
 
+from flowmatch.cli._cameras import CAMERA_HELP, camera_matrix, parse_camera
 from flowmatch.cli._messages import messages
 from flowmatch.cli._options import (
     INPUT,
@@ -32,7 +32,6 @@ from flowmatch.devices import choose_device
 from flowmatch.draw import draw_matches
 from flowmatch.io import IMAGE_SUFFIXES, write_image
 from flowmatch.io.masked import read_masked
-from flowmatch.matching.colmap import Camera
 from flowmatch.matching.features import Matches
 from flowmatch.matching.files import MATCH_SUFFIXES, write_matches
 from flowmatch.matching.filter import load_comparator
@@ -201,9 +200,8 @@ def command(
     camera: Annotated[
         str | None,
         typer.Option(
-            metavar="FX,FY,CX,CY",
-            help="Focal lengths and principal point of all images, pixels, for --geometry "
-            "essential or for --colmap.",
+            metavar="FX,FY,CX,CY|FILE",
+            help=f"Camera of all images, for --geometry essential or for --colmap: {CAMERA_HELP}",
             show_default=False,
             rich_help_panel=GEOMETRY,
         ),
@@ -237,7 +235,7 @@ def command(
     target = choose_device(device)
     source = PairSource(pairs, every_pair, sequential, retrieval)
     _check(len(source.names()) < 2, f"expected one of {' and '.join(source.names())}")
-    intrinsics = _intrinsics(camera) if camera is not None else None
+    intrinsics = parse_camera(camera) if camera is not None else None
     if not source.names():
         _check(camera is None or geometry == "essential", "--camera needs --geometry essential")
         _check(
@@ -248,7 +246,7 @@ def command(
         first, second = _two_images(images)
         points = (POINTS_SUFFIX,) if geometry == "essential" else ()
         targets = _checked_outputs(output, points)
-        K = None if intrinsics is None else (_matrix(intrinsics), _matrix(intrinsics))
+        K = None if intrinsics is None else (camera_matrix(intrinsics),) * 2
         chosen = MatchOptions(geometry=_geometry(geometry, "homography"), intrinsics=K, **options)
         if filter:
             chosen = replace(chosen, filter_model=load_comparator(filter, target))
@@ -293,23 +291,6 @@ def _geometry(name: str | None, default: str) -> str | None:
     if name is None:
         return default
     return None if name == "none" else name
-
-
-def _intrinsics(camera: str) -> Camera:
-    try:
-        fx, fy, cx, cy = (float(number) for number in camera.split(","))
-    except ValueError:
-        raise ValueError(f"--camera must be fx,fy,cx,cy in pixels, got {camera!r}") from None
-    _check(
-        bool(fx > 0 and fy > 0 and np.isfinite([fx, fy, cx, cy]).all()),
-        f"--camera must have positive focal lengths and finite numbers, got {camera!r}",
-    )
-    return fx, fy, cx, cy
-
-
-def _matrix(camera: Camera) -> NDArray[np.float64]:
-    fx, fy, cx, cy = camera
-    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
 
 
 def _match_two(

@@ -182,7 +182,7 @@ def test_a_detector_and_a_matcher_of_kornia(pair, tmp_path, capsys):
         (["{a}", "{b}", "--detector", "fast"], "detector must be one of sift, orb, grid"),
         (["{a}", "{b}", "--geometry", "affine"], "geometry must be one of"),
         (["{a}", "{b}", "--geometry", "essential"], "needs intrinsics"),
-        ([*ESSENTIAL, "--camera", "1,2"], "--camera must be fx,fy,cx,cy in pixels, got '1,2'"),
+        ([*ESSENTIAL, "--camera", "1,2"], "a file of intrinsics, got '1,2'"),
         ([*ESSENTIAL, "--camera", "0,0,9,9"], "must have positive focal lengths"),
         ([*ESSENTIAL, "--camera", "9,9,nan,9"], "finite numbers, got '9,9,nan,9'"),
         (["{a}", "{b}", "--camera", "9,9,9,9"], "--camera needs --geometry essential"),
