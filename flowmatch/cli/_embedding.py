@@ -96,7 +96,7 @@ Parts = Annotated[
     int,
     typer.Option(
         min=0,
-        help="With --photos: number of parts of each photograph that are classes, too.",
+        help="Number of parts of each photograph that are classes, too, for --photos.",
         rich_help_panel=DATA,
     ),
 ]
@@ -104,7 +104,7 @@ Hard = Annotated[
     bool,
     typer.Option(
         "--hard",
-        help="With --photos: views with more rotation, shear, changes of colour, and occlusion.",
+        help="Views of more rotation, shear, changes of colour and occlusion, for --photos.",
         rich_help_panel=DATA,
     ),
 ]

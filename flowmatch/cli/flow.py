@@ -50,8 +50,7 @@ from flowmatch.io.video_writer import VIDEO_SUFFIXES
 
 EXAMPLES = (
     "flowmatch flow first.png second.png -o flow --pictures",
-    "flowmatch flow clip.mp4 -o flow --frames 0:300 --stride 2 --video --quality fast",
-    "flowmatch flow clips/*.mp4 -o flow --jobs 4",
+    "flowmatch flow clips/*.mp4 -o flow --video --jobs 4",
 )
 FORMATS = ("flo", "png", "npz", "pfm", "parquet")
 _FILE_SUFFIXES = {*FLOW_SUFFIXES, *IMAGE_SUFFIXES, *VIDEO_SUFFIXES}

@@ -12,8 +12,7 @@ from flowmatch.io import CLOUD_SUFFIXES, MESH_SUFFIXES, require_trimesh, write_c
 from flowmatch.registration.integrate import Fragment, integrate_depth, write_fragments
 
 EXAMPLES = (
-    "flowmatch fuse recording -o surface.ply --voxel 0.005",
-    "flowmatch fuse recording -o room.glb",
+    "flowmatch fuse recording -o room.glb --voxel 0.005",
     "flowmatch fuse recording -o fragments --frames-per-fragment 100",
 )
 VOLUME = "Volume"

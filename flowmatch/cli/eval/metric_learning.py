@@ -70,7 +70,6 @@ from flowmatch.metric_learning.store import load
 
 EXAMPLES = (
     "flowmatch eval metric-learning digits --weights runs/triplet.safetensors --picture map.png",
-    "flowmatch eval metric-learning digits --compare --losses triplet,contrastive --seeds 2",
     "flowmatch eval metric-learning numbers --compare --runs runs/numbers --seeds 5",
 )
 COMPARISON = "Comparison of losses"
