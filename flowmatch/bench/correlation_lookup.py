@@ -1,5 +1,7 @@
-"""Benchmark of the correlation lookup, against RAFT's all-pairs volume and plain PyTorch."""
+"""Benchmark of the correlation lookup, against RAFT's all-pairs volume, localcorr and PyTorch."""
 
+import importlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -36,8 +38,11 @@ def _case(name: str, shape: tuple[int, ...], device: torch.device, dtype: torch.
     fits = B * (H * W) ** 2 * 4 < _MAX_BYTES
     if fits:
         functions.append(("torch: volume of all pairs", _volume))
+        functions.append(("torch: compiled volume", torch.compile(_volume, dynamic=False)))
     if fits and lookups == 1:
         functions.append(("torch: gather on demand", _gather))
+        functions.append(("torch: RAFT's alternate correlation", _alternate))
+    functions += _localcorr(device)
     implementations = tuple(
         Implementation(label, lambda *t, run=run: run(*t, radius, levels, lookups))
         for label, run in functions
@@ -123,6 +128,84 @@ def _gather(
             sampled = sampled.view(B, C, H, W, -1)
             parts.append(torch.einsum("bchw,bchwk->bkhw", f1, sampled) / C**0.5)
     return torch.cat(parts, 1)
+
+
+def _alternate(
+    f1: Tensor, f2: Tensor, coords: Tensor, radius: int, levels: int, lookups: int
+) -> Tensor:
+    """Compute RAFT's alternate correlation: products at whole pixels, then blends of four.
+
+    Reference:
+        The kernel alt_cuda_corr of Teed & Deng, RAFT, ECCV 2020, in PyTorch.
+    """
+    B, C, H, W = f1.shape
+    first = f1.permute(0, 2, 3, 1).reshape(B, H * W, C)
+    parts = []
+    for i, level in enumerate(correlation_pyramid(f2, levels)):
+        h, w = level.shape[2:]
+        second = level.permute(0, 2, 3, 1).reshape(B, h * w, C)
+        places = coords / 2**i
+        start = places.floor()
+        right, down = (places - start).to(f1.dtype).unbind(1)
+        side = range(-radius, radius + 2)
+        products = torch.stack(
+            [
+                torch.stack([_products(first, second, start, (h, w), dy, dx) for dx in side], 1)
+                for dy in side
+            ],
+            1,
+        ).view(B, len(side), len(side), H, W)
+        right, down = right[:, None, None], down[:, None, None]
+        rows = products[:, :, :-1] * (1 - right) + products[:, :, 1:] * right
+        parts.append((rows[:, :-1] * (1 - down) + rows[:, 1:] * down).flatten(1, 2) / C**0.5)
+    return torch.cat(parts, 1)
+
+
+def _products(
+    first: Tensor, second: Tensor, start: Tensor, size: tuple[int, int], dy: int, dx: int
+) -> Tensor:
+    """Multiply each pixel's features by those at a whole displacement, 0 outside, ``[B, HW]``."""
+    h, w = size
+    x, y = (start + start.new_tensor([dx, dy])[:, None, None]).flatten(2).unbind(1)
+    inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
+    index = torch.where(inside, y * w + x, 0).long()
+    found = second.gather(1, index[..., None].expand(-1, -1, second.shape[2]))
+    return (first * found).sum(-1) * inside
+
+
+def _localcorr(device: torch.device) -> list[tuple[str, Any]]:
+    """Return localcorr: its Triton kernels, and on a CPU its fallback of standard operators."""
+    try:
+        package = importlib.import_module("localcorr")
+        generic = importlib.import_module("localcorr.onnx_generic")
+    except ImportError:
+        return []
+
+    def block(f1: Tensor, f2: Tensor, radius: int, levels: int) -> Callable[[Tensor], Tensor]:
+        found: Callable[[Tensor], Tensor] = package.get_localcorr_block(f1, f2, levels, radius)
+        return found
+
+    def standard(f1: Tensor, f2: Tensor, radius: int, levels: int) -> Callable[[Tensor], Tensor]:
+        return lambda at: (
+            generic.localcorr_pyramid_onnx_generic(f1, f2, at, levels, radius) / f1.shape[1] ** 0.5
+        )
+
+    def run(
+        f1: Tensor, f2: Tensor, coords: Tensor, radius: int, levels: int, lookups: int,
+        prepare: Callable[..., Callable[[Tensor], Tensor]],
+    ) -> Tensor:  # fmt: skip
+        lookup = prepare(f1, f2, radius, levels)
+        total = torch.zeros((), device=f1.device, dtype=f1.dtype)
+        for at in _shifted(coords, lookups):
+            total = total + lookup(at)
+        # Displacements are column by column there.
+        B, _, H, W = f1.shape
+        side = 2 * radius + 1
+        return total.view(B, levels, side, side, H, W).transpose(2, 3).flatten(1, 3)
+
+    if device.type == "cuda":
+        return [("localcorr", partial(run, prepare=block))]
+    return [("localcorr: standard operators", partial(run, prepare=standard))]
 
 
 def _truth(
