@@ -15,8 +15,11 @@ from flowmatch.io._files import FilePath, entry_for_suffix
 from flowmatch.io._ply import write_ply_table
 from flowmatch.matching.features import Matches
 
-MIN_PARALLAX = 1.0
-"""Median angle of the rays of a point, in degrees, below which the translation is not trusted."""
+MIN_PARALLAX = 3.0
+"""Median angle of the rays of a point, in degrees, below which the translation is not trusted.
+
+Of 45 pairs of frames of an office, its direction was wrong by up to 154 degrees below this angle (18
+pairs) and by at most 24 above it (27 pairs)."""
 
 
 class RelativePose(NamedTuple):
