@@ -18,8 +18,8 @@ from flowmatch.matching.features import Matches
 MIN_PARALLAX = 3.0
 """Median angle of the rays of a point, in degrees, below which the translation is not trusted.
 
-Of 45 pairs of frames of an office, its direction was wrong by up to 154 degrees below this angle (18
-pairs) and by at most 24 above it (27 pairs)."""
+Of 45 pairs of frames of an office, its direction was wrong by up to 154 degrees below this angle,
+of 18 pairs, and by at most 24 above it, of 27."""
 
 
 class RelativePose(NamedTuple):
