@@ -41,6 +41,8 @@ def test_gradients_of_blank_items_are_like_others(name, kind):
     value = loss(x, LABELS)
     value.backward()
     assert value.isfinite()
+    if name != "circle":  # whose scale of 80 multiplies the squares of similarities
+        assert_small(value)
     assert_small(x.grad, *(p.grad for p in loss.parameters()))
     assert x.grad[[1, 2, 3, 5]].any()
 
