@@ -6,9 +6,9 @@
     flow = fm.estimate_flow(first, second)  # float32 [H, W, 2], pixels
 
 This page has what most people need. Each task is a package with more of it: ``flow``, ``matching``,
-``registration``, ``align``, ``tracking``, ``stitch``, ``retrieval``, ``metric_learning``,
-``selfsupervised``; so are the operators (``ops``), files (``io``) and pictures (``draw``).
-Everything is imported when it is first used.
+``registration``, ``align``, ``tracking``, ``stitch``, ``retrieval``, ``localisation``,
+``metric_learning``, ``selfsupervised``; so are the operators (``ops``), files (``io``) and pictures
+(``draw``). Everything is imported when it is first used.
 """
 
 from importlib import import_module
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         geometry,
         hub,
         io,
+        localisation,
         matching,
         metric_learning,
         ops,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from flowmatch.align import Alignment, align_images
     from flowmatch.catalogue import available, load
     from flowmatch.flow import FlowBothWays, FlowOptions, estimate_both_ways, estimate_flow
+    from flowmatch.localisation import Localisation, LocaliseOptions, localise_photo
     from flowmatch.matching import Matches, MatchOptions, match_images
     from flowmatch.registration import RegisterOptions, Registration, register_scans
     from flowmatch.retrieval import build_index, search
@@ -52,6 +54,8 @@ __all__ = [
     "BoxTracks",
     "FlowBothWays",
     "FlowOptions",
+    "Localisation",
+    "LocaliseOptions",
     "MatchOptions",
     "Matches",
     "Panorama",
@@ -75,6 +79,8 @@ __all__ = [
     "hub",
     "io",
     "load",
+    "localisation",
+    "localise_photo",
     "match_images",
     "matching",
     "metric_learning",
@@ -101,6 +107,7 @@ _DEFINED_IN = {
     "stitch": ("Panorama", "StitchOptions", "stitch_photos"),
     "tracking": ("BoxTracks", "PointTracks", "track_boxes", "track_points"),
     "retrieval": ("build_index", "search"),
+    "localisation": ("Localisation", "LocaliseOptions", "localise_photo"),
     "catalogue": ("available", "load"),
 }
 _MODULE_OF = {name: module for module, names in _DEFINED_IN.items() for name in names}

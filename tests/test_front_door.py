@@ -24,6 +24,7 @@ VERBS = {  # what is positional: the images, scans or files
     "track_points": ("frames", "points"),
     "build_index": ("folder", "output"),
     "search": ("index", "image"),
+    "localise_photo": ("photo", "index"),
 }
 
 

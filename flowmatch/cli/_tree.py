@@ -48,6 +48,7 @@ COMMANDS = {
     "eval align": Entry(_SUB, "Measure alignment on warped photographs."),
     "eval track": Entry(_SUB, "Measure trackers of boxes and of points."),
     "eval retrieval": Entry(_SUB, "Measure the retrieval of views of the same photograph."),
+    "eval localisation": Entry(_SUB, "Measure the localisation of held-out frames."),
     "eval metric-learning": Entry(_SUB, "Measure one embedding, or compare all losses."),
     "eval video": Entry(_SUB, "Measure the retrieval of moving objects in other frames."),
     "train flow": Entry(_SUB, "Train a flow network."),

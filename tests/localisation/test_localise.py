@@ -10,46 +10,20 @@ from flowmatch._opencv import cv2
 from flowmatch.cli import main
 from flowmatch.io import write_image
 from flowmatch.localisation import PosedFolder, fit_camera_pose, localise_photo
-
-K = np.array([[400.0, 0, 160], [0, 400, 120], [0, 0, 1]])
-
-
-def render(texture, pose):
-    """Return picture and depth of the plane z = 3 m; a pixel of its texture is 1 cm."""
-    view = np.linalg.inv(pose)
-    plane = np.array([[0.01, 0, -2.5], [0, 0.01, -2.5], [0, 0, 3], [0, 0, 1]])
-    homography = K @ view[:3] @ plane[:, [0, 1, 2]]
-    picture = cv2.warpPerspective(texture, homography, (320, 240), borderMode=cv2.BORDER_REFLECT)
-    y, x = np.mgrid[:240, :320]
-    rays = np.stack([x, y, np.ones_like(x)], axis=-1) @ np.linalg.inv(K).T
-    return picture, (3 - pose[2, 3]) / (rays @ pose[2, :3])
-
-
-def pose_at(x, y, z, turn):
-    pose = np.eye(4)
-    pose[:3, :3] = cv2.Rodrigues(np.array(turn))[0]
-    pose[:3, 3] = x, y, z
-    return pose
+from tests.localisation.room import K, pose_at, render, write_room
 
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory):
     folder = tmp_path_factory.mktemp("room")
-    for name in ("color", "depth"):
-        (folder / name).mkdir()
-    texture, lines = data.astronaut(), []
-    for k, x in enumerate((-0.8, -0.3, 0.3, 0.8)):
-        pose = pose_at(x, 0.1 * k, -0.2, (0.02, 0.05 * k, 0.03))
-        picture, depth = render(texture, pose)
-        write_image(folder / "color" / f"{k}.png", picture)
-        cv2.imwrite(str(folder / "depth" / f"{k}.png"), np.rint(1000 * depth).astype(np.uint16))
-        lines.append(" ".join([str(k), *map(str, pose.ravel())]))
-    (folder / "poses.txt").write_text("\n".join(lines))
-    np.savetxt(folder / "intrinsics.txt", K)
+    xs = (-0.8, -0.3, 0.3, 0.8)
+    write_room(
+        folder, [pose_at(x, 0.1 * k, -0.2, (0.02, 0.05 * k, 0.03)) for k, x in enumerate(xs)]
+    )
     words = ["index", str(folder / "color"), "-o", str(folder / "i.safetensors")]
     assert main([*words, "--model", "rootsift", "--words", "8", "--keypoints", "300"]) == 0
     truth = pose_at(0.1, 0.15, 0.1, (-0.05, 0.1, 0.1))
-    write_image(folder / "photo.png", render(texture, truth)[0])
+    write_image(folder / "photo.png", render(data.astronaut(), truth)[0])
     return folder, truth
 
 

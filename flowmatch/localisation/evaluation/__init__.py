@@ -1,0 +1,1 @@
+"""Evaluation of localisation: held-out frames, beside retrieval alone and regression."""
