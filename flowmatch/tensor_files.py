@@ -71,14 +71,15 @@ def _not_whole(path: str | Path, error: SafetensorError) -> ValueError:
 def encode_safetensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
     """Return the bytes of a ``.safetensors`` file, the same ones for the same content.
 
-    The library writes the metadata in random order.
+    The library writes the metadata in random order, and a header that is no JSON for no tensors and
+    no metadata.
 
     Example:
         >>> tensors, metadata = {"a": torch.ones(2)}, {"model": "b", "arguments": "{}"}
         >>> encode_safetensors(tensors, metadata) == encode_safetensors(tensors, metadata)
         True
     """
-    encoded = save(dict(tensors), dict(metadata))
+    encoded = save(dict(tensors))
     end = 8 + int.from_bytes(encoded[:8], "little")
     header = json.loads(encoded[8:end])
     header["__metadata__"] = dict(sorted(metadata.items()))

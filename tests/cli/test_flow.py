@@ -88,7 +88,7 @@ OUT = ["-o", "out"]
         (["{a}", "{b}"], "no output folder: add -o FOLDER"),
         (["{a}", *OUT], "one picture given, {a}: a flow needs two or more"),
         (["{a}", "", *OUT], "an INPUT is empty"),
-        (["{a}", "{b}", *OUT, "--format", "gif"], "flo, png, npz, pfm, got 'gif'"),
+        (["{a}", "{b}", *OUT, "--format", "gif"], "flo, png, npz, pfm, parquet, got 'gif'"),
         (["{a}", "{b}", *OUT, "--model", "raft"], "no weights named 'raft'"),
         (["{a}", "{b}", *OUT, "--weights", "none.safetensors"], "none.safetensors"),
         (["{a}", "{b}", *OUT, "--weights", "x.pth"], "there is no file of weights at x.pth"),

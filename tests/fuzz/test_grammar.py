@@ -23,6 +23,7 @@ from .seeds import as_npz
 
 tried = settings(
     max_examples=int(os.environ.get("EXAMPLES", "40")), deadline=None,
+    derandomize="EXAMPLES" not in os.environ,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 FLOATS = st.floats(-1e6, 1e6, width=32)
@@ -81,7 +82,8 @@ def ply_files(draw):
     for name in draw(st.lists(st.sampled_from(["face", "edge", "material"]), unique=True)):
         elements.insert(draw(st.integers(0, len(elements))), (name, draw(properties(xyz=False))))
     lines, body = ["ply", f"format {word} 1.0"], b""
-    remarks = st.sampled_from([[], ["comment a b"], ["obj_info 3"], ["comment"]])
+    lines += draw(st.sampled_from([[], ["obj_info 3"]]))  # plyfile refuses it after an element
+    remarks = st.sampled_from([[], ["comment a b"], ["comment"]])
     for name, chosen in elements:
         count = draw(st.integers(0, 4))
         lines += [*draw(remarks), f"element {name} {count}"]
@@ -105,16 +107,17 @@ def ply_files(draw):
     return end.join([*lines, "end_header", ""]).encode() + body
 
 
-def same_columns(ours, theirs) -> bool:
-    """Return whether two elements of plyfile hold the same properties."""
+def same_columns(ours, theirs, dropped=()) -> bool:
+    """Return whether two elements of plyfile hold the same properties, but for dropped ones."""
     names = [prop.name for prop in ours.properties]
-    return names == [prop.name for prop in theirs.properties] and all(
+    return names == [prop.name for prop in theirs.properties if prop.name not in dropped] and all(
         len(a) == len(b)
         and all(np.allclose(x, y, 1e-6, 0, equal_nan=True) for x, y in zip(a, b, strict=True))
         for a, b in ((ours[name], theirs[name]) for name in names)
     )
 
 
+@pytest.mark.filterwarnings("ignore:loadtxt. input contained no data")  # plyfile, empty lists
 @tried
 @given(ply_files())
 def test_ply(tmp_path, content):
@@ -124,10 +127,11 @@ def test_ply(tmp_path, content):
     points = read_cloud(path)
     # plyfile rounds numbers of text to their type.
     np.testing.assert_allclose(points, expected, 1e-6, 1e-30)
-    move_cloud_file(path, tmp_path / "b.ply", np.eye(4))
+    dropped = move_cloud_file(path, tmp_path / "b.ply", np.eye(4))
     moved = PlyData.read(tmp_path / "b.ply")
     assert [e.name for e in moved] == [e.name for e in whole]
-    assert all(same_columns(a, b) for a, b in zip(moved, whole, strict=True))
+    for ours, theirs in zip(moved, whole, strict=True):
+        assert same_columns(ours, theirs, dropped if ours.name == "vertex" else ())
 
 
 # ---- PCD ----------------------------------------------------------------------------------------
@@ -230,7 +234,8 @@ def tiff_files(draw):
     if not gray and draw(st.booleans()):
         options["planarconfig"], stored = "separate", pixels.transpose(2, 0, 1)
     if draw(st.booleans()):
-        options["tile"] = (16, 32)
+        # OpenCV decodes no tiles of bytes that are not compressed.
+        options |= {"tile": (16, 32)} | ({} if deep else {"compression": "zlib"})
     else:
         options["rowsperstrip"] = draw(st.integers(1, 40))
     file = io.BytesIO()

@@ -109,8 +109,8 @@ def work(path: str) -> None:
         print("writing", flush=True)
         time.sleep(100)
 
-cli.app = typer.Typer()
-cli.app.command()(work)
+cli.program = typer.Typer()
+cli.program.command()(work)
 sys.exit(cli.main([sys.argv[1]]))
 """
 

@@ -54,7 +54,7 @@ def test_frozen_norms_keep_their_statistics():
         before = network.backbone.layers[1].running_mean.clone()
         network(torch.rand(8, 1, 8, 8))
         assert torch.equal(before, network.backbone.layers[1].running_mean) == frozen
-    with pytest.raises(ValueError, match="backbone must be one of small, resnet18, resnet50"):
+    with pytest.raises(ValueError, match="backbone must be one of small, tiny, resnet18, resnet50"):
         EmbeddingNet("vgg", 4)
 
 

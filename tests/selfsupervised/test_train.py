@@ -57,7 +57,7 @@ def test_unsuitable_patches_are_refused(patches):
     )
     with pytest.raises(ValueError, match="two objects that certainly differ"):
         TrackPairs(alone, TINY)
-    with pytest.raises(ValueError, match="backbone must be one of small, resnet18"):
+    with pytest.raises(ValueError, match="backbone must be one of small, tiny, resnet18"):
         replace(TINY, backbone="vgg")
     with pytest.raises(ValueError, match="out of range"):
         replace(TINY, gap=0)

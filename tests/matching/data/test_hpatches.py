@@ -182,8 +182,8 @@ def test_official_lists(folder, sequences, tasks, tmp_path):
     path = tmp_path / "retr_queries_split-a.csv"
     for text, reason in (
         ("s,idx\ni_light,7\n", "refers to patches that do not exist"),
-        ("s,idx\ni_light,x\n", "expected names and numbers, got i_light,x"),
-        ("s,idx\ni_light\n", "expected 2 columns, got i_light"),
+        ("s,idx\ni_light,x\n", r"expected names and numbers, got \['i_light', 'x'\]"),
+        ("s,idx\ni_light\n", r"expected 2 columns, got \['i_light'\]"),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=reason):

@@ -104,7 +104,7 @@ def test_find_photos(tmp_path):
 def test_sheet(tmp_path, photo, capsys):
     write_image(tmp_path / "a.png", photo)
     sheet = tmp_path / "sheet.png"
-    words = ["-o", str(sheet), "--count", "2", "--points", "5", "--size", "16"]
+    words = ["-o", str(sheet), "--count", "2", "--patches", "5", "--size", "16"]
     assert main(["synth", "matching", "--photos", str(tmp_path), *words]) == 0
     assert read_image(sheet).shape == (2 * 2 * 16, 5 * 16, 3)
     assert "2 pairs of views" in capsys.readouterr().err
