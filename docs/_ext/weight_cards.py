@@ -16,6 +16,7 @@ VERBS = {
     "matching": "fm.match_images(first, second, model={name!r})",
     "registration": "fm.register_scans(source, target, model={name!r})",
     "align": "fm.align_images(first, second, model={name!r})",
+    "tracking": "fm.track_boxes(frames, boxes, model={name!r})",
 }
 INTRODUCTION = """\
 # Weights
