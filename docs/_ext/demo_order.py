@@ -8,9 +8,11 @@ DEMOS = (
     "register_two_scans",
     "align_two_pictures",
     "search_an_index",
+    "track_a_box",
     "correlation_in_a_network",
     "compare_patch_stacks",
     "embed_digits",
+    "verify_identity",
     "benchmark_a_kernel",
 )
 
