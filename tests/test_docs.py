@@ -138,6 +138,12 @@ def test_cards_are_complete(task, name):
         parse(line)
 
 
+def test_cards_say_how_to_use_weights_of_every_task():
+    text = (ROOT / "docs" / "_ext" / "weight_cards.py").read_text()
+    for task in INDEX:
+        assert f'    "{task}": "' in text, task
+
+
 def test_every_command_is_documented():
     text = "\n".join(page.read_text() for page in PAGES)
     for name in COMMANDS:
