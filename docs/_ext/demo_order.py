@@ -13,6 +13,7 @@ DEMOS = (
     "compare_patch_stacks",
     "embed_digits",
     "verify_identity",
+    "pairs_from_a_video",
     "benchmark_a_kernel",
 )
 
