@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares  # type: ignore[import-untyped]
 
 from flowmatch._opencv import cv2
+from flowmatch.geometry import unproject
 from flowmatch.imaging import Image
 from flowmatch.io import replace_when_done
 from flowmatch.io._cloud_table import CloudTable
@@ -81,7 +82,7 @@ def relative_pose(
     if matches.matrix is None or not len(chosen):
         return None
     pixels = [xy.astype(np.float64) for xy in matches.points(inliers=True)]
-    rays = [_normalise(xy, K) for xy, K in zip(pixels, (K0, K1), strict=True)]
+    rays = [unproject(xy, np.ones(len(xy)), K) for xy, K in zip(pixels, (K0, K1), strict=True)]
     R, translation = _refine(*_decompose(matches.matrix, rays), rays, (K0, K1))
     candidates = [_triangulate(R, sign * translation, rays) for sign in (1.0, -1.0)]
     if candidates[1][1].sum() > candidates[0][1].sum():
@@ -139,9 +140,8 @@ def _decompose(
     any translation, too.
     """
     R0, R1, t = cv2.decomposeEssentialMat(E)
-    x0, x1 = (np.column_stack([xy, np.ones(len(xy))]) for xy in rays)
-    x1 /= np.linalg.norm(x1, axis=1, keepdims=True)
-    along = [np.median((x0 @ R.T * x1).sum(axis=1) / np.linalg.norm(x0, axis=1)) for R in (R0, R1)]
+    x0, x1 = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in rays)
+    along = [np.median((x0 @ R.T * x1).sum(axis=1)) for R in (R0, R1)]
     rotation = (R0, R1)[int(np.argmax(along))]
     return np.asarray(rotation, np.float64), np.asarray(t, np.float64).ravel()
 
@@ -150,7 +150,8 @@ def _triangulate(
     R: NDArray[np.float64], t: NDArray[np.float64], rays: list[NDArray[np.float64]]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return the points of all matches, and which of them lie in front of both cameras."""
-    homogeneous = cv2.triangulatePoints(np.eye(3, 4), np.column_stack([R, t]), rays[0].T, rays[1].T)
+    plane = [x[:, :2].T for x in rays]
+    homogeneous = cv2.triangulatePoints(np.eye(3, 4), np.column_stack([R, t]), *plane)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         points = (homogeneous[:3] / homogeneous[3]).T
         in_front = (points[:, 2] > 0) & ((points @ R.T + t)[:, 2] > 0)
@@ -168,7 +169,7 @@ def _refine(
     The five-point fit is exact for five matches only, and trades rotation against translation.
     """
     focal = float(np.mean([K[i, i] for K in cameras for i in (0, 1)]))
-    x0, x1 = (np.column_stack([xy, np.ones(len(xy))]) for xy in rays)
+    x0, x1 = rays
     across = np.linalg.svd(t[None])[2][1:]  # two directions at right angles to t
 
     def pose(change: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -184,11 +185,6 @@ def _refine(
         return np.asarray(focal * (x1 * lines1).sum(axis=1) / np.maximum(scale, 1e-12))
 
     return pose(least_squares(errors, np.zeros(5), loss="soft_l1").x)
-
-
-def _normalise(xy: NDArray[np.float64], K: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return pixels as points of the plane at depth 1."""
-    return np.asarray((xy - K[:2, 2]) @ np.linalg.inv(K[:2, :2]).T)
 
 
 def _project(points: NDArray[np.float64], K: NDArray[np.float64]) -> NDArray[np.float64]:
