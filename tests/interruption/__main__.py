@@ -1,10 +1,8 @@
 """Kill commands at random moments: ``python -m tests.interruption flow --times 50``."""
 
-import argparse
 import random
 import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -14,9 +12,8 @@ from .commands import (
     digests,
     kill_after,
     leftovers,
-    make_inputs,
     run,
-    shorten_runs,
+    try_all,
 )
 
 
@@ -55,25 +52,5 @@ def try_kills(name: str, folder: Path, times: int, seed: int) -> list[str]:
     return faults
 
 
-def main() -> int:
-    """Run the command line; the status is 1 if there are faults."""
-    parser = argparse.ArgumentParser(prog="python -m tests.interruption", description=__doc__)
-    parser.add_argument("command", nargs="+", choices=[*COMMANDS, "all"])
-    parser.add_argument("--times", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    shorten_runs()
-    faults = []
-    with tempfile.TemporaryDirectory() as folder:
-        make_inputs(Path(folder) / "inputs")
-        for name in COMMANDS if "all" in options.command else options.command:
-            part = Path(folder) / name
-            part.mkdir()
-            (part / "inputs").symlink_to(Path(folder) / "inputs")
-            faults += try_kills(name, part, options.times, options.seed)
-    print("\n".join(faults))
-    return 1 if faults else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(try_all(try_kills, "python -m tests.interruption", __doc__, times=10))

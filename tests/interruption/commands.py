@@ -1,8 +1,10 @@
 """Small runs of the commands that write many files, in child processes."""
 
+import argparse
 import hashlib
 import os
 import signal
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -163,3 +165,33 @@ def kill_after(words: list[str], log: Path, seconds: float, number: int) -> int:
 
 
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
+
+
+def try_all(
+    attempt: Callable[[str, Path, int, int], list[str]], prog: str, about: str | None, *, times: int
+) -> int:
+    """Run the command line of a test of commands; the status is 1 if there are faults.
+
+    Args:
+        attempt: Function from the name of a command, a folder with its inputs, a number of times
+            and a seed to the faults.
+        prog: Name of the program.
+        about: What it does.
+        times: Number of times, by default.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=about)
+    parser.add_argument("command", nargs="+", choices=[*COMMANDS, "all"])
+    parser.add_argument("--times", type=int, default=times)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    shorten_runs()
+    faults = []
+    with tempfile.TemporaryDirectory() as folder:
+        make_inputs(Path(folder) / "inputs")
+        for name in COMMANDS if "all" in options.command else options.command:
+            part = Path(folder) / name
+            part.mkdir()
+            (part / "inputs").symlink_to(Path(folder) / "inputs")
+            faults += attempt(name, part, options.times, options.seed)
+    print("\n".join(faults))
+    return 1 if faults else 0

@@ -3,14 +3,12 @@
 The disk is a tmpfs, which only root may mount.
 """
 
-import argparse
 import random
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from .commands import COMMANDS, digests, leftovers, make_inputs, run, shorten_runs
+from .commands import COMMANDS, digests, leftovers, run, try_all
 
 
 def try_disks(name: str, folder: Path, times: int, seed: int) -> list[str]:
@@ -54,25 +52,5 @@ def try_disks(name: str, folder: Path, times: int, seed: int) -> list[str]:
     return faults
 
 
-def main() -> int:
-    """Run the command line; the status is 1 if there are faults."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", nargs="+", choices=[*COMMANDS, "all"])
-    parser.add_argument("--times", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    shorten_runs()
-    faults = []
-    with tempfile.TemporaryDirectory() as folder:
-        make_inputs(Path(folder) / "inputs")
-        for name in COMMANDS if "all" in options.command else options.command:
-            part = Path(folder) / name
-            part.mkdir()
-            (part / "inputs").symlink_to(Path(folder) / "inputs")
-            faults += try_disks(name, part, options.times, options.seed)
-    print("\n".join(faults))
-    return 1 if faults else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(try_all(try_disks, "python -m tests.interruption.full_disk", __doc__, times=5))
