@@ -23,6 +23,7 @@ from flowmatch.metric_learning.losses import LOSSES
 from flowmatch.metric_learning.losses._base import at_least
 from flowmatch.metric_learning.methods import METHODS, Method, train_method
 from flowmatch.metric_learning.metrics import retrieval_scores
+from flowmatch.metric_learning.miners import MINERS
 from flowmatch.metric_learning.protocol import Estimate, class_folds, estimate, raw_pixels
 from flowmatch.metric_learning.run_files import RunFiles
 
@@ -60,7 +61,7 @@ class BenchmarkRow:
     """One row of the table.
 
     Attributes:
-        name: Name in `LOSSES` or `METHODS`, or one of `BASELINES`.
+        name: Name of the method, or one of `BASELINES`.
         chosen: Configuration that the search has chosen; empty for baselines.
         separate: Scores of single networks, by name of `COLUMNS`.
         concatenated: Scores of the concatenated embeddings of the networks of a run.
@@ -93,7 +94,8 @@ def run_benchmark(
         train: Pictures of the training classes, of which each network leaves out a part.
         test: Pictures of the test classes.
         folder: Folder of results, a JSON file for each run.
-        methods: Names in `LOSSES` or `METHODS`.
+        methods: Names in `LOSSES` or `METHODS`, or ``LOSS@MINER`` for a loss with another miner
+            than that of its paper, ``none`` for the whole batch.
         seeds: Number of runs of each method.
         device: Training device.
 
@@ -108,10 +110,7 @@ def run_benchmark(
     at_least(1, seeds=seeds)
     store = RunFiles(folder, _conditions(protocol), train, test)
     for name in methods:
-        if name not in LOSSES and name not in METHODS:
-            raise ValueError(
-                f"method must be one of {', '.join((*LOSSES, *METHODS))}, got {name!r}"
-            )
+        _check_method(name)
     jobs = [(name, "search", n) for name in methods for n in range(len(configurations(name)))]
     jobs += [("pixels", "seed", 0)]
     jobs += [(name, "seed", n) for n in range(seeds) for name in ("untrained", *methods)]
@@ -119,6 +118,16 @@ def run_benchmark(
         if store.read(name, kind, n) is None:
             store.write(name, kind, n, _run(protocol, train, test, store, name, kind, n, device))
         yield done, len(jobs), f"{name} {kind} {n}"
+
+
+def _check_method(name: str) -> None:
+    loss, at, miner = name.partition("@")
+    if loss not in LOSSES and (at or loss not in METHODS):
+        raise ValueError(f"method must be one of {', '.join((*LOSSES, *METHODS))}, got {loss!r}")
+    if at and miner not in ("none", *MINERS):
+        raise ValueError(f"miner must be one of none, {', '.join(MINERS)}, got {miner!r}")
+    if at and miner != "none" and not getattr(LOSSES[loss], "takes_tuples", False):
+        raise ValueError(f"loss {loss} compares the whole batch, got miner {miner}")
 
 
 def _run(
@@ -173,7 +182,8 @@ def _test(
     device: str | torch.device,
 ) -> tuple[dict[str, Any], list[list[tuple[int, float]]]]:
     """Train the networks of a seed, and test them separately and together."""
-    metric = "cosine" if name not in LOSSES else with_loss(protocol.recipe, name).metric
+    loss = name.partition("@")[0]
+    metric = "cosine" if loss not in LOSSES else with_loss(protocol.recipe, loss).metric
     embeddings, histories = [], []
     for number in range(protocol.networks):
         method, history = _train(protocol, name, chosen, train, seed, number, device)
@@ -197,10 +207,12 @@ def _train(
 ) -> tuple[Method, list[tuple[int, float]]]:
     """Train a network; return its best state, and steps and MAP@R on the validation classes."""
     untrained = name == "untrained"
+    name, _, miner = name.partition("@")
     # ProxyNCA needs no library, and compares cosines as the methods of METHODS do.
     recipe = with_loss(protocol.recipe, name if name in LOSSES else "proxynca")
     recipe = replace(recipe, rate=chosen.rate, options=dict(chosen.options))
     recipe = replace(recipe, steps=0) if untrained else recipe
+    recipe = replace(recipe, miner=miner or recipe.miner)
     fold = (seed * protocol.networks + number) % protocol.folds
     kept, left = class_folds(len(train.classes), protocol.folds)[fold]
     part, validation = train.select_classes(kept), train.select_classes(left)
@@ -259,7 +271,7 @@ def benchmark_rows(
         protocol: Conditions of the runs.
         train: Pictures of the training classes.
         test: Pictures of the test classes.
-        methods: Names in `LOSSES` or `METHODS`; those without results are left out.
+        methods: Names as `run_benchmark` takes them; those without results are left out.
         seeds: Highest number of runs of each method.
 
     Returns:

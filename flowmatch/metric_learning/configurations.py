@@ -60,12 +60,13 @@ def configurations(name: str) -> list[Configuration]:
     """Return the configurations that the search tries, the same number for every method.
 
     Args:
-        name: Name in `LOSSES` or `METHODS`.
+        name: Name in `LOSSES` or `METHODS`, or a loss with a miner as ``LOSS@MINER``.
 
     Example:
         >>> print(configurations("triplet")[0])
         margin 0.2, rate 0.003
     """
+    name = name.partition("@")[0]
     if name not in SEARCHED:
         return [Configuration(rate, {}) for rate in RATES_ALONE]
     option, first, second = SEARCHED[name]

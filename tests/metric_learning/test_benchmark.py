@@ -148,3 +148,34 @@ def test_failures_and_files_of_other_runs(protocol, parts, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             Protocol(recipe, **wrong)
+
+
+def test_a_loss_may_have_another_miner(protocol, parts, tmp_path, monkeypatch):
+    recipes = []
+    original = benchmark.train_method
+    monkeypatch.setattr(
+        benchmark, "train_method", lambda *a, **k: recipes.append(a[:2]) or original(*a, **k)
+    )
+    names = ("triplet", "triplet@none", "triplet@hard")
+    list(run_benchmark(protocol, *parts, tmp_path, methods=names, seeds=1))
+    rows = benchmark_rows(tmp_path, protocol, *parts, names, 1)[2:]
+    assert [row.name for row in rows] == list(names) and not any(row.problem for row in rows)
+    assert all(recipe.options in ({"margin": 0.2}, {"margin": 0.1}) for _, recipe in recipes[:9])
+    assert [(name, recipe.miner) for name, recipe in recipes[:9:3]] == [
+        ("triplet", "paper"),
+        ("triplet", "none"),
+        ("triplet", "hard"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("triplet@most", "miner must be one of none, random.*got 'most'"),
+        ("fastap@hard", "loss fastap compares the whole batch, got miner hard"),
+        ("htl@hard", "method must be one of .*got 'htl'"),
+    ],
+)
+def test_unknown_methods_and_miners_are_refused(protocol, parts, tmp_path, name, message):
+    with pytest.raises(ValueError, match=message):
+        next(run_benchmark(protocol, *parts, tmp_path, methods=(name,)))

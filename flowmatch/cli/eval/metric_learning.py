@@ -122,7 +122,8 @@ def command(
     losses: Annotated[
         str,
         typer.Option(
-            help=f"Losses and ensembles to compare, with commas; ensembles: {', '.join(METHODS)}.",
+            help=f"Losses and ensembles to compare, with commas; ensembles: {', '.join(METHODS)}; "
+            "with --runs, LOSS@MINER for another miner than the paper's.",
             rich_help_panel=COMPARISON,
         ),
     ] = "all",
