@@ -7,7 +7,7 @@ READY := .venv/ready
 # Installs what a target needs besides; the kernels are there already.
 EXTRA := FLOWMATCH_KERNELS=none $(BIN)/pip install -q -e
 
-.PHONY: demo test lint docs bench wheel cross gpu clean
+.PHONY: demo test lint docs bench wheel cross sass gpu clean
 
 demo: $(READY)
 	MPLBACKEND=agg $(BIN)/python demos/flow_of_a_clip.py
@@ -49,6 +49,12 @@ wheel: $(READY)
 cross: $(READY)
 	$(EXTRA) ".[cross]"
 	$(BIN)/python -m pytest -q -m cross tests/cross
+
+# The CUDA kernels compiled for GPUs, and their instructions counted, against the budgets of
+# tests/sass/budget.txt. CUDA_HOME names the toolkit; no GPU is needed.
+sass: $(READY)
+	$(EXTRA) ".[sass]"
+	$(BIN)/python -m tests.sass
 
 # On a machine with a GPU: needs no network and no venv. CUDA_HOME names the toolkit.
 gpu:
