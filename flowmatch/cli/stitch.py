@@ -114,7 +114,16 @@ def command(
         typer.Option(
             help="Match each photo with that many following ones, for photos given in the order in "
             "which they were taken; the last are matched with the first.",
-            show_default="all photos with each other",
+            show_default="all photos that overlap",
+            rich_help_panel=KEYPOINTS,
+        ),
+    ] = None,
+    retrieval: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of most similar photos with which each is matched, for hundreds of photos "
+            "in any order.",
+            show_default="all photos that overlap",
             rich_help_panel=KEYPOINTS,
         ),
     ] = None,
@@ -227,7 +236,7 @@ def command(
             "--matcher": matcher != _DEFAULT.matcher,
             "--matcher-weights": matcher_weights is not None,
             "--keypoints": keypoints != _DEFAULT.keypoints,
-            "--neighbours": neighbours is not None,
+            "--neighbours": neighbours is not None, "--retrieval": retrieval is not None,
             "--min-confidence": confidence != _DEFAULT.confidence,
             "--keypoint-megapixels": keypoint_megapixels != _DEFAULT.keypoint_megapixels,
         }  # fmt: skip
@@ -236,7 +245,8 @@ def command(
     options = StitchOptions(
         detector=detector, detector_weights=detector_weights, matcher=matcher,
         matcher_weights=matcher_weights,
-        keypoints=keypoints, neighbours=neighbours, confidence=confidence, motion=motion,
+        keypoints=keypoints, neighbours=neighbours, retrieval=retrieval, confidence=confidence,
+        motion=motion,
         wave=wave, keypoint_megapixels=keypoint_megapixels, projection=projection, turn=turn,
         exposure=exposure, seams=seams, blend=blend, blend_width=blend_width, crop=crop,
         megapixels=megapixels,

@@ -1,16 +1,21 @@
 """Matching of two images by keypoints and descriptors, and networks that compare patches."""
 
-from flowmatch.matching.compare import compare_all_patches, compare_patches, dense_descriptors
-from flowmatch.matching.describe import describe_keypoints
-from flowmatch.matching.external import load_external
-from flowmatch.matching.features import Features, Matches
-from flowmatch.matching.filter import filter_matches
-from flowmatch.matching.keypoints import Keypoints, detect_keypoints
-from flowmatch.matching.match import match_images
-from flowmatch.matching.networks import MODELS
-from flowmatch.matching.options import MatchOptions
-from flowmatch.matching.patches import extract_patches
-from flowmatch.matching.store import available, load, save_weights
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# Every name is imported when it is first used: keypoints, options and fits need no PyTorch.
+if TYPE_CHECKING:
+    from flowmatch.matching.compare import compare_all_patches, compare_patches, dense_descriptors
+    from flowmatch.matching.describe import describe_keypoints
+    from flowmatch.matching.external import load_external
+    from flowmatch.matching.features import Features, Matches
+    from flowmatch.matching.filter import filter_matches
+    from flowmatch.matching.keypoints import Keypoints, detect_keypoints
+    from flowmatch.matching.match import match_images
+    from flowmatch.matching.networks import MODELS
+    from flowmatch.matching.options import MatchOptions
+    from flowmatch.matching.patches import extract_patches
+    from flowmatch.matching.store import available, load, save_weights
 
 __all__ = [
     "MODELS",
@@ -31,3 +36,42 @@ __all__ = [
     "match_images",
     "save_weights",
 ]
+
+_DEFINED_IN = {
+    "compare": (
+        "compare_all_patches",
+        "compare_patches",
+        "dense_descriptors",
+    ),
+    "describe": ("describe_keypoints",),
+    "external": ("load_external",),
+    "features": (
+        "Features",
+        "Matches",
+    ),
+    "filter": ("filter_matches",),
+    "keypoints": (
+        "Keypoints",
+        "detect_keypoints",
+    ),
+    "match": ("match_images",),
+    "networks": ("MODELS",),
+    "options": ("MatchOptions",),
+    "patches": ("extract_patches",),
+    "store": (
+        "available",
+        "load",
+        "save_weights",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _DEFINED_IN.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'flowmatch.matching' has no attribute {name!r}")
+    return getattr(import_module(f"flowmatch.matching.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

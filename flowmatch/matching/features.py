@@ -1,14 +1,15 @@
 """Features of images, their matches, and the interfaces of the methods that find them."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from flowmatch.matching.frame import Size
 from flowmatch.matching.keypoints import Keypoints
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Features(NamedTuple):
@@ -16,22 +17,27 @@ class Features(NamedTuple):
 
     Attributes:
         keypoints: N keypoints.
-        descriptors: ``[N, D]``.
+        descriptors: ``[N, D]``: a tensor of a network; an array of OpenCV.
         size: Width and height of the image, or None if they are not known.
         image: Gray image in [0, 1], ``[H, W]``, for methods that find keypoints in both images at
             once; None for all others. It may be smaller than `size`.
     """
 
     keypoints: Keypoints
-    descriptors: Tensor
+    descriptors: "Tensor | NDArray[Any]"
     size: Size | None = None
     image: NDArray[np.float32] | None = None
 
     def select(self, index: NDArray[np.bool_]) -> "Features":
         """Return the features where a mask is true."""
-        kept = torch.from_numpy(index).to(self.descriptors.device)
         return self._replace(
-            keypoints=self.keypoints.select(index), descriptors=self.descriptors[kept]
+            keypoints=self.keypoints.select(index), descriptors=self.descriptors[index]
+        )
+
+    def strongest(self, count: int) -> "Features":
+        """Return the first `count` features: those with the best scores."""
+        return self._replace(
+            keypoints=self.keypoints.select(slice(count)), descriptors=self.descriptors[:count]
         )
 
 

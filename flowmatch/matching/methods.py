@@ -1,15 +1,14 @@
 """Methods of matching by name: what finds features in an image, and what matches two of them."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import nn
 
 from flowmatch.imaging import check_image, resize_within
-from flowmatch.matching.describe import describe_keypoints, load_descriptor, root_sift
+from flowmatch.matching.array_matching import match_arrays
+from flowmatch.matching.classical import CLASSICAL, describe_classically, root_sift
 from flowmatch.matching.features import (
     FeatureExtractor,
     FeatureMatcher,
@@ -26,11 +25,14 @@ from flowmatch.matching.keypoints import (
     detect_and_describe_sift,
     detect_keypoints,
 )
-from flowmatch.matching.learned.detectors import load_detector
-from flowmatch.matching.learned.matchers import WholeImages, load_lightglue, load_loftr
-from flowmatch.matching.networks import DescriptorNetwork
 from flowmatch.matching.options import MatchOptions
-from flowmatch.ops import nearest
+
+# PyTorch is imported by networks only: its start takes longer than a small panorama.
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from flowmatch.matching.networks import DescriptorNetwork
 
 
 class Methods(NamedTuple):
@@ -52,7 +54,7 @@ class DescribedKeypoints:
     def __init__(
         self,
         detector: str | KeypointDetector,
-        network: DescriptorNetwork | str,
+        network: "DescriptorNetwork | str",
         options: MatchOptions,
     ) -> None:
         self.detector, self.network, self.options = detector, network, options
@@ -63,8 +65,13 @@ class DescribedKeypoints:
             # One pyramid instead of two.
             points, sift = detect_and_describe_sift(image, keypoints)
             described = root_sift(sift) if self.network == "rootsift" else sift
-            return Features(points, torch.from_numpy(described), image_size(image))
+            return Features(points, described, image_size(image))
         points = detect_keypoints(image, self.detector, keypoints=keypoints)
+        if isinstance(self.network, str) and self.network in CLASSICAL:
+            described = describe_classically(image, points, self.network)
+            return Features(points, described, image_size(image))
+        from flowmatch.matching.describe import describe_keypoints
+
         descriptors = describe_keypoints(
             image,
             points,
@@ -111,6 +118,13 @@ def match_features(
         ValueError: The descriptors differ in length or type, or `ratio` is out of range.
     """
     queries, references = first.descriptors, second.descriptors
+    if isinstance(queries, np.ndarray) and isinstance(references, np.ndarray):
+        return match_arrays(queries, references, ratio=ratio, mutual=mutual)
+    import torch
+
+    from flowmatch.ops import nearest
+
+    queries, references = torch.as_tensor(queries), torch.as_tensor(references)
     metric = "hamming" if queries.dtype == torch.uint8 else "l2"
     neighbours = nearest(queries, references, 1, metric, ratio=ratio, mutual=mutual)
     index, distance = neighbours.index[:, 0], neighbours.distance[:, 0].float()
@@ -122,8 +136,8 @@ def match_features(
 
 
 def load_methods(
-    model: DescriptorNetwork | nn.Module | str | Path,
-    device: str | torch.device | None,
+    model: "DescriptorNetwork | nn.Module | str | Path",
+    device: "str | torch.device | None",
     options: MatchOptions,
 ) -> Methods:
     """Load the detector, the descriptor and the matcher of some options.
@@ -142,6 +156,8 @@ def load_methods(
         ConnectionError: Weights cannot be downloaded.
     """
     if options.matcher == "loftr":
+        from flowmatch.matching.learned.matchers import WholeImages, load_loftr
+
         _check_unused(model, "matcher loftr finds its keypoints itself")
         loftr = load_loftr(options.matcher_weights, device, keypoints=options.keypoints)
         return Methods(WholeImages(), loftr)
@@ -149,6 +165,8 @@ def load_methods(
     if options.matcher == "nearest":
         return Methods(extractor, NearestMatcher(options.ratio, options.mutual))
     if options.matcher == "lightglue":
+        from flowmatch.matching.learned.matchers import load_lightglue
+
         features = _lightglue_features(extractor)
         return Methods(extractor, load_lightglue(features, options.matcher_weights, device))
     assert not isinstance(options.matcher, str)
@@ -156,16 +174,22 @@ def load_methods(
 
 
 def _load_extractor(
-    model: DescriptorNetwork | nn.Module | str | Path,
-    device: str | torch.device | None,
+    model: "DescriptorNetwork | nn.Module | str | Path",
+    device: "str | torch.device | None",
     options: MatchOptions,
 ) -> FeatureExtractor:
     detector: Any = options.detector
     if isinstance(detector, str) and detector not in DETECTORS:
+        from flowmatch.matching.learned.detectors import load_detector
+
         detector = load_detector(detector, options.detector_weights, device)
     if isinstance(detector, FeatureExtractor):
         _check_unused(model, f"detector {_name(detector)} describes its keypoints itself")
         return detector
+    if isinstance(model, str) and model in CLASSICAL:
+        return DescribedKeypoints(detector, model, options)
+    from flowmatch.matching.describe import load_descriptor
+
     return DescribedKeypoints(detector, load_descriptor(model, device), options)
 
 

@@ -2,16 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
-from torch import nn
 
-from flowmatch.devices import check_precision
 from flowmatch.matching.features import FeatureExtractor, FeatureMatcher
 from flowmatch.matching.keypoints import DETECTORS, KeypointDetector
 from flowmatch.matching.learned import DESCRIBING_DETECTORS, LEARNED_DETECTORS, LEARNED_MATCHERS
-from flowmatch.matching.networks import PatchComparator
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from flowmatch.matching.networks import PatchComparator
 
 # Geometric models, and the number of matches that each needs.
 GEOMETRIES = {"homography": 4, "fundamental": 8, "essential": 5}
@@ -74,7 +77,7 @@ class MatchOptions:
     matcher_weights: str | Path | None = None
     ratio: float | None = 0.8
     mutual: bool = True
-    filter_model: PatchComparator | nn.Module | str | Path | None = None
+    filter_model: "PatchComparator | nn.Module | str | Path | None" = None
     min_score: float = 0.0
     geometry: str | None = "homography"
     threshold: float = 3.0
@@ -95,7 +98,10 @@ class MatchOptions:
             raise ValueError(f"min_score must be finite, got {self.min_score}")
         if self.magnification is not None and not 0 < self.magnification < np.inf:
             raise ValueError(f"magnification must be positive, got {self.magnification}")
-        check_precision(self.precision)
+        if self.precision != "float32":
+            from flowmatch.devices import check_precision  # imports torch
+
+            check_precision(self.precision)
         check_geometry(self.geometry, self.threshold, self.intrinsics)
 
     def _check_methods(self) -> None:

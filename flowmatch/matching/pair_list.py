@@ -16,7 +16,8 @@ from flowmatch.io import replace_when_done
 from flowmatch.io._files import FilePath, existing_file
 from flowmatch.io._white import white_in_force
 from flowmatch.io.masked import read_masked
-from flowmatch.matching.describe import CLASSICAL, is_file_name
+from flowmatch.matching.classical import CLASSICAL
+from flowmatch.matching.describe import is_file_name
 from flowmatch.matching.features import Features, Matches
 from flowmatch.matching.files import read_matches_about, write_matches
 from flowmatch.matching.filter import load_comparator

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from flowmatch.imaging import check_image, resize_within
 from flowmatch.matching import describe_keypoints, detect_keypoints
 from flowmatch.matching.features import Features, Matches, image_size, sizes_of
-from flowmatch.matching.match import fit_geometry
+from flowmatch.matching.fit import fit_geometry
 from flowmatch.matching.methods import match_features
 from flowmatch.matching.networks import DescriptorNetwork
 

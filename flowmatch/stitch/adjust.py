@@ -4,8 +4,8 @@ OpenCV's adjusters are not used: the same matches do not always give the same ca
 they stop at the initial guess.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,17 @@ from flowmatch._opencv import cv2
 Array = NDArray[np.float64]
 
 _PARAMETERS = 4  # per camera: logarithm of the focal length, and a rotation vector
-_STEP = 1e-5  # step of numerical derivatives: radians, or relative to the focal length
 _HUBER = 2.0  # pixels beyond which the loss is linear instead of quadratic
 # Prior of equal focal lengths, because photos mostly come from one lens: the error, in pixels of
 # one matched point, of a focal length that differs from the others by a factor of e. It matters
 # only where matches do not determine the focal length.
 _SAME_LENS = 20.0
 _MAX_STEPS = 100
+
+
+_Errors: TypeAlias = (
+    "Callable[[MatchedPoints, RotatingCameras, RotatingCameras], tuple[Array, Array]]"
+)
 
 
 class MatchedPoints(NamedTuple):
@@ -77,33 +81,84 @@ def adjust_rotations(matched: MatchedPoints, start: RotatingCameras) -> Rotating
     return cameras._replace(rotation=np.asarray(back @ cameras.rotation))
 
 
-def _rays(points: Array, focal: Array, rotation: Array) -> Array:
+def _ray_errors(
+    matched: MatchedPoints, first: RotatingCameras, second: RotatingCameras
+) -> tuple[Array, Array]:
+    """Return the differences of rays in pixels, ``[K, 3]``, given two cameras for each point.
+
+    Their derivatives, ``[K, 3, 8]``, are those by rotations; those by focal lengths stay zero.
+    """
+    scale = np.sqrt(first.focal * second.focal)
+    errors, derivatives = np.zeros((len(scale), 3)), np.zeros((len(scale), 3, 2 * _PARAMETERS))
+    for sign, place, points, camera in ((1, 0, matched.a, first), (-1, 1, matched.b, second)):
+        rays, _ = _rays(points, camera.focal)
+        errors += sign * scale[:, None] * np.einsum("kij,kj->ki", camera.rotation, rays)
+        columns = slice(_PARAMETERS * place + 1, _PARAMETERS * (place + 1))
+        turned = _cross(rays[:, None], camera.rotation)
+        derivatives[:, :, columns] = sign * scale[:, None, None] * turned
+    return errors, derivatives
+
+
+def _pixel_errors(
+    matched: MatchedPoints, first: RotatingCameras, second: RotatingCameras
+) -> tuple[Array, Array]:
+    """Return the offsets of points in both photos, ``[K, 4]``, given two cameras for each point.
+
+    Their derivatives, ``[K, 4, 8]``, are by the parameters of both cameras.
+    """
+    there, by_source, by_target = _transfer(matched.a, first, second)
+    back, by_second, by_first = _transfer(matched.b, second, first)
+    errors = np.concatenate([there - matched.b, back - matched.a], axis=1)
+    derivatives = np.concatenate(
+        [
+            np.concatenate([by_source, by_target], axis=2),
+            np.concatenate([by_first, by_second], axis=2),
+        ],
+        axis=1,
+    )
+    return errors / np.sqrt(2), derivatives / np.sqrt(2)
+
+
+def _rays(points: Array, focal: Array) -> tuple[Array, Array]:
+    """Return unit vectors in the axes of the camera, ``[K, 3]``, and how long they were."""
     rays: Array = np.concatenate([points, focal[:, None]], axis=1)
-    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-    return np.asarray(np.einsum("kij,kj->ki", rotation, rays))
+    length = np.linalg.norm(rays, axis=1)
+    return rays / length[:, None], np.asarray(length)
 
 
-def _ray_errors(matched: MatchedPoints, first: RotatingCameras, second: RotatingCameras) -> Array:
-    """Return the differences of rays in pixels, ``[K, 3]``, given two cameras for each point."""
-    difference = _rays(matched.a, *first) - _rays(matched.b, *second)
-    return np.asarray(np.sqrt(first.focal * second.focal)[:, None] * difference)
+def _transfer(
+    points: Array, source: RotatingCameras, target: RotatingCameras
+) -> tuple[Array, Array, Array]:
+    """Return where points of one photo lie in another, ``[K, 2]``.
 
-
-def _pixel_errors(matched: MatchedPoints, first: RotatingCameras, second: RotatingCameras) -> Array:
-    """Return the offsets of points in both photos, ``[K, 4]``, given two cameras for each point."""
-    in_second = _pixels(_rays(matched.a, *first), second) - matched.b
-    in_first = _pixels(_rays(matched.b, *second), first) - matched.a
-    return np.asarray(np.concatenate([in_second, in_first], axis=1) / np.sqrt(2))
-
-
-def _pixels(rays: Array, camera: RotatingCameras) -> Array:
-    local: Array = np.einsum("kji,kj->ki", camera.rotation, rays)
+    Also the derivatives by the four parameters of either camera, ``[K, 2, 4]`` each.
+    """
+    rays, length = _rays(points, source.focal)
+    between = np.matmul(target.rotation.transpose(0, 2, 1), source.rotation)
+    local = np.einsum("kij,kj->ki", between, rays)
     depth = np.maximum(local[:, 2], 1e-3)  # a point behind the camera gets a large, finite error
-    return np.asarray(camera.focal[:, None] * local[:, :2] / depth[:, None])
+    places = target.focal[:, None] * local[:, :2] / depth[:, None]
+    by_local = np.zeros((len(points), 2, 3))
+    by_local[:, 0, 0] = by_local[:, 1, 1] = target.focal / depth
+    by_local[:, :, 2] = np.where((local[:, 2] >= depth)[:, None], -places / depth[:, None], 0)
+    by_ray = np.matmul(by_local, between)
+    by_source = np.empty((len(points), 2, _PARAMETERS))
+    by_source[:, :, 0] = by_ray[:, :, 2] * (source.focal / length)[:, None]
+    by_source[:, :, 1:] = _cross(rays[:, None], by_ray)
+    by_target = np.empty_like(by_source)
+    by_target[:, :, 0] = places
+    by_target[:, :, 1:] = -_cross(local[:, None], by_local)
+    return places, by_source, by_target
+
+
+def _cross(a: Array, b: Array) -> Array:
+    """Return cross products along the last axis; `numpy.cross` takes five times as long."""
+    (x, y, z), (u, v, w) = np.moveaxis(a, -1, 0), np.moveaxis(b, -1, 0)
+    return np.stack([y * w - z * v, z * u - x * w, x * v - y * u], axis=-1)
 
 
 def _minimise(
-    errors: Callable[[MatchedPoints, RotatingCameras, RotatingCameras], Array],
+    errors: _Errors,
     matched: MatchedPoints,
     cameras: RotatingCameras,
     huber: float,
@@ -147,34 +202,19 @@ def _apply_step(cameras: RotatingCameras, step: Array) -> RotatingCameras:
 
 
 def _linearise(
-    errors: Callable[[MatchedPoints, RotatingCameras, RotatingCameras], Array],
-    matched: MatchedPoints,
-    cameras: RotatingCameras,
-    huber: float,
+    errors: _Errors, matched: MatchedPoints, cameras: RotatingCameras, huber: float
 ) -> tuple[float, Array, Array]:
     """Return the cost, the normal matrix ``[4 N, 4 N]`` and the gradient ``[4 N]``."""
-    N = len(cameras.focal)
-    sides = (matched.first, matched.second)
-    current = [RotatingCameras(cameras.focal[side], cameras.rotation[side]) for side in sides]
-    residuals = errors(matched, *current)
-    derivatives = []
-    for side in (0, 1):
-        for parameter in range(_PARAMETERS):
-            step = np.zeros((N, _PARAMETERS))
-            forward_backward = []
-            for sign in (1, -1):
-                step[:, parameter] = sign * _STEP
-                moved = _apply_step(cameras, step)
-                pair = list(current)
-                pair[side] = RotatingCameras(moved.focal[sides[side]], moved.rotation[sides[side]])
-                forward_backward.append(errors(matched, *pair))
-            derivatives.append((forward_backward[0] - forward_backward[1]) / (2 * _STEP))
-    J = np.stack(derivatives, axis=2)  # [K, residuals, 8]
+    current = [
+        RotatingCameras(cameras.focal[side], cameras.rotation[side])
+        for side in (matched.first, matched.second)
+    ]
+    residuals, J = errors(matched, *current)
     size = np.linalg.norm(residuals, axis=1)
     weight = np.minimum(1.0, huber / np.maximum(size, 1e-12))
     cost = float(np.sum(np.where(size <= huber, size**2, 2 * huber * size - huber**2)
                         if np.isfinite(huber) else size**2))  # fmt: skip
-    normal, gradient = _accumulate(matched, N, weight, J, residuals)
+    normal, gradient = _accumulate(matched, len(cameras.focal), weight, J, residuals)
     return _add_focal_prior(cameras, cost, normal, gradient)
 
 
@@ -182,16 +222,23 @@ def _accumulate(
     matched: MatchedPoints, N: int, weight: Array, J: Array, residuals: Array
 ) -> tuple[Array, Array]:
     """Sum ``J' w J`` and ``J' w residuals`` over all points, by the parameters of N cameras."""
-    blocks = np.einsum("k,kep,keq->kpq", weight, J, J)
-    slopes = np.einsum("k,kep,ke->kp", weight, J, residuals)
-    # Rows of each point's eight parameters in the normal matrix.
-    sides = (matched.first, matched.second)
-    offsets = np.arange(_PARAMETERS)
-    rows = np.concatenate([_PARAMETERS * side[:, None] + offsets for side in sides], axis=1)
     normal, gradient = np.zeros((_PARAMETERS * N,) * 2), np.zeros(_PARAMETERS * N)
-    np.add.at(normal, (rows[:, :, None], rows[:, None, :]), blocks)
-    np.add.at(gradient, rows, slopes)
+    offsets = np.arange(_PARAMETERS)
+    for first, second, part in _pairs_in_a_row(matched):
+        rows = np.concatenate([_PARAMETERS * first + offsets, _PARAMETERS * second + offsets])
+        inner = J[part].reshape(-1, 2 * _PARAMETERS)
+        weighted = (weight[part, None, None] * J[part]).reshape(-1, 2 * _PARAMETERS)
+        normal[np.ix_(rows, rows)] += weighted.T @ inner
+        gradient[rows] += weighted.T @ residuals[part].ravel()
     return normal, gradient
+
+
+def _pairs_in_a_row(matched: MatchedPoints) -> Iterator[tuple[int, int, slice]]:
+    """Yield the two photos of each run of points that are of the same photos."""
+    changes = (np.diff(matched.first) != 0) | (np.diff(matched.second) != 0)
+    bounds = [0, *(np.flatnonzero(changes) + 1).tolist(), len(matched.first)]
+    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        yield int(matched.first[start]), int(matched.second[start]), slice(start, stop)
 
 
 def _add_focal_prior(

@@ -14,12 +14,10 @@ from flowmatch.stitch.adjust import (
     adjust_scans,
 )
 from flowmatch.stitch.cameras import Camera, Cameras, resizing_matrix
-from flowmatch.stitch.matching import Pair, View, fit_pair
+from flowmatch.stitch.matching import MAX_MATCHES, Pair, View, fit_pair
 from flowmatch.stitch.options import StitchOptions
 from flowmatch.stitch.upright import straighten
 
-# Per pair; further matches cost time and hardly change the cameras.
-_MAX_MATCHES = 250
 # Pixels of the reduced photos: matched points further apart are visible as ghosts.
 _LARGE_ERROR = 3.0
 
@@ -156,8 +154,8 @@ def _matched_points(pairs: Sequence[Pair]) -> MatchedPoints:
     parts = []
     for pair in pairs:
         a, b = (xy.astype(np.float64) for xy in pair.matches.points(inliers=True))
-        if len(a) > _MAX_MATCHES:
-            kept = np.linspace(0, len(a) - 1, _MAX_MATCHES).astype(np.intp)
+        if len(a) > MAX_MATCHES:
+            kept = np.linspace(0, len(a) - 1, MAX_MATCHES).astype(np.intp)
             a, b = a[kept], b[kept]
         parts.append((np.full(len(a), pair.first), np.full(len(a), pair.second), a, b))
     if not parts:

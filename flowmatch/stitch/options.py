@@ -38,7 +38,10 @@ class StitchOptions:
         ratio: Threshold of the ratio test, at most 1; None accepts every nearest neighbour.
         neighbours: Number of following photos with which each is matched, for photos given in the
             order in which they were taken; the order is round, so that a full circle closes. None
-            matches all photos with each other.
+            finds all photos that overlap.
+        retrieval: Number of most similar photos with which each is matched, for hundreds of photos
+            in any order; with `neighbours`, in addition to these. None finds all photos that
+            overlap.
         confidence: Smallest ``inliers / (8 + 0.3 * matches)`` of two photos that overlap.
         motion: Motion of the camera between photos: ``"rotation"`` about one place, or
             ``"affine"`` for scans and other flat things from above, which are shifted, rotated
@@ -80,6 +83,7 @@ class StitchOptions:
     keypoints: int = 4000
     ratio: float | None = 0.8
     neighbours: int | None = None
+    retrieval: int | None = None
     confidence: float = 1.0
     motion: str = "rotation"
     wave: str = "auto"
@@ -106,8 +110,10 @@ class StitchOptions:
                 continue
             if not 0 < number < math.inf:
                 raise ValueError(f"{name} must be positive, got {number}")
-        if self.neighbours is not None and self.neighbours < 1:
-            raise ValueError(f"neighbours must be positive, got {self.neighbours}")
+        for name in ("neighbours", "retrieval"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise ValueError(f"{name} must be positive, got {count}")
         if len(self.turn) != 3 or not all(abs(angle) <= 360 for angle in self.turn):
             raise ValueError(f"turn must be three angles of at most 360 degrees, got {self.turn}")
         if any(self.turn) and self.motion == "affine":

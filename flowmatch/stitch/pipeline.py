@@ -2,16 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from flowmatch.imaging import Image
 from flowmatch.matching.methods import load_methods
-from flowmatch.matching.networks import DescriptorNetwork
 from flowmatch.progress import ProgressCallback
 from flowmatch.stitch.cameras import Cameras, turn_view
 from flowmatch.stitch.compose import WarpedPhoto, compose
@@ -28,6 +25,12 @@ from flowmatch.stitch.matching import (
 )
 from flowmatch.stitch.options import StitchOptions
 from flowmatch.stitch.photos import MaskSource, Photo, Source, open_photos
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from flowmatch.matching.networks import DescriptorNetwork
 
 _DEFAULTS = StitchOptions()
 
@@ -91,8 +94,8 @@ def stitch_photos(
     photos: Sequence[Source],
     *,
     masks: Sequence[MaskSource] | None = None,
-    model: DescriptorNetwork | nn.Module | str | Path | None = None,
-    device: str | torch.device | None = None,
+    model: "DescriptorNetwork | nn.Module | str | Path | None" = None,
+    device: "str | torch.device | None" = None,
     options: StitchOptions = _DEFAULTS,
     progress: ProgressCallback | None = None,
 ) -> Panorama:
@@ -143,8 +146,8 @@ def stitch_photos(
 def find_cameras(
     photos: Sequence[Source],
     *,
-    model: DescriptorNetwork | nn.Module | str | Path | None = None,
-    device: str | torch.device | None = None,
+    model: "DescriptorNetwork | nn.Module | str | Path | None" = None,
+    device: "str | torch.device | None" = None,
     options: StitchOptions = _DEFAULTS,
     progress: ProgressCallback | None = None,
 ) -> PhotoGroups:

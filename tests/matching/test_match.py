@@ -8,8 +8,9 @@ import torch
 from flowmatch.matching.describe import describe_keypoints
 from flowmatch.matching.external import load_external
 from flowmatch.matching.features import Features
+from flowmatch.matching.fit import fit_geometry
 from flowmatch.matching.keypoints import Keypoints, detect_keypoints
-from flowmatch.matching.match import fit_geometry, match_images
+from flowmatch.matching.match import match_images
 from flowmatch.matching.methods import match_features
 from flowmatch.matching.networks import HardNet, SiamBranch
 from flowmatch.matching.options import MatchOptions

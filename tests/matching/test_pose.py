@@ -10,7 +10,7 @@ from flowmatch._opencv import cv2
 from flowmatch.cli import main
 from flowmatch.io import read_cloud, write_image
 from flowmatch.matching.features import Keypoints, Matches
-from flowmatch.matching.match import fit_geometry
+from flowmatch.matching.fit import fit_geometry
 from flowmatch.matching.pose import MIN_PARALLAX, relative_pose
 
 from .room import CAMERA, CENTRES, ROTATIONS, render

@@ -11,7 +11,7 @@ from flowmatch.stitch.matching import (
     LeftOut,
     Pair,
     View,
-    _indices,
+    _neighbours,
     _plausible_points,
     explain_ungrouped,
     extract_features,
@@ -153,13 +153,60 @@ def test_neighbours():
     views = [view(str(number), number) for number in (4, 0, 2, 1, 5)]
 
     def numbers(neighbours):
-        pairs = _indices(views, neighbours)
-        assert all(a < b for a, b in pairs) and len(set(pairs)) == len(pairs)
+        pairs = _neighbours(views, neighbours)
+        assert all(a < b for a, b in pairs)
         return {tuple(sorted(int(views[k].name) for k in pair)) for pair in pairs}
 
     assert numbers(1) == {(0, 1), (1, 2), (2, 4), (4, 5), (0, 5)}
-    assert len(numbers(2)) == len(numbers(9)) == len(numbers(None)) == 10
-    assert len(_indices([view("", k) for k in range(100)], 2)) == 200
+    assert len(numbers(2)) == len(numbers(9)) == 10
+    assert len(_neighbours([view("", k) for k in range(100)], 2)) == 200
+
+
+@pytest.fixture(scope="module")
+def circle_and_others():
+    """Views of a full circle of 24 photos, and of three photos of something else."""
+    true = [turn(yaw) for yaw in range(0, 360, 15)]
+    photos = World().photos(true, 50) + World(seed=5).photos(true[:3], 50)
+    options = StitchOptions(keypoints=600)
+    methods = load_methods("rootsift", "cpu", options.matching())
+    views, _ = extract_features(open_photos(photos), methods.extractor, options)
+    return views, methods.matcher
+
+
+def overlapping(views):
+    """Return the pairs of views of the circle whose directions differ by at most 30 degrees."""
+    numbers = [view.photo.number for view in views]
+    return {
+        (i, j)
+        for i, a in enumerate(numbers)
+        for j, b in enumerate(numbers)
+        if i < j and max(a, b) < 24 and min((a - b) % 24, (b - a) % 24) <= 2
+    }
+
+
+def test_few_pairs_give_the_groups_of_all(circle_and_others):
+    views, matcher = circle_and_others
+    calls = []
+    pairs = match_views(
+        views, matcher, StitchOptions(keypoints=600), lambda *call: calls.append(call)
+    )
+    assert sorted(map(len, group_views(pairs, len(views), 1.0))) == [3, 24]
+    confident = {(p.first, p.second) for p in pairs if p.confidence >= 1}
+    assert confident >= overlapping(views)  # also the pair that closes the circle
+    # 351 pairs in all, of which 72 join the two groups.
+    assert 72 < len(calls) < 230 and calls[-1][1] == calls[-1][2] == len(calls)
+    keys = [(p.first, p.second) for p in pairs]
+    assert keys == sorted(set(keys))
+
+
+def test_retrieval_matches_the_most_similar(circle_and_others):
+    views, matcher = circle_and_others
+    pairs = match_views(views, matcher, StitchOptions(keypoints=600, retrieval=4))
+    assert len(pairs) <= 4 * 27
+    assert len({(p.first, p.second) for p in pairs} & overlapping(views)) >= 0.95 * 48
+    assert sorted(map(len, group_views(pairs, len(views), 1.0))) == [3, 24]
+    also = match_views(views, matcher, StitchOptions(keypoints=600, retrieval=1, neighbours=1))
+    assert {(p.first, p.second) for p in also} > _neighbours(views, 1)
 
 
 def test_groups_are_connected_components():

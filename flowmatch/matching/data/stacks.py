@@ -9,8 +9,9 @@ from torch import Tensor
 
 from flowmatch._opencv import cv2
 from flowmatch.imaging import resize
+from flowmatch.matching.classical import CLASSICAL
 from flowmatch.matching.compare import compare_patches, evaluating
-from flowmatch.matching.describe import CLASSICAL, describe_keypoints, device_of
+from flowmatch.matching.describe import describe_keypoints, device_of
 from flowmatch.matching.keypoints import Keypoints
 from flowmatch.matching.networks import DescriptorNetwork, PatchComparator
 

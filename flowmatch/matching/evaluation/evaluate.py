@@ -21,8 +21,9 @@ from flowmatch.matching.evaluation.metrics import (
 from flowmatch.matching.evaluation.scores import MatchingEvaluation, PairScores, average
 from flowmatch.matching.features import Features
 from flowmatch.matching.filter import score_matches
+from flowmatch.matching.fit import fit_geometry
 from flowmatch.matching.keypoints import KeypointDetector, Keypoints, detect_keypoints
-from flowmatch.matching.match import fit_geometry, match_described
+from flowmatch.matching.match import match_described
 from flowmatch.matching.methods import Methods, extract_features
 from flowmatch.matching.networks import DescriptorNetwork, PatchComparator
 from flowmatch.matching.options import MatchOptions
@@ -174,7 +175,7 @@ def _rank(
     first: Features, second: Features, known: tuple[_Pairs, _Pairs], seconds: float
 ) -> _Ranking:
     """Rank the matches of a descriptor by the ratio of nearest to second nearest distance."""
-    q, r = first.descriptors, second.descriptors
+    q, r = (torch.as_tensor(features.descriptors) for features in (first, second))
     neighbours = nearest(q, r, 2, "hamming" if q.dtype == torch.uint8 else "l2", mutual=True)
     index, distance = neighbours.index.cpu().numpy(), neighbours.distance.float().cpu().numpy()
     assert neighbours.accepted is not None

@@ -60,7 +60,8 @@ class LightGlueMatcher:
         columns = {"keypoints": xy, "scales": points.scale, "oris": points.angle}
         result = {key: torch.from_numpy(values)[None].to(device) for key, values in columns.items()}
         size = torch.tensor([features.size], dtype=torch.float32, device=device)
-        return result | {"descriptors": features.descriptors[None].to(device), "image_size": size}
+        descriptors = torch.as_tensor(features.descriptors)[None].to(device)
+        return result | {"descriptors": descriptors, "image_size": size}
 
 
 class WholeImages:

@@ -78,8 +78,8 @@ def find_verified_pairs(
     if len(features) < 2:
         raise ValueError(f"pairs need at least two images, got {len(features)}")
     options = VladOptions(words=_WORDS, seed=seed)
-    words = learn_vocabulary([image.descriptors for image in features], options)
-    described = torch.stack([vlad(image.descriptors, words) for image in features])
+    words = learn_vocabulary([torch.as_tensor(f.descriptors) for f in features], options)
+    described = torch.stack([vlad(torch.as_tensor(image.descriptors), words) for image in features])
     neighbours = nearest(described, described, min(candidates + 1, len(features)), "dot").index
     pairs: dict[tuple[int, int], int] = {}
     for k, row in enumerate(neighbours.tolist()):
