@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowmatch.imaging import check_image, resize_within
-from flowmatch.matching.array_matching import match_arrays
+from flowmatch.matching._array_matching import match_arrays
 from flowmatch.matching.classical import CLASSICAL, describe_classically, root_sift
 from flowmatch.matching.features import (
     FeatureExtractor,

@@ -21,9 +21,9 @@ from flowmatch.stitch.matching import (
     explain_ungrouped,
     extract_features,
     group_views,
-    match_views,
 )
 from flowmatch.stitch.options import StitchOptions
+from flowmatch.stitch.pairs import match_views
 from flowmatch.stitch.photos import MaskSource, Photo, Source, open_photos
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowmatch.matching.array_matching import match_arrays
+from flowmatch.matching._array_matching import match_arrays
 from flowmatch.ops import nearest
 
 

@@ -11,14 +11,13 @@ from flowmatch.stitch.matching import (
     LeftOut,
     Pair,
     View,
-    _neighbours,
     _plausible_points,
     explain_ungrouped,
     extract_features,
     fit_pair,
     group_views,
-    match_views,
 )
+from flowmatch.stitch.pairs import _neighbours, match_views
 from flowmatch.stitch.photos import Photo, open_photos
 
 from .conftest import FOCAL, SIZE, intrinsics, turn
