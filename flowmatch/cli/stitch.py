@@ -167,6 +167,23 @@ def command(
             rich_help_panel=RENDERING,
         ),
     ] = None,
+    max_side: Annotated[
+        int | None,
+        typer.Option(
+            help="Longer side of the panorama, pixels; photos are reduced until it fits.",
+            show_default="as the photos are",
+            rich_help_panel=RENDERING,
+        ),
+    ] = None,
+    preview: Annotated[
+        bool,
+        typer.Option(
+            "--preview",
+            help="Small panorama in a fraction of the time: keypoints are searched for in 0.2 "
+            "megapixels of a photo, and 0.1 megapixels of it are shown.",
+            rich_help_panel=RENDERING,
+        ),
+    ] = False,
     seam_megapixels: Annotated[
         float | None,
         typer.Option(
@@ -249,9 +266,11 @@ def command(
         motion=motion,
         wave=wave, keypoint_megapixels=keypoint_megapixels, projection=projection, turn=turn,
         exposure=exposure, seams=seams, blend=blend, blend_width=blend_width, crop=crop,
-        megapixels=megapixels,
+        megapixels=megapixels, max_side=max_side,
         seam_megapixels=seam_megapixels,
     )  # fmt: skip
+    if preview:
+        options = options.preview()
     files = expand_folders(photos, without=_earlier_outputs(output))
     opened = open_photos(files, find_masks(files, masks) if masks else None)
     targets = _targets(output, save_cameras, {file.resolve() for file in files})
@@ -332,7 +351,7 @@ def _targets(
 
 
 def _save(panorama: Panorama, target: Path) -> None:
-    write_image(target, panorama.image)
+    write_image(target, panorama.image, metadata=panorama.metadata)
     for message in panorama.messages:
         messages.print(f"note: {message}")
     H, W = panorama.image.shape[:2]

@@ -14,6 +14,7 @@ from flowmatch.io.cloud import (
 from flowmatch.io.flow import read_flow, write_flow
 from flowmatch.io.image import IMAGE_SUFFIXES, list_images, read_image, read_rgba, write_image
 from flowmatch.io.mesh import MESH_SUFFIXES, require_trimesh, write_mesh
+from flowmatch.io.metadata import Metadata, read_metadata
 from flowmatch.io.poses import read_motion, read_poses
 from flowmatch.io.video import Frames, SkippedFrame, read_frames
 from flowmatch.io.video_writer import VideoWriter
@@ -23,6 +24,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MESH_SUFFIXES",
     "Frames",
+    "Metadata",
     "SkippedFrame",
     "VideoWriter",
     "depth_to_points",
@@ -34,6 +36,7 @@ __all__ = [
     "read_frames",
     "read_image",
     "read_intrinsics",
+    "read_metadata",
     "read_motion",
     "read_poses",
     "read_rgba",

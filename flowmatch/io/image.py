@@ -23,6 +23,7 @@ from flowmatch.io._pnm import is_pnm, read_pnm
 from flowmatch.io._quiet import quiet_stderr
 from flowmatch.io._tiff import changed_tiff
 from flowmatch.io._white import check_white, stated_white, white_in_force
+from flowmatch.io.metadata import Metadata, embed_metadata
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
@@ -310,12 +311,13 @@ def check_picture_size(path: FilePath, width: int, height: int) -> None:
         )
 
 
-def write_image(path: FilePath, image: ArrayLike) -> None:
+def write_image(path: FilePath, image: ArrayLike, *, metadata: Metadata | None = None) -> None:
     """Write a picture; the suffix, one of `IMAGE_SUFFIXES`, determines the format.
 
     Args:
         path: File to write; its folder must exist. It gets its name only when complete.
         image: Picture, uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
+        metadata: EXIF, colour profile and XMP, for JPEG and PNG; other formats leave them out.
 
     Raises:
         ValueError: Wrong shape or type, unknown format, or a format that cannot hold the picture.
@@ -339,4 +341,5 @@ def write_image(path: FilePath, image: ArrayLike) -> None:
             raise ValueError(f"{path} cannot be encoded: {reason_of(error)}") from error
         if not done:
             raise ValueError(f"{path}: {list(pixels.shape)} pixels cannot be encoded as {suffix}")
-        temporary.write_bytes(encoded.tobytes())
+        content = encoded.tobytes()
+        temporary.write_bytes(embed_metadata(content, metadata) if metadata else content)

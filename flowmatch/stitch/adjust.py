@@ -20,6 +20,8 @@ _HUBER = 2.0  # pixels beyond which the loss is linear instead of quadratic
 # one matched point, of a focal length that differs from the others by a factor of e. It matters
 # only where matches do not determine the focal length.
 _SAME_LENS = 20.0
+# The same for a focal length that differs from that in EXIF, which may be of a cropped photo.
+_STATED = 20.0
 _MAX_STEPS = 100
 
 
@@ -56,7 +58,9 @@ class RotatingCameras(NamedTuple):
     rotation: Array
 
 
-def adjust_rotations(matched: MatchedPoints, start: RotatingCameras) -> RotatingCameras:
+def adjust_rotations(
+    matched: MatchedPoints, start: RotatingCameras, stated: Array | None = None
+) -> RotatingCameras:
     """Optimise focal lengths and rotations.
 
     The first stage optimises rotations only, by the angles between rays: these are defined even
@@ -66,6 +70,8 @@ def adjust_rotations(matched: MatchedPoints, start: RotatingCameras) -> Rotating
     Args:
         matched: Matched points, relative to the middle of their photos.
         start: Approximate cameras.
+        stated: Focal lengths by EXIF, ``[N]``, pixels, NaN where unknown. They matter only where
+            matches do not determine the focal length, because EXIF is wrong for cropped photos.
 
     Returns:
         Optimised cameras; the first has the rotation that it has in `start`.
@@ -74,9 +80,11 @@ def adjust_rotations(matched: MatchedPoints, start: RotatingCameras) -> Rotating
         Brown and Lowe, Automatic Panoramic Image Stitching Using Invariant Features, IJCV 2007,
         section 4. Levenberg-Marquardt with Huber's loss.
     """
-    cameras = _minimise(_ray_errors, matched, start, np.inf, optimise_focal=False)
+    if stated is None:
+        stated = np.full(len(start.focal), np.nan)
+    cameras = _minimise(_ray_errors, matched, start, np.inf, stated, optimise_focal=False)
     for huber in (np.inf, _HUBER):
-        cameras = _minimise(_pixel_errors, matched, cameras, huber)
+        cameras = _minimise(_pixel_errors, matched, cameras, huber, stated)
     back = start.rotation[0] @ cameras.rotation[0].T
     return cameras._replace(rotation=np.asarray(back @ cameras.rotation))
 
@@ -162,13 +170,14 @@ def _minimise(
     matched: MatchedPoints,
     cameras: RotatingCameras,
     huber: float,
+    stated: Array,
     *,
     optimise_focal: bool = True,
 ) -> RotatingCameras:
     """Optimise cameras by the Levenberg-Marquardt method."""
     damping = 1e-3
     free = np.tile([optimise_focal, True, True, True], len(cameras.focal))
-    cost, normal, gradient = _linearise(errors, matched, cameras, huber)
+    cost, normal, gradient = _linearise(errors, matched, cameras, huber, stated)
     for _ in range(_MAX_STEPS):
         inner = normal[np.ix_(free, free)]
         diagonal = np.diag(inner)
@@ -180,7 +189,7 @@ def _minimise(
         # No camera rotates by more than half a radian per step.
         step = step / max(1.0, float(np.abs(step).max()) / 0.5)
         candidate = _apply_step(cameras, step)
-        new_cost, new_normal, new_gradient = _linearise(errors, matched, candidate, huber)
+        new_cost, new_normal, new_gradient = _linearise(errors, matched, candidate, huber, stated)
         if not new_cost < cost:
             damping *= 10
             if damping > 1e8:
@@ -202,7 +211,11 @@ def _apply_step(cameras: RotatingCameras, step: Array) -> RotatingCameras:
 
 
 def _linearise(
-    errors: _Errors, matched: MatchedPoints, cameras: RotatingCameras, huber: float
+    errors: _Errors,
+    matched: MatchedPoints,
+    cameras: RotatingCameras,
+    huber: float,
+    stated: Array,
 ) -> tuple[float, Array, Array]:
     """Return the cost, the normal matrix ``[4 N, 4 N]`` and the gradient ``[4 N]``."""
     current = [
@@ -215,7 +228,7 @@ def _linearise(
     cost = float(np.sum(np.where(size <= huber, size**2, 2 * huber * size - huber**2)
                         if np.isfinite(huber) else size**2))  # fmt: skip
     normal, gradient = _accumulate(matched, len(cameras.focal), weight, J, residuals)
-    return _add_focal_prior(cameras, cost, normal, gradient)
+    return _add_focal_prior(cameras, stated, cost, normal, gradient)
 
 
 def _accumulate(
@@ -242,15 +255,19 @@ def _pairs_in_a_row(matched: MatchedPoints) -> Iterator[tuple[int, int, slice]]:
 
 
 def _add_focal_prior(
-    cameras: RotatingCameras, cost: float, normal: Array, gradient: Array
+    cameras: RotatingCameras, stated: Array, cost: float, normal: Array, gradient: Array
 ) -> tuple[float, Array, Array]:
+    """Add that focal lengths are equal, and those that EXIF states."""
     logarithm = np.log(cameras.focal)
     N = len(logarithm)
     centering = _SAME_LENS**2 * (np.eye(N) - 1 / N)
+    known = _STATED**2 * np.isfinite(stated)
+    away = np.where(np.isfinite(stated), logarithm - np.log(stated), 0)
     focals = np.arange(0, _PARAMETERS * N, _PARAMETERS)
-    normal[np.ix_(focals, focals)] += centering
-    gradient[focals] += centering @ logarithm
-    return cost + float(logarithm @ centering @ logarithm), normal, gradient
+    normal[np.ix_(focals, focals)] += centering + np.diag(known)
+    gradient[focals] += centering @ logarithm + known * away
+    cost += float(logarithm @ centering @ logarithm) + float(known @ away**2)
+    return cost, normal, gradient
 
 
 def adjust_scans(matched: MatchedPoints, scans: int, reference: int) -> Array:

@@ -50,10 +50,16 @@ class Composite(NamedTuple):
     Attributes:
         image: ``[H, W, 3]`` uint8, RGB; black outside the photos.
         mask: ``[H, W]`` bool, true inside the photos.
+        box: Place of the panorama on its surface.
+        radius: Pixels per radian, at the middle.
+        projection: Name of the surface.
     """
 
     image: Image
     mask: NDArray[np.bool_]
+    box: Box
+    radius: float
+    projection: str
 
 
 class WarpedPhoto(NamedTuple):
@@ -80,6 +86,10 @@ class _PhotoSet(NamedTuple):
     photos: list[Photo]
     cameras: list[Camera]
     sizes: list[Size]
+
+    def scaled(self, scale: float) -> list[Size]:
+        """Return the sizes of the photos with their sides times `scale`."""
+        return [scaled_size(size, scale) for size in self.sizes]
 
     def ordered(self, order: Sequence[int]) -> "_PhotoSet":
         return _PhotoSet(
@@ -130,25 +140,35 @@ def compose(
     seam_scale = _common_scale(photo_set, seam_megapixels)
     scale = _common_scale(photo_set, options.megapixels)
     seam_projector = Projector(cameras.motion, projection, radius, seam_scale)
-    projector = Projector(cameras.motion, projection, radius, scale)
     order = _left_to_right(seam_projector, photo_set, seam_scale)
     photo_set = photo_set.ordered(order)
-    sizes = [scaled_size(size, scale) for size in photo_set.sizes]
-    straddling = list(map(projector.straddles, photo_set.cameras, sizes))
-    shots = list(zip(photo_set.photos, photo_set.cameras, sizes, straddling, strict=True))
-    boxes = [
-        box
-        for _, camera, size, cut in shots
-        for box in projector.boxes(camera, size, straddles=cut)
-    ]
-    blender = _blender(_around(boxes), options)
+    straddling = list(
+        map(seam_projector.straddles, photo_set.cameras, photo_set.scaled(seam_scale))
+    )
     warped = [
         part
-        for k, (_, camera, _, cut) in zip(order, shots, strict=True)
+        for k, camera, cut in zip(order, photo_set.cameras, straddling, strict=True)
         for part in seam_projector.parts(camera, *small[k], straddles=cut)
     ]
+    for _ in range(5):
+        projector = Projector(cameras.motion, projection, radius, scale)
+        sizes = photo_set.scaled(scale)
+        shots = list(zip(photo_set.photos, photo_set.cameras, sizes, straddling, strict=True))
+        boxes = [
+            box
+            for _, camera, size, cut in shots
+            for box in projector.boxes(camera, size, straddles=cut)
+        ]
+        page = _around(boxes)
+        expected = _expected_size(boxes, warped, options.crop)
+        # The expected size may be short of a few pixels of the small photos.
+        longest = max(expected) + options.crop * math.ceil(6 * scale / seam_scale)
+        if options.max_side is None or longest <= options.max_side:
+            break
+        scale *= 0.999 * options.max_side / longest
+    blender = _blender(page, options)
     if on_size:
-        on_size(*_expected_size(boxes, warped, options.crop))
+        on_size(*expected)
     side = round(
         _BLOCK_SHARE * math.sqrt(small[order[0]].image.shape[0] * small[order[0]].image.shape[1])
     )
@@ -168,7 +188,7 @@ def compose(
     inside = np.asarray(mask) != 0
     image = np.clip(blended, 0, 255, out=blended).astype(np.uint8)
     image[~inside] = 0
-    return Composite(image, inside)
+    return Composite(image, inside, page, radius * scale, projection)
 
 
 def _common_scale(photo_set: _PhotoSet, megapixels: float | None) -> float:

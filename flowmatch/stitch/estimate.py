@@ -1,5 +1,6 @@
 """Estimation of cameras from matches: initial guess, bundle adjustment, straightening."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -134,7 +135,7 @@ def _rotations(views: Sequence[View], pairs: Sequence[Pair]) -> tuple[list[Array
     matched = matched._replace(
         a=matched.a - middles[matched.first], b=matched.b - middles[matched.second]
     )
-    adjusted = adjust_rotations(matched, start)
+    adjusted = adjust_rotations(matched, start, _stated_focals(views))
     for focal_length, view in zip(adjusted.focal, views, strict=True):
         # A field of view of 160 to 2 degrees along the longer side.
         if not 0.09 < focal_length / max(view.size) < 30:
@@ -147,6 +148,16 @@ def _rotations(views: Sequence[View], pairs: Sequence[Pair]) -> tuple[list[Array
         for f, (x, y) in zip(adjusted.focal, middles, strict=True)
     ]
     return intrinsics, list(adjusted.rotation)
+
+
+def _stated_focals(views: Sequence[View]) -> Array:
+    """Return the focal lengths that EXIF states, pixels; NaN where it states none."""
+    stated = np.full(len(views), np.nan)
+    for k, view in enumerate(views):
+        if (millimetres := view.photo.metadata.focal_35mm) is not None:
+            # Diagonals are compared, because photos have other shapes than film.
+            stated[k] = millimetres * math.hypot(*view.size) / math.hypot(36, 24)
+    return stated
 
 
 def _matched_points(pairs: Sequence[Pair]) -> MatchedPoints:

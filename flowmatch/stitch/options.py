@@ -1,7 +1,7 @@
 """Options of stitching."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flowmatch.matching.features import FeatureExtractor, FeatureMatcher
@@ -66,6 +66,8 @@ class StitchOptions:
             area.
         crop: Whether to crop to the largest rectangle without holes.
         megapixels: Size to which photos are reduced for the panorama; None keeps them as they are.
+        max_side: Longer side of the panorama, pixels; photos are reduced until it fits. None
+            leaves it to `megapixels`.
         seam_megapixels: Size to which photos are reduced for exposure and seams; None takes 0.1.
 
     Raises:
@@ -96,6 +98,7 @@ class StitchOptions:
     blend_width: float = 5.0
     crop: bool = True
     megapixels: float | None = None
+    max_side: int | None = None
     seam_megapixels: float | None = None
 
     def __post_init__(self) -> None:
@@ -110,7 +113,7 @@ class StitchOptions:
                 continue
             if not 0 < number < math.inf:
                 raise ValueError(f"{name} must be positive, got {number}")
-        for name in ("neighbours", "retrieval"):
+        for name in ("neighbours", "retrieval", "max_side"):
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise ValueError(f"{name} must be positive, got {count}")
@@ -120,6 +123,19 @@ class StitchOptions:
             raise ValueError("turn is for motion rotation: the view of scans cannot be turned")
         if not 0 <= self.blend_width <= 100:
             raise ValueError(f"blend_width must be a percentage, got {self.blend_width}")
+
+    def preview(self) -> "StitchOptions":
+        """Return these options for a small panorama in a tenth of the time, or less.
+
+        Keypoints are searched for in 0.2 megapixels of a photo, and the panorama is made of photos
+        of 0.1 megapixels.
+        """
+        return replace(
+            self,
+            keypoints=min(self.keypoints, 1500),
+            keypoint_megapixels=min(self.keypoint_megapixels, 0.2),
+            megapixels=min(self.megapixels or 0.1, 0.1),
+        )
 
     def matching(self) -> MatchOptions:
         """Return the options by which two photos are matched.

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowmatch.imaging import Image, as_gray, as_rgb, resize
-from flowmatch.io import list_images, read_image
+from flowmatch.io import Metadata, list_images, read_image, read_metadata
 from flowmatch.io.masked import MaskedImage, fill_outside, read_masked
 
 Size: TypeAlias = tuple[int, int]
@@ -40,6 +41,16 @@ class Photo:
         self._source: Any = source
         self._mask: Any = mask
         self._opaque = False
+
+    @cached_property
+    def metadata(self) -> Metadata:
+        """What the camera wrote into the file; nothing for pixels in memory.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        is_file = isinstance(self._source, str | os.PathLike)
+        return read_metadata(self._source) if is_file else Metadata()
 
     def read(self, size: Size | None = None) -> Image:
         """Return the photo as RGB ``[H, W, 3]``, reduced to a width and height; None keeps its own.

@@ -1,5 +1,6 @@
 """The stages of stitching, from photos to panoramas."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -8,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch.imaging import Image
+from flowmatch.io import Metadata
+from flowmatch.io.metadata import sphere_xmp
 from flowmatch.matching.methods import load_methods
 from flowmatch.progress import ProgressCallback
 from flowmatch.stitch.cameras import Cameras, turn_view
-from flowmatch.stitch.compose import WarpedPhoto, compose
-from flowmatch.stitch.crop import largest_rectangle
+from flowmatch.stitch.compose import Composite, WarpedPhoto, compose
+from flowmatch.stitch.crop import Rectangle, largest_rectangle
 from flowmatch.stitch.estimate import estimate_cameras
 from flowmatch.stitch.matching import (
     LeftOut,
@@ -45,6 +48,8 @@ class Panorama(NamedTuple):
         uncropped: ``[H', W', 3]``, the image before it was cropped.
         left_out: Photos that are in no panorama, each with the reason.
         messages: Notes about attempts that failed and about defects to expect.
+        metadata: EXIF of the first photo, the colour profile if it is that of all photos, and, if
+            the picture is a full circle on a sphere, what viewers need to show it as such.
         others: Smaller panoramas, of photos that do not overlap with these.
     """
 
@@ -54,6 +59,7 @@ class Panorama(NamedTuple):
     uncropped: Image
     left_out: tuple[LeftOut, ...] = ()
     messages: tuple[str, ...] = ()
+    metadata: Metadata = Metadata()
     others: tuple["Panorama", ...] = ()
 
 
@@ -272,13 +278,28 @@ def render_panorama(
     left_out = tuple(LeftOut(p.name, "it has no camera") for p in opened if p not in chosen)
     if any(options.turn):
         cameras = turn_view(cameras, *options.turn)
-    image, mask = compose(
+    composite = compose(
         chosen, cameras, options, progress=progress, on_warped=on_warped, on_size=on_size
     )
+    image, mask = composite.image, composite.mask
+    kept = largest_rectangle(mask) if options.crop else Rectangle(0, 0, *image.shape[1::-1])
+    metadata = _metadata(chosen, composite, kept)
     if not options.crop:
-        return Panorama(image, mask, cameras, image, left_out)
-    cropped = largest_rectangle(mask).cut(image)
-    return Panorama(cropped, np.ones(cropped.shape[:2], np.bool_), cameras, image, left_out)
+        return Panorama(image, mask, cameras, image, left_out, metadata=metadata)
+    cropped = kept.cut(image)
+    whole = np.ones(cropped.shape[:2], np.bool_)
+    return Panorama(cropped, whole, cameras, image, left_out, metadata=metadata)
+
+
+def _metadata(photos: Sequence[Photo], composite: Composite, kept: Rectangle) -> Metadata:
+    """Return the metadata of a panorama: of the first photo, and of a full circle."""
+    profiles = {photo.metadata.icc for photo in photos}
+    xmp = None
+    width = kept.right - kept.left
+    is_sphere = composite.projection == "spherical"
+    if is_sphere and width >= math.floor(2 * math.pi * composite.radius) - 1:
+        xmp = sphere_xmp(width, kept.bottom - kept.top, composite.box.top + kept.top)
+    return Metadata(photos[0].metadata.exif, profiles.pop() if len(profiles) == 1 else None, xmp)
 
 
 def _estimate_group(

@@ -59,6 +59,22 @@ def test_rotations_with_noise_and_wrong_matches():
     np.testing.assert_array_equal(again.rotation, cameras.rotation)
 
 
+def test_focal_lengths_in_exif_decide_where_matches_do_not():
+    """Photos turned about the viewing direction leave the focal length open."""
+    rng = np.random.default_rng(0)
+    a = rng.uniform(-200, 200, (300, 2))
+    c, s = np.cos(0.2), np.sin(0.2)
+    b = a @ np.array([[c, s], [-s, c]]) + rng.normal(0, 0.3, a.shape)
+    matched = MatchedPoints(np.zeros(300, np.int64), np.ones(300, np.int64), a, b)
+    start = RotatingCameras(np.array([900.0, 900]), np.stack([np.eye(3), turn(0, 0, 10)]))
+    stated = adjust_rotations(matched, start, np.array([500.0, np.nan]))
+    np.testing.assert_allclose(stated.focal, 500, rtol=0.05)
+    # A wrong one, of photos that were cropped, does no harm where matches determine it.
+    matched = points_of_rotating_cameras(rng, 0.5)
+    cameras = adjust_rotations(matched, rough_start(), 2 * TRUTH.focal)
+    np.testing.assert_allclose(cameras.focal, TRUTH.focal, rtol=0.01)
+
+
 def test_scans():
     rng = np.random.default_rng(2)
     truth = []

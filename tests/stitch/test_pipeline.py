@@ -168,6 +168,27 @@ def test_reduced_photos(photos, panorama):
     assert small.image.shape[1] == pytest.approx(full.image.shape[1] * ratio, abs=3)
 
 
+@pytest.mark.parametrize("crop", [True, False])
+def test_longer_side_is_limited(photos, panorama, crop):
+    options = StitchOptions(projection="plane", crop=crop, max_side=300)
+    small = render_panorama(photos, panorama.cameras, options=options).image
+    assert 0.93 * 300 <= max(small.shape) <= 300
+    large = render_panorama(photos, panorama.cameras, options=replace(options, max_side=5000))
+    same = render_panorama(photos, panorama.cameras, options=replace(options, max_side=None))
+    np.testing.assert_array_equal(large.image, same.image)
+
+
+def test_preview(photos, panorama):
+    options = replace(LEVEL, crop=False).preview()
+    assert (options.keypoints, options.keypoint_megapixels, options.megapixels) == (1500, 0.2, 0.1)
+    result = stitch_photos(
+        [cv2.resize(photo, None, fx=4, fy=4) for photo in photos], options=options
+    )
+    scale = (0.1e6 / (320 * 240)) ** 0.5
+    assert result.image.shape[1] == pytest.approx(panorama.uncropped.shape[1] * scale, rel=0.03)
+    assert result.cameras.cameras[0].size == (1280, 960)
+
+
 def test_errors(photos, tmp_path):
     with pytest.raises(FileNotFoundError, match="nosuch.jpg does not exist"):
         stitch_photos([tmp_path / "nosuch.jpg"])
@@ -256,6 +277,11 @@ def test_full_circle():
     assert result.left_out == () and len(result.cameras.cameras) == 12
     assert [c.focal for c in result.cameras.cameras] == pytest.approx([380] * 12, rel=0.01)
     assert result.image.shape[1] == pytest.approx(2 * np.pi * 380, rel=0.02)
+    H, W = result.image.shape[:2]
+    assert f"<GPano:FullPanoWidthPixels>{W}</" in result.metadata.xmp
+    # The photos look at the horizon, which is in the middle of a sphere.
+    top = int(result.metadata.xmp.split("<GPano:CroppedAreaTopPixels>")[1].split("<")[0])
+    assert top + H / 2 == pytest.approx(W / 4, abs=6)
 
 
 def test_stages(photos, panorama):
