@@ -12,7 +12,7 @@ from flowmatch.registration.options import RegisterOptions
 from flowmatch.registration.ransac import ransac
 from flowmatch.registration.register import Registration, register_scans
 from flowmatch.registration.store import available, load, save_weights
-from flowmatch.registration.tsdf import TSDFVolume
+from flowmatch.registration.volume.tsdf import TSDFVolume
 
 __all__ = [
     "MODELS",

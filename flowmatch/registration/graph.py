@@ -144,6 +144,8 @@ def register_many(
         not (0 <= i < count and 0 <= j < count and i != j) for i, j in pairs
     ):
         raise ValueError(f"viewpoints and pairs must fit {count} scans, got {views} and {pairs}")
+    if options.scale:
+        raise ValueError("the scale can be estimated for two scans, not for several")
     report = progress or (lambda stage, done, total: None)
     descriptors = load_descriptors(model, device=device)
     voxel = options.voxel or choose_voxel(*clouds)

@@ -13,11 +13,11 @@ from flowmatch.io import read_depth, read_intrinsics, read_poses, write_cloud
 from flowmatch.io._lock import only_writer
 from flowmatch.progress import ProgressCallback
 from flowmatch.registration.agreement import pair_information
-from flowmatch.registration.appearance import colour_surface, share_seen_through
 from flowmatch.registration.data.datasets import LogEntry, write_log
 from flowmatch.registration.keypoints import voxel_down
-from flowmatch.registration.mesh import Mesh, extract_mesh, part_sizes, select_vertices
-from flowmatch.registration.tsdf import Surface, TSDFVolume
+from flowmatch.registration.volume.appearance import colour_surface, share_seen_through
+from flowmatch.registration.volume.mesh import Mesh, extract_mesh, part_sizes, select_vertices
+from flowmatch.registration.volume.tsdf import Surface, TSDFVolume
 
 _MIN_OVERLAP = 0.3  # share of points within 3 cm: pairs that the benchmark evaluates
 _SHARED = 0.03
@@ -177,7 +177,12 @@ def _write_scene(root: Path, fragments: Sequence[Fragment]) -> None:
             file.unlink()
     for k, fragment in enumerate(fragments):
         points = fragment.surface.points.astype(np.float32)
-        write_cloud(root / f"cloud_bin_{k}.ply", points, fragment.colours)
+        write_cloud(
+            root / f"cloud_bin_{k}.ply",
+            points,
+            fragment.colours,
+            normals=fragment.surface.normals,
+        )
     coarse = [voxel_down(fragment.surface.points, 0.05) for fragment in fragments]
     trees = [cKDTree(fragment.surface.points) for fragment in fragments]
     motions, information = [], []

@@ -19,7 +19,7 @@ _MIN_SHARED_SUPPORT = 5.0
 # a support of 9.1 and 12.2.
 _MIN_DISPUTED_SUPPORT = 20.0
 _MIN_INLIERS = 10
-_MIN_SLIP_EIGENVALUE = 0.002
+MIN_SLIP_EIGENVALUE = 0.002
 # A small thing on a table: 0.0007, a support of 140 to 250, a standard error of 0.02 voxels.
 # Wrong motions in an office: a support of 15 or less, an error of 0.05 voxels or more.
 _MIN_SURE_SLIP_EIGENVALUE = 0.0003
@@ -53,7 +53,7 @@ def _holds(best: Candidate, fit: Agreement, shared: float, voxel: float) -> bool
     A small share of the surfaces is enough if very many correspondences agree, and the surfaces'
     noise leaves the motion hardly any play.
     """
-    if fit.slip_eigenvalue >= _MIN_SLIP_EIGENVALUE:
+    if fit.slip_eigenvalue >= MIN_SLIP_EIGENVALUE:
         return True
     if fit.slip_eigenvalue < _MIN_SURE_SLIP_EIGENVALUE or best.support < _MIN_SURE_SUPPORT:
         return False

@@ -16,6 +16,8 @@ class RegisterOptions:
         sampling: Keypoint sampling: ``"uniform"``, or ``"iss"``, which prefers strongly curved
             places.
         trials: Number of triplets that RANSAC samples.
+        scale: Whether the source's scale is estimated too, as for photogrammetry or another unit;
+            `register_scans` only. It takes several times as long.
         icp: Whether motions are refined by generalised ICP, see `refine_motion`.
         seed: Random seed for keypoint sampling and RANSAC.
     """
@@ -24,6 +26,7 @@ class RegisterOptions:
     keypoints: int = 4000
     sampling: str = "uniform"
     trials: int = 400_000
+    scale: bool = False
     icp: bool = True
     seed: int = 0
 

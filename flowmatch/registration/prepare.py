@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from flowmatch.ops import nearest
 from flowmatch.progress import ProgressCallback
 from flowmatch.registration.agreement import inverse_normal_frequency
 from flowmatch.registration.describe import describe_indices
@@ -151,3 +152,15 @@ def describe_scan(
         dense=scan.dense,
         progress=progress,
     )
+
+
+def match_descriptors(
+    source: PreparedScan, target: PreparedScan, first: Tensor, second: Tensor
+) -> NDArray[np.float64]:
+    """Return pairs of keypoints whose descriptors are mutual nearest neighbours, ``[M, 2, 3]``."""
+    result = nearest(first, second, mutual=True)
+    assert result.accepted is not None
+    row = np.flatnonzero(result.accepted.numpy())
+    column = result.index[row, 0].numpy()
+    ends = source.points[source.keypoints[row]], target.points[target.keypoints[column]]
+    return np.stack(ends, axis=1)

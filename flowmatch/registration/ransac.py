@@ -1,5 +1,6 @@
 """RANSAC: rigid motions from correspondences with many outliers."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,7 @@ def ransac(
     trials: int = 400_000,
     edge_ratio: float = 0.9,
     hypotheses: int = 1,
+    max_scale: float = 1.0,
     seed: int = 0,
 ) -> list[Hypothesis]:
     """Estimate rigid motions from random triplets of correspondences.
@@ -52,6 +54,7 @@ def ransac(
         trials: Number of triplets to sample: with an inlier ratio w, w^3 of them are correct.
         edge_ratio: Minimum ratio of the shorter to the longer of two corresponding edges.
         hypotheses: Maximum number of distinct motions to return.
+        max_scale: Maximum factor by which the source is scaled, up or down; 1 gives rigid motions.
         seed: Random seed; the same seed gives the same motions.
 
     Returns:
@@ -80,19 +83,24 @@ def ransac(
             "threshold, trials and hypotheses must be positive and edge_ratio in (0, 1], "
             f"got {threshold}, {trials}, {hypotheses} and {edge_ratio}"
         )
+    if not max_scale >= 1:
+        raise ValueError(f"max_scale must be 1 or more, got {max_scale}")
     if len(first) < 3:
         return []
     # Relative to the centroids: coordinates far from the origin would cost precision.
     centroids = first.mean(0), second.mean(0)
     a, b = (torch.from_numpy(p - c) for p, c in zip((first, second), centroids, strict=True))
-    triplets = _sample_triplets(first, second, trials, edge_ratio, _MIN_EDGE * threshold, seed)
+    triplets = _sample_triplets(
+        first, second, trials, edge_ratio, _MIN_EDGE * threshold, max_scale, seed
+    )
     if len(triplets) == 0:
         return []
-    motions = fit_motion(a[triplets], b[triplets])
+    fit = fit_motion if max_scale == 1 else fit_similarity
+    motions = fit(a[triplets], b[triplets])
     scores = _scores(motions, a, b, threshold)
     results = []
     for candidate in _select_distinct(motions, scores, a, threshold, hypotheses):
-        refitted, inliers = _refit(candidate, a, b, threshold)
+        refitted, inliers = _refit(candidate, a, b, threshold, fit)
         if inliers.sum() >= 3:
             motion = _undo_centring(refitted.numpy(), *centroids)
             results.append(Hypothesis(motion, inliers.numpy()))
@@ -122,9 +130,14 @@ def _sample_triplets(
     trials: int,
     edge_ratio: float,
     min_edge: float,
+    max_scale: float,
     seed: int,
 ) -> Tensor:
     """Sample triplets with consistent edges, ``[S, 3]``."""
+    if max_scale > 1:
+        return _sample_similar_triplets(
+            first, second, trials, edge_ratio, min_edge, max_scale, seed
+        )
     rng = np.random.default_rng(seed)
     kept = []
     for start in range(0, trials, _BATCH):
@@ -140,6 +153,70 @@ def _sample_triplets(
     return torch.from_numpy(np.concatenate(kept)[:_MAX_TRIPLETS])
 
 
+def _sample_similar_triplets(
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    trials: int,
+    edge_ratio: float,
+    min_edge: float,
+    max_scale: float,
+    seed: int,
+) -> Tensor:
+    """Sample triplets whose edges have about the same ratio, ``[S, 3]``."""
+    rng = np.random.default_rng(seed)
+    kept = []
+    for start in range(0, trials, _BATCH):
+        triplets = rng.integers(0, len(first), (min(_BATCH, trials - start), 3))
+        lows = np.full(len(triplets), np.inf)
+        highs = np.zeros(len(triplets))
+        for i, j in ((0, 1), (1, 2), (2, 0)):
+            edges = [
+                np.linalg.norm(p[triplets[:, i]] - p[triplets[:, j]], axis=1)
+                for p in (first, second)
+            ]
+            ratio = edges[1] / np.maximum(edges[0], np.finfo(float).tiny)
+            ratio[np.minimum(*edges) < min_edge] = np.nan
+            lows, highs = np.minimum(lows, ratio), np.maximum(highs, ratio)
+        good = (lows >= edge_ratio * highs) & (highs <= max_scale) & (lows >= 1 / max_scale)
+        kept.append(triplets[good])
+        if sum(map(len, kept)) >= _MAX_TRIPLETS:
+            break
+    return torch.from_numpy(np.concatenate(kept)[:_MAX_TRIPLETS])
+
+
+def fit_similarity(source: Tensor, target: Tensor) -> Tensor:
+    """Fit a scale and a motion between corresponding points by least squares.
+
+    Args:
+        source: ``[..., N, 3]``.
+        target: Corresponding points, ``[..., N, 3]``.
+
+    Returns:
+        ``[..., 4, 4]``: the rotation times the scale, and the translation.
+
+    Example:
+        >>> points = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3]])
+        >>> fit_similarity(points, 2 * points + 1)[0].tolist()
+        [2.0, 0.0, 0.0, 1.0]
+
+    Reference:
+        Umeyama, Least-Squares Estimation of Transformation Parameters, PAMI 1991; the scale: Horn,
+        JOSA A 1987, symmetric in both sides.
+    """
+    centres = [points.mean(-2, keepdim=True) for points in (source, target)]
+    sizes = [
+        (points - centre).square().sum((-2, -1))
+        for points, centre in zip((source, target), centres, strict=True)
+    ]
+    scale = (sizes[1] / sizes[0].clamp(min=torch.finfo(source.dtype).tiny)).sqrt()
+    matrix = fit_motion(source, target)
+    linear = matrix[..., :3, :3] * scale[..., None, None]
+    result = matrix.clone()
+    result[..., :3, :3] = linear
+    result[..., :3, 3] = (centres[1] - centres[0] @ linear.mT)[..., 0, :]
+    return result
+
+
 def _scores(motions: Tensor, a: Tensor, b: Tensor, threshold: float) -> Tensor:
     """Return the truncated quadratic score of each motion, ``[S]``."""
     step = max(1, _CHUNK // len(a))
@@ -151,7 +228,13 @@ def _scores(motions: Tensor, a: Tensor, b: Tensor, threshold: float) -> Tensor:
     return torch.cat(parts)
 
 
-def _refit(motion: Tensor, a: Tensor, b: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+def _refit(
+    motion: Tensor,
+    a: Tensor,
+    b: Tensor,
+    threshold: float,
+    fit: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
     """Refit to the inliers until they no longer change."""
     inliers = torch.zeros(len(a), dtype=torch.bool)
     for _ in range(10):
@@ -159,7 +242,7 @@ def _refit(motion: Tensor, a: Tensor, b: Tensor, threshold: float) -> tuple[Tens
         if updated.sum() < 3 or torch.equal(updated, inliers):
             return motion, updated
         inliers = updated
-        motion = fit_motion(a[inliers], b[inliers])
+        motion = fit(a[inliers], b[inliers])
     return motion, torch.linalg.vector_norm(transform(motion, a) - b, dim=-1) < threshold
 
 

@@ -10,29 +10,32 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from flowmatch.geometry import Matrix, as_motion_matrix, invert_motion, transform_points
-from flowmatch.ops import nearest
 from flowmatch.progress import ProgressCallback
 from flowmatch.registration.agreement import NO_AGREEMENT, Agreement, agreement
 from flowmatch.registration.icp import Refiner
-from flowmatch.registration.judge import Candidate, judge
-from flowmatch.registration.keypoints import Points, as_points
+from flowmatch.registration.judge import MIN_SLIP_EIGENVALUE, Candidate, judge
+from flowmatch.registration.keypoints import Points, as_points, voxel_down
 from flowmatch.registration.options import RegisterOptions
 from flowmatch.registration.prepare import (
     PreparedScan,
     choose_voxel,
     describe_scan,
+    match_descriptors,
     prepare_scan,
     unit_hint,
     with_fewer_keypoints,
 )
 from flowmatch.registration.ransac import Hypothesis, ransac
-from flowmatch.registration.store import load_descriptors
+from flowmatch.registration.scale import guess_scale, refine_scale
+from flowmatch.registration.store import Descriptor, load_descriptors
 
 _WORTH_REFINING = 1.0  # support; less may be due to chance, and takes long to refine
 _SAME = 2.0  # voxels between the points of two motions that are the same, on average
 _HYPOTHESES = 10
 _INLIER = 1.5  # voxels: maximum error of a correspondence that agrees
 _INITIAL_RADIUS = 8  # voxels: maximum distance of points under an initial motion
+_SCALE_ROUNDS = 3
+_SAME_SCALE = 0.002  # change of the scale after which the motion is not estimated again
 _ICP_POINTS = 1500  # of the source: enough to tell hypotheses apart
 _DEFAULTS = RegisterOptions()
 
@@ -42,7 +45,7 @@ class Registration(NamedTuple):
 
     Attributes:
         motion: ``[4, 4]``, takes points of the source to the target; the identity if no motion was
-            found.
+            found. With a scale, its rotation is multiplied by it.
         correspondences: ``[M, 2, 3]``: pairs of a source and a target keypoint whose descriptors
             are mutual nearest neighbours.
         inliers: ``[M]``: which correspondences agree with the motion.
@@ -56,6 +59,7 @@ class Registration(NamedTuple):
             where surfaces can slide on each other.
         trusted: Whether the registration is accepted.
         reason: Reason for accepting or rejecting it.
+        scale: Factor of the source; 1 unless `RegisterOptions.scale` asks for it.
     """
 
     motion: NDArray[np.float64]
@@ -68,6 +72,7 @@ class Registration(NamedTuple):
     slip_eigenvalue: float
     trusted: bool
     reason: str
+    scale: float = 1.0
 
 
 def register_scans(
@@ -109,7 +114,7 @@ def register_scans(
 
     Raises:
         ValueError: Wrong shapes, points that are not finite, fewer than 10 of them, an initial
-            motion that is not rigid, or an unknown model.
+            motion that is not rigid or is given with a scale to estimate, or an unknown model.
         FileNotFoundError: The file of weights does not exist.
 
     Example:
@@ -127,6 +132,57 @@ def register_scans(
         raise ValueError(f"each scan needs 10 points, got {len(first)} and {len(second)}")
     start = None if initial is None else as_motion_matrix(initial)
     descriptors = load_descriptors(model, device=device)
+    if options.scale:
+        if start is not None:
+            raise ValueError("an initial motion fixes the scale: give it or estimate the scale")
+        return _register_scaled(first, second, descriptors, options, viewpoints, progress)
+    return _register_rigid(first, second, descriptors, options, viewpoints, start, progress)
+
+
+def _register_scaled(
+    source: Points,
+    target: Points,
+    descriptors: Sequence[Descriptor],
+    options: RegisterOptions,
+    viewpoints: tuple[ArrayLike | None, ArrayLike | None],
+    progress: ProgressCallback | None,
+) -> Registration:
+    """Estimate the scale and the motion in turn."""
+    scale = guess_scale(source, target, descriptors[0], options)
+    for _ in range(_SCALE_ROUNDS):
+        scaled = scale * source
+        views = tuple(
+            None if view is None else factor * np.asarray(view, np.float64)
+            for factor, view in zip((scale, 1.0), viewpoints, strict=True)
+        )
+        result = _register_rigid(scaled, target, descriptors, options, views, None, progress)
+        if not result.inliers.any():
+            return result
+        fine = [voxel_down(points, result.voxel / 2) for points in (scaled, target)]
+        fit = refine_scale(fine[0], fine[1], result.motion, result.voxel)
+        motion = fit.motion @ np.diag([scale, scale, scale, 1.0])
+        correspondences = result.correspondences / [[[scale], [1.0]]]
+        scale *= fit.scale
+        if abs(fit.scale - 1) < _SAME_SCALE:
+            break
+    trusted, reason = result.trusted, f"scale {scale:.6g}; {result.reason}"
+    if trusted and fit.freedom < MIN_SLIP_EIGENVALUE:
+        trusted = False
+        reason += f"; the surfaces fit at other scales too (slip eigenvalue {fit.freedom:.4f})"
+    return result._replace(
+        motion=motion, correspondences=correspondences, scale=scale, trusted=trusted, reason=reason
+    )
+
+
+def _register_rigid(
+    first: Points,
+    second: Points,
+    descriptors: Sequence[Descriptor],
+    options: RegisterOptions,
+    viewpoints: tuple[ArrayLike | None, ...],
+    start: Matrix | None,
+    progress: ProgressCallback | None,
+) -> Registration:
     voxel = options.voxel or choose_voxel(first, second)
     hint = unit_hint(first, second)
     try:
@@ -246,18 +302,6 @@ def _no_registration(pairs: NDArray[np.float64], voxel: float) -> Registration:
         trusted=False,
         reason=f"of {len(pairs)} correspondences no four fit a rigid motion",
     )
-
-
-def match_descriptors(
-    source: PreparedScan, target: PreparedScan, first: Tensor, second: Tensor
-) -> NDArray[np.float64]:
-    """Return pairs of keypoints whose descriptors are mutual nearest neighbours, ``[M, 2, 3]``."""
-    result = nearest(first, second, mutual=True)
-    assert result.accepted is not None
-    row = np.flatnonzero(result.accepted.numpy())
-    column = result.index[row, 0].numpy()
-    ends = source.points[source.keypoints[row]], target.points[target.keypoints[column]]
-    return np.stack(ends, axis=1)
 
 
 def _refine_hypotheses(

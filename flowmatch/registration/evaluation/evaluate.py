@@ -29,9 +29,10 @@ from flowmatch.registration.prepare import (
     PreparedScan,
     choose_voxel,
     describe_scan,
+    match_descriptors,
     prepare_scan,
 )
-from flowmatch.registration.register import match_descriptors, register_prepared
+from flowmatch.registration.register import register_prepared
 from flowmatch.registration.store import Descriptor
 
 TAU1, TAU2 = 0.1, 0.05  # maximum inlier error, metres; minimum inlier ratio
@@ -200,7 +201,8 @@ def _measure(method: Method, case: _Case, options: RegisterOptions, tally: _Tall
             for points, view in zip((case.source, case.target), case.views, strict=True)
         ]
         descriptors = [describe_scan(scan, method, voxel) for scan in scans]
-        motion, *_, trusted, _ = register_prepared(scans, descriptors, voxel, options)
+        result = register_prepared(scans, descriptors, voxel, options)
+        motion, trusted = result.motion, result.trusted
         tally.seconds.append(time.monotonic() - start)
         if case.truth is not None and case.overlaps:
             pairs = match_descriptors(scans[0], scans[1], *descriptors)

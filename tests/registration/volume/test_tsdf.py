@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flowmatch.registration.tsdf import TSDFVolume
+from flowmatch.registration.volume.tsdf import TSDFVolume
 from tests.registration.ball import BALL, CAMERA, POSES, SIZE, depth_of, surface_error
 
 

@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import connected_components  # type: ignore[import-unt
 
 from flowmatch.io._files import optional_module
 from flowmatch.registration.keypoints import Points
-from flowmatch.registration.tsdf import MAX_STEP, SIDE, TSDFVolume
+from flowmatch.registration.volume.tsdf import MAX_STEP, SIDE, TSDFVolume
 
 _BLOCKS = 8  # blocks along the side of a region
 _STEPS = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), -1).reshape(-1, 3)[14:]

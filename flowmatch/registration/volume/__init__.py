@@ -1,0 +1,1 @@
+"""Surfaces of depth images: signed distance volumes, their meshes and colours."""
