@@ -8,7 +8,14 @@ import typer
 from flowmatch.cli._messages import StageBars, messages, progress_bar
 from flowmatch.cli._options import INPUT, OUTPUT, check_target
 from flowmatch.geometry import transform_points
-from flowmatch.io import CLOUD_SUFFIXES, MESH_SUFFIXES, require_trimesh, write_cloud, write_mesh
+from flowmatch.io import (
+    BARE_SUFFIXES,
+    CLOUD_SUFFIXES,
+    MESH_SUFFIXES,
+    require_trimesh,
+    write_cloud,
+    write_mesh,
+)
 from flowmatch.registration.integrate import Fragment, integrate_depth, write_fragments
 
 EXAMPLES = (
@@ -94,7 +101,8 @@ def command(
 ) -> None:
     """Integrate depth frames with known poses into surfaces.
 
-    With pictures color/NAME.jpg (.png, ...) of the same views, .ply and meshes have colours.
+    With pictures color/NAME.jpg (.png, ...) of the same views, clouds and meshes have colours.
+    Clouds also have normals; .npy and .xyz hold points only.
     """
     suffix = output.suffix.lower()
     is_mesh = mesh or suffix in MESHES_ONLY
@@ -149,5 +157,6 @@ def _write_surface(output: Path, fragment: Fragment, world: bool) -> None:
     if fragment.faces is not None:
         write_mesh(output, points, fragment.faces, normals=normals, colours=fragment.colours)
     else:
-        is_ply = output.suffix.lower() == ".ply"
-        write_cloud(output, points, fragment.colours if is_ply else None)
+        is_bare = output.suffix.lower() in BARE_SUFFIXES
+        colours = None if is_bare else fragment.colours
+        write_cloud(output, points, colours, normals=None if is_bare else normals)

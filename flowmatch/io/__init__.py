@@ -3,13 +3,18 @@
 from flowmatch.io._files import replace_when_done
 from flowmatch.io._white import white_level
 from flowmatch.io.cloud import (
-    CLOUD_SUFFIXES,
     depth_to_points,
-    move_cloud_file,
     read_cloud,
     read_depth,
     read_intrinsics,
     write_cloud,
+)
+from flowmatch.io.cloud_file import (
+    BARE_SUFFIXES,
+    CLOUD_SUFFIXES,
+    SCAN_SUFFIXES,
+    merge_cloud_files,
+    move_cloud_file,
 )
 from flowmatch.io.flow import read_flow, write_flow
 from flowmatch.io.image import IMAGE_SUFFIXES, list_images, read_image, read_rgba, write_image
@@ -20,15 +25,18 @@ from flowmatch.io.video import Frames, SkippedFrame, read_frames
 from flowmatch.io.video_writer import VideoWriter
 
 __all__ = [
+    "BARE_SUFFIXES",
     "CLOUD_SUFFIXES",
     "IMAGE_SUFFIXES",
     "MESH_SUFFIXES",
+    "SCAN_SUFFIXES",
     "Frames",
     "Metadata",
     "SkippedFrame",
     "VideoWriter",
     "depth_to_points",
     "list_images",
+    "merge_cloud_files",
     "move_cloud_file",
     "read_cloud",
     "read_depth",

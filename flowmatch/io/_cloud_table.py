@@ -1,5 +1,6 @@
 """All properties of the points of a cloud, in the order of the file."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 Column = NDArray[Any]
 _COLOURS = ("red", "green", "blue")
 _NORMALS = {"nx": "normal_x", "ny": "normal_y", "nz": "normal_z"}  # in PLY files; in PCD files
+# Arrays [N, 3] of .npz files.
+_TRIPLES = {"normals": tuple(_NORMALS), "colours": _COLOURS, "colors": _COLOURS}
 
 
 class PlyRest(NamedTuple):
@@ -30,8 +33,23 @@ class PlyRest(NamedTuple):
     content_after: bytes
 
 
+class LasRest(NamedTuple):
+    """Parts of a LAS file beside the values of the dimensions.
+
+    Attributes:
+        header: Header of laspy, with the records of variable length.
+        points: Point records of laspy, packed as in the file.
+    """
+
+    header: Any
+    points: Any
+
+
+NO_REST = PlyRest("<", [], [], [], b"", b"")
+
+
 class CloudTable(NamedTuple):
-    """The points of a .ply or .pcd file with all their properties.
+    """The points of a file with all their properties.
 
     Attributes:
         columns: Values of each property, ``[N]``, or ``[N, C]`` for several numbers each. Those of
@@ -39,14 +57,14 @@ class CloudTable(NamedTuple):
         types: NumPy type of each property in the file.
         size: Width and height, ``N`` and 1 unless the points are the pixels of an image.
         dropped: Names of properties that are not in `columns`: lists.
-        rest: What a PLY file holds besides; None for other files.
+        rest: What a PLY or LAS file holds besides; None for PCD files.
     """
 
     columns: dict[str, Column]
     types: dict[str, np.dtype[Any]]
     size: tuple[int, int]
     dropped: list[str]
-    rest: PlyRest | None = None
+    rest: PlyRest | LasRest | None = None
 
     @property
     def points(self) -> NDArray[np.float64]:
@@ -63,6 +81,13 @@ class CloudTable(NamedTuple):
         return ()
 
 
+def table_of(columns: dict[str, Column], dropped: Sequence[str] = ()) -> CloudTable:
+    """Return a table of columns that are named as in PLY files."""
+    types = {name: column.dtype for name, column in columns.items()}
+    count = len(columns["x"])
+    return CloudTable(columns, types, (count, 1), list(dropped), NO_REST)
+
+
 def move_table(table: CloudTable, motion: ArrayLike) -> CloudTable:
     """Return a cloud with its points and normals moved, and all else as it is.
 
@@ -70,6 +95,7 @@ def move_table(table: CloudTable, motion: ArrayLike) -> CloudTable:
     kilometre on, where float32 is coarser than a tenth of a millimetre; integers become floats.
     """
     matrix = np.asarray(motion, np.float64)
+    rotation = matrix[:3, :3] / np.cbrt(np.linalg.det(matrix[:3, :3]))  # it may have a scale
     columns, types = dict(table.columns), dict(table.types)
     points = table.points
     finite = np.isfinite(points).all(axis=1)
@@ -81,16 +107,75 @@ def move_table(table: CloudTable, motion: ArrayLike) -> CloudTable:
             types[axis] = np.dtype("f4" if is_near else "f8")
     if names := table.normal_names:
         normals = np.stack([columns[name].astype(np.float64) for name in names], axis=1)
-        normals = np.einsum("ij,nj->ni", matrix[:3, :3], normals)
+        normals = np.einsum("ij,nj->ni", rotation, normals)
         columns |= {name: normals[:, k] for k, name in enumerate(names)}
+    if "normals" in columns and columns["normals"].shape[1:] == (3,):
+        columns["normals"] = columns["normals"].astype(np.float64) @ rotation.T
     return table._replace(columns=columns, types=types)
 
 
+def join_tables(
+    tables: Sequence[CloudTable], colours: Sequence[tuple[int, int, int]] | None = None
+) -> CloudTable:
+    """Return the rows of several clouds as one, with all their properties, named as in PLY files.
+
+    Where a cloud lacks a property the value is NaN, or 0 for integers. The last column, ``scan``,
+    is the number of the cloud.
+
+    Args:
+        tables: The clouds.
+        colours: Colour of each cloud without colours of its own.
+    """
+    parts = [flat_columns(table) for table in tables]
+    counts = [table.size[0] * table.size[1] for table in tables]
+    for part, count, colour in zip(parts, counts, colours or (), strict=False):
+        if not {*_COLOURS} <= part.keys():
+            part |= {
+                name: np.full(count, value, np.uint8)
+                for name, value in zip(_COLOURS, colour, strict=True)
+            }
+    names = list(dict.fromkeys(name for part in parts for name in part if name != "scan"))
+    columns: dict[str, Column] = {}
+    for name in names:
+        kinds = [part[name].dtype for part in parts if name in part]
+        kind = np.result_type(*kinds)
+        missing: Any = np.nan if kind.kind == "f" else 0
+        columns[name] = np.concatenate(
+            [
+                part[name].astype(kind) if name in part else np.full(count, missing, kind)
+                for part, count in zip(parts, counts, strict=True)
+            ]
+        )
+    scan = np.uint8 if len(tables) <= 256 else np.uint16
+    columns["scan"] = np.repeat(np.arange(len(tables), dtype=scan), counts)
+    dropped = [name for table in tables for name in [*table.dropped, *other_elements(table)]]
+    return table_of(columns, list(dict.fromkeys(dropped)))
+
+
+def other_elements(table: CloudTable) -> list[str]:
+    """Return the names of the elements of a PLY file besides its vertices."""
+    if not isinstance(table.rest, PlyRest):
+        return []
+    lines = (*table.rest.before, *table.rest.after)
+    return [line.split()[1].decode("latin1") for line in lines if line.startswith(b"element")]
+
+
 def as_ply_columns(table: CloudTable) -> dict[str, Column]:
-    """Return columns for a PLY file: one number each, named as in PLY files."""
+    """Return columns for a PLY file, which has no integers of 64 bits."""
+    columns = flat_columns(table)
+    for name, column in columns.items():
+        if (column.dtype.kind in "iu" and column.dtype.itemsize == 8) or column.dtype == np.float16:
+            columns[name] = column.astype(np.float64)
+        elif column.dtype == np.bool_:
+            columns[name] = column.astype(np.uint8)
+    return columns
+
+
+def flat_columns(table: CloudTable) -> dict[str, Column]:
+    """Return columns of one number each, named as in PLY files."""
     names = {pcd: ply for ply, pcd in _NORMALS.items()}
     columns: dict[str, Column] = {}
-    for name, column in _typed(table).items():
+    for name, column in _with_bytes_of_colours(table).items():
         if table.rest is None and name in ("rgb", "rgba"):
             packed = _packed_bits(column)
             if packed is not None:
@@ -100,10 +185,10 @@ def as_ply_columns(table: CloudTable) -> dict[str, Column]:
                     columns["alpha"] = (packed >> 24).astype(np.uint8)
                 continue
         name = names.get(name, name) if table.rest is None else name
-        if column.dtype.kind in "iu" and column.dtype.itemsize == 8 or column.dtype == np.float16:
-            column = column.astype(np.float64)
         if column.ndim == 1:
             columns[name] = column
+        elif name in _TRIPLES and column.shape[1] == 3:
+            columns |= {part: column[:, k] for k, part in enumerate(_TRIPLES[name])}
         else:
             columns |= {f"{name}_{k}": column[:, k] for k in range(column.shape[1])}
     return columns
@@ -111,9 +196,9 @@ def as_ply_columns(table: CloudTable) -> dict[str, Column]:
 
 def as_pcd_columns(table: CloudTable) -> dict[str, Column]:
     """Return columns for a PCD file, named as in PCD files."""
-    columns = _typed(table)
     if table.rest is None:
-        return columns
+        return _typed(table)
+    columns = as_ply_columns(table)
     result: dict[str, Column] = {}
     is_colour = all(name in columns and columns[name].dtype == np.uint8 for name in _COLOURS)
     for name, column in columns.items():
@@ -125,6 +210,17 @@ def as_pcd_columns(table: CloudTable) -> dict[str, Column]:
         else:
             result[_NORMALS.get(name, name)] = column
     return result
+
+
+def _with_bytes_of_colours(table: CloudTable) -> dict[str, Column]:
+    """Return the columns in the types of the file, but colours of 16 bits in LAS files as bytes."""
+    columns = _typed(table)
+    if isinstance(table.rest, LasRest) and all(name in columns for name in _COLOURS):
+        colours = np.stack([columns[name] for name in _COLOURS])
+        if colours.size and colours.max() > 255:  # some writers put bytes in
+            colours = colours >> 8
+        columns |= dict(zip(_COLOURS, colours.astype(np.uint8), strict=True))
+    return columns
 
 
 def _typed(table: CloudTable) -> dict[str, Column]:

@@ -182,19 +182,6 @@ def _decompress(path: Path, file: IO[bytes], stored: int, claimed: int) -> bytes
     return bytes(out)
 
 
-def write_pcd(temporary: Path, points: NDArray[np.floating]) -> None:
-    """Write points in binary, float32 or float64 as given."""
-    size = points.dtype.itemsize
-    header = [
-        "# .PCD v0.7 - Point Cloud Data file format", "VERSION 0.7", "FIELDS x y z",
-        f"SIZE {size} {size} {size}", "TYPE F F F", "COUNT 1 1 1", f"WIDTH {len(points)}",
-        "HEIGHT 1", "VIEWPOINT 0 0 0 1 0 0 0", f"POINTS {len(points)}", "DATA binary", "",
-    ]  # fmt: skip
-    with temporary.open("wb") as file:
-        file.write("\n".join(header).encode())
-        write_array(file, points.astype(f"<f{size}"))
-
-
 def write_pcd_table(temporary: Path, table: CloudTable) -> None:
     """Write all properties of the points, in binary."""
     width, height = table.size

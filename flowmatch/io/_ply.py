@@ -8,7 +8,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flowmatch.io._cloud_table import CloudTable, Column, PlyRest, as_ply_columns
+from flowmatch.io._cloud_table import NO_REST, CloudTable, Column, PlyRest, as_ply_columns
 from flowmatch.io._files import reason_of, write_array
 from flowmatch.io._text import number_columns, read_header, text_rows
 
@@ -278,34 +278,12 @@ def _property(words: list[str], element: _Element) -> bool:
     return True
 
 
-def write_ply(
-    temporary: Path, points: NDArray[np.floating], colours: NDArray[np.uint8] | None
-) -> None:
-    """Write vertices in little endian, float32 or float64 as given."""
-    wide = points.dtype == np.float64
-    kind = "f8" if wide else "f4"
-    fields = [(axis, f"<{kind}") for axis in "xyz"]
-    names = [f"property {'double' if wide else 'float'} {axis}" for axis in "xyz"]
-    if colours is not None:
-        fields += [(name, "u1") for name in ("red", "green", "blue")]
-        names += [f"property uchar {name}" for name in ("red", "green", "blue")]
-    rows = np.zeros(len(points), np.dtype(fields))
-    for k, axis in enumerate("xyz"):
-        rows[axis] = points[:, k]
-    if colours is not None:
-        for k, name in enumerate(("red", "green", "blue")):
-            rows[name] = colours[:, k]
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]
-    with temporary.open("wb") as file:
-        file.write("\n".join([*header, *names, "end_header", ""]).encode())
-        write_array(file, rows)
-
-
 def write_ply_table(temporary: Path, table: CloudTable) -> None:
     """Write all properties of the points, and the other elements of a PLY file."""
     columns = as_ply_columns(table)
     count = table.size[0] * table.size[1]
-    order, comments, before, after, content_before, content_after = table.rest or _NO_REST
+    rest = table.rest if isinstance(table.rest, PlyRest) else NO_REST
+    order, comments, before, after, content_before, content_after = rest
     form = next(name for name, value in _ORDERS.items() if value == order)
     types = {name: column.dtype.newbyteorder("=").str[1:] for name, column in columns.items()}
     header = [b"ply", f"format {form} 1.0".encode(), *comments, *before]
@@ -325,6 +303,3 @@ def write_ply_table(temporary: Path, table: CloudTable) -> None:
             lines = zip(*(map(str, column) for column in columns.values()), strict=True)
             file.writelines(" ".join(line).encode() + b"\n" for line in lines)
         file.write(content_after)
-
-
-_NO_REST = PlyRest("<", [], [], [], b"", b"")

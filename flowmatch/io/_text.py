@@ -132,14 +132,14 @@ def text_rows(path: Path, file: IO[bytes], *, skip: int, rows: int) -> list[list
 
 
 def number_table(
-    path: Path, file: IO[bytes], columns: tuple[int, ...], *, comments: tuple[str, ...]
+    path: Path, file: IO[bytes], columns: tuple[int, ...] | None, *, comments: tuple[str, ...]
 ) -> NDArray[np.float64]:
     """Read columns of numbers from all lines of a file.
 
     Args:
         path: Name of the file, for error messages.
         file: The file, open at the first line.
-        columns: Indices of the columns; further columns are ignored.
+        columns: Indices of the columns, further columns are ignored; None reads all.
         comments: Marks that start a comment.
 
     Returns:
@@ -151,7 +151,7 @@ def number_table(
     content = file.read().removeprefix(_BYTE_ORDER_MARK)
     text = separate(path, _open_text(path, content, 0).read(), comments)
     table = _load(path, io.StringIO(text), usecols=columns, comments=comments, ndmin=2)
-    return np.asarray(table.reshape(-1, len(columns)), np.float64)
+    return np.asarray(table.reshape(-1, len(columns) if columns else table.shape[1]), np.float64)
 
 
 def _require_lines(path: Path, file: IO[bytes], lines: int) -> None:

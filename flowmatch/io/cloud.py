@@ -1,33 +1,20 @@
-"""Point clouds (.ply, .pcd, .npy, .npz, .xyz) and depth pictures.
+"""Points of clouds and meshes, and depth pictures.
 
 Files may be hostile: what a header claims is compared with the size of the file before memory is
 allocated.
 """
 
 import math
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowmatch.io._cloud_table import CloudTable, move_table
-from flowmatch.io._files import (
-    DAMAGED_ZIP,
-    FilePath,
-    ReportingFile,
-    entry_for_suffix,
-    existing_file,
-    reason_of,
-    replace_when_done,
-)
-from flowmatch.io._npy import read_npy_entry, read_npy_header
-from flowmatch.io._pcd import read_pcd, write_pcd, write_pcd_table
-from flowmatch.io._ply import read_ply, write_ply, write_ply_table
+from flowmatch.io._cloud_table import table_of
+from flowmatch.io._files import FilePath, entry_for_suffix, existing_file, reason_of
 from flowmatch.io._png import read_png16
-from flowmatch.io._text import number_table, separate
+from flowmatch.io._text import separate
+from flowmatch.io.cloud_file import BARE_SUFFIXES, CLOUD_SUFFIXES, read_points, write_table
 
 _SATURATED = 65535  # of a depth picture of 16 bits
 
@@ -37,7 +24,9 @@ def read_cloud(path: FilePath) -> NDArray[np.float64]:
 
     ``.ply`` and ``.pcd`` (text, binary, ``binary_compressed``; x, y, z of the vertices),
     ``.npy`` and ``.npz`` (``[N, 3]``; in an ``.npz`` the array ``points`` or the only array),
-    ``.xyz`` (three numbers a line, further ones are ignored, ``#`` starts a comment).
+    ``.xyz`` (three numbers a line, further ones are ignored, ``#`` starts a comment), ``.las`` and
+    ``.laz`` (by laspy); of the meshes ``.glb``, ``.obj`` and ``.stl`` (by trimesh) 100 000 points
+    that are evenly distributed over the triangles.
 
     Args:
         path: The file.
@@ -49,6 +38,7 @@ def read_cloud(path: FilePath) -> NDArray[np.float64]:
     Raises:
         FileNotFoundError: The file does not exist.
         ValueError: The suffix is unknown, or the file is damaged or not what its suffix says.
+        ImportError: laspy or trimesh is not installed.
 
     Example:
         >>> import tempfile
@@ -57,72 +47,61 @@ def read_cloud(path: FilePath) -> NDArray[np.float64]:
         >>> read_cloud(path)[1]
         array([0., 1., 0.])
     """
-    path = existing_file(path)
-    points = entry_for_suffix(path, _READERS, "cloud")(path)
+    points = read_points(existing_file(path))
     return points[np.isfinite(points).all(axis=1)]
 
 
-def write_cloud(path: FilePath, points: ArrayLike, colours: ArrayLike | None = None) -> None:
-    """Write a point cloud; the suffix determines the format, as in `read_cloud`.
+def write_cloud(
+    path: FilePath,
+    points: ArrayLike,
+    colours: ArrayLike | None = None,
+    *,
+    normals: ArrayLike | None = None,
+) -> None:
+    """Write a point cloud; the suffix determines the format.
 
     Args:
-        path: File to write; its folder must exist. It gets its name only when complete.
-        points: Points ``[N, 3]``, metres; float64 is kept, other types become float32.
-        colours: Colours uint8 ``[N, 3]``, RGB. Only ``.ply`` keeps them.
+        path: File to write, ``.ply``, ``.pcd``, ``.npy``, ``.npz``, ``.xyz``, ``.las`` or ``.laz``;
+            its folder must exist. It gets its name only when complete.
+        points: Points ``[N, 3]``, metres; float64 is kept, other types become float32. LAS files
+            have steps of a tenth of a millimetre.
+        colours: Colours uint8 ``[N, 3]``, RGB. ``.npy`` and ``.xyz`` hold none.
+        normals: Normals ``[N, 3]``, the same.
 
     Raises:
-        ValueError: Wrong shape, unknown suffix, or colours for a format that holds none.
+        ValueError: Wrong shape, unknown suffix, or colours or normals for a format that holds none.
         FileNotFoundError: The folder does not exist.
+        ImportError: laspy is not installed.
 
     Example:
         >>> import tempfile
         >>> write_cloud(Path(tempfile.mkdtemp()) / "scan.xyz", [[0, 0, 1.5]])
     """
     path = Path(path)
-    write = entry_for_suffix(path, _WRITERS, "cloud")
+    entry_for_suffix(path, dict.fromkeys(CLOUD_SUFFIXES), "cloud")
     array = np.asarray(points)
     if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "fiu":
         raise ValueError(f"{path}: points must be [N, 3], got {array.dtype} {list(array.shape)}")
     array = array.astype(np.float64 if array.dtype == np.float64 else np.float32)
-    rgb = None if colours is None else np.asarray(colours)
-    if rgb is not None and (rgb.dtype != np.uint8 or rgb.shape != array.shape):
-        raise ValueError(
-            f"{path}: colours must be uint8 {list(array.shape)}, got {rgb.dtype} {list(rgb.shape)}"
-        )
-    if rgb is not None and path.suffix.lower() != ".ply":
-        raise ValueError(f"{path}: only .ply keeps colours")
-    with replace_when_done(path) as temporary:
-        write(temporary, array, rgb)
-
-
-def move_cloud_file(source: FilePath, target: FilePath, motion: ArrayLike) -> list[str]:
-    """Write a moved copy of a .ply or .pcd file with all properties and rows, in their order.
-
-    Colours, normals (turned), intensities and the like are kept, rows that are not finite too, and
-    between PLY files also the other elements, such as faces.
-
-    Args:
-        source: The file to move.
-        target: File to write, ``.ply`` or ``.pcd``.
-        motion: ``[4, 4]``.
-
-    Returns:
-        Names of what is not kept: lists in the vertices; faces in a .pcd.
-
-    Raises:
-        FileNotFoundError: `source` or the folder of `target` does not exist.
-        ValueError: A suffix is neither ``.ply`` nor ``.pcd``, or `source` is damaged.
-    """
-    source, target = existing_file(source), Path(target)
-    table = entry_for_suffix(source, _TABLE_READERS, "cloud")(source)
-    write = entry_for_suffix(target, _TABLE_WRITERS, "cloud")
-    with replace_when_done(target) as temporary:
-        write(temporary, move_table(table, motion))
-    lost = list(table.dropped)
-    if target.suffix.lower() == ".pcd" and table.rest is not None:
-        lines = (*table.rest.before, *table.rest.after)
-        lost += [line.split()[1].decode("latin1") for line in lines if line.startswith(b"element")]
-    return lost
+    columns = {axis: array[:, k] for k, axis in enumerate("xyz")}
+    if normals is not None:
+        directions = np.asarray(normals, np.float32)
+        if directions.shape != array.shape:
+            raise ValueError(
+                f"{path}: normals must be {list(array.shape)}, got {list(directions.shape)}"
+            )
+        columns |= {f"n{axis}": directions[:, k] for k, axis in enumerate("xyz")}
+    if colours is not None:
+        rgb = np.asarray(colours)
+        if rgb.dtype != np.uint8 or rgb.shape != array.shape:
+            raise ValueError(
+                f"{path}: colours must be uint8 {list(array.shape)}, "
+                f"got {rgb.dtype} {list(rgb.shape)}"
+            )
+        columns |= {name: rgb[:, k] for k, name in enumerate(("red", "green", "blue"))}
+    if len(columns) > 3 and path.suffix.lower() in BARE_SUFFIXES:
+        raise ValueError(f"{path}: {', '.join(BARE_SUFFIXES)} hold no colours and no normals")
+    write_table(path, table_of(columns))
 
 
 def read_depth(
@@ -217,101 +196,3 @@ def depth_to_points(depth: ArrayLike, intrinsics: ArrayLike) -> NDArray[np.float
     rays = np.stack([u, v, np.ones_like(u)], axis=1) @ np.linalg.inv(camera).T
     points: NDArray[np.float64] = rays * z[v, u, None]
     return points[np.isfinite(points).all(axis=1)]
-
-
-# ---- NumPy's formats and plain text -------------------------------------------------------------
-
-
-def _read_ply(path: Path) -> NDArray[np.float64]:
-    return read_ply(path).points
-
-
-def _read_pcd(path: Path) -> NDArray[np.float64]:
-    return read_pcd(path).points
-
-
-def _read_npy(path: Path) -> NDArray[np.float64]:
-    with path.open("rb") as file:
-        shape, fortran, dtype, header = read_npy_header(path, file)
-    if len(shape) != 2 or shape[1] != 3 or dtype.kind != "f":
-        raise ValueError(f"{path}: expected floats [N, 3], got {dtype} {list(shape)}")
-    claimed = math.prod(shape) * dtype.itemsize
-    if header + claimed != path.stat().st_size:
-        raise ValueError(
-            f"{path}: expected {header + claimed} bytes for {shape[0]} points, "
-            f"got {path.stat().st_size}"
-        )
-    points = np.fromfile(path, dtype, math.prod(shape), offset=header)
-    return _as_float64(points.reshape(shape, order="F" if fortran else "C"))
-
-
-def _as_float64(points: NDArray[Any]) -> NDArray[np.float64]:
-    with np.errstate(over="ignore", invalid="ignore"):  # long doubles, signalling NaNs
-        return points.astype(np.float64)
-
-
-def _read_npz(path: Path) -> NDArray[np.float64]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            name = "points.npy" if "points.npy" in names or len(names) != 1 else names[0]
-            if name not in names:
-                raise ValueError(f"{path}: expected an array 'points', got {names}")
-            points = read_npy_entry(path, archive, name, "f", (None, 3))
-    except DAMAGED_ZIP as error:
-        raise ValueError(f"{path}: expected an .npz file: {reason_of(error)}") from error
-    return _as_float64(points)
-
-
-def _read_xyz(path: Path) -> NDArray[np.float64]:
-    with path.open("rb") as file:
-        return number_table(path, file, (0, 1, 2), comments=("#", "//"))
-
-
-_Points = NDArray[np.floating]
-_Colours = NDArray[np.uint8] | None
-
-
-def _write_npy(temporary: Path, points: _Points, _: _Colours) -> None:
-    with temporary.open("wb") as file:  # NumPy adds .npy to names that end in .NPY
-        np.save(ReportingFile(file), points)
-
-
-def _write_npz(temporary: Path, points: _Points, _: _Colours) -> None:
-    with temporary.open("wb") as file:  # NumPy adds .npz to names that end in .NPZ
-        np.savez_compressed(file, points=points)
-
-
-def _write_pcd(temporary: Path, points: _Points, _: _Colours) -> None:
-    write_pcd(temporary, points)
-
-
-def _write_xyz(temporary: Path, points: _Points, _: _Colours) -> None:
-    np.savetxt(temporary, points, fmt="%.9g" if points.dtype == np.float32 else "%.17g")
-
-
-# To add a format: write its reader and writer, add a line to each table, and golden bytes to the
-# tests.
-_READERS: dict[str, Callable[[Path], NDArray[np.float64]]] = {
-    ".ply": _read_ply,
-    ".pcd": _read_pcd,
-    ".npy": _read_npy,
-    ".npz": _read_npz,
-    ".xyz": _read_xyz,
-}
-_WRITERS: dict[str, Callable[[Path, _Points, _Colours], None]] = {
-    ".ply": write_ply,
-    ".pcd": _write_pcd,
-    ".npy": _write_npy,
-    ".npz": _write_npz,
-    ".xyz": _write_xyz,
-}
-_TABLE_READERS: dict[str, Callable[[Path], CloudTable]] = {
-    ".ply": lambda path: read_ply(path, keep_rest=True),
-    ".pcd": read_pcd,
-}
-_TABLE_WRITERS: dict[str, Callable[[Path, CloudTable], None]] = {
-    ".ply": write_ply_table,
-    ".pcd": write_pcd_table,
-}
-CLOUD_SUFFIXES = tuple(_READERS)

@@ -30,7 +30,8 @@ def write_mesh(
 
     Args:
         path: File to write; its folder must exist. It gets its name only when complete.
-        points: Vertices ``[N, 3]``, metres; written as float32.
+        points: Vertices ``[N, 3]``, metres. Written as float32, but from a kilometre on as float64
+            (.ply, .obj) or relative to a node (.glb); .stl has float32 only.
         faces: Indices of vertices ``[F, 3]``.
         normals: Normals of the vertices ``[N, 3]``; .stl has none.
         colours: Colours of the vertices, uint8 ``[N, 3]``, RGB; .stl has none.
@@ -46,7 +47,7 @@ def write_mesh(
     """
     path = Path(path)
     entry_for_suffix(path, dict.fromkeys(MESH_SUFFIXES), "mesh")
-    vertices, triangles = np.asarray(points, np.float32), np.asarray(faces, np.int64)
+    vertices, triangles = np.asarray(points, np.float64), np.asarray(faces, np.int64)
     if (
         vertices.ndim != 2
         or vertices.shape[1] != 3
@@ -81,6 +82,11 @@ def write_mesh(
             _write_by_trimesh(temporary, kind, vertices, triangles, directions, rgb)
 
 
+def _is_far(points: NDArray[np.float64]) -> bool:
+    """Return whether float32 is coarser than a tenth of a millimetre."""
+    return bool(len(points)) and float(np.abs(points).max()) >= 1000
+
+
 def require_trimesh() -> None:
     """Raise an ImportError that names the extra if trimesh is not installed."""
     optional_module("trimesh", "a mesh other than .ply", "scans")
@@ -88,13 +94,14 @@ def require_trimesh() -> None:
 
 def _write_ply(
     temporary: Path,
-    points: NDArray[np.float32],
+    points: NDArray[np.float64],
     faces: NDArray[np.int64],
     normals: NDArray[np.float32] | None,
     colours: NDArray[np.uint8] | None,
 ) -> None:
     parts: list[tuple[NDArray[Any], tuple[str, ...], str, str]]
-    parts = [(points, ("x", "y", "z"), "<f4", "float")]
+    kind = ("<f8", "double") if _is_far(points) else ("<f4", "float")
+    parts = [(points, ("x", "y", "z"), *kind)]
     if normals is not None:
         parts.append((normals, ("nx", "ny", "nz"), "<f4", "float"))
     if colours is not None:
@@ -118,14 +125,22 @@ def _write_ply(
 def _write_by_trimesh(
     temporary: Path,
     kind: str,
-    points: NDArray[np.float32],
+    points: NDArray[np.float64],
     faces: NDArray[np.int64],
     normals: NDArray[np.float32] | None,
     colours: NDArray[np.uint8] | None,
 ) -> None:
     trimesh = optional_module("trimesh", f"writing .{kind} files", "scans")
+    shift = np.eye(4)
+    if kind == "glb" and _is_far(points):  # its buffers are float32, the matrices of nodes are not
+        shift[:3, 3] = points.mean(0).round()
     mesh = trimesh.Trimesh(
-        points, faces, vertex_normals=normals, vertex_colors=colours, process=False
+        points - shift[:3, 3], faces, vertex_normals=normals, vertex_colors=colours, process=False
     )
-    content = mesh.export(file_type=kind)
+    if kind == "glb":
+        scene = trimesh.Scene()
+        scene.add_geometry(mesh, transform=shift)
+        content = scene.export(file_type=kind)
+    else:
+        content = mesh.export(file_type=kind)
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -2,54 +2,46 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from flowmatch.geometry import transform_points
-from flowmatch.io import write_cloud
+from flowmatch.io import merge_cloud_files
+from flowmatch.io._files import FilePath
 from flowmatch.registration.draw import colour_of
 from flowmatch.registration.graph import MultiwayRegistration
 from flowmatch.registration.register import Registration
 
 
-def write_moved(
-    path: str | Path,
-    scans: Sequence[ArrayLike],
+def write_merged(
+    path: FilePath,
+    scans: Sequence[FilePath | ArrayLike],
     motions: ArrayLike,
     *,
-    colours: Sequence[int] | None = None,
-) -> None:
-    """Write scans, moved into one frame, as one cloud.
+    numbers: Sequence[int] | None = None,
+    frame: FilePath | None = None,
+) -> list[str]:
+    """Write scans, moved into one frame, as one cloud with all properties of their points.
 
     Args:
         path: File to write.
-        scans: ``[N, 3]`` each, metres.
+        scans: Files, or points ``[N, 3]``, metres.
         motions: ``[S, 4, 4]``, each scan to the common frame.
-        colours: Numbers that choose the scans' colours; None writes points without colour. Only
-            ``.ply`` files keep colours.
+        numbers: Numbers that choose the colours of scans without colours; None counts from 0.
+        frame: See `flowmatch.io.move_cloud_file`.
+
+    Returns:
+        Names of what is not kept.
     """
-    clouds = [
-        transform_points(motion, scan)
-        for motion, scan in zip(np.asarray(motions), scans, strict=True)
-    ]
-    points = np.concatenate(clouds)
-    # Within a kilometre of the origin float32 is finer than a tenth of a millimetre.
-    if np.abs(points).max() < 1000:
-        points = points.astype(np.float32)
-    paint = None
-    if colours is not None and Path(path).suffix.lower() == ".ply":
-        shades = np.array([colour_of(k) for k in colours], np.uint8)
-        paint = np.repeat(shades, [len(cloud) for cloud in clouds], axis=0)
-    write_cloud(path, points, paint)
+    colours = [colour_of(k) for k in (range(len(scans)) if numbers is None else numbers)]
+    return merge_cloud_files(scans, path, motions, colours=colours, frame=frame)
 
 
 def summarize_registration(result: Registration) -> dict[str, Any]:
     """Return a registration as a dictionary for JSON, without its points."""
     return {
         "motion": result.motion.tolist(),
+        "scale": result.scale,
         "trusted": result.trusted,
         "reason": result.reason,
         "correspondences": len(result.inliers),

@@ -72,6 +72,8 @@ def test_an_initial_motion_and_regions(folder, tmp_path, capsys):
         (["--source-region", "90,90,90,91,91,91"], "0.ply: a region needs 10 points, got 0"),
         (["--init", "none.txt"], "none.txt"),
         (["{folder}/2.ply", "--region", "0,0,0,1,1,1"], "are for two scans, got 3"),
+        (["{folder}/2.ply", "--estimate-scale"], "are for two scans, got 3"),
+        (["--init", "none.txt", "--estimate-scale"], "--init fixes the scale"),
     ],
 )
 def test_bad_regions_and_initial_motions(folder, words, message, capsys):
@@ -128,10 +130,12 @@ def test_depth_beyond_the_limit_is_ignored(tmp_path, monkeypatch):
     cv2.imwrite(str(tmp_path / "d.png"), depth)
     (tmp_path / "k.txt").write_text("30 30 15 10")
     scans = []
-    monkeypatch.setattr(
-        "flowmatch.cli.register._register_two",
-        lambda network, device, paths, clouds, *_: scans.append(clouds[0][:, 2]),
-    )
+
+    def look(source, *_, **__):
+        scans.append(source[:, 2])
+        raise ValueError("seen")
+
+    monkeypatch.setattr("flowmatch.cli.register.register_scans", look)
     words = ["register", *2 * [str(tmp_path / "d.png")], "--intrinsics", str(tmp_path / "k.txt")]
     main([*words, "--model", "fpfh"])
     main([*words, "--model", "fpfh", "--max-depth", "5"])
@@ -143,7 +147,7 @@ def test_depth_beyond_the_limit_is_ignored(tmp_path, monkeypatch):
     ("option", "name", "message"),
     [
         ("-o", "no/a.ply", "there is no folder"),
-        ("-o", "a.obj", "a.obj: expected a name ending in one of .ply"),
+        ("-o", "a.e57", "a.e57: expected a name ending in one of .ply"),
         ("-o", "folder.ply", "is a folder"),
         ("--picture", "no/a.png", "there is no folder"),
         ("--picture", "a.gif", "a.gif: expected a name ending in one of .png"),
@@ -153,7 +157,9 @@ def test_depth_beyond_the_limit_is_ignored(tmp_path, monkeypatch):
 def test_an_unwritable_file_is_an_error_before_any_work(
     option, name, message, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("flowmatch.cli.register._read", lambda *_: pytest.fail("read the scans"))
+    monkeypatch.setattr(
+        "flowmatch.cli.register.read_scans", lambda *_: pytest.fail("read the scans")
+    )
     (tmp_path / "folder.ply").mkdir()
     assert main(["register", "a.ply", "b.ply", option, str(tmp_path / name)]) == 2
     assert message in capsys.readouterr().err
@@ -169,3 +175,33 @@ def test_far_from_the_origin_all_digits_are_printed(tmp_path, capsys):
     printed = np.array([row.split() for row in capsys.readouterr().out.splitlines()], float)
     off = transform_points(printed, cloud + [5e5, 5e6, 100]) - (there + [5e5, 5e6, 100])
     assert np.linalg.norm(off, axis=1).max() < 0.05
+
+
+def test_merged_scans_keep_their_properties(folder, tmp_path):
+    points, normals = read_cloud(folder / "0.ply"), np.tile([0.0, 0, 1], (99_999, 1))
+    np.savez(
+        tmp_path / "a.npz", points=points, normals=normals[: len(points)],
+        intensity=np.arange(len(points)),
+    )  # fmt: skip
+    words = [str(tmp_path / "a.npz"), str(folder / "1.ply"), "-o", str(tmp_path / "b.npz")]
+    assert main(["register", *words, "--merge", "--model", "fpfh", *FAST]) == 0
+    arrays = np.load(tmp_path / "b.npz")
+    count = len(points)
+    np.testing.assert_array_equal(arrays["intensity"][:count], np.arange(count))
+    assert (arrays["scan"] == np.arange(len(arrays["scan"])) // count).mean() > 0.9
+    lengths = np.linalg.norm([arrays[f"n{axis}"][:count] for axis in "xyz"], axis=0)
+    np.testing.assert_allclose(lengths, 1)
+    target = read_cloud(folder / "1.ply")
+    np.testing.assert_allclose(arrays["points"][count:], target, atol=1e-6)
+
+
+def test_a_mesh_is_moved_onto_a_cloud(folder, tmp_path):
+    pytest.importorskip("trimesh")
+    lines = [f"v {x} {y} {z}" for x, y, z in read_cloud(folder / "0.ply").tolist()]
+    (tmp_path / "a.obj").write_text("\n".join(["# no triangles", *lines, ""]))
+    out = tmp_path / "b.obj"
+    words = [str(tmp_path / "a.obj"), str(folder / "1.ply"), "-o", str(out)]
+    assert main(["register", *words, "--model", "fpfh", *FAST]) == 0
+    moved = out.read_text().splitlines()
+    assert moved[0] == "# no triangles" and len(moved) == len(lines) + 1
+    assert main(["register", *words, "--merge"]) == 2  # points only can be merged

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowmatch._opencv import cv2
+from flowmatch.io import CLOUD_SUFFIXES
 from flowmatch.io.cloud import (
-    CLOUD_SUFFIXES,
     depth_to_points,
     read_cloud,
     read_depth,
@@ -42,13 +42,19 @@ def test_points_that_are_not_finite_are_dropped(tmp_path):
     assert read_cloud(tmp_path / "c.npy").tolist() == [[1, 2, 3]]
 
 
-def test_colours_in_ply_only(tmp_path):
+def test_colours_and_normals(tmp_path):
     colours = np.arange(9, dtype=np.uint8).reshape(3, 3)
     write_cloud(tmp_path / "c.ply", POINTS, colours)
     np.testing.assert_array_equal(read_cloud(tmp_path / "c.ply"), POINTS)
     assert bytes(range(6, 9)) == (tmp_path / "c.ply").read_bytes()[-3:]
-    with pytest.raises(ValueError, match="only .ply keeps colours"):
-        write_cloud(tmp_path / "c.pcd", POINTS, colours)
+    write_cloud(tmp_path / "c.npz", POINTS, colours, normals=np.eye(3))
+    arrays = np.load(tmp_path / "c.npz")
+    np.testing.assert_array_equal(arrays["green"], colours[:, 1])
+    np.testing.assert_array_equal(arrays["ny"], [0, 1, 0])
+    with pytest.raises(ValueError, match=r"\.npy, \.xyz hold no colours"):
+        write_cloud(tmp_path / "c.npy", POINTS, colours)
+    with pytest.raises(ValueError, match=r"normals must be \[3, 3\]"):
+        write_cloud(tmp_path / "c.ply", POINTS, normals=np.eye(3)[:2])
 
 
 # ---- golden bytes -------------------------------------------------------------------------------
@@ -141,7 +147,7 @@ NPY_HUGE = b"\x93NUMPY\x01\x00v\x00" + (
         ("a.npz", b"PK", "npz"),
         ("a.xyz", b"one two three\n", "numbers"),
         ("a.xyz", b"1 2\n3 4\n", "numbers"),
-        ("a.stl", b"", "ending in one of .ply"),
+        ("a.e57", b"", "ending in one of .ply"),
     ],
 )
 def test_errors_name_the_file_and_allocate_no_memory(name, content, message, tmp_path):

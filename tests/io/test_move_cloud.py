@@ -132,7 +132,52 @@ def test_lists_in_vertices_are_named(tmp_path):
     assert read_cloud(tmp_path / "b.ply").tolist() == [[1, 2, 3]]
 
 
-def test_other_formats_are_refused(tmp_path):
-    (tmp_path / "a.ply").write_bytes(ply("<"))
+@pytest.mark.parametrize("order", ["<", ""])
+def test_formats_without_properties_name_what_is_lost(order, tmp_path):
+    (tmp_path / "a.ply").write_bytes(ply(order))
+    lost = ["red", "green", "blue", "nx", "ny", "nz", "intensity", "time", "camera", "face"]
+    assert move_cloud_file(tmp_path / "a.ply", tmp_path / "b.npy", TURN) == lost
+    np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), MOVED)  # all rows, in their order
     with pytest.raises(ValueError, match=r"one of \.ply, \.pcd"):
-        move_cloud_file(tmp_path / "a.ply", tmp_path / "b.xyz", TURN)
+        move_cloud_file(tmp_path / "a.ply", tmp_path / "b.e57", TURN)
+
+
+def test_text_keeps_its_further_columns(tmp_path):
+    (tmp_path / "a.xyz").write_text("1 2 3 255 0.1\nnan nan nan 7 -1e-9\n4 5 6 0 1e22\n")
+    assert move_cloud_file(tmp_path / "a.xyz", tmp_path / "b.xyz", TURN) == []
+    text = "8 21 33 255 0.1\nnan nan nan 7 -1e-09\n5 24 36 0 1e+22\n"
+    assert (tmp_path / "b.xyz").read_text() == text
+    (tmp_path / "c.xyz").write_text("1 2 3 4\n4 5 6\n")
+    lost = move_cloud_file(tmp_path / "c.xyz", tmp_path / "d.xyz", TURN)
+    assert lost == ["further columns"]
+
+
+def test_npz_keeps_its_arrays(tmp_path):
+    arrays = {
+        "points": np.array([row[:3] for row in ROWS], np.float32),
+        "colors": np.array([row[3:6] for row in ROWS], np.uint8),
+        "normals": np.array([row[6:9] for row in ROWS]),
+        "label": np.array([-(2**40), 2, 3]),
+        "name": np.array("scan"),
+    }
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert move_cloud_file(tmp_path / "a.npz", tmp_path / "b.npz", TURN) == ["name"]
+    moved = np.load(tmp_path / "b.npz")
+    expected = arrays | {"points": np.float32(MOVED), "normals": np.array(NORMALS, np.float64)}
+    assert {*moved} == {*expected} - {"name"}
+    for name in moved:
+        np.testing.assert_array_equal(moved[name], expected[name])
+        assert moved[name].dtype == expected[name].dtype
+    move_cloud_file(tmp_path / "a.npz", tmp_path / "b.ply", TURN)
+    header = (tmp_path / "b.ply").read_bytes().partition(b"end_header")[0]
+    names = [line.split()[-1] for line in header.splitlines() if line.startswith(b"property")]
+    assert names == b"x y z red green blue label nx ny nz".split()
+
+
+def test_a_scale_lengthens_no_normal(tmp_path):
+    (tmp_path / "a.ply").write_bytes(ply("<"))
+    scaled = TURN @ np.diag([2.0, 2, 2, 1])
+    move_cloud_file(tmp_path / "a.ply", tmp_path / "b.npz", scaled)
+    moved = np.load(tmp_path / "b.npz")
+    np.testing.assert_allclose(moved["points"][0], [6, 22, 36])
+    np.testing.assert_allclose([moved["nx"][0], moved["ny"][0]], [0, 1], atol=1e-7)

@@ -11,7 +11,7 @@ from flowmatch.registration.draw import colour_of
 from flowmatch.registration.export import (
     summarize_multiway,
     summarize_registration,
-    write_moved,
+    write_merged,
 )
 
 SHIFT = np.eye(4)
@@ -34,7 +34,7 @@ FAILED = Registration(
 def test_scans_are_moved_into_one_cloud(suffix, tmp_path):
     scans = [np.zeros((2, 3)), np.ones((1, 3))]
     path = tmp_path / f"a{suffix}"
-    write_moved(path, scans, [SHIFT, np.eye(4)], colours=[0, 1])
+    write_merged(path, scans, [SHIFT, np.eye(4)])
     np.testing.assert_array_equal(read_cloud(path), [[2, 0, 0], [2, 0, 0], [1, 1, 1]])
     if suffix == ".ply":
         content = path.read_bytes()
@@ -43,7 +43,7 @@ def test_scans_are_moved_into_one_cloud(suffix, tmp_path):
 
 def test_coordinates_far_from_the_origin_keep_their_digits(tmp_path):
     far = np.full((1, 3), 5_000_000.123)
-    write_moved(tmp_path / "a.npy", [far], [np.eye(4)])
+    write_merged(tmp_path / "a.npy", [far], [np.eye(4)])
     np.testing.assert_array_equal(read_cloud(tmp_path / "a.npy"), far)
 
 

@@ -75,7 +75,7 @@ def test_an_earlier_run_is_replaced(folder, tmp_path, monkeypatch):
     assert {path.name for path in scene.iterdir()} == names
     assert [pair.name for pair in find_fragments(scene)] == ["0 1"]
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError("no space left")
 
     # An interrupted run does not leave a scene.

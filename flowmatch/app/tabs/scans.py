@@ -5,7 +5,7 @@ import gradio as gr
 from flowmatch.app.inputs import Inputs
 from flowmatch.app.layout import Tab, several
 from flowmatch.app.tasks import registration_of_scans
-from flowmatch.io import CLOUD_SUFFIXES
+from flowmatch.io import SCAN_SUFFIXES
 from flowmatch.registration.options import SAMPLING, RegisterOptions
 from flowmatch.registration.store import available
 
@@ -13,8 +13,8 @@ from flowmatch.registration.store import available
 def _inputs() -> Inputs:
     defaults = RegisterOptions()
     files = {
-        "scans": several(f"Two or more point clouds ({', '.join(CLOUD_SUFFIXES)}), metres",
-                         [*CLOUD_SUFFIXES])
+        "scans": several(f"Two or more scans ({', '.join(SCAN_SUFFIXES)}), metres",
+                         [*SCAN_SUFFIXES])
     }  # fmt: skip
     with gr.Row():
         voxel = gr.Number(0, minimum=0, label="Voxel, m", info="0 chooses it by the scans.")

@@ -11,13 +11,11 @@ from flowmatch.app.tasks.result import TaskResult, show
 from flowmatch.io import move_cloud_file, read_cloud, replace_when_done
 from flowmatch.progress import ProgressCallback
 from flowmatch.registration.draw import draw_merged, draw_registration
-from flowmatch.registration.export import summarize_multiway, summarize_registration, write_moved
+from flowmatch.registration.export import summarize_multiway, summarize_registration, write_merged
 from flowmatch.registration.graph import register_many
 from flowmatch.registration.options import RegisterOptions
 from flowmatch.registration.register import register_scans
 from flowmatch.registration.store import Descriptor, load_descriptor
-
-_KEEPING = (".ply", ".pcd")  # formats whose other properties are kept
 
 
 def registration_of_scans(
@@ -92,15 +90,10 @@ def _two(
         viewpoints=(views[0], views[1]),
         progress=progress,
     )
-    suffix = scans[0].suffix.lower()
-    moved = folder / f"moved{suffix if suffix in _KEEPING else '.ply'}"
-    if suffix in _KEEPING:
-        lost = move_cloud_file(scans[0], moved, result.motion)
-    else:
-        lost = []
-        write_moved(moved, clouds[:1], [result.motion])
+    moved = folder / f"moved{scans[0].suffix.lower()}"
+    lost = move_cloud_file(scans[0], moved, result.motion, frame=scans[1])
     merged, motion = folder / "merged.ply", folder / "motion.json"
-    write_moved(merged, clouds, [result.motion, np.eye(4)], colours=[0, 1])
+    write_merged(merged, scans, [result.motion, np.eye(4)])
     _write_json(
         motion,
         {"source": scans[0].name, "target": scans[1].name} | summarize_registration(result),
@@ -148,8 +141,9 @@ def _many(
     placed = np.flatnonzero(result.placed).tolist()
     names = [scan.name for scan in scans]
     moved = [clouds[k] for k in placed]
+    files = [scans[k] for k in placed]
     merged, motions = folder / "merged.ply", folder / "motions.json"
-    write_moved(merged, moved, result.motions[placed], colours=placed)
+    write_merged(merged, files, result.motions[placed], numbers=placed)
     _write_json(motions, summarize_multiway(result, names))
     drawn = draw_merged(moved, result.motions[placed])
     picture = folder / "before_and_after.png"
