@@ -31,7 +31,7 @@ from flowmatch.cli._pairs import PairSource, folder_of, match_list
 from flowmatch.devices import choose_device
 from flowmatch.draw import draw_matches
 from flowmatch.io import IMAGE_SUFFIXES, write_image
-from flowmatch.io.masked import read_masked
+from flowmatch.io.masked import MaskedImage, read_masked
 from flowmatch.matching.features import Matches
 from flowmatch.matching.files import MATCH_SUFFIXES, write_matches
 from flowmatch.matching.filter import load_comparator
@@ -141,7 +141,7 @@ def command(
         typer.Option(
             metavar="MODEL",
             help="Network that compares the patches of each match, rejects dissimilar ones and "
-            "ranks the rest: siam, 2ch or a file.",
+            "ranks the rest: a file; siam or 2ch, which do not improve on the default descriptor.",
             show_default=False,
             rich_help_panel=MODEL,
         ),
@@ -170,6 +170,15 @@ def command(
             rich_help_panel=KEYPOINTS,
         ),
     ] = None,
+    mirror: Annotated[
+        bool,
+        typer.Option(
+            "--mirror",
+            help="Second image mirrored left to right, such as a reflection or a scanned negative; "
+            "results are in pixels of it as given.",
+            rich_help_panel=KEYPOINTS,
+        ),
+    ] = False,
     matcher: MatcherName = "nearest",
     matcher_weights: MatcherWeights = None,
     ratio: Annotated[
@@ -197,6 +206,13 @@ def command(
         float,
         typer.Option(help="Maximum error of an inlier, pixels.", rich_help_panel=GEOMETRY),
     ] = 3.0,
+    guided: Annotated[
+        bool,
+        typer.Option(
+            help="Second pass over keypoints without an inlier, where the homography expects them.",
+            rich_help_panel=GEOMETRY,
+        ),
+    ] = True,
     camera: Annotated[
         str | None,
         typer.Option(
@@ -226,6 +242,7 @@ def command(
         "ratio": ratio,
         "mutual": mutual,
         "threshold": threshold,
+        "guided": guided,
         "magnification": magnification,
         "precision": precision,
         "filter_model": filter,
@@ -250,10 +267,12 @@ def command(
         chosen = MatchOptions(geometry=_geometry(geometry, "homography"), intrinsics=K, **options)
         if filter:
             chosen = replace(chosen, filter_model=load_comparator(filter, target))
-        _match_two((model, target), first, second, targets, chosen)
+        _check(geometry != "essential" or not mirror, "no motion of a camera mirrors: no --mirror")
+        _match_two((model, target), first, second, targets, chosen, mirror)
         return
     (name,) = source.names()
     folder = folder_of(name, [*(images or []), *([] if root is None else [root])])
+    _check(not mirror, f"{name} takes no --mirror")
     _check(camera is None or colmap, f"{name} takes --camera with --colmap only")
     _check(len(output or []) == 1, f"{name} needs one -o FOLDER")
     assert output is not None
@@ -299,9 +318,12 @@ def _match_two(
     second: Path,
     targets: list[Path],
     options: MatchOptions,
+    mirror: bool,
 ) -> None:
     methods = load_methods(*model, options)  # before the images are read
     pictures = [read_masked(path) for path in (first, second)]
+    if mirror:
+        pictures[1] = _mirrored(pictures[1])
     a, b = (picture.image for picture in pictures)
     features = [
         extract_features(picture.image, methods.extractor, options, picture.mask)
@@ -310,6 +332,8 @@ def _match_two(
     matches = match_described(
         (features[0], features[1]), options, (a, b), model[1], methods.matcher
     )
+    if mirror:
+        matches, b = matches.unmirrored(b.shape[1]), b[:, ::-1]
     pose = None
     if options.geometry == "essential" and options.intrinsics is not None and matches.trusted:
         K0, K1 = (np.asarray(K, np.float64) for K in options.intrinsics)
@@ -336,6 +360,14 @@ def _match_two(
         )
     if not matches.trusted:
         raise typer.Exit(1)
+
+
+def _mirrored(picture: MaskedImage) -> MaskedImage:
+    mask = picture.mask
+    return picture._replace(
+        image=np.ascontiguousarray(picture.image[:, ::-1]),
+        mask=None if mask is None else np.ascontiguousarray(mask[:, ::-1]),
+    )
 
 
 def _pose_line(pose: RelativePose) -> str:

@@ -72,6 +72,28 @@ class Matches(NamedTuple):
         matches = self.matches[self.inliers] if inliers else self.matches
         return self.keypoints0.xy[matches[:, 0]], self.keypoints1.xy[matches[:, 1]]
 
+    def unmirrored(self, width: int) -> "Matches":
+        """Return matches with a mirrored second image in pixels of it as it was.
+
+        Descriptors tell an image from its mirror image, so that one is matched mirrored.
+
+        Args:
+            width: Width of the second image, which was mirrored left to right, pixels.
+
+        Raises:
+            ValueError: The matches have an essential matrix: no motion of a camera mirrors a scene.
+        """
+        if self.geometry == "essential":
+            raise ValueError("no motion of a camera mirrors a scene: expected another geometry")
+        points = self.keypoints1
+        xy = np.stack([width - 1 - points.xy[:, 0], points.xy[:, 1]], axis=1).astype(np.float32)
+        keypoints = points._replace(xy=xy, angle=(np.pi - points.angle).astype(np.float32))
+        matrix = self.matrix
+        if matrix is not None:
+            flip = np.array([[-1.0, 0, width - 1], [0, 1, 0], [0, 0, 1]])  # its own inverse
+            matrix = (flip if self.geometry == "homography" else flip.T) @ matrix
+        return self._replace(keypoints1=keypoints, matrix=matrix)
+
     @property
     def trusted(self) -> bool:
         """Whether more matches agree with the geometric model than chance explains.

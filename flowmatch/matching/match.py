@@ -1,11 +1,14 @@
 """Matching of two images: keypoints, descriptors, nearest neighbours and a robust fit."""
 
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
+from flowmatch.matching._guided import guided_matches
 from flowmatch.matching.features import FeatureMatcher, Features, Matches, sizes_of
 from flowmatch.matching.filter import filter_matches
 from flowmatch.matching.fit import fit_geometry
@@ -101,14 +104,30 @@ def match_described(
             min_score=options.min_score,
             magnification=options.magnification,
         )
-    return fit_geometry(
+    fit = partial(
+        fit_geometry,
         keypoints0,
         keypoints1,
-        matches,
-        distances,
         geometry=options.geometry,
         threshold=options.threshold,
         intrinsics=options.intrinsics,
         sizes=sizes_of(first, second),
-        scores=scores,
     )
+    result = fit(matches, distances, scores=scores)
+    descriptors_decide = options.matcher == "nearest" and scores is None
+    if not (options.guided and descriptors_decide and result.trusted):
+        return result
+    more = guided_matches(first, second, result, threshold=options.threshold)
+    refined = fit(*_with_guided(result, *more))
+    return refined if refined.inliers.sum() >= result.inliers.sum() else result
+
+
+def _with_guided(
+    result: Matches, matches: NDArray[np.int64], distances: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Add guided matches; outliers of their keypoints give way."""
+    taken = [np.isin(result.matches[:, side], matches[:, side]) for side in (0, 1)]
+    kept = result.inliers | ~np.logical_or(*taken)
+    every = np.concatenate([result.distances[kept], distances])
+    order = np.argsort(every, kind="stable")
+    return np.concatenate([result.matches[kept], matches])[order], every[order]

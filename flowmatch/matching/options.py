@@ -55,6 +55,9 @@ class MatchOptions:
             model.
         threshold: Maximum error of an inlier, pixels.
         intrinsics: Camera matrices ``[3, 3]`` of both images; required by ``"essential"``.
+        guided: Match keypoints without an inlier once more, where the homography expects them, and
+            fit it again: after ``"nearest"`` without a filter, unless chance explains the
+            homography.
         magnification: Half the side of a patch, in keypoint scales, for networks; None takes the
             value that each network was trained with.
         batch: Number of patches described at once; None chooses it by device.
@@ -82,6 +85,7 @@ class MatchOptions:
     geometry: str | None = "homography"
     threshold: float = 3.0
     intrinsics: Intrinsics | None = None
+    guided: bool = True
     magnification: float | None = None
     batch: int | None = None
     precision: str = "float32"

@@ -39,6 +39,23 @@ def test_two_images(pair, tmp_path, capsys):
     assert len(json.loads(targets[3].read_text())["matches"]) == count
 
 
+def test_a_mirrored_image(pair, tmp_path, capsys):
+    mirrored = tmp_path / "mirrored.png"
+    write_image(mirrored, np.ascontiguousarray(read_image(pair[1])[:, ::-1]))
+    words = ["match", pair[0], str(mirrored), "--keypoints", "300", "--model", "rootsift"]
+    assert main(words) == 1
+    target = tmp_path / "m.npz"
+    assert main([*words, "--mirror", "-o", str(target), "-o", str(tmp_path / "m.png")]) == 0
+    expected = [[-1, 0, 319], [0, 1, -10], [0, 0, 1]]  # x becomes 299 - (x - 20)
+    np.testing.assert_allclose(read_matches(target).matrix, expected, atol=0.1)
+    capsys.readouterr()
+    essential = ["--geometry", "essential", "--camera", "300,300,150,100"]
+    assert main([*words, "--mirror", *essential]) == 2
+    assert "no motion of a camera mirrors" in capsys.readouterr().err
+    listed = ["match", str(tmp_path), "--all", "-o", str(tmp_path / "list"), "--mirror"]
+    assert main(listed) == 2 and "--all takes no --mirror" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [["--max-side", "150"], []])
 def test_transparent_pixels_are_not_matched(tmp_path, photo, words):
     for name, shift in (("a", 0), ("b", 30)):

@@ -237,3 +237,23 @@ def test_keypoints_are_those_of_detect_keypoints(views):
     np.testing.assert_array_equal(
         matches.keypoints0.xy, detect_keypoints(views[0], keypoints=100).xy
     )
+
+
+def test_guided_matching_finds_more_of_what_looks_alike():
+    """Of a wall of equal tiles, the ratio test leaves few matches; the homography, most."""
+    rng = np.random.default_rng(3)
+    tile = cv2.resize(rng.integers(0, 255, (8, 8), np.uint8), (40, 40))
+    wall = np.tile(tile, (8, 10)).astype(np.float32) + rng.normal(0, 2, (320, 400))
+    wall[90:230, 120:280] = cv2.resize(rng.integers(0, 255, (35, 40), np.uint8), (160, 140))
+    truth = np.array([[1.0, 0.05, -8.0], [-0.04, 1.0, 12.0], [0.0, 0.0, 1.0]])
+    first = wall.clip(0, 255).astype(np.uint8)
+    second = cv2.warpPerspective(first, truth, (400, 320))
+    plain, guided = (match_rootsift(first, second, guided=on) for on in (False, True))
+    assert guided.inliers.sum() > 1.5 * plain.inliers.sum()
+    a, b = guided.points(inliers=True)
+    mapped = cv2.perspectiveTransform(a[None].astype(np.float64), truth)[0]
+    assert (np.linalg.norm(mapped - b, axis=1) < 3).mean() > 0.98
+    assert corner_error(guided.matrix, truth, first.shape) < 1
+    for side in (0, 1):
+        assert len(np.unique(guided.matches[:, side])) == len(guided.matches)
+    assert (np.diff(guided.distances) >= 0).all()

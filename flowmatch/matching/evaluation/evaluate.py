@@ -257,7 +257,7 @@ def _score(
 def _score_complete(
     methods: Methods, images: tuple[Image, Image], truth: NDArray[np.float64], keypoints: int
 ) -> PairScores:
-    options = MatchOptions(keypoints=keypoints, ratio=_RATIO, threshold=THRESHOLD)
+    options = MatchOptions(keypoints=keypoints, threshold=THRESHOLD, guided=False)
     first, second = (extract_features(image, methods.extractor, options) for image in images)
     result = match_described((first, second), options, matcher=methods.matcher)
     points0, points1 = result.points()
