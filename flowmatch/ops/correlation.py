@@ -69,6 +69,11 @@ def _check(
         raise ValueError(f"offset must be (y, x) in (-2^31, 2^31), got {offset}")
 
 
+def _check_groups(channels: int, groups: int) -> None:
+    if groups < 1 or channels % groups:
+        raise ValueError(f"groups must divide the {channels} channels, got {groups}")
+
+
 def _check_kernel(
     f1: Tensor, f2: Tensor, radius: Sequence[int], stride: int, offset: Sequence[int]
 ) -> int:
@@ -236,8 +241,7 @@ def correlation(
     """
     _check(f1, f2, radius, stride, offset)
     B, C, H, W = f1.shape
-    if groups < 1 or C % groups:
-        raise ValueError(f"groups must divide the {C} channels, got {groups}")
+    _check_groups(C, groups)
     f1, f2 = to_one_type(f1, f2)
     tf32 = f1.is_cuda and _allows_tf32()
     if groups > 1:
@@ -251,21 +255,26 @@ class Correlation(nn.Module):
 
     Both inputs are padded with zeros by ``pad``. Patches of ``kernel_size`` around every
     ``stride1``-th pixel of the first are compared with those of the second, displaced by
-    ``{-r, ..., r} * stride2`` in both directions, ``r = max_displacement // stride2``::
+    ``{-r, ..., r} * stride2 + offset`` in both directions, ``r = max_displacement // stride2``::
 
         out[b, k, y, x] = 1 / (kernel_size^2 * C) * sum_{j, i, c}
             f1[b, c, y1 + j, x1 + i] * f2[b, c, y1 + dy + j, x1 + dx + i]
 
     with ``j, i`` over the patch and ``y1 = y * stride1 + max_displacement`` its upper left corner;
-    ``subtract=True`` sums ``|f1 - f2|`` instead of the product. The default is FlowNetC's layer.
+    ``subtract=True`` sums ``|f1 - f2|`` instead of the product. Outside the padded image `f2` is 0.
+    With groups, the channels of each group have a volume of their own, one after the other. The
+    default is FlowNetC's layer.
 
     Args:
         kernel_size: Side of the patches, odd.
-        pad: Zeros around both inputs.
-        max_displacement: Largest displacement, in pixels.
+        pad: Zeros around both inputs, a number or ``(y, x)``.
+        max_displacement: Largest displacement without the offset, in pixels, a number or
+            ``(y, x)``.
         stride1: Step between the pixels of the first input that are compared.
         stride2: Step between displacements.
         subtract: Compare by absolute differences instead of products.
+        offset: Displacement ``(y, x)`` of the middle, in pixels.
+        groups: Number of groups of channels.
 
     Raises:
         ValueError: An argument is out of range, or the inputs are too small for them.
@@ -276,6 +285,9 @@ class Correlation(nn.Module):
         torch.Size([1, 441, 12, 16])
         >>> Correlation(kernel_size=3, pad=4, max_displacement=4, stride1=2)(f1, f2).shape
         torch.Size([1, 25, 5, 7])
+        >>> stereo = Correlation(pad=(0, 3), max_displacement=(0, 3), stride2=1, offset=(0, -3))
+        >>> stereo(f1, f2).shape
+        torch.Size([1, 7, 12, 16])
 
     Reference:
         Dosovitskiy et al., FlowNet, ICCV 2015, section 3; output sizes as in the released layer.
@@ -285,46 +297,64 @@ class Correlation(nn.Module):
         self,
         *,
         kernel_size: int = 1,
-        pad: int = 20,
-        max_displacement: int = 20,
+        pad: int | tuple[int, int] = 20,
+        max_displacement: int | tuple[int, int] = 20,
         stride1: int = 1,
         stride2: int = 2,
         subtract: bool = False,
+        offset: tuple[int, int] = (0, 0),
+        groups: int = 1,
     ) -> None:
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
-        if min(pad, max_displacement) < 0 or min(stride1, stride2) < 1:
+        pairs = pair(pad), pair(max_displacement)
+        sizes = [len(values) for values in (*pairs, offset)]
+        if sizes != [2, 2, 2] or min(map(min, pairs)) < 0 or min(stride1, stride2) < 1:
             raise ValueError(
-                "pad, max_displacement >= 0 and stride1, stride2 >= 1 are needed, got "
-                f"{pad}, {max_displacement}, {stride1}, {stride2}"
+                "pad, max_displacement >= 0, numbers or (y, x), stride1, stride2 >= 1 and an "
+                f"offset (y, x) are needed, got {pad}, {max_displacement}, {stride1}, {stride2} "
+                f"and {offset}"
             )
         self.kernel_size, self.pad, self.max_displacement = kernel_size, pad, max_displacement
         self.stride1, self.stride2, self.subtract = stride1, stride2, subtract
+        self.offset, self.groups = offset, groups
 
     def extra_repr(self) -> str:
         """Return the arguments of the layer, for its representation."""
-        names = ("kernel_size", "pad", "max_displacement", "stride1", "stride2", "subtract")
+        names = ["kernel_size", "pad", "max_displacement", "stride1", "stride2", "subtract"]
+        names += [
+            n for n, plain in (("offset", (0, 0)), ("groups", 1)) if getattr(self, n) != plain
+        ]
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
     def forward(self, f1: Tensor, f2: Tensor) -> Tensor:
-        """Compare ``[B, C, H, W]`` with ``[B, C, H, W]``: ``[B, (2 r + 1)^2, h, w]``."""
-        radius = self.max_displacement // self.stride2
-        _check(f1, f2, radius, self.stride2)
-        border = self.pad - self.max_displacement
-        if min(f1.shape[-2:]) + 2 * border < self.kernel_size:
+        """Compare ``[B, C, H, W]`` with ``[B, C, H, W]``: ``[B, groups * displacements, h, w]``."""
+        farthest = pair(self.max_displacement)
+        radius = (farthest[0] // self.stride2, farthest[1] // self.stride2)
+        _check(f1, f2, radius, self.stride2, self.offset)
+        B, C, H, W = f1.shape
+        _check_groups(C, self.groups)
+        by, bx = (p - d for p, d in zip(pair(self.pad), farthest, strict=True))
+        if min(H + 2 * by, W + 2 * bx) < self.kernel_size:
             raise ValueError(
-                f"inputs of {tuple(f1.shape[-2:])} padded by {self.pad} are too small for patches "
+                f"inputs of {(H, W)} padded by {self.pad} are too small for patches "
                 f"of {self.kernel_size} displaced by {self.max_displacement}"
             )
-        # `correlation` pads f2 by itself; the rest of `pad` adds pixels of f1 that are 0.
-        if border > 0:
-            f1, f2 = (F.pad(f, (border,) * 4) for f in (f1, f2))
-        compare = absolute_difference if self.subtract else correlation
         f1, f2 = to_one_type(f1, f2)
-        volume = compare(f1, f2, radius, self.stride2)
-        if border < 0:
-            volume = volume[..., -border:border, -border:border]
+        # `correlation` pads f2 by itself; the rest of `pad` adds pixels of f1 that are 0.
+        if max(by, bx) > 0:
+            rest = (max(bx, 0),) * 2 + (max(by, 0),) * 2
+            f1, f2 = (F.pad(f, rest) for f in (f1, f2))
+        if self.groups > 1:
+            f1, f2 = (f.reshape(B * self.groups, C // self.groups, *f.shape[2:]) for f in (f1, f2))
+        compare = absolute_difference if self.subtract else correlation
+        volume = compare(f1, f2, radius, self.stride2, offset=self.offset)
+        if self.groups > 1:
+            volume = volume.view(B, self.groups * volume.shape[1], *volume.shape[2:])
+        if min(by, bx) < 0:
+            top, left = max(-by, 0), max(-bx, 0)
+            volume = volume[..., top : volume.shape[2] - top, left : volume.shape[3] - left]
         if self.kernel_size == 1:
             return volume[..., :: self.stride1, :: self.stride1].contiguous()
         # The correlation of patches is the mean over their pixels.

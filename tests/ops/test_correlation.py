@@ -7,7 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowmatch.ops import Correlation, active_kernel, correlation
-from flowmatch.ops.correlation_reference import correlation_grad_reference, correlation_reference
+from flowmatch.ops.correlation_reference import (
+    correlation_grad_reference,
+    correlation_reference,
+    pair,
+)
 
 ops = torch.ops.flowmatch
 
@@ -262,23 +266,32 @@ LAYERS = [  # kernel_size, pad, max_displacement, stride1, stride2
     (5, 6, 3, 3, 2),  # max_displacement is not a multiple of stride2
     (1, 3, 0, 2, 1),
     (5, 1, 2, 1, 1),  # pad < max_displacement
+    (1, (0, 3), (0, 3), 1, 1, (0, -3)),  # stereo
+    (3, (1, 5), (2, 4), 2, 2, (1, -2)),  # of one axis a border is cropped
+    (1, (3, 0), (1, 0), 1, 1, (20, 0)),  # outside the image
 ]
 
 
-def plain_layer(f1, f2, kernel_size, pad, max_displacement, stride1, stride2, subtract):
-    """Definition of the released layer in plain loops."""
-    f1, f2 = (np.pad(f.numpy(), ((0, 0), (0, 0), (pad, pad), (pad, pad))) for f in (f1, f2))
+def plain_layer(f1, f2, layer, subtract):
+    """Definition of the released layer, and of an offset, in plain loops."""
+    kernel_size, pad, max_displacement, stride1, stride2, *offset = layer
+    (py, px), (my, mx), (oy, ox) = map(pair, (pad, max_displacement, *(offset or [0])))
+    wide = 30  # more zeros, which displaced patches may need
+    f1, f2 = (
+        np.pad(f.numpy(), ((0, 0), (0, 0), (py + wide,) * 2, (px + wide,) * 2)) for f in (f1, f2)
+    )
     B, C, H, W = f1.shape
-    border, radius = max_displacement + kernel_size // 2, max_displacement // stride2
-    h, w = (int(np.ceil((side - 2 * border) / stride1)) for side in (H, W))
-    out = np.zeros((B, (2 * radius + 1) ** 2, h, w))
-    for y, x, dy, dx in np.ndindex(h, w, 2 * radius + 1, 2 * radius + 1):
-        y1, x1 = y * stride1 + max_displacement, x * stride1 + max_displacement
-        y2, x2 = y1 + (dy - radius) * stride2, x1 + (dx - radius) * stride2
+    reach = 2 * (wide + kernel_size // 2)
+    ry, rx = my // stride2, mx // stride2
+    h, w = (int(np.ceil((s - reach - 2 * m) / stride1)) for s, m in ((H, my), (W, mx)))
+    out = np.zeros((B, (2 * ry + 1) * (2 * rx + 1), h, w))
+    for y, x, dy, dx in np.ndindex(h, w, 2 * ry + 1, 2 * rx + 1):
+        y1, x1 = y * stride1 + my + wide, x * stride1 + mx + wide
+        y2, x2 = y1 + (dy - ry) * stride2 + oy, x1 + (dx - rx) * stride2 + ox
         a = f1[:, :, y1 : y1 + kernel_size, x1 : x1 + kernel_size]
         b = f2[:, :, y2 : y2 + kernel_size, x2 : x2 + kernel_size]
         compared = np.abs(a - b) if subtract else a * b
-        out[:, dy * (2 * radius + 1) + dx, y, x] = compared.mean(axis=(1, 2, 3))
+        out[:, dy * (2 * rx + 1) + dx, y, x] = compared.mean(axis=(1, 2, 3))
     return torch.from_numpy(out)
 
 
@@ -286,10 +299,20 @@ def plain_layer(f1, f2, kernel_size, pad, max_displacement, stride1, stride2, su
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
 def test_layer_equals_its_definition(layer, subtract, device):
     f1, f2 = features((2, 3, 9, 12), torch.float64, "cpu")
-    names = ("kernel_size", "pad", "max_displacement", "stride1", "stride2")
-    module = Correlation(**dict(zip(names, layer, strict=True)), subtract=subtract)
+    names = ("kernel_size", "pad", "max_displacement", "stride1", "stride2", "offset")
+    module = Correlation(**dict(zip(names, layer, strict=False)), subtract=subtract)
     result = module(f1.to(device), f2.to(device)).cpu()
-    torch.testing.assert_close(result, plain_layer(f1, f2, *layer, subtract))
+    torch.testing.assert_close(result, plain_layer(f1, f2, layer, subtract))
+
+
+@pytest.mark.parametrize("subtract", [False, True])
+def test_groups_of_a_layer_are_layers_of_their_channels(subtract, device):
+    f1, f2 = features((2, 6, 7, 9), torch.float32, device)
+    arguments = {"kernel_size": 3, "pad": (3, 1), "max_displacement": 2, "subtract": subtract}
+    volume = Correlation(**arguments, groups=3)(f1, f2)
+    single = Correlation(**arguments)
+    parts = [single(f1[:, c : c + 2], f2[:, c : c + 2]) for c in (0, 2, 4)]
+    assert torch.equal(volume, torch.cat(parts, 1))
 
 
 def test_layer_computes_no_border_that_is_cropped():
@@ -319,7 +342,14 @@ def test_layer_accepts_mixed_types_under_autocast(subtract, device):
 def test_layer_gradients(subtract, device):
     f1, f2 = (f.requires_grad_() for f in features((1, 2, 5, 4), torch.float64, device))
     module = Correlation(
-        kernel_size=3, pad=3, max_displacement=2, stride1=2, stride2=1, subtract=subtract
+        kernel_size=3,
+        pad=3,
+        max_displacement=(1, 2),
+        stride1=2,
+        stride2=1,
+        subtract=subtract,
+        offset=(1, -1),
+        groups=2,
     )
     assert torch.autograd.gradcheck(module, (f1, f2))
 
@@ -331,6 +361,9 @@ def test_layer_gradients(subtract, device):
         ({"stride1": 0}, "stride1, stride2 >= 1"),
         ({"pad": -1}, "pad, max_displacement >= 0"),
         ({"pad": 0}, "too small for patches of 1 displaced by 20"),
+        ({"pad": (1, 2, 3)}, "stride1, stride2 >= 1"),
+        ({"offset": (1,)}, "and an offset"),
+        ({"groups": 3}, "groups must divide the 2 channels, got 3"),
     ],
 )
 def test_layer_refuses(arguments, message):
@@ -343,3 +376,4 @@ def test_layer_shows_its_arguments():
         "Correlation(kernel_size=3, pad=20, max_displacement=20, stride1=1, stride2=2, "
         "subtract=True)"
     )
+    assert repr(Correlation(groups=2)).endswith("subtract=False, groups=2)")
