@@ -8,6 +8,7 @@
 #include "../correlation.h"
 
 #include <cstring>
+#include <utility>
 
 #include "../stable.h"
 #include "simd.h"
@@ -15,8 +16,11 @@
 namespace flowmatch::cpu {
 
 constexpr int kMaxRows = 5;               // rows of an image in one tile, at most
-constexpr int kMaxOtherRows = 8;          // rows of the other image per backward step, at most
-constexpr int64_t kEntryBytes = 1 << 15;  // cache size for the gradient's entries of one step
+constexpr int kMaxLanes = 16;             // elements of a vector, at most
+constexpr int kGradRows = 2;              // rows of the gradient in one tile
+constexpr int kGradVectors = 2;           // vectors of channels in one tile, at most
+constexpr int kMaxOtherRows = 16;         // rows of the other image per backward step, at most
+constexpr int64_t kEntryBytes = 1 << 17;  // cache size for the volume's entries of one step
 constexpr int64_t kMaxInPlaceChannels = 64;
 
 // The layout of packed rows. Displacements in x that always fall outside the other image are left
@@ -39,6 +43,21 @@ struct PackedRows {
   int64_t padded;      // elements in a row with the zeros on both sides
 };
 
+// The layout of rows in the backward pass: pixels, with a block of channels of all pixels after the
+// other, so that the pixels of a tile are close to each other in memory.
+struct GradientRows {
+  int64_t width, rounded, padded;  // pixels in a row; in whole vectors; with the zeros at both ends
+  int64_t start;                   // where the first displacement of the first pixel is
+  int64_t count;                   // displacements in x that reach into the image
+  int64_t depth, block;            // channels in whole vectors; in a block
+  // The number of channels in the block of channel c.
+  int64_t channels(int64_t c) const { return std::min(block, depth - c / block * block); }
+  // Where channel c of pixel x is, in rows of `size` pixels.
+  int64_t place(int64_t size, int64_t x, int64_t c) const {
+    return c / block * block * size + x * channels(c) + c % block;
+  }
+};
+
 // The first image in memory: its first row, and the steps from one row, channel and vector of
 // pixels to the next.
 template <class A>
@@ -53,6 +72,28 @@ struct FirstImage {
 #include "each_isa.h"
 
 namespace flowmatch::cpu {
+
+// The functions of the backward pass for one instruction set.
+template <class A>
+struct GradKernels {
+  int64_t lanes;
+  void (*transposed)(const A*, int64_t, A*, int64_t);
+  void (*add_rows)(const A*, const A* const*, const int*, int, bool, A*, const CorrelationShape&,
+                   const GradientRows&);
+};
+
+template <class A>
+GradKernels<A> grad_kernels(int64_t channels) {
+#if defined(__x86_64__)
+  // Few channels would leave most of a longer vector empty.
+  if (isa() == Isa::avx512 && channels <= avx2::kLanes<A>) {
+    return {avx2::kLanes<A>, avx2::transpose<A>, avx2::backward_rows<A>};
+  }
+#endif
+  return {FLOWMATCH_PICK(kLanes<A>), FLOWMATCH_PICK(transpose<A>),
+          FLOWMATCH_PICK(backward_rows<A>)};
+}
+
 namespace {
 
 template <class T, class A>
@@ -177,25 +218,85 @@ void correlation(const T* f1, const T* f2, T* volume, const CorrelationShape& s)
 namespace {
 
 // Packs the part of the volume's gradient that links image row y to row y2 of the other image, as
-// [count, vectors]: entry (d, x) belongs to other[x + right(p.first + d)]. For the gradient of f2
+// [count, width]: entry (d, x) belongs to other[x + right(p.first + d)]. For the gradient of f2
 // every displacement is reversed (`s` as well): its entry is stored at the other pixel, under the
 // opposite one.
 template <class T, class A>
 void pack_gradient(const T* g, A* to, const CorrelationShape& s, const PackedRows& p, bool first,
                    int64_t y, int64_t y2) {
   const int64_t dy = (y2 - y - s.down(0)) / s.stride;
-  const bool linked = y < s.height && y2 >= y + s.down(0) && dy < s.side_y();
-  for (int64_t d = p.first; d < p.first + p.count; ++d, to += p.vectors) {
+  for (int64_t d = p.first; d < p.first + p.count; ++d, to += s.width) {
     const int64_t shift = first ? 0 : s.right(d), k = dy * s.side_x() + d;
     const int64_t begin = std::max<int64_t>(0, -shift);
-    const int64_t end = linked ? std::min(s.width, s.width - shift) : begin;
+    const int64_t end = std::min(s.width, s.width - shift);
+    const T* from =
+        g + ((first ? k : s.displacements() - 1 - k) * s.height + (first ? y : y2)) * s.width;
     std::fill(to, to + begin, A(0));
-    if (linked)
-      convert(
-          g + ((first ? k : s.displacements() - 1 - k) * s.height + (first ? y : y2)) * s.width +
-              shift + begin,
-          end - begin, to + begin);
-    std::fill(to + end, to + p.vectors, A(0));
+    convert(from + shift + begin, end - begin, to + begin);
+    std::fill(to + end, to + s.width, A(0));
+  }
+}
+
+// One image [C, H, W] -> [H, blocks of channels, margin + W + zeros, channels of a block].
+template <class T, class A>
+void pack_pixels(const T* image, A* rows, const CorrelationShape& s, const GradientRows& p,
+                 int64_t margin, const GradKernels<A>& f) {
+  const int64_t lanes = f.lanes;
+  parallel_rows(s.height, s.channels * p.padded, [&](int64_t begin, int64_t end) {
+    alignas(static_cast<size_t>(kCacheLine)) A block[kMaxLanes * kMaxLanes];
+    for (int64_t y = begin; y < end; ++y) {
+      A* row = rows + y * p.padded * p.depth;
+      for (int64_t c = 0; c < s.channels; c += p.block) {
+        const int64_t channels = p.channels(c), last = margin + s.width;
+        std::fill_n(row + p.place(p.padded, 0, c), margin * channels, A(0));
+        std::fill_n(row + p.place(p.padded, last, c), (p.padded - last) * channels, A(0));
+      }
+      for (int64_t c = 0; c < s.channels; c += lanes) {
+        const int64_t count = std::min(lanes, s.channels - c), pitch = p.channels(c);
+        std::fill(block + count * lanes, block + lanes * lanes, A(0));
+        for (int64_t x = 0; x < s.width; x += lanes) {
+          const int64_t pixels = std::min(lanes, s.width - x);
+          const T* from = image + (c * s.height + y) * s.width + x;
+          A* to = row + p.place(p.padded, margin + x, c);
+          if constexpr (std::is_same_v<T, A>) {
+            if (count == lanes && pixels == lanes) {
+              f.transposed(from, s.pixels(), to, pitch);
+              continue;
+            }
+          }
+          for (int64_t i = 0; i < count; ++i, from += s.pixels()) {
+            for (int64_t j = 0; j < pixels; ++j) block[i * lanes + j] = static_cast<A>(from[j]);
+          }
+          if (pixels == lanes) {
+            f.transposed(block, lanes, to, pitch);
+            continue;
+          }
+          for (int64_t j = 0; j < pixels; ++j) {
+            for (int64_t i = 0; i < lanes; ++i) to[j * pitch + i] = block[i * lanes + j];
+          }
+        }
+      }
+    }
+  });
+}
+
+// Writes a row of the gradient, multiplied by `scale`.
+template <class T, class A>
+void unpack_row(const A* sums, T* row, const CorrelationShape& s, const GradientRows& p,
+                const GradKernels<A>& f) {
+  const A scale = A(1) / static_cast<A>(s.channels);
+  const int64_t lanes = f.lanes;
+  alignas(static_cast<size_t>(kCacheLine)) A block[kMaxLanes * kMaxLanes];
+  for (int64_t c = 0; c < s.channels; c += lanes) {
+    for (int64_t x = 0; x < s.width; x += lanes) {
+      f.transposed(sums + p.place(p.rounded, x, c), p.channels(c), block, lanes);
+      const int64_t pixels = std::min(lanes, s.width - x);
+      for (int64_t i = 0; i < std::min(lanes, s.channels - c); ++i) {
+        std::transform(block + i * lanes, block + i * lanes + pixels,
+                       row + (c + i) * s.pixels() + x,
+                       [&](A v) { return static_cast<T>(v * scale); });
+      }
+    }
   }
 }
 
@@ -206,54 +307,59 @@ void correlation_grad(const T* g, const T* other, T* grad, const CorrelationShap
                       bool first) {
   using A = Accumulator<T>;
   const CorrelationShape s = first ? shape : reversed(shape);
-  const PackedRows p(s, FLOWMATCH_PICK(kLanes<A>));
-  const auto rows = FLOWMATCH_PICK(backward_rows<A>);
-  const int tile_rows = FLOWMATCH_PICK(kRows);
-  const int64_t side = std::max<int64_t>(1, p.count), tile = tile_rows * side * p.vectors;
-  // Rows of the other image in one step: as many as keep the gradient's entries in the L1 cache.
-  const int rows_per_step =
-      static_cast<int>(std::clamp<int64_t>(kEntryBytes / (tile * sizeof(A)), 1, kMaxOtherRows));
-  const int64_t sum_size = tile_rows * s.channels * p.vectors;
-  const auto packed = buffer<A>(s.height * s.channels * p.padded);
+  const GradKernels<A> f = grad_kernels<A>(s.channels);
+  const int64_t lanes = f.lanes;
+  const PackedRows p(s, lanes);
+  const GradientRows rows = {s.width,
+                             p.vectors,
+                             s.width + p.padded - p.vectors,
+                             p.start,
+                             p.count,
+                             (s.channels + lanes - 1) / lanes * lanes,
+                             kGradVectors * lanes};
+  const int64_t size = rows.rounded * rows.depth;         // of the sums of a row
+  const int64_t tile = kGradRows * rows.count * s.width;  // entries of a row of the other image
+  const int64_t fitting = kEntryBytes / (std::max<int64_t>(1, tile) * sizeof(A));
+  const int64_t rows_per_step = std::clamp<int64_t>(fitting, 1, kMaxOtherRows);
+  const auto packed = buffer<A>(s.height * rows.padded * rows.depth);
   // A group is the rows of a tile, `stride` apart, which are linked to the same rows of the other
   // image.
   const int64_t classes = std::min(s.stride, s.height);
-  const int64_t groups = ((s.height + classes - 1) / classes + tile_rows - 1) / tile_rows;
-  const A scale = A(1) / static_cast<A>(s.channels);
+  const int64_t groups = ((s.height + classes - 1) / classes + kGradRows - 1) / kGradRows;
   for (int64_t b = 0; b < s.batch; ++b) {
-    pack(other + b * s.channels * s.pixels(), packed.get(), s, p.padded, p.margin);
+    pack_pixels(other + b * s.channels * s.pixels(), packed.get(), s, rows, p.margin, f);
     const T* from = g + b * s.displacements() * s.pixels();
     T* to = grad + b * s.channels * s.pixels();
-    Scratch<A> scratch(rows_per_step * tile + sum_size);
-    const int64_t work = tile_rows * s.channels * s.displacements() * s.width;
+    Scratch<A> scratch(kGradRows * size + rows_per_step * tile);
+    const int64_t work = kGradRows * s.channels * s.displacements() * s.width;
     parallel_rows(classes * groups, work, [&](int64_t begin, int64_t end) {
-      A* entries = scratch.take();
-      A* sums = entries + rows_per_step * tile;
+      A* sums = scratch.take();
+      A* entries = sums + kGradRows * size;
       for (int64_t group = begin; group < end; ++group) {
-        const int64_t top = group % classes + group / classes * tile_rows * s.stride;
-        std::fill(sums, sums + sum_size, A(0));
+        const int64_t top = group % classes + group / classes * kGradRows * s.stride;
         const A* others[kMaxOtherRows];
-        int count = 0;
-        for (int64_t step = 0; step < s.side_y() - 1 + tile_rows; ++step) {
+        int links[kMaxOtherRows], count = 0;
+        bool fresh = true;
+        for (int64_t step = 0; step < s.side_y() - 1 + kGradRows; ++step) {
           const int64_t y2 = top + s.down(step);
           if (y2 < 0 || y2 >= s.height) continue;
-          for (int64_t r = 0; r < tile_rows; ++r) {
-            A* to = entries + count * tile + r * side * p.vectors;
-            pack_gradient(from, to, s, p, first, top + r * s.stride, y2);
+          links[count] = 0;
+          for (int64_t r = 0; r < kGradRows; ++r) {
+            const int64_t y = top + r * s.stride, dy = step - r;
+            if (y >= s.height || dy < 0 || dy >= s.side_y()) continue;
+            links[count] |= 1 << r;
+            pack_gradient(from, entries + (count * kGradRows + r) * rows.count * s.width, s, p,
+                          first, y, y2);
           }
-          others[count++] = packed.get() + y2 * s.channels * p.padded + p.start;
-          if (count == rows_per_step) {
-            rows(entries, others, count, sums, s, p);
-            count = 0;
-          }
+          if (links[count] == 0) continue;
+          others[count++] = packed.get() + y2 * rows.padded * rows.depth;
+          if (count < rows_per_step) continue;
+          f.add_rows(entries, others, links, count, fresh, sums, s, rows);
+          count = 0, fresh = false;
         }
-        rows(entries, others, count, sums, s, p);
-        for (int64_t r = 0; r < tile_rows && top + r * s.stride < s.height; ++r) {
-          for (int64_t c = 0; c < s.channels; ++c) {
-            const A* sum = sums + (r * s.channels + c) * p.vectors;
-            T* row = to + (c * s.height + top + r * s.stride) * s.width;
-            std::transform(sum, sum + s.width, row, [&](A v) { return static_cast<T>(v * scale); });
-          }
+        if (fresh || count) f.add_rows(entries, others, links, count, fresh, sums, s, rows);
+        for (int64_t r = 0; r < kGradRows && top + r * s.stride < s.height; ++r) {
+          unpack_row(sums + r * size, to + (top + r * s.stride) * s.width, s, rows, f);
         }
       }
     });
