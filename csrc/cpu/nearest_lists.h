@@ -25,79 +25,81 @@ constexpr A kInfinity = std::numeric_limits<A>::infinity();
 template <class A>
 constexpr A kTiny = std::numeric_limits<A>::min() * 1024;
 
-// A query's candidates in the first pass: references that may be among the k nearest.
+// A query's candidates in the first pass: references that may be among the k nearest. Of each a
+// lower and an upper bound on its score are known.
 template <class A>
 struct List {
-  A* scores;       // [k] the smallest scores so far, in order; if not `sorted`, scratch [capacity]
-  A* candidates;   // [capacity] scores of the candidates, in order of index
+  A* smallest;     // [k] the smallest upper bounds so far, in order; if not `sorted`, scratch
+  A* lower;        // [capacity] lower bounds of the candidates, in order of index
+  A* upper;        // [capacity] upper bounds; not used if `sorted`
   int64_t* index;  // [capacity] indices of the candidates
   int64_t count, capacity, k;
-  A margin, limit;  // limit: the largest score that may still matter
+  A limit;  // the largest lower bound that may still matter
   bool sorted;
-  bool full;  // too many candidates: all references must be compared
+  bool full;      // too many candidates: they, or if not `sorted` all references, are compared
+  bool compared;  // earlier candidates were compared
 
-  void clear(A twice_the_error) {
+  void clear() {
     count = 0;
-    margin = twice_the_error;
-    full = false;
+    full = compared = false;
     limit = kInfinity<A>;
-    if (sorted) std::fill(scores, scores + k, kInfinity<A>);
+    if (sorted) std::fill(smallest, smallest + k, kInfinity<A>);
   }
-  void add(A score, int64_t n) {
-    if (!(score <= limit)) return;
-    if (sorted && score < scores[k - 1]) {
+  // Adds a reference, if it matters, to a list with less than `capacity` candidates.
+  void add(A low, A high, int64_t n) {
+    if (!(low <= limit)) return;
+    if (sorted && high < smallest[k - 1]) {
       int64_t at = k - 1;
-      for (; at > 0 && score < scores[at - 1]; --at) scores[at] = scores[at - 1];
-      scores[at] = score;
-      limit = scores[k - 1] + margin;
+      for (; at > 0 && high < smallest[at - 1]; --at) smallest[at] = smallest[at - 1];
+      smallest[at] = high;
+      limit = smallest[k - 1];
     }
-    if (count == capacity) drop_beyond_limit();
-    if (full || !(score <= limit)) return;
-    candidates[count] = score;
+    if (!sorted) upper[count] = high;
+    lower[count] = low;
     index[count++] = n;
   }
-  // Sets the limit of a list that is not sorted, from its candidates. A histogram finds a score
+  // Sets the limit of a list that is not sorted, from its candidates. A histogram finds a bound
   // that is at least the k-th smallest; if it is much more, because of outliers, the k-th is
   // selected.
   void lower_limit() {
     if (sorted || full || count < k) return;
     constexpr int kBuckets = 512;
-    const auto ends = std::minmax_element(candidates, candidates + count);
+    const auto ends = std::minmax_element(upper, upper + count);
     const A low = *ends.first, scale = (kBuckets - 1) / std::max(*ends.second - low, kTiny<A>);
     int32_t counts[kBuckets] = {};
     A largest[kBuckets];
     std::fill(largest, largest + kBuckets, -kInfinity<A>);
     for (int64_t i = 0; i < count; ++i) {
-      const auto bucket = static_cast<int32_t>((candidates[i] - low) * scale);
+      const auto bucket = static_cast<int32_t>((upper[i] - low) * scale);
       ++counts[bucket];
-      largest[bucket] = std::max(largest[bucket], candidates[i]);
+      largest[bucket] = std::max(largest[bucket], upper[i]);
     }
     int64_t below = 0;
     int bucket = -1;
-    A kth = -kInfinity<A>;
+    limit = -kInfinity<A>;
     while (below < k) {
       below += counts[++bucket];
-      kth = std::max(kth, largest[bucket]);
+      limit = std::max(limit, largest[bucket]);
     }
     if (below > k + k / 8) {
-      std::copy(candidates, candidates + count, scores);
-      std::nth_element(scores, scores + k - 1, scores + count);
-      kth = scores[k - 1];
+      std::copy(upper, upper + count, smallest);
+      std::nth_element(smallest, smallest + k - 1, smallest + count);
+      limit = smallest[k - 1];
     }
-    limit = kth + margin;
   }
   void drop_beyond_limit() {
     lower_limit();
     int64_t kept = 0;
     for (int64_t i = 0; i < count; ++i) {
-      if (candidates[i] <= limit) {
-        candidates[kept] = candidates[i];
+      if (lower[i] <= limit) {
+        if (!sorted) upper[kept] = upper[i];
+        lower[kept] = lower[i];
         index[kept++] = index[i];
       }
     }
     full = kept > capacity / 2 + k / 2;  // or this function would run again after few candidates
     count = kept;
-    if (full) limit = -kInfinity<A>;
+    if (full && !sorted) limit = -kInfinity<A>;
   }
 };
 
@@ -155,27 +157,29 @@ struct Lists {
     const bool sorted = k <= kMaxSorted;
     const int64_t extra = sorted ? kMaxExtraCandidates : std::max(kMaxExtraCandidates, k);
     const int64_t capacity = std::min(k + extra, references);  // references all fit: never full
-    scores.reset(new A[sorted ? queries * k : capacity]);
-    candidates.reset(new A[queries * capacity]);
+    smallest.reset(new A[sorted ? queries * k : capacity]);
+    lower.reset(new A[queries * capacity]);
+    upper.reset(new A[sorted ? 0 : queries * capacity]);
     index.reset(new int64_t[queries * capacity]);
     lists.reset(new List<A>[queries]);
     const int64_t most = sorted ? 0 : std::min(k, references);
     neighbours = {std::unique_ptr<Neighbour<A>[]>(new Neighbour<A>[2 * most]),
                   std::unique_ptr<uint64_t[]>(new uint64_t[4 * most])};
     for (int64_t i = 0; i < queries; ++i) {
-      lists[i] = {scores.get() + (sorted ? i * k : 0),
-                  candidates.get() + i * capacity,
+      lists[i] = {smallest.get() + (sorted ? i * k : 0),
+                  lower.get() + i * capacity,
+                  upper.get() + (sorted ? 0 : i * capacity),
                   index.get() + i * capacity,
                   0,
                   capacity,
                   k,
                   0,
-                  0,
                   sorted,
+                  false,
                   false};
     }
   }
-  std::unique_ptr<A[]> scores, candidates;
+  std::unique_ptr<A[]> smallest, lower, upper;
   std::unique_ptr<int64_t[]> index;
   std::unique_ptr<List<A>[]> lists;
   Neighbours<A> neighbours;
@@ -184,16 +188,23 @@ struct Lists {
 // The k nearest in order, from exact values added one by one.
 template <class A>
 struct Best {
-  A* values;
-  int64_t* index;
-  int64_t k;
-  const Neighbours<A>* memory;
-  int64_t most, count = 0;
+  A* values = nullptr;
+  int64_t* index = nullptr;
+  int64_t k = 0;
+  const Neighbours<A>* memory = nullptr;
+  int64_t most = 0, count = 0;
   bool by_index = true;  // whether the neighbours in memory are in order of their indices
   A limit = kInfinity<A>;
-  // `references`: the number of values that may be added.
-  Best(A* values, int64_t* index, int64_t k, const Neighbours<A>* memory, int64_t references)
+  Best() = default;
+  // `references`: the number of values that may be added. `begun`: `values` and `index` have the
+  // nearest so far; not for k > kMaxSorted.
+  Best(A* values, int64_t* index, int64_t k, const Neighbours<A>* memory, int64_t references,
+       bool begun)
       : values(values), index(index), k(k), memory(memory), most(std::min(k, references)) {
+    if (begun) {
+      limit = values[k - 1];
+      return;
+    }
     std::fill(values, values + k, kInfinity<A>);
     std::fill(index, index + k, kNoNeighbour);
   }

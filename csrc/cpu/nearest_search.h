@@ -2,12 +2,13 @@
 //
 // A first pass computes a score for all pairs from products, in float32, or in bfloat16 if the CPU
 // can multiply it: score = |r|^2 / 2 - q.r, which orders a query's references as their distances
-// do. The scores' errors are bounded: |error| <= E (error_bound). All references whose score is
-// within 2 E of the k-th smallest are kept as candidates, and only for these the distances are
-// computed as |q - r|^2, without cancellation. The results are therefore those of float32 distances
-// throughout, bit-identical whatever the precision of the first pass. A query with too many
-// candidates is compared with all references. For distances, the scores are those of vectors minus
-// a centre of the references: the shorter the vectors, the smaller the errors.
+// do. The scores' errors are bounded: |error| <= E (ErrorBound), which depends on the pair. All
+// references whose score - E is at most the k-th smallest score + E are kept as candidates, and
+// only for these the distances are computed as |q - r|^2, without cancellation. The results are
+// therefore those of float32 distances throughout, bit-identical whatever the precision of the
+// first pass. When there is no memory for more candidates, they are compared, or for long lists all
+// references. For distances, the scores are those of vectors minus a centre of the references: the
+// shorter the vectors, the smaller the errors.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -52,7 +53,8 @@ __attribute__((target("avx512f,avx512bf16"))) inline void multiply_tile_bf16(con
 }
 #endif
 
-constexpr int64_t kBlock = 16;  // tiles of queries that share a panel while it is cached
+constexpr int64_t kBlock = 16;    // tiles of queries that share a panel while it is cached
+constexpr int64_t kMaxTile = 13;  // queries of a tile, at most
 
 // The inputs and outputs of one batch item.
 template <class A>
@@ -74,15 +76,14 @@ struct Kernels {
   void (*multiply)(const void*, const void*, int64_t, A*);
   uint64_t (*score)(A*, const A*, A);
   void (*columns)(const A*, A, A*, A*);
-  A (*exact)(const A*, const A*, int64_t, bool);
   int64_t queries, panel;
 };
 
 template <class A>
 Kernels<A> kernels(bool halves) {
   Kernels<A> chosen = {FLOWMATCH_PICK(multiply_tile<A>), FLOWMATCH_PICK(score_panel<A>),
-                       FLOWMATCH_PICK(lower_columns<A>), FLOWMATCH_PICK(exact_pair<A>),
-                       FLOWMATCH_PICK(kQueries),         FLOWMATCH_PICK(kPanel<A>)};
+                       FLOWMATCH_PICK(lower_columns<A>), FLOWMATCH_PICK(kQueries),
+                       FLOWMATCH_PICK(kPanel<A>)};
 #if defined(__x86_64__)
   if constexpr (std::is_same_v<A, float>) {
     if (halves) chosen.multiply = multiply_tile_bf16;
@@ -91,25 +92,34 @@ Kernels<A> kernels(bool halves) {
   return chosen;
 }
 
-// Bound on the difference between a score and the value that decides, for a query with this norm,
-// of which `rest` is lost by rounding to bfloat16. Sums of `depth` terms, each rounded in turn,
-// have an error of at most (depth + 2) u times the sum of magnitudes. That holds for the products
-// as well as for the exact values that decide in the end. |r|^2 / 2, the difference, and the
-// differences to the centre are rounded once. In bfloat16 the rounding of the inputs is added.
-// Finally, no relative bound holds below the smallest normal number: bfloat16 products flush
-// subnormal inputs and outputs to zero.
+// Bound on the difference between a score and the value that decides, for a query and a reference
+// with these norms, of which the rest is lost by rounding to bfloat16. Sums of `depth` terms, each
+// rounded in turn, have an error of at most (depth + 2) u times the sum of magnitudes. That holds
+// for the products as well as for the exact values that decide in the end. |r|^2 / 2, the
+// difference, and the differences to the centre are rounded once. In bfloat16 the rounding of the
+// inputs is added. Finally, no relative bound holds below the smallest normal number: bfloat16
+// products flush subnormal inputs and outputs to zero.
 template <class A>
-double error_bound(const Search<A>& s, double norm, double rest, const Packed<A>& r) {
-  const double u = (s.depth + 4) * static_cast<double>(std::numeric_limits<A>::epsilon());
-  const double most = r.most_norm;
-  double bound = u * (norm * most + most * most + (norm + most) * (norm + most) / 2);
-  bound += (s.depth + 4) * static_cast<double>(std::numeric_limits<A>::min()) * (4 + norm + most);
-  if (s.halves) {
-    const double left = most + r.most_rest;
-    bound += rest * left + (norm + rest) * r.most_rest + u * (norm + rest) * left;
+struct ErrorBound {  // of a query, as a polynomial of a reference's norm and rest
+  double constant, by_norm, by_rest, by_square;
+
+  ErrorBound() = default;
+  ErrorBound(const Search<A>& s, double norm, double rest) {
+    const double u = (s.depth + 6) * static_cast<double>(std::numeric_limits<A>::epsilon());
+    const double tiny = (s.depth + 4) * static_cast<double>(std::numeric_limits<A>::min());
+    const double products = u + (s.halves ? u : 0);
+    constant = u * norm * norm / 2 + tiny * (4 + norm);
+    by_norm = u * norm + products * norm + tiny;
+    by_square = u * 3 / 2;
+    by_rest = 0;
+    if (!s.halves) return;
+    by_norm += rest * (1 + u);
+    by_rest = (norm + 2 * rest) * (1 + u);
   }
-  return bound;
-}
+  double operator()(double norm, double rest) const {
+    return constant + by_norm * norm + by_rest * rest + by_square * norm * norm;
+  }
+};
 
 // About the mean of the references, from a sample. Differences of whole numbers stay whole, which
 // bfloat16 represents exactly up to 256.
@@ -133,45 +143,88 @@ std::vector<double> centre_of(const Search<A>& s) {
   return sums;
 }
 
-// The exact value that pairs are ordered by, smallest first: squared distance or negative product.
+// Collects the results of query q.
 template <class A>
-A exact_value(const Search<A>& s, const Kernels<A>& f, int64_t q, int64_t r) {
-  const A exact = f.exact(s.query + q * s.depth, s.reference + r * s.depth, s.depth, s.product);
-  return s.product ? -exact : exact;
+Best<A> best_of(const Search<A>& s, int64_t q, const Neighbours<A>* memory, bool begun = false) {
+  return {s.distance + q * s.k, s.index + q * s.k, s.k, memory, s.references, begun};
 }
 
-// Writes a query's results, from its candidates or, if `list` is null, from all references.
+// Adds the exact values of query q with references. Pairs are ordered by their squared distance or
+// negative product, smallest first. row(i) is the reference of pair i, or -1 for none.
+template <class A, class Row>
+void add_exact(const Search<A>& s, int64_t q, int64_t count, const Row& row, Best<A>* best) {
+  for_each_exact(s.query + q * s.depth, s.reference, s.depth, s.product, count, row,
+                 [&](A value, int64_t r) { best->add(s.product ? -value : value, r); });
+}
+
 template <class A>
-void finish_query(const Search<A>& s, const Kernels<A>& f, int64_t q, const List<A>* list,
-                  const Neighbours<A>* memory) {
-  Best<A> best(s.distance + q * s.k, s.index + q * s.k, s.k, memory, s.references);
-  if (list) {
-    for (int64_t i = 0; i < list->count; ++i) {
-      if (list->candidates[i] <= list->limit) {
-        best.add(exact_value(s, f, q, list->index[i]), list->index[i]);
-      }
-    }
-  } else {
-    for (int64_t r = 0; r < s.references; ++r) {
-      if (s.allowed(q, r)) best.add(exact_value(s, f, q, r), r);
-    }
-  }
-  best.finish();
+void write_results(const Search<A>& s, Best<A>* best) {
+  best->finish();
   for (int64_t i = 0; i < s.k; ++i) {
-    best.values[i] = s.product ? -best.values[i] : std::sqrt(best.values[i]);
+    best->values[i] = s.product ? -best->values[i] : std::sqrt(best->values[i]);
   }
 }
+
+// Compares a query with its candidates, and empties the list. `last`: writes the results.
+template <class A>
+void compare_candidates(const Search<A>& s, int64_t q, const Neighbours<A>* memory, bool last,
+                        List<A>* list) {
+  Best<A> best = best_of(s, q, memory, list->compared);
+  const auto row = [&](int64_t i) { return list->lower[i] <= list->limit ? list->index[i] : -1; };
+  add_exact(s, q, list->count, row, &best);
+  list->count = 0;
+  list->full = false;
+  list->compared = true;
+  if (last) write_results(s, &best);
+}
+
+// Queries that are compared with all references.
+template <class A>
+struct Direct {
+  static constexpr int64_t kMost = 16, kReferences = 32;  // those are in the L1 cache meanwhile
+  int64_t queries[kMost], count = 0;
+
+  void add(const Search<A>& s, int64_t q, const Neighbours<A>* memory) {
+    queries[count++] = q;
+    // The neighbours in memory are those of one query.
+    if (count == kMost || s.k > kMaxSorted) finish(s, memory);
+  }
+  void finish(const Search<A>& s, const Neighbours<A>* memory) {
+    Best<A> best[kMost];
+    for (int64_t n = 0; n < count; ++n) best[n] = best_of(s, queries[n], memory);
+    for (int64_t from = 0; from < s.references; from += kReferences) {
+      const int64_t references = std::min(kReferences, s.references - from);
+      for (int64_t n = 0; n < count; ++n) {
+        const auto row = [&](int64_t i) { return s.allowed(queries[n], from + i) ? from + i : -1; };
+        add_exact(s, queries[n], references, row, &best[n]);
+      }
+    }
+    for (int64_t n = 0; n < count; ++n) write_results(s, &best[n]);
+    count = 0;
+  }
+};
 
 // Whether another query is nearer to reference r than q is.
 template <class A>
-bool has_nearer(const Search<A>& s, const Kernels<A>& f, int64_t q, int64_t r) {
-  const A own = exact_value(s, f, q, r);
-  for (int64_t n = 0; n < s.queries; ++n) {
-    if (n == q || !s.allowed(n, r)) continue;
-    const A other = exact_value(s, f, n, r);
-    if (std::isfinite(other) && (other < own || (other == own && n < q))) return true;
+bool has_nearer(const Search<A>& s, int64_t q, int64_t r) {
+  constexpr int64_t kStep = 512;
+  const A* reference = s.reference + r * s.depth;
+  A own = kInfinity<A>;
+  bool nearer = false;
+  const auto first = [&](int64_t) { return q; };
+  for_each_exact(reference, s.query, s.depth, s.product, 1, first,
+                 [&](A value, int64_t) { own = s.product ? -value : value; });
+  for (int64_t from = 0; from < s.queries && !nearer; from += kStep) {
+    const auto row = [&](int64_t i) {
+      return from + i != q && s.allowed(from + i, r) ? from + i : -1;
+    };
+    const int64_t count = std::min(kStep, s.queries - from);
+    for_each_exact(reference, s.query, s.depth, s.product, count, row, [&](A value, int64_t n) {
+      const A other = s.product ? -value : value;
+      nearer |= std::isfinite(other) && (other < own || (other == own && n < q));
+    });
   }
-  return false;
+  return nearer;
 }
 
 // Compares a block of queries with all references and writes their results. `best` and `second`:
@@ -183,11 +236,14 @@ void search_block(const Search<A>& s, const Kernels<A>& f, const Packed<A>& q, c
   const int64_t size = s.halves ? (s.depth + 1) / 2 : s.depth;
   const int64_t start = first_tile * f.queries;
   const int64_t count = std::min(tiles * f.queries, s.queries - start);
+  const bool similar = r.most_norm < 4 * r.mean_norm;
+  A largest[kBlock * kMaxTile];  // error with any reference
+  ErrorBound<A> errors[kBlock * kMaxTile];
   for (int64_t i = 0; i < count; ++i) {
-    const bool valid = !std::isnan(q.half[start + i]);
-    const double error = error_bound(s, q.norm[start + i], q.rest[start + i], r);
-    memory->lists[i].clear(static_cast<A>(2 * error));
-    if (!valid) memory->lists[i].limit = -kInfinity<A>;
+    memory->lists[i].clear();
+    if (std::isnan(q.half[start + i])) memory->lists[i].limit = -kInfinity<A>;
+    errors[i] = ErrorBound<A>(s, q.norm[start + i], q.rest[start + i]);
+    largest[i] = static_cast<A>(errors[i](r.most_norm, r.most_rest));
   }
   for (int64_t g = 0; g < r.groups; ++g) {
     const A* panel = r.values.get() + g * f.panel * size;
@@ -197,10 +253,21 @@ void search_block(const Search<A>& s, const Kernels<A>& f, const Packed<A>& q, c
       for (int64_t i = 0; i < rows; ++i) {
         List<A>& list = memory->lists[t * f.queries + i];
         A* scores = products + i * f.panel;
-        uint64_t passing = f.score(scores, offsets + g * f.panel, list.limit);
+        // First with the largest error of all references, then with each reference's own, unless
+        // all are about the same.
+        const int64_t n = t * f.queries + i;
+        uint64_t passing = f.score(scores, offsets + g * f.panel, list.limit + largest[n]);
         for (; passing; passing &= passing - 1) {
           const int j = __builtin_ctzll(passing);
-          list.add(scores[j], g * f.panel + j);
+          const int64_t at = g * f.panel + j;
+          const double error = similar ? largest[n] : errors[n](r.norm[at], r.rest[at]);
+          if (list.count == list.capacity && !list.full) {
+            list.drop_beyond_limit();
+            if (list.full && list.sorted) {
+              compare_candidates(s, start + n, &memory->neighbours, false, &list);
+            }
+          }
+          list.add(static_cast<A>(scores[j] - error), static_cast<A>(scores[j] + error), at);
         }
         if (best) {
           const A own = q.half[start + t * f.queries + i];  // NaN for a vector that is not finite
@@ -210,27 +277,38 @@ void search_block(const Search<A>& s, const Kernels<A>& f, const Packed<A>& q, c
       }
     }
   }
+  Direct<A> direct;
   for (int64_t i = 0; i < count; ++i) {
     List<A>& list = memory->lists[i];
-    list.lower_limit();
-    finish_query(s, f, start + i, list.full ? nullptr : &list, &memory->neighbours);
+    if (list.full) {
+      direct.add(s, start + i, &memory->neighbours);
+    } else {
+      list.lower_limit();
+      compare_candidates(s, start + i, &memory->neighbours, true, &list);
+    }
   }
+  direct.finish(s, &memory->neighbours);
 }
 
 // Whether query q is the nearest of its own nearest reference r. The two smallest scores of r
 // decide if they differ by more than their errors; otherwise r is compared with all queries.
 template <class A>
-bool is_mutual(const Search<A>& s, const Kernels<A>& f, int64_t q, double error, const A* best,
-               const A* second) {
+bool is_mutual(const Search<A>& s, const Packed<A>& queries, const Packed<A>& references, int64_t q,
+               const A* best, const A* second) {
   const int64_t r = s.index[q * s.k];
   if (r == kNoNeighbour) return false;
   if (best) {
+    // In addition to the scores' errors: those of |q|^2 / 2 and of squaring the distance again.
+    const double norm = references.norm[r], largest = queries.most_norm + norm;
+    const double error =
+        ErrorBound<A>(s, queries.most_norm, queries.most_rest)(norm, references.rest[r]) +
+        8 * std::numeric_limits<A>::epsilon() * largest * largest;
     const double own = s.product ? -static_cast<double>(s.distance[q * s.k])
                                  : 0.5 * s.distance[q * s.k] * s.distance[q * s.k];
     if (own - error > best[r] + error) return false;
     if (own + error < second[r] - error) return true;
   }
-  return !has_nearer(s, f, q, r);
+  return !has_nearer(s, q, r);
 }
 
 // Searches one batch item. `direct`: without a first pass, all pairs are compared exactly; used
@@ -270,9 +348,9 @@ void search(const Search<A>& s, std::vector<Lists<A>>* lists) {
       if (direct) {
         const int64_t from = first * f.queries;
         const int64_t to = std::min(from + tiles * f.queries, s.queries);
-        for (int64_t n = from; n < to; ++n) {
-          finish_query<A>(s, f, n, nullptr, &memory->neighbours);
-        }
+        Direct<A> all;
+        for (int64_t n = from; n < to; ++n) all.add(s, n, &memory->neighbours);
+        all.finish(s, &memory->neighbours);
       } else {
         search_block(s, f, q, r, offsets.get(), first, tiles, products, memory, best,
                      best + columns);
@@ -288,13 +366,9 @@ void search(const Search<A>& s, std::vector<Lists<A>>* lists) {
     merging.clear();
   });
   if (!s.mutual) return;
-  // In addition to the scores' errors: those of |q|^2 / 2 and of squaring the distance again.
-  const double error = error_bound(s, q.most_norm, q.most_rest, r) +
-                       8 * std::numeric_limits<A>::epsilon() * largest * largest;
   parallel_rows(s.queries, s.depth, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
-      s.mutual[n] =
-          is_mutual(s, f, n, error, columns ? lowest.get() : nullptr, lowest.get() + columns);
+      s.mutual[n] = is_mutual(s, q, r, n, columns ? lowest.get() : nullptr, lowest.get() + columns);
     }
   });
 }

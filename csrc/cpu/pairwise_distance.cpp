@@ -17,7 +17,6 @@ template <class A>
 struct PairwiseKernels {
   void (*multiply)(const void*, const void*, int64_t, A*);
   bool (*finish)(const A*, A, const A*, A, int64_t, A*);
-  A (*exact)(const A*, const A*, int64_t, bool);
   int64_t rows, panel;
 };
 
@@ -39,12 +38,12 @@ void finish_row(const PairwiseKernels<A>& f, const Pairs<A>& p, const PairwiseSh
   constexpr A smallest = static_cast<A>(kCancelled);
   const A half = p.x_halves[i];
   if (f.finish(products, half, p.y_halves + j, smallest, count, line)) {
-    for (int64_t n = 0; n < count; ++n) {
+    const auto row = [&](int64_t n) -> int64_t {
       const A lengths = 2 * (half + p.y_halves[j + n]);
-      if (!(lengths - 2 * products[n] >= smallest * lengths)) {
-        line[n] = std::sqrt(f.exact(p.x + i * s.depth, p.y + (j + n) * s.depth, s.depth, false));
-      }
-    }
+      return lengths - 2 * products[n] >= smallest * lengths ? -1 : n;
+    };
+    const auto use = [&](A square, int64_t n) { line[n] = std::sqrt(square); };
+    for_each_exact(p.x + i * s.depth, p.y + j * s.depth, s.depth, false, count, row, use);
   }
   std::transform(line, line + count, to, [](A v) { return static_cast<T>(v); });
 }
@@ -71,8 +70,8 @@ template <class T>
 void pairwise_distance(const T* x, const T* y, T* out, const PairwiseShape& s) {
   using A = Accumulator<T>;
   const PairwiseKernels<A> f = {FLOWMATCH_PICK(multiply_tile<A>),
-                                FLOWMATCH_PICK(finish_distances<A>), FLOWMATCH_PICK(exact_pair<A>),
-                                FLOWMATCH_PICK(kQueries), FLOWMATCH_PICK(kPanel<A>)};
+                                FLOWMATCH_PICK(finish_distances<A>), FLOWMATCH_PICK(kQueries),
+                                FLOWMATCH_PICK(kPanel<A>)};
   const Widened<T, A> wide_x(x, s.batch * s.rows * s.depth);
   const Widened<T, A> wide_y(y, s.batch * s.columns * s.depth);
   // Memory of a thread that processes a batch item, and scratch of the threads that share the item.

@@ -2,6 +2,7 @@
 #pragma once
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "../stable.h"
 #include "simd.h"
@@ -11,6 +12,33 @@
 
 namespace flowmatch::cpu {
 
+// Computes exact_block for pairs of vector `own` and rows of `others`, and calls use(value, row)
+// for each. row(i) is the row of pair i below `count`, or -1 for none.
+template <class A, class Row, class Use>
+void for_each_exact(const A* own, const A* others, int64_t depth, bool product, int64_t count,
+                    const Row& row, const Use& use) {
+  const auto exact = FLOWMATCH_PICK(exact_block<A>);
+  const int64_t lanes = FLOWMATCH_PICK(kLanes<A>);
+  constexpr int64_t kMaxLanes = 64 / sizeof(A);
+  int64_t rows[kMaxLanes], filled = 0;
+  const A* vectors[kMaxLanes];
+  const auto compute = [&] {
+    A values[kMaxLanes];
+    std::fill(vectors + filled, vectors + lanes, own);
+    exact(own, vectors, depth, product, values);
+    for (int64_t i = 0; i < filled; ++i) use(values[i], rows[i]);
+    filled = 0;
+  };
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t chosen = row(i);
+    if (chosen < 0) continue;
+    rows[filled] = chosen;
+    vectors[filled] = others + chosen * depth;
+    if (++filled == lanes) compute();
+  }
+  if (filled) compute();
+}
+
 // Vectors in the layout of panel_loops.inc, and the norms that the error bound of nearest needs.
 template <class A>
 struct Packed {
@@ -18,7 +46,7 @@ struct Packed {
   Buffer<A> half;    // |v|^2 / 2; NaN for padding and for vectors that are not finite
   std::unique_ptr<double[]> norm, rest;  // |v| and |v - bfloat16(v)|
   int64_t groups, width;
-  double most_norm = 0, most_rest = 0;
+  double most_norm = 0, most_rest = 0, mean_norm = 0;
 };
 
 template <class A>
@@ -84,10 +112,11 @@ void pack_into(const A* from, int64_t count, int64_t depth, bool halves, Packed<
   parallel_rows(p->groups, 2 * p->width * depth, [&](int64_t begin, int64_t end) {
     for (int64_t g = begin; g < end; ++g) pack_group(from, count, depth, halves, centre, p, g);
   });
-  p->most_norm = p->most_rest = 0;
+  p->most_norm = p->most_rest = p->mean_norm = 0;
   for (int64_t n = 0; n < count; ++n) {
     p->most_norm = std::max(p->most_norm, p->norm[n]);
     p->most_rest = std::max(p->most_rest, p->rest[n]);
+    p->mean_norm += p->norm[n] / count;
   }
 }
 
