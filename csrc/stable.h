@@ -114,12 +114,14 @@ class Scratch {
 };
 
 // An uninitialised tensor on the CPU. The system provides fresh memory page by page, which for tens
-// of megabytes takes as long as filling them; with huge pages (2 MiB) it is much faster.
+// of megabytes takes as long as filling them; with huge pages (2 MiB) it is much faster. Only
+// memory that is returned to the system when it is freed is advised: the allocator of glibc keeps
+// smaller pieces, up to 32 MiB, and would later use them, with the advice, for something else.
 inline Tensor new_output(const Tensor& like, std::vector<int64_t> sizes) {
   Tensor t = torch::stable::new_empty(like, sizes);
 #ifdef __linux__
   const int64_t bytes = t.numel() * t.element_size();
-  if (bytes >= int64_t{4} << 20) {
+  if (bytes > int64_t{32} << 20) {
     const auto begin = reinterpret_cast<uintptr_t>(t.data_ptr());
     const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
     const uintptr_t first = (begin + page - 1) / page * page;
