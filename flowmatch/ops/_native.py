@@ -20,8 +20,12 @@ class KernelsMissing(UserWarning):
 
 
 def load_library(folder: Path) -> str | None:
-    """Load ``_C*.so`` from `folder`; return a description of the problem, or None."""
-    libraries = sorted(folder.glob("_C*.so"))
+    """Load ``_C*.so``, on Windows ``_C*.pyd``, from `folder`.
+
+    Returns:
+        A description of the problem, or None.
+    """
+    libraries = sorted(p for p in folder.glob("_C*") if p.suffix in (".so", ".pyd"))
     if not libraries:
         return "flowmatch was installed without compiled kernels"
     try:

@@ -78,8 +78,9 @@ def test_a_library_that_does_not_load_is_explained(reason, expected):
     assert expected in _native._explain(Path("_C.abi3.so"), reason)
 
 
-def test_a_broken_library_is_reported(tmp_path):
-    (tmp_path / "_C.abi3.so").write_bytes(b"not a library")
+@pytest.mark.parametrize("name", ["_C.abi3.so", "_C.pyd"])  # as on Linux and on Windows
+def test_a_broken_library_is_reported(name, tmp_path):
+    (tmp_path / name).write_bytes(b"not a library")
     assert "does not load into torch" in _native.load_library(tmp_path)
 
 
