@@ -1,6 +1,7 @@
 """Side-by-side measurement of implementations: checked first, interleaved, medians."""
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor
 
 from flowmatch.devices import PeakMemory
+
+if sys.platform != "win32":
+    import resource
 
 Tensors = tuple[Tensor, ...]
 
@@ -110,6 +114,8 @@ class Row:
         intensity: Operations per byte of inputs and outputs, or None.
         peak_mb: Peak memory beyond the inputs, including the results; None if unknown.
         agrees: Whether the result agrees with the float64 reference.
+        system_ms: Median time of the operating system, milliseconds, added over all threads: mostly
+            that of page faults, where memory is used for the first time. None if unknown.
     """
 
     op: str
@@ -127,6 +133,12 @@ class Row:
     intensity: float | None
     peak_mb: float | None
     agrees: bool
+    system_ms: float | None = None
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the spread is so large that the median means little."""
+        return self.spread > NOISY
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict, with ``passes`` renamed to ``pass``."""
@@ -142,6 +154,7 @@ class Row:
         return cls(**fields)
 
 
+NOISY = 0.15  # spread
 # Relative and absolute tolerances against the float64 reference.
 _TOLERANCE = {
     torch.float64: (1e-9, 1e-11),
@@ -193,6 +206,7 @@ class _Measurement:
     peak_mb: float | None
     output_bytes: int
     seconds: list[float]
+    system: list[float]
 
 
 def _measure(case: Case, backward: bool, ceiling: float, rounds: int) -> Iterator[Row]:
@@ -208,6 +222,7 @@ def _measure(case: Case, backward: bool, ceiling: float, rounds: int) -> Iterato
             peak,
             sum(t.nbytes for t in output),
             [],
+            [],
         )
         del output
     for _ in range(rounds):  # interleaved, so that a disturbance affects all of them
@@ -217,7 +232,9 @@ def _measure(case: Case, backward: bool, ceiling: float, rounds: int) -> Iterato
                 continue
             time.sleep(_PAUSE)
             run = lambda i=implementation: _run(i.run, inputs, backward)  # noqa: E731
+            before = _system_seconds()
             seconds += _times(run, device, 1, warm=False)
+            measurements[implementation.name].system.append(_system_seconds() - before)
     flops = case.flops * (3 if backward else 1)
     ours = measurements[case.implementations[0].name]
     traffic = sum(t.nbytes for t in inputs) + ours.output_bytes
@@ -241,7 +258,13 @@ def _measure(case: Case, backward: bool, ceiling: float, rounds: int) -> Iterato
             intensity=flops / traffic if flops else None,
             peak_mb=result.peak_mb,
             agrees=result.agrees,
+            system_ms=1e3 * statistics.median(result.system) if sys.platform != "win32" else None,
         )
+
+
+def _system_seconds() -> float:
+    """Return the time that the operating system has spent for this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_stime if sys.platform != "win32" else 0.0
 
 
 def _first_run(

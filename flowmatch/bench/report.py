@@ -35,10 +35,14 @@ def group_rows(rows: Iterable[Row]) -> list[list[Row]]:
 
 
 def markdown(rows: Iterable[Row]) -> str:
-    """Return a table with a line per case and pass: our time, the ceiling and the fastest peer."""
+    """Return a table with a line per case and pass: our time, the ceiling and the fastest peer.
+
+    The spreads are ours and the peer's; those of noisy measurements are bold.
+    """
     lines = [
-        "| operator | case | pass | time | of the matrix product | against the fastest peer |",
-        "|---|---|---|---|---|---|",
+        "| operator | case | pass | time | of the matrix product | against the fastest peer "
+        "| spreads |",
+        "|---|---|---|---|---|---|---|",
     ]
     for group in group_rows(rows):
         ours = next((r for r in group if r.implementation == OURS), None)
@@ -51,7 +55,7 @@ def markdown(rows: Iterable[Row]) -> str:
         )
         lines.append(
             f"| {ours.op} | {ours.case}, {ours.dtype} | {ours.passes} | {_time(ours.median_ms)} "
-            f"| {ceiling} | {ratio} |"
+            f"| {ceiling} | {ratio} | {', '.join(map(_spread, [ours, *best[:1]]))} |"
         )
     return "\n".join(lines)
 
@@ -85,6 +89,10 @@ def html_page(content: dict[str, Any], rows: Sequence[Row]) -> str:
         parts.append("machine's copy bandwidth and matrix product.</p>")
         parts.append(_roofline(counted, ceilings))
     return "\n".join(parts) + "</html>\n"
+
+
+def _spread(row: Row) -> str:
+    return f"**{row.spread:.0%}**" if row.noisy else f"{row.spread:.0%}"
 
 
 def _time(ms: float) -> str:
@@ -126,6 +134,8 @@ def _bars(rows: Sequence[Row]) -> str:
         label = _time(row.median_ms)
         if ours and not mine:
             label += f", {row.median_ms / ours:.1f}× ours"
+        if row.noisy:
+            label += f", spread {row.spread:.0%}"
         if not row.agrees:
             label += ", DISAGREES"
         parts += [

@@ -91,7 +91,9 @@ def command(
 ) -> None:
     """Measure the speed of the kernels, beside other packages.
 
-    All implementations are first checked to agree, and then measured in turns.
+    All implementations are first checked to agree, and then measured in turns. System: the
+    operating system's part of the time, of all threads, mostly for memory that is used for the
+    first time. A spread above 15% is marked.
     """
     if op != "all" and op not in OPS:
         raise ValueError(f"expected one of {', '.join(OPS)} or all, got {op!r}")
@@ -166,7 +168,7 @@ def _table(rows: list[Row]) -> Table:
     )
     table.add_column("  implementation (* best peer)", no_wrap=True)
     table.add_column("pass", no_wrap=True)
-    for heading in ("ms", "spread", "GFLOP/s", "of product", "MB", "ours is"):
+    for heading in ("ms", "system", "spread", "GFLOP/s", "of product", "MB", "ours is"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("agrees", justify="right", no_wrap=True)
     for group in group_rows(rows):
@@ -180,7 +182,8 @@ def _table(rows: list[Row]) -> Table:
                 ("* " if best and row is best[0] else "  ") + row.implementation,
                 "" if row.passes == "forward" else "+ backward",
                 f"{row.median_ms:#.4g}" if row.median_ms < 1000 else f"{row.median_ms:.0f}",
-                f"{row.spread:.0%}",
+                "" if row.system_ms is None else f"{row.system_ms:.3g}",
+                f"{row.spread:.0%}" + ("!" if row.noisy else ""),
                 "" if row.gflops is None else f"{row.gflops:.1f}",
                 "" if row.ceiling_fraction is None else f"{row.ceiling_fraction:.0%}",
                 "" if row.peak_mb is None else f"{row.peak_mb:.0f}",

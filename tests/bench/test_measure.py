@@ -1,5 +1,7 @@
 """Measurement of cases, detection of wrong results, and the cases of all ops."""
 
+import sys
+
 import pytest
 import torch
 
@@ -27,6 +29,19 @@ def test_rows_describe_the_measurement():
         assert row.gflops == pytest.approx(1e-6 * flops / row.median_ms)
         assert row.ceiling_fraction == pytest.approx(row.gflops / 100)
     assert rows[0].intensity == pytest.approx(12 / (2 * 12 * 4))  # one input, one output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such times there")
+def test_first_use_of_memory_is_system_time():
+    """Large pieces of memory come from the system, and go back when they are freed."""
+    x = torch.zeros(3)
+    implementations = (
+        Implementation("flowmatch", lambda x: torch.ones(24 * 2**20)),
+        Implementation("idle", lambda x: x),
+    )
+    case = Case("fill", "", (x,), 0.0, torch.ones_like, implementations, backward=False)
+    ((fill, idle),) = measure_all([case], 100.0, rounds=9)
+    assert fill.system_ms > 1 > idle.system_ms
 
 
 def test_a_wrong_gradient_disagrees():

@@ -17,8 +17,18 @@ ROWS = [OURS, PEER, LIAR, REFERENCE, UNCOUNTED]
 def test_markdown_compares_with_the_fastest_correct_peer():
     lines = markdown(ROWS).splitlines()
     assert len(lines) == 4
-    assert lines[2] == "| correlation | PWC, float32 | forward | 5 ms | 50% | 4.0× torch: <idiom> |"
-    assert lines[3] == "| nearest | PWC, float32 | forward | 5 ms |  |  |"
+    assert lines[2] == (
+        "| correlation | PWC, float32 | forward | 5 ms | 50% | 4.0× torch: <idiom> | 10%, 10% |"
+    )
+    assert lines[3] == "| nearest | PWC, float32 | forward | 5 ms |  |  | 10% |"
+
+
+def test_noisy_measurements_are_marked():
+    noisy = replace(PEER, spread=0.16)
+    assert markdown([OURS, noisy]).endswith("| 4.0× torch: <idiom> | 10%, **16%** |")
+    content = {"device": "", "ceilings": {"gflops": 200.0, "gbytes": 20.0}}
+    page = html_page(content, [OURS, noisy])
+    assert "20 ms, 4.0× ours, spread 16%" in page and page.count("spread") == 1
 
 
 def test_page_has_a_bar_for_each_row_and_a_roofline():
