@@ -124,7 +124,7 @@ std::tuple<Tensor, Tensor, Tensor> correlation_lookup_grad_cuda(
     for (Tensor* t : {&grad1, &grad2, &along}) torch::stable::zero_(*t);
     return {grad1, grad2, along};
   }
-  Tensor taps = new_empty(coords, {s.batch, s.pixels(), s.taps()});
+  Tensor scratch = new_empty(coords, {cuda::lookup_scratch(s)});
   const Tensor d = contiguous(g), a = contiguous(f1), b = contiguous(f2), c = contiguous(coords);
   THO_DISPATCH_V2(f1.scalar_type(), "correlation_lookup_grad", AT_WRAP([&] {
                     using A = Accumulator<scalar_t>;
@@ -133,7 +133,7 @@ std::tuple<Tensor, Tensor, Tensor> correlation_lookup_grad_cuda(
                         device(b.const_data_ptr<scalar_t>()), c.const_data_ptr<A>(),
                         device(grad1.mutable_data_ptr<scalar_t>()),
                         device(grad2.mutable_data_ptr<scalar_t>()), along.mutable_data_ptr<A>(),
-                        taps.mutable_data_ptr<A>(), s, current_stream(f1));
+                        scratch.mutable_data_ptr<A>(), s, current_stream(f1));
                   }),
                   FLOWMATCH_FLOATS);
   STD_CUDA_KERNEL_LAUNCH_CHECK();

@@ -63,13 +63,29 @@ void correlation_lookup_grad(const T* g, const T* f1, const T* f2, const A* coor
 
 namespace cuda {
 
-// `taps`: scratch memory, [B, H, W, taps()].
+// Backward, the gradient of f2 is computed in tiles, each from several parts of the pixels of f1:
+// as many as fill a GPU, because a coarse level of a pyramid has few tiles.
+constexpr int64_t kLookupTileY = 4, kLookupTileX = 8, kLookupBlocks = 512;
+constexpr int64_t lookup_tiles(const LookupShape& s) {
+  return s.batch * ((s.height2 + kLookupTileY - 1) / kLookupTileY) *
+         ((s.width2 + kLookupTileX - 1) / kLookupTileX);
+}
+constexpr int64_t lookup_parts(const LookupShape& s) {
+  const int64_t wanted = (kLookupBlocks + lookup_tiles(s) - 1) / lookup_tiles(s);
+  const int64_t most = (s.pixels() + 31) / 32;  // 32 pixels are selected at a time
+  return wanted < most ? wanted : most;
+}
+// The elements of `scratch`: the taps, and the sums of each part.
+constexpr int64_t lookup_scratch(const LookupShape& s) {
+  return s.batch * (s.pixels() * s.taps() + lookup_parts(s) * s.pixels2() * s.channels);
+}
 template <typename T, typename A>
 void correlation_lookup(const T* f1, const T* f2, const A* coords, T* out, const LookupShape& s,
                         void* stream);
 template <typename T, typename A>
 void correlation_lookup_grad(const T* g, const T* f1, const T* f2, const A* coords, T* grad1,
-                             T* grad2, A* grad_coords, A* taps, const LookupShape& s, void* stream);
+                             T* grad2, A* grad_coords, A* scratch, const LookupShape& s,
+                             void* stream);
 
 }  // namespace cuda
 }  // namespace flowmatch

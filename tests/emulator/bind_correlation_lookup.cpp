@@ -32,19 +32,22 @@ void correlation_lookup(const py::array& f1, const py::array& f2, const py::arra
 
 void correlation_lookup_grad(const py::array& g, const py::array& f1, const py::array& f2,
                              const py::array& coords, py::array grad1, py::array grad2,
-                             py::array grad_coords, py::array taps, double scale, int64_t radius_y,
+                             py::array grad_coords, double scale, int64_t radius_y,
                              int64_t radius_x) {
   for (const auto& a : {g, f1, f2, grad1, grad2}) check(a, f1);
-  for (const auto& a : {grad_coords, taps}) check(a, coords);
+  check(grad_coords, coords);
   const Device from("g", g), first("f1", f1), second("f2", f2), positions("coords", coords);
   Device to1("grad1", grad1, true), to2("grad2", grad2, true);
-  Device along("grad_coords", grad_coords, true), scratch("taps", taps, true);
+  Device along("grad_coords", grad_coords, true);
+  const auto sizes = shape(f1, f2, scale, radius_y, radius_x);
+  py::array memory(coords.dtype(), flowmatch::cuda::lookup_scratch(sizes));
+  Device scratch("scratch", memory, true);
   with_type(f1.dtype(), [&](auto t) {
     using T = decltype(t);
-    flowmatch::cuda::correlation_lookup_grad(
-        from.as<const T>(), first.as<const T>(), second.as<const T>(),
-        positions.as<const Wide<T>>(), to1.as<T>(), to2.as<T>(), along.as<Wide<T>>(),
-        scratch.as<Wide<T>>(), shape(f1, f2, scale, radius_y, radius_x), nullptr);
+    flowmatch::cuda::correlation_lookup_grad(from.as<const T>(), first.as<const T>(),
+                                             second.as<const T>(), positions.as<const Wide<T>>(),
+                                             to1.as<T>(), to2.as<T>(), along.as<Wide<T>>(),
+                                             scratch.as<Wide<T>>(), sizes, nullptr);
   });
   for (Device* d : {&to1, &to2, &along, &scratch}) d->finish();
 }

@@ -78,10 +78,18 @@ PYBIND11_MODULE(emulated, m) {
                                              : Guard::kAfter;
         settings.skip = skip;
         settings.blocks = 0;
+        settings.launches.clear();
         settings.major = major;
       },
       py::arg("seed") = 0, py::arg("guard") = "after", py::arg("skip") = 0, py::arg("major") = 8);
   m.def("blocks", [] { return settings.blocks; });
+  m.def("launches", [] {  // (blocks, threads, bytes of shared memory) of each
+    py::list all;
+    for (const auto& l : settings.launches) {
+      all.append(py::make_tuple(l.blocks, l.threads, l.shared_bytes));
+    }
+    return all;
+  });
   emulator::Binding::bind_all(m);
   m.def("half_to_float", [](uint16_t bits) { return __half2float({bits}); });
   m.def("float_to_half", [](float v) { return __float2half_rn(v).bits; });

@@ -246,7 +246,8 @@ class FaultHandlers {  // with their own stack, because a fiber's stack may have
 
 }  // namespace
 
-void launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& kernel) {
+void launch(const void* function, dim3 grid, dim3 block, size_t shared_bytes,
+            const std::function<void()>& kernel) {
   const size_t threads = size_t{block.x} * block.y * block.z;
   if (threads < 1 || threads > kThreadLimit) {
     throw Error("a launch with " + std::to_string(threads) + " threads per block");
@@ -260,6 +261,12 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void
   const int64_t blocks = int64_t{grid.x} * grid.y * grid.z;
   const int64_t skipped = std::clamp<int64_t>(settings.skip - settings.blocks, 0, blocks);
   settings.blocks += blocks;
+  auto& launches = settings.launches;
+  if (launches.empty() || launches.back().kernel != function) {
+    launches.push_back({function, 0, static_cast<int64_t>(threads), 0});
+  }
+  launches.back().blocks += blocks;
+  launches.back().shared_bytes = static_cast<int64_t>(shared_bytes);
   std::vector<int64_t> order(blocks - skipped);
   std::iota(order.begin(), order.end(), skipped);
   if (order.empty()) return;

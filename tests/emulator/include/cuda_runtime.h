@@ -34,8 +34,8 @@ struct cudaLaunchConfig_t {
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                const Arguments&... arguments) {
-  emulator::launch(config->gridDim, config->blockDim, config->dynamicSmemBytes,
-                   [&] { kernel(arguments...); });
+  emulator::launch(reinterpret_cast<const void*>(kernel), config->gridDim, config->blockDim,
+                   config->dynamicSmemBytes, [&] { kernel(arguments...); });
   return cudaSuccess;  // errors are thrown
 }
 

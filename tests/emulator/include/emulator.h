@@ -8,6 +8,7 @@
 #include <functional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 struct dim3 {
   unsigned x, y, z;
@@ -31,6 +32,11 @@ struct Settings {
   int64_t skip = 0;    // number of first blocks that do not run, over all launches
   int64_t blocks = 0;  // number of blocks launched since `skip` was set
   int major = 8;       // major version of the compute capability
+  struct Launch {
+    const void* kernel;
+    int64_t blocks, threads, shared_bytes;
+  };
+  std::vector<Launch> launches;  // since `skip` was set; those of a kernel in a row are one
 };
 extern Settings settings;
 
@@ -57,7 +63,8 @@ class Memory {
 std::string locate(const void* address);
 
 // Runs `body` as every thread of every block. Throws Error if a thread makes a detectable mistake.
-void launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& body);
+void launch(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes,
+            const std::function<void()>& body);
 
 void* shared_memory();                     // the block's shared memory
 int lane();                                // the thread's lane in its warp
