@@ -22,26 +22,48 @@ constexpr int kWarps = kTileRows * kParts;
 constexpr int kBand = 5;  // matrix products of a warp with a row of f2
 constexpr int kBandColumns = kBand * kMmaColumns;
 constexpr int kWidth = kBandColumns + kTileColumns - kMmaRows;  // columns of f2 in a block
-constexpr int kBandPitch = kBandColumns + 1;
+constexpr int kBandPitch = kBandColumns + 2;                    // even, for stores of two
 
-// Copies rows of `width` pixels, transposed: to[row][u][channel], with zeros outside the image.
+// 16 bytes of adjacent values.
 template <typename T>
-__device__ void stage(const T* image, T* to, int rows, int width, int64_t y0, int64_t x0,
-                      int64_t channels, const CorrelationShape& s) {
+struct alignas(16) Pack {
+  T at[16 / sizeof(T)];
+};
+
+// Copies up to 32 pixels of a row, transposed: to[u][channel], with zeros outside the image. A lane
+// has a pixel and walks along half of its channels, which it loads before it stores any; positions
+// are computed once for all of them.
+template <typename T>
+__device__ void stage(const T* image, T* to, int64_t y, int64_t x, int64_t channels,
+                      const CorrelationShape& s) {
+  constexpr int kPack = 16 / sizeof(T), kHalf = kDepth<T> / 2;
   const int64_t plane = s.height * s.width;
-  for (int i = threadIdx.x; i < rows * kDepth<T> * width; i += 32 * kWarps) {
-    const int u = i % width, c = i / width % kDepth<T>, row = i / width / kDepth<T>;
-    const int64_t y = y0 + row * s.stride, x = x0 + u * s.stride;
-    const bool valid = c < channels && inside(y, s.height) && inside(x, s.width);
-    to[(row * width + u) * kPitch<T> + c] =
-        valid ? mma_value(image[c * plane + y * s.width + x]) : narrow<T>(0.0f);
+  const bool valid = inside(y, s.height) && inside(x, s.width);
+  const int count = static_cast<int>(max(int64_t{0}, min(channels, int64_t{kHalf})));
+  const T* from = image + y * s.width + x;
+  Pack<T> packs[kHalf / kPack];
+  if (valid && count == kHalf) {
+#pragma unroll
+    for (int c = 0; c < kHalf; ++c, from += plane) packs[c / kPack].at[c % kPack] = *from;
+  } else {
+#pragma unroll
+    for (int c = 0; c < kHalf; ++c, from += plane) {
+      packs[c / kPack].at[c % kPack] = valid && c < count ? *from : narrow<T>(0.0f);
+    }
+  }
+  auto* target = reinterpret_cast<Pack<T>*>(to);
+#pragma unroll
+  for (int n = 0; n < kHalf / kPack; ++n) {
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) packs[n].at[k] = mma_value(packs[n].at[k]);
+    target[n] = packs[n];
   }
 }
 
 // A block computes kRowsOfF2 rows of f2 from displacement dy on, kBandColumns columns from `shift`
 // on.
 template <typename T>
-__global__ void __launch_bounds__(32 * kWarps)
+__global__ void __launch_bounds__(32 * kWarps, 2)  // two blocks per multiprocessor: 128 registers
     correlation_mma_kernel(int64_t first_tile, const T* __restrict__ f1, const T* __restrict__ f2,
                            T* __restrict__ volume, CorrelationShape s, Tiling t, int chunks) {
   const Place at(first_tile + blockIdx.x, s, t);
@@ -53,15 +75,25 @@ __global__ void __launch_bounds__(32 * kWarps)
   T* second = first + kTileRows * kTileColumns * kPitch<T>;
   const int64_t plane = s.height * s.width, image = at.batch * s.channels * plane;
   const int64_t y2 = at.y + s.offset_y + dy * s.stride;
+  const int64_t x2 = at.x + s.offset_x + (shift - s.radius_x) * s.stride;
   const bool active = y2 < s.height && y2 + (kRowsOfF2 - 1) * s.stride >= 0;
   float sum[kRowsOfF2][kBand][4] = {};
   for (int64_t c = 0; active && c < s.channels; c += kDepth<T>) {
     __syncthreads();  // the previous slice has been used
-    const T* from1 = f1 + image + c * plane;
-    const T* from2 = f2 + image + c * plane;
-    stage(from1, first, kTileRows, kTileColumns, at.y, at.x, s.channels - c, s);
-    stage(from2, second, kRowsOfF2, kWidth, y2, at.x + s.offset_x + (shift - s.radius_x) * s.stride,
-          s.channels - c, s);
+    // A warp copies half of the channels of a row of f1, or of one of two strips of a row of f2.
+    constexpr int kHalf = kDepth<T> / 2;
+#pragma unroll 1
+    for (int i = warp; i < kTileRows * 2 + kRowsOfF2 * 4; i += kWarps) {
+      const bool is_first = i < kTileRows * 2;
+      const int n = i - kTileRows * 2, c0 = i % 2 * kHalf;
+      const int r = is_first ? i / 2 : n / 4, u = is_first ? lane : n / 2 % 2 * 32 + lane;
+      if (u >= kWidth) continue;
+      stage((is_first ? f1 : f2) + image + (c + c0) * plane,
+            (is_first ? first + (r * kTileColumns + u) * kPitch<T>
+                      : second + (r * kWidth + u) * kPitch<T>)+c0,
+            (is_first ? at.y : y2) + r * s.stride, (is_first ? at.x : x2) + u * s.stride,
+            s.channels - c - c0, s);
+    }
     __syncthreads();
 #pragma unroll
     for (int k = 0; k < kDepth<T>; k += kMmaDepth<T>) {
@@ -69,43 +101,49 @@ __global__ void __launch_bounds__(32 * kWarps)
       load_left(first + (row * kTileColumns + column) * kPitch<T> + k, kPitch<T>, left);
 #pragma unroll
       for (int v = 0; v < kRowsOfF2; ++v) {
+        const T* columns = second + (v * kWidth + column) * kPitch<T> + k;
 #pragma unroll
-        for (int n = 0; n < kBand; ++n) {
-          uint32_t right[2];
-          load_right(second + (v * kWidth + column + n * kMmaColumns) * kPitch<T> + k, kPitch<T>,
-                     right);
-          mma<T>(left, right, sum[v][n]);
+        for (int n = 0; n < kBand / 2; ++n) {
+          uint32_t right[2][2];
+          load_right(columns + n * 2 * kMmaColumns * kPitch<T>, kPitch<T>, right);
+          mma<T>(left, right[0], sum[v][2 * n]);
+          mma<T>(left, right[1], sum[v][2 * n + 1]);
         }
+        uint32_t right[2];
+        load_right(columns + (kBand - 1) * kMmaColumns * kPitch<T>, kPitch<T>, right);
+        mma<T>(left, right, sum[v][kBand - 1]);
       }
     }
   }
   __syncthreads();  // from here on shared memory holds results
+  // Pixel i and column u have displacement k = u - i from `shift` on: a half warp writes 16 pixels
+  // of one displacement.
   float* band = shared_memory<float>() + warp * kMmaRows * kBandPitch;
   const float scale = 1.0f / static_cast<float>(s.channels);
-  const int64_t y = at.y + row * s.stride;
+  const int pixel = lane % kMmaRows;
+  const int64_t y = at.y + row * s.stride, x = at.x + (column + pixel) * s.stride;
+  const int begin = shift ? 1 - kMmaRows : 0;
+  const int end = static_cast<int>(min(int64_t{kBandColumns}, t.side_x - shift));
+  const bool visible = y < s.height && x < s.width;
+#pragma unroll
   for (int v = 0; v < kRowsOfF2; ++v) {
     const int64_t j = dy + v - row + s.radius_y;
     __syncwarp();
 #pragma unroll
-    for (int n = 0; n < kBand * 4; ++n) {
-      const int i = lane / 4 + n % 4 / 2 * 8, u = n / 4 * kMmaColumns + lane % 4 * 2 + n % 2;
-      float value = sum[0][n / 4][n % 4];  // selects row v without indexing registers by v
-#pragma unroll
-      for (int w = 1; w < kRowsOfF2; ++w) value = v == w ? sum[w][n / 4][n % 4] : value;
-      band[i * kBandPitch + u] = value * scale;
+    for (int n = 0; n < kBand * 2; ++n) {
+      const int i = lane / 4 + n % 2 * 8, u = n / 2 * kMmaColumns + lane % 4 * 2;
+      struct alignas(8) {
+        float at[2];
+      } const two = {sum[v][n / 2][n % 2 * 2] * scale, sum[v][n / 2][n % 2 * 2 + 1] * scale};
+      *reinterpret_cast<std::remove_const_t<decltype(two)>*>(band + i * kBandPitch + u) = two;
     }
     __syncwarp();
-    if (y >= s.height || !inside(j, t.side_y)) continue;
-    // Pixel i and column u have displacement shift + u - i: 16 pixels of one displacement.
-    const int pixel = lane % kMmaRows;
-    const int64_t x = at.x + (column + pixel) * s.stride;
-    for (int k = lane / kMmaRows - (kMmaRows - 1); k < kBandColumns; k += 32 / kMmaRows) {
+    if (!visible || !inside(j, t.side_y)) continue;
+    int k = begin + lane / kMmaRows;
+    T* to = volume + ((at.batch * t.side_y + j) * t.side_x + shift + k) * plane + y * s.width + x;
+    for (; k < end; k += 32 / kMmaRows, to += 32 / kMmaRows * plane) {
       const int u = k + pixel;
-      const int64_t d = shift + k;
-      if (x < s.width && u >= 0 && u < kBandColumns && inside(d, t.side_x)) {
-        volume[((at.batch * t.side_y + j) * t.side_x + d) * plane + y * s.width + x] =
-            narrow<T>(band[pixel * kBandPitch + u]);
-      }
+      if (u >= 0 && u < kBandColumns) *to = narrow<T>(band[pixel * kBandPitch + u]);
     }
   }
 }
@@ -122,79 +160,144 @@ constexpr int kOtherWidth = kGradColumns + kTileColumns - kMmaRows;  // columns 
 template <typename T>
 constexpr int kOtherPitch = kOtherWidth + kPad<T>;
 
-// Copies a warp's band against row y2, for columns `shift` to shift + kGradColumns:
-// to[pixel][column]. For the gradient of f2 every displacement is reversed, and its entry is stored
-// at the other pixel.
+constexpr int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }  // b > 0
+
+// A lane's entries of its warp's band, for the columns from `shift` on: columns [begin, end), in
+// which both the displacement and the pixel of the other image exist.
 template <typename T>
-__device__ void stage_band(const T* g, T* to, int64_t y, int64_t x0, int64_t y2, int64_t dy,
-                           int64_t shift, bool first, const CorrelationShape& s, const Tiling& t) {
-  const int i = threadIdx.x % kMmaRows;
-  const int64_t plane = s.height * s.width, x = x0 + i * s.stride;
-  const int64_t j = s.radius_y + (first ? dy : -dy);
-  // Lanes go along pixels of one displacement, whose entries are adjacent in memory.
-  for (int k = threadIdx.x % 32 / kMmaRows - (kMmaRows - 1) + i; k < kGradColumns + i;
-       k += 32 / kMmaRows) {
-    if (k < 0 || k >= kGradColumns) continue;
-    const int64_t dx = shift + k - i - s.radius_x, x2 = x + s.offset_x + dx * s.stride;
-    const int64_t d = s.radius_x + (first ? dx : -dx);
-    const bool valid = y < s.height && x < s.width && inside(x2, s.width) && inside(j, t.side_y) &&
-                       inside(d, t.side_x);
-    const int64_t pixel = first ? y * s.width + x : y2 * s.width + x2;
-    to[i * kGradPitch<T> + k] =
-        valid ? mma_value(g[(j * t.side_x + d) * plane + pixel]) : narrow<T>(0.0f);
+struct BandColumns {
+  int begin, end;
+  int64_t at, step;  // in the gradient, without displacement in y: of column 0, and to the next
+
+  // x: the pixel of the lane, i-th of the warp. For the gradient of f2 every displacement is
+  // reversed, and its entry is stored at the other pixel.
+  __device__ BandColumns(int64_t x, int i, int64_t shift, bool first, const CorrelationShape& s,
+                         const Tiling& t) {
+    const int64_t x2 = x + s.offset_x, d = shift - i, dx = d - s.radius_x;  // of column 0
+    const int64_t low = -floor_div(x2, s.stride), high = floor_div(s.width - 1 - x2, s.stride);
+    const int64_t from = max(max(int64_t{0}, -d), low - dx);
+    const int64_t to = min(min(int64_t{kGradColumns}, t.side_x - d), high + 1 - dx);
+    begin = static_cast<int>(min(from, int64_t{kGradColumns}));
+    end = x < s.width ? static_cast<int>(max(to, int64_t{begin})) : begin;
+    const int64_t plane = s.height * s.width;
+    at = first ? d * plane + x : (t.side_x - 1 - d) * plane + x2 + dx * s.stride;
+    step = first ? plane : s.stride - plane;
+  }
+};
+
+// Copies a warp's band against a row of the other image: to[pixel][column], zeros beside it.
+// Lanes go along pixels of one displacement, whose entries are adjacent in memory. `g`: the row of
+// the gradient for the displacement in y.
+template <typename T>
+__device__ void stage_band(const T* g, T* to, const BandColumns<T>& columns) {
+  constexpr int kTogether = 8;  // loads of a lane in flight
+  const int half = threadIdx.x % 32 / kMmaRows;
+  const int begin = columns.begin, end = columns.end;
+  const T* from = g + columns.at + half * columns.step;
+  to += threadIdx.x % kMmaRows * kGradPitch<T> + half;
+#pragma unroll
+  for (int k0 = 0; k0 < kGradColumns; k0 += 2 * kTogether) {
+    T values[kTogether];
+#pragma unroll
+    for (int k = 0; k < kTogether; ++k, from += 2 * columns.step) {
+      const int column = k0 + 2 * k + half;
+      values[k] = column >= begin && column < end ? *from : narrow<T>(0.0f);
+    }
+#pragma unroll
+    for (int k = 0; k < kTogether; ++k) to[k0 + 2 * k] = mma_value(values[k]);
+  }
+}
+
+// Copies columns of kChannels channels of a row: to[channel][column], zeros outside the image. A
+// warp has eight channels, which it loads before it stores any.
+template <typename T>
+__device__ void stage_others(const T* row, T* to, int64_t x0, int64_t channels,
+                             const CorrelationShape& s) {
+  constexpr int kOwn = kChannels / kWarps;
+  const int64_t plane = s.height * s.width;
+  const int c0 = threadIdx.x / 32 * kOwn, lane = threadIdx.x % 32;
+#pragma unroll
+  for (int u = 0; u < kOtherWidth; u += 32) {
+    const int64_t x = x0 + (u + lane) * s.stride;
+    const bool valid = inside(x, s.width);
+    const T* from = row + c0 * plane + x;
+    T values[kOwn];
+    if (valid && c0 + kOwn <= channels) {
+#pragma unroll
+      for (int c = 0; c < kOwn; ++c, from += plane) values[c] = *from;
+    } else {
+#pragma unroll
+      for (int c = 0; c < kOwn; ++c, from += plane) {
+        values[c] = valid && c0 + c < channels ? *from : narrow<T>(0.0f);
+      }
+    }
+#pragma unroll
+    for (int c = 0; c < kOwn; ++c) to[(c0 + c) * kOtherPitch<T> + u + lane] = mma_value(values[c]);
   }
 }
 
 template <typename T>
-__global__ void __launch_bounds__(32 * kWarps)
+__global__ void __launch_bounds__(32 * kWarps, 2)
     correlation_grad_mma_kernel(int64_t first_tile, const T* __restrict__ g,
                                 const T* __restrict__ other, T* __restrict__ grad,
                                 CorrelationShape s, Tiling t, bool first) {
+  static_assert(kOtherWidth % 32 == 0 && kChannels % kWarps == 0);
   const Place at(first_tile + blockIdx.x, s, t);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int row = warp / kParts, column = warp % kParts * kMmaRows;
   const int64_t channel = int64_t{at.part} * kChannels, plane = s.height * s.width;
+  const int64_t channels = min(s.channels - channel, int64_t{kChannels});
   g += at.batch * t.side_y * t.side_x * plane;
   other += (at.batch * s.channels + channel) * plane;
   grad += (at.batch * s.channels + channel) * plane;
   T* others = shared_memory<T>();
   T* band = others + kChannels * kOtherPitch<T> + warp * kMmaRows * kGradPitch<T>;
   const int64_t y = at.y + row * s.stride, columns = kMmaRows - 1 + t.side_x;  // of a warp
+  const int64_t x = at.x + column * s.stride;
   float sum[kChannels / kMmaColumns][4] = {};
-  for (int64_t dy = -s.radius_y; dy < s.radius_y + kTileRows; ++dy) {
-    const int64_t y2 = at.y + s.offset_y + dy * s.stride;
-    if (!inside(y2, s.height)) continue;
-    for (int64_t shift = 0; shift < columns; shift += kGradColumns) {
+  for (int64_t shift = 0; shift < columns; shift += kGradColumns) {
+    const int i = lane % kMmaRows;
+    const BandColumns<T> own(x + i * s.stride, i, shift, first, s, t);
+    for (int64_t dy = -s.radius_y; dy < s.radius_y + kTileRows; ++dy) {
+      const int64_t y2 = at.y + s.offset_y + dy * s.stride;
+      if (!inside(y2, s.height)) continue;
+      const int64_t j = s.radius_y + (first ? dy - row : row - dy);
+      const bool exists = y < s.height && inside(j, t.side_y);
       __syncthreads();  // the previous columns have been used
-      for (int i = threadIdx.x; i < kChannels * kOtherWidth; i += 32 * kWarps) {
-        const int u = i % kOtherWidth, c = i / kOtherWidth;
-        const int64_t x2 = at.x + s.offset_x + (shift + u - s.radius_x) * s.stride;
-        const bool valid = inside(x2, s.width) && channel + c < s.channels;
-        others[c * kOtherPitch<T> + u] =
-            valid ? mma_value(other[c * plane + y2 * s.width + x2]) : narrow<T>(0.0f);
+      stage_others(other + y2 * s.width, others,
+                   at.x + s.offset_x + (shift - s.radius_x) * s.stride, channels, s);
+      if (exists) {
+        stage_band(g + j * t.side_x * plane + (first ? y : y2) * s.width, band, own);
       }
-      stage_band(g, band, y, at.x + column * s.stride, y2, dy - row, shift, first, s, t);
       __syncthreads();
+      if (!exists) continue;
 #pragma unroll
       for (int k = 0; k < kGradColumns; k += kMmaDepth<T>) {
         uint32_t left[4];
         load_left(band + k, kGradPitch<T>, left);
 #pragma unroll
-        for (int n = 0; n < kChannels / kMmaColumns; ++n) {
-          uint32_t right[2];
+        for (int n = 0; n < kChannels / kMmaColumns; n += 2) {
+          if (n * kMmaColumns >= channels) break;
+          uint32_t right[2][2];
           load_right(others + n * kMmaColumns * kOtherPitch<T> + column + k, kOtherPitch<T>, right);
-          mma<T>(left, right, sum[n]);
+          mma<T>(left, right[0], sum[n]);
+          mma<T>(left, right[1], sum[n + 1]);
         }
       }
     }
   }
+  if (y >= s.height) return;
   const float scale = 1.0f / static_cast<float>(s.channels);
 #pragma unroll
-  for (int n = 0; n < kChannels / kMmaColumns * 4; ++n) {
-    const int i = column + lane / 4 + n % 4 / 2 * 8;
-    const int64_t c = n / 4 * kMmaColumns + lane % 4 * 2 + n % 2, x = at.x + i * s.stride;
-    if (y < s.height && x < s.width && channel + c < s.channels) {
-      grad[c * plane + y * s.width + x] = narrow<T>(sum[n / 4][n % 4] * scale);
+  for (int half = 0; half < 2; ++half) {
+    const int64_t to_x = x + (lane / 4 + half * 8) * s.stride;
+    if (to_x >= s.width) continue;
+    T* to = grad + lane % 4 * 2 * plane + y * s.width + to_x;
+#pragma unroll
+    for (int n = 0; n < kChannels / kMmaColumns; ++n, to += kMmaColumns * plane) {
+      const int c = n * kMmaColumns + lane % 4 * 2;
+      if (c < channels) *to = narrow<T>(sum[n][half * 2] * scale);
+      if (c + 1 < channels) to[plane] = narrow<T>(sum[n][half * 2 + 1] * scale);
     }
   }
 }

@@ -75,25 +75,48 @@ __device__ T mma_value(T v) {
   return v;
 }
 
-// Loads fragments from shared memory, rows (or columns) along k, `pitch` elements apart. With a
-// pitch of 16 bytes more than a multiple of 32 the lanes of a warp access different banks.
+// Loads kMatrices (2 or 4) matrices of 8 rows of 16 bytes from shared memory. Lane 8 m + r passes
+// the address of row r of matrix m, a multiple of 16; lane l gets word l % 4 of row l / 4 of each.
+template <int kMatrices>
+__device__ void load_matrices(const void* row, uint32_t* words) {
+#ifndef __CUDACC__
+  emulated_load_matrices(row, words, kMatrices);
+#else
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  if constexpr (kMatrices == 4) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(address)
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(words[0]), "=r"(words[1])
+                 : "r"(address)
+                 : "memory");
+  }
+#endif
+}
+
+// Loads fragments from shared memory, rows (or columns) along k, `pitch` elements apart, each at a
+// multiple of 16 bytes. With a pitch of 16 bytes more than a multiple of 32 the lanes of a warp
+// access different banks.
 template <typename T>
 __device__ void load_left(const T* rows, int pitch, uint32_t (&left)[4]) {
-  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const T* at = rows + (g + i % 2 * 8) * pitch;
-    left[i] = reinterpret_cast<const uint32_t*>(at)[t + i / 2 * 4];
-  }
+  const int lane = threadIdx.x % 32;
+  load_matrices<4>(rows + lane % 16 * pitch + lane / 16 * (16 / sizeof(T)), left);
 }
 
 template <typename T>
 __device__ void load_right(const T* columns, int pitch, uint32_t (&right)[2]) {
-  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    right[i] = reinterpret_cast<const uint32_t*>(columns + g * pitch)[t + i * 4];
-  }
+  const int lane = threadIdx.x % 16;
+  load_matrices<2>(columns + lane % 8 * pitch + lane / 8 * (16 / sizeof(T)), right);
+}
+
+// The same for 16 columns: two fragments.
+template <typename T>
+__device__ void load_right(const T* columns, int pitch, uint32_t (&right)[2][2]) {
+  const int lane = threadIdx.x % 32, column = lane / 16 * 8 + lane % 8;
+  load_matrices<4>(columns + column * pitch + lane / 8 % 2 * (16 / sizeof(T)), right[0]);
 }
 
 }  // namespace flowmatch::cuda

@@ -52,3 +52,17 @@ void emulated_mma(const uint32_t (&left)[4], const uint32_t (&right)[2], float (
     }
   }
 }
+
+// Lane 8 m + r passes the address of row r of matrix m.
+inline void emulated_load_matrices(const void* row, uint32_t* words, int matrices) {
+  if (reinterpret_cast<uintptr_t>(row) % 16) {
+    throw emulator::Error("a row of a matrix is not aligned to 16 bytes");
+  }
+  const auto address = reinterpret_cast<uintptr_t>(row);
+  const uint64_t* rows = emulator::exchange(~0u, address, __FILE__, __LINE__);
+  const int lane = emulator::lane();
+  for (int m = 0; m < matrices; ++m) {
+    const auto* from = reinterpret_cast<const unsigned char*>(rows[8 * m + lane / 4]);
+    std::memcpy(&words[m], from + 4 * (lane % 4), 4);
+  }
+}
