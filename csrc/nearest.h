@@ -64,19 +64,59 @@ void nearest_hamming(const uint64_t* query, const uint64_t* reference, int32_t* 
 
 namespace cuda {
 
+// A block has a tile of queries. Where these are too few to fill a GPU, each block goes through a
+// part of the references, and the lists of the parts are merged.
+constexpr int64_t parts_of(int64_t tiles, int64_t blocks, int64_t references, int64_t least) {
+  const int64_t wanted = tiles < 1 ? 1 : (blocks + tiles - 1) / tiles, most = references / least;
+  return wanted < most ? wanted : most < 1 ? 1 : most;
+}
+constexpr int64_t kLongestMerge = 32;  // lists longer than this are not worth merging
+
+constexpr int64_t nearest_parts(const NearestShape& s) {
+  return s.k > kLongestMerge
+             ? 1
+             : parts_of(s.batch * ((s.queries + 127) / 128), 264, s.references, 1024);
+}
+constexpr int64_t hamming_parts(const HammingShape& s) {
+  return s.k > kLongestMerge
+             ? 1
+             : parts_of(s.batch * ((s.queries + 127) / 128), 1056, s.references, 256);
+}
+
+// The search for the nearest query of each reference.
+constexpr NearestShape exchanged(const NearestShape& s) {
+  return {s.batch,  s.references,        s.queries,       s.depth, 1,
+          s.metric, s.reference_lengths, s.query_lengths, s.mask};
+}
+
+// Words of the lists of all parts: an index and a value of at most 4 bytes for each entry.
+constexpr int64_t list_words(int64_t parts, int64_t count, int64_t k) {
+  return parts > 1 ? (3 * parts * count * k + 1) / 2 : 0;
+}
+constexpr int64_t nearest_lists(const NearestShape& s, bool mutual) {
+  const int64_t forward = list_words(nearest_parts(s), s.batch * s.queries, s.k);
+  const int64_t back =
+      mutual ? list_words(nearest_parts(exchanged(s)), s.batch * s.references, 1) : 0;
+  return forward > back ? forward : back;
+}
+
 // scratch: nearest_scratch() words.
 template <typename T, typename A>
 void nearest(const T* query, const T* reference, A* distance, int64_t* index, bool* mutual,
              uint64_t* scratch, const NearestShape& s, void* stream);
-inline int64_t nearest_scratch(const NearestShape& s, bool mutual) {
+constexpr int64_t nearest_scratch(const NearestShape& s, bool mutual) {
   const int64_t squares = s.batch * (s.queries + s.references);
   const int64_t back = mutual ? s.batch * s.references : 0;  // an index and a distance for each
-  return back + (back + squares + 1) / 2;
+  return back + (back + squares + 1) / 2 + nearest_lists(s, mutual);
 }
-// columns: scratch, [B, M]; may be empty without `mutual`.
+// scratch: hamming_scratch() words.
 void nearest_hamming(const uint64_t* query, const uint64_t* reference, int32_t* distance,
-                     int64_t* index, bool* mutual, uint64_t* columns, const HammingShape& s,
+                     int64_t* index, bool* mutual, uint64_t* scratch, const HammingShape& s,
                      void* stream);
+constexpr int64_t hamming_scratch(const HammingShape& s, bool mutual) {
+  return (mutual ? s.batch * s.references : 0) +
+         list_words(hamming_parts(s), s.batch * s.queries, s.k);
+}
 
 }  // namespace cuda
 }  // namespace flowmatch

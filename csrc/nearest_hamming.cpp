@@ -70,7 +70,6 @@ std::tuple<Tensor, Tensor, Tensor> nearest_hamming_cuda(const Tensor& query,
   Tensor distance = new_empty(query, {batch, N, k}, ScalarType::Int);
   Tensor index = new_empty(query, {batch, N, k}, ScalarType::Long);
   Tensor both = new_empty(query, {batch, mutual ? N : 0}, ScalarType::Bool);
-  Tensor columns = new_empty(query, {batch, mutual ? M : 0}, ScalarType::Long);
   if (index.numel() == 0) return {distance, index, both};
   const Tensor a = whole_words(query), b = whole_words(reference);
   const HammingShape s = {batch,
@@ -81,11 +80,12 @@ std::tuple<Tensor, Tensor, Tensor> nearest_hamming_cuda(const Tensor& query,
                           data_or_null<int64_t>(query_lengths),
                           data_or_null<int64_t>(reference_lengths),
                           data_or_null<bool>(mask)};
+  Tensor scratch = new_empty(query, {cuda::hamming_scratch(s, mutual)}, ScalarType::Long);
   cuda::nearest_hamming(reinterpret_cast<const uint64_t*>(a.const_data_ptr<uint8_t>()),
                         reinterpret_cast<const uint64_t*>(b.const_data_ptr<uint8_t>()),
                         distance.mutable_data_ptr<int32_t>(), index.mutable_data_ptr<int64_t>(),
                         mutual ? both.mutable_data_ptr<bool>() : nullptr,
-                        reinterpret_cast<uint64_t*>(columns.mutable_data_ptr<int64_t>()), s,
+                        reinterpret_cast<uint64_t*>(scratch.mutable_data_ptr<int64_t>()), s,
                         current_stream(query));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   return {distance, index, both};

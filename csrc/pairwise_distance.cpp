@@ -68,10 +68,14 @@ Tensor pairwise_distance_cuda(const Tensor& x, const Tensor& y, int64_t metric) 
   Tensor out = torch::stable::new_empty(x, {s.batch, s.rows, s.columns});
   if (out.numel() == 0) return out;
   const Tensor a = torch::stable::contiguous(x), b = torch::stable::contiguous(y);
+  const bool wide = x.scalar_type() == ScalarType::Double;
+  Tensor scratch = torch::stable::new_empty(x, {cuda::pairwise_scratch(s)},
+                                            wide ? ScalarType::Double : ScalarType::Float);
   THO_DISPATCH_V2(x.scalar_type(), "pairwise_distance", AT_WRAP([&] {
                     cuda::pairwise_distance(
                         device(a.const_data_ptr<scalar_t>()), device(b.const_data_ptr<scalar_t>()),
-                        device(out.mutable_data_ptr<scalar_t>()), s, current_stream(x));
+                        device(out.mutable_data_ptr<scalar_t>()),
+                        scratch.mutable_data_ptr<Accumulator<scalar_t>>(), s, current_stream(x));
                   }),
                   FLOWMATCH_FLOATS);
   STD_CUDA_KERNEL_LAUNCH_CHECK();

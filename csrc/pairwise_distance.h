@@ -26,9 +26,14 @@ void pairwise_distance_weight(const T* g, const T* distance, T* out, int64_t cou
 
 namespace cuda {
 
-// T: float, double, __half, __nv_bfloat16.
-template <typename T>
-void pairwise_distance(const T* x, const T* y, T* out, const PairwiseShape& s, void* stream);
+// T: float, double, __half, __nv_bfloat16. A: float, or double where T is double. scratch: the
+// squared lengths of x and y, pairwise_scratch() elements.
+template <typename T, typename A>
+void pairwise_distance(const T* x, const T* y, T* out, A* scratch, const PairwiseShape& s,
+                       void* stream);
+constexpr int64_t pairwise_scratch(const PairwiseShape& s) {
+  return s.batch * (s.rows + s.columns);
+}
 
 }  // namespace cuda
 }  // namespace flowmatch

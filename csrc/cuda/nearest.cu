@@ -4,7 +4,7 @@
 // in the output array, and rarely changes it: most values are above its last. For the mutual test
 // each tile's smallest value of a reference is combined with the query's index into a 64-bit key
 // and merged by atomicMin, so that the result does not depend on the order of the blocks.
-#include "../nearest.h"
+#include "lists.cuh"
 #include "nearest_mma.cuh"
 #include "pairs.cuh"
 
@@ -38,7 +38,8 @@ __device__ inline bool allowed(const bool* mask, int64_t at) { return !mask || m
 template <typename T>
 __global__ void __launch_bounds__(kPairThreads)
     nearest_kernel(int64_t first_tile, const T* __restrict__ query, const T* __restrict__ reference,
-                   Sum<T>* distance, int64_t* index, uint64_t* columns, NearestShape s) {
+                   Sum<T>* distance, int64_t* index, uint64_t* columns, NearestShape s,
+                   bool quads) {
   using A = Sum<T>;
   const int64_t tiles = ceil_div(s.queries, kPairTile), tile = first_tile + blockIdx.x;
   const int64_t b = tile / tiles, q0 = tile % tiles * kPairTile;
@@ -61,7 +62,7 @@ __global__ void __launch_bounds__(kPairThreads)
   for (int64_t r0 = 0; r0 < references && q0 < queries; r0 += kPairTile) {
     A sum[4][4];
     pair_tile(query + q0 * s.depth, queries - q0, reference + r0 * s.depth, references - r0,
-              s.depth, product, shared, sum);
+              s.depth, product, quads, shared, sum);
     const int row = threadIdx.x / 16 * 4, column = threadIdx.x % 16 * 4;
 #pragma unroll
     for (int n = 0; n < 16; ++n) {
@@ -146,64 +147,104 @@ __global__ void clear_kernel(int64_t first_tile, uint64_t* columns, int64_t coun
 }
 
 // ---------------------------------------------------------------------------------------------
-// Hamming distances. A thread has one query; a tile of references is in shared memory, unless a
-// single reference is too long for it.
+// Hamming distances. A thread has one query, and a block goes through a part of the references; a
+// tile of them is in shared memory, unless a single one is too long for it.
 
 constexpr int kBitThreads = 128;
 constexpr int64_t kBitWords = 2048;  // words of references in shared memory
+constexpr int32_t kNoCount = 0x7fffffff;
 
+// Adds three bits of equal place: their sum and their carry.
+struct Added {
+  uint32_t sum, carry;
+};
+__device__ inline Added add(uint32_t a, uint32_t b, uint32_t c) {
+  return {a ^ b ^ c, (a & b) | (a & c) | (b & c)};
+}
+
+// The number of bits that differ in 256: added before they are counted, because a multiprocessor
+// counts the bits of 16 words in a clock, and adds 64.
+__device__ inline int32_t differing(const uint64_t* a, const uint64_t* b) {
+  uint32_t x[8];
+#pragma unroll
+  for (int w = 0; w < 4; ++w) {
+    const uint64_t both = a[w] ^ b[w];
+    x[2 * w] = static_cast<uint32_t>(both);
+    x[2 * w + 1] = static_cast<uint32_t>(both >> 32);
+  }
+  const Added p = add(x[0], x[1], x[2]), q = add(x[3], x[4], x[5]), r = add(p.sum, q.sum, x[6]);
+  const Added twos = add(p.carry, q.carry, r.carry);
+  return __popc(r.sum) + __popc(x[7]) + 2 * __popc(twos.sum) + 4 * __popc(twos.carry);
+}
+
+// kWords: words of a vector, a multiple of four, and the query in registers; 0: any number of
+// words.
+template <int kWords>
 __global__ void __launch_bounds__(kBitThreads)
     hamming_kernel(int64_t first_tile, const uint64_t* __restrict__ query,
                    const uint64_t* __restrict__ reference, int32_t* distance, int64_t* index,
-                   uint64_t* columns, HammingShape s, int64_t tile_references) {
-  const int64_t tiles = ceil_div(s.queries, kBitThreads), tile = first_tile + blockIdx.x;
+                   uint64_t* columns, HammingShape s, int tile_references, int parts) {
+  const int64_t tiles = ceil_div(s.queries, kBitThreads), block = first_tile + blockIdx.x;
+  const int64_t tile = block / parts, part = block % parts;
   const int64_t b = tile / tiles, q = tile % tiles * kBitThreads + threadIdx.x;
   const int64_t queries = length_of(s.query_lengths, b, s.queries);
   const int64_t references = length_of(s.reference_lengths, b, s.references);
+  const int64_t begin = references * part / parts, end = references * (part + 1) / parts;
+  const int words = kWords ? kWords : static_cast<int>(s.words);
   const bool valid = q < queries;
-  int32_t* values = distance + (b * s.queries + q) * s.k;
-  int64_t* indices = index + (b * s.queries + q) * s.k;
-  const int32_t no_count = 0x7fffffff;
+  const int64_t list = ((part * s.batch + b) * s.queries + q) * s.k;
+  int32_t* values = distance + list;
+  int64_t* indices = index + list;
   for (int64_t i = 0; q < s.queries && i < s.k; ++i) {
-    values[i] = no_count;
+    values[i] = kNoCount;
     indices[i] = kNoNeighbour;
   }
-  int32_t last = no_count;
+  int32_t last = valid ? kNoCount : 0;  // no count is less for threads without a query
   uint64_t* shared = shared_memory<uint64_t>();
-  const uint64_t* own = query + (b * s.queries + (valid ? q : 0)) * s.words;
-  const bool* mask = s.mask ? s.mask + (b * s.queries + q) * s.references : nullptr;
-  for (int64_t r0 = 0; r0 < references; r0 += tile_references) {
-    const int64_t count = min(tile_references, references - r0);
-    const uint64_t* tile_words = reference + (b * s.references + r0) * s.words;
-    if (s.words <= kBitWords) {
+  const uint64_t* from = query + (b * s.queries + (valid ? q : 0)) * words;
+  uint64_t own[kWords ? kWords : 1];
+#pragma unroll
+  for (int w = 0; w < kWords; ++w) own[w] = from[w];
+  const bool* mask = s.mask && valid ? s.mask + (b * s.queries + q) * s.references : nullptr;
+  for (int64_t r0 = begin; r0 < end; r0 += tile_references) {
+    const int count = static_cast<int>(min(int64_t{tile_references}, end - r0));
+    const uint64_t* tile_words = reference + (b * s.references + r0) * words;
+    const bool copies = kWords > 0 || words <= kBitWords;
+    if (copies) {
       __syncthreads();  // the previous tile has been read
-      for (int64_t i = threadIdx.x; i < count * s.words; i += kBitThreads)
-        shared[i] = tile_words[i];
+      for (int i = threadIdx.x; i < count * words; i += kBitThreads) shared[i] = tile_words[i];
       __syncthreads();
-      tile_words = shared;
     }
-    for (int64_t j = 0; j < count; ++j) {
+#pragma unroll 4
+    for (int j = 0; j < count; ++j) {
       int32_t bits = 0;
-      for (int64_t w = 0; valid && w < s.words; ++w) {
-        bits += __popcll(own[w] ^ tile_words[j * s.words + w]);
+      if constexpr (kWords > 0) {
+#pragma unroll
+        for (int w = 0; w < kWords; w += 4) bits += differing(own + w, shared + j * kWords + w);
+      } else {
+        const uint64_t* target = (copies ? shared : tile_words) + int64_t{j} * words;
+        for (int w = 0; w < words; ++w) bits += __popcll(from[w] ^ target[w]);
       }
-      const bool is_pair = valid && (!mask || mask[r0 + j]);
-      if (is_pair && bits < last) {
+      if (mask && !mask[r0 + j]) bits = kNoCount;
+      if (bits < last) {
         insert(values, indices, s.k, bits, r0 + j);
         last = values[s.k - 1];
       }
       if (!columns) continue;
-      uint64_t key = is_pair
-                         ? uint64_t{static_cast<uint32_t>(bits)} << 32 | static_cast<uint32_t>(q)
-                         : kNoQuery;
-      for (int step = 16; step > 0; step /= 2) key = min(key, __shfl_xor_sync(~0u, key, step));
-      if (threadIdx.x % 32 == 0 && key != kNoQuery) {
-        lower(&columns[b * s.references + r0 + j], key);
+      // The least count of the warp, and the first lane that has it.
+      if (!valid) bits = kNoCount;
+      int32_t least = bits;
+#pragma unroll
+      for (int step = 16; step > 0; step /= 2) {
+        least = min(least, __shfl_xor_sync(~0u, least, step));
+      }
+      const unsigned same = __ballot_sync(~0u, bits == least);
+      if (static_cast<int>(threadIdx.x % 32) == __ffs(static_cast<int>(same)) - 1 &&
+          least != kNoCount) {
+        lower(&columns[b * s.references + r0 + j],
+              uint64_t{static_cast<uint32_t>(bits)} << 32 | static_cast<uint32_t>(q));
       }
     }
-  }
-  for (int64_t i = 0; q < s.queries && i < s.k; ++i) {
-    if (indices[i] < 0) values[i] = -1;
   }
 }
 
@@ -235,7 +276,7 @@ void nearest(const T* query, const T* reference, A* distance, int64_t* index, bo
   constexpr int words = std::max(kPairWords, kPairTile * kValuePitch);
   launch(nearest_kernel<T>, s.batch * ceil_div(s.queries, kPairTile), kPairThreads,
          words * sizeof(A), stream, query, reference, distance, index, mutual ? columns : nullptr,
-         s);
+         s, has_quads(query, reference, s.depth));
   if (!mutual) return;
   constexpr int warps = kFlatThreads / 32;
   launch(mutual_kernel<T>, ceil_div(s.batch * s.queries, warps), kFlatThreads, 0, stream, query,
@@ -244,14 +285,22 @@ void nearest(const T* query, const T* reference, A* distance, int64_t* index, bo
 }
 
 void nearest_hamming(const uint64_t* query, const uint64_t* reference, int32_t* distance,
-                     int64_t* index, bool* mutual, uint64_t* columns, const HammingShape& s,
+                     int64_t* index, bool* mutual, uint64_t* scratch, const HammingShape& s,
                      void* stream) {
+  uint64_t* columns = scratch;
   if (mutual) clear(columns, s.batch * s.references, stream);
+  const int64_t count = s.batch * s.queries, parts = hamming_parts(s);
+  const PartLists<int32_t> lists(distance, index, scratch + (mutual ? s.batch * s.references : 0),
+                                 parts, count, s.k);
   const int64_t words = std::clamp<int64_t>(s.words, 1, kBitWords);
   const int64_t tile = std::min<int64_t>(64, kBitWords / words);
-  launch(hamming_kernel, s.batch * ceil_div(s.queries, kBitThreads), kBitThreads,
-         tile * words * sizeof(uint64_t), stream, query, reference, distance, index,
-         mutual ? columns : nullptr, s, tile);
+  const auto kernel = s.words == 4   ? hamming_kernel<4>
+                      : s.words == 8 ? hamming_kernel<8>
+                                     : hamming_kernel<0>;
+  launch(kernel, s.batch * ceil_div(s.queries, kBitThreads) * parts, kBitThreads,
+         tile * words * sizeof(uint64_t), stream, query, reference, lists.values, lists.indices,
+         mutual ? columns : nullptr, s, static_cast<int>(tile), static_cast<int>(parts));
+  merge(lists, distance, index, count, s.k, parts, false, stream);
   if (!mutual) return;
   launch(hamming_mutual_kernel, ceil_div(s.batch * s.queries, kFlatThreads), kFlatThreads, 0,
          stream, static_cast<const int64_t*>(index), static_cast<const uint64_t*>(columns), mutual,

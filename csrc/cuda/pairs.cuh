@@ -14,21 +14,37 @@ constexpr int kPairPitch = kPairTile + 4;
 // Words of shared memory that pair_tile needs.
 constexpr int kPairWords = 2 * kPairSlice * kPairPitch;
 
-// Copies dimensions [start, start + kPairSlice) of `count` vectors: to[c][n], padded with zeros.
+// Whether a vector's dimensions can be read four at once.
+template <typename T>
+bool has_quads(const T* a, const T* b, int64_t depth) {
+  const auto at = reinterpret_cast<uintptr_t>(a) | reinterpret_cast<uintptr_t>(b);
+  return depth % 4 == 0 && at % sizeof(Packed<T>) == 0;
+}
+
+// Copies dimensions [start, start + kPairSlice) of `count` vectors: to[c][n], padded with zeros. A
+// thread copies four dimensions of a vector.
 template <typename T>
 __device__ void stage_vectors(const T* from, int64_t count, int64_t depth, int64_t start,
-                              Sum<T>* to) {
-  for (int i = threadIdx.x; i < kPairTile * kPairSlice; i += kPairThreads) {
-    const int n = i / kPairSlice, c = i % kPairSlice;
-    const bool valid = n < count && start + c < depth;
-    to[c * kPairPitch + n] = valid ? widen(from[n * depth + start + c]) : Sum<T>(0);
+                              bool quads, Sum<T>* to) {
+  static_assert(kPairTile * kPairSlice == 4 * kPairThreads);
+  const int n = threadIdx.x / (kPairSlice / 4), c = threadIdx.x % (kPairSlice / 4) * 4;
+  const int left = n < count ? static_cast<int>(min(depth - start - c, int64_t{4})) : 0;
+  const T* at = from + n * depth + start + c;
+  Packed<T> four;
+  if (quads && left == 4) {
+    four = *reinterpret_cast<const Packed<T>*>(at);
+  } else {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) four.at[k] = k < left ? at[k] : narrow<T>(Sum<T>(0));
   }
+#pragma unroll
+  for (int k = 0; k < 4; ++k) to[(c + k) * kPairPitch + n] = widen(four.at[k]);
 }
 
 // sum[i][j] is the sum for vector 4 * (thread / 16) + i of a and 4 * (thread % 16) + j of b.
 template <typename T>
 __device__ void pair_tile(const T* a, int64_t a_count, const T* b, int64_t b_count, int64_t depth,
-                          bool product, Sum<T>* shared, Sum<T> (&sum)[4][4]) {
+                          bool product, bool quads, Sum<T>* shared, Sum<T> (&sum)[4][4]) {
   using A = Sum<T>;
   A* left = shared;
   A* right = shared + kPairSlice * kPairPitch;
@@ -37,8 +53,8 @@ __device__ void pair_tile(const T* a, int64_t a_count, const T* b, int64_t b_cou
   for (int n = 0; n < 16; ++n) sum[n / 4][n % 4] = 0;
   for (int64_t start = 0; start < depth; start += kPairSlice) {
     __syncthreads();  // the previous slice has been used
-    stage_vectors(a, a_count, depth, start, left);
-    stage_vectors(b, b_count, depth, start, right);
+    stage_vectors(a, a_count, depth, start, quads, left);
+    stage_vectors(b, b_count, depth, start, quads, right);
     __syncthreads();
 #pragma unroll 4
     for (int c = 0; c < kPairSlice; ++c) {

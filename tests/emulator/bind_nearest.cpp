@@ -25,70 +25,65 @@ class Optional {
   std::unique_ptr<Device> device_;
 };
 
-// Outputs of both searches; `mutual` and the columns it needs may be empty.
+// Outputs of both searches, and their scratch memory; `mutual` may be empty.
 struct Results {
-  Device distance, index, mutual, columns;
+  py::array memory;
+  Device distance, index, mutual, scratch;
   bool has_mutual;
-  Results(py::array& distance, py::array& index, py::array& mutual, py::array& columns)
-      : distance("distance", distance, true),
+  Results(py::array& distance, py::array& index, py::array& mutual, int64_t words)
+      : memory(py::dtype::of<int64_t>(), words),
+        distance("distance", distance, true),
         index("index", index, true),
         mutual("mutual", mutual, true),
-        columns("columns", columns, true),
+        scratch("scratch", memory, true),
         has_mutual(mutual.size() > 0) {}
   bool* mutual_or_null() const { return has_mutual ? mutual.as<bool>() : nullptr; }
   void finish() {
-    for (Device* d : {&distance, &index, &mutual, &columns}) d->finish();
+    for (Device* d : {&distance, &index, &mutual, &scratch}) d->finish();
   }
 };
 
 void nearest(const py::array& query, const py::array& reference, const py::object& query_lengths,
              const py::object& reference_lengths, const py::object& mask, int metric,
-             py::array distance, py::array index, py::array mutual, py::array columns) {
+             py::array distance, py::array index, py::array mutual) {
   check(reference, query);
   const Device q("query", query), r("reference", reference);
   const Optional ql("query_lengths", query_lengths), rl("reference_lengths", reference_lengths);
   const Optional m("mask", mask);
-  Results results(distance, index, mutual, columns);
   const flowmatch::NearestShape s = {
       query.shape(0),   query.shape(1),   reference.shape(1),
       query.shape(2),   index.shape(2),   static_cast<flowmatch::Metric>(metric),
       ql.as<int64_t>(), rl.as<int64_t>(), m.as<bool>()};
+  Results results(distance, index, mutual, flowmatch::cuda::nearest_scratch(s, mutual.size() > 0));
   with_type(query.dtype(), [&](auto t) {
     using T = decltype(t);
     flowmatch::cuda::nearest(q.as<const T>(), r.as<const T>(), results.distance.as<Wide<T>>(),
                              results.index.as<int64_t>(), results.mutual_or_null(),
-                             results.columns.as<uint64_t>(), s, nullptr);
+                             results.scratch.as<uint64_t>(), s, nullptr);
   });
   results.finish();
 }
 
 void nearest_hamming(const py::array& query, const py::array& reference,
                      const py::object& query_lengths, const py::object& reference_lengths,
-                     const py::object& mask, py::array distance, py::array index, py::array mutual,
-                     py::array columns) {
+                     const py::object& mask, py::array distance, py::array index,
+                     py::array mutual) {
   check(reference, query);
   const Device q("query", query), r("reference", reference);
   const Optional ql("query_lengths", query_lengths), rl("reference_lengths", reference_lengths);
   const Optional m("mask", mask);
-  Results results(distance, index, mutual, columns);
   const flowmatch::HammingShape s = {query.shape(0),   query.shape(1), reference.shape(1),
                                      query.shape(2),   index.shape(2), ql.as<int64_t>(),
                                      rl.as<int64_t>(), m.as<bool>()};
+  Results results(distance, index, mutual, flowmatch::cuda::hamming_scratch(s, mutual.size() > 0));
   flowmatch::cuda::nearest_hamming(q.as<const uint64_t>(), r.as<const uint64_t>(),
                                    results.distance.as<int32_t>(), results.index.as<int64_t>(),
-                                   results.mutual_or_null(), results.columns.as<uint64_t>(), s,
+                                   results.mutual_or_null(), results.scratch.as<uint64_t>(), s,
                                    nullptr);
   results.finish();
 }
 
-int64_t nearest_scratch(int64_t batch, int64_t queries, int64_t references, bool mutual) {
-  flowmatch::NearestShape s = {};
-  s.batch = batch, s.queries = queries, s.references = references;
-  return flowmatch::cuda::nearest_scratch(s, mutual);
-}
-
 const emulator::Binding binding([](py::module_& m) {
-  m.def("nearest_scratch", nearest_scratch);
   m.def("nearest", nearest);
   m.def("nearest_hamming", nearest_hamming);
 });

@@ -15,7 +15,11 @@ CASES = [  # B, N, M, D, k; tiles of 64 on CUDA cores, of 128 on tensor cores
     (2, 3, 5, 0, 2),  # no dimensions: all distances are equal
     (2, 3, 0, 4, 2),  # no references
 ]
-LARGER = [(1, 129, 257, 40, 3), (1, 128, 300, 64, 1)]  # several complete and partial slices
+LARGER = [
+    (1, 129, 257, 40, 3),  # several complete and partial slices
+    (1, 128, 300, 64, 1),
+    (1, 3, 2100, 8, 4),  # references in two parts, whose lists are merged
+]
 
 
 def vectors(case, dtype):
@@ -62,9 +66,8 @@ def run(emulated, function, case, inputs, limits, kinds, has_mutual=True, **sett
     B, N, M, _, k = case
     distance = np.zeros((B, N, k), kinds)
     index = np.zeros((B, N, k), np.int64)
-    scratch = np.zeros(emulated.nearest_scratch(B, N, M, has_mutual), np.uint64)
     mutual = np.zeros((B, has_mutual * N), bool)
-    function(*inputs, *limits, distance, index, mutual, scratch)
+    function(*inputs, *limits, distance, index, mutual)
     return distance, index, mutual
 
 
@@ -145,8 +148,8 @@ def test_tensor_cores_are_exact(emulated, name, all_vectors, dtype, metric):
 
 
 @pytest.mark.parametrize("kind", ["plain", "lengths", "mask"])
-@pytest.mark.parametrize("words", [1, 4, 40])
-@pytest.mark.parametrize("case", [*CASES, (1, 129, 70, 0, 2)], ids=str)
+@pytest.mark.parametrize("words", [1, 4, 8, 40])
+@pytest.mark.parametrize("case", [*CASES, (1, 129, 70, 0, 2), (1, 5, 800, 0, 3)], ids=str)
 def test_hamming(emulated, case, words, kind):
     random = np.random.default_rng(0)
     query, reference = (
