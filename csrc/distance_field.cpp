@@ -72,10 +72,12 @@ Tensor distance_field_cuda(const Tensor& points, const Tensor& keys, const Tenso
   using torch::stable::contiguous;
   const Tensor a = contiguous(points), b = contiguous(keys), c = contiguous(centres);
   const Tensor d = contiguous(frames);
+  Tensor starts = torch::stable::new_empty(keys, {cuda::field_scratch(s)}, ScalarType::Int);
   THO_DISPATCH_V2(points.scalar_type(), "distance_field", AT_WRAP([&] {
                     cuda::distance_field(a.const_data_ptr<scalar_t>(), b.const_data_ptr<int64_t>(),
                                          c.const_data_ptr<scalar_t>(), d.const_data_ptr<scalar_t>(),
-                                         out.mutable_data_ptr<scalar_t>(), s,
+                                         out.mutable_data_ptr<scalar_t>(),
+                                         starts.mutable_data_ptr<int32_t>(), s,
                                          current_stream(points));
                   }),
                   AT_EXPAND(AT_FLOATING_TYPES));

@@ -14,6 +14,7 @@ struct FieldShape {
   double origin[3], cell;    // origin and side of the cells
   int64_t counts[3];         // cells along x, y, z
   constexpr int64_t voxels() const { return size * size * size; }
+  constexpr int64_t cells() const { return counts[0] * counts[1] * counts[2]; }
 };
 
 // The cells along one axis within `reach` of a coordinate, clamped to the grid.
@@ -54,9 +55,18 @@ void distance_field(const A* points, const int64_t* keys, const A* centres, cons
 
 namespace cuda {
 
+// A table of the cells' first points, unless it is large or an int cannot count them:
+// field_scratch() ints.
+constexpr int64_t field_scratch(const FieldShape& s) {
+  constexpr int64_t most = int64_t{1} << 24;
+  const bool few = s.counts[0] <= most && s.counts[1] <= most / s.counts[0] &&
+                   s.counts[2] <= most / (s.counts[0] * s.counts[1]);
+  return few && s.points < (int64_t{1} << 31) ? s.cells() + 1 : 0;
+}
+
 template <typename A>  // float or double
 void distance_field(const A* points, const int64_t* keys, const A* centres, const A* frames, A* out,
-                    const FieldShape& s, void* stream);
+                    int* scratch, const FieldShape& s, void* stream);
 
 }  // namespace cuda
 }  // namespace flowmatch

@@ -10,10 +10,12 @@ template <class A>
 void run(const py::array& points, const py::array& keys, const py::array& centres,
          const py::array& frames, py::array& out, const flowmatch::FieldShape& s) {
   const Device p("points", points), k("keys", keys), c("centres", centres), f("frames", frames);
-  Device to("out", out, true);
+  py::array memory(py::dtype::of<int>(), flowmatch::cuda::field_scratch(s));
+  Device to("out", out, true), scratch("scratch", memory, true);
   flowmatch::cuda::distance_field(p.as<const A>(), k.as<const int64_t>(), c.as<const A>(),
-                                  f.as<const A>(), to.as<A>(), s, nullptr);
+                                  f.as<const A>(), to.as<A>(), scratch.as<int>(), s, nullptr);
   to.finish();
+  scratch.finish();
 }
 
 void distance_field(const py::array& points, const py::array& keys, const py::array& centres,

@@ -8,19 +8,22 @@ CASES = [  # points, centres, size, truncation
     (40, 2, 5, 3.0),
     (0, 1, 3, 2.0),
     (300, 1, 7, 2.5),
+    (2000, 1, 8, 5.0),  # many rows of cells within the truncation, most of them too far
 ]
 VOXEL, CELL = 0.01, 0.04
+HUGE = [1 << 9, 1 << 9, 1 << 9]  # cells: too many for a table
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("counts", [[11, 11, 11], HUGE], ids=["table", "search"])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_distance_field(emulated, case, dtype):
+def test_distance_field(emulated, case, dtype, counts):
     count, keypoints, size, truncation = case
     random = np.random.default_rng(0)
     points = random.uniform(0, 0.2, (count, 3)).astype(dtype)
     centres = random.uniform(0, 0.2, (keypoints, 3)).astype(dtype)
     frames = np.linalg.qr(random.standard_normal((keypoints, 3, 3)))[0].astype(dtype)
-    origin, counts = (-0.1, -0.1, -0.1), (11, 11, 11)
+    origin = (-0.1, -0.1, -0.1)
     cells = ((points - origin) // CELL).astype(np.int64)
     keys = (cells[:, 2] * counts[1] + cells[:, 1]) * counts[0] + cells[:, 0]
     order = np.argsort(keys, kind="stable")
