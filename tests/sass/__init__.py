@@ -13,7 +13,8 @@ What is counted, from the loops of the code (a loop is a branch backwards, with 
   bits), in the loop that has most of it;
 - ``loads``: loads from shared memory for one matrix product, in the same loop;
 - ``staging``: instructions for one element that goes from global to shared memory;
-- ``evaluation``: instructions for one figure of a tile of products (``nearest``).
+- ``evaluation``: instructions for one figure of a tile of products, on the shortest way from the
+  last product to the barrier after it (``nearest``).
 
 A number is the budget; where a better one is aimed at, it follows: ``29>10``. What depends on
 the size of the problem, such as the number of blocks, is in ``tests/emulator/test_grids.py``.

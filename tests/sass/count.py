@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 MATH = {"HMMA", "IMMA", "BMMA", "HGMMA", "FFMA", "DFMA", "POPC"}
 PRODUCTS = {"HMMA", "IMMA", "BMMA", "HGMMA"}
 FIGURES = {"nearest_mma_kernel": 64}  # of a thread in a tile
-STAGED = ("correlation_", "nearest_", "pairwise_", "hamming_")  # kernels that copy operands
+STAGED = ("correlation_", "nearest_", "pairwise_")  # kernels that copy operands
 _FUNCTION = re.compile(r"Function : (\S+)")
-_INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,5})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)([^;]*);")
+_INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,5})\*/\s+(@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)([^;]*);")
 _BITS = re.compile(r"\.(8|U8|S8|16|U16|S16|32|64|128)(?=\.|$)")
 _SIZES = {"double": 8, "half": 2, "bfloat16": 2}
 
@@ -34,13 +34,13 @@ class Loop:
 
 
 def functions(text: str) -> dict[str, list[tuple[int, str, str]]]:
-    """The (address, opcode, operands) of each function in the output of ``cuobjdump -sass``."""
+    """The (address, opcode, predicate and operands) of each function that cuobjdump prints."""
     found: dict[str, list[tuple[int, str, str]]] = {}
     for line in text.splitlines():
         if name := _FUNCTION.search(line):
             code = found.setdefault(name[1], [])
         elif match := _INSTRUCTION.search(line):
-            code.append((int(match[1], 16), match[2], match[3]))
+            code.append((int(match[1], 16), match[3], f"{match[2] or ''}{match[4]}"))
     return found
 
 
@@ -89,6 +89,9 @@ def count(name: str, code: list[tuple[int, str, str]]) -> dict[str, float]:
     for loop, n in zip(found, counts, strict=True) if name.startswith(STAGED) else ():
         if not n["LDGSTS"] and not (n["LDG"] and n["STS"]):
             continue
+        near = [n, *(m for outer, m in zip(found, counts, strict=True) if loop in outer.inner)]
+        if kinds is PRODUCTS and not any(total(m, PRODUCTS) for m in near):
+            continue  # copies something else
         ops = [code[i][1] for i in loop.indices()]
         elements = sum(_bytes(op) for op in ops if op.startswith("LDG")) / size
         others = n.total() - total(n, MATH | {"LDS", "LDSM", "BAR"})
@@ -98,13 +101,30 @@ def count(name: str, code: list[tuple[int, str, str]]) -> dict[str, float]:
         result["staging"] = staged
     figures = next((n for kernel, n in FIGURES.items() if name.startswith(kernel)), None)
     if figures:
-        rounds = [
-            loop for loop in found if any(code[i][1].startswith("BAR.RED") for i in loop.indices())
-        ]
-        inner = min(rounds, key=lambda loop: loop.end - loop.begin)
-        outer = [loop for loop in found if inner in loop.inner]
-        result["evaluation"] = sum(len(list(o.indices())) for o in [inner, *outer]) / figures
+        products = max(i for i, (_, op, _) in enumerate(code) if op.split(".")[0] in PRODUCTS)
+        result["evaluation"] = _shortest(code, products, "BAR.RED") / figures
     return result
+
+
+def _shortest(code: list[tuple[int, str, str]], begin: int, goal: str) -> int:
+    """The fewest instructions on a way from one to the next whose opcode begins with `goal`."""
+    index = {address: i for i, (address, *_) in enumerate(code)}
+    reached, front, steps = {begin}, [begin], 0
+    while front:
+        steps += 1
+        following = set()
+        for i in front:
+            _, op, operands = code[i]
+            target = re.search(r"0x([0-9a-f]+)\s*$", operands) if op.startswith("BRA") else None
+            if target and int(target[1], 16) in index:
+                following.add(index[int(target[1], 16)])
+            if not (target and "@" not in operands) and op != "EXIT" and i + 1 < len(code):
+                following.add(i + 1)
+        front = sorted(following - reached)
+        if any(code[i][1].startswith(goal) for i in front):
+            return steps
+        reached |= following
+    return 0
 
 
 def _bytes(op: str) -> int:
