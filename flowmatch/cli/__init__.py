@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with _sigterm_as_exit(), _warnings_in_one_line():
+        with _signals_as_exits(), _warnings_in_one_line():
             program(args=words, prog_name="flowmatch")
     except SystemExit as end:  # raised by typer, also after success
         return int(end.code or 0)
@@ -101,28 +101,41 @@ def _warnings_in_one_line() -> Iterator[None]:
 
 
 @contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """Let SIGTERM, by which schedulers and containers end a job, remove temporary files."""
+def _signals_as_exits() -> Iterator[None]:
+    """Let SIGTERM, by which schedulers and containers end a job, remove temporary files.
+
+    Compiled modules that are just being imported turn what a signal raises into an ImportError.
+    """
     main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
+    ours = main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    received: list[int] = []
 
     def end(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_IGN)  # once: the removal itself must not be interrupted
+        received.append(number)
         raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, end)
+    if ours:
+        signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except Exception as error:
+        if received:
+            raise SystemExit(128 + received[0]) from error
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise error.__cause__ from None
+        raise
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _fail(message: str) -> int:
     from flowmatch.cli._messages import messages
 
-    messages.print(f"error: {message}")
+    # Names of files and what they hold may carry the control sequences of a terminal.
+    plain = "".join(c if c.isprintable() or c == "\n" else "?" for c in message)
+    messages.print(f"error: {plain}")
     return 2
 
 
