@@ -1,5 +1,6 @@
 """Checkpoints: the state of a training run in one file."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -73,7 +74,7 @@ class RunState:
                 step=step,
                 run=self.run.record(),
                 model=self.model.state_dict(),
-                optimizer=self.optimizer.state_dict(),
+                optimizer=_interned(self.optimizer.state_dict()),
                 average={} if self.average is None else self.average.weights,
                 random=torch.get_rng_state(),
             ),
@@ -99,3 +100,15 @@ class RunState:
             raise ValueError(
                 f"{self.path} does not fit the run that it names: {reason_of(error)}"
             ) from error
+
+
+def _interned(value: Any) -> Any:
+    """Return a copy whose equal texts are one object, as in an optimizer that was not restored.
+
+    Pickle writes an object once and then refers to it, so the bytes of a checkpoint depend on it.
+    """
+    if isinstance(value, dict):
+        return {_interned(key): _interned(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_interned, value))
+    return sys.intern(value) if isinstance(value, str) else value

@@ -96,6 +96,7 @@ def test_resumes_to_the_same_bits(tmp_path, killed):
     resumed = fit(checkpoint, resume=True)
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
+    assert checkpoint.read_bytes() == (tmp_path / "whole.pt").read_bytes()
 
 
 @pytest.fixture
