@@ -29,7 +29,9 @@ class _Codec(NamedTuple):
 
 
 _CODECS = {
-    ".mp4": _Codec("H.264", "libx264", "yuv420p", {"crf": "18"}),
+    # Without B-frames: with them, x264's lookahead reads memory that it has not set, and the same
+    # frames give other bytes.
+    ".mp4": _Codec("H.264", "libx264", "yuv420p", {"crf": "18", "bf": "0"}),
     ".avi": _Codec("Motion JPEG", "mjpeg", "yuvj420p", {"qmin": "1", "qmax": "2"}),
     ".webm": _Codec(
         "VP9",
@@ -46,6 +48,7 @@ class VideoWriter:
 
     The file gets its name when the block ends without an exception and all frames are in it, and
     is deleted otherwise.
+    The same frames give the same bytes.
     Sides of odd length are extended by repeating the edge: colour is stored at half resolution.
 
     Args:
@@ -163,7 +166,13 @@ class _Encoder:
         exact = Fraction(video.rate).limit_denominator(1001)
         file = ffmpeg_name(target) if isinstance(target, Path) else target
         with self._errors("the beginning of the video"):
-            self.container = self.av.open(file, "w", format=video.path.suffix.lower()[1:])
+            # Bit-exact: Matroska would number its tracks at random.
+            self.container = self.av.open(
+                file,
+                "w",
+                format=video.path.suffix.lower()[1:],
+                container_options={"fflags": "+bitexact"},
+            )
         try:
             self.stream = self.container.add_stream(
                 codec.encoder, rate=exact, options=codec.options
