@@ -16,7 +16,7 @@ from torch import nn
 
 from flowmatch.devices import choose_device
 from flowmatch.io import replace_when_done
-from flowmatch.io._files import reason_of
+from flowmatch.io._files import reason_of, short_line
 from flowmatch.tensor_files import encode_safetensors, read_safetensors
 
 _LARGEST_ARGUMENT = 65536  # of a constructor: no network that ships has more than 4096 of anything
@@ -270,7 +270,7 @@ def check_fit(
         ),
     ]
     if wrong:
-        shown = "; ".join(sorted(wrong)[:8]) + ("; ..." if len(wrong) > 8 else "")
+        shown = "; ".join(map(short_line, sorted(wrong)[:8])) + ("; ..." if len(wrong) > 8 else "")
         raise ValueError(f"{path} does not fit {name}: {shown}")
 
 
@@ -309,7 +309,8 @@ def check_finite(tensors: Mapping[str, torch.Tensor], path: str | Path) -> None:
     """
     broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
-        raise ValueError(f"{path}: weights must be finite, these are not: {', '.join(broken[:8])}")
+        shown = ", ".join(map(short_line, broken[:8]))
+        raise ValueError(f"{path}: weights must be finite, these are not: {shown}")
 
 
 def _is_file_name(name: str | Path) -> bool:

@@ -47,6 +47,13 @@ def write(path, tensors, **metadata):
     return path
 
 
+def test_names_in_a_file_cannot_write_to_the_terminal(tmp_path):
+    save_file({"\x1b[2J\nweight": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"\?\[2J\?weight is unexpected") as caught:
+        load("flownets", weights=tmp_path / "w.safetensors")
+    assert str(caught.value).isprintable()
+
+
 def test_missing_and_unexpected_keys_are_named(tmp_path):
     tensors = PyramidNet().state_dict()
     del tensors["sharpness"]

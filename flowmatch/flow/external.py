@@ -28,6 +28,7 @@ from flowmatch.flow.external_layouts import (
 from flowmatch.flow.networks import MODELS
 from flowmatch.flow.networks.flownet import UNIT
 from flowmatch.flow.store import save_weights
+from flowmatch.io._files import short_line
 from flowmatch.tensor_files import read_safetensors, read_saved
 from flowmatch.zoo import check_finite, check_fit, unwrapped
 
@@ -157,10 +158,10 @@ def _read(path: Path) -> tuple[Tensors, float]:
             raise ValueError(
                 f"{path}: {key!r} must be a tensor, got {type(tensor).__name__}; weights are "
                 "looked for in state_dict, in model and at the top, where there are "
-                f"{', '.join(str(name)[:40] for name in list(content)[:8])}"
+                f"{', '.join(short_line(str(name)[:40]) for name in list(content)[:8])}"
             )
         if not tensor.is_floating_point() and not key.endswith(COUNTER):
-            raise ValueError(f"{path}: {key} must be floats, got {tensor.dtype}")
+            raise ValueError(f"{path}: {short_line(key)} must be floats, got {tensor.dtype}")
     state = unwrapped(state)
     unit = content.get("div_flow", UNIT) if state is not content else UNIT
     if not isinstance(unit, int | float) or not 0 < unit < math.inf:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flowmatch.flow.networks.flownet import UNIT
+from flowmatch.io._files import short_line
 
 Tensors = dict[str, Tensor]
 _Rule = tuple[str, str | Callable[[re.Match[str]], str]]
@@ -80,7 +81,7 @@ def recognise(keys: Iterable[str], path: Path) -> Layout:
         raise ValueError(
             f"{path} is none of FlowNetPytorch's FlowNetS and FlowNetC, NVIDIA's FlowNet2 and its "
             "parts, and Princeton's and torchvision's RAFT; its keys begin with "
-            f"{', '.join(sorted(roots)[:8])}"
+            f"{', '.join(map(short_line, sorted(roots)[:8]))}"
         )
     kind = "C" if "conv_redir" in roots else "S"
     normed = any(key.endswith(".running_var") for key in keys)

@@ -231,10 +231,18 @@ def reason_of(error: BaseException) -> str:
     # Errors of OpenCV name places in its sources; their `err` is the reason alone.
     text = str(getattr(error, "err", None) or error)
     words = f"{text} is missing".split() if isinstance(error, KeyError) else text.split()
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(words))
-    if len(line) > _LONGEST_REASON:
-        line = line[:_LONGEST_REASON] + "..."
-    return line or type(error).__name__
+    return short_line(" ".join(words)) or type(error).__name__
+
+
+def short_line(text: str) -> str:
+    r"""Return a text from a file as one short line that can be printed.
+
+    Example:
+        >>> short_line("weight\x7f")
+        'weight?'
+    """
+    line = "".join(c if c.isprintable() else "?" for c in text)
+    return line if len(line) <= _LONGEST_REASON else line[:_LONGEST_REASON] + "..."
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:

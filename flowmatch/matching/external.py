@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from flowmatch.io._files import FilePath, existing_file
+from flowmatch.io._files import FilePath, existing_file, short_line
 from flowmatch.matching.networks import (
     HardNet,
     HyNet,
@@ -249,7 +249,7 @@ def _load_torch(path: Path) -> nn.Module:
     tensors = _state_dict(read_saved(path))
     make = next((make for key, make in _TORCH.items() if key in tensors), None)
     if make is None:
-        shown = ", ".join(sorted(tensors)[:5]) or "no tensors"
+        shown = ", ".join(map(short_line, sorted(tensors)[:5])) or "no tensors"
         raise ValueError(f"{path}: expected TFeat, HardNet, SOSNet or HyNet, got {shown}")
     network = make()
     expected = network.state_dict()
@@ -260,7 +260,7 @@ def _load_torch(path: Path) -> nn.Module:
     # Only now: a tensor with a stride of 0 could have any number of elements.
     wrong += [] if wrong else sorted(k for k in tensors if not tensors[k].isfinite().all())
     if wrong:
-        shown = ", ".join(wrong[:5])
+        shown = ", ".join(map(short_line, wrong[:5]))
         raise ValueError(
             f"{path} does not fit {type(network).__name__}; missing, unexpected, of another shape "
             f"or not finite: {shown}"

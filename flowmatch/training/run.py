@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowmatch.io._files import short_line
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -47,7 +49,9 @@ class Run:
         theirs = dict(_flat(_completed(kept, self.recipe) if self.recipe else kept))
         own = dict(_flat(own))
         return [
-            f"{name} is {theirs.get(name, _ABSENT)!r} there and {own.get(name, _ABSENT)!r} here"
+            short_line(
+                f"{name} is {theirs.get(name, _ABSENT)!r} there and {own.get(name, _ABSENT)!r} here"
+            )
             for name in sorted(theirs.keys() | own.keys())
             if theirs.get(name, _ABSENT) != own.get(name, _ABSENT)
         ]
