@@ -220,7 +220,7 @@ def _decode(path: FilePath, flags: int, white: int | None) -> NDArray[np.uint8]:
         # OpenCV ignores the value of white in the header.
         image, stated = read_pnm(path, encoded.data)
     else:
-        image, stated = _decoded(path, encoded, flags), stated_white(encoded.data)
+        image, stated = _decoded(path, encoded, flags, whole=True), stated_white(encoded.data)
     _check_depth(path, image)
     if has_pages(encoded.data):
         # The same words for a whole folder, so that Python shows the warning once.
@@ -244,8 +244,17 @@ def _scaled(
     return _eight_bits(image, white or stated or 65535)
 
 
-def _decoded(path: Path, encoded: NDArray[np.uint8], flags: int) -> NDArray[Any]:
-    """Decode the content of a file, after checks of its header."""
+def _decoded(
+    path: Path, encoded: NDArray[np.uint8], flags: int, *, whole: bool = False
+) -> NDArray[Any]:
+    """Decode the content of a file, after checks of its header.
+
+    Args:
+        path: The file.
+        encoded: Its content.
+        flags: OpenCV's.
+        whole: Whether the content is that of the file, not of one of its pages.
+    """
     check_claim(path, encoded.data)
     if tiff := changed_tiff(encoded.data):
         parts = [_by_opencv(path, np.frombuffer(part, np.uint8), flags) for part in tiff.parts]
@@ -254,13 +263,18 @@ def _decoded(path: Path, encoded: NDArray[np.uint8], flags: int) -> NDArray[Any]
         gray = [part if part.ndim == 2 else part[..., 0] for part in parts]
         red, green, blue, *alpha = gray
         return np.dstack([blue, green, red, *(alpha if flags == cv2.IMREAD_UNCHANGED else ())])
-    return _by_opencv(path, encoded, flags)
+    return _by_opencv(path, encoded, flags, whole=whole)
 
 
-def _by_opencv(path: Path, encoded: NDArray[np.uint8], flags: int) -> NDArray[Any]:
+def _by_opencv(
+    path: Path, encoded: NDArray[np.uint8], flags: int, *, whole: bool = False
+) -> NDArray[Any]:
     try:
         with quiet_stderr():
             image = cv2.imdecode(encoded, flags)
+            if image is None and whole and encoded[:2].tobytes() in (b"II", b"MM"):
+                # From memory, OpenCV refuses tiles of less than 1024 bytes that are not compressed.
+                image = cv2.imread(str(path), flags)
     except cv2.error as error:
         raise ValueError(f"{path} cannot be decoded as an image: {reason_of(error)}") from error
     if image is None:

@@ -43,8 +43,6 @@ def test_separate_planes(channels, layout, tmp_path):
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("photometric", ["miniswhite", "minisblack"])
 def test_gray(photometric, bits, layout, tmp_path):
-    if bits == 8 and "tile" in layout:
-        pytest.skip("OpenCV refuses tiles of gray in 8 bits")
     gray = RGB[..., 0].astype(np.uint16) * 257 if bits == 16 else RGB[..., 0]
     stored = np.iinfo(gray.dtype).max - gray if photometric == "miniswhite" else gray
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric=photometric, **layout)
@@ -103,3 +101,22 @@ def test_pages_are_read_as_pictures_are(kind, order, tmp_path):
     np.testing.assert_array_equal(list(frames), expected)
     np.testing.assert_array_equal(list(read_frames(path, start=2)), expected[2:])
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("side", [16, 32, 256])
+@pytest.mark.parametrize("kind", ["rgb", "gray", "planes", "bilevel"])
+def test_tiles_that_are_not_compressed(kind, side, tmp_path):
+    """OpenCV refuses such tiles of less than 1024 bytes in memory."""
+    gray = RGB[..., 0]
+    stored, shown, options = {
+        "rgb": (RGB, RGB, {"photometric": "rgb"}),
+        "gray": (gray, gray, {}),
+        "planes": (np.moveaxis(RGB, 2, 0).copy(), RGB, PLANES),
+        "bilevel": (gray > 100, (gray > 100) * np.uint8(255), {"photometric": "minisblack"}),
+    }[kind]
+    tifffile.imwrite(tmp_path / "a.tif", stored, tile=(side, side), **options)
+    expected = shown if shown.ndim == 3 else np.dstack([shown] * 3)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), expected)
+
+
+PLANES = {"photometric": "rgb", "planarconfig": "separate"}
