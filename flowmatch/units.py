@@ -4,14 +4,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+
 LEAST_LENGTH = 1e-12  # `F.normalize` does not scale vectors of this length or less to length 1
 
 
 def unit_vectors(vectors: Tensor, dim: int = 1, least: float = LEAST_LENGTH) -> Tensor:
     """Scale vectors to length 1, by the values of `F.normalize`.
 
-    A vector of length `least` or less has no direction and gets no gradient: that of `F.normalize`
-    would be about ``1 / least`` times that of other vectors, more than an optimiser recovers from.
+    Half types are computed in float32. A vector of length `least` or less has no direction and gets
+    no gradient: that of `F.normalize` would be about ``1 / least`` times that of other vectors,
+    more than an optimiser recovers from.
 
     Args:
         vectors: Vectors along `dim`, of any float type.
@@ -24,8 +26,9 @@ def unit_vectors(vectors: Tensor, dim: int = 1, least: float = LEAST_LENGTH) -> 
         >>> x.grad.tolist()
         [[0.5, 0.0], [0.0, 0.0]]
     """
-    least = max(least, torch.finfo(vectors.dtype).tiny)  # float16 would divide 0 by 0
-    return F.normalize(detach_zeros(vectors, dim, least), dim=dim, eps=least)
+    half = vectors.dtype in (torch.float16, torch.bfloat16)  # lengths overflow at 65504
+    values = detach_zeros(vectors.float() if half else vectors, dim, least)
+    return F.normalize(values, dim=dim, eps=least).to(vectors.dtype)
 
 
 def detach_zeros(vectors: Tensor, dim: int = 1, least: float = LEAST_LENGTH) -> Tensor:

@@ -88,6 +88,24 @@ def test_half_types_are_computed_in_float32(name, batch):
     torch.testing.assert_close(loss(x, y), full)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_of_half_types_are_those_of_float32(name, dtype, batch):
+    """Also where squares overflow float16."""
+    for scale in (1.0, 300.0, 1e4):
+        gradients = []
+        for wide in (False, True):
+            x = (scale * batch[0]).to(dtype)
+            x = (x.float() if wide else x).requires_grad_()
+            torch.manual_seed(0)
+            make_loss(name, classes=CLASSES, dimension=D)(x, batch[1]).backward()
+            gradients.append(x.grad)
+        half, full = gradients
+        largest = full.abs().max().item()
+        full = full.to(dtype)  # one loss has gradients beyond the largest of float16
+        torch.testing.assert_close(half, full, rtol=0.01, atol=0.001 * largest + 1e-7)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_descent_separates_classes(name):
     generator = torch.Generator().manual_seed(0)
