@@ -50,6 +50,31 @@ def test_pam(channels, white, tmp_path):
     assert (read_rgba(tmp_path / "a.pam")[..., 3] == alpha).all()
 
 
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_pbm(space, tmp_path):
+    black = np.random.default_rng(0).random((5, 11)) < 0.5
+    head = space + b"11" + space + b"5\n"
+    rows = b"\n".join(b"".join(b"%d" % value for value in row) for row in black)
+    (tmp_path / "a.pbm").write_bytes(b"P1" + head + rows)
+    (tmp_path / "b.pbm").write_bytes(b"P4" + head + np.packbits(black, axis=1).tobytes())
+    for name in ("a.pbm", "b.pbm"):
+        expected = np.where(black, 0, 255)[..., None].repeat(3, axis=2)
+        np.testing.assert_array_equal(read_image(tmp_path / name), expected)
+
+
+def test_a_damaged_pbm_takes_no_memory(tmp_path):
+    """OpenCV took 3 GB for it."""
+    for content in (
+        b"P4 9999 99999\x7f99999 2\n",
+        b"P4 99999 99999\n0",
+        b"P1 3 2 10102",
+        b"P1 1 1 2",
+    ):
+        (tmp_path / "a.ppm").write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.ppm is damaged"):
+            read_image(tmp_path / "a.ppm")
+
+
 def test_values_above_white_are_white(tmp_path):
     (tmp_path / "a.pgm").write_bytes(b"P5 2 1 1000\n" + np.array([500, 1001], ">u2").tobytes())
     assert read_image(tmp_path / "a.pgm")[0, :, 0].tolist() == [128, 255]
