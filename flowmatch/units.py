@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 LEAST_LENGTH = 1e-12  # `F.normalize` does not scale vectors of this length or less to length 1
 
 

@@ -22,7 +22,8 @@ from .mutate import mutate
 from .readers import Reader
 
 SLOW = 1.0  # seconds of processor time
-HANG = 20  # seconds, after which the child is ended
+HANG = 20  # seconds of processor time, after which the child is ended
+WAIT = 600  # seconds, after which it is ended although it computes nothing
 _TRACED = 50  # every so many inputs, memory is measured
 _MULTIPLE, _SLACK = 4, 2**20  # most memory for a file: a multiple of its size, and a constant
 _RESIDENT = 2**26  # bytes by which an input may raise the peak of resident memory
@@ -173,7 +174,7 @@ def _child(
     tally.inputs, tally.read = int(counts[0]), tally.read + int(counts[1])
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
-        yield tally.inputs, f"{'hang' if name == 'SIGALRM' else 'crash'}: {name}"
+        yield tally.inputs, f"{'hang' if name in ('SIGALRM', 'SIGPROF') else 'crash'}: {name}"
         tally.inputs += 1
 
 
@@ -187,12 +188,14 @@ def _work(
     warm_up(reader, folder)  # before memory is limited
     limit = _address_space() + reader.room
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for number in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(number, signal.SIG_DFL)
     for number in numbers:
         name, content = make_input(reader, seed, number)
         path = folder / name
         path.write_bytes(content)
-        signal.alarm(HANG)
+        signal.alarm(WAIT)
+        signal.setitimer(signal.ITIMER_PROF, HANG)
         before = _peak()
         fault = (traced if number % _TRACED == 0 else find_fault)(reader, path)
         if (grown := _peak() - before) > _RESIDENT + _MULTIPLE * len(content) * reader.expands:
