@@ -9,6 +9,7 @@ DEMOS = (
     "align_two_pictures",
     "search_an_index",
     "track_a_box",
+    "stacked_or_siamese_flow",
     "correlation_in_a_network",
     "compare_patch_stacks",
     "embed_digits",
