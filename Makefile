@@ -63,6 +63,7 @@ gpu:
 	$${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer --error-exitcode 1 $(PYTHON) -m pytest -q -m gpu tests/ops -k "reference"
 	$(PYTHON) -m flowmatch bench all --device cuda --json benchmarks/results/cuda-float32.json
 	$(PYTHON) -m flowmatch bench all --device cuda --dtype bfloat16 --json benchmarks/results/cuda-bfloat16.json
+	$(PYTHON) benchmarks/model.py benchmarks/results/cuda-float32.json benchmarks/results/cuda-bfloat16.json
 
 clean:
 	rm -rf .venv build *.egg-info flowmatch/_C*.so demo_out demos/demo_out docs/gallery docs/weights docs/api/*.rst

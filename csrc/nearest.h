@@ -65,10 +65,12 @@ void nearest_hamming(const uint64_t* query, const uint64_t* reference, int32_t* 
 namespace cuda {
 
 // A block has a tile of queries. Where these are too few to fill a GPU, each block goes through a
-// part of the references, and the lists of the parts are merged.
+// part of the references, and the lists of the parts are merged. There are at most `blocks` blocks,
+// which run at the same time: each begins with empty lists, which takes as long as many tiles.
 constexpr int64_t parts_of(int64_t tiles, int64_t blocks, int64_t references, int64_t least) {
-  const int64_t wanted = tiles < 1 ? 1 : (blocks + tiles - 1) / tiles, most = references / least;
-  return wanted < most ? wanted : most < 1 ? 1 : most;
+  const int64_t wanted = tiles < 1 ? 1 : blocks / tiles, most = references / least;
+  const int64_t parts = wanted < most ? wanted : most;
+  return parts < 1 ? 1 : parts;
 }
 constexpr int64_t kLongestMerge = 32;  // lists longer than this are not worth merging
 

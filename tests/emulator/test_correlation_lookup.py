@@ -13,14 +13,7 @@ CASES = [
     (1, 5, (3, 3), (7, 12), 4, 4),  # more taps than lanes
     (1, 300, (1, 2), (3, 4), 1, 1),  # more channels than a warp has in registers
     (1, 64, (2, 3), (5, 6), 2, 2),  # channels that are read four at once if aligned
-    (
-        1,
-        4,
-        (9, 11),
-        (6, 5),
-        1,
-        2,
-    ),  # a part of the pixels of f1 more than 32, an odd number of tiles
+    (1, 4, (9, 11), (6, 5), 1, 2),  # more pixels of f1 than 32, in several parts
     (2, 40, (3, 5), (4, 8), 1, 1),  # exactly one tile; quads that not all lanes have
     (1, 2, (1, 3), (50, 6), 20, 17),  # a window in several parts, fewer warps per block
 ]

@@ -80,7 +80,7 @@ def test_hamming(emulated, count):
         zeros(1, 0, dtype=np.bool_),
     )  # fmt: skip
     kernels = launches(emulated, emulated.nearest_hamming, words, words, None, None, None, *outputs)
-    assert kernels[0][0] >= 4 * FULL / 1.01 and kernels[0][1] == 128  # 16 warps
+    assert kernels[0][0] >= 1024 and kernels[0][1] == 128  # almost 8 blocks on each, of 4 warps
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

@@ -5,8 +5,7 @@ import pytest
 from . import __main__ as sass
 from .count import blocks_per_multiprocessor, count, functions, loops, short_names
 
-# Copies two words a round and multiplies: a loop for staging and one of products, both inside the
-# loop over slices.
+# Copies two words a round and multiplies: the loop over slices, with a loop that stages inside.
 TEXT = """
 \t\tFunction : _Z17nearest_mma_kernelIfEvl
         /*0000*/                   MOV R1, c[0x0][0x28] ;
@@ -23,10 +22,10 @@ TEXT = """
         /*00a0*/                   HMMA.1688.F32.TF32 R16, R8, R9, R16 ;
         /*00b0*/                   HMMA.1688.F32.TF32 R20, R8, R9, R20 ;
         /*00c0*/                   HMMA.1688.F32.TF32 R24, R8, R9, R24 ;
-        /*00d0*/               @P2 BRA 0x70 ;
+        /*00d0*/                   ISETP.NE.AND P2, PT, R7, R6, PT ;
         /*00e0*/                   BAR.RED.OR.DEFER_BLOCKING 0x0, P3 ;
         /*00f0*/               @P4 BRA 0xe0 ;
-        /*0100*/               @P5 BRA 0x10 ;
+        /*0100*/               @P5 BRA 0x0 ;
         /*0110*/                   EXIT ;
         /*0120*/                   BRA 0x120;
 \t\tFunction : _Z5plainv
@@ -49,16 +48,15 @@ def test_functions_and_their_names():
 def test_loops_are_nested():
     found = loops(functions(TEXT)["_Z17nearest_mma_kernelIfEvl"])
     spans = {(loop.begin, loop.end): loop for loop in found}
-    assert set(spans) == {(1, 17), (7, 14), (14, 16)}  # loops with one head are one loop
-    assert list(spans[1, 17].indices()) == [*range(1, 7), 16]
+    assert set(spans) == {(0, 17), (1, 6), (14, 16)}
+    assert list(spans[0, 17].indices()) == [0, *range(6, 14), 16]
 
 
 def test_counts():
     numbers = count("nearest_mma_kernel<float>", functions(TEXT)["_Z17nearest_mma_kernelIfEvl"])
-    assert numbers["per_math"] == 7 / 4  # two loads, four products and a branch
+    assert numbers["per_math"] == 10 / 4
     assert numbers["loads"] == 2 / 4
-    # A load, two additions, a store and two branches for two words; not the barrier.
-    assert numbers["staging"] == 6 / 2
+    assert numbers["staging"] == 5 / 2  # a load, two additions, a store and a branch
     assert numbers["evaluation"] == 2 / 64  # from the last product: a branch, and the barrier
     assert count("plain", functions(TEXT)["_Z5plainv"]) == {}
     assert "staging" not in count("splat", functions(TEXT)["_Z17nearest_mma_kernelIfEvl"])
