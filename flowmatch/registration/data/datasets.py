@@ -52,6 +52,22 @@ class FragmentPair(NamedTuple):
     viewpoints: bool
 
 
+class PosedScan(NamedTuple):
+    """A scan and its pose.
+
+    Attributes:
+        scene: Name of the scene.
+        name: Name of the scan in the scene.
+        read: Function that reads the points ``[N, 3]``, metres.
+        pose: ``[4, 4]``, scan to scene.
+    """
+
+    scene: str
+    name: str
+    read: Callable[[], Points]
+    pose: NDArray[np.float64]
+
+
 class LogEntry(NamedTuple):
     """An entry of a ``.log`` or ``.info`` file.
 
@@ -242,14 +258,18 @@ _BASELINE = 2  # in frames
 _MAX_PAIRS = 60
 
 
-def _frames(folder: Path, max_depth: float | None) -> list[FragmentPair]:
+def _frame_reader(folder: Path, max_depth: float | None) -> Callable[[str], Callable[[], Points]]:
     camera = read_intrinsics(folder / "intrinsics.txt")
-    poses = read_poses(folder)
 
     def reader(name: str) -> Callable[[], Points]:
         path = folder / "depth" / f"{name}.png"
         return lambda: depth_to_points(read_depth(path, max_depth=max_depth), camera)
 
+    return reader
+
+
+def _frames(folder: Path, max_depth: float | None) -> list[FragmentPair]:
+    poses, reader = read_poses(folder), _frame_reader(folder, max_depth)
     pairs = []
     for (a, pose_a), (b, pose_b) in zip(poses, poses[_BASELINE:], strict=False):
         truth = invert_motion(pose_b) @ pose_a
@@ -259,3 +279,36 @@ def _frames(folder: Path, max_depth: float | None) -> list[FragmentPair]:
             )
         )
     return pairs[:: max(1, -(-len(pairs) // _MAX_PAIRS))]
+
+
+def find_posed_scans(folder: str | Path, *, max_depth: float | None = None) -> list[PosedScan]:
+    """Find scans with poses: depth frames, or ``src.*``, ``ref.*`` and ``gt.npy``.
+
+    Args:
+        folder: Folder with one of these layouts, or with subfolders that have one.
+        max_depth: Depth of frames beyond which measurements are ignored, metres; None keeps all.
+
+    Raises:
+        FileNotFoundError: The folder does not exist.
+        ValueError: The folder has none of these layouts, or a file is damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    scans: list[PosedScan] = []
+    for scene in [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]:
+        if (scene / "poses.txt").is_file() and (scene / "intrinsics.txt").is_file():
+            read = _frame_reader(scene, max_depth)
+            poses = read_poses(scene)
+            scans += [PosedScan(scene.name, name, read(name), pose) for name, pose in poses]
+        else:
+            for pair in _find_in_scene(scene, max_depth):
+                if pair.truth is not None and (scene / "gt.npy").is_file():
+                    scans.append(PosedScan(pair.scene, "src", pair.source, pair.truth))
+                    scans.append(PosedScan(pair.scene, "ref", pair.target, np.eye(4)))
+    if not scans:
+        raise ValueError(
+            f"{folder}: expected depth frames (depth/, poses.txt, intrinsics.txt) or src.*, ref.* "
+            "and gt.npy; found none"
+        )
+    return scans

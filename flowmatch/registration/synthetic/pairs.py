@@ -215,7 +215,7 @@ def _sample_poses(room: Room, rng: np.random.Generator) -> tuple[Matrix, Matrix]
     first = _sample_free_position(room, aim, 1.6, rng)
     second = _sample_free_position(room, first, 0.6, rng)
     aims = aim, aim + rng.normal(0, 0.25, 3)
-    poses = [_look_at(eye, aim, rng) for eye, aim in zip((first, second), aims, strict=True)]
+    poses = [aim_camera(eye, aim, rng) for eye, aim in zip((first, second), aims, strict=True)]
     return poses[0], poses[1]
 
 
@@ -232,7 +232,7 @@ def _sample_free_position(
     return chosen
 
 
-def _look_at(eye: Points, aim: NDArray[np.floating], rng: np.random.Generator) -> Matrix:
+def aim_camera(eye: Points, aim: NDArray[np.floating], rng: np.random.Generator) -> Matrix:
     """Return the pose of a camera that looks at a point, with a small random roll."""
     forward = (aim - eye) / max(float(np.linalg.norm(aim - eye)), 1e-6)
     right = np.cross(forward, [0, 0, 1.0])

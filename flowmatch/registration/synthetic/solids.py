@@ -175,6 +175,13 @@ def make_room(rng: np.random.Generator) -> Room:
         >>> bool(room.distance(room.size[None] / 2)[0] < 3)
         True
     """
+    bare = bare_room(rng)
+    room = Room(bare.size, (*bare.solids, _pilasters(rng, bare.size)))
+    return furnish(room, rng, int(rng.integers(*_FURNITURE)))
+
+
+def bare_room(rng: np.random.Generator) -> Room:
+    """Return a rectangular room of 2.5 to 5 m without anything in it."""
     size = rng.uniform([2.5, 2.5, 2.3], [5.0, 4.5, 3.0]).astype(np.float32)
     half = (size / 2).astype(np.float32)
     walls = Solid(
@@ -186,11 +193,49 @@ def make_room(rng: np.random.Generator) -> Room:
         cylinders=_rows([], 5),
         hollow=True,
     )
-    solids = [walls, _pilasters(rng, size)]
-    for _ in range(int(rng.integers(*_FURNITURE))):
+    return Room(size, (walls,))
+
+
+def furnish(room: Room, rng: np.random.Generator, count: int) -> Room:
+    """Return a room with further pieces of furniture at random places."""
+    solids = list(room.solids)
+    for _ in range(count):
         kind = _KINDS[int(rng.integers(len(_KINDS)))]
-        solids.append(_place(rng, size, *kind(rng)))
-    return Room(size, tuple(solids))
+        solids.append(_place(rng, room.size, *kind(rng)))
+    return Room(room.size, tuple(solids))
+
+
+def free_position(room: Room, rng: np.random.Generator) -> Float:
+    """Return a random position at head height, away from walls and furniture, ``[3]``."""
+    size = room.size
+    positions = rng.uniform([0.3, 0.3, 1.2], [size[0] - 0.3, size[1] - 0.3, 1.8], (64, 3))
+    candidates = positions.astype(np.float32)
+    free = np.flatnonzero(room.distance(candidates) > 0.3)
+    chosen: Float = candidates[free[0] if len(free) else room.distance(candidates).argmax()]
+    return chosen
+
+
+def table_top(rng: np.random.Generator) -> Room:
+    """Return a round table top around the origin, with a thing of 5 to 20 cm in its middle."""
+    radius = float(rng.uniform(0.3, 0.5))
+    parts: _Parts = ([], [], [])
+    for _ in range(int(rng.integers(2, 5))):
+        x, y = (float(v) for v in rng.uniform(-0.05, 0.05, 2))
+        a, b, c = (float(v) for v in rng.uniform(0.01, 0.07, 3))
+        kind = rng.integers(4)
+        if kind < 2:
+            parts[0].append([x, y, c, a, b, c, 0.0])
+        elif kind == 2:
+            parts[1].append([x, y, 0.8 * a, a])
+        else:
+            parts[2].append([x, y, c, 0.6 * a, c])
+    boxes, balls, cylinders = parts
+    cylinders.append([0, 0, -0.02, radius, 0.02])
+    solid = Solid(
+        np.zeros(3, np.float32), 1.1 * max(radius, 0.3), np.eye(3, dtype=np.float32),
+        _rows(boxes, 7), _rows(balls, 4), _rows(cylinders, 5),
+    )  # fmt: skip
+    return Room(np.ones(3, np.float32), (solid,))
 
 
 def _rows(rows: list[list[float]], width: int) -> Float:

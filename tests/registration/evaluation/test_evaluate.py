@@ -16,6 +16,7 @@ from flowmatch.registration.data.datasets import find_fragments, read_log
 from flowmatch.registration.evaluation.evaluate import evaluate
 from flowmatch.registration.evaluation.methods import (
     kiss_matcher_is_installed,
+    open3d_is_installed,
     register_by_kiss_matcher,
 )
 from flowmatch.registration.evaluation.metrics import (
@@ -137,7 +138,8 @@ def test_command_prints_numbers(benchmark, tmp_path, capsys, monkeypatch):
     assert main([*words, "--json", "-"]) == 0
     scores = json.loads(capsys.readouterr().out)["scores"]
     names = [row["method"] for row in scores]
-    assert names == ["FPFH"] + ["KISS-Matcher"] * kiss_matcher_is_installed()
+    peers = ["KISS-Matcher"] * kiss_matcher_is_installed() + ["Open3D"] * open3d_is_installed()
+    assert names == ["FPFH", *peers]
     assert scores[0]["recall"] == 1
     assert main(["eval", "registration", str(tmp_path / "nowhere")]) == 2
 
