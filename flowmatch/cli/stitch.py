@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -22,13 +23,14 @@ from flowmatch.cli._options import (
     WhiteLevel,
     check_target,
 )
-from flowmatch.io import IMAGE_SUFFIXES, write_image
+from flowmatch.io import IMAGE_SUFFIXES, read_frames, write_image
 from flowmatch.io.image import check_picture_size
 from flowmatch.stitch.cameras import Cameras, read_cameras
 from flowmatch.stitch.options import CHOICES, StitchOptions
-from flowmatch.stitch.photos import Photo, expand_folders, find_masks, open_photos
+from flowmatch.stitch.photos import Photo, expand_folders, find_masks, is_video, open_photos
 from flowmatch.stitch.pipeline import Panorama, find_cameras, render_panorama, render_panoramas
 from flowmatch.stitch.report import StitchReport
+from flowmatch.stitch.video import choose_frames
 
 EXAMPLES = (
     "flowmatch stitch photos -o panorama.jpg --megapixels 1",
@@ -39,10 +41,13 @@ _DEFAULT = StitchOptions()
 
 
 def command(
+    context: typer.Context,
     photos: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PHOTO", help="Photos in any order, or folders of photos.", show_default=False
+            metavar="PHOTO",
+            help="Photos in any order, folders of photos, or videos.",
+            show_default=False,
         ),
     ],
     output: Annotated[
@@ -99,6 +104,13 @@ def command(
     ] = _DEFAULT.keypoint_megapixels,
     matcher: MatcherName = "nearest",
     matcher_weights: MatcherWeights = None,
+    overlap: Annotated[
+        float,
+        typer.Option(
+            help="Share of a frame of a video that the next chosen frame still sees.",
+            rich_help_panel=KEYPOINTS,
+        ),
+    ] = 0.6,
     masks: Annotated[
         Path | None,
         typer.Option(
@@ -271,6 +283,9 @@ def command(
     )  # fmt: skip
     if preview:
         options = options.preview()
+    if any(map(is_video, photos)):
+        clips = Path(context.with_resource(TemporaryDirectory(prefix="flowmatch-")))
+        photos = _frames_of_videos(photos, clips, overlap)
     files = expand_folders(photos, without=_earlier_outputs(output))
     opened = open_photos(files, find_masks(files, masks) if masks else None)
     targets = _targets(output, save_cameras, {file.resolve() for file in files})
@@ -304,6 +319,22 @@ def command(
             if report:
                 report.write_panorama(panorama)
             _save(panorama, target)
+
+
+def _frames_of_videos(paths: Sequence[Path], folder: Path, overlap: float) -> list[Path]:
+    """Return paths with each video replaced by its chosen frames, which are written to a folder."""
+    photos: list[Path] = []
+    for path in paths:
+        if not is_video(path) or path.is_dir():
+            photos.append(path)
+            continue
+        chosen = []
+        for number, image in choose_frames(read_frames(path).numbered(), overlap):
+            chosen.append(folder / f"{path.stem}_{number:06d}.png")
+            write_image(chosen[-1], image)
+        messages.print(f"{len(chosen)} frames of {path}")
+        photos += chosen
+    return photos
 
 
 def _render_later(

@@ -56,7 +56,10 @@ def fit_geometry(
         fixed = fixed_to_frame(keypoints0, keypoints1, matches, sizes, threshold)
         a, b = keypoints0.xy[matches[:, 0]], keypoints1.xy[matches[:, 1]]
         if (~fixed).sum() >= GEOMETRIES[geometry]:
-            matrix, mask = _fit(geometry, (a[~fixed], b[~fixed]), threshold, intrinsics)
+            try:
+                matrix, mask = _fit(geometry, (a[~fixed], b[~fixed]), threshold, intrinsics)
+            except cv2.error:  # "!model.empty()": the matches determine no model
+                matrix = mask = None
             if matrix is not None and mask is not None:
                 inliers[~fixed] = np.asarray(mask).ravel() != 0
                 inliers[fixed] = _agrees(geometry, matrix, (a, b), threshold, intrinsics)[fixed]

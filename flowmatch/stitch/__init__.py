@@ -16,11 +16,13 @@ from flowmatch.stitch.pipeline import (
     stitch_photos,
 )
 from flowmatch.stitch.report import StitchReport
+from flowmatch.stitch.video import ChosenFrame, choose_frames
 
 __all__ = [
     "CAMERA_MODELS",
     "Camera",
     "Cameras",
+    "ChosenFrame",
     "LeftOut",
     "Panorama",
     "Photo",
@@ -30,6 +32,7 @@ __all__ = [
     "StitchOptions",
     "StitchReport",
     "WarpedPhoto",
+    "choose_frames",
     "find_cameras",
     "find_masks",
     "largest_rectangle",

@@ -1,7 +1,7 @@
 """Composition of a panorama: exposure, seams and blending, with one photo in memory at a time."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -166,7 +166,9 @@ def compose(
         if options.max_side is None or longest <= options.max_side:
             break
         scale *= 0.999 * options.max_side / longest
-    blender = _blender(page, options)
+    margin = _wrap_margin(page, options) if projector.closes(page) else 0
+    blender = _blender(Box(page.left - margin, page.top, page.width + 2 * margin, page.height),
+                       options)  # fmt: skip
     if on_size:
         on_size(*expected)
     side = round(
@@ -180,12 +182,15 @@ def compose(
             seam = _enlarge_seam(seams[part], mask)
             if on_warped:
                 on_warped(WarpedPhoto(photo, image, mask, seam, box))
-            blender.feed(image.astype(np.int16), seam, box.corner)
+            for place, columns in _round_the_edges(box, page, margin):
+                pixels = np.ascontiguousarray(image[:, columns], np.int16)
+                blender.feed(pixels, np.ascontiguousarray(seam[:, columns]), place)
             part += 1
         if progress:
             progress("blending", number, len(photos))
     blended, mask = blender.blend(None, None)
-    inside = np.asarray(mask) != 0
+    shown = slice(margin, margin + page.width)
+    blended, inside = np.ascontiguousarray(blended[:, shown]), np.asarray(mask)[:, shown] != 0
     image = np.clip(blended, 0, 255, out=blended).astype(np.uint8)
     image[~inside] = 0
     return Composite(image, inside, page, radius * scale, projection)
@@ -287,6 +292,26 @@ def _expected_size(boxes: Sequence[Box], small: Sequence[Warped], crop: bool) ->
     width = (rectangle.right - rectangle.left - 3) * full.width // page.width
     height = (rectangle.bottom - rectangle.top - 3) * full.height // page.height
     return max(1, width), max(1, height)
+
+
+def _wrap_margin(page: Box, options: StitchOptions) -> int:
+    """Return by how many columns a full circle is continued, so that both edges are blended."""
+    band = math.sqrt(page.width * page.height) * options.blend_width / 100
+    return 0 if options.blend == "none" else min(math.ceil(2 * band), page.width // 4)
+
+
+def _round_the_edges(box: Box, page: Box, margin: int) -> Iterator[tuple[tuple[int, int], slice]]:
+    """Yield the place of a part and its columns; again where it continues the other edge."""
+    yield box.corner, slice(None)
+    if margin == 0:
+        return
+    begin, end = page.left + page.width - margin, page.left + margin
+    for shift, first, stop in (
+        (-page.width, max(box.left, begin), box.left + box.width),
+        (page.width, box.left, min(box.left + box.width, end)),
+    ):
+        if first < stop:
+            yield (first + shift, box.top), slice(first - box.left, stop - box.left)
 
 
 def _blender(page: Box, options: StitchOptions) -> Any:

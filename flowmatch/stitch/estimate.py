@@ -17,6 +17,7 @@ from flowmatch.stitch.adjust import (
 from flowmatch.stitch.cameras import Camera, Cameras, resizing_matrix
 from flowmatch.stitch.matching import MAX_MATCHES, Pair, View, fit_pair
 from flowmatch.stitch.options import StitchOptions
+from flowmatch.stitch.parallax import FAR, MANY, measure_parallax
 from flowmatch.stitch.upright import straighten
 
 # Pixels of the reduced photos: matched points further apart are visible as ghosts.
@@ -72,10 +73,17 @@ def estimate_cameras(
         )
     elif best.error > _LARGE_ERROR:
         messages.append(
-            f"matched points are {best.error:.1f} pixels apart: the camera or an object in front "
-            "of it moved; expect ghosts"
+            f"matched points are {best.error:.1f} pixels apart in the median; expect ghosts"
         )
     if best.motion == "rotation":
+        confident = [pair for pair in pairs if pair.confidence >= options.confidence]
+        parallax = measure_parallax(views, confident, best.intrinsics, best.matrices)
+        if parallax > MANY:
+            messages.append(
+                f"{parallax:.0%} of the matched points are more than {100 * FAR:.3g} % of a "
+                "photo's diagonal apart: the photos were taken from different places, or things "
+                "moved; expect ghosts"
+            )
         straight, agree = straighten(best.matrices, options.wave)
         best = best._replace(matrices=straight)
         if not agree:

@@ -18,6 +18,7 @@ Size: TypeAlias = tuple[int, int]
 """Width and height in pixels."""
 
 
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".mts", ".3gp")
 _HALF = 127  # alpha above which a pixel belongs to the photo
 
 
@@ -218,6 +219,11 @@ def expand_folders(paths: Sequence[Path], without: Collection[Path] = ()) -> lis
         else:
             images.append(path)
     return images
+
+
+def is_video(path: Path) -> bool:
+    """Return whether a file is named as a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def reduce_image(image: Image, size: Size) -> Image:

@@ -116,6 +116,10 @@ class Projector:
         # A photo over a pole is as wide in the middle.
         return bool(self._warper.warpRoi(size, K, R)[2] < width - period / 50)
 
+    def closes(self, page: Box) -> bool:
+        """Return whether a panorama of all photos goes all around, so that its edges meet."""
+        return self._round and page.width == 2 * int(np.pi * self._radius) + 1
+
     def boxes(self, camera: Camera, size: Size, *, straddles: bool) -> list[Box]:
         """Return the place of a photo, or the places of both parts of one that straddles.
 

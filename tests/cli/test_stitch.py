@@ -241,3 +241,21 @@ def test_masks_and_neighbours(folder, tmp_path, capsys):
     err = capsys.readouterr().err
     assert "left out: cat_c.png:" in err and "must have the size of cat_c.png, 240 x 240" in err
     assert "2 photos (cat_a.png, cat_b.png), 300 x 240 pixels" in err
+
+
+def test_frames_of_a_video(tmp_path, capsys, photo):
+    """A camera sweeps over a picture; a few of its 60 frames make the panorama."""
+    clip = tmp_path / "sweep.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 25, (200, 240))
+    for x in range(0, 240, 4):
+        writer.write(np.ascontiguousarray(photo[:240, x : x + 200, ::-1]))
+    writer.release()
+    words = ["stitch", str(clip), "-o", str(tmp_path / "pano.png"), "--motion", "affine"]
+    assert main([*words, "--overlap", "0.7", "--max-side", "400"]) == 0
+    err = capsys.readouterr().err
+    assert "6 frames of" in err and "6 photos (sweep_000000.png, sweep_000014.png," in err
+    made = read_image(tmp_path / "pano.png")
+    assert 380 <= made.shape[1] <= 400
+    assert {path.name for path in tmp_path.iterdir()} == {"sweep.avi", "pano.png"}
+    assert main(["stitch", str(clip), "-o", str(tmp_path / "p.png"), "--overlap", "1"]) == 2
+    assert "overlap must be between 0 and 1, got 1.0" in capsys.readouterr().err

@@ -40,6 +40,7 @@ class World:
         x = (np.arange(width) - (width - 1) / 2) / focal
         y = (np.arange(height) - (height - 1) / 2) / focal
         rays = np.stack([*np.meshgrid(x, y), np.ones((height, width))], -1) @ rotation.T
+        rays = self.directions(rays)
         longitude = np.arctan2(rays[..., 0], rays[..., 2])
         latitude = np.arctan2(rays[..., 1], np.hypot(rays[..., 0], rays[..., 2]))
         rows = self.picture.shape[0]
@@ -52,6 +53,10 @@ class World:
             cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_WRAP,
         )
+
+    def directions(self, rays):
+        """Return in which directions from the middle rays of a photo meet the world."""
+        return rays
 
     def photos(self, rotations, view, size=(300, 200)):
         return [self.photo(rotation, view, size) for rotation in rotations]
