@@ -141,6 +141,10 @@ def _fail(message: str) -> int:
 
 def _message(error: Exception) -> str:
     """Return an error's message; for one raised in a DataLoader's worker, without its traceback."""
+    if isinstance(error, UnicodeEncodeError):
+        start = error.object.rfind("\n", 0, error.start) + 1
+        line = error.object[start:].partition("\n")[0][:200]
+        return f"{line!r} cannot be written in {error.encoding}: is a file's name in another one?"
     message = str(error)
     if message.startswith("Caught ") and "Original Traceback" in message:
         return message.strip().splitlines()[-1].partition(": ")[2]

@@ -51,7 +51,11 @@ class Pair(NamedTuple):
 
 def _quoted(name: str) -> str:
     """Percent-encode ASCII signs that file systems refuse; other letters stay as they are."""
-    return "".join(c if ord(c) > 127 and c.isprintable() else quote(c, safe="") for c in name)
+    return "".join(
+        # Names that are not UTF-8 hold single surrogates for their bytes.
+        c if ord(c) > 127 and c.isprintable() else quote(c, safe="", errors="surrogateescape")
+        for c in name
+    )
 
 
 @dataclass

@@ -1,10 +1,12 @@
 """The command line as a whole: help, version, status, imports, and one line for errors."""
 
+import os
 import shlex
 import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -221,3 +223,16 @@ def test_a_signal_in_an_import_of_compiled_code_is_no_import_error(
     monkeypatch.setattr("flowmatch.cli.program", lambda **_: work())
     assert main(["info"]) == status
     assert "initialization" not in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_not_utf8(pair, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, path in zip((b"a.png", b"\xff.png"), pair, strict=True):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(Path(path).read_bytes())
+    assert main(["match", str(folder), "--all", "-o", str(tmp_path / "m")]) == 0
+    assert (tmp_path / "m" / "a.png&%FF.png.npz").exists()
+    capsys.readouterr()
+    assert main(["match", str(folder), "--all", "-o", str(tmp_path / "c"), "--colmap"]) == 2
+    assert "\\udcff" in capsys.readouterr().err
