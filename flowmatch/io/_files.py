@@ -106,7 +106,7 @@ def _machine() -> str:
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
         parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:8]
+    return hashlib.sha256(" ".join(parts).encode(errors="surrogateescape")).hexdigest()[:8]
 
 
 _TEMPORARY = re.compile(r"\.flowmatch-([0-9a-f]{8})-([0-9]{1,10})-[0-9a-f]{16}(\..*)?", re.DOTALL)

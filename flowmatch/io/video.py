@@ -106,11 +106,17 @@ class Frames:
         white = f" white {self._source.white}" if self._source.white else ""
         if self.identity is not None:
             return digest_of_identity(self.identity)
-        state = hashlib.sha256(f"{self.name} {self._chosen} {self._scale}{white}".encode())
+        state = hashlib.sha256(
+            f"{self.name} {self._chosen} {self._scale}{white}".encode(errors="surrogateescape")
+        )
         for file in self.files:
             if file.exists():
                 status = file.stat()
-                state.update(f"{file.resolve()} {status.st_size} {status.st_mtime_ns}".encode())
+                state.update(
+                    f"{file.resolve()} {status.st_size} {status.st_mtime_ns}".encode(
+                        errors="surrogateescape"
+                    )
+                )
         return state.hexdigest()[:16]
 
     def _scaled(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -126,7 +132,7 @@ class Frames:
 
 def digest_of_identity(identity: str) -> str:
     """Return `Frames.digest` of frames with an identity."""
-    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+    return hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def read_frames(

@@ -268,7 +268,7 @@ def model_digest(model: Any) -> str:
         return file_digest(Path(model)) if is_file_name(model) else STORE.digest(model)
     digest = hashlib.sha256()
     for key, tensor in model.state_dict().items() if isinstance(model, nn.Module) else ():
-        digest.update(key.encode())
+        digest.update(key.encode(errors="surrogateescape"))
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     name = getattr(model, "__qualname__", type(model).__qualname__)
     return f"{name} {digest.hexdigest()[:16]}"

@@ -89,7 +89,7 @@ def _fingerprint(images: LabelledImages) -> str:
     content = (
         np.ascontiguousarray(pictures).tobytes()
         if isinstance(pictures, np.ndarray)
-        else "\n".join(path.name for path in pictures).encode()
+        else "\n".join(path.name for path in pictures).encode(errors="surrogateescape")
     )
     checksum = crc32(images.labels.tobytes(), crc32(content))
     return f"{len(images)} pictures of {len(images.classes)} classes, {checksum:08x}"

@@ -72,7 +72,7 @@ def data_digest(items: Iterable[Path | NDArray[Any]]) -> str:
         count += 1
         if isinstance(item, Path):
             size = item.stat().st_size if item.exists() else None
-            digest.update(f"{item.name} {size}\n".encode())
+            digest.update(f"{item.name} {size}\n".encode(errors="surrogateescape"))
         else:
             digest.update(np.ascontiguousarray(item).data)
     return f"{count} ({digest.hexdigest()[:8]})"

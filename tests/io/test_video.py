@@ -1,6 +1,8 @@
 """Frames of videos, folders and lists, and writing of videos."""
 
+import os
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -323,3 +325,13 @@ def test_wrong_input_of_the_writer_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="inside `with"):
         VideoWriter(tmp_path / "a.avi", 10).write(frame)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_not_utf8(tmp_path):
+    for k in range(2):
+        write_image(tmp_path / "a.png", np.full((8, 8, 3), k, np.uint8))
+        (tmp_path / "a.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/%d\xff.png" % k))
+    frames = read_frames(tmp_path)
+    assert len(frames.digest()) == 16
+    assert [int(frame[0, 0, 0]) for frame in frames] == [0, 1]
