@@ -104,7 +104,7 @@ def command(
     ] = _DEFAULT.keypoint_megapixels,
     matcher: MatcherName = "nearest",
     matcher_weights: MatcherWeights = None,
-    overlap: Annotated[
+    frame_overlap: Annotated[
         float,
         typer.Option(
             help="Share of a frame of a video that the next chosen frame still sees.",
@@ -130,7 +130,7 @@ def command(
             rich_help_panel=KEYPOINTS,
         ),
     ] = None,
-    retrieval: Annotated[
+    similar: Annotated[
         int | None,
         typer.Option(
             help="Number of most similar photos with which each is matched, for hundreds of photos "
@@ -265,7 +265,7 @@ def command(
             "--matcher": matcher != _DEFAULT.matcher,
             "--matcher-weights": matcher_weights is not None,
             "--keypoints": keypoints != _DEFAULT.keypoints,
-            "--neighbours": neighbours is not None, "--retrieval": retrieval is not None,
+            "--neighbours": neighbours is not None, "--similar": similar is not None,
             "--min-confidence": confidence != _DEFAULT.confidence,
             "--keypoint-megapixels": keypoint_megapixels != _DEFAULT.keypoint_megapixels,
         }  # fmt: skip
@@ -274,7 +274,7 @@ def command(
     options = StitchOptions(
         detector=detector, detector_weights=detector_weights, matcher=matcher,
         matcher_weights=matcher_weights,
-        keypoints=keypoints, neighbours=neighbours, retrieval=retrieval, confidence=confidence,
+        keypoints=keypoints, neighbours=neighbours, similar=similar, confidence=confidence,
         motion=motion,
         wave=wave, keypoint_megapixels=keypoint_megapixels, projection=projection, turn=turn,
         exposure=exposure, seams=seams, blend=blend, blend_width=blend_width, crop=crop,
@@ -285,7 +285,7 @@ def command(
         options = options.preview()
     if any(map(is_video, photos)):
         clips = Path(context.with_resource(TemporaryDirectory(prefix="flowmatch-")))
-        photos = _frames_of_videos(photos, clips, overlap)
+        photos = _frames_of_videos(photos, clips, frame_overlap)
     files = expand_folders(photos, without=_earlier_outputs(output))
     opened = open_photos(files, find_masks(files, masks) if masks else None)
     targets = _targets(output, save_cameras, {file.resolve() for file in files})

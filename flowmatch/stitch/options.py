@@ -39,7 +39,7 @@ class StitchOptions:
         neighbours: Number of following photos with which each is matched, for photos given in the
             order in which they were taken; the order is round, so that a full circle closes. None
             finds all photos that overlap.
-        retrieval: Number of most similar photos with which each is matched, for hundreds of photos
+        similar: Number of most similar photos with which each is matched, for hundreds of photos
             in any order; with `neighbours`, in addition to these. None finds all photos that
             overlap.
         confidence: Smallest ``inliers / (8 + 0.3 * matches)`` of two photos that overlap.
@@ -85,7 +85,7 @@ class StitchOptions:
     keypoints: int = 4000
     ratio: float | None = 0.8
     neighbours: int | None = None
-    retrieval: int | None = None
+    similar: int | None = None
     confidence: float = 1.0
     motion: str = "rotation"
     wave: str = "auto"
@@ -113,7 +113,7 @@ class StitchOptions:
                 continue
             if not 0 < number < math.inf:
                 raise ValueError(f"{name} must be positive, got {number}")
-        for name in ("neighbours", "retrieval", "max_side"):
+        for name in ("neighbours", "similar", "max_side"):
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise ValueError(f"{name} must be positive, got {count}")

@@ -27,7 +27,7 @@ def match_views(
     Each view is matched with the most similar ones, by its strongest keypoints, as long as half of
     them overlap; then views that are not connected yet are matched with each other, by all of
     theirs. So groups are those of matching all pairs, but most pairs within a group are skipped.
-    Neighbours and `retrieval` limit the pairs.
+    Neighbours and `similar` limit the pairs.
 
     Args:
         views: At least two views.
@@ -57,9 +57,9 @@ def match_views(
 
     if options.neighbours is not None:
         match(_neighbours(views, options.neighbours))
-    if options.retrieval is not None:
+    if options.similar is not None:
         order = _by_similarity(views) or [list(range(N))] * N
-        match({pair for view in range(N) for pair in _pairs(view, order[view], options.retrieval)})
+        match({pair for view in range(N) for pair in _pairs(view, order[view], options.similar)})
     elif options.neighbours is None:
         order, start = _by_similarity(views) if N > _SIMILAR + 1 else [], 0
         active: Sequence[int] = range(N)

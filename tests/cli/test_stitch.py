@@ -251,11 +251,11 @@ def test_frames_of_a_video(tmp_path, capsys, photo):
         writer.write(np.ascontiguousarray(photo[:240, x : x + 200, ::-1]))
     writer.release()
     words = ["stitch", str(clip), "-o", str(tmp_path / "pano.png"), "--motion", "affine"]
-    assert main([*words, "--overlap", "0.7", "--max-side", "400"]) == 0
+    assert main([*words, "--frame-overlap", "0.7", "--max-side", "400"]) == 0
     err = capsys.readouterr().err
     assert "6 frames of" in err and "6 photos (sweep_000000.png, sweep_000014.png," in err
     made = read_image(tmp_path / "pano.png")
     assert 380 <= made.shape[1] <= 400
     assert {path.name for path in tmp_path.iterdir()} == {"sweep.avi", "pano.png"}
-    assert main(["stitch", str(clip), "-o", str(tmp_path / "p.png"), "--overlap", "1"]) == 2
+    assert main(["stitch", str(clip), "-o", str(tmp_path / "p.png"), "--frame-overlap", "1"]) == 2
     assert "overlap must be between 0 and 1, got 1.0" in capsys.readouterr().err

@@ -198,13 +198,13 @@ def test_few_pairs_give_the_groups_of_all(circle_and_others):
     assert keys == sorted(set(keys))
 
 
-def test_retrieval_matches_the_most_similar(circle_and_others):
+def test_each_is_matched_with_the_most_similar(circle_and_others):
     views, matcher = circle_and_others
-    pairs = match_views(views, matcher, StitchOptions(keypoints=600, retrieval=4))
+    pairs = match_views(views, matcher, StitchOptions(keypoints=600, similar=4))
     assert len(pairs) <= 4 * 27
     assert len({(p.first, p.second) for p in pairs} & overlapping(views)) >= 0.95 * 48
     assert sorted(map(len, group_views(pairs, len(views), 1.0))) == [3, 24]
-    also = match_views(views, matcher, StitchOptions(keypoints=600, retrieval=1, neighbours=1))
+    also = match_views(views, matcher, StitchOptions(keypoints=600, similar=1, neighbours=1))
     assert {(p.first, p.second) for p in also} > _neighbours(views, 1)
 
 
