@@ -28,6 +28,7 @@ from flowmatch.stitch.seams import find_seams
 # OpenCV pulls gains towards 1; estimating again on the compensated photos removes the rest.
 _GAIN_PASSES = 3
 _BLOCK_SHARE = 0.1  # side of OpenCV's blocks, relative to the square root of a photo's area
+_MAX_BLOCKS = 2000  # of all photos: OpenCV's matrices have as many rows and columns
 # Gains of blocks compensate near seams and leave the rest as it was taken, so one end of a panorama
 # may still be brighter because the camera's exposure differed. Gains of whole photos keep equal
 # brightness equal, but one end may come out too bright or too dark.
@@ -171,9 +172,8 @@ def compose(
                        options)  # fmt: skip
     if on_size:
         on_size(*expected)
-    side = round(
-        _BLOCK_SHARE * math.sqrt(small[order[0]].image.shape[0] * small[order[0]].image.shape[1])
-    )
+    share = max(_BLOCK_SHARE, math.sqrt(len(warped) / _MAX_BLOCKS))
+    side = round(share * math.sqrt(small[order[0]].image.shape[0] * small[order[0]].image.shape[1]))
     gains, seams = _gains_and_seams(warped, max(1, side), options)
     part = 0
     for number, (photo, camera, size, cut) in enumerate(shots, 1):

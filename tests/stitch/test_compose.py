@@ -51,7 +51,7 @@ def covered():
 
 
 def test_pixels_are_those_of_the_photos(picture, crops):
-    image, mask = compose(crops, CAMERAS, PLAIN)
+    image, mask, *_ = compose(crops, CAMERAS, PLAIN)
     np.testing.assert_array_equal(mask, covered())
     np.testing.assert_array_equal(image, np.where(covered()[..., None], picture, 0))
 
@@ -59,17 +59,17 @@ def test_pixels_are_those_of_the_photos(picture, crops):
 @pytest.mark.parametrize("blend", ["multiband", "feather"])
 @pytest.mark.parametrize("exposure", ["blocks", "gain", "channels", "channel_blocks"])
 def test_blending_of_equal_photos_changes_little(picture, crops, blend, exposure):
-    image, mask = compose(crops, CAMERAS, StitchOptions(exposure=exposure, blend=blend))
+    image, mask, *_ = compose(crops, CAMERAS, StitchOptions(exposure=exposure, blend=blend))
     np.testing.assert_array_equal(mask, covered())
     difference = np.abs(image.astype(int) - picture)[mask]
     assert difference.mean() < 2 and np.quantile(difference, 0.99) < 10
 
 
 def test_order_does_not_matter(crops):
-    image, _ = compose(crops, CAMERAS, StitchOptions())
+    image, *_ = compose(crops, CAMERAS, StitchOptions())
     order = [2, 0, 1]
     shuffled = CAMERAS._replace(cameras=tuple(CAMERAS.cameras[k] for k in order))
-    again, _ = compose([crops[k] for k in order], shuffled, StitchOptions())
+    again, *_ = compose([crops[k] for k in order], shuffled, StitchOptions())
     np.testing.assert_array_equal(again, image)
 
 
@@ -106,7 +106,7 @@ def test_a_circle_costs_as_much_as_its_photos():
         these = [(photos * 2)[k] for k in range(12)] if name == "circle" else (photos * 2)[chosen]
         theirs = tuple(cameras if name == "circle" else (cameras * 2)[chosen])
         warped = []
-        image, mask = compose(
+        image, mask, *_ = compose(
             open_photos(these), Cameras("rotation", "spherical", theirs, 0.0),
             StitchOptions(), on_warped=warped.append,
         )  # fmt: skip
@@ -121,7 +121,7 @@ def test_a_circle_costs_as_much_as_its_photos():
 
 def test_reduced_photos(crops):
     options = StitchOptions(exposure="none", seams="voronoi", blend="none", megapixels=0.005)
-    image, _ = compose(crops, CAMERAS, options)
+    image, *_ = compose(crops, CAMERAS, options)
     scale = (0.005e6 / (130 * 150)) ** 0.5
     assert image.shape[1] == pytest.approx(260 * scale, abs=2)
     assert image.shape[0] == pytest.approx(160 * scale, abs=2)
