@@ -56,9 +56,9 @@ class StitchOptions:
         turn: Angles in degrees by which the view is turned after straightening: to the right,
             upwards and clockwise, see `turn_view`.
         exposure: Compensation of brightness: ``"blocks"`` (a gain for each block near seams, a
-            tenth of a photo wide, more in panoramas of more than 20 photos), ``"gain"`` (one for each
-            photo), ``"channels"`` and ``"channel_blocks"`` (the same for each colour, which also
-            balances white), ``"none"``.
+            tenth of a photo wide, more in panoramas of more than 20 photos), ``"gain"`` (one for
+            each photo), ``"channels"`` and ``"channel_blocks"`` (the same for each colour, which
+            also balances white), ``"none"``.
         seams: Method that finds the seams between photos: ``"graphcut"`` or ``"dp"`` (dynamic
             programming), by colour or, with ``"_grad"``, also by gradients; ``"voronoi"``;
             ``"none"``.
