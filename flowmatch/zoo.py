@@ -286,17 +286,17 @@ def load_initial_weights(
         model: The network.
         start: The weights.
         name: Name of the network, for messages.
-        added: Prefixes of layers that `start` may lack, from before the network had them; all of
-            them keep their initial weights then.
+        added: Prefixes of layers that begin anew, whether `start` has them or not.
 
     Raises:
         ValueError: They belong to another network than `name`; the message names each difference.
     """
     if start is None:
         return
-    if added and not any(key.startswith(tuple(added)) for key in start):
-        new = {k: v for k, v in model.state_dict().items() if k.startswith(tuple(added))}
-        start = {**start, **new}
+    if added:
+        anew = tuple(added)
+        start = {key: tensor for key, tensor in start.items() if not key.startswith(anew)}
+        start |= {k: v for k, v in model.state_dict().items() if k.startswith(anew)}
     check_fit(model.state_dict(), start, "start", name)
     model.load_state_dict(start)
 

@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from flowmatch.flow import FlowNetS, PyramidNet, available, load, save_weights
 from flowmatch.flow.store import STORE
-from flowmatch.zoo import WEIGHTS
+from flowmatch.zoo import WEIGHTS, load_initial_weights
 
 
 def test_shipped_weights_load_and_say_how_they_were_made():
@@ -167,3 +168,15 @@ def test_what_load_would_refuse_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="does not fit flownets: blend.bias is unexpected"):
         save_weights(tmp_path / "w.safetensors", PyramidNet(), "flownets")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("has_them", [True, False])
+def test_added_layers_begin_anew(has_them):
+    model = nn.ModuleDict({"old": nn.Linear(2, 2), "new_1": nn.Linear(2, 2)})
+    initial = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    start = {key: tensor + 1 for key, tensor in initial.items() if has_them or "old" in key}
+    load_initial_weights(model, start, "two", added=("new_",))
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(tensor, start[key] if "old" in key else initial[key])
+    with pytest.raises(ValueError, match="old.bias"):
+        load_initial_weights(model, {"old.weight": start["old.weight"]}, "two", added=("new_",))

@@ -6,7 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowmatch.flow.networks.hypotheses import FlowChoice, Hypothesis, match_globally
+from flowmatch.flow.networks.hypotheses import (
+    FlowChoice,
+    GlobalMatch,
+    Hypothesis,
+    choose_flow,
+)
 from flowmatch.flow.networks.padding import check_pair, crop_to_level, pad_to_multiple
 from flowmatch.flow.networks.pyramid import convex_upsample
 from flowmatch.ops import correlation, warp
@@ -44,10 +49,11 @@ class RecurrentPyramid(nn.Module):
     gated decoder with a recurrent state, the same at every level and in every pass, corrects it; a
     lighter decoder does so at 1/2.
 
-    Coarse-to-fine loses small things that move far. So the flow that enters 1/8 is a blend of two
-    hypotheses, the coarse flow and the best match in the whole other image, and of a third one, if
-    an initial flow is given; it is one of two at 1/4 again. The finest flow is upsampled to full
-    resolution by blending its neighbourhood with learnt weights, which keeps edges sharp.
+    Coarse-to-fine loses small things that move far. So the flow that enters 1/8 is chosen at each
+    pixel from two hypotheses, the coarse flow and the best match in the whole other image, and a
+    third one, if an initial flow is given; it is one of two at 1/4 again. The finest flow is
+    upsampled to full resolution by blending its neighbourhood with learnt weights, which keeps
+    edges sharp.
 
     Args:
         channels: Number of features at 1/2, 1/4, ... of the resolution.
@@ -94,8 +100,9 @@ class RecurrentPyramid(nn.Module):
         # For each level, the logarithm of the softmax's inverse temperature.
         self.sharpness = nn.Parameter(torch.full((len(channels),), 2.7))
         compared = (2 * radius + 1) ** 2
-        self.choose_coarse = FlowChoice(compared, CONTEXT, 3)  # coarse, global and initial flow
-        self.choose_fine = FlowChoice(compared, CONTEXT, 2)  # coarse and initial flow
+        self.match_globally = GlobalMatch()
+        self.choose_coarse = FlowChoice(compared, CONTEXT)  # coarse, global and initial flow
+        self.choose_fine = FlowChoice(compared, CONTEXT)  # coarse and initial flow
         self.global_sharpness = nn.Parameter(torch.tensor(3.4))
         compared += 4  # the initial flow of a pass, and its change
         self.decoder = nn.Sequential(_conv(compared + CONTEXT + HIDDEN, 112), _conv(112, 96))
@@ -213,7 +220,7 @@ class RecurrentPyramid(nn.Module):
         hypotheses = [Hypothesis(coarse, certain)]
         if level == GLOBAL_LEVEL:
             unit2 = _unit(matching.centred2)
-            hypotheses.append(match_globally(matching.unit1, unit2, self.global_sharpness))
+            hypotheses.append(self.match_globally(matching.unit1, unit2, self.global_sharpness))
         trained = [hypothesis.flow for hypothesis in hypotheses[1:]]
         choice = self.choose_coarse if level == GLOBAL_LEVEL else self.choose_fine
         if given is not None:
@@ -222,7 +229,7 @@ class RecurrentPyramid(nn.Module):
             known = flow.isfinite().all(dim=1, keepdim=True)
             hypotheses.append(Hypothesis(flow.where(known, 0), certain, known))
         if len(hypotheses) > 1:
-            coarse = choice(hypotheses, matching, context)
+            coarse = choose_flow(hypotheses, choice(hypotheses, matching, context))
         return [*trained, coarse]
 
     def _encode(self, images: Tensor) -> list[Tensor]:

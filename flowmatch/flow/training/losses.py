@@ -138,24 +138,105 @@ def matching_loss(volume: Tensor, truth: Tensor, step: int = 1) -> Tensor:
         tensor(2.1972)
     """
     side = math.isqrt(volume.shape[1])
-    height, width = volume.shape[-2:]
+    flow, share = _flow_at(truth, *volume.shape[-2:])
+    return _cross_entropy(volume.float(), flow / step + side // 2, (side, side), share)
+
+
+def global_matching_loss(unit1: Tensor, unit2: Tensor, sharpness: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy of a match in the whole other image against the true place.
+
+    Args:
+        unit1: Features of the first image, ``[B, C, h, w]``, of length sqrt(C).
+        unit2: Features of the second image, alike.
+        sharpness: Logarithm of the softmax's inverse temperature.
+        truth: True flow, ``[B, 2, H, W]``; NaN where it is unknown.
+
+    Returns:
+        Mean over the pixels whose place is known and within the image; 0 without such pixels.
+
+    Example:
+        >>> features = torch.ones(1, 4, 2, 3)
+        >>> global_matching_loss(features, features, torch.zeros(()), torch.zeros(1, 2, 16, 24))
+        tensor(1.7918)
+
+    Reference:
+        Sun et al., LoFTR, CVPR 2021, section 3.5 (the loss of the coarse matches).
+    """
+    B, C, h, w = unit1.shape
+    flow, share = _flow_at(truth, h, w)
+    y, x = torch.meshgrid(*(torch.arange(side).to(truth) for side in (h, w)), indexing="ij")
+    logits = unit2.flatten(2).transpose(1, 2) @ (unit1.flatten(2) * (sharpness.exp() / C))
+    return _cross_entropy(
+        logits.view(B, h * w, h, w).float(), flow + torch.stack([x, y]), (h, w), share
+    )
+
+
+TOLERANCE = 0.25
+"""Error in pixels below which flows are equally good to choose."""
+
+
+def choice_loss(flows: Sequence[Tensor], scores: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy of the choice among flows against the inverse squares of their errors.
+
+    Args:
+        flows: The flows, ``[B, 2, h, w]``, in pixels of their own resolution.
+        scores: Their scores, ``[n, B, 1, h, w]``, -inf where a flow is unknown.
+        truth: True flow, ``[B, 2, H, W]``; NaN where it is unknown.
+
+    Returns:
+        Mean over the pixels whose true flow is known.
+
+    Example:
+        >>> flows = [torch.zeros(1, 2, 4, 4), torch.ones(1, 2, 4, 4)]
+        >>> choice_loss(flows, torch.zeros(2, 1, 1, 4, 4), torch.zeros(1, 2, 4, 4))  # log(2)
+        tensor(0.6931)
+    """
+    errors = [error for error, _ in _errors(flows, truth, [1.0] * len(flows))]
+    known = torch.isfinite(scores[:, :, 0])
+    lengths = torch.stack([torch.linalg.vector_norm(error, dim=1) for error in errors]).detach()
+    target = (-2 * (lengths + TOLERANCE).log()).masked_fill(~known, -torch.inf).softmax(dim=0)
+    log_weights = scores[:, :, 0].float().log_softmax(dim=0).masked_fill(~known, 0)
+    share = _flow_at(truth, *scores.shape[-2:])[1]
+    return -(target * log_weights * share).sum() / share.sum().clamp(min=1e-6)
+
+
+def _flow_at(truth: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return the mean true flow at another size, in its pixels, and the share that is known."""
+    mean, share = _mean_known(truth, height, width)
+    spacing = truth.new_tensor([truth.shape[-1] / width, truth.shape[-2] / height])
+    return mean / spacing.view(1, 2, 1, 1), share
+
+
+def _mean_known(truth: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return the mean of the known flow at another size, ``[B, 2, h, w]``, and the share of it."""
     known = truth.isfinite().all(dim=1, keepdim=True)
     both = torch.cat([truth.masked_fill(~known, 0), known.to(truth)], dim=1)
     mean = F.adaptive_avg_pool2d(both, (height, width))
-    spacing = step * truth.new_tensor([truth.shape[-1] / width, truth.shape[-2] / height])
-    flow = mean[:, :2] / mean[:, 2:].clamp(min=1e-6) / spacing.view(1, 2, 1, 1)
-    place = flow + side // 2
-    counts = ((place >= 0) & (place <= side - 1)).all(dim=1) & (mean[:, 2] > 0)
-    corner = place.floor().clamp(0, side - 2)
+    return mean[:, :2] / mean[:, 2:].clamp(min=1e-6), mean[:, 2]
+
+
+def _cross_entropy(logits: Tensor, place: Tensor, size: tuple[int, int], share: Tensor) -> Tensor:
+    """Return the cross-entropy of logits of places against true places between pixels.
+
+    Args:
+        logits: Logits of each place, row by row, ``[B, rows * columns, h, w]``.
+        place: True place (x, y), ``[B, 2, h, w]``.
+        size: Numbers of rows and columns.
+        share: Share of each pixel that is known, ``[B, h, w]``.
+    """
+    rows, columns = size
+    last = place.new_tensor([columns - 1, rows - 1]).view(1, 2, 1, 1)
+    counts = ((place >= 0) & (place <= last)).all(dim=1) & (share > 0)
+    corner = torch.minimum(place.floor().clamp(min=0), last - 1)
     x, y = (place - corner).clamp(0, 1).unbind(dim=1)
     left, top = corner.long().unbind(dim=1)
-    log_probability = F.log_softmax(volume.float(), dim=1)
+    log_probability = F.log_softmax(logits, dim=1)
     total = torch.zeros_like(x)
-    for right in (0, 1):  # the four displacements around the true one, weighted bilinearly
+    for right in (0, 1):  # the four places around the true one, weighted bilinearly
         for below in (0, 1):
-            share = (x if right else 1 - x) * (y if below else 1 - y)
-            index = (top + below) * side + left + right
-            total = total - share * log_probability.gather(1, index[:, None])[:, 0]
+            part = (x if right else 1 - x) * (y if below else 1 - y)
+            index = (top + below) * columns + left + right
+            total = total - part * log_probability.gather(1, index[:, None])[:, 0]
     return (total * counts).sum() / counts.sum().clamp(min=1)
 
 
@@ -170,16 +251,14 @@ def _errors(
         raise ValueError(
             f"as many weights as flows are needed, got {len(weights)} and {len(flows)}"
         )
-    known = truth.isfinite().all(dim=1, keepdim=True)
-    both = torch.cat([truth.masked_fill(~known, 0), known.to(truth)], dim=1)
-    targets: dict[torch.Size, Tensor] = {}
+    targets: dict[torch.Size, tuple[Tensor, Tensor]] = {}
     for flow in flows:
         size = flow.shape[-2:]
         if size not in targets:  # several flows of a network may share a size
-            targets[size] = F.adaptive_avg_pool2d(both, (size[0], size[1]))
-        mean, share = targets[size][:, :2], targets[size][:, 2:]
+            targets[size] = _mean_known(truth, *size)
+        mean, share = targets[size]
         scale = truth.new_tensor([truth.shape[-1] / size[1], truth.shape[-2] / size[0]])
-        yield flow * scale.view(1, 2, 1, 1) - mean / share.clamp(min=1e-6), share[:, 0]
+        yield flow * scale.view(1, 2, 1, 1) - mean, share
 
 
 Loss = Callable[[Sequence[Tensor], Tensor, Sequence[float]], Tensor]

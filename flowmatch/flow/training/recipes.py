@@ -31,9 +31,12 @@ class FlowRecipe:
         reuse: Number of uses of each synthetic pair, augmented after the first.
         norms: Train with temporary batch norms (`networks.norms`).
         passes: Number of RAFT's iterations in training; 0 takes the network's own number.
-        matching: Weight of `matching_loss` on FlowNetC's correlation.
+        matching: Weight of `matching_loss` on FlowNetC's correlation, or of `global_matching_loss`.
+        choice: Weight of `choice_loss`.
         initial: Give each pair an initial flow of a random kind (`WithInitialFlows`).
-        added: Prefixes of layers that the initial weights may lack; they begin anew.
+        added: Prefixes of layers that begin anew.
+        kept: Share of the initial weights in the result, but for layers that begin anew (Wortsman
+            et al., Robust fine-tuning of zero-shot models, CVPR 2022).
         seed: Random seed of the samples and of the network's initial weights.
     """
 
@@ -50,14 +53,17 @@ class FlowRecipe:
     norms: bool = False
     passes: int = 0
     matching: float = 0.0
+    choice: float = 0.0
     initial: bool = False
     added: tuple[str, ...] = ()
+    kept: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check the size of the frames."""
-        if self.matching and any(side % STRIDE for side in self.size):
-            raise ValueError(f"matching needs a size of multiples of {STRIDE}, got {self.size}")
+        step = STRIDE if self.model == "flownetc" else 32
+        if self.matching and any(side % step for side in self.size):
+            raise ValueError(f"matching needs a size of multiples of {step}, got {self.size}")
 
     def augment(self) -> Augmentation:
         """Return the augmentation of the real pairs."""
@@ -139,6 +145,24 @@ _OURS: Mapping[str, FlowRecipe] = {
             ("recurrent-farthest", 2800, 5e-4, 3, 7),
         )
     },
+    # Larger frames, on which the longest motions keep their target in view, and a choice that is
+    # trained by itself: the flow's error alone hardly reaches it. So few steps cost the rest of the
+    # network accuracy, which a mean of old and new weights does not lose.
+    "recurrent-choice": FlowRecipe(
+        "recurrent-pyramid",
+        Schedule(steps=2100, batch=3, learning_rate=4e-4),
+        "robust",
+        _RECURRENT,
+        size=(288, 448),
+        motion=_LONGEST_MOTION,
+        reuse=3,
+        matching=1.0,
+        choice=2.0,
+        initial=True,
+        added=("choose_",),
+        kept=0.7,
+        seed=8,
+    ),
     # Unsupervised, on the frames of a video, from trained weights (--start).
     "pyramid-video": FlowRecipe(
         "pyramid",

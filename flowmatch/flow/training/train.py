@@ -17,6 +17,7 @@ from flowmatch.flow.data.datasets import find_pairs
 from flowmatch.flow.full_resolution import to_full_resolution
 from flowmatch.flow.networks import MODELS, RAFT, RAFTSmall
 from flowmatch.flow.networks.flownet import CostVolume
+from flowmatch.flow.networks.hypotheses import FlowChoice, GlobalMatch
 from flowmatch.flow.networks.norms import fold_norms, insert_norms
 from flowmatch.flow.synthetic.packing import PackedPlans, pack_plans
 from flowmatch.flow.synthetic.pairs import SyntheticFlow, SyntheticPlans
@@ -25,7 +26,13 @@ from flowmatch.flow.synthetic.render import render_plans
 from flowmatch.flow.synthetic.scene import FlowSample
 from flowmatch.flow.synthetic.sources import Sources
 from flowmatch.flow.training.initial_flows import StartedSample, WithInitialFlows
-from flowmatch.flow.training.losses import LOSSES, Loss, matching_loss
+from flowmatch.flow.training.losses import (
+    LOSSES,
+    Loss,
+    choice_loss,
+    global_matching_loss,
+    matching_loss,
+)
 from flowmatch.flow.training.recipes import VIDEO, FlowRecipe
 from flowmatch.flow.training.unsupervised import unsupervised_loss
 from flowmatch.io import read_frames
@@ -85,9 +92,9 @@ def train_flow(
         model = insert_norms(model)
     loss: Callable[..., tuple[Tensor, dict[str, float]]] = unsupervised_loss
     on_device = render == "device"
-    with _passes(model, recipe.passes), _matching(model, recipe) as matching:
+    with _passes(model, recipe.passes), _inner_losses(model, recipe) as inner:
         if recipe.loss != VIDEO:
-            loss = partial(flow_loss, loss=LOSSES[recipe.loss], matching=matching)
+            loss = partial(flow_loss, loss=LOSSES[recipe.loss], inner=inner)
         trained = training.train(
             model,
             samples,
@@ -101,7 +108,17 @@ def train_flow(
             prepare=render_batch if on_device else training.to_device,
             **options,
         )
+    if recipe.kept and start is not None:
+        _mix_in(trained, start, recipe)
     return fold_norms(trained) if recipe.norms else trained
+
+
+@torch.no_grad()
+def _mix_in(model: nn.Module, start: Mapping[str, Tensor], recipe: FlowRecipe) -> None:
+    """Mix the initial weights into the trained ones, by their share in the recipe."""
+    for key, tensor in model.state_dict().items():
+        if not key.startswith(recipe.added):
+            tensor.lerp_(start[key].to(tensor), recipe.kept)
 
 
 def _data_digest(
@@ -136,19 +153,36 @@ def _passes(model: nn.Module, passes: int) -> Iterator[None]:
 
 
 @contextmanager
-def _matching(model: nn.Module, recipe: FlowRecipe) -> Iterator[Callable[[Tensor], Tensor] | None]:
-    """Yield the loss of the network's latest correlation, or None if its weight is 0."""
-    if not recipe.matching:
-        yield None
-        return
-    last: list[Tensor] = []
-    volume = model.get_submodule("correlate")
-    assert isinstance(volume, CostVolume)
-    hook = volume.register_forward_hook(lambda module, inputs, output: last.append(output))
+def _inner_losses(model: nn.Module, recipe: FlowRecipe) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Yield a function from the true flow to the losses of what layers returned last, in sum."""
+    losses: list[Callable[[Tensor], Tensor]] = []
+
+    def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if isinstance(module, CostVolume) and recipe.matching:
+            step = module.step
+            losses.append(lambda truth: recipe.matching * matching_loss(output, truth, step))
+        elif isinstance(module, GlobalMatch) and recipe.matching:
+            one, two, sharp = inputs
+            losses.append(
+                lambda truth: recipe.matching * global_matching_loss(one, two, sharp, truth)
+            )
+        elif isinstance(module, FlowChoice) and recipe.choice:
+            flows = [hypothesis.flow for hypothesis in inputs[0]]
+            losses.append(lambda truth: recipe.choice * choice_loss(flows, output, truth))
+
+    kinds = CostVolume | GlobalMatch | FlowChoice
+    hooks = [m.register_forward_hook(keep) for m in model.modules() if isinstance(m, kinds)]
+
+    def total(truth: Tensor) -> Tensor:
+        values = [loss(truth) for loss in losses]
+        losses.clear()
+        return sum(values, truth.new_zeros(()))
+
     try:
-        yield lambda truth: recipe.matching * matching_loss(last.pop(), truth, volume.step)
+        yield total
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def find_samples(
@@ -263,7 +297,7 @@ def flow_loss(
     *,
     loss: Loss,
     weights: Sequence[float],
-    matching: Callable[[Tensor], Tensor] | None = None,
+    inner: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """Run the network on a batch; return its loss and the endpoint error of the finest flow.
 
@@ -272,7 +306,7 @@ def flow_loss(
         batch: Batch from `collate`, with initial flows if the network takes them.
         loss: One of `LOSSES`.
         weights: Weights of the network's flows.
-        matching: Function from the true flow to a loss that is added.
+        inner: Function from the true flow to a loss that is added.
     """
     first, second, truth, *initial = batch
     flows = model(first.float() / 255, second.float() / 255, *initial)
@@ -280,4 +314,4 @@ def flow_loss(
         error = to_full_resolution(flows[0].float(), *truth.shape[-2:]) - truth
         epe = torch.linalg.vector_norm(error, dim=1).nanmean().item()
     value = loss(flows, truth, weights)
-    return value if matching is None else value + matching(truth), {"epe": epe}
+    return value if inner is None else value + inner(truth), {"epe": epe}

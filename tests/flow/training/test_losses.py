@@ -1,11 +1,16 @@
 """Losses, against plain loops."""
 
+import itertools
+import math
+
 import pytest
 import torch
 
 from flowmatch.flow.training.losses import (
     FLOWNET_WEIGHTS,
     LOSSES,
+    choice_loss,
+    global_matching_loss,
     matching_loss,
     multiscale_epe,
     robust_flow_loss,
@@ -150,3 +155,48 @@ def test_matching_loss_counts_known_displacements_within_the_radius():
     expected = -(volume.log_softmax(1)[0, 4, 0, 0] + volume.log_softmax(1)[0, 1, 0, 3]) / 2
     torch.testing.assert_close(matching_loss(volume, truth), expected)
     assert matching_loss(volume, torch.full_like(truth, torch.nan)) == 0
+
+
+def test_global_matching_loss_is_the_cross_entropy_of_the_true_place():
+    """8 pixels to the right are a pixel of the features, 4 down half of one."""
+    torch.manual_seed(0)
+    unit1, unit2 = (torch.randn(2, 6, 3, 4) for _ in range(2))
+    truth = torch.tensor([8.0, 4.0]).view(1, 2, 1, 1).repeat(2, 1, 24, 32)
+    sharpness = torch.tensor(1.2)
+    logits = torch.einsum("bchw,bcyx->bhwyx", unit1, unit2) / 6 * sharpness.exp()
+    log_probability = logits.flatten(3).log_softmax(-1).view_as(logits)
+    values = [
+        (log_probability[b, y, x, y, x + 1] + log_probability[b, y, x, y + 1, x + 1]) / 2
+        for b, y, x in itertools.product(range(2), range(2), range(3))  # others leave the image
+    ]
+    expected = -torch.stack(values).mean()
+    torch.testing.assert_close(global_matching_loss(unit1, unit2, sharpness, truth), expected)
+    assert global_matching_loss(unit1, unit2, sharpness, truth * torch.nan) == 0
+
+
+def test_choice_loss_is_the_cross_entropy_of_the_inverse_squared_errors():
+    """Flows wrong by 1.75 and by 3.75 pixels: weights of 1/4 and 1/16, or 0.8 and 0.2."""
+    truth = torch.zeros(1, 2, 4, 6)
+    flows = [torch.tensor([u, 0.0]).view(1, 2, 1, 1).expand_as(truth) for u in (1.75, -3.75)]
+    scores = torch.tensor([0.5, -1.0]).view(2, 1, 1, 1, 1).repeat(1, 1, 1, 4, 6).requires_grad_()
+    log_weights = torch.tensor([0.5, -1.0]).log_softmax(0)
+    value = choice_loss(flows, scores, truth)
+    torch.testing.assert_close(value, -(0.8 * log_weights[0] + 0.2 * log_weights[1]))
+    value.backward()
+    assert scores.grad[1].sum() == pytest.approx(float(log_weights[1].exp() - 0.2))
+    assert choice_loss(flows, scores, truth * torch.nan) == 0
+
+
+def test_choice_loss_counts_no_unknown_flow():
+    truth = torch.zeros(1, 2, 2, 2)
+    flows = [truth + 1, truth]
+    scores = torch.zeros(2, 1, 1, 2, 2)
+    scores[1, ..., 0] = -torch.inf
+    scores.requires_grad_()
+    value = choice_loss(flows, scores, truth)
+    share = 0.25**2 / (0.25**2 + (2**0.5 + 0.25) ** 2)  # of the flow that is wrong by sqrt(2)
+    torch.testing.assert_close(value, torch.tensor(math.log(2) / 2))
+    value.backward()
+    assert scores.grad.isfinite().all()
+    expected = torch.tensor([0.0, 0.5 - share]).expand(2, 2) / 4
+    torch.testing.assert_close(scores.grad[0, 0, 0], expected)

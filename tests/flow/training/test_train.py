@@ -1,5 +1,6 @@
 """Training of flow networks: samples, and a few steps that lower the loss."""
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -266,3 +267,34 @@ def test_matching_adds_to_the_loss_and_needs_whole_strides(tmp_path):
     assert losses[2]["epe"] == losses[0]["epe"]
     with pytest.raises(ValueError, match=r"multiples of 64, got \(64, 96\)"):
         replace(recipe, size=(64, 96))
+
+
+def test_the_choice_and_the_global_match_add_to_the_loss(tmp_path):
+    """Equal scores of two flows, and of three at 1/8 where one is given: log(2) and log(3)."""
+    first = {}
+    for name, weights in {"none": (0, 0), "choice": (0, 1), "matching": (1, 0)}.items():
+        matching, choice = weights
+        recipe = small("recurrent-choice", matching=matching, choice=choice)
+        reports = []
+        train_flow(recipe, Sources(), tmp_path / f"{name}.pt", workers=0, on_step=reports.append)
+        first[name] = reports[0].metrics
+    assert {metrics["epe"] for metrics in first.values()} == {first["none"]["epe"]}
+    added = {name: metrics["loss"] - first["none"]["loss"] for name, metrics in first.items()}
+    assert math.log(2) * 0.99 < added["choice"] < math.log(2) + math.log(3)
+    assert added["matching"] > 1
+    with pytest.raises(ValueError, match=r"multiples of 32, got \(64, 72\)"):
+        replace(recipe, size=(64, 72))
+
+
+def test_a_share_of_the_initial_weights_is_kept(tmp_path):
+    """But for the layers that begin anew."""
+    results = {}
+    start = MODELS["recurrent-pyramid"]().state_dict()
+    for kept in (0.0, 0.7):
+        recipe = small("recurrent-choice", kept=kept)
+        trained = train_flow(recipe, Sources(), tmp_path / f"{kept}.pt", workers=0, start=start)
+        results[kept] = trained.state_dict()
+    for key, initial in start.items():
+        trained, mixed = results[0.0][key], results[0.7][key]
+        expected = trained if key.startswith("choose_") else 0.7 * initial + 0.3 * trained
+        torch.testing.assert_close(mixed, expected)
