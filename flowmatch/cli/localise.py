@@ -35,7 +35,7 @@ def command(
             "--poses",
             metavar="FOLDER",
             help="Folder of the pictures' depth/NAME.png, poses.txt and intrinsics.txt, as "
-            "flowmatch fuse reads it.",
+            "flowmatch fuse reads it; or a model of COLMAP, .bin or .txt.",
             show_default="that above the index's pictures",
             rich_help_panel=INPUT,
         ),
@@ -75,9 +75,9 @@ def command(
 ) -> None:
     """Find where a photo was taken, from pictures with known poses.
 
-    Similar pictures are found in the index and matched with the photo; their depth gives points of
-    the world, and these the pose: a camera-to-world matrix, 4 x 4, in metres. The status is 1 if
-    too few pixels agree on a pose.
+    Similar pictures are found in the index and matched with the photo; their depth, or a model of
+    COLMAP, gives points of the world, and these the pose: a camera-to-world matrix, 4 x 4, in
+    metres, or in the unit of the model. The status is 1 if too few pixels agree on a pose.
     """
     check_target(json)
     options = LocaliseOptions(count=count, threshold=threshold)
@@ -110,7 +110,9 @@ def _content(photo: str, answer: Localisation) -> dict[str, object]:
         "inliers": int(result.inliers.sum()),
         "error_pixels": result.error,
         "rotation_deviation_degrees": float(np.rad2deg(result.rotation_deviation)),
-        "position_deviation_metres": result.position_deviation,
+        "position_deviation_metres"
+        if answer.metric
+        else "position_deviation": result.position_deviation,
     }
 
 
@@ -124,7 +126,10 @@ def _describe(answer: Localisation) -> str:
     )
     if not answer.trusted:
         return f"{line}: no more than chance explains"
+    deviation = result.position_deviation
+    length = (
+        f"{100 * deviation:.1f} cm" if answer.metric else f"{deviation:.3g} in the model's unit"
+    )
     return (
-        f"{line}; standard deviation {np.rad2deg(result.rotation_deviation):.2f} degrees, "
-        f"{100 * result.position_deviation:.1f} cm"
+        f"{line}; standard deviation {np.rad2deg(result.rotation_deviation):.2f} degrees, {length}"
     )

@@ -1,7 +1,7 @@
 """Pose of a photo by retrieval, matching and perspective-n-point."""
 
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import nn
 
 from flowmatch.io._files import FilePath
 from flowmatch.io.masked import read_masked
+from flowmatch.localisation.colmap_model import ColmapModel, is_colmap_model
 from flowmatch.localisation.pnp import CameraPose, fit_camera_pose
 from flowmatch.localisation.posed_folder import PosedFolder
 from flowmatch.matching import MatchOptions
@@ -61,12 +62,14 @@ class Localisation(NamedTuple):
         points: Number of different pixels of the photo that agree with the pose.
         pictures: Names of the pictures of the index, the most similar first, and the number of
             matches with each that agree.
+        metric: Whether lengths are in metres; else in the unit of a model of COLMAP.
     """
 
     result: CameraPose | None
     matches: int
     points: int
     pictures: list[tuple[str, int]]
+    metric: bool = True
 
     @property
     def trusted(self) -> bool:
@@ -79,22 +82,23 @@ def localise_photo(
     index: Index | FilePath,
     *,
     camera: ArrayLike | None = None,
-    folder: PosedFolder | FilePath | None = None,
+    folder: PosedFolder | ColmapModel | FilePath | None = None,
     model: str | Path | nn.Module = "default",
     device: str | torch.device | None = None,
     options: LocaliseOptions = _DEFAULTS,
 ) -> Localisation:
-    """Find where a photo was taken, from pictures with depth and known poses.
+    """Find where a photo was taken, from pictures with known poses, and depth or a sparse model.
 
-    The most similar pictures of the index are matched with the photo; the depth of matched pixels
-    gives points of the world, and these and the photo's pixels give the pose.
+    The most similar pictures of the index are matched with the photo; the depth of matched pixels,
+    or the keypoints of a model of COLMAP beside them, give points of the world, and these and the
+    photo's pixels give the pose.
 
     Args:
         photo: File, or uint8 image: RGB ``[H, W, 3]`` or gray ``[H, W]``.
         index: An index of the folder ``color``, or its file.
         camera: Intrinsics ``[3, 3]`` of the photo; None takes those of the folder.
-        folder: Depth, poses and intrinsics; None takes the folder that holds the index's pictures'
-            folder.
+        folder: Depth, poses and intrinsics, or a model of COLMAP; None takes the folder that holds
+            the index's pictures' folder.
         model: Model that the index was made with, as `search` takes it.
         device: Device of the networks; None takes a GPU if torch can use one.
         options: Number of pictures, threshold and matching.
@@ -113,18 +117,26 @@ def localise_photo(
         Localization?, CVPR 2017; Sarlin et al., From Coarse to Fine, CVPR 2019.
     """
     content = index if isinstance(index, Index) else read_index(index)
-    posed = (
-        folder if isinstance(folder, PosedFolder) else PosedFolder(folder or content.root.parent)
-    )
+    posed = _read_posed(content.root.parent if folder is None else folder)
     image = read_query(photo)
     results = search(content, image, model=model, device=device, count=len(content.entries))
-    names = [(r.name, PurePosixPath(r.name).stem) for r in results]
+    names = [(r.name, posed.key(r.name)) for r in results]
     names = [(name, frame) for name, frame in names if frame in posed.poses][: options.count]
     if not names:
         raise ValueError(f"{posed.folder}: expected poses of pictures of the index, got none")
     K = posed.camera if camera is None else np.asarray(camera, np.float64)
+    if K is None:
+        raise ValueError(
+            f"{posed.folder} has several cameras, or one with distortion: the photo needs its own"
+        )
     found = _match_pictures(image, content.root, names, posed, camera is None, device, options)
-    return _fit(names, found, K, options.threshold)
+    return _fit(names, found, K, options.threshold)._replace(metric=posed.metric)
+
+
+def _read_posed(folder: PosedFolder | ColmapModel | FilePath) -> PosedFolder | ColmapModel:
+    if isinstance(folder, PosedFolder | ColmapModel):
+        return folder
+    return ColmapModel(folder) if is_colmap_model(folder) else PosedFolder(folder)
 
 
 class _Correspondences(NamedTuple):
@@ -139,7 +151,7 @@ def _match_pictures(
     image: NDArray[np.uint8],
     root: Path,
     names: list[tuple[str, str]],
-    posed: PosedFolder,
+    posed: PosedFolder | ColmapModel,
     same_camera: bool,
     device: str | torch.device | None,
     options: LocaliseOptions,

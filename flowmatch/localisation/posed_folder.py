@@ -1,7 +1,7 @@
 """Folder of pictures with depth and poses: 3-D points of their pixels."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,6 +32,7 @@ class PosedFolder:
     folder: FilePath
     camera: NDArray[np.float64] = field(init=False)
     poses: dict[str, NDArray[np.float64]] = field(init=False)
+    metric = True
 
     def __post_init__(self) -> None:
         """Read the poses and the intrinsics."""
@@ -40,6 +41,10 @@ class PosedFolder:
         self.poses = dict(read_poses(self.folder))
         if not self.poses:
             raise ValueError(f"{self.folder}: expected frames with poses and depth, got none")
+
+    def key(self, name: str) -> str:
+        """Return the name in `poses` of a picture of an index."""
+        return PurePosixPath(name).stem
 
     def points(
         self, name: str, xy: ArrayLike, size: tuple[int, int]
