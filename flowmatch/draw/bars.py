@@ -13,6 +13,9 @@ _LETTERS, _BAR, _GAP, _MARGIN = 22.0, 18, 14, 24
 _COLOURS = ((46, 110, 182), (226, 132, 52), (70, 150, 90), (150, 90, 160))
 _GRID, _WHISKER = (225, 225, 225), (60, 60, 60)
 
+_STEPS = (0.01, 0.02, 0.04, 0.1, 0.2)
+"""Distances of the lines; the axis has five of the smallest that reaches all bars."""
+
 Bar = tuple[float, float]  # value and half its interval; NaN if unknown
 
 
@@ -50,6 +53,9 @@ def bar_chart(
         )
     if any(not (math.isnan(v) or 0 <= v <= 1) for bars in groups.values() for v, _ in bars):
         raise ValueError("values must be shares in 0..1")
+    values = [v + (0 if math.isnan(d) else d) for bars in groups.values() for v, d in bars]
+    largest = max((v for v in values if not math.isnan(v)), default=0.0)
+    step = next((step for step in _STEPS if 5 * step >= largest), _STEPS[-1])
     row = len(groups) * _BAR + _GAP
     top = round(_MARGIN + (2 * _LETTERS if title else 0) + 1.6 * _LETTERS)
     left = _MARGIN + max(text_width(name, _LETTERS) for name in names) + 12
@@ -62,10 +68,10 @@ def bar_chart(
     if title:
         draw_text(page, title, _MARGIN, _MARGIN + _LETTERS, 1.2 * _LETTERS)
     _legend(page, list(groups), left, top - 0.8 * _LETTERS)
-    for percent in range(0, 101, 20):
-        x = round(left + full * percent / 100)
+    for line in range(6):
+        x = round(left + full * line / 5)
         cv2.line(page, (x, top - 4), (x, height - round(1.4 * _LETTERS)), _GRID, 1)
-        label = f"{percent}"
+        label = f"{100 * line * step:.0f}"
         at = x - text_width(label, 0.8 * _LETTERS) / 2
         draw_text(page, label, at, height - 0.5 * _LETTERS, 0.8 * _LETTERS)
     for i, name in enumerate(names):
@@ -74,24 +80,25 @@ def bar_chart(
         start = left - 12 - text_width(name, _LETTERS)
         draw_text(page, name, start, middle + 0.32 * _LETTERS, _LETTERS)
         for j, bars in enumerate(groups.values()):
-            _bar(page, bars[i], _COLOURS[j % len(_COLOURS)], round(left), y + j * _BAR, full)
+            colour = _COLOURS[j % len(_COLOURS)]
+            _bar(page, bars[i], colour, round(left), y + j * _BAR, full / (5 * step))
     return page
 
 
 def _bar(
-    page: Image, bar: Bar, colour: tuple[int, int, int], left: int, top: int, full: float
+    page: Image, bar: Bar, colour: tuple[int, int, int], left: int, top: int, unit: float
 ) -> None:
     value, interval = bar
     bottom, middle = top + _BAR - 3, top + (_BAR - 3) // 2
     if math.isnan(value):
         draw_text(page, "-", left + 6, bottom, 0.8 * _LETTERS)
         return
-    end = round(left + full * value)
+    end = round(left + unit * value)
     if end > left:
         cv2.rectangle(page, (left, top), (end, bottom), colour, -1)
     if interval > 0:  # false for NaN
         low, high = (
-            round(left + full * min(1.0, max(0.0, value + d))) for d in (-interval, interval)
+            round(left + unit * min(1.0, max(0.0, value + d))) for d in (-interval, interval)
         )
         cv2.line(page, (low, middle), (high, middle), _WHISKER, 1)
         for x in (low, high):

@@ -28,11 +28,20 @@ def test_bars_are_as_long_as_their_values():
 
 
 def test_whiskers_are_as_long_as_the_interval():
-    plain = bar_chart({"a": [(0.5, 0.0)]}, ["one"])
-    wide = bar_chart({"a": [(0.5, 0.25)]}, ["one"])
-    whole = lengths(bar_chart({"a": [(1.0, 0.0)]}, ["one"]), BLUE)[1]
+    names = ["one", "two"]
+    plain = bar_chart({"a": [(0.5, 0.0), (1.0, 0.0)]}, names)
+    wide = bar_chart({"a": [(0.5, 0.25), (1.0, 0.0)]}, names)
+    whole = lengths(plain, BLUE)[2]
     dark = (wide == (60, 60, 60)).all(-1).sum(1) - (plain == (60, 60, 60)).all(-1).sum(1)
     assert dark.max() == pytest.approx(whole / 2, rel=0.03)
+
+
+@pytest.mark.parametrize("value, share", [(0.05, 1.0), (0.051, 0.51), (0.15, 0.75), (0.6, 0.6)])
+def test_the_axis_ends_above_the_longest_bar(value, share):
+    """At 5, 10, 20, 50 or 100 percent."""
+    whole = lengths(bar_chart({"a": [(1.0, 0.0)]}, ["one"]), BLUE)[1]
+    length = lengths(bar_chart({"a": [(value, 0.0)]}, ["one"]), BLUE)[1]
+    assert length == pytest.approx(share * whole, abs=2)
 
 
 def test_errors():
