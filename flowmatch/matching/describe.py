@@ -58,6 +58,7 @@ def describe_keypoints(
         FileNotFoundError: The file of weights does not exist.
 
     Example:
+        >>> import numpy as np
         >>> from flowmatch.matching.keypoints import detect_keypoints
         >>> image = np.tile(np.arange(96, dtype=np.uint8), (64, 1))
         >>> keypoints = detect_keypoints(image, "grid", keypoints=6)

@@ -10,7 +10,7 @@ import torch
 from flowmatch.cli import main
 from flowmatch.export import export_flow
 from flowmatch.export.flow import moving_texture
-from flowmatch.flow import FlowOptions, estimate_flow, save_weights
+from flowmatch.flow import FlowOptions, estimate_flow, load, save_weights
 from flowmatch.flow.networks import MODELS
 
 SMALL = {
@@ -58,7 +58,8 @@ def test_fixed_size(tmp_path):
 
 @pytest.mark.parametrize("name", ["flownets", "raft-small", "recurrent-pyramid"])
 def test_any_size(tmp_path, name):
-    network = network_of(name)
+    # Without training, many flows of the third are equally good, and rounding decides among them.
+    network = load(name) if name == "recurrent-pyramid" else network_of(name)
     report = export_flow(tmp_path / "f.onnx", model=network)
     assert report.inputs["first"] == (1, 3, "height", "width")
     for size in ((16, 16), (64, 96), (75, 130), (161, 33)):
