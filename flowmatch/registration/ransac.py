@@ -134,54 +134,60 @@ def _sample_triplets(
     seed: int,
 ) -> Tensor:
     """Sample triplets with consistent edges, ``[S, 3]``."""
-    if max_scale > 1:
-        return _sample_similar_triplets(
-            first, second, trials, edge_ratio, min_edge, max_scale, seed
-        )
     rng = np.random.default_rng(seed)
     kept = []
     for start in range(0, trials, _BATCH):
         triplets = rng.integers(0, len(first), (min(_BATCH, trials - start), 3))
-        for i, j in ((0, 1), (1, 2), (2, 0)):
-            ends = triplets[:, i], triplets[:, j]
-            edges = [np.linalg.norm(p[ends[0]] - p[ends[1]], axis=1) for p in (first, second)]
-            low, high = np.minimum(*edges), np.maximum(*edges)
-            triplets = triplets[(low >= edge_ratio * high) & (low >= min_edge)]
-        kept.append(triplets)
+        if max_scale > 1:
+            kept.append(_select_similar(triplets, first, second, edge_ratio, min_edge, max_scale))
+        else:
+            kept.append(_select_equal(triplets, first, second, edge_ratio, min_edge))
         if sum(map(len, kept)) >= _MAX_TRIPLETS:
             break
     return torch.from_numpy(np.concatenate(kept)[:_MAX_TRIPLETS])
 
 
-def _sample_similar_triplets(
+_EDGES = ((0, 1), (1, 2), (2, 0))
+
+
+def _select_equal(
+    triplets: NDArray[np.int64],
     first: NDArray[np.float64],
     second: NDArray[np.float64],
-    trials: int,
+    edge_ratio: float,
+    min_edge: float,
+) -> NDArray[np.int64]:
+    """Return the triplets whose edges are about as long in both clouds."""
+    for i, j in _EDGES:
+        edges = _edge_lengths(triplets, i, j, first, second)
+        low, high = np.minimum(*edges), np.maximum(*edges)
+        triplets = triplets[(low >= edge_ratio * high) & (low >= min_edge)]
+    return triplets
+
+
+def _select_similar(
+    triplets: NDArray[np.int64],
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
     edge_ratio: float,
     min_edge: float,
     max_scale: float,
-    seed: int,
-) -> Tensor:
-    """Sample triplets whose edges have about the same ratio, ``[S, 3]``."""
-    rng = np.random.default_rng(seed)
-    kept = []
-    for start in range(0, trials, _BATCH):
-        triplets = rng.integers(0, len(first), (min(_BATCH, trials - start), 3))
-        lows = np.full(len(triplets), np.inf)
-        highs = np.zeros(len(triplets))
-        for i, j in ((0, 1), (1, 2), (2, 0)):
-            edges = [
-                np.linalg.norm(p[triplets[:, i]] - p[triplets[:, j]], axis=1)
-                for p in (first, second)
-            ]
-            ratio = edges[1] / np.maximum(edges[0], np.finfo(float).tiny)
-            ratio[np.minimum(*edges) < min_edge] = np.nan
-            lows, highs = np.minimum(lows, ratio), np.maximum(highs, ratio)
-        good = (lows >= edge_ratio * highs) & (highs <= max_scale) & (lows >= 1 / max_scale)
-        kept.append(triplets[good])
-        if sum(map(len, kept)) >= _MAX_TRIPLETS:
-            break
-    return torch.from_numpy(np.concatenate(kept)[:_MAX_TRIPLETS])
+) -> NDArray[np.int64]:
+    """Return the triplets whose edges have about the same ratio."""
+    lows, highs = np.full(len(triplets), np.inf), np.zeros(len(triplets))
+    for i, j in _EDGES:
+        edges = _edge_lengths(triplets, i, j, first, second)
+        ratio = edges[1] / np.maximum(edges[0], np.finfo(float).tiny)
+        ratio[np.minimum(*edges) < min_edge] = np.nan
+        lows, highs = np.minimum(lows, ratio), np.maximum(highs, ratio)
+    good = (lows >= edge_ratio * highs) & (highs <= max_scale) & (lows >= 1 / max_scale)
+    return triplets[good]
+
+
+def _edge_lengths(
+    triplets: NDArray[np.int64], i: int, j: int, *clouds: NDArray[np.float64]
+) -> list[NDArray[np.float64]]:
+    return [np.linalg.norm(p[triplets[:, i]] - p[triplets[:, j]], axis=1) for p in clouds]
 
 
 def fit_similarity(source: Tensor, target: Tensor) -> Tensor:

@@ -261,19 +261,21 @@ def test_time_is_not_quadratic_in_k(kind):
     assert seconds(2000) < 25 * seconds(100)
 
 
+def seconds_of_search(query, reference):
+    """Return the least processor time of five searches."""
+    times = []
+    for _ in range(5):
+        start = time.process_time()
+        ops.nearest(query, reference, 2, 0, None, None, None, False)
+        times.append(time.process_time() - start)
+    return min(times)
+
+
 def test_vectors_far_from_the_origin_take_no_longer():
     """They once took eight times as long, where the first pass is in bfloat16."""
     pair = torch.randn(2, 1, 1000, 64)
 
-    def seconds(query, reference):
-        times = []
-        for _ in range(5):
-            start = time.process_time()
-            ops.nearest(query, reference, 2, 0, None, None, None, False)
-            times.append(time.process_time() - start)
-        return min(times)
-
-    assert seconds(*(pair + 10)) < 3 * seconds(*pair)
+    assert seconds_of_search(*(pair + 10)) < 3 * seconds_of_search(*pair)
 
 
 CLIFFS = {  # distributions for which the first pass leaves many candidates
@@ -287,16 +289,8 @@ def test_many_candidates_take_not_much_longer(spread):
     """They once took seven times as long as other vectors: all pairs were compared, one by one."""
     plain = torch.randn(2, 1, 2000, 128)
 
-    def seconds(query, reference):
-        times = []
-        for _ in range(5):
-            start = time.process_time()
-            ops.nearest(query, reference, 2, 0, None, None, None, False)
-            times.append(time.process_time() - start)
-        return min(times)
-
     hard = spread(plain.view(1, 4000, 128)).view_as(plain)
-    assert seconds(*hard) < 4.5 * seconds(*plain)
+    assert seconds_of_search(*hard) < 4.5 * seconds_of_search(*plain)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

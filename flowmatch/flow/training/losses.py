@@ -191,12 +191,12 @@ def choice_loss(flows: Sequence[Tensor], scores: Tensor, truth: Tensor) -> Tenso
         >>> choice_loss(flows, torch.zeros(2, 1, 1, 4, 4), torch.zeros(1, 2, 4, 4))  # log(2)
         tensor(0.6931)
     """
-    errors = [error for error, _ in _errors(flows, truth, [1.0] * len(flows))]
+    errors = list(_errors(flows, truth, [1.0] * len(flows)))
+    share = errors[0][1]
     known = torch.isfinite(scores[:, :, 0])
-    lengths = torch.stack([torch.linalg.vector_norm(error, dim=1) for error in errors]).detach()
+    lengths = torch.stack([torch.linalg.vector_norm(error, dim=1) for error, _ in errors]).detach()
     target = (-2 * (lengths + TOLERANCE).log()).masked_fill(~known, -torch.inf).softmax(dim=0)
     log_weights = scores[:, :, 0].float().log_softmax(dim=0).masked_fill(~known, 0)
-    share = _flow_at(truth, *scores.shape[-2:])[1]
     return -(target * log_weights * share).sum() / share.sum().clamp(min=1e-6)
 
 

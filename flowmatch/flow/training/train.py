@@ -170,8 +170,12 @@ def _inner_losses(model: nn.Module, recipe: FlowRecipe) -> Iterator[Callable[[Te
             flows = [hypothesis.flow for hypothesis in inputs[0]]
             losses.append(lambda truth: recipe.choice * choice_loss(flows, output, truth))
 
-    kinds = CostVolume | GlobalMatch | FlowChoice
-    hooks = [m.register_forward_hook(keep) for m in model.modules() if isinstance(m, kinds)]
+    hooks = []
+    for name, kinds in (("matching", CostVolume | GlobalMatch), ("choice", FlowChoice)):
+        layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
+        if getattr(recipe, name) and not layers:
+            raise ValueError(f"{recipe.model} has no layer for the loss {name}")
+        hooks += [layer.register_forward_hook(keep) for layer in layers]
 
     def total(truth: Tensor) -> Tensor:
         values = [loss(truth) for loss in losses]

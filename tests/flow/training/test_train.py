@@ -298,3 +298,10 @@ def test_a_share_of_the_initial_weights_is_kept(tmp_path):
         trained, mixed = results[0.0][key], results[0.7][key]
         expected = trained if key.startswith("choose_") else 0.7 * initial + 0.3 * trained
         torch.testing.assert_close(mixed, expected)
+
+
+@pytest.mark.parametrize("name", ["matching", "choice"])
+def test_a_loss_without_its_layer_is_refused(tmp_path, name):
+    recipe = small("pyramid-small", **{name: 1.0})
+    with pytest.raises(ValueError, match=f"pyramid has no layer for the loss {name}"):
+        train_flow(recipe, Sources(), tmp_path / "c.pt", workers=0)
