@@ -11,8 +11,9 @@ This page has what most people need. Each task is a package with more of it: ``f
 (``draw``). Everything is imported when it is first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from flowmatch._lazy import import_when_used
 
 if TYPE_CHECKING:
     from flowmatch import (
@@ -110,15 +111,8 @@ _DEFINED_IN = {
     "localisation": ("Localisation", "LocaliseOptions", "localise_photo"),
     "catalogue": ("available", "load"),
 }
-_MODULE_OF = {name: module for module, names in _DEFINED_IN.items() for name in names}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'flowmatch' has no attribute {name!r}")
-    if name in _MODULE_OF:
-        return getattr(import_module(f"flowmatch.{_MODULE_OF[name]}"), name)
-    return import_module(f"flowmatch.{name}")
+__getattr__ = import_when_used(__name__, __all__, _DEFINED_IN)
 
 
 def __dir__() -> list[str]:

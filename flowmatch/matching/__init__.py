@@ -1,7 +1,8 @@
 """Matching of two images by keypoints and descriptors, and networks that compare patches."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from flowmatch._lazy import import_when_used
 
 # Every name is imported when it is first used: keypoints, options and fits need no PyTorch.
 if TYPE_CHECKING:
@@ -64,13 +65,8 @@ _DEFINED_IN = {
         "save_weights",
     ),
 }
-_MODULE_OF = {name: module for module, names in _DEFINED_IN.items() for name in names}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'flowmatch.matching' has no attribute {name!r}")
-    return getattr(import_module(f"flowmatch.matching.{_MODULE_OF[name]}"), name)
+__getattr__ = import_when_used(__name__, __all__, _DEFINED_IN)
 
 
 def __dir__() -> list[str]:
