@@ -10,7 +10,8 @@ import flowmatch
 PACKAGE = Path(flowmatch.__file__).parent
 
 FLOORS = {
-    "_lazy": 0, "_opencv": 0, "progress": 0, "imaging": 0, "io": 0, "draw": 0, "tensor_files": 0,
+    "_lazy": 0, "_opencv": 0, "_signals": 0, "progress": 0, "imaging": 0, "io": 0, "draw": 0,
+    "tensor_files": 0,
     "ops": 1, "geometry": 1, "devices": 1, "training": 1, "metrics": 1, "units": 1,
     "zoo": 2, "descriptor_losses": 2, "compat": 2,
     "flow": 3, "matching": 3, "registration": 3, "align": 3, "metric_learning": 3,

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from flowmatch._signals import sigterm_as_exit
 from flowmatch.batch.clip import ClipFlow, ClipReport
 from flowmatch.batch.options import ClipOptions
 from flowmatch.batch.plan import Clip
@@ -129,26 +130,22 @@ def _serve(
     connection: Connection, output: str, options: ClipOptions, device: str, threads: int
 ) -> None:
     """Write the clips that come through a connection until it is closed."""
-
-    def end(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
     # Ctrl-C reaches all processes of a terminal: the first one ends the others, by SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, end)
     worker: ClipFlow | None = None
-    while True:
-        try:
-            clip = connection.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            worker = worker or ClipFlow(output, options, device, threads)
-            report = worker.write(clip, connection.send)
-        except Exception as error:  # noqa: BLE001 - the network cannot be loaded here
-            report = ClipReport(without_password(clip.source), clip.name, error=reason_of(error))
-        try:
-            connection.send(report)
-        except OSError:  # the first process was killed
-            return
+    with sigterm_as_exit():
+        while True:
+            try:
+                clip = connection.recv()
+            except (EOFError, OSError):
+                return
+            try:
+                worker = worker or ClipFlow(output, options, device, threads)
+                report = worker.write(clip, connection.send)
+            except Exception as error:  # noqa: BLE001 - the network cannot be loaded here
+                source = without_password(clip.source)
+                report = ClipReport(source, clip.name, error=reason_of(error))
+            try:
+                connection.send(report)
+            except OSError:  # the first process was killed
+                return

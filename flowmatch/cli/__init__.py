@@ -1,9 +1,7 @@
 """The command ``flowmatch``: the path of a file is its command; no logic, arguments only."""
 
 import os
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ from typing import Annotated
 import typer
 
 from flowmatch import __version__
+from flowmatch._signals import sigterm_as_exit
 from flowmatch.cli._tree import OrderedGroup, add_commands
 
 program = typer.Typer(
@@ -59,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with _signals_as_exits(), _warnings_in_one_line():
+        with sigterm_as_exit(), _warnings_in_one_line():
             program(args=words, prog_name="flowmatch")
     except SystemExit as end:  # raised by typer, also after success
         return int(end.code or 0)
@@ -98,36 +97,6 @@ def _warnings_in_one_line() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = usual
-
-
-@contextmanager
-def _signals_as_exits() -> Iterator[None]:
-    """Let SIGTERM, by which schedulers and containers end a job, remove temporary files.
-
-    Compiled modules that are just being imported turn what a signal raises into an ImportError.
-    """
-    main = threading.current_thread() is threading.main_thread()
-    ours = main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    received: list[int] = []
-
-    def end(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_IGN)  # once: the removal itself must not be interrupted
-        received.append(number)
-        raise SystemExit(128 + number)
-
-    if ours:
-        signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    except Exception as error:
-        if received:
-            raise SystemExit(128 + received[0]) from error
-        if isinstance(error.__cause__, KeyboardInterrupt):
-            raise error.__cause__ from None
-        raise
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _fail(message: str) -> int:

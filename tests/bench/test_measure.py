@@ -1,11 +1,14 @@
 """Measurement of cases, detection of wrong results, and the cases of all ops."""
 
+import os
 import sys
+import time
 
 import pytest
 import torch
 
 from flowmatch.bench import OPS, Case, Implementation, Row, measure_all, measure_ceilings, shape_of
+from flowmatch.bench.measure import _system_seconds
 
 
 def square_case(**settings):
@@ -32,16 +35,27 @@ def test_rows_describe_the_measurement():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such times there")
-def test_first_use_of_memory_is_system_time():
-    """Large pieces of memory come from the system, and go back when they are freed."""
-    x = torch.zeros(3)
-    implementations = (
-        Implementation("flowmatch", lambda x: torch.ones(24 * 2**20)),
-        Implementation("idle", lambda x: x),
-    )
-    case = Case("fill", "", (x,), 0.0, torch.ones_like, implementations, backward=False)
-    ((fill, idle),) = measure_all([case], 100.0, rounds=9)
-    assert fill.system_ms > 1 > idle.system_ms
+def test_rows_have_the_time_of_the_system(monkeypatch):
+    system = 5.0
+
+    def busy(x):
+        nonlocal system
+        system += 0.25
+        return x.clone()
+
+    implementations = (Implementation("flowmatch", busy), Implementation("idle", lambda x: x))
+    case = Case("copy", "", (torch.zeros(3),), 0.0, torch.clone, implementations, backward=False)
+    monkeypatch.setattr("flowmatch.bench.measure._system_seconds", lambda: system)
+    ((row, idle),) = measure_all([case], 100.0, rounds=3)
+    assert (row.system_ms, idle.system_ms) == (250.0, 0.0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such times there")
+def test_random_bytes_are_the_systems_work():
+    before, end = _system_seconds(), time.monotonic() + 20
+    while _system_seconds() == before and time.monotonic() < end:  # some systems count in ticks
+        os.urandom(2**20)
+    assert _system_seconds() > before
 
 
 def test_a_wrong_gradient_disagrees():

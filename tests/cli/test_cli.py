@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import warnings
@@ -204,25 +203,6 @@ def test_warnings_are_one_line():
         others = warnings.formatwarning("old", UserWarning, "/x/torch/nn.py", 3, "code")
     assert mine == "warning: dark\n"
     assert others == "/x/torch/nn.py:3: UserWarning: old\n  code\n"
-
-
-@pytest.mark.parametrize(
-    ("raised", "status"), [(SystemExit(143), 143), (KeyboardInterrupt(), 130)], ids=str
-)
-def test_a_signal_in_an_import_of_compiled_code_is_no_import_error(
-    raised, status, monkeypatch, capsys
-):
-    def work() -> None:
-        try:
-            if isinstance(raised, SystemExit):
-                signal.raise_signal(signal.SIGTERM)
-            raise raised
-        except BaseException as error:  # as pybind11 does while a module is initialised
-            raise ImportError("initialization failed") from error
-
-    monkeypatch.setattr("flowmatch.cli.program", lambda **_: work())
-    assert main(["info"]) == status
-    assert "initialization" not in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
