@@ -183,6 +183,16 @@ Render = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+Masks = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Masks of the images, a.png for a.jpg: what is black is neither matched nor shown in "
+        "panoramas. Images without a mask are taken whole.",
+        show_default=False,
+        rich_help_panel=KEYPOINTS,
+    ),
+]
 DetectorName = Annotated[
     str,
     typer.Option(

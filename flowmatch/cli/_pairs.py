@@ -96,6 +96,7 @@ def match_list(
     model: str,
     device: torch.device,
     options: MatchOptions,
+    masks: Path | None,
     colmap: bool,
     camera: Camera | None,
     overwrite: bool,
@@ -108,6 +109,7 @@ def match_list(
         model: Descriptor.
         device: Device of the networks.
         options: Options of `match_images`.
+        masks: Folder of masks.
         colmap: Whether files for COLMAP are written, too.
         camera: Intrinsics of all images for COLMAP.
         overwrite: Whether pairs whose files exist are matched again.
@@ -133,7 +135,7 @@ def match_list(
 
         with report_interrupt(bar, lambda: _summary(report, output)):
             match_pairs(
-                pairs, root, output, model=model, device=device, options=options,
+                pairs, root, output, masks=masks, model=model, device=device, options=options,
                 overwrite=overwrite, report=report, progress=progress,
             )  # fmt: skip
     for pair, reason in report.failed:

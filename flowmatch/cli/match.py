@@ -20,6 +20,7 @@ from flowmatch.cli._options import (
     DetectorWeights,
     DeviceName,
     Magnification,
+    Masks,
     MatcherName,
     MatcherWeights,
     Precision,
@@ -31,7 +32,7 @@ from flowmatch.cli._pairs import PairSource, folder_of, match_list
 from flowmatch.devices import choose_device
 from flowmatch.draw import draw_matches
 from flowmatch.io import IMAGE_SUFFIXES, write_image
-from flowmatch.io.masked import MaskedImage, read_masked
+from flowmatch.io.masked import MaskedImage, find_masks, read_masked
 from flowmatch.matching.features import Matches
 from flowmatch.matching.files import MATCH_SUFFIXES, write_matches
 from flowmatch.matching.filter import load_comparator
@@ -179,6 +180,7 @@ def command(
             rich_help_panel=KEYPOINTS,
         ),
     ] = False,
+    masks: Masks = None,
     matcher: MatcherName = "nearest",
     matcher_weights: MatcherWeights = None,
     ratio: Annotated[
@@ -268,7 +270,7 @@ def command(
         if filter:
             chosen = replace(chosen, filter_model=load_comparator(filter, target))
         _check(geometry != "essential" or not mirror, "no motion of a camera mirrors: no --mirror")
-        _match_two((model, target), first, second, targets, chosen, mirror)
+        _match_two((model, target), (first, second), masks, targets, chosen, mirror)
         return
     (name,) = source.names()
     folder = folder_of(name, [*(images or []), *([] if root is None else [root])])
@@ -280,7 +282,7 @@ def command(
     chosen = MatchOptions(geometry=_geometry(geometry, "fundamental"), **options)
     match_list(
         source.read(folder), output[0], model=model, device=target,
-        options=chosen, colmap=colmap, camera=intrinsics, overwrite=overwrite,
+        options=chosen, masks=masks, colmap=colmap, camera=intrinsics, overwrite=overwrite,
     )  # fmt: skip
 
 
@@ -314,14 +316,15 @@ def _geometry(name: str | None, default: str) -> str | None:
 
 def _match_two(
     model: tuple[str, torch.device],
-    first: Path,
-    second: Path,
+    images: tuple[Path, Path],
+    masks: Path | None,
     targets: list[Path],
     options: MatchOptions,
     mirror: bool,
 ) -> None:
     methods = load_methods(*model, options)  # before the images are read
-    pictures = [read_masked(path) for path in (first, second)]
+    black = find_masks(images, masks) if masks is not None else (None, None)
+    pictures = [read_masked(path, mask) for path, mask in zip(images, black, strict=True)]
     if mirror:
         pictures[1] = _mirrored(pictures[1])
     a, b = (picture.image for picture in pictures)
@@ -346,7 +349,7 @@ def _match_two(
                 write_points(path, pose, matches, a)
             continue
         if path.suffix.lower() in MATCH_SUFFIXES:
-            write_matches(path, matches, f"{first} {second}")
+            write_matches(path, matches, f"{images[0]} {images[1]}")
         else:
             write_image(path, draw_matches(a, b, *matches.points(), matches.inliers))
     if pose is None:

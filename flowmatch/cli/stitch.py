@@ -18,6 +18,7 @@ from flowmatch.cli._options import (
     DetectorName,
     DetectorWeights,
     DeviceName,
+    Masks,
     MatcherName,
     MatcherWeights,
     WhiteLevel,
@@ -25,9 +26,10 @@ from flowmatch.cli._options import (
 )
 from flowmatch.io import IMAGE_SUFFIXES, read_frames, write_image
 from flowmatch.io.image import check_picture_size
+from flowmatch.io.masked import find_masks
 from flowmatch.stitch.cameras import Cameras, read_cameras
 from flowmatch.stitch.options import CHOICES, StitchOptions
-from flowmatch.stitch.photos import Photo, expand_folders, find_masks, is_video, open_photos
+from flowmatch.stitch.photos import Photo, expand_folders, is_video, open_photos
 from flowmatch.stitch.pipeline import Panorama, find_cameras, render_panorama, render_panoramas
 from flowmatch.stitch.report import StitchReport
 from flowmatch.stitch.video import choose_frames
@@ -111,16 +113,7 @@ def command(
             rich_help_panel=KEYPOINTS,
         ),
     ] = 0.6,
-    masks: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Masks of the photos, a.png for a.jpg: what is black is neither matched nor "
-            "shown. Photos without a mask are taken whole.",
-            show_default=False,
-            rich_help_panel=KEYPOINTS,
-        ),
-    ] = None,
+    masks: Masks = None,
     neighbours: Annotated[
         int | None,
         typer.Option(

@@ -21,12 +21,14 @@ class Features(NamedTuple):
         size: Width and height of the image, or None if they are not known.
         image: Gray image in [0, 1], ``[H, W]``, for methods that find keypoints in both images at
             once; None for all others. It may be smaller than `size`.
+        mask: ``[H, W]`` uint8 of `size`, 0 where such a method may find none; None: everywhere.
     """
 
     keypoints: Keypoints
     descriptors: "Tensor | NDArray[Any]"
     size: Size | None = None
     image: NDArray[np.float32] | None = None
+    mask: NDArray[np.uint8] | None = None
 
     def select(self, index: NDArray[np.bool_]) -> "Features":
         """Return the features where a mask is true."""

@@ -1,5 +1,6 @@
 """Matching of two images: keypoints, descriptors, nearest neighbours and a robust fit."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
+from flowmatch.imaging import as_rgb
+from flowmatch.io.masked import MaskedImage, apply_mask
 from flowmatch.matching._guided import guided_matches
 from flowmatch.matching.features import FeatureMatcher, Features, Matches, sizes_of
 from flowmatch.matching.filter import filter_matches
@@ -23,6 +26,7 @@ def match_images(
     first: ArrayLike,
     second: ArrayLike,
     *,
+    masks: Sequence[ArrayLike | None] = (None, None),
     model: DescriptorNetwork | nn.Module | str | Path = "default",
     device: str | torch.device | None = None,
     options: MatchOptions = _DEFAULTS,
@@ -32,6 +36,7 @@ def match_images(
     Args:
         first: First image, uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
         second: Second image, of any size.
+        masks: Masks of both images, bool or uint8 ``[H, W]``, or None: what is black is ignored.
         model: Descriptor: ``"default"`` or another name of shipped weights; ``"rootsift"``,
             ``"sift"``, ``"orb"``; a file of weights; or a network. Detectors that describe their
             keypoints, and LoFTR, take none.
@@ -44,7 +49,7 @@ def match_images(
         match at all, and then no matrix.
 
     Raises:
-        ValueError: An image or the model is invalid.
+        ValueError: An image, a mask or the model is invalid.
         FileNotFoundError: A file of weights does not exist.
         ImportError: The detector or the matcher needs kornia, which is not installed.
         ConnectionError: Its weights cannot be downloaded.
@@ -61,8 +66,21 @@ def match_images(
         implementation.
     """
     extractor, matcher = load_methods(model, device, options)
-    a, b = (extract_features(image, extractor, options) for image in (first, second))
+    pictures = [
+        _masked(image, mask, name)
+        for image, mask, name in zip((first, second), masks, ("first", "second"), strict=True)
+    ]
+    a, b = (extract_features(image, extractor, options, mask) for image, mask in pictures)
     return match_described((a, b), options, (first, second), device, matcher)
+
+
+def _masked(
+    image: ArrayLike, mask: ArrayLike | None, name: str
+) -> tuple[ArrayLike, NDArray[np.uint8] | None]:
+    if mask is None:
+        return image, None
+    picture = MaskedImage(as_rgb(image, f"the {name} image"), None)
+    return apply_mask(picture, mask, name=f"the {name} mask", of=f"the {name} image")
 
 
 def match_described(

@@ -226,8 +226,8 @@ def extract_features(
         image: uint8, RGB ``[H, W, 3]`` or gray ``[H, W]``.
         extractor: What finds them.
         options: `keypoints` and `max_side`.
-        mask: ``[H, W]``, 0 where the image is transparent: there, and nearer than their scale,
-            keypoints are left out.
+        mask: ``[H, W]``, 0 where the image is transparent or masked: there, and nearer than their
+            scale, keypoints are left out.
 
     Returns:
         Features in pixels of the image itself.
@@ -237,7 +237,11 @@ def extract_features(
     features = extractor.extract(reduced, options.keypoints)
     if reduced is not pixels:
         features = _enlarged(features, image_size(pixels), image_size(reduced))
-    return features if mask is None else features.select(features.keypoints.inside(mask))
+    if mask is None:
+        return features
+    if features.image is not None:  # the matcher finds the keypoints
+        return features._replace(mask=mask)
+    return features.select(features.keypoints.inside(mask))
 
 
 def _enlarged(features: Features, size: Size, reduced: Size) -> Features:

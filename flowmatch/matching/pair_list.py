@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from torch import nn
 from flowmatch.io import replace_when_done
 from flowmatch.io._files import FilePath, existing_file
 from flowmatch.io._white import white_in_force
-from flowmatch.io.masked import read_masked
+from flowmatch.io.masked import find_masks, read_masked
 from flowmatch.matching.classical import CLASSICAL
 from flowmatch.matching.describe import is_file_name
 from flowmatch.matching.features import Features, Matches
@@ -149,15 +149,17 @@ class _FeatureCache:
         root: Path,
         options: MatchOptions,
         capacity: int = 32,
+        masks: Mapping[str, Path | None] | None = None,
     ) -> None:
         self.methods, self.root, self.options, self.capacity = methods, root, options, capacity
+        self.masks = masks or {}
         self.entries: OrderedDict[str, Features] = OrderedDict()
 
     def features(self, name: str) -> Features:
         if name in self.entries:
             self.entries.move_to_end(name)
             return self.entries[name]
-        image, mask = read_masked(self.root / name)
+        image, mask = read_masked(self.root / name, self.masks.get(name))
         self.entries[name] = extract_features(image, self.methods.extractor, self.options, mask)
         if len(self.entries) > self.capacity:
             self.entries.popitem(last=False)
@@ -169,6 +171,7 @@ def match_pairs(
     root: FilePath,
     output: FilePath,
     *,
+    masks: FilePath | None = None,
     model: DescriptorNetwork | nn.Module | str | Path = "default",
     device: str | torch.device | None = None,
     options: MatchOptions = _DEFAULTS,
@@ -178,13 +181,14 @@ def match_pairs(
 ) -> PairReport:
     """Match pairs of images and write one file per pair.
 
-    A file that exists is kept if its images, model and options are the same, so that an interrupted
-    run continues when it is started again.
+    A file that exists is kept if its images, masks, model and options are the same, so that an
+    interrupted run continues when it is started again.
 
     Args:
         pairs: Pairs of image names, see `read_pairs`.
         root: Folder of the images.
         output: Folder of the results, created if it does not exist.
+        masks: Folder of masks, see `find_masks`, with the subfolders of `root`; None: no masks.
         model: Descriptor, see `match_images`.
         device: Device of the networks; None takes a GPU if torch can use one.
         options: Options of `match_images`, without ``"essential"``; by default a fundamental matrix
@@ -197,8 +201,8 @@ def match_pairs(
         The report. A pair that fails is listed there and does not stop the others.
 
     Raises:
-        ValueError: `model` or an option is invalid.
-        FileNotFoundError: A file of weights does not exist.
+        ValueError: `model` or an option is invalid, or no image has a mask, or one has several.
+        FileNotFoundError: A file of weights, or the folder of masks, does not exist.
         OSError: The folder cannot be written to.
     """
     if options.geometry == "essential":
@@ -206,13 +210,13 @@ def match_pairs(
     methods, record = load_methods(model, device, options), _record(model, options)
     if options.filter_model is not None:
         options = replace(options, filter_model=load_comparator(options.filter_model, device))
-    cache = _FeatureCache(methods, Path(root), options)
+    cache = _FeatureCache(methods, Path(root), options, masks=_masks(pairs, Path(root), masks))
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     report = PairReport() if report is None else report
     for done, pair in enumerate(pairs, start=1):
         target = output / pair.file()
-        stamps = [_stamp(cache.root / name) for name in pair]
+        stamps = [_stamp(cache.root / name, cache.masks.get(name)) for name in pair]
         about = f"{record} of {stamps[0]} and {stamps[1]}"
         earlier = None if overwrite else _earlier(target, about)
         if earlier is not None:
@@ -230,6 +234,15 @@ def match_pairs(
         if progress is not None:
             progress("match", done, len(pairs))
     return report
+
+
+def _masks(pairs: Sequence[Pair], root: Path, folder: FilePath | None) -> dict[str, Path | None]:
+    """Return the mask of each image by its name."""
+    names = list(dict.fromkeys(name for pair in pairs for name in pair))
+    if folder is None:
+        return dict.fromkeys(names)
+    masks = find_masks([root / name for name in names], Path(folder), root=root)
+    return dict(zip(names, masks, strict=True))
 
 
 def _record(model: DescriptorNetwork | nn.Module | str | Path, options: MatchOptions) -> str:
@@ -274,13 +287,14 @@ def model_digest(model: Any) -> str:
     return f"{name} {digest.hexdigest()[:16]}"
 
 
-def _stamp(path: Path) -> str:
-    """Return size and time of an image file, by which a replaced image is recognised."""
+def _stamp(path: Path, mask: Path | None = None) -> str:
+    """Return size and time of an image file and its mask, by which new ones are recognised."""
     try:
         status = path.stat()
     except (OSError, ValueError):  # the error is reported when the image is read
         return "nothing"
-    return f"{status.st_size} bytes at {status.st_mtime_ns}"
+    stamp = f"{status.st_size} bytes at {status.st_mtime_ns}"
+    return stamp if mask is None else f"{stamp}, mask of {_stamp(mask)}"
 
 
 def _earlier(path: Path, about: str) -> Matches | None:
@@ -297,5 +311,5 @@ def _match(cache: _FeatureCache, pair: Pair) -> Matches:
     matcher = cache.methods.matcher
     if cache.options.filter_model is None:
         return match_described(features, cache.options, matcher=matcher)
-    images = [read_masked(cache.root / name).image for name in pair]
+    images = [read_masked(cache.root / name, cache.masks.get(name)).image for name in pair]
     return match_described(features, cache.options, (images[0], images[1]), matcher=matcher)

@@ -1,11 +1,12 @@
 """Panoramas: photos that overlap are stitched to one image."""
 
+from flowmatch.io.masked import find_masks
 from flowmatch.stitch.cameras import CAMERA_MODELS, Camera, Cameras, read_cameras, turn_view
 from flowmatch.stitch.compose import WarpedPhoto
 from flowmatch.stitch.crop import Rectangle, largest_rectangle
 from flowmatch.stitch.matching import LeftOut
 from flowmatch.stitch.options import StitchOptions
-from flowmatch.stitch.photos import Photo, find_masks, open_photos
+from flowmatch.stitch.photos import Photo, open_photos
 from flowmatch.stitch.pipeline import (
     Panorama,
     PhotoGroup,

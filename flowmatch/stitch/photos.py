@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flowmatch.imaging import Image, as_gray, as_rgb, resize
+from flowmatch.imaging import Image, as_rgb, resize
 from flowmatch.io import Metadata, list_images, read_image, read_metadata
-from flowmatch.io.masked import MaskedImage, fill_outside, read_masked
+from flowmatch.io.masked import MaskedImage, apply_mask, read_masked
 
 Size: TypeAlias = tuple[int, int]
 """Width and height in pixels."""
@@ -79,27 +79,14 @@ class Photo:
             image, mask = read_masked(self._source)
             self._opaque = mask is None  # the file is not asked again
         if self._mask is not None:
-            kept = self._read_mask(image)
-            mask = kept if mask is None else np.minimum(mask, kept)
+            is_file = isinstance(self._mask, str | os.PathLike)
+            name = str(self._mask) if is_file else f"the mask of {self.name}"
+            pixels = read_image(self._mask) if is_file else self._mask
             # Blending averages over the edge of a mask, across which nothing may bleed.
-            image = fill_outside(image, mask)
+            image, mask = apply_mask(MaskedImage(image, mask), pixels, name=name, of=self.name)
         if size is not None:
             image, mask = reduce_image(image, size), reduce_mask(mask, size)
         return MaskedImage(image, mask)
-
-    def _read_mask(self, image: Image) -> Image:
-        is_file = isinstance(self._mask, str | os.PathLike)
-        name = str(self._mask) if is_file else f"the mask of {self.name}"
-        pixels: Any = read_image(self._mask) if is_file else np.asarray(self._mask)
-        if pixels.dtype == np.bool_:
-            pixels = pixels.astype(np.uint8) * 255
-        gray = as_gray(pixels, name)
-        if gray.shape != image.shape[:2]:
-            raise ValueError(
-                f"{name} must have the size of {self.name}, {image.shape[1]} x {image.shape[0]} "
-                f"pixels, got {gray.shape[1]} x {gray.shape[0]}"
-            )
-        return np.where(gray > _HALF, 255, 0).astype(np.uint8)
 
 
 Source: TypeAlias = str | os.PathLike[str] | ArrayLike | Photo
@@ -157,43 +144,6 @@ def open_photos(
         else:
             photos.append(Photo(source, f"photo {number + 1}", number, mask))
     return photos
-
-
-def find_masks(photos: Sequence[Path], folder: Path) -> list[Path | None]:
-    """Return the mask of each photo in a folder; None for a photo without one.
-
-    The mask of ``a.jpg`` is ``a.jpg.png``, as COLMAP names it, or any picture called ``a``, such
-    as ``a.png``.
-
-    Args:
-        photos: Paths of photos.
-        folder: Folder of masks.
-
-    Raises:
-        FileNotFoundError: The folder does not exist, or holds no picture.
-        ValueError: No photo has a mask, or one has several.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} must be a folder of masks")
-    by_stem: dict[str, list[Path]] = {}
-    own = {photo.resolve() for photo in photos}
-    for file in list_images(folder):
-        if file.resolve() in own:
-            continue
-        by_stem.setdefault(file.stem, []).append(file)
-    masks: list[Path | None] = []
-    for photo in photos:
-        fitting = by_stem.get(photo.name) or by_stem.get(photo.stem, [])
-        if len(fitting) > 1:
-            names = ", ".join(file.name for file in fitting)
-            raise ValueError(f"{folder} must hold one mask of {photo.name}, got {names}")
-        masks.append(fitting[0] if fitting else None)
-    if not any(masks):
-        raise ValueError(
-            f"{folder} has a mask of no photo: that of {photos[0].name} would be called "
-            f"{photos[0].stem}.png"
-        )
-    return masks
 
 
 def expand_folders(paths: Sequence[Path], without: Collection[Path] = ()) -> list[Path]:

@@ -79,6 +79,26 @@ def test_transparent_pixels_are_not_matched(tmp_path, photo, words):
     assert not ((x > 199) & (x < 260) & (y > 129) & (y < 180)).any()
 
 
+def test_masks(pair, tmp_path, capsys):
+    masks, height, width = tmp_path / "masks", *read_image(pair[0]).shape[:2]
+    masks.mkdir()
+    mask = np.full((height, width), 255, np.uint8)
+    mask[:, : width // 2] = 0
+    name = pair[0].rsplit("/", 1)[1]
+    write_image(masks / f"{name}.png", mask)
+    target, words = tmp_path / "m.npz", ["--masks", str(masks), "--model", "rootsift"]
+    assert main(["match", *pair, *words, "-o", str(target)]) == 0
+    assert read_matches(target).keypoints0.xy[:, 0].min() > width // 2 - 1
+    assert read_matches(target).keypoints1.xy[:, 0].min() < width // 2 - 1
+    listed = ["match", str(tmp_path), "--pairs", str(tmp_path / "pairs.txt")]
+    (tmp_path / "pairs.txt").write_text("\t".join(pair))
+    assert main([*listed, *words, "-o", str(tmp_path / "list")]) == 0
+    (file,) = (tmp_path / "list").iterdir()
+    assert read_matches(file).keypoints0.xy[:, 0].min() > width // 2 - 1
+    (masks / f"{name}.png").rename(masks / "other.png")
+    assert main(["match", *pair, *words]) == 2 and "a mask of no photo" in capsys.readouterr().err
+
+
 def test_geometry_and_descriptors(pair, capsys):
     for words, expected in (
         (["--geometry", "none", "--model", "sift"], r"keypoints, nothing was written \(-o FILE\)$"),

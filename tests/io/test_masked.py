@@ -5,8 +5,8 @@ import pytest
 
 from flowmatch._opencv import cv2
 from flowmatch.imaging import resize
-from flowmatch.io import read_image
-from flowmatch.io.masked import _turned_like, read_masked
+from flowmatch.io import read_image, write_image
+from flowmatch.io.masked import _turned_like, find_masks, read_masked
 from flowmatch.retrieval import VladOptions, build_index, search
 
 
@@ -62,3 +62,63 @@ def test_the_same_hole_is_no_resemblance(tmp_path):
     results = search(index, folder / "0.png", verify=True)
     assert results[0].name == "0.png"
     assert all(result.inliers < 12 for result in results[1:])
+
+
+def test_a_mask_of_its_own_adds_to_transparency(smooth, tmp_path):
+    inside = with_hole(tmp_path / "a.png", smooth, ((150, 120), 60))
+    kept = np.full(inside.shape, 200, np.uint8)
+    kept[:, :40] = 90
+    write_image(tmp_path / "mask.png", kept)
+    picture = read_masked(tmp_path / "a.png", tmp_path / "mask.png")
+    np.testing.assert_array_equal(picture.mask > 0, inside & (kept > 127))
+    edge = np.repeat(picture.image[100:140, 40:41], 40, axis=1)
+    np.testing.assert_array_equal(picture.image[100:140, :40], edge)
+    write_image(tmp_path / "small.png", kept[:9, :8])
+    with pytest.raises(ValueError, match="small.png must have the size of a.png, 320 x 240 pix"):
+        read_masked(tmp_path / "a.png", tmp_path / "small.png")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("x", "y"):
+        write_image(tmp_path / f"a/{name}.png", np.zeros((6, 8, 3), np.uint8))
+    return tmp_path
+
+
+def test_masks_are_found_by_name(folder):
+    photos = [folder / "a/x.png", folder / "a/y.png"]
+    masks = folder / "masks"
+    masks.mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no picture"):
+        find_masks(photos, masks)
+    with pytest.raises(FileNotFoundError, match="must be a folder of masks"):
+        find_masks(photos, folder / "a/x.png")
+    black = np.zeros((6, 8), np.uint8)
+    write_image(masks / "z.png", black)
+    with pytest.raises(ValueError, match="a mask of no photo: that of x.png would be called x.png"):
+        find_masks(photos, masks)
+    write_image(masks / "y.jpg", black)
+    assert find_masks(photos, masks) == [None, masks / "y.jpg"]
+    write_image(masks / "y.png", black)
+    with pytest.raises(ValueError, match="one mask of y.png, got y.jpg, y.png"):
+        find_masks(photos, masks)
+    write_image(masks / "y.png.png", black)
+    assert find_masks(photos, masks) == [None, masks / "y.png.png"]
+    with pytest.raises(ValueError, match="a mask of no photo"):
+        find_masks(photos, folder / "a")  # the photos are no masks of themselves
+
+
+def test_masks_of_subfolders(folder):
+    photos, masks = [folder / "a/x.png", folder / "y.png"], folder / "masks"
+    (masks / "a").mkdir(parents=True)
+    black = np.zeros((6, 8), np.uint8)
+    write_image(masks / "y.jpg", black)
+    write_image(masks / "a/x.png.png", black)
+    assert find_masks(photos, masks, root=folder) == [masks / "a/x.png.png", masks / "y.jpg"]
+    assert find_masks(photos, masks) == [None, masks / "y.jpg"]
+    (masks / "y.jpg").unlink()
+    assert find_masks(photos, masks, root=folder) == [masks / "a/x.png.png", None]
+    (masks / "a/x.png.png").unlink()
+    with pytest.raises(ValueError, match="a mask of no photo"):
+        find_masks(photos, masks, root=folder)

@@ -257,3 +257,26 @@ def test_guided_matching_finds_more_of_what_looks_alike():
     for side in (0, 1):
         assert len(np.unique(guided.matches[:, side])) == len(guided.matches)
     assert (np.diff(guided.distances) >= 0).all()
+
+
+def test_what_masks_leave_out_is_not_matched(photo):
+    """A label stuck on two pictures of different places is all that they share."""
+    label = np.random.default_rng(0).integers(0, 256, (10, 12, 3), np.uint8)
+    label = label.repeat(10, axis=0).repeat(10, axis=1)
+    first, second = (np.ascontiguousarray(photo[:240, x : x + 200]) for x in (0, 200))
+    first[30:130, 40:160] = second[100:200, 60:180] = label
+    masks = [np.ones((240, 200), np.bool_), np.full((240, 200), 255, np.uint8)]
+    masks[0][30:130, 40:160] = masks[1][100:200, 60:180] = 0
+    options = MatchOptions(keypoints=500)
+    found = match_images(first, second, model="rootsift", options=options)
+    assert found.trusted
+    np.testing.assert_allclose(found.matrix[:2, 2], (20, 70), atol=0.5)
+    result = match_images(first, second, masks=masks, model="rootsift", options=options)
+    assert not result.trusted
+    for keypoints, mask in ((result.keypoints0, masks[0]), (result.keypoints1, masks[1])):
+        x, y = keypoints.xy.round().astype(int).T
+        assert len(x) > 20 and mask[y, x].all()
+    one = match_images(first, second, masks=[masks[0], None], model="rootsift", options=options)
+    assert not one.trusted and len(one.keypoints1.xy) == len(found.keypoints1.xy)
+    with pytest.raises(ValueError, match="first mask must have the size of the first image, 200 x"):
+        match_images(first, second, masks=[masks[0][1:], None], options=options)

@@ -108,6 +108,28 @@ def test_pairs_of_replaced_images_are_computed_again(images, tmp_path, photo):
     assert run(ALL[:1], other, out).kept == 1
 
 
+def test_masks_are_found_and_remembered(images, tmp_path, described):
+    """A new mask changes the matches of its image, and of no other pair."""
+    masks = tmp_path / "masks"
+    (masks / "more").mkdir(parents=True)
+    black_left = np.full((200, 300), 255, np.uint8)
+    black_left[:, :150] = 0
+    write_image(masks / "a.png", black_left)
+    run(ALL[:2], images, tmp_path / "out", masks=masks)
+    matches = read_matches(tmp_path / "out/a.png&b.png.npz")
+    assert len(matches.keypoints0.xy) > 20 and matches.keypoints0.xy[:, 0].min() > 149
+    assert matches.keypoints1.xy[:, 0].min() < 100
+    assert len(described) == 3
+    assert run(ALL[:2], images, tmp_path / "out", masks=masks).kept == 2
+    write_image(masks / "more/c.png.png", black_left)
+    report = run(ALL[:2], images, tmp_path / "out", masks=masks)
+    assert (report.kept, report.computed) == (1, 1)
+    matches = read_matches(tmp_path / "out/a.png&more%2Fc.png.npz")
+    assert matches.keypoints1.xy[:, 0].min() > 149
+    with pytest.raises(FileNotFoundError, match="must be a folder of masks"):
+        run(ALL[:2], images, tmp_path / "out", masks=masks / "a.png")
+
+
 def test_a_pair_that_fails_does_not_stop_the_others(images, tmp_path):
     (images / "broken.png").write_bytes(b"not a picture")
     listed = [Pair("a.png", "broken.png"), Pair("missing.png", "a.png"), ALL[0]]

@@ -7,7 +7,6 @@ import pytest
 from flowmatch.io import write_image
 from flowmatch.stitch.photos import (
     expand_folders,
-    find_masks,
     open_photos,
     reduce_image,
     scale_for,
@@ -147,26 +146,3 @@ def test_errors_of_masks(folder, tmp_path):
         photo.read()
     with pytest.raises(ValueError, match="x.png is open already"):
         open_photos([photo], [np.ones((6, 8), np.bool_)])
-
-
-def test_masks_are_found_by_name(folder):
-    photos = [folder / "a/x.png", folder / "a/y.png"]
-    masks = folder / "masks"
-    masks.mkdir()
-    with pytest.raises(FileNotFoundError, match="holds no picture"):
-        find_masks(photos, masks)
-    with pytest.raises(FileNotFoundError, match="must be a folder of masks"):
-        find_masks(photos, folder / "a/x.png")
-    black = np.zeros((6, 8), np.uint8)
-    write_image(masks / "z.png", black)
-    with pytest.raises(ValueError, match="a mask of no photo: that of x.png would be called x.png"):
-        find_masks(photos, masks)
-    write_image(masks / "y.jpg", black)
-    assert find_masks(photos, masks) == [None, masks / "y.jpg"]
-    write_image(masks / "y.png", black)
-    with pytest.raises(ValueError, match="one mask of y.png, got y.jpg, y.png"):
-        find_masks(photos, masks)
-    write_image(masks / "y.png.png", black)
-    assert find_masks(photos, masks) == [None, masks / "y.png.png"]
-    with pytest.raises(ValueError, match="a mask of no photo"):
-        find_masks(photos, folder / "a")  # the photos are no masks of themselves

@@ -105,6 +105,12 @@ class LoFTRMatcher:
             _upright(_full_size(result[key].float().cpu()[order].numpy(), features), scores)
             for key, features in (("keypoints0", first), ("keypoints1", second))
         ]
+        kept = np.ones(len(scores), np.bool_)
+        for keypoints, features in zip(points, (first, second), strict=True):
+            if features.mask is not None:
+                points_only = keypoints._replace(scale=np.zeros_like(keypoints.scale))
+                kept &= points_only.inside(features.mask)
+        points, scores = [keypoints.select(kept) for keypoints in points], scores[kept]
         matches = np.repeat(np.arange(len(scores))[:, None], 2, axis=1)
         return without_geometry(points[0], points[1], matches, 1 - scores)
 

@@ -114,6 +114,10 @@ def test_loftr_has_positions_of_pixels_of_full_size():
     np.testing.assert_array_equal(result.matches, [[0, 0], [1, 1]])
     np.testing.assert_allclose(result.distances, [0.25, 0.5])
     assert LoFTRMatcher(network, keypoints=1).match(first, second).matches.tolist() == [[0, 0]]
+    mask = np.full((80, 128), 255, np.uint8)
+    mask[9:, :16] = 0  # around the second match
+    first = extract_features(image, WholeImages(), MatchOptions(), mask)
+    np.testing.assert_allclose(matcher.match(first, second).keypoints1.xy, [[1.5, 17.5]])
 
 
 def test_loftr_of_a_file(published, photo):
