@@ -105,6 +105,15 @@ def command(
             rich_help_panel=TRUST,
         ),
     ] = 0,
+    frames: Annotated[
+        int,
+        typer.Option(
+            "--frames-per-fragment",
+            min=1,
+            help="Number of consecutive depth frames that are integrated into a scan, for --trust.",
+            rich_help_panel=TRUST,
+        ),
+    ] = 1,
     voxel: ScanVoxel = None,
     keypoints: ScanKeypoints = RegisterOptions.keypoints,
     seed: ScanSeed = 0,
@@ -128,6 +137,7 @@ def command(
                 folders=folders,
                 pairs=count,
                 rendered=rendered,
+                frames_per_fragment=frames,
                 max_depth=max_depth,
                 options=options,
                 progress=StageBars(bar),

@@ -1,5 +1,6 @@
 """How many right registrations are trusted, and how many wrong ones."""
 
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from flowmatch.geometry import Matrix, transform_points
 from flowmatch.progress import ProgressCallback
 from flowmatch.registration.data.datasets import PosedScan, find_posed_scans
 from flowmatch.registration.evaluation.methods import Registrar
+from flowmatch.registration.integrate import integrate_depth
 from flowmatch.registration.keypoints import Points, voxel_down
 from flowmatch.registration.options import RegisterOptions
 from flowmatch.registration.prepare import choose_voxel
@@ -110,6 +112,7 @@ def measure_trust(
     folders: Sequence[str | Path] = (),
     pairs: int = 20,
     rendered: int = 0,
+    frames_per_fragment: int = 1,
     max_depth: float | None = None,
     options: RegisterOptions = _DEFAULTS,
     progress: ProgressCallback | None = None,
@@ -125,6 +128,8 @@ def measure_trust(
         folders: Folders of depth frames with poses, or of ``src.*``, ``ref.*`` and ``gt.npy``.
         pairs: Maximum number of pairs of each kind, of the folders.
         rendered: Number of rendered pairs of each kind.
+        frames_per_fragment: Number of consecutive depth frames that are integrated into a scan; 1
+            takes single frames.
         max_depth: Depth of frames beyond which measurements are ignored, metres; None keeps all.
         options: Options of the registrations; the seed also chooses the pairs.
         progress: Called with the stage ``"evaluate"`` and the number of registrations done.
@@ -133,12 +138,16 @@ def measure_trust(
         A row for each method and kind of pairs.
 
     Raises:
-        ValueError: There are no pairs, or a file is damaged.
+        ValueError: There are no pairs, a file is damaged, or an argument is out of range.
         FileNotFoundError: A folder does not exist.
     """
     if not methods or not (folders or rendered):
         raise ValueError("methods, and folders or a number of rendered pairs, are needed")
-    scans = [scan for folder in folders for scan in find_posed_scans(folder, max_depth=max_depth)]
+    scans = [
+        scan
+        for folder in folders
+        for scan in find_scans(folder, frames_per_fragment, max_depth=max_depth)
+    ]
     tallies: dict[tuple[str, str], _Tally] = {}
     total = len(methods) * (rendered * len(CASES) + (3 * pairs if folders else 0))
     for done, trial in enumerate(_trials(scans, pairs, rendered, options.seed)):
@@ -167,14 +176,55 @@ def measure_trust(
     ]
 
 
+def find_scans(
+    folder: str | Path, frames_per_fragment: int = 1, *, max_depth: float | None = None
+) -> list[PosedScan]:
+    """Find scans with poses, as `find_posed_scans`, with depth frames integrated into fragments.
+
+    Args:
+        folder: Folder of depth frames with poses, or of ``src.*``, ``ref.*`` and ``gt.npy``, or
+            with such subfolders.
+        frames_per_fragment: Number of consecutive depth frames in a scan; 1 takes single frames.
+        max_depth: Depth of frames beyond which measurements are ignored, metres; None keeps all.
+
+    Raises:
+        FileNotFoundError: The folder does not exist.
+        ValueError: The folder has none of these layouts, a file is damaged, or an argument is out
+            of range.
+    """
+    if frames_per_fragment < 1:
+        raise ValueError(f"frames_per_fragment must be positive, got {frames_per_fragment}")
+    scans = find_posed_scans(folder, max_depth=max_depth)
+    if frames_per_fragment == 1:
+        return scans
+    root = Path(folder)
+    places = {place.name: place for place in (root, *root.iterdir())}
+    fragments: list[PosedScan] = []
+    for scene, found in _by_scene(scans).items():
+        if not (places[scene] / "poses.txt").is_file():
+            fragments += found
+            continue
+        for fragment in integrate_depth(
+            places[scene], frames=frames_per_fragment, max_depth=max_depth or np.inf
+        ):
+            read = functools.partial(np.asarray, fragment.surface.points, np.float64)
+            fragments.append(PosedScan(scene, fragment.frames[0], read, fragment.pose))
+    return fragments
+
+
+def _by_scene(scans: Sequence[PosedScan]) -> dict[str, list[PosedScan]]:
+    scenes: dict[str, list[PosedScan]] = {}
+    for scan in scans:
+        scenes.setdefault(scan.scene, []).append(scan)
+    return scenes
+
+
 def _trials(scans: Sequence[PosedScan], pairs: int, rendered: int, seed: int) -> Iterator[_Trial]:
     for kind, render in CASES.items():
         for index in range(rendered):
             yield _Trial(kind, render(seed, index))
     rng = np.random.default_rng([seed, 6])
-    by_scene: dict[str, list[PosedScan]] = {}
-    for scan in scans:
-        by_scene.setdefault(scan.scene, []).append(scan)
+    by_scene = _by_scene(scans)
     yield from _pairs_of_one_scene(list(by_scene.values()), pairs, rng)
     if len(by_scene) > 1:
         for _ in range(pairs):

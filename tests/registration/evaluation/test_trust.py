@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -9,7 +10,7 @@ from flowmatch.cli import main
 from flowmatch.geometry import transform_points
 from flowmatch.io import write_cloud
 from flowmatch.registration.data.datasets import find_posed_scans
-from flowmatch.registration.evaluation.trust import measure_trust, share_interval
+from flowmatch.registration.evaluation.trust import find_scans, measure_trust, share_interval
 from flowmatch.registration.options import RegisterOptions
 from flowmatch.registration.synthetic.cases import CASES, Case
 from tests.registration.scenes import motion, part, room
@@ -93,3 +94,26 @@ def test_rendered_cases_have_names():
     assert len(CASES) == 6
     with pytest.raises(ValueError, match="are needed"):
         measure_trust({}, options=RegisterOptions())
+
+
+def test_frames_are_integrated_into_scans(tmp_path):
+    """Five frames of a wall, three to a scan; the rest of two is long enough for another one."""
+    (tmp_path / "depth").mkdir()
+    (tmp_path / "intrinsics.txt").write_text("40 0 15.5\n0 40 11.5\n0 0 1\n")
+    lines = []
+    for k in range(5):
+        pose = np.eye(4)
+        pose[0, 3] = 0.1 * k
+        lines.append(" ".join(map(str, [k, *pose.ravel()])))
+        cv2.imwrite(str(tmp_path / f"depth/{k}.png"), np.full((24, 32), 1000, np.uint16))
+    (tmp_path / "poses.txt").write_text("\n".join(lines))
+    assert len(find_scans(tmp_path)) == 5
+    scans = find_scans(tmp_path, 3)
+    assert [scan.name for scan in scans] == ["0", "3"]
+    assert scans[1].pose[0, 3] == pytest.approx(0.3)
+    for scan, width in zip(scans, (1.0, 0.9), strict=True):
+        points = scan.read()
+        np.testing.assert_allclose(points[:, 2], 1, atol=2e-3)
+        assert np.ptp(points[:, 0]) == pytest.approx(width, abs=0.08)
+    with pytest.raises(ValueError, match="frames_per_fragment must be positive, got 0"):
+        find_scans(tmp_path, 0)
