@@ -42,6 +42,7 @@ def summarize_registration(result: Registration) -> dict[str, Any]:
     return {
         "motion": result.motion.tolist(),
         "scale": result.scale,
+        "scale_error": result.scale_error,
         "trusted": result.trusted,
         "reason": result.reason,
         "correspondences": len(result.inliers),

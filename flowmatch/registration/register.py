@@ -60,6 +60,8 @@ class Registration(NamedTuple):
         trusted: Whether the registration is accepted.
         reason: Reason for accepting or rejecting it.
         scale: Factor of the source; 1 unless `RegisterOptions.scale` asks for it.
+        scale_error: Relative error that the scale may have, see `scale.ScaleFit`; 0 unless it was
+            estimated.
     """
 
     motion: NDArray[np.float64]
@@ -73,6 +75,7 @@ class Registration(NamedTuple):
     trusted: bool
     reason: str
     scale: float = 1.0
+    scale_error: float = 0.0
 
 
 def register_scans(
@@ -165,12 +168,18 @@ def _register_scaled(
         scale *= fit.scale
         if abs(fit.scale - 1) < _SAME_SCALE:
             break
-    trusted, reason = result.trusted, f"scale {scale:.6g}; {result.reason}"
+    reason = f"scale {scale:.6g} within {fit.error:.1%}; {result.reason}"
+    trusted = result.trusted
     if trusted and fit.freedom < MIN_SLIP_EIGENVALUE:
         trusted = False
         reason += f"; the surfaces fit at other scales too (slip eigenvalue {fit.freedom:.4f})"
     return result._replace(
-        motion=motion, correspondences=correspondences, scale=scale, trusted=trusted, reason=reason
+        motion=motion,
+        correspondences=correspondences,
+        scale=scale,
+        scale_error=fit.error,
+        trusted=trusted,
+        reason=reason,
     )
 
 

@@ -36,12 +36,16 @@ class ScaleFit(NamedTuple):
     Attributes:
         motion: ``[4, 4]``, source to target.
         scale: Its scale.
+        error: Relative error of the scale that residuals of this size can hide, if they are one
+            systematic error and not noise, which averages out. Depths that are all wrong by a
+            factor leave no residuals, and cannot be recognised.
         freedom: Smallest eigenvalue of the normal equations with the scale, see
             `agreement.Agreement`: 0 where surfaces fit at any scale, as three planes do.
     """
 
     motion: Matrix
     scale: float
+    error: float
     freedom: float
 
 
@@ -96,7 +100,7 @@ def refine_scale(source: Points, target: Points, motion: Matrix, voxel: float) -
         voxel: Maximum distance of corresponding points.
     """
     tree, normals = cKDTree(target), estimate_normals(target, 1.5 * voxel)
-    matrix, freedom = motion.copy(), np.inf
+    matrix, freedom, error = motion.copy(), np.inf, np.inf
     for iteration in range(_MAX_ITERATIONS):
         limit = voxel if iteration < _MAX_ITERATIONS // 3 else voxel / 2
         moved = transform_points(matrix, source)
@@ -112,6 +116,8 @@ def refine_scale(source: Points, target: Points, motion: Matrix, voxel: float) -
         residual = np.einsum("ni,ni->n", target[index[near]] - points, across)
         normal = rows.T @ rows / len(rows)
         freedom = min(freedom, float(np.linalg.eigvalsh(normal)[0]))
+        play = np.sqrt((residual**2).mean() * np.linalg.pinv(normal, hermitian=True)[6, 6])
+        error = float(play / size)
         # Damped, so that noise does not carry surfaces along a direction in which they are free.
         change = np.linalg.solve(normal + _DAMPING * np.eye(7), rows.T @ residual / len(rows))
         update = np.eye(4)
@@ -121,7 +127,7 @@ def refine_scale(source: Points, target: Points, motion: Matrix, voxel: float) -
         matrix = update @ matrix
         if np.abs(change).max() < _CONVERGED * voxel:
             break
-    return ScaleFit(matrix, scale_of(matrix), freedom if np.isfinite(freedom) else 0.0)
+    return ScaleFit(matrix, scale_of(matrix), error, freedom if np.isfinite(freedom) else 0.0)
 
 
 def _rows(arm: Points, across: Points) -> NDArray[np.float64]:

@@ -48,6 +48,9 @@ def test_icp_refines_the_scale_of_a_room_but_not_of_a_corner():
     assert fit.scale == pytest.approx(1, abs=1e-3)
     assert scale_of(fit.motion) == fit.scale
     assert fit.freedom > 0.002
+    assert abs(fit.scale - 1) < fit.error < 0.01  # residuals of 5 mm, a room of 3 m
+    noise = np.random.default_rng(1).normal(size=first.shape)
+    assert refine_scale(first + 0.02 * noise, second, wrong, 0.06).error > 1.5 * fit.error
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 1, (3, 2000, 3))
     for axis in range(3):
@@ -67,6 +70,8 @@ def test_scans_in_metres_and_of_unknown_scale():
     assert result.trusted, result.reason
     assert result.scale == pytest.approx(0.37, rel=2e-3)
     np.testing.assert_allclose(scale_of(result.motion), result.scale)
+    assert abs(result.scale / 0.37 - 1) < result.scale_error < 0.02
+    assert f"scale {result.scale:.6g} within {result.scale_error:.1%}" in result.reason
     moved = transform_points(result.motion, first / 0.37)
     off = np.linalg.norm(moved - transform_points(truth, first), axis=1)
     assert np.median(off) < 0.005
