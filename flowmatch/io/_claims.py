@@ -11,6 +11,8 @@ from flowmatch.io._png import check_png, is_png
 # A flat picture takes hardly a byte in the formats below, so there is no limit for each byte alone.
 _FLAT = 2**25  # pixels, those of a picture of 8K
 _PIXELS_PER_BYTE = 4096
+# Of an animated WebP, decoders keep several canvases of four bytes a pixel.
+_FLAT_ANIMATION = 2**23  # pixels, those of a picture of 4K
 
 _AVIF_SIZE = re.compile(rb"\0\0\0\x14ispe\0\0\0\0(.{8})", re.DOTALL)
 
@@ -18,7 +20,8 @@ _AVIF_SIZE = re.compile(rb"\0\0\0\x14ispe\0\0\0\0(.{8})", re.DOTALL)
 def check_claim(path: Path, encoded: memoryview) -> None:
     """Check that a picture file does not claim more pixels than its bytes can hold.
 
-    Formats that store all pixels, such as BMP, are left to the decoder, which finds them cut off.
+    Formats that store all pixels, such as BMP, are left to the decoder, which finds them cut off;
+    of a BMP, only the place of the pixels is checked.
 
     Args:
         path: Name for the message.
@@ -31,9 +34,12 @@ def check_claim(path: Path, encoded: memoryview) -> None:
         check_png(path, encoded)
     elif is_jpeg(encoded):
         check_jpeg(path, encoded)
+    elif encoded[:2] == b"BM":
+        _check_bmp(path, encoded)
     try:
+        flat = _FLAT_ANIMATION if is_animated_webp(encoded) else _FLAT
         for width, height in _sizes(encoded):
-            most = _FLAT + _PIXELS_PER_BYTE * len(encoded)
+            most = flat + _PIXELS_PER_BYTE * len(encoded)
             if width * height > most:
                 raise ValueError(
                     f"{path}: claims {width} x {height} pixels, but its {len(encoded)} bytes "
@@ -41,6 +47,18 @@ def check_claim(path: Path, encoded: memoryview) -> None:
                 )
     except (struct.error, IndexError, OverflowError):
         return  # cut off; the decoder reports it
+
+
+def _check_bmp(path: Path, encoded: memoryview) -> None:
+    """Check that the pixels of a BMP begin behind its header: OpenCV takes any bytes for pixels."""
+    if len(encoded) < 18:
+        return
+    start, length = struct.unpack_from("<II", encoded, 10)
+    if start < 14 + length:
+        raise ValueError(
+            f"{path} is damaged: its pixels begin at byte {start}, within the {14 + length} bytes "
+            "of its header"
+        )
 
 
 def _sizes(encoded: memoryview) -> Iterator[tuple[int, int]]:
@@ -89,6 +107,17 @@ def gif_pictures(encoded: memoryview) -> Iterator[int]:
 def _colours(flags: int) -> int:
     """Return the bytes of a colour table."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def is_animated_webp(encoded: memoryview) -> bool:
+    """Return whether a file is a WebP that says it is an animation."""
+    start = bytes(encoded[:21])
+    return (
+        start[:4] == b"RIFF"
+        and start[8:16] == b"WEBPVP8X"
+        and start[20:] != b""
+        and bool(start[20] & 2)
+    )
 
 
 def _webp(encoded: memoryview) -> Iterator[tuple[int, int]]:

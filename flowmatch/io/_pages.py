@@ -3,7 +3,7 @@
 import struct
 from itertools import islice
 
-from flowmatch.io._claims import gif_pictures
+from flowmatch.io._claims import gif_pictures, is_animated_webp
 
 
 def has_pages(encoded: memoryview) -> bool:
@@ -23,9 +23,7 @@ def has_pages(encoded: memoryview) -> bool:
             return len(list(islice(gif_pictures(encoded), 2))) == 2
     except (struct.error, IndexError):
         return False  # damaged: left to the decoder
-    if start[:4] == b"RIFF" and start[8:] == b"WEBP":
-        return bytes(encoded[12:16]) == b"VP8X" and len(encoded) > 20 and bool(encoded[20] & 2)
-    return start[4:12] == b"ftypavis"
+    return is_animated_webp(encoded) or start[4:12] == b"ftypavis"
 
 
 def tiff_directories(encoded: memoryview) -> list[int]:

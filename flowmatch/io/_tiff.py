@@ -4,13 +4,22 @@ OpenCV 5.0 takes separate planes of 16 bits for interleaved ones, ignores that w
 bits, and libtiff multiplies colours of 8 bits by an alpha that is not associated with them.
 """
 
+import re
 import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
+
+from flowmatch.io._quiet import opencv_errors
 
 _BITS, _PHOTOMETRIC, _STRIPS, _SAMPLES, _COUNTS, _PLANAR = 258, 262, 273, 277, 279, 284
 _TILES, _TILE_COUNTS, _EXTRA, _FORMAT = 324, 325, 338, 339
 _SIZES = {1: 1, 3: 2, 4: 4}  # bytes of a value, by type
 _RGB = 2  # photometric interpretation
+# Errors of libtiff at compressed pixels: of Deflate, LZW, PackBits, LZMA, ZSTD and LERC. In faxes a
+# bad code word costs a line at most, and every reader goes on.
+_DAMAGED = re.compile(r"TIFF_Error ((?!Fax)\w*Decode\w*: .*|Using code not yet in table.*)")
 
 
 class _Entry(NamedTuple):
@@ -30,6 +39,34 @@ class Tiff(NamedTuple):
 
     parts: list[bytes]
     white_is_zero: bool
+
+
+def is_tiff(encoded: memoryview) -> bool:
+    """Return whether a file begins as a TIFF or a BigTIFF does."""
+    return bytes(encoded[:4]) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+@contextmanager
+def damage_as_error(path: Path) -> Iterator[None]:
+    """Raise ValueError if the compressed pixels of a TIFF that is decoded in the block are damaged.
+
+    Of 8 bits, OpenCV 5.0 leaves what libtiff cannot decode black, and says so on stderr alone.
+    """
+    with opencv_errors() as lines:
+        yield
+    if reason := damage(lines):
+        raise ValueError(f"{path} is damaged: its pixels cannot be decoded: {reason}")
+
+
+def damage(lines: Sequence[str]) -> str | None:
+    """Return the first error at compressed pixels among OpenCV's messages, None without one.
+
+    Example:
+        >>> damage(["[ERROR:0@0.1] TIFF_Error ZIPDecode: Decoding error at scanline 0, bad"])
+        'ZIPDecode: Decoding error at scanline 0, bad'
+    """
+    found = filter(None, map(_DAMAGED.search, lines))
+    return next((match[1] for match in found), None)
 
 
 def changed_tiff(encoded: memoryview) -> Tiff | None:

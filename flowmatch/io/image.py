@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from flowmatch.io._files import (
 from flowmatch.io._pages import choose_tiff_page, has_pages, tiff_directories
 from flowmatch.io._pnm import is_pnm, read_pnm
 from flowmatch.io._quiet import quiet_stderr
-from flowmatch.io._tiff import changed_tiff
+from flowmatch.io._tiff import changed_tiff, damage_as_error, is_tiff
 from flowmatch.io._white import check_white, stated_white, white_in_force
 from flowmatch.io.metadata import Metadata, embed_metadata
 
@@ -187,7 +188,7 @@ def _animation(path: Path, start: int, count: int, flags: int) -> list[NDArray[A
     """Decode pictures of an animation, which is decoded from its beginning, or of a BigTIFF."""
     begin = start if path.suffix.lower() in (".tif", ".tiff") else 0
     try:
-        with quiet_stderr():
+        with _decoder_errors(path, np.memmap(path, np.uint8, "r").data):
             done, decoded = cv2.imreadmulti(
                 str(path.absolute()), begin, start - begin + count, flags=flags
             )
@@ -270,7 +271,7 @@ def _by_opencv(
     path: Path, encoded: NDArray[np.uint8], flags: int, *, whole: bool = False
 ) -> NDArray[Any]:
     try:
-        with quiet_stderr():
+        with _decoder_errors(path, encoded.data):
             image = cv2.imdecode(encoded, flags)
             if image is None and whole and encoded[:2].tobytes() in (b"II", b"MM"):
                 # From memory, OpenCV refuses tiles of less than 1024 bytes that are not compressed.
@@ -280,6 +281,11 @@ def _by_opencv(
     if image is None:
         raise ValueError(f"{path} is damaged, or not an image of a kind that OpenCV decodes")
     return np.asarray(image)
+
+
+def _decoder_errors(path: Path, encoded: memoryview) -> AbstractContextManager[None]:
+    """Return a block for a decoder, in which nothing is printed on stderr."""
+    return damage_as_error(path) if is_tiff(encoded) else quiet_stderr()
 
 
 def _warn_about_low_bits(path: Path, image: NDArray[Any]) -> None:

@@ -65,7 +65,10 @@ def warm_up(reader: Reader, folder: Path) -> None:
 
 
 def find_fault(reader: Reader, path: Path) -> str | None:
-    """Read a file; return the kind of fault, an empty text if it was read, None if refused."""
+    """Read a file; return the kind of fault, an empty text if it was read, None if refused.
+
+    While memory is traced, more of it than `_MULTIPLE` file sizes is a fault too.
+    """
     began = time.process_time()
     noise = os.fstat(2).st_size
     fault: str | None = ""
@@ -74,6 +77,8 @@ def find_fault(reader: Reader, path: Path) -> str | None:
             result = reader.read(path)
         finally:
             seconds = time.process_time() - began
+            printed = os.fstat(2).st_size != noise
+            peak = tracemalloc.get_traced_memory()[1]  # before the other reader's
     except reader.errors as error:
         fault = _fault_of_message(str(error), path)
     except Exception as error:
@@ -88,8 +93,10 @@ def find_fault(reader: Reader, path: Path) -> str | None:
             fault = f"silent difference: {difference}"
     if seconds > SLOW:
         fault = f"slow: {seconds:.1f} s"
-    if os.fstat(2).st_size != noise and not fault:
+    if printed and not fault:
         fault = "prints on stderr"
+    if not fault and peak > _MULTIPLE * path.stat().st_size * reader.expands + _SLACK:
+        fault = f"memory: {peak} bytes for {path.stat().st_size}"
     return fault
 
 
@@ -106,16 +113,12 @@ def _fault_of_message(message: str, path: Path) -> str | None:
 
 
 def traced(reader: Reader, path: Path) -> str | None:
-    """Return as `find_fault` does; more memory than `_MULTIPLE` file sizes is a fault too."""
+    """Return as `find_fault` does, and trace memory."""
     tracemalloc.start()
     try:
-        fault = find_fault(reader, path)
-        peak = tracemalloc.get_traced_memory()[1]
+        return find_fault(reader, path)
     finally:
         tracemalloc.stop()
-    if not fault and peak > _MULTIPLE * path.stat().st_size * reader.expands + _SLACK:
-        return f"memory: {peak} bytes for {path.stat().st_size}"
-    return fault
 
 
 def run(

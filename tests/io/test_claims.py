@@ -69,6 +69,31 @@ def test_animations_that_claim_too_much(tmp_path):
         read_pages(tmp_path / "a.webp", 0, 1)
 
 
+@pytest.mark.parametrize(("side", "refused"), [(2000, False), (5000, True)])
+def test_canvas_of_an_animation_of_some_bytes(side, refused, tmp_path):
+    """A still picture of 5000 x 5000 pixels may take as few bytes."""
+    content = by_pillow("webp", pages=2, lossless=True)[:800]
+    place = content.index(b"VP8X") + 12
+    content[place : place + 6] = (side - 1).to_bytes(3, "little") * 2
+    if refused:
+        with pytest.raises(ValueError, match="claims 5000 x 5000 pixels, but its 800 bytes may"):
+            check_claim(tmp_path / "a.webp", memoryview(bytes(content)))
+        content[place - 4] &= ~2  # no animation
+    check_claim(tmp_path / "a.webp", memoryview(bytes(content)))
+
+
+@pytest.mark.parametrize("start", [0, 53])
+def test_pixels_within_the_header_of_a_bmp(start, tmp_path):
+    """OpenCV takes the header for pixels, without an error."""
+    content = by_opencv(".bmp")
+    struct.pack_into("<I", content, 10, start)
+    (tmp_path / "a.bmp").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=rf"a\.bmp is damaged: its pixels begin at byte {start}, wi"
+    ):
+        read_image(tmp_path / "a.bmp")
+
+
 @pytest.mark.parametrize("suffix", [".webp", ".avif", ".gif", ".jp2"])
 def test_flat_pictures_of_4k_are_read(tmp_path, suffix):
     flat = np.full((2160, 3840, 3), 7, np.uint8)

@@ -1,11 +1,14 @@
 """TIFF files of the kinds that cameras and scientific programs write."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from flowmatch.io import read_frames, read_image, read_rgba
+from flowmatch.io.image import read_pages
 
 tifffile = pytest.importorskip("tifffile")
 
@@ -120,3 +123,32 @@ def test_tiles_that_are_not_compressed(kind, side, tmp_path):
 
 
 PLANES = {"photometric": "rgb", "planarconfig": "separate"}
+
+
+@pytest.mark.parametrize("compression", ["tiff_adobe_deflate", "tiff_lzw"])
+def test_damaged_pixels_of_8_bits_are_an_error(compression, tmp_path, capfd):
+    """OpenCV 5.0 leaves them black, without an error; of 16 bits it refuses them."""
+    rng = np.random.default_rng(0)
+    pages = [
+        Image.fromarray(
+            np.kron(rng.integers(0, 256, (8, 8, 3), np.uint8), np.ones((4, 4, 1), "u1"))
+        )
+        for _ in range(2)
+    ]
+    path = tmp_path / "a.tif"
+    pages[0].save(path, compression=compression, save_all=True, append_images=pages[1:])
+    whole = bytearray(path.read_bytes())
+    assert np.array_equal(read_pages(path, 1, 1)[0], np.asarray(pages[1]))
+    with tifffile.TiffFile(path) as file:
+        places = [page.dataoffsets[0] + page.databytecounts[0] // 2 for page in file.pages]
+    for number, place in enumerate(places):
+        damaged = whole.copy()
+        damaged[place : place + 4] = b"\xff\0\xff\0"
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"a\.tif is damaged: its pixels cannot be decoded: "):
+            read_pages(path, number, 1)
+    path.write_bytes(whole[: places[0]] + b"\xff\0\xff\0" + whole[places[0] + 4 :])
+    with pytest.raises(ValueError, match="its pixels cannot be decoded"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        read_image(path)
+    assert capfd.readouterr().err == ""
