@@ -34,7 +34,7 @@ def check_claim(path: Path, encoded: memoryview) -> None:
         check_png(path, encoded)
     elif is_jpeg(encoded):
         check_jpeg(path, encoded)
-    elif encoded[:2] == b"BM":
+    elif bytes(encoded[:2]) == b"BM":
         _check_bmp(path, encoded)
     try:
         flat = _FLAT_ANIMATION if is_animated_webp(encoded) else _FLAT

@@ -1,8 +1,11 @@
 """Mesh files as scans: points sampled from their triangles, and moved copies."""
 
 import json
+import logging
 import re
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +40,7 @@ class _Mesh(NamedTuple):
     has_texture: bool
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of numbers that no scan has
 def mesh_points(path: Path) -> NDArray[np.float64]:
     """Return 100 000 points that are evenly distributed over the triangles of a mesh.
 
@@ -63,6 +67,7 @@ def mesh_points(path: Path) -> NDArray[np.float64]:
     return points
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def move_mesh(source: Path, target: Path, motion: ArrayLike) -> list[str]:
     """Write a moved copy of a mesh; of the same kind with all else as it is.
 
@@ -94,8 +99,11 @@ def move_mesh(source: Path, target: Path, motion: ArrayLike) -> list[str]:
 def _read_mesh(path: Path) -> _Mesh:
     trimesh = optional_module("trimesh", f"reading {path.suffix.lower()} files", "scans")
     points, faces, paints, textures = [np.zeros((0, 3))], [np.zeros((0, 3), np.int64)], [], []
+    if path.suffix.lower() == ".glb":
+        _check_glb(path, path.read_bytes())
     try:
-        scene = trimesh.load_scene(path, process=False, skip_materials=True)
+        with _no_log("trimesh"):
+            scene = trimesh.load_scene(path, process=False, skip_materials=True)
         for node in scene.graph.nodes_geometry:
             matrix, name = scene.graph[node]
             part = scene.geometry[name]
@@ -117,6 +125,42 @@ def _read_mesh(path: Path) -> _Mesh:
     if triangles.size and not (triangles.min() >= 0 and triangles.max() < len(vertices)):
         raise ValueError(f"{path}: faces must be indices of {len(vertices)} points")
     return _Mesh(vertices, triangles, colours, any(textures))
+
+
+@contextmanager
+def _no_log(name: str) -> Iterator[None]:
+    """Keep a library from printing what it goes on after, with tracebacks."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check_glb(path: Path, content: bytes) -> None:
+    """Check that a .glb file claims no more than it holds: trimesh allocates what it claims."""
+    at, document = _GLB_HEADER.size, None
+    while at + _GLB_CHUNK.size <= len(content):
+        length, kind = _GLB_CHUNK.unpack_from(content, at)
+        start = at + _GLB_CHUNK.size
+        at = start + length
+        if at > len(content):
+            raise ValueError(
+                f"{path} is damaged, or not whole: a part of it claims {length} bytes, "
+                f"the file ends {at - len(content)} bytes too early"
+            )
+        if document is None and kind == _JSON_CHUNK:
+            document = content[start:at]
+    try:
+        accessors = json.loads(document or b"{}")["accessors"]
+        counts = [entry["count"] for entry in accessors if "bufferView" not in entry]
+        most = max((count for count in counts if isinstance(count, int)), default=0)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return  # left to trimesh
+    if most > len(content):
+        raise ValueError(f"{path}: claims {most} zeros, more than its {len(content)} bytes")
 
 
 def _rotation(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

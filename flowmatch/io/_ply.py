@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowmatch.io._cloud_table import NO_REST, CloudTable, Column, PlyRest, as_ply_columns
-from flowmatch.io._files import reason_of, write_array
+from flowmatch.io._files import reason_of, short_line, write_array
 from flowmatch.io._text import number_columns, read_header, text_rows
 
 _TYPES = {
@@ -145,7 +145,7 @@ def _read_rows(
     path: Path, content: bytes, start: int, element: _Element, order: str, *, read: bool
 ) -> tuple[dict[str, Column], int]:
     """Read the numbers of an element's rows that are not in lists; also return where it ends."""
-    noun = "vertices" if element.name == "vertex" else f"rows of {element.name}"
+    noun = "vertices" if element.name == "vertex" else f"rows of {short_line(element.name)}"
     least = element.rows * sum(np.dtype(f.length_kind or f.kind).itemsize for f in element.fields)
     if least > len(content) - start:
         raise ValueError(
@@ -211,7 +211,8 @@ def _walk(
                 places[field][row] = position
             position += size
         if position > len(content):
-            raise ValueError(f"{path}: the file ends in row {row} of {element.name}")
+            name = short_line(element.name)
+            raise ValueError(f"{path}: the file ends in row {row} of {name}")
     return places, position
 
 

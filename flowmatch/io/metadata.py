@@ -65,18 +65,20 @@ def read_metadata(path: FilePath) -> Metadata:
         >>> read_metadata(path)
         Metadata(exif=None, icc=None, xmp=None, focal_35mm=None)
     """
-    exif, profile = b"", {}
+    exif, profile, number_of_parts = b"", {}, 0
     for kind, content in _segments(existing_file(path)):
         if kind == 0xE1 and content.startswith(_EXIF) and not exif:
             exif = content[len(_EXIF) :]
         if kind == 0xE2 and content.startswith(_ICC) and len(content) > len(_ICC) + 2:
             profile[content[len(_ICC)]] = content[len(_ICC) + 2 :]
-    icc = b"".join(profile[number] for number in sorted(profile)) or None
+            number_of_parts = content[len(_ICC) + 1]
+    whole = sorted(profile) == list(range(1, number_of_parts + 1))
+    icc = b"".join(profile[number] for number in sorted(profile)) if whole else None
     try:
         kept, focal = _kept_exif(exif)
     except (struct.error, ValueError):
-        return Metadata(icc=icc)
-    return Metadata(kept, icc, None, focal)
+        return Metadata(icc=icc or None)
+    return Metadata(kept, icc or None, None, focal)
 
 
 def _segments(path: Path) -> list[tuple[int, bytes]]:
@@ -109,12 +111,16 @@ def _kept_exif(tiff: bytes) -> tuple[bytes | None, float | None]:
     fields = {tag: field for tag, field in main.items() if tag in _KEPT}
     exif = {tag: field for tag, field in inner[0].items() if tag in _KEPT_EXIF}
     fields[_ORIENTATION] = (3, 1, struct.pack(f"{order}H", 1))
+    # Many fields of a damaged file may share one value; then the copy would not fit into a segment.
+    if 26 + sum(map(_length, (fields, exif, inner[1]))) > _SEGMENT - len(_EXIF):
+        raise ValueError("expected EXIF that fits into a segment of a JPEG")
     return _write_fields(order, fields, exif, inner[1]), float(millimetres) or None
 
 
 def _read_fields(tiff: bytes, order: str, at: int) -> _Fields:
     (count,) = struct.unpack_from(f"{order}H", tiff, at)
-    fields = {}
+    fields: _Fields = {}
+    room = len(tiff)  # the values of a damaged file may overlap
     for place in range(at + 2, at + 2 + 12 * min(count, _MAX_FIELDS), 12):
         tag, kind, number = struct.unpack_from(f"{order}HHI", tiff, place)
         size = _SIZES.get(kind, 0) * number
@@ -122,6 +128,9 @@ def _read_fields(tiff: bytes, order: str, at: int) -> _Fields:
             continue
         start = place + 8 if size <= 4 else struct.unpack_from(f"{order}I", tiff, place + 8)[0]
         value = tiff[start : start + size]
+        room -= len(value)
+        if room < 0:
+            raise ValueError("values that overlap")
         if len(value) == size:
             fields[tag] = (kind, number, value)
     return fields

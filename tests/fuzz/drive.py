@@ -25,7 +25,7 @@ SLOW = 1.0  # seconds of processor time
 HANG = 20  # seconds of processor time, after which the child is ended
 WAIT = 600  # seconds, after which it is ended although it computes nothing
 _TRACED = 50  # every so many inputs, memory is measured
-_MULTIPLE, _SLACK = 4, 2**20  # most memory for a file: a multiple of its size, and a constant
+_MULTIPLE = 4  # most memory for a file, besides the reader's constant: a multiple of its size
 _RESIDENT = 2**26  # bytes by which an input may raise the peak of resident memory
 _SHOWN = 5  # inputs of a kind of fault that are kept
 
@@ -95,7 +95,7 @@ def find_fault(reader: Reader, path: Path) -> str | None:
         fault = f"slow: {seconds:.1f} s"
     if printed and not fault:
         fault = "prints on stderr"
-    if not fault and peak > _MULTIPLE * path.stat().st_size * reader.expands + _SLACK:
+    if not fault and peak > _MULTIPLE * path.stat().st_size * reader.expands + reader.constant:
         fault = f"memory: {peak} bytes for {path.stat().st_size}"
     return fault
 

@@ -55,6 +55,24 @@ def image_seeds() -> list[Seed]:
     ]
 
 
+def metadata_seeds() -> list[Seed]:
+    """Return photos of both byte orders, with EXIF, a place, and a colour profile in two parts."""
+    seeds = []
+    for order in "<>":
+        tags = Image.Exif()
+        tags.endian = order
+        tags[0x010F], tags[0x0112], tags[0x0132] = "Maker", 6, "2024:05:06 07:08:09"
+        tags.get_ifd(0x8769).update({0x9003: "2024:05:06 07:08:09", 0xA405: 27})
+        tags.get_ifd(0x8825).update({1: "N", 2: (48.0, 8.0, 7.5)})
+        file = io.BytesIO()
+        Image.fromarray(PIXELS).save(file, "jpeg", exif=tags)
+        parts = (b"\xff\xe2\0\x16ICC_PROFILE\0%c\2part %d" % (k, k) for k in (1, 2))
+        content = file.getvalue()
+        seeds.append(Seed("a.jpg", content))
+        seeds.append(Seed("a.jpg", content[:2] + b"".join(parts) + content[2:]))
+    return seeds
+
+
 def _pil(
     kind: str, *, palette: bool = False, bits: int = 8, pages: int = 1, exif: int = 0
 ) -> bytes:

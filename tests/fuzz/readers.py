@@ -35,6 +35,7 @@ class Reader:
         compare: Function that compares a result with an independent reader's, and describes a
             difference.
         expands: Factor by which the format's own compression may expand a file.
+        constant: Bytes that it may take for a file of any size, besides.
         errors: Documented errors.
         room: Bytes of address space that it may add; decoders written in C reserve more than they
             touch.
@@ -46,6 +47,7 @@ class Reader:
     words: Sequence[bytes] = ()
     compare: Callable[[Path, Any], str | None] | None = None
     expands: int = 1
+    constant: int = 2**20
     errors: tuple[type[Exception], ...] = (ValueError, OSError)
     room: int = 2**28
 
@@ -268,6 +270,14 @@ READERS = {
         Reader(
             "video", _later("task_seeds", "video_seeds"), task_readers.read_video,
             compare=task_readers.compare_video, expands=20, room=2**31,
+        ),
+        Reader(
+            "metadata", _later("image_seeds", "metadata_seeds"), task_readers.read_photo_metadata,
+            compare=task_readers.compare_photo_metadata, errors=(OSError,),
+        ),
+        Reader(
+            "mesh", _later("task_seeds", "mesh_seeds"), task_readers.read_mesh,
+            constant=2**24, errors=(ValueError, OSError, ImportError),  # 100 000 points
         ),
         Reader("tracks", _later("task_seeds", "track_seeds"), task_readers.read_track),
     )

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from flowmatch import io
+
 # Modules that import PyTorch are imported when they are needed: they take seconds.
 
 
@@ -83,6 +85,36 @@ def read_lua(path: Path) -> Any:
         return parse_t7(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error  # as its caller does
+
+
+def read_photo_metadata(path: Path) -> Any:
+    """Read what a camera wrote into a photo; a picture made of it must hold the same."""
+    metadata = io.read_metadata(path)
+    copy = path.with_name("copy.jpg")
+    io.write_image(copy, np.zeros((2, 2), np.uint8), metadata=metadata)
+    again = io.read_metadata(copy)
+    if again._replace(focal_35mm=None) != metadata._replace(focal_35mm=None):
+        raise AssertionError("metadata change when they are written")
+    return metadata
+
+
+def compare_photo_metadata(path: Path, metadata: Any) -> str | None:
+    """Compare with Pillow's colour profile."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        # Of parts that are counted wrong, each reader leaves out others.
+        icc = picture.info.get("icc_profile")
+        if None not in (icc, metadata.icc) and icc != metadata.icc:
+            return "a colour profile unlike Pillow's"
+    return None
+
+
+def read_mesh(path: Path) -> Any:
+    """Sample points of a mesh, and move it by nothing."""
+    points = io.read_cloud(path)
+    io.move_cloud_file(path, path.with_name(f"moved{path.suffix}"), np.eye(4))
+    return points
 
 
 def read_track(path: Path) -> Any:

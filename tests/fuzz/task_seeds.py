@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from flowmatch.io.mesh import write_mesh
 from flowmatch.matching import Keypoints, Matches
 from flowmatch.matching.files import write_matches
 
@@ -81,6 +82,20 @@ def lua_seeds() -> list[Seed]:
         Seed("a.t7", layer), Seed("a.t7", table), Seed("a.t7", tensor),
         Seed("a.bin", text(b"2ch") + layers),
     ]  # fmt: skip
+
+
+def mesh_seeds() -> list[Seed]:
+    """Return meshes with and without colours, as text and as bytes."""
+    points, faces = np.eye(4, 3), np.array([[0, 1, 2], [0, 1, 3]])
+    seeds = []
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix in (".glb", ".obj", ".stl"):
+            for colours in (None, np.arange(12, dtype=np.uint8).reshape(4, 3)):
+                path = Path(folder) / f"a{suffix}"
+                write_mesh(path, points, faces, colours=colours if suffix != ".stl" else None)
+                seeds.append(Seed(path.name, path.read_bytes()))
+    text = b"solid a\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 0 1 0\n"
+    return [*seeds, Seed("a.stl", text + b"endloop\nendfacet\nendsolid a\n")]
 
 
 def track_seeds() -> list[Seed]:

@@ -2,6 +2,7 @@
 
 import gzip
 import random
+import re
 import struct
 import tracemalloc
 import warnings
@@ -108,6 +109,20 @@ def test_long_lists_are_not_quoted_whole(tmp_path):
         with pytest.raises(ValueError, match=r"a\.ply: expected numbers") as error:
             read_cloud(tmp_path / "a.ply")
         assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("rows", "content", "message"),
+    [(99, b"", "expected 495 bytes for 99 rows of fa?ce"),
+     (1, b"\x01\0\0\0\x09" + bytes(13), "the file ends in row 0 of fa?ce")],
+)  # fmt: skip
+def test_names_of_elements_that_cannot_be_printed(rows, content, message, tmp_path):
+    text = "ply\nformat binary_little_endian 1.0\n"
+    text += f"element fa\x7fce {rows}\nproperty int a\nproperty list uchar int b\n"
+    text += "element vertex 1\n" + "".join(f"property float {axis}\n" for axis in "xyz")
+    (tmp_path / "a.ply").write_bytes(text.encode() + b"end_header\n" + content)
+    with pytest.raises(ValueError, match=rf"a\.ply: {re.escape(message)}"):
+        read_cloud(tmp_path / "a.ply")
 
 
 def test_names_in_archives_that_are_not_utf8(tmp_path):

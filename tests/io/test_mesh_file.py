@@ -2,6 +2,7 @@
 
 import json
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -113,3 +114,40 @@ def test_damaged_files(suffix, tmp_path):
                 read(path)
             except ValueError as error:
                 assert path.name in str(error)
+
+
+def glb(document, claimed=0):
+    text = json.dumps(document).encode()
+    text += b" " * (-len(text) % 4)
+    head = struct.pack("<4sIIII", b"glTF", 2, 20 + len(text), len(text) + claimed, 0x4E4F534A)
+    return head + text
+
+
+def test_glb_that_claims_memory(tmp_path):
+    """trimesh allocates the bytes that a part claims, and the zeros of a list without data."""
+    path = tmp_path / "a.glb"
+    zeros = {"count": 2**31, "componentType": 5126, "type": "VEC3"}
+    for content, message in (
+        (glb({}, 2**31), f"a part of it claims {2**31 + 4} bytes, the file ends {2**31} bytes too"),
+        (glb({"accessors": [zeros]}), f"claims {2**31} zeros, more than its 100 bytes"),
+    ):
+        path.write_bytes(content)
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=message):
+            read_cloud(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2**24
+
+
+def test_numbers_that_no_mesh_has_print_nothing(tmp_path, capfd, recwarn):
+    """trimesh logs a traceback for facets without normals; NumPy warns where sums overflow."""
+    facet = "facet normal {}\nouter loop\nvertex 1e308 0 0\nvertex 1 0 0\nvertex 0 1e308 0\n"
+    for normal in ("0 0 1", "1e308 1e308 1e308", "a"):
+        text = f"solid a\n{facet.format(normal)}endloop\nendfacet\nendsolid a\n"
+        (tmp_path / "a.stl").write_text(text)
+        assert read_cloud(tmp_path / "a.stl").shape[1] == 3
+        if normal != "a":
+            move_cloud_file(tmp_path / "a.stl", tmp_path / "b.stl", np.eye(4))
+    assert capfd.readouterr().err == ""
+    assert not recwarn.list

@@ -1,6 +1,8 @@
 """Metadata of photos: what is kept, what other programs read of it, and damaged files."""
 
 import io
+import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -82,3 +84,28 @@ def test_other_formats_stay_as_they_are(tmp_path):
     write_image(tmp_path / "a.bmp", PIXELS, metadata=Metadata(icc=PROFILE))
     with Image.open(tmp_path / "a.bmp") as picture:
         np.testing.assert_array_equal(np.asarray(picture), PIXELS)
+
+
+def test_profiles_that_are_not_whole_are_left_out(tmp_path):
+    part = b"\xff\xe2\0\x16ICC_PROFILE\0%c%cpart %d"
+    write_image(tmp_path / "a.jpg", PIXELS)
+    content = (tmp_path / "a.jpg").read_bytes()
+    for parts, icc in (([(1, 2), (2, 2)], b"part 1part 2"), ([(1, 2)], None), ([(2, 2)], None)):
+        segments = b"".join(part % (number, count, number) for number, count in parts)
+        (tmp_path / "a.jpg").write_bytes(content[:2] + segments + content[2:])
+        assert read_metadata(tmp_path / "a.jpg").icc == icc
+
+
+def test_fields_that_share_one_value_take_no_memory(tmp_path):
+    """500 fields that name the same 16 KB would make 8 MB of EXIF."""
+    fields = b"".join(struct.pack("<HHII", tag, 7, 16_000, 6100) for tag in range(500))
+    place = struct.pack("<HHHII", 1, 0x8825, 4, 1, 26) + bytes(4)
+    tiff = b"II*\0" + struct.pack("<I", 8) + place + struct.pack("<H", 500) + fields
+    tiff = tiff.ljust(23_000, b"x")
+    segment = b"\xff\xe1" + struct.pack(">H", len(tiff) + 8) + b"Exif\0\0" + tiff
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8" + segment)
+    tracemalloc.start()
+    assert read_metadata(tmp_path / "a.jpg") == Metadata()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
