@@ -163,21 +163,6 @@ _OURS: Mapping[str, FlowRecipe] = {
         kept=0.7,
         seed=8,
     ),
-    # All layers together again, now that the choice is trained.
-    "recurrent-joint": FlowRecipe(
-        "recurrent-pyramid",
-        Schedule(steps=2600, batch=3, learning_rate=4e-4),
-        "robust",
-        _RECURRENT,
-        size=(288, 448),
-        motion=_LONGEST_MOTION,
-        reuse=3,
-        matching=0.3,
-        choice=0.5,
-        initial=True,
-        kept=0.5,
-        seed=9,
-    ),
     # Unsupervised, on the frames of a video, from trained weights (--start).
     "pyramid-video": FlowRecipe(
         "pyramid",
