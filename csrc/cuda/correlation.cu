@@ -166,13 +166,20 @@ void forward(const T* f1, const T* f2, T* volume, const CorrelationShape& s, voi
          stream, f1, f2, volume, s, t, p);
 }
 
+// Whether TF32 on tensor cores is faster than float32 on CUDA cores, by benchmarks/model.py: not
+// for few channels, whose products cost less than what surrounds them.
+bool gains_from_tf32(const CorrelationShape& s) {
+  return s.channels >= (s.side_x() <= 9 ? 64 : 16);
+}
+
 }  // namespace
 
 template <typename T>
 void correlation(const T* f1, const T* f2, T* volume, const CorrelationShape& s, bool tf32,
                  void* stream) {
   if constexpr (sizeof(T) <= 4) {
-    if ((sizeof(T) == 2 || tf32) && correlation_mma(f1, f2, volume, s, stream)) return;
+    const bool wanted = sizeof(T) == 2 || (tf32 && gains_from_tf32(s));
+    if (wanted && correlation_mma(f1, f2, volume, s, stream)) return;
   }
   if (s.side_x() <= 9) {  // exact for radius 4, the usual one
     forward<9>(f1, f2, volume, s, stream);

@@ -128,6 +128,11 @@ def to_tf32(x):
     return ((bits + 0x1000) & ~np.uint32(0x1FFF)).view(np.float32)
 
 
+def gains_from_tf32(case):
+    """Whether the volume is computed as TF32: with few channels float32 is as fast."""
+    return case[1] >= (64 if case[4][1] <= 4 else 16)
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_tf32(emulated, case):
     """With TF32 the products are those of rounded inputs, summed in float."""
@@ -139,7 +144,8 @@ def test_tf32(emulated, case):
         settings = {"seed": seed, "guard": guard, "major": 8}
         arguments = (f1, f2, g.shape, *grid[:2], True, *grid[2:])
         result = run(emulated, emulated.correlation, *arguments, **settings)
-        assert_close(result, correlation(*rounded[:2], *grid), "float32")
+        inputs = rounded[:2] if gains_from_tf32(case) else (f1, f2)
+        assert_close(result, correlation(*inputs, *grid), "float32")
         for first in (True, False):
             other = 1 if first else 0
             result = run(
