@@ -130,11 +130,14 @@ def _of_pairs(query: Tensor, reference: Tensor, index: Tensor) -> tuple[Tensor, 
     """
     B, N, k = index.shape
     D = query.shape[2]
-    chosen = index.clamp(min=0).view(B, N * k, 1).expand(-1, -1, D)
+    chosen = index.clamp(min=0).reshape(B, N * k, 1).expand(-1, -1, D)
     missing = (index < 0)[..., None]
     kind = wide(query.dtype)
     pairs = torch.where(missing, 0, reference.gather(1, chosen).reshape(B, N, k, D).to(kind))
     return torch.where(missing, 0, query[:, :, None].to(kind)), pairs
+
+
+_MAX_ELEMENTS = 1 << 25  # of the vectors of pairs, in the backward pass at a time
 
 
 def _over_distance(values: Tensor, difference: Tensor) -> Tensor:
@@ -147,21 +150,28 @@ def _over_distance(values: Tensor, difference: Tensor) -> Tensor:
 def _backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     """Differentiate the distances of the returned pairs; the choice of pairs is constant."""
     query, reference, index = ctx.saved_tensors
-    B, N, k = index.shape
+    B, N, _ = index.shape
     if reference.shape[1] == 0:
         return torch.zeros_like(query), torch.zeros_like(reference), *(None,) * 6
-    queries, pairs = _of_pairs(query, reference, index)
-    g = torch.where((index < 0)[..., None], 0, g[..., None])
-    if ctx.metric == DOT:
-        for_query, for_pairs = g * pairs, g * queries
-    else:
-        difference = queries - pairs
-        for_query = _over_distance(g, difference) * difference
-        for_pairs = -for_query
-    total = torch.zeros_like(reference, dtype=g.dtype, memory_format=torch.contiguous_format)
-    rows = for_pairs.reshape(B, N * k, query.shape[2])
-    total = _sum_into(total, index.clamp(min=0).view(B, N * k), rows)
-    grads = for_query.sum(2).to(query.dtype), total.to(reference.dtype)
+    kind = wide(query.dtype)
+    first = torch.zeros_like(query, dtype=kind, memory_format=torch.contiguous_format)
+    total = torch.zeros_like(reference, dtype=kind, memory_format=torch.contiguous_format)
+    # Some neighbours at a time: the vectors of all pairs may need much memory.
+    step = max(1, _MAX_ELEMENTS // max(1, query.numel()))
+    for chosen, weight in zip(index.split(step, 2), g.split(step, 2), strict=True):
+        queries, pairs = _of_pairs(query, reference, chosen)
+        weight = torch.where((chosen < 0)[..., None], 0, weight[..., None])
+        if ctx.metric == DOT:
+            for_query, for_pairs = weight * pairs, weight * queries
+        else:
+            difference = queries - pairs
+            for_query = _over_distance(weight, difference) * difference
+            for_pairs = -for_query
+        first = first + for_query.sum(2)
+        count = N * chosen.shape[2]
+        rows = for_pairs.reshape(B, count, query.shape[2])
+        total = _sum_into(total, chosen.clamp(min=0).reshape(B, count), rows)
+    grads = first.to(query.dtype), total.to(reference.dtype)
     return (*grads, None, None, None, None, None, None)
 
 

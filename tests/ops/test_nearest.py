@@ -1,5 +1,6 @@
 """Nearest neighbours against all distances in float64."""
 
+import importlib
 import time
 
 import numpy as np
@@ -13,6 +14,7 @@ from flowmatch.ops import active_kernel, nearest
 from flowmatch.ops.nearest_reference import nearest_hamming_reference, nearest_reference
 
 ops = torch.ops.flowmatch
+module = importlib.import_module("flowmatch.ops.nearest")  # its name is that of the function
 
 CASES = [  # B, N, M, D, k
     (1, 1, 1, 1, 1),  # smallest sizes
@@ -328,6 +330,28 @@ def test_gradients(metric, device):
     function = lambda q, r: nearest(q, r, 2, metric).distance  # noqa: E731
     assert torch.autograd.gradcheck(function, (query, reference))
     assert torch.autograd.gradgradcheck(function, (query, reference))
+
+
+@pytest.mark.parametrize("metric", ["l2", "dot"])
+def test_gradients_of_some_neighbours_at_a_time(metric, device, monkeypatch):
+    """Memory of the backward pass does not grow with k: [N, k, D] is computed in parts."""
+    shapes = []
+    of_pairs = module._of_pairs
+
+    def recorded(query, reference, index):
+        shapes.append(index.shape[2])
+        return of_pairs(query, reference, index)
+
+    query, reference = (torch.randn(2, n, 3, device=device).requires_grad_() for n in (4, 6))
+    distance = nearest(query, reference, 5, metric).distance
+    g = torch.randn_like(distance)
+    whole = torch.autograd.grad(distance, (query, reference), g, retain_graph=True)
+    monkeypatch.setattr(module, "_of_pairs", recorded)
+    monkeypatch.setattr(module, "_MAX_ELEMENTS", 2 * query.numel())
+    parts = torch.autograd.grad(distance, (query, reference), g)
+    assert shapes == [2, 2, 1]
+    for one, other in zip(parts, whole, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_no_gradient_at_distance_zero(device):
