@@ -25,7 +25,23 @@ template <class A>
 struct Pairs {
   const A *x, *y;                // [rows, depth], [columns, depth]
   const A *x_halves, *y_halves;  // |v|^2 / 2 of each vector
+  bool may_overflow;             // |x|^2 + |y|^2 of some pair may be no number of type A
 };
+
+// The root of a square |x - y|^2, also where the square overflows but the distance does not.
+template <class A>
+A distance_from(A square, const A* x, const A* y, int64_t depth) {
+  if (std::isfinite(square)) return std::sqrt(square);
+  A largest = 0;
+  for (int64_t c = 0; c < depth; ++c) largest = std::max(largest, std::abs(x[c] - y[c]));
+  if (!std::isfinite(largest)) return std::sqrt(square);
+  A sum = 0;
+  for (int64_t c = 0; c < depth; ++c) {
+    const A share = (x[c] - y[c]) / largest;
+    sum += share * share;
+  }
+  return largest * std::sqrt(sum);
+}
 
 // Turns the products of row i, columns j to j + count, into results.
 template <class T, class A>
@@ -37,13 +53,16 @@ void finish_row(const PairwiseKernels<A>& f, const Pairs<A>& p, const PairwiseSh
   }
   constexpr A smallest = static_cast<A>(kCancelled);
   const A half = p.x_halves[i];
-  if (f.finish(products, half, p.y_halves + j, smallest, count, line)) {
+  if (f.finish(products, half, p.y_halves + j, smallest, count, line) || p.may_overflow) {
+    const A *x = p.x + i * s.depth, *y = p.y + j * s.depth;
     const auto row = [&](int64_t n) -> int64_t {
-      const A lengths = 2 * (half + p.y_halves[j + n]);
-      return lengths - 2 * products[n] >= smallest * lengths ? -1 : n;
+      const A lengths = 2 * (half + p.y_halves[j + n]), square = lengths - 2 * products[n];
+      return square >= smallest * lengths && std::isfinite(square) ? -1 : n;
     };
-    const auto use = [&](A square, int64_t n) { line[n] = std::sqrt(square); };
-    for_each_exact(p.x + i * s.depth, p.y + j * s.depth, s.depth, false, count, row, use);
+    const auto use = [&](A square, int64_t n) {
+      line[n] = distance_from(square, x, y + n * s.depth, s.depth);
+    };
+    for_each_exact(x, y, s.depth, false, count, row, use);
   }
   std::transform(line, line + count, to, [](A v) { return static_cast<T>(v); });
 }
@@ -91,11 +110,12 @@ void pairwise_distance(const T* x, const T* y, T* out, const PairwiseShape& s) {
   parallel_rows(s.batch, s.rows * s.columns * s.depth, [&](int64_t begin, int64_t end) {
     Workspace& own = *workspaces[next_workspace++ % workspaces.size()];
     for (int64_t b = begin; b < end; ++b) {
-      const Pairs<A> p = {wide_x.data() + b * s.rows * s.depth,
-                          wide_y.data() + b * s.columns * s.depth, own.left.half.get(),
-                          own.right.half.get()};
+      Pairs<A> p = {wide_x.data() + b * s.rows * s.depth, wide_y.data() + b * s.columns * s.depth,
+                    own.left.half.get(), own.right.half.get(), false};
       pack_into(p.x, s.rows, s.depth, false, &own.left);
       pack_into(p.y, s.columns, s.depth, false, &own.right);
+      const double longest = std::max(own.left.most_norm, own.right.most_norm);
+      p.may_overflow = longest * longest > static_cast<double>(std::numeric_limits<A>::max()) / 4;
       T* to = out + b * s.rows * s.columns;
       parallel_rows(own.left.groups, work, [&](int64_t first, int64_t last) {
         A* products = own.scratch.take();

@@ -41,9 +41,12 @@ def pairwise_distance_reference(x: Tensor, y: Tensor, metric: int) -> Tensor:
     first, second = (t.to(wide(t.dtype)) for t in (x, y))
     if metric == _DOT:
         return (first @ second.transpose(1, 2)).to(x.dtype)
-    out = x.new_empty(*x.shape[:2], y.shape[1])
-    for row in range(x.shape[1]):
-        out[:, row] = (first[:, row, None] - second).square().sum(-1).sqrt()
+    out = x.new_zeros(*x.shape[:2], y.shape[1])
+    for row in range(x.shape[1] if x.shape[2] else 0):
+        apart = first[:, row, None] - second
+        largest = apart.abs().amax(-1)  # divided by it, squares cannot overflow
+        scale = torch.where(largest.isfinite() & (largest > 0), largest, 1)
+        out[:, row] = scale * (apart / scale[..., None]).square().sum(-1).sqrt()
     return out
 
 
@@ -180,7 +183,8 @@ def pairwise_distance(x: Tensor, y: Tensor, metric: str = "l2") -> Tensor:
 
     In float32 the relative error of a distance is at most about 5e-6, also between long vectors
     that are close to each other: where ``|x|^2 + |y|^2 - 2 x.y`` suffers from cancellation,
-    distances are computed from differences. At distance 0 all derivatives are 0. Differentiable any
+    distances are computed from differences, and where squares overflow, as those of 1e25 do, from
+    differences divided by the largest. At distance 0 all derivatives are 0. Differentiable any
     number of times, in reverse and forward mode and by `torch.func`; bit-identical from run to run.
     Half types are summed in float32. Under autocast vectors keep their type; if the types differ,
     both are converted to the wider.

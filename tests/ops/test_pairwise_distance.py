@@ -125,8 +125,31 @@ def test_vectors_that_are_not_finite_affect_only_their_distances(device):
     x[2, 3], y[4, 5], y[1, 0] = float("nan"), float("inf"), 1e25
     result = pairwise_distance(x, y)
     assert result[2].isnan().all()
-    assert result[[0, 1, 3, 4], 4].isinf().all() and result[[0, 1, 3, 4], 1].isinf().all()
+    assert result[[0, 1, 3, 4], 4].isinf().all() and (result[[0, 1, 3, 4], 1] == 1e25).all()
     assert result[[0, 1, 3, 4]][:, [0, 2, 3, 5, 6]].isfinite().all()
+
+
+@pytest.mark.parametrize("size", [1e18, 1e25, 1e38])
+def test_distances_whose_squares_overflow(size, device):
+    """Distances between long vectors, from them to short ones, and between the short ones."""
+    x, y = torch.rand(9, 20, dtype=torch.float64), torch.rand(70, 20, dtype=torch.float64)
+    for vectors_ in (x, y):
+        vectors_[::3] *= size / 20
+    y[3] = x[0] * (1 + 1e-6)
+    expected = pairwise_distance_reference(x[None].float().double(), y[None].float().double(), 0)[0]
+    inputs = [t.float().to(device).requires_grad_() for t in (x, y)]
+    result = pairwise_distance(*inputs)
+    torch.testing.assert_close(result.double().cpu(), expected, rtol=5e-6, atol=0)
+    for grad in torch.autograd.grad(result.sum(), inputs):
+        assert grad.isfinite().all()
+
+
+def test_squares_of_float64_overflow(device):
+    x = torch.full((1, 3), 1e200, dtype=torch.float64, device=device)
+    result = pairwise_distance(x, torch.cat([-x, 0 * x, x]))
+    expected = x.new_tensor([[12**0.5 * 1e200, 3**0.5 * 1e200, 0]])
+    torch.testing.assert_close(result, expected, rtol=1e-14, atol=0)
+    torch.testing.assert_close(pairwise_distance_reference(x[None], -x[None], 0)[0], result[:, :1])
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
