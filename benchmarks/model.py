@@ -2,8 +2,9 @@
 
 A warp's instructions are those of its loops in sm_90 code, on the path that is usually taken. A
 wave of blocks takes as long as the four schedulers of a multiprocessor need to issue the
-instructions of all its warps, or as long as one warp waits for memory, whichever is longer. That is
-good to about 40 %; times below it would be surprising, times far above it have a cause to find.
+instructions of all its warps, or as long as one warp waits for memory, whichever is longer; where
+blocks read much again, the second-level cache may take longer still. That is good to about 40 %;
+times below it would be surprising, times far above it have a cause to find.
 
     python benchmarks/model.py [benchmarks/results/cuda-float32.json ...]
 
@@ -19,6 +20,7 @@ from typing import NamedTuple
 
 MULTIPROCESSORS, SCHEDULERS, CLOCK = 132, 4, 1.8e9
 LATENCY = 650  # clocks from a load to its use, from the second-level cache
+CACHE = 5.5e12  # bytes a second from the second-level cache
 ISSUE = 2  # clocks from one instruction of a warp to the next
 
 
@@ -30,6 +32,7 @@ class Launch(NamedTuple):
     resident: int
     instructions: float
     waits: float  # for loads, one after another
+    traffic: float = 0  # bytes that all blocks read, where they are many
 
     def microseconds(self) -> float:
         """The time of all waves."""
@@ -37,7 +40,7 @@ class Launch(NamedTuple):
         together = min(self.resident, ceil(self.blocks / MULTIPROCESSORS))
         issue = together * self.warps * self.instructions / SCHEDULERS
         wait = self.waits * LATENCY + ISSUE * self.instructions
-        return waves * max(issue, wait) / CLOCK * 1e6
+        return max(waves * max(issue, wait) / CLOCK, self.traffic / CACHE) * 1e6
 
 
 def volume(tiles: int, channels: int, side: int, dtype: str) -> list[Launch]:
@@ -71,8 +74,14 @@ def volume_gradients(tiles: int, channels: int, side: int, dtype: str) -> list[L
 
 def lookups(dtype: str, count: int) -> list[Launch]:
     """correlation_lookup at 55 x 128, 256 channels, radius 4, four levels."""
-    taps = 25 * (120 if dtype == "float32" else 170)
-    return 4 * count * [Launch(880, 8, 2, taps + 650, 26)]
+    if dtype == "float32":
+        return 4 * count * [Launch(880, 8, 2, 25 * 120 + 650, 26)]
+    # All levels in one launch, blocks of 8 x 16 pixels, in a flow that is smooth. Of each level:
+    # rows and columns of the box around the windows, and the rows that a warp multiplies.
+    boxes = [(17, 25, 13), (14, 18, 12), (12, 14, 11), (11, 12, 11)]
+    body = 870 + sum(97 * rows + 175 * own for rows, _, own in boxes) / len(boxes)
+    pixels = 4 * 128 + sum(rows * columns for rows, columns, _ in boxes)  # of f1 and of f2
+    return count * [Launch(4 * 56, 8, 2, body, 5, 56 * pixels * 512)]
 
 
 def lookup_gradients(dtype: str) -> list[Launch]:

@@ -92,22 +92,51 @@ STABLE_TORCH_LIBRARY_IMPL(flowmatch, CPU, m) {
 namespace flowmatch {
 namespace {
 
-Tensor correlation_lookup_cuda(const Tensor& f1, const Tensor& f2, const Tensor& coords,
-                               double scale_y, double scale_x, int64_t radius_y, int64_t radius_x) {
-  const auto s = shape(f1, f2, coords, scale_y, scale_x, radius_y, radius_x);
+// All levels; their shapes differ in the size of f2 and the scale.
+Tensor lookup(const Tensor& f1, const std::vector<Tensor>& f2, const Tensor& coords,
+              const std::vector<LookupShape>& shapes) {
+  const auto& s = shapes.front();
+  const auto levels = static_cast<int64_t>(shapes.size());
   const torch::stable::accelerator::DeviceGuard guard(f1.get_device_index());
-  Tensor out = torch::stable::new_empty(f1, {s.batch, s.displacements(), s.height, s.width});
-  if (is_empty(s)) return torch::stable::zero_(out);
-  const Tensor a = contiguous(f1), b = contiguous(f2), c = contiguous(coords);
-  THO_DISPATCH_V2(f1.scalar_type(), "correlation_lookup", AT_WRAP([&] {
-                    cuda::correlation_lookup(
-                        device(a.const_data_ptr<scalar_t>()), device(b.const_data_ptr<scalar_t>()),
-                        c.const_data_ptr<Accumulator<scalar_t>>(),
-                        device(out.mutable_data_ptr<scalar_t>()), s, current_stream(f1));
-                  }),
-                  FLOWMATCH_FLOATS);
+  Tensor out =
+      torch::stable::new_empty(f1, {s.batch, levels * s.displacements(), s.height, s.width});
+  if (s.batch * s.channels * s.pixels() == 0) return torch::stable::zero_(out);
+  const Tensor a = contiguous(f1), c = contiguous(coords);
+  std::vector<Tensor> b;
+  for (const Tensor& level : f2) b.push_back(contiguous(level));
+  THO_DISPATCH_V2(
+      f1.scalar_type(), "correlation_lookup", AT_WRAP([&] {
+        using T = std::remove_pointer_t<decltype(device(static_cast<const scalar_t*>(nullptr)))>;
+        std::vector<T*> pointers;
+        for (const Tensor& level : b) {
+          pointers.push_back(device(level.const_data_ptr<scalar_t>()));
+        }
+        cuda::correlation_lookup(device(a.const_data_ptr<scalar_t>()), pointers.data(),
+                                 c.const_data_ptr<Accumulator<scalar_t>>(),
+                                 device(out.mutable_data_ptr<scalar_t>()), shapes.data(),
+                                 static_cast<int>(levels), current_stream(f1));
+      }),
+      FLOWMATCH_FLOATS);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   return out;
+}
+
+Tensor correlation_lookup_cuda(const Tensor& f1, const Tensor& f2, const Tensor& coords,
+                               double scale_y, double scale_x, int64_t radius_y, int64_t radius_x) {
+  return lookup(f1, {f2}, coords, {shape(f1, f2, coords, scale_y, scale_x, radius_y, radius_x)});
+}
+
+Tensor correlation_lookup_pyramid_cuda(const Tensor& f1, std::vector<Tensor> f2,
+                                       const Tensor& coords, bool halve_rows, int64_t radius_y,
+                                       int64_t radius_x) {
+  STD_TORCH_CHECK(!f2.empty(), "correlation_lookup_pyramid: a level is needed");
+  std::vector<LookupShape> shapes;
+  double scale = 1;
+  for (const Tensor& level : f2) {
+    shapes.push_back(shape(f1, level, coords, halve_rows ? scale : 1, scale, radius_y, radius_x));
+    scale /= 2;
+  }
+  return lookup(f1, f2, coords, shapes);
 }
 
 std::tuple<Tensor, Tensor, Tensor> correlation_lookup_grad_cuda(
@@ -145,6 +174,7 @@ std::tuple<Tensor, Tensor, Tensor> correlation_lookup_grad_cuda(
 
 STABLE_TORCH_LIBRARY_IMPL(flowmatch, CUDA, m) {
   m.impl("correlation_lookup", TORCH_BOX(&flowmatch::correlation_lookup_cuda));
+  m.impl("correlation_lookup_pyramid", TORCH_BOX(&flowmatch::correlation_lookup_pyramid_cuda));
   m.impl("correlation_lookup_grad", TORCH_BOX(&flowmatch::correlation_lookup_grad_cuda));
 }
 #endif

@@ -49,7 +49,8 @@ FLOWMATCH_EVERYWHERE LookupWindow<A> window(const A* coords, const LookupShape& 
           x - left};
 }
 
-// Both namespaces have the same two functions. A: float, or double where T is double.
+// Both namespaces have the same two functions, on the CPU for one level. A: float, or double where
+// T is double.
 
 namespace cpu {
 
@@ -79,9 +80,11 @@ constexpr int64_t lookup_parts(const LookupShape& s) {
 constexpr int64_t lookup_scratch(const LookupShape& s) {
   return s.batch * (s.pixels() * s.taps() + lookup_parts(s) * s.pixels2() * s.channels);
 }
+// All levels of a pyramid: f2 and shapes of each, which differ in the second image's size and the
+// scale only. out: [B, levels * D, H, W].
 template <typename T, typename A>
-void correlation_lookup(const T* f1, const T* f2, const A* coords, T* out, const LookupShape& s,
-                        void* stream);
+void correlation_lookup(const T* f1, const T* const* f2, const A* coords, T* out,
+                        const LookupShape* shapes, int levels, void* stream);
 template <typename T, typename A>
 void correlation_lookup_grad(const T* g, const T* f1, const T* f2, const A* coords, T* grad1,
                              T* grad2, A* grad_coords, A* scratch, const LookupShape& s,

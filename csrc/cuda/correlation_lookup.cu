@@ -3,7 +3,8 @@
 // owns a tile of f2 and a part of the pixels of f1, and goes through those of their windows that
 // overlap the tile, in the order of their pixels; the parts are added in order. Results are
 // bit-identical from run to run, without atomics.
-#include "../correlation_lookup.h"
+#include "correlation_lookup_dots.cuh"
+#include "correlation_lookup_mma.cuh"
 #include "launch.cuh"
 #include "scalar.cuh"
 
@@ -13,73 +14,11 @@ namespace {
 constexpr int kMaxTaps = 1024;  // taps of a window in shared memory at a time
 constexpr int kGradTaps = 256;  // the same in the backward pass
 constexpr int kSharedBytes = 48 << 10;
-constexpr int kLanes = 8;  // lanes per tap
-constexpr int kQuads = 8;  // quads of channels of a lane in registers: 256 channels of the pixel
 constexpr int kLaneChannels = 8;  // channels of a lane in the gather
 constexpr int kWarps = 8;
 constexpr int kTileY = kLookupTileY, kTileX = kLookupTileX;
 constexpr int kWarpPixels = 4;  // pixels of the tile per warp
 static_assert(kTileY * kTileX == kWarps * kWarpPixels && kTileX % kWarpPixels == 0);
-
-// Channels c to c + 3 of a pixel. kWhole: they exist, and are read with one access.
-template <bool kWhole, typename T>
-__device__ Quad<Sum<T>> four(const T* pixel, int c, int channels) {
-  Quad<Sum<T>> wide;
-  if constexpr (kWhole) {
-    const auto packed = *reinterpret_cast<const Packed<T>*>(pixel + c);
-#pragma unroll
-    for (int k = 0; k < 4; ++k) wide.at[k] = widen(packed.at[k]);
-  } else {
-#pragma unroll
-    for (int k = 0; k < 4; ++k) wide.at[k] = c + k < channels ? widen(pixel[c + k]) : Sum<T>(0);
-  }
-  return wide;
-}
-
-// dots[i] is the dot product of a pixel with the pixel of f2 at tap begin + i of its window; 0
-// outside. Computed by a warp: the eight lanes of a tap each sum part of the channels.
-template <bool kWhole, typename T>
-__device__ void window_dots(const T* first, const T* f2, const LookupWindow<Sum<T>>& w,
-                            const LookupShape& s, int begin, int count, Sum<T>* dots) {
-  using A = Sum<T>;
-  constexpr int step = 4 * kLanes;  // channels of a quad of each lane
-  const int channels = static_cast<int>(s.channels), columns = static_cast<int>(s.columns());
-  const int lane = threadIdx.x % 32, own = lane % kLanes * 4, tap = lane / kLanes;
-  for (int start = 0; start < channels; start += step * kQuads) {
-    const int quads = min(kQuads, (channels - start + step - 1) / step);
-    Quad<A> a[kQuads];
-#pragma unroll
-    for (int q = 0; q < kQuads; ++q) {
-      if (q < quads) a[q] = four<kWhole>(first, start + q * step + own, channels);
-    }
-    int i = (begin + tap) / columns, j = (begin + tap) % columns;
-    for (int base = 0; base < count; base += 32 / kLanes) {
-      const int64_t y = w.y + i, x = w.x + j;
-      const bool inside = y >= 0 && y < s.height2 && x >= 0 && x < s.width2;
-      const T* second = f2 + (inside ? (y * s.width2 + x) * channels : 0);  // readable always
-      Quad<A> b[kQuads];
-#pragma unroll
-      for (int q = 0; q < kQuads; ++q) {
-        if (q < quads) b[q] = four<kWhole>(second, start + q * step + own, channels);
-      }
-      A sum = 0;
-#pragma unroll
-      for (int q = 0; q < kQuads; ++q) {
-        if (q >= quads) break;
-#pragma unroll
-        for (int k = 0; k < 4; ++k) sum += a[q].at[k] * b[q].at[k];
-      }
-#pragma unroll
-      for (int bits = 1; bits < kLanes; bits *= 2) sum += __shfl_xor_sync(~0u, sum, bits);
-      const int t = base + tap;
-      if (lane % kLanes == 0 && t < count) {
-        const A value = inside ? sum : A(0);
-        dots[t] = start ? dots[t] + value : value;
-      }
-      for (j += 32 / kLanes; j >= columns; j -= columns) ++i;
-    }
-  }
-}
 
 // What a block needs to know of each of its pixels.
 template <typename A>
@@ -90,10 +29,11 @@ struct Blend {
 
 // A warp computes one pixel of f1. `rows` rows of taps are in shared memory at a time; the last of
 // them is computed again in the next step. The block writes the pixels of its warps side by side.
+// `pitch`: elements of the output from one item of the batch to the next.
 template <typename T, bool kWhole>
 __global__ void lookup_kernel(int64_t first_tile, const T* __restrict__ f1,
                               const T* __restrict__ f2, const Sum<T>* __restrict__ coords,
-                              T* __restrict__ out, LookupShape s, int rows) {
+                              T* __restrict__ out, LookupShape s, int rows, int64_t pitch) {
   using A = Sum<T>;
   const int warps = blockDim.x / 32, warp = threadIdx.x / 32;
   const int64_t n = (first_tile + blockIdx.x) * warps + warp;  // pixel of the batch
@@ -107,7 +47,7 @@ __global__ void lookup_kernel(int64_t first_tile, const T* __restrict__ f1,
   A* all = reinterpret_cast<A*>(blends + warps);
   const int columns = static_cast<int>(s.columns()), side = static_cast<int>(s.side_x());
   if (threadIdx.x % 32 == 0) {
-    blends[warp] = {active ? b * s.displacements() * s.pixels() + pixel : -1, w.fy, w.fx};
+    blends[warp] = {active ? b * pitch + pixel : -1, w.fy, w.fx};
   }
   for (int top = 0; top < s.side_y(); top += rows - 1) {
     const int here = min(rows, static_cast<int>(s.rows()) - top);
@@ -321,14 +261,23 @@ bool is_whole(const T* f1, const T* f2, const LookupShape& s) {
 }  // namespace
 
 template <typename T, typename A>
-void correlation_lookup(const T* f1, const T* f2, const A* coords, T* out, const LookupShape& s,
-                        void* stream) {
-  const int64_t rows = std::min(s.rows(), std::max<int64_t>(2, kMaxTaps / s.columns()));
-  const auto bytes = static_cast<int64_t>(rows * s.columns() * sizeof(A) + sizeof(Blend<A>));
-  const int64_t warps = std::min<int64_t>(kWarps, kSharedBytes / bytes);
-  const auto kernel = is_whole(f1, f2, s) ? lookup_kernel<T, true> : lookup_kernel<T, false>;
-  launch(kernel, ceil_div(s.batch * s.pixels(), warps), static_cast<int>(32 * warps), warps * bytes,
-         stream, f1, f2, coords, out, s, static_cast<int>(rows));
+void correlation_lookup(const T* f1, const T* const* f2, const A* coords, T* out,
+                        const LookupShape* shapes, int levels, void* stream) {
+  if constexpr (sizeof(T) == 2) {
+    if (correlation_lookup_mma(f1, f2, coords, out, shapes, levels, stream)) return;
+  }
+  const int64_t size = shapes->displacements() * shapes->pixels();
+  for (int level = 0; level < levels; ++level, out += size) {
+    const LookupShape& s = shapes[level];
+    const int64_t rows = std::min(s.rows(), std::max<int64_t>(2, kMaxTaps / s.columns()));
+    const auto bytes = static_cast<int64_t>(rows * s.columns() * sizeof(A) + sizeof(Blend<A>));
+    const int64_t warps = std::min<int64_t>(kWarps, kSharedBytes / bytes);
+    const auto kernel =
+        is_whole(f1, f2[level], s) ? lookup_kernel<T, true> : lookup_kernel<T, false>;
+    launch(kernel, ceil_div(s.batch * s.pixels(), warps), static_cast<int>(32 * warps),
+           warps * bytes, stream, f1, f2[level], coords, out, s, static_cast<int>(rows),
+           levels * size);
+  }
 }
 
 template <typename T, typename A>
@@ -350,10 +299,10 @@ void correlation_lookup_grad(const T* g, const T* f1, const T* f2, const A* coor
          static_cast<const A*>(sums), grad2, count, parts);
 }
 
-#define FLOWMATCH_INSTANTIATE(T)                                                              \
-  template void correlation_lookup(const T*, const T*, const Sum<T>*, T*, const LookupShape&, \
-                                   void*);                                                    \
-  template void correlation_lookup_grad(const T*, const T*, const T*, const Sum<T>*, T*, T*,  \
+#define FLOWMATCH_INSTANTIATE(T)                                                             \
+  template void correlation_lookup(const T*, const T* const*, const Sum<T>*, T*,             \
+                                   const LookupShape*, int, void*);                          \
+  template void correlation_lookup_grad(const T*, const T*, const T*, const Sum<T>*, T*, T*, \
                                         Sum<T>*, Sum<T>*, const LookupShape&, void*);
 FLOWMATCH_INSTANTIATE(float)
 FLOWMATCH_INSTANTIATE(double)

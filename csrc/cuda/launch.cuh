@@ -30,6 +30,18 @@ void launch(void (*kernel)(Parameters...), int64_t tiles, int threads, size_t sh
   }
 }
 
+// Whether a kernel can have that much shared memory for a block; more than 48 KB is asked for.
+template <typename... Parameters>
+bool allow_shared(void (*kernel)(Parameters...), size_t bytes) {
+  if (cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                           cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           static_cast<int>(bytes)) == cudaSuccess) {
+    return true;
+  }
+  cudaGetLastError();  // answered, and no error of the next launch
+  return false;
+}
+
 // The block's shared memory, of the size passed to launch().
 template <typename A>
 __device__ A* shared_memory() {

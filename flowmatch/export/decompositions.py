@@ -82,6 +82,17 @@ def correlation_lookup(
     return windows.view(B, H, W, shape[1] * shape[2]).permute(0, 3, 1, 2)
 
 
+def correlation_lookup_pyramid(
+    f1: Tensor, f2: list[Tensor], coords: Tensor, halve_rows: bool, radius_y: int, radius_x: int
+) -> Tensor:
+    """Compute all levels of `flowmatch.ops.correlation_lookup`, each as by the function above."""
+    parts = []
+    for n, level in enumerate(f2):
+        scales = 0.5**n if halve_rows else 1.0, 0.5**n
+        parts.append(correlation_lookup(f1, level, coords, *scales, radius_y, radius_x))
+    return torch.cat(parts, dim=1)
+
+
 def _steps(radius: int, like: Tensor) -> Tensor:
     return torch.arange(-radius, radius + 1, device=like.device).to(like.dtype)
 
@@ -92,4 +103,5 @@ def decompositions() -> dict[Any, Callable[..., Tensor]]:
     return {
         ops.correlation.default: correlation,
         ops.correlation_lookup.default: correlation_lookup,
+        ops.correlation_lookup_pyramid.default: correlation_lookup_pyramid,
     }

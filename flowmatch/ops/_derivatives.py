@@ -33,7 +33,8 @@ def register_derivatives(
     The formulas consist of differentiable operations, so that derivatives of any order exist.
 
     Args:
-        name: Name of the op. Its arguments and results are not lists of tensors.
+        name: Name of the op. Its results are not lists of tensors. Of an argument that is a list
+            each tensor counts as an input of its own in `backward` and `jvp`.
         setup: ``setup(ctx, inputs, output)`` saves what the formulas need (`save`).
         backward: ``backward(ctx, *gradients)`` returns the gradients of all inputs.
         jvp: ``jvp(ctx, saved, *tangents)`` gets the saved tensors and the tangents of all inputs,
@@ -43,7 +44,8 @@ def register_derivatives(
     defaults = [argument.default_value for argument in overload._schema.arguments]
 
     def forward(ctx: Any, *inputs: Any) -> Any:
-        *arguments, (keys, has_reverse, has_forward) = inputs
+        *values, (lengths, keys, has_reverse, has_forward) = inputs
+        arguments = _nested(values, lengths)
         # Function.apply() disables derivatives; transforms at lower levels still need them.
         with (
             torch._C._AutoDispatchBelowAutograd(),
@@ -73,11 +75,29 @@ def register_derivatives(
 
     def kernel(keys: torch._C.DispatchKeySet, *inputs: Any) -> Any:
         inputs = (*inputs, *defaults[len(inputs) :])  # the dispatcher removes default values
-        modes = (keys, torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled())
+        values, lengths = _flat(inputs)
+        modes = (lengths, keys, torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled())
         with enable_single_level_autograd_function():
-            return function.apply(*inputs, modes)
+            return function.apply(*values, modes)
 
     _library.impl(name, kernel, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
+
+
+def _flat(arguments: Sequence[Any]) -> tuple[list[Any], list[int | None]]:
+    """Return the arguments with lists of tensors replaced by their items, and their lengths.
+
+    Autograd sees tensors that are arguments themselves only. The length of other arguments is None.
+    """
+    is_list = [isinstance(a, list) and bool(a) and isinstance(a[0], Tensor) for a in arguments]
+    pairs = list(zip(arguments, is_list, strict=True))
+    values = [item for a, several in pairs for item in (a if several else [a])]
+    return values, [len(a) if several else None for a, several in pairs]
+
+
+def _nested(values: Sequence[Any], lengths: Sequence[int | None]) -> list[Any]:
+    """Return the arguments that `_flat` was called with."""
+    left = iter(values)
+    return [next(left) if n is None else [next(left) for _ in range(n)] for n in lengths]
 
 
 def save(ctx: Any, *tensors: Tensor) -> None:

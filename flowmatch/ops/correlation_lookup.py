@@ -17,7 +17,10 @@ from flowmatch.ops._checks import (
     to_one_type,
 )
 from flowmatch.ops._types import wide
-from flowmatch.ops.correlation_lookup_derivatives import register_lookup_derivatives
+from flowmatch.ops.correlation_lookup_derivatives import (
+    pyramid_windows,
+    register_lookup_derivatives,
+)
 from flowmatch.ops.correlation_lookup_reference import (
     correlation_lookup_grad_reference,
     correlation_lookup_reference,
@@ -37,6 +40,14 @@ torch.library.define(
     "int radius_x) -> (Tensor, Tensor, Tensor)",
     tags=torch.Tag.pt2_compliant_tag,
 )
+# All levels, each at half the size of the one before, or with all rows at half the width; the
+# result has their planes in order. On GPUs one launch, because a coarse level alone is too small.
+torch.library.define(
+    "flowmatch::correlation_lookup_pyramid",
+    "(Tensor f1, Tensor[] f2, Tensor coords, bool halve_rows, int radius_y, int radius_x) "
+    "-> Tensor",
+    tags=torch.Tag.pt2_compliant_tag,
+)
 
 
 for _name, _reference in (
@@ -44,6 +55,20 @@ for _name, _reference in (
     ("correlation_lookup_grad", correlation_lookup_grad_reference),
 ):
     torch.library.impl(f"flowmatch::{_name}", "default")(_native.reference(_reference))
+
+
+@torch.library.impl("flowmatch::correlation_lookup_pyramid", "default")  # type: ignore[untyped-decorator]
+def _(
+    f1: Tensor, f2: list[Tensor], coords: Tensor, halve_rows: bool, radius_y: int, radius_x: int
+) -> Tensor:
+    check_kernel("correlation_lookup_pyramid", len(f2) > 0, "a level is needed")
+    parts = [
+        torch.ops.flowmatch.correlation_lookup(f1, level, coords, *window)
+        for level, (_, window) in zip(
+            f2, pyramid_windows(len(f2), halve_rows, radius_y, radius_x), strict=True
+        )
+    ]
+    return torch.cat(parts, 1)
 
 
 def _check_kernel(
@@ -78,6 +103,16 @@ def _(
     return f1.new_empty(_check_kernel(f1, f2, coords, radius_y, radius_x))
 
 
+@torch.library.register_fake("flowmatch::correlation_lookup_pyramid")  # type: ignore[untyped-decorator]
+def _(
+    f1: Tensor, f2: list[Tensor], coords: Tensor, halve_rows: bool, radius_y: int, radius_x: int
+) -> Tensor:
+    check_kernel("correlation_lookup_pyramid", len(f2) > 0, "a level is needed")
+    for level in f2:
+        B, size, H, W = _check_kernel(f1, level, coords, radius_y, radius_x)
+    return f1.new_empty(B, len(f2) * size, H, W)
+
+
 @torch.library.register_fake("flowmatch::correlation_lookup_grad")  # type: ignore[untyped-decorator]
 def _(
     g: Tensor,
@@ -98,7 +133,7 @@ def _(
 
 
 register_lookup_derivatives()
-for _name in ("correlation_lookup", "correlation_lookup_grad"):
+for _name in ("correlation_lookup", "correlation_lookup_grad", "correlation_lookup_pyramid"):
     map_over_batch(f"flowmatch::{_name}")
 
 
@@ -138,13 +173,13 @@ def _lookup(
     kind = wide(f1.dtype) if f1.device.type == "cpu" else f1.dtype
     first, *others = (f.permute(0, 2, 3, 1).contiguous().to(kind) for f in (f1, *levels))
     positions = coords.to(wide(f1.dtype)).contiguous()
-    parts = [
-        torch.ops.flowmatch.correlation_lookup(
-            first, f2, positions, 0.5**level if halve_rows else 1.0, 0.5**level, *radii
+    if len(others) == 1:
+        result = torch.ops.flowmatch.correlation_lookup(first, *others, positions, 1.0, 1.0, *radii)
+    else:
+        result = torch.ops.flowmatch.correlation_lookup_pyramid(
+            first, others, positions, halve_rows, *radii
         )
-        for level, f2 in enumerate(others)
-    ]
-    return (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).to(f1.dtype)
+    return result.to(f1.dtype)
 
 
 def correlation_lookup(

@@ -113,7 +113,49 @@ def _jvp_grad(ctx: Any, saved: Saved, along_g: Tensor | None, *tangents: Any) ->
     return tuple(a + b for a, b in zip(result, grads, strict=True))
 
 
+def pyramid_windows(
+    levels: int, halve_rows: bool, radius_y: int, radius_x: int
+) -> list[tuple[slice, Window]]:
+    """Return, for each level, its planes of the result and the arguments of its lookup."""
+    size = (2 * radius_y + 1) * (2 * radius_x + 1)
+    scales = [0.5**level for level in range(levels)]
+    return [
+        (slice(n * size, (n + 1) * size), (scale if halve_rows else 1.0, scale, radius_y, radius_x))
+        for n, scale in enumerate(scales)
+    ]
+
+
+def _setup_pyramid(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    f1, levels, coords, *window = inputs
+    save(ctx, f1, coords, *levels)
+    ctx.windows = pyramid_windows(len(levels), *window)
+
+
+def _backward_pyramid(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    f1, coords, *levels = ctx.saved_tensors
+    grads = [
+        torch.ops.flowmatch.correlation_lookup_grad(g[:, planes], f1, f2, coords, *window)
+        for f2, (planes, window) in zip(levels, ctx.windows, strict=True)
+    ]
+    first, seconds, along = zip(*grads, strict=True)
+    return (add(first), *seconds, add(along), None, None, None)
+
+
+def _jvp_pyramid(ctx: Any, saved: Saved, *tangents: Any) -> Tensor | None:
+    f1, coords, *levels = saved
+    t1, *t2, along = tangents[: len(levels) + 2]
+    parts = []
+    for f2, t, (_, window) in zip(levels, t2, ctx.windows, strict=True):
+        part = _lookup_tangent((f1, f2, coords), (t1, t, along), window)
+        B, size = f1.shape[0], (2 * window[2] + 1) * (2 * window[3] + 1)
+        parts.append(f1.new_zeros(B, size, *f1.shape[1:3]) if part is None else part)
+    return torch.cat(parts, 1)
+
+
 def register_lookup_derivatives() -> None:
-    """Register the derivatives of both ops, once they are defined."""
+    """Register the derivatives of all three ops, once they are defined."""
     register_derivatives("correlation_lookup", _setup, _backward, _jvp)
     register_derivatives("correlation_lookup_grad", _setup_grad, _backward_grad, _jvp_grad)
+    register_derivatives(
+        "correlation_lookup_pyramid", _setup_pyramid, _backward_pyramid, _jvp_pyramid
+    )

@@ -16,16 +16,26 @@ flowmatch::LookupShape shape(const py::array& f1, const py::array& f2, double sc
           f2.shape(2), radius_y,    radius_x,    scale,       scale};
 }
 
-void correlation_lookup(const py::array& f1, const py::array& f2, const py::array& coords,
-                        py::array out, double scale, int64_t radius_y, int64_t radius_x) {
-  for (const auto& a : {f1, f2, out}) check(a, f1);
-  const Device first("f1", f1), second("f2", f2), positions("coords", coords);
+void correlation_lookup(const py::array& f1, const std::vector<py::array>& f2,
+                        const py::array& coords, py::array out, const std::vector<double>& scales,
+                        int64_t radius_y, int64_t radius_x) {
+  check(out, f1);
+  const Device first("f1", f1), positions("coords", coords);
+  std::vector<Device> seconds;
+  std::vector<flowmatch::LookupShape> shapes;
+  for (size_t level = 0; level < f2.size(); ++level) {
+    check(f2[level], f1);
+    seconds.emplace_back("f2", f2[level]);
+    shapes.push_back(shape(f1, f2[level], scales[level], radius_y, radius_x));
+  }
   Device to("out", out, true);
   with_type(f1.dtype(), [&](auto t) {
     using T = decltype(t);
-    flowmatch::cuda::correlation_lookup(first.as<const T>(), second.as<const T>(),
-                                        positions.as<const Wide<T>>(), to.as<T>(),
-                                        shape(f1, f2, scale, radius_y, radius_x), nullptr);
+    std::vector<const T*> levels;
+    for (const Device& second : seconds) levels.push_back(second.as<const T>());
+    flowmatch::cuda::correlation_lookup(first.as<const T>(), levels.data(),
+                                        positions.as<const Wide<T>>(), to.as<T>(), shapes.data(),
+                                        static_cast<int>(levels.size()), nullptr);
   });
   to.finish();
 }

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 
+#include <map>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -24,7 +25,9 @@ namespace {
 
 constexpr size_t kStack = 256 << 10;       // bytes of a fiber's stack, mostly untouched
 constexpr size_t kSharedLimit = 48 << 10;  // the limit without opting in to more
+constexpr size_t kSharedMost = 99 << 10;   // the limit of the smallest GPUs with tensor cores
 constexpr unsigned kThreadLimit = 1024;
+std::map<const void*, size_t> shared_limits;  // of kernels that have more than kSharedLimit
 
 // ---------------------------------------------------------------------------------------------
 // Switching between fibers. swapcontext() is slower, because it makes a system call for the signal
@@ -246,13 +249,20 @@ class FaultHandlers {  // with their own stack, because a fiber's stack may have
 
 }  // namespace
 
+bool allow_shared(const void* function, size_t bytes) {
+  if (bytes > kSharedMost) return false;
+  shared_limits[function] = std::max(bytes, kSharedLimit);
+  return true;
+}
+
 void launch(const void* function, dim3 grid, dim3 block, size_t shared_bytes,
             const std::function<void()>& kernel) {
   const size_t threads = size_t{block.x} * block.y * block.z;
   if (threads < 1 || threads > kThreadLimit) {
     throw Error("a launch with " + std::to_string(threads) + " threads per block");
   }
-  if (shared_bytes > kSharedLimit) {
+  const auto allowed = shared_limits.find(function);
+  if (shared_bytes > (allowed == shared_limits.end() ? kSharedLimit : allowed->second)) {
     throw Error("a launch with " + std::to_string(shared_bytes) + " bytes of shared memory");
   }
   gridDim = grid;

@@ -45,13 +45,32 @@ def test_correlation(emulated, shape, dtype):
         assert blocks >= least and threads <= 256
 
 
+@pytest.mark.parametrize(
+    "channels, radius, gains", [(32, 4, False), (64, 4, True), (8, 10, False), (32, 10, True)]
+)
+def test_tf32_is_chosen_where_it_is_faster(emulated, channels, radius, gains):
+    """By the model of benchmarks/model.py; else the same kernel runs with TF32 as without it."""
+    f1, volume = zeros(8, channels, 48, 64), zeros(8, (2 * radius + 1) ** 2, 48, 64)
+    arguments = (emulated.correlation, f1, f1, volume, (radius, radius), 1)
+    plain, tf32 = (launches(emulated, *arguments, allowed) for allowed in (False, True))
+    assert (plain != tf32) == gains
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_lookup(emulated, dtype):
+    f1, coords = zeros(1, 55, 128, 256, dtype=dtype), zeros(1, 2, 55, 128)
+    levels = [zeros(1, 55 >> n, 128 >> n, 256, dtype=dtype) for n in range(4)]
+    volume = zeros(1, 4 * 81, 55, 128, dtype=dtype)
+    arguments = (f1, levels, coords, volume, [0.5**n for n in range(4)], 4, 4)
+    ((blocks, threads, _),) = launches(emulated, emulated.correlation_lookup, *arguments)
+    # On tensor cores one launch for all levels, of 128 pixels a block.
+    assert blocks >= (4 * FULL if dtype == np.float32 else 4 * 56) and threads == 256
+
+
 @pytest.mark.parametrize("level", range(4))
-def test_lookup(emulated, level):
+def test_lookup_gradients(emulated, level):
     f1, f2 = zeros(1, 55, 128, 256), zeros(1, 55 >> level, 128 >> level, 256)
     coords, volume = zeros(1, 2, 55, 128), zeros(1, 81, 55, 128)
-    arguments = (f1, f2, coords, volume, 0.5**level, 4, 4)
-    ((blocks, threads, _),) = launches(emulated, emulated.correlation_lookup, *arguments)
-    assert blocks >= FULL and threads == 256
     pixels, gather, _ = launches(
         emulated, emulated.correlation_lookup_grad, volume, f1, f2, coords, f1, f2, coords,
         0.5**level, 4, 4,

@@ -37,7 +37,19 @@ def test_correlation_lookup(size, size2, radius):
         torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.parametrize("halve_rows", [True, False])
+def test_correlation_lookup_pyramid(halve_rows):
+    f1, f2 = torch.randn(2, 1, 4, 8, 6, dtype=torch.float64)
+    levels = [f2, f2[:, : 2 if halve_rows else 4, ::2]]
+    coords = 8 * torch.rand(1, 2, 4, 8, dtype=torch.float64)
+    arguments = (f1, levels, coords, halve_rows, 1, 2)
+    expected = torch.ops.flowmatch.correlation_lookup_pyramid(*arguments)
+    actual = decompositions.correlation_lookup_pyramid(*arguments)
+    torch.testing.assert_close(actual, expected)
+
+
 def test_every_operator_of_the_networks_is_there():
     ops = torch.ops.flowmatch
     table = decompositions.decompositions()
-    assert table.keys() == {ops.correlation.default, ops.correlation_lookup.default}
+    lookups = ops.correlation_lookup.default, ops.correlation_lookup_pyramid.default
+    assert table.keys() == {ops.correlation.default, *lookups}

@@ -238,6 +238,33 @@ def test_registration(grad, device):
     torch.library.opcheck(ops.correlation_lookup_grad.default, (g, *inputs, *window(CASES[1])))
 
 
+@pytest.mark.parametrize("grad", [False, True])
+def test_registration_of_the_pyramid(grad, device):
+    f1, f2, coords = (t.requires_grad_(grad) for t in problem(CASES[1], torch.float32, device))
+    levels = [f2, f2[:, :3, :4].contiguous().detach().requires_grad_(grad)]
+    arguments = (f1, levels, coords, True, 2, 1)
+    torch.library.opcheck(ops.correlation_lookup_pyramid.default, arguments)
+
+
+@pytest.mark.parametrize("halve_rows", [True, False])
+def test_a_pyramid_is_its_levels(halve_rows, device, dtype):
+    f1, f2, coords = problem((2, 32, (5, 7), (6, 9), 2, 2), dtype, device)
+    levels = [f2, f2[:, :3, :4].contiguous(), f2[:, :1, :2].contiguous()]
+    result = ops.correlation_lookup_pyramid(f1, levels, coords, halve_rows, 2, 1)
+    scales = [(0.5**n if halve_rows else 1.0, 0.5**n) for n in range(3)]
+    each = [
+        ops.correlation_lookup(f1, level, coords, *scale, 2, 1)
+        for level, scale in zip(levels, scales, strict=True)
+    ]
+    assert torch.equal(result, torch.cat(each, 1))
+
+
+def test_a_pyramid_has_a_level(device):
+    f1, _, coords = problem(CASES[1], torch.float32, device)
+    with pytest.raises(RuntimeError, match="a level is needed"):
+        ops.correlation_lookup_pyramid(f1, [], coords, True, 2, 1)
+
+
 def two_levels(f1, f2, coords):
     return correlation_lookup(f1, correlation_pyramid(f2, 2), coords, 2)
 

@@ -14,7 +14,7 @@ using std::max;
 using std::min;
 
 using cudaStream_t = void*;
-enum cudaError_t { cudaSuccess };
+enum cudaError_t { cudaSuccess, cudaErrorInvalidValue };
 
 struct cudaFuncAttributes {
   int ptxVersion;
@@ -24,6 +24,14 @@ inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const v
   attributes->ptxVersion = 10 * emulator::settings.major;
   return cudaSuccess;
 }
+
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+
+inline cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
+  return emulator::allow_shared(kernel, bytes) ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
@@ -112,6 +120,14 @@ inline int __any_sync(unsigned mask, int predicate, FLOWMATCH_HERE) {
 
 inline int __all_sync(unsigned mask, int predicate, FLOWMATCH_HERE) {
   return __ballot_sync(mask, !predicate, file, line) == 0;
+}
+
+inline int __reduce_min_sync(unsigned mask, int v, FLOWMATCH_HERE) {
+  const uint64_t* all = emulator::exchange(mask, static_cast<unsigned>(v), file, line);
+  for (int i = 0; i < 32; ++i) {
+    if (mask >> i & 1) v = std::min(v, static_cast<int>(all[i]));
+  }
+  return v;
 }
 
 inline int __ffs(int bits) { return __builtin_ffs(bits); }

@@ -66,6 +66,9 @@ std::string locate(const void* address);
 void launch(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes,
             const std::function<void()>& body);
 
+// Lets a kernel have more than 48 KB of shared memory for a block; false if no GPU has that much.
+bool allow_shared(const void* kernel, size_t bytes);
+
 void* shared_memory();                     // the block's shared memory
 int lane();                                // the thread's lane in its warp
 void barrier(const char* file, int line);  // waits for all threads of the block
