@@ -57,7 +57,7 @@ for _name, _reference in (
     torch.library.impl(f"flowmatch::{_name}", "default")(_native.reference(_reference))
 
 
-@torch.library.impl("flowmatch::correlation_lookup_pyramid", "default")  # type: ignore[untyped-decorator]
+@torch.library.impl("flowmatch::correlation_lookup_pyramid", "default")
 def _(
     f1: Tensor, f2: list[Tensor], coords: Tensor, halve_rows: bool, radius_y: int, radius_x: int
 ) -> Tensor:
@@ -179,7 +179,8 @@ def _lookup(
         result = torch.ops.flowmatch.correlation_lookup_pyramid(
             first, others, positions, halve_rows, *radii
         )
-    return result.to(f1.dtype)
+    windows: Tensor = result.to(f1.dtype)
+    return windows
 
 
 def correlation_lookup(

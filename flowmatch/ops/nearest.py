@@ -158,7 +158,7 @@ def _backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     total = torch.zeros_like(reference, dtype=kind, memory_format=torch.contiguous_format)
     # Some neighbours at a time: the vectors of all pairs may need much memory.
     step = max(1, _MAX_ELEMENTS // max(1, query.numel()))
-    for chosen, weight in zip(index.split(step, 2), g.split(step, 2), strict=True):
+    for chosen, weight in zip(torch.split(index, step, 2), torch.split(g, step, 2), strict=True):
         queries, pairs = _of_pairs(query, reference, chosen)
         weight = torch.where((chosen < 0)[..., None], 0, weight[..., None])
         if ctx.metric == DOT:
