@@ -12,15 +12,24 @@ namespace {
 // of an error of D 2^-24 is at most 5e-6 of the distance.
 constexpr float kCancelled = 1.0f / 32;
 
-// The distance by differences.
+// The distance by differences; they are divided by the largest of them if their squares overflow.
 template <typename T>
 __device__ Sum<T> exact_distance(const T* x, const T* y, int64_t depth) {
-  Sum<T> square = 0;
+  using A = Sum<T>;
+  constexpr A most = sizeof(A) > 4 ? A(1.7976931348623157e308) : A(3.40282347e38f);
+  A largest = 0, square = 0;
   for (int64_t c = 0; c < depth; ++c) {
-    const Sum<T> apart = widen(x[c]) - widen(y[c]);
+    const A apart = widen(x[c]) - widen(y[c]);
     square += apart * apart;
+    largest = max(largest, abs(apart));
   }
-  return sqrt(square);
+  if (square <= most || !(largest <= most)) return sqrt(square);
+  square = 0;
+  for (int64_t c = 0; c < depth; ++c) {
+    const A share = (widen(x[c]) - widen(y[c])) / largest;
+    square += share * share;
+  }
+  return largest * sqrt(square);
 }
 
 // A distance from a product and the squared lengths, whose sum is `squares`; sets a bit of
