@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flowmatch.imaging import Image
 from flowmatch.io._files import FilePath
+from flowmatch.io._lock import only_writer
 from flowmatch.io._white import white_in_force, white_level
 from flowmatch.io.image import READ_SUFFIXES, warn_of_other_kinds
 from flowmatch.io.masked import read_masked
@@ -165,7 +166,13 @@ class IndexUpdate:
         Raises:
             ValueError: The existing file is damaged, or was made with another describer or from
                 another folder.
+            BlockingIOError: Another run is writing the file.
         """
+        # Each save replaces the whole file: of two runs, one would lose what the other described.
+        with nullcontext() if self._path is None else only_writer(self._path):
+            return self._run(progress)
+
+    def _run(self, progress: ProgressCallback | None) -> Index:
         if self._path is not None and self._path.exists() and not self._overwrite:
             self._index = self._existing(self._path)
         else:

@@ -15,7 +15,7 @@ import numpy as np
 
 from flowmatch._opencv import cv2
 from flowmatch.cli import main
-from flowmatch.io import write_image
+from flowmatch.io import write_cloud, write_image
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,50 @@ COMMANDS = {
         ],
         "fragments",
     ),
+    "mesh": Command(
+        lambda inputs, output: ["fuse", f"{inputs / 'recording'}", "-o", f"{output}.glb"],
+        "surface",
+    ),
+    "stitch": Command(
+        lambda inputs, output: [
+            "stitch", f"{inputs / 'photos'}", "-o", f"{output}.jpg", "--motion", "affine",
+            "--save-cameras", f"{output}.json",
+        ],
+        "panorama",
+    ),
+    "preview": Command(
+        lambda inputs, output: [
+            "stitch", f"{inputs / 'photos'}", "-o", f"{output}.png", "--motion", "affine",
+            "--preview",
+        ],
+        "panorama",
+    ),
+    "register": Command(
+        lambda inputs, output: [
+            "register", f"{inputs / 'a.ply'}", f"{inputs / 'b.ply'}", "-o", f"{output}.las",
+            "--json", f"{output}.json", "--picture", f"{output}.png", "--model", "fpfh",
+        ],
+        "moved",
+    ),
+    "track": Command(
+        lambda inputs, output: [
+            "track", f"{inputs / 'frames'}", "--box", "40,40,40,40", "-o", f"{output}.csv",
+            "--video", "--quality", "fast",
+        ],
+        "boxes",
+    ),
+    "align": Command(
+        lambda inputs, output: [
+            "align", f"{inputs / 'frames/0.png'}", f"{inputs / 'frames/1.png'}", "-o",
+            f"{output}.png",
+        ],
+        "aligned",
+    ),
 }  # fmt: skip
 
 
 def make_inputs(folder: Path) -> None:
-    """Write frames, a list of pairs and an RGB-D recording."""
+    """Write frames, a list of pairs, photos, scans and an RGB-D recording."""
     (folder / "frames").mkdir(parents=True)
     rng = np.random.default_rng(0)
     ground = rng.integers(0, 255, (12, 16, 3), np.uint8).repeat(10, 0).repeat(10, 1)
@@ -91,6 +130,15 @@ def make_inputs(folder: Path) -> None:
         write_image(folder / "frames" / f"{k}.png", np.roll(ground, 2 * k, axis=1))
     pairs = [f"{a}.png {b}.png" for a in range(6) for b in range(a)]
     (folder / "pairs.txt").write_text("\n".join(pairs) + "\n")
+    (folder / "photos").mkdir()
+    wide = cv2.resize(rng.integers(0, 255, (60, 120, 3), np.uint8), (960, 480))
+    for k in range(3):
+        write_image(folder / "photos" / f"{k}.png", wide[40:440, 200 * k : 200 * k + 480])
+    v, u = rng.uniform(0, 3, (2, 6000))
+    height = np.sin(2 * u) * np.cos(3 * v) + 0.3 * (np.hypot(u - 1, v - 2) < 0.5)
+    scan = np.stack([u, v, height], 1)
+    write_cloud(folder / "a.ply", scan[u < 2.5])
+    write_cloud(folder / "b.ply", scan[u > 0.5] + [0.3, 0.1, 0])
     recording = folder / "recording"
     (recording / "depth").mkdir(parents=True)
     y, x = np.mgrid[:48, :64]

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from flowmatch.io import write_image
+from flowmatch.io._lock import only_writer
 from flowmatch.retrieval import (
     IndexUpdate,
     VladOptions,
@@ -62,6 +63,15 @@ def test_an_interrupted_update_continues(folder, tmp_path, mean_colour):
     rest = mean_colour()
     assert len(update_index(folder, path, rest).entries) == 3
     assert rest.calls == 1
+
+
+def test_two_runs_do_not_write_one_index(folder, tmp_path, mean_colour):
+    path = tmp_path / "index.safetensors"
+    with only_writer(path), pytest.raises(BlockingIOError, match="another run is writing .*index"):
+        update_index(folder, path, mean_colour())
+    assert not path.exists()
+    update_index(folder, path, mean_colour())
+    assert path.exists()
 
 
 def test_refuses_another_describer_folder_or_name(folder, tmp_path, mean_colour):
