@@ -1,12 +1,16 @@
 """A rendered room with RGB-D frames: a wall of known texture, seen by cameras of known pose."""
 
+import struct
+
 import numpy as np
+from scipy.spatial.transform import Rotation
 from skimage import data
 
 from flowmatch._opencv import cv2
 from flowmatch.io import write_image
 
 K = np.array([[400.0, 0, 160], [0, 400, 120], [0, 0, 1]])
+COLMAP_CAMERA = [400.0, 400.0, 160.5, 120.5]  # the centre of the first pixel is (0.5, 0.5)
 
 
 def render(texture, pose):
@@ -39,3 +43,38 @@ def write_room(folder, poses):
         lines.append(" ".join([str(k), *map(str, pose.ravel())]))
     (folder / "poses.txt").write_text("\n".join(lines))
     np.savetxt(folder / "intrinsics.txt", K)
+
+
+def write_model(folder, pictures, binary, model="PINHOLE"):
+    """Write a model of COLMAP of pictures: name, camera-to-world pose, keypoints, their points."""
+    folder.mkdir()
+    rows, points = [], {}
+    for number, (name, pose, xy, world) in enumerate(pictures, 1):
+        view = np.linalg.inv(pose)
+        quaternion = np.roll(Rotation.from_matrix(view[:3, :3]).as_quat(), 1)
+        ids = [len(points) + k for k in range(len(xy))]
+        points |= dict(zip(ids, world, strict=True))
+        ids = [*ids, -1]  # and a keypoint without a point
+        rows.append((number, [*quaternion, *view[:3, 3]], name, [*(xy + 0.5), (1.0, 1.0)], ids))
+    if not binary:
+        values = " ".join(map(str, COLMAP_CAMERA))
+        (folder / "cameras.txt").write_text(f"# comment\n7 {model} 320 240 {values}\n")
+        lines = ["# comment"]
+        for number, pose, name, xy, ids in rows:
+            lines.append(f"{number} {' '.join(map(repr, map(float, pose)))} 7 {name}")
+            lines.append(" ".join(f"{x} {y} {k}" for (x, y), k in zip(xy, ids, strict=True)))
+        (folder / "images.txt").write_text("\n".join(lines) + "\n")
+        lines = [f"{k} {x} {y} {z} 9 9 9 0.5 1 0" for k, (x, y, z) in points.items()]
+        (folder / "points3D.txt").write_text("\n".join(lines))
+        return
+    (folder / "cameras.bin").write_bytes(struct.pack("<QiiQQ4d", 1, 7, 1, 320, 240, *COLMAP_CAMERA))
+    content = struct.pack("<Q", len(rows))
+    for number, pose, name, xy, ids in rows:
+        content += struct.pack("<i7di", number, *pose, 7) + name.encode() + b"\0"
+        content += struct.pack("<Q", len(ids))
+        content += b"".join(struct.pack("<ddq", *p, k) for p, k in zip(xy, ids, strict=True))
+    (folder / "images.bin").write_bytes(content)
+    content = struct.pack("<Q", len(points))
+    for k, xyz in points.items():
+        content += struct.pack("<Q3d3BdQ2i", k, *xyz, 9, 9, 9, 0.5, 1, 1, 0)
+    (folder / "points3D.bin").write_bytes(content)

@@ -37,6 +37,16 @@ def command(
             rich_help_panel=INPUT,
         ),
     ] = 8,
+    poses: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Model of COLMAP of the frames that are not held out, .bin or .txt: its points "
+            "take the place of the depth.",
+            show_default=False,
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
     count: Annotated[
         int,
         typer.Option(
@@ -67,6 +77,7 @@ def command(
         scores = evaluate(
             folder,
             hold_out,
+            sparse=poses,
             model=model,
             device=device,
             options=LocaliseOptions(count=count),
@@ -76,6 +87,7 @@ def command(
     content = {
         "folder": str(folder),
         "hold_out": hold_out,
+        "poses": None if poses is None else str(poses),
         "seed": seed,
         "frames": scores.frames,
         "indexed": scores.indexed,

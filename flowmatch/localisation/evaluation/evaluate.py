@@ -7,12 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation  # type: ignore[import-untyped]
 from torch import nn
 
 from flowmatch.geometry import rotation_angle
 from flowmatch.io import list_images
 from flowmatch.io._files import FilePath
 from flowmatch.io.masked import read_masked
+from flowmatch.localisation.colmap_model import ColmapModel
 from flowmatch.localisation.evaluation.regression import train_regression
 from flowmatch.localisation.localise import Localisation, LocaliseOptions, localise_photo
 from flowmatch.localisation.posed_folder import PosedFolder
@@ -66,6 +68,7 @@ def evaluate(
     folder: PosedFolder | FilePath,
     every: int = 8,
     *,
+    sparse: ColmapModel | FilePath | None = None,
     model: str | Path | nn.Module = "default",
     device: str | torch.device | None = None,
     options: LocaliseOptions = _DEFAULTS,
@@ -77,6 +80,8 @@ def evaluate(
     Args:
         folder: Folder of pictures with depth and poses.
         every: The first of so many frames is held out, in the order of their names.
+        sparse: Model of COLMAP of the other frames. Points are then taken from it, not from the
+            depth, and its unit and axes are fitted to the poses of the folder.
         model: Model of the index, as `build_index` takes it.
         device: Device of the networks; None takes a GPU if torch can use one.
         options: Options of the localisation.
@@ -85,7 +90,8 @@ def evaluate(
 
     Raises:
         FileNotFoundError: A file does not exist.
-        ValueError: A file is damaged, `every` is less than 2, or there are fewer than two frames.
+        ValueError: A file is damaged, `every` is less than 2, there are fewer than two frames, or
+            the model of COLMAP has a frame that is held out.
 
     Reference:
         Shotton et al., Scene Coordinate Regression Forests, CVPR 2013 (5 degrees and 5 cm);
@@ -102,6 +108,10 @@ def evaluate(
     held_out = paths[::every]
     others = [path for k, path in enumerate(paths) if k % every]
     truth = [posed.poses[path.stem] for path in held_out]
+    world = posed if sparse is None else sparse
+    if sparse is not None:
+        world = sparse if isinstance(sparse, ColmapModel) else ColmapModel(sparse)
+        _check_held_out(world, [path.name for path in held_out])
 
     describer = load_describer(model, device=device)
     describer.fit(read_masked(path).image for path in others)
@@ -119,13 +129,16 @@ def evaluate(
         queries.append(describer(image).float())
         if queries[-1].any():
             answer = localise_photo(
-                image, index, folder=posed, model=model, device=device, options=options
+                image, index, folder=world, model=model, device=device, options=options
             )
         else:  # nothing in it can be described
             answer = Localisation(None, 0, 0, [])
         found.append(answer)
         _report(progress, "localise", k + 1, len(held_out))
 
+    poses = [None if answer.result is None else answer.result.pose for answer in found]
+    if isinstance(world, ColmapModel):
+        poses = in_metres(poses, world, posed)
     known = [posed.poses[path.stem] for path in others]
     similar = [
         posed.poses[Path(answer.pictures[0][0]).stem] if answer.pictures else None
@@ -133,16 +146,63 @@ def evaluate(
     ]
     network = train_regression(descriptors, known, seed)
     methods = {
-        "localise": score(
-            [None if answer.result is None else answer.result.pose for answer in found],
-            truth,
-            [answer.trusted for answer in found],
-        ),
+        "localise": score(poses, truth, [answer.trusted for answer in found]),
         "most similar picture": score(similar, truth),
         "regression": score(list(network.poses(torch.stack(queries))), truth),
         "regression, trained frames": score(list(network.poses(descriptors)), known),
     }
     return LocalisationScores([path.stem for path in held_out], len(others), methods)
+
+
+def _check_held_out(model: ColmapModel, names: Sequence[str]) -> None:
+    seen = [name for name in names if name in model.poses]
+    if seen:
+        raise ValueError(
+            f"{model.folder}: expected a model without the frames that are held out, got "
+            f"{', '.join(seen[:5])}{' and others' if len(seen) > 5 else ''}"
+        )
+
+
+def in_metres(
+    poses: Sequence[NDArray[np.float64] | None], model: ColmapModel, posed: PosedFolder
+) -> list[NDArray[np.float64] | None]:
+    """Transform poses in a model of COLMAP to the axes and the unit of recorded poses.
+
+    The rotation is the mean of those between the frames' poses in both; the scale and the shift
+    are fitted to the positions of the frames by least squares.
+
+    Args:
+        poses: Camera-to-world motions ``[4, 4]`` in the model; None stays None.
+        model: The model.
+        posed: Recorded poses, of two of the model's frames at least.
+
+    Raises:
+        ValueError: Fewer than two frames of the model have recorded poses, or all are at one place.
+    """
+    frames = [(name, posed.key(name)) for name in model.poses if posed.key(name) in posed.poses]
+    ours = np.array([model.poses[name] for name, _ in frames]).reshape(-1, 4, 4)
+    theirs = np.array([posed.poses[key] for _, key in frames]).reshape(-1, 4, 4)
+    spread = ours[:, :3, 3] - ours[:, :3, 3].mean(0) if len(ours) else np.zeros((0, 3))
+    if len(ours) < 2 or not spread.any():
+        raise ValueError(
+            f"{model.folder}: expected two frames or more that have recorded poses, at different "
+            f"places, got {len(ours)}"
+        )
+    turns = theirs[:, :3, :3] @ ours[:, :3, :3].swapaxes(1, 2)
+    turn = Rotation.from_matrix(turns).mean().as_matrix()
+    turned = ours[:, :3, 3] @ turn.T
+    scale = ((spread @ turn.T) * theirs[:, :3, 3]).sum() / (spread**2).sum()
+    shift = (theirs[:, :3, 3] - scale * turned).mean(0)
+    results: list[NDArray[np.float64] | None] = []
+    for pose in poses:
+        if pose is None:
+            results.append(None)
+            continue
+        result = np.eye(4)
+        result[:3, :3] = turn @ pose[:3, :3]
+        result[:3, 3] = scale * (turn @ pose[:3, 3]) + shift
+        results.append(result)
+    return results
 
 
 def score(

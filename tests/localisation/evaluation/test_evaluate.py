@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from flowmatch._opencv import cv2
 from flowmatch.localisation import Localisation
+from flowmatch.localisation.colmap_model import ColmapModel
 from flowmatch.localisation.evaluation import evaluate as module
-from flowmatch.localisation.evaluation.evaluate import evaluate, score
+from flowmatch.localisation.evaluation.evaluate import evaluate, in_metres, score
+from flowmatch.localisation.pnp import CameraPose
 from flowmatch.localisation.posed_folder import PosedFolder
 from tests.localisation.room import pose_at, write_room
 
@@ -49,6 +52,39 @@ def test_held_out_frames_are_not_in_the_index(folder, monkeypatch):
     own = scores.methods["localise"]
     assert np.isnan(own.median_degrees) and np.isnan(own.largest_metres)
     assert (own.right, own.trusted, own.wrong_trusted) == (0, 0, 0)
+
+
+def test_poses_of_a_model_of_colmap_become_metres(folder, monkeypatch):
+    posed = PosedFolder(folder)
+    turn = Rotation.from_rotvec([0.3, -0.2, 1.0]).as_matrix()
+    in_model = {}
+    for name, pose in posed.poses.items():
+        moved = np.eye(4)  # half the size, turned and shifted
+        moved[:3, :3], moved[:3, 3] = turn @ pose[:3, :3], 0.5 * turn @ pose[:3, 3] + (1, 2, 3)
+        in_model[f"{name}.png"] = moved
+    model = ColmapModel.__new__(ColmapModel)
+    model.folder, model.camera = "model", posed.camera
+    model.poses = {name: in_model[name] for name in ("1.png", "2.png", "4.png", "5.png")}
+    pose, none = in_metres([in_model["3.png"], None], model, posed)
+    assert none is None
+    np.testing.assert_allclose(pose, posed.poses["3"], atol=1e-9)
+
+    def localise(image, index, *, folder, **options):
+        assert folder is model
+        frame = next(answers)
+        result = CameraPose(in_model[frame], np.ones(30, bool), 0.1, 0.0, 0.0)
+        return Localisation(result, 30, 30, [("1.png", 30)], metric=False)
+
+    answers = iter(("0.png", "3.png"))
+    monkeypatch.setattr(module, "localise_photo", localise)
+    own = evaluate(folder, 3, model="rootsift", sparse=model).methods["localise"]
+    assert own.right == 2 and own.largest_metres < 1e-6 and own.largest_degrees < 1e-3
+    model.poses["3.png"] = in_model["3.png"]
+    with pytest.raises(ValueError, match=r"without the frames that are held out, got 3\.png"):
+        evaluate(folder, 3, model="rootsift", sparse=model)
+    model.poses = {"1.png": in_model["1.png"], "other.png": np.eye(4)}
+    with pytest.raises(ValueError, match="expected two frames or more that have recorded poses"):
+        in_metres([], model, posed)
 
 
 def test_a_blank_frame_has_no_pose(tmp_path):
