@@ -74,3 +74,17 @@ def test_refusals(timm, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ImportError, match=r"timm/net.a1 needs timm: pip install 'flowmatch\[timm"):
         EmbeddingNet("timm/net.a1", 2)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "mobilenetv3_small_050"])
+def test_models_of_timm_itself(name):
+    timm = pytest.importorskip("timm")
+    network = EmbeddingNet(f"timm/{name}", 2, size=160).eval()
+    model = timm.create_model(name).eval()
+    load_backbone(network, model.state_dict())
+    pictures = torch.rand(1, 3, 160, 160)
+    assert network(pictures).shape == (1, 2)
+    features = model.forward_head(
+        model.forward_features(network.backbone.prepare(pictures)), pre_logits=True
+    )
+    torch.testing.assert_close(network.backbone(pictures)[..., 0, 0], features)
