@@ -9,11 +9,13 @@ from torch import nn
 from flowmatch._opencv import cv2
 from flowmatch.flow import FlowOptions, estimate_flow
 from flowmatch.imaging import Image, as_gray
+from flowmatch.tracking.box_tracks import BoxTracks
 from flowmatch.tracking.boxes import SMALLEST, Boxes
 from flowmatch.tracking.point_tracks import PointTracks, inside_picture, sample_field
 
-BoxMethod = Callable[[Sequence[Image], Boxes], Boxes]
-"""A tracker: frames and the boxes ``[N, 4]`` in the first one to the boxes ``[T, N, 4]``."""
+BoxMethod = Callable[[Sequence[Image], Boxes], Boxes | BoxTracks]
+"""A tracker: frames and the boxes ``[N, 4]`` in the first one to the boxes ``[T, N, 4]``, or to
+tracks, which also say which objects are lost."""
 
 _LK_SIDE, _LK_LEVELS, _LK_RETURN = 21, 3, 1.0  # OpenCV's defaults; error of the round trip, pixels
 

@@ -41,7 +41,7 @@ from flowmatch.tracking.evaluation.evaluate import (
     evaluate_clips,
     evaluate_video,
 )
-from flowmatch.tracking.evaluation.metrics import BoxScores, PointScores
+from flowmatch.tracking.evaluation.metrics import BoxScores, LostScores, PointScores
 from flowmatch.tracking.files import read_mot
 from flowmatch.tracking.synthetic import RenderedClip, render_clip
 
@@ -106,7 +106,7 @@ def command(
     network, flow = load(weights=weights, device=target), load_flow(device=target)
     fast = FlowOptions("fast")
     box_methods: dict[str, BoxMethod] = {
-        "flowmatch": lambda frames, start: track_boxes(frames, start, model=network).boxes
+        "flowmatch": lambda frames, start: track_boxes(frames, start, model=network)
     }
     point_methods: dict[str, PointMethod] = {
         "flowmatch": lambda frames, start: track_points(frames, start, model=flow)
@@ -124,11 +124,12 @@ def command(
             "OpenCV Lucas-Kanade": lucas_kanade,
         }
     point_scores: dict[str, PointScores] = {}
+    lost_scores: dict[str, LostScores] = {}
     if clip is None:
         sources = Sources.from_folders(photos, cutouts)
         sources = Sources(sources.photos, sources.cutouts, textures=_TEXTURES)
         with progress_bar(transient=True) as bar:
-            box_scores, point_scores = evaluate_clips(
+            box_scores, point_scores, lost_scores = evaluate_clips(
                 _render(sources, seed, count), box_methods, point_methods, StageBars(bar)
             )
     else:
@@ -140,9 +141,10 @@ def command(
         "seed": seed if clip is None else None,
         "boxes": {name: row._asdict() for name, row in box_scores.items()},
         "points": {name: row._asdict() for name, row in point_scores.items()},
+        "lost": {name: row._asdict() for name, row in lost_scores.items()},
     }
     if json is None or not write_json(json, content):
-        _print(box_scores, point_scores, count if clip is None else 1)
+        _print(box_scores, point_scores, lost_scores, count if clip is None else 1)
 
 
 def _render(sources: Sources, seed: int, count: int) -> Iterator[RenderedClip]:
@@ -165,7 +167,12 @@ def _score_video(
     return evaluate_video([numbered[k] for k in range(len(truth))], truth, methods)
 
 
-def _print(boxes: dict[str, BoxScores], points: dict[str, PointScores], clips: int) -> None:
+def _print(
+    boxes: dict[str, BoxScores],
+    points: dict[str, PointScores],
+    lost: dict[str, LostScores],
+    clips: int,
+) -> None:
     table = number_table("success AUC", "precision", "mean IoU", title="boxes")
     for name, row in boxes.items():
         table.add_row(name, percent(row.success), percent(row.precision), percent(row.iou))
@@ -177,6 +184,12 @@ def _print(boxes: dict[str, BoxScores], points: dict[str, PointScores], clips: i
         "over IoU thresholds of the percent of boxes\nabove; precision: percent of centres within "
         f"20 px (OTB, Wu et al. 2013).{smoke}",
     )
+    for name, marks in lost.items():
+        print(
+            f"{name} marks {marks.found} of {marks.hidden} boxes of objects of which less than "
+            f"30 % are visible as lost, and {marks.wrong} of\n{marks.seen} of which at least half "
+            "is."
+        )
     if not points:
         return
     table = number_table("average Jaccard", "delta avg", "occlusion", title="points")

@@ -9,12 +9,16 @@ from numpy.typing import NDArray
 from flowmatch.imaging import Image
 from flowmatch.progress import ProgressCallback
 from flowmatch.tracking.baselines import BoxMethod
+from flowmatch.tracking.box_tracks import BoxTracks
 from flowmatch.tracking.boxes import Boxes
 from flowmatch.tracking.evaluation.metrics import (
+    SEEN,
     BoxScores,
+    LostScores,
     PointScores,
     mean_scores,
     score_boxes,
+    score_lost,
     score_points,
 )
 from flowmatch.tracking.point_tracks import PointTracks
@@ -22,8 +26,6 @@ from flowmatch.tracking.synthetic.clips import SIZE, RenderedClip
 
 PointMethod = Callable[[Sequence[Image], NDArray[np.float64]], PointTracks]
 """A tracker: frames and the points ``[N, 2]`` in the first one to their tracks."""
-SEEN = 0.5
-"""Visible share of an object from which on its box is compared."""
 
 
 class ClipScores(NamedTuple):
@@ -32,10 +34,12 @@ class ClipScores(NamedTuple):
     Attributes:
         boxes: Scores by name of the tracker of boxes, over all boxes of all clips.
         points: Scores by name of the tracker of points, means over clips.
+        lost: Scores of the marks of lost objects by name of the trackers of boxes that have them.
     """
 
     boxes: dict[str, BoxScores]
     points: dict[str, PointScores]
+    lost: dict[str, LostScores]
 
 
 def evaluate_clips(
@@ -58,13 +62,19 @@ def evaluate_clips(
         ValueError: There is no clip.
     """
     truths: list[Boxes] = []
+    shares: list[NDArray[np.float64]] = []
     boxes: dict[str, list[Boxes]] = {name: [] for name in box_methods}
+    lost: dict[str, list[NDArray[np.bool_]]] = {}
     points: dict[str, list[PointScores]] = {name: [] for name in point_methods}
     for done, clip in enumerate(clips, 1):
         truth = np.where(clip.shares[..., None] >= SEEN, clip.boxes, np.nan)
         truths.append(truth[1:].reshape(-1, 4))
+        shares.append(clip.shares[1:].ravel())
         for name, track in box_methods.items():
-            boxes[name].append(track(clip.frames, clip.boxes[0])[1:].reshape(-1, 4))
+            tracked = track(clip.frames, clip.boxes[0])
+            boxes[name].append(_boxes_of(tracked)[1:].reshape(-1, 4))
+            if isinstance(tracked, BoxTracks):
+                lost.setdefault(name, []).append(tracked.lost[1:].ravel())
         for name, follow in point_methods.items():
             tracks = follow(clip.frames, clip.points[0])
             found = tracks.points, tracks.visible
@@ -76,6 +86,7 @@ def evaluate_clips(
     return ClipScores(
         {name: score_boxes(np.concatenate(r), np.concatenate(truths)) for name, r in boxes.items()},
         {name: mean_scores(rows) for name, rows in points.items()},
+        {name: score_lost(np.concatenate(r), np.concatenate(shares)) for name, r in lost.items()},
     )
 
 
@@ -103,9 +114,13 @@ def evaluate_video(
         objects = [k for k, first in starts.items() if first == start]
         truths.append(truth[start + 1 :, objects].reshape(-1, 4))
         for name, track in methods.items():
-            tracked = track(frames[start:], truth[start, objects])
+            tracked = _boxes_of(track(frames[start:], truth[start, objects]))
             results[name].append(tracked[1:].reshape(-1, 4))
     return {
         name: score_boxes(np.concatenate(rows), np.concatenate(truths))
         for name, rows in results.items()
     }
+
+
+def _boxes_of(tracked: Boxes | BoxTracks) -> Boxes:
+    return tracked.boxes if isinstance(tracked, BoxTracks) else tracked

@@ -11,6 +11,10 @@ IOU_THRESHOLDS = np.linspace(0, 1, 21)
 PRECISION_PIXELS = 20.0
 POINT_PIXELS = (1, 2, 4, 8, 16)
 """Distances within which a point counts as right, in pixels of a picture of 256 x 256."""
+SEEN = 0.5
+"""Visible share of an object from which on its box is compared."""
+HIDDEN = 0.3
+"""Visible share below which an object is to be marked as lost."""
 _RASTER = 256
 
 
@@ -60,6 +64,45 @@ def score_boxes(boxes: ArrayLike, truth: ArrayLike) -> BoxScores:
         float(iou.mean()),
         len(iou),
     )
+
+
+class LostScores(NamedTuple):
+    """How often lost objects are marked as lost.
+
+    Attributes:
+        hidden: Number of boxes of objects that are hidden.
+        found: Number of these that are marked.
+        seen: Number of boxes of objects in view.
+        wrong: Number of these that are marked.
+    """
+
+    hidden: int
+    found: int
+    seen: int
+    wrong: int
+
+
+def score_lost(lost: ArrayLike, shares: ArrayLike) -> LostScores:
+    """Compare marks of lost objects with the objects' visible shares.
+
+    Args:
+        lost: ``[...]`` bool.
+        shares: Of the same shape, 0 to 1; below 0.3 an object is hidden, from 0.5 on it is in view,
+            and between them nothing is counted.
+
+    Raises:
+        ValueError: The shapes differ.
+
+    Example:
+        >>> score_lost([True, False, False], [0.1, 0.2, 0.9])
+        LostScores(hidden=2, found=1, seen=1, wrong=0)
+    """
+    marked, share = np.asarray(lost, bool), np.asarray(shares, np.float64)
+    if marked.shape != share.shape:
+        raise ValueError(f"lost and shares must be alike, got {marked.shape} and {share.shape}")
+    hidden, seen = share < HIDDEN, share >= SEEN
+    counts = hidden, hidden & marked, seen, seen & marked
+    return LostScores(*(int(count.sum()) for count in counts))
 
 
 class PointScores(NamedTuple):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from flowmatch.io import read_frames
-from flowmatch.tracking import PointTracks, track_boxes
+from flowmatch.tracking import BoxTracks, PointTracks, track_boxes
 from flowmatch.tracking.baselines import still
 from flowmatch.tracking.evaluation.evaluate import evaluate_clips, evaluate_video
-from flowmatch.tracking.evaluation.metrics import mean_scores, score_boxes, score_points
+from flowmatch.tracking.evaluation.metrics import mean_scores, score_boxes, score_lost, score_points
 from flowmatch.tracking.files import read_mot
 from flowmatch.tracking.synthetic import RenderedClip
 
@@ -24,6 +24,13 @@ def test_success_and_precision():
         score_boxes(np.zeros((2, 4)), np.zeros((3, 4)))
     with pytest.raises(ValueError, match="at least one true box"):
         score_boxes(np.zeros((1, 4)), np.full((1, 4), np.nan))
+
+
+def test_marks_of_lost_objects_by_hand():
+    shares = [0.0, 0.29, 0.3, 0.49, 0.5, 1.0]
+    assert score_lost([True, False, True, True, True, False], shares) == (2, 1, 2, 1)
+    with pytest.raises(ValueError, match="must be alike"):
+        score_lost([True], [0.1, 0.2])
 
 
 def test_tap_vid_by_hand():
@@ -50,13 +57,17 @@ def test_clips(squares):
     shares[4:, 1] = 0  # hidden: not compared
     points = truth[:, :, :2]
     clip = RenderedClip(tuple(frames), truth, shares, points, np.ones((8, 2), bool))
-    perfect = {"truth": lambda frames, boxes: truth, "still": still}
+    lost = shares < 0.3
+    lost[1, 0] = True
+    tracks = BoxTracks(np.arange(8), truth, np.ones((8, 2), np.float32), lost)
+    perfect = {"truth": lambda frames, boxes: tracks, "still": still}
     follow = {"truth": lambda frames, start: PointTracks(np.arange(8), points, clip.visible)}
     calls = []
     scores = evaluate_clips([clip], perfect, follow, lambda *call: calls.append(call))
     assert scores.boxes["truth"].iou == 1 and scores.boxes["truth"].boxes == 7 + 3
     assert scores.boxes["still"].iou < 0.6
     assert scores.points["truth"] == (1, 1, 1)
+    assert scores.lost == {"truth": (4, 4, 10, 1)}
     assert calls == [("clips", 1, None)]
     with pytest.raises(ValueError, match="at least one clip"):
         evaluate_clips([], perfect, follow)
