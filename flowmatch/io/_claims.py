@@ -5,13 +5,16 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from flowmatch.io._bmp import check_bmp, is_bmp
 from flowmatch.io._jpeg import check_jpeg, is_jpeg
 from flowmatch.io._png import check_png, is_png
+from flowmatch.io._tiff_directory import check_pixels, is_tiff
 
 # A flat picture takes hardly a byte in the formats below, so there is no limit for each byte alone.
 _FLAT = 2**25  # pixels, those of a picture of 8K
 _PIXELS_PER_BYTE = 4096
-# Of an animated WebP, decoders keep several canvases of four bytes a pixel.
+# Of an animation, decoders keep several canvases of four bytes a pixel; and a flat GIF takes a byte
+# for at most 2560 pixels.
 _FLAT_ANIMATION = 2**23  # pixels, those of a picture of 4K
 
 _AVIF_SIZE = re.compile(rb"\0\0\0\x14ispe\0\0\0\0(.{8})", re.DOTALL)
@@ -34,11 +37,16 @@ def check_claim(path: Path, encoded: memoryview) -> None:
         check_png(path, encoded)
     elif is_jpeg(encoded):
         check_jpeg(path, encoded)
-    elif bytes(encoded[:2]) == b"BM":
-        _check_bmp(path, encoded)
+    elif is_bmp(encoded):
+        check_bmp(path, encoded)
+    elif bytes(encoded[:2]) == b"#?":
+        # OpenCV decodes it from a temporary file, which stays if the header is damaged.
+        raise ValueError(f"{path}: expected an image of 8 or 16 bits, got Radiance HDR's floats")
+    compressed = check_pixels(path, encoded) if is_tiff(encoded) else None
+    animated = is_gif(encoded) or is_animated_webp(encoded)
+    flat = _FLAT_ANIMATION if animated else _FLAT
     try:
-        flat = _FLAT_ANIMATION if is_animated_webp(encoded) else _FLAT
-        for width, height in _sizes(encoded):
+        for width, height in [compressed] if compressed else _sizes(encoded):
             most = flat + _PIXELS_PER_BYTE * len(encoded)
             if width * height > most:
                 raise ValueError(
@@ -49,22 +57,10 @@ def check_claim(path: Path, encoded: memoryview) -> None:
         return  # cut off; the decoder reports it
 
 
-def _check_bmp(path: Path, encoded: memoryview) -> None:
-    """Check that the pixels of a BMP begin behind its header: OpenCV takes any bytes for pixels."""
-    if len(encoded) < 18:
-        return
-    start, length = struct.unpack_from("<II", encoded, 10)
-    if start < 14 + length:
-        raise ValueError(
-            f"{path} is damaged: its pixels begin at byte {start}, within the {14 + length} bytes "
-            "of its header"
-        )
-
-
 def _sizes(encoded: memoryview) -> Iterator[tuple[int, int]]:
     """Yield widths and heights: of the picture, of its frames and of its parts."""
     start = bytes(encoded[:12])
-    if start[:4] == b"GIF8":
+    if is_gif(encoded):
         yield from _gif(encoded)
     elif start[:4] == b"RIFF" and start[8:] == b"WEBP":
         yield from _webp(encoded)
@@ -75,6 +71,11 @@ def _sizes(encoded: memoryview) -> Iterator[tuple[int, int]]:
     elif start[4:8] == b"ftyp":
         for size in _AVIF_SIZE.finditer(encoded):
             yield struct.unpack(">II", size[1])
+
+
+def is_gif(encoded: memoryview) -> bool:
+    """Return whether a file begins as a GIF does."""
+    return bytes(encoded[:6]) in (b"GIF87a", b"GIF89a")
 
 
 def _gif(encoded: memoryview) -> Iterator[tuple[int, int]]:

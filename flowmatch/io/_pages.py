@@ -3,7 +3,14 @@
 import struct
 from itertools import islice
 
-from flowmatch.io._claims import gif_pictures, is_animated_webp
+from flowmatch.io._claims import gif_pictures, is_animated_webp, is_gif
+from flowmatch.io._tiff_directory import (
+    SUBFILE,
+    Directory,
+    directory_places,
+    is_tiff,
+    read_directory,
+)
 
 
 def has_pages(encoded: memoryview) -> bool:
@@ -15,56 +22,25 @@ def has_pages(encoded: memoryview) -> bool:
     """
     start = bytes(encoded[:12])
     try:
-        if start[:4] in (b"II*\0", b"MM\0*"):
-            return _has_tiff_pages(encoded, "<" if start[:2] == b"II" else ">")
+        if is_tiff(encoded):
+            return _has_tiff_pages(encoded)
         if start[:8] == b"\x89PNG\r\n\x1a\n":
             return _is_animated_png(encoded)
-        if start[:6] in (b"GIF87a", b"GIF89a"):
+        if is_gif(encoded):
             return len(list(islice(gif_pictures(encoded), 2))) == 2
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, KeyError):
         return False  # damaged: left to the decoder
     return is_animated_webp(encoded) or start[4:12] == b"ftypavis"
 
 
-def tiff_directories(encoded: memoryview) -> list[int]:
-    """Return the places of the directories of a TIFF, one for each page; none for other files."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(encoded[:4]))
-    places: dict[int, None] = {}
-    if order is None:
-        return []
-    try:
-        (place,) = struct.unpack_from(order + "I", encoded, 4)
-        while place and place not in places:
-            (number,) = struct.unpack_from(order + "H", encoded, place)
-            places[place] = None
-            (place,) = struct.unpack_from(order + "I", encoded, place + 2 + 12 * number)
-    except struct.error:
-        pass  # cut off: the pages before remain
-    return list(places)
+def _has_tiff_pages(encoded: memoryview) -> bool:
+    others = islice(directory_places(encoded), 1, None)
+    return not all(_is_reduced(read_directory(encoded, place)) for place in others)
 
 
-def choose_tiff_page(encoded: memoryview, place: int) -> None:
-    """Make the directory at a place the first of a TIFF, which decoders take."""
-    order = "<" if bytes(encoded[:2]) == b"II" else ">"
-    struct.pack_into(order + "I", encoded, 4, place)
-
-
-def _has_tiff_pages(encoded: memoryview, order: str) -> bool:
-    for place in tiff_directories(encoded)[1:]:
-        (number,) = struct.unpack_from(order + "H", encoded, place)
-        if not _is_reduced(encoded, order, place + 2, number):
-            return True
-    return False
-
-
-def _is_reduced(encoded: memoryview, order: str, place: int, number: int) -> bool:
+def _is_reduced(directory: Directory) -> bool:
     """Return whether the directory of a TIFF is that of a thumbnail, an overview or a mask."""
-    for entry in range(place, place + 12 * number, 12):
-        tag, kind = struct.unpack_from(order + "HH", encoded, entry)
-        if tag == 254:  # NewSubfileType: bit 0 a reduced copy, bit 2 a mask
-            code = "H" if kind == 3 else "I"
-            return bool(struct.unpack_from(order + code, encoded, entry + 8)[0] & 5)
-    return False
+    return bool(directory.value(SUBFILE, 0) & 5)  # bit 0 a reduced copy, bit 2 a mask
 
 
 def _is_animated_png(encoded: memoryview) -> bool:

@@ -12,21 +12,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flowmatch.io._quiet import opencv_errors
+from flowmatch.io._tiff_directory import (
+    BITS,
+    CODES,
+    COUNTS,
+    EXTRA,
+    FORMAT,
+    PHOTOMETRIC,
+    PLANAR,
+    SAMPLES,
+    STRIPS,
+    TILE_COUNTS,
+    TILES,
+    Directory,
+    is_tiff,
+    read_directory,
+)
 
-_BITS, _PHOTOMETRIC, _STRIPS, _SAMPLES, _COUNTS, _PLANAR = 258, 262, 273, 277, 279, 284
-_TILES, _TILE_COUNTS, _EXTRA, _FORMAT = 324, 325, 338, 339
-_SIZES = {1: 1, 3: 2, 4: 4}  # bytes of a value, by type
 _RGB = 2  # photometric interpretation
 # Errors of libtiff at compressed pixels: of Deflate, LZW, PackBits, LZMA, ZSTD and LERC. In faxes a
 # bad code word costs a line at most, and every reader goes on.
 _DAMAGED = re.compile(r"TIFF_Error ((?!Fax)\w*Decode\w*: .*|Using code not yet in table.*)")
-
-
-class _Entry(NamedTuple):
-    place: int  # of the entry in the file
-    kind: int
-    length: int  # number of values
-    data: int  # place of the values
 
 
 class Tiff(NamedTuple):
@@ -39,11 +45,6 @@ class Tiff(NamedTuple):
 
     parts: list[bytes]
     white_is_zero: bool
-
-
-def is_tiff(encoded: memoryview) -> bool:
-    """Return whether a file begins as a TIFF or a BigTIFF does."""
-    return bytes(encoded[:4]) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 @contextmanager
@@ -71,88 +72,66 @@ def damage(lines: Sequence[str]) -> str | None:
 
 def changed_tiff(encoded: memoryview) -> Tiff | None:
     """Return the files to decode in place of a TIFF, or None if OpenCV decodes it right."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(encoded[:4]))
-    if order is None:
+    if not is_tiff(encoded):
         return None
     try:
-        entries = _entries(encoded, order)
-        return _changed(encoded, order, entries)
+        return _changed(read_directory(encoded))
     except (struct.error, KeyError):
         return None  # damaged, or of a kind that is left to the decoder
 
 
-def _entries(encoded: memoryview, order: str) -> dict[int, _Entry]:
-    (start,) = struct.unpack_from(order + "I", encoded, 4)
-    (number,) = struct.unpack_from(order + "H", encoded, start)
-    entries = {}
-    for k in range(number):
-        place = start + 2 + 12 * k
-        tag, kind, count = struct.unpack_from(order + "HHI", encoded, place)
-        data = place + 8
-        if count * _SIZES.get(kind, 8) > 4:
-            (data,) = struct.unpack_from(order + "I", encoded, data)
-        entries[tag] = _Entry(place, kind, count, data)
-    return entries
-
-
-def _changed(encoded: memoryview, order: str, entries: dict[int, _Entry]) -> Tiff | None:
-    def value(tag: int, default: int) -> int:
-        if tag not in entries:
-            return default
-        entry = entries[tag]
-        code = {1: "B", 3: "H", 4: "I"}[entry.kind]
-        return int(struct.unpack_from(order + code, encoded, entry.data)[0])
-
-    samples, bits = value(_SAMPLES, 1), value(_BITS, 1)
-    photometric = value(_PHOTOMETRIC, 1)
-    if bits == 16 and value(_FORMAT, 1) != 1:  # signed, or floats
+def _changed(directory: Directory) -> Tiff | None:
+    samples, bits = directory.value(SAMPLES, 1), directory.value(BITS, 1)
+    photometric = directory.value(PHOTOMETRIC, 1)
+    if bits == 16 and directory.value(FORMAT, 1) != 1:  # signed, or floats
         return None
-    if bits == 16 and value(_PLANAR, 1) == 2 and samples in (3, 4) and photometric == _RGB:
-        planes = [_plane(encoded, order, entries, k, samples) for k in range(samples)]
+    if bits == 16 and directory.value(PLANAR, 1) == 2 and samples in (3, 4) and photometric == _RGB:
+        planes = [_plane(directory, k, samples) for k in range(samples)]
         return Tiff(planes, white_is_zero=False)
     if bits == 16 and samples == 1 and photometric == 0:
-        return Tiff([bytes(encoded)], white_is_zero=True)
-    if bits == 8 and samples == 4 and photometric == _RGB and value(_EXTRA, 0) == 2:
-        changed = bytearray(encoded)
+        return Tiff([bytes(directory.encoded)], white_is_zero=True)
+    if bits == 8 and samples == 4 and photometric == _RGB and directory.value(EXTRA, 0) == 2:
+        changed = bytearray(directory.encoded)
         # If the colours are said to be multiplied by alpha already, libtiff leaves them alone.
-        code = {1: "B", 3: "H", 4: "I"}[entries[_EXTRA].kind]
-        struct.pack_into(order + code, changed, entries[_EXTRA].data, 1)
+        entry = directory.entries[EXTRA]
+        struct.pack_into(directory.form.order + CODES[entry.kind], changed, entry.data, 1)
         return Tiff([bytes(changed)], white_is_zero=False)
     return None
 
 
-def _plane(
-    encoded: memoryview, order: str, entries: dict[int, _Entry], plane: int, samples: int
-) -> bytes:
+def _plane(directory: Directory, plane: int, samples: int) -> bytes:
     """Return a file whose only picture is one plane of another, in gray."""
-    changed = bytearray(encoded)
+    changed = bytearray(directory.encoded)
+    form = directory.form
 
     def put(tag: int, number: int) -> None:
-        entry = entries[tag]
-        struct.pack_into(order + "HHI", changed, entry.place, tag, 3, 1)
-        struct.pack_into(order + "HH", changed, entry.place + 8, number, 0)
+        entry = directory.entries[tag]
+        struct.pack_into(f"{form.order}HH{form.offset}", changed, entry.place, tag, 3, 1)
+        end = entry.place + 4 + 2 * form.room
+        changed[end - form.room : end] = struct.pack(form.order + "H", number).ljust(
+            form.room, b"\0"
+        )
 
-    for tag, number in ((_SAMPLES, 1), (_BITS, 16), (_PHOTOMETRIC, 1), (_PLANAR, 1)):
+    for tag, number in ((SAMPLES, 1), (BITS, 16), (PHOTOMETRIC, 1), (PLANAR, 1)):
         put(tag, number)
-    if _FORMAT in entries:
-        put(_FORMAT, 1)
-    if _EXTRA in entries:  # an unknown private tag: one gray sample has none
-        struct.pack_into(order + "H", changed, entries[_EXTRA].place, 65000)
-    for tag in (_STRIPS, _COUNTS, _TILES, _TILE_COUNTS):
-        if tag in entries:
-            _choose(changed, order, tag, entries[tag], plane, samples)
+    if FORMAT in directory.entries:
+        put(FORMAT, 1)
+    if EXTRA in directory.entries:  # an unknown private tag: one gray sample has none
+        struct.pack_into(form.order + "H", changed, directory.entries[EXTRA].place, 65000)
+    for tag in (STRIPS, COUNTS, TILES, TILE_COUNTS):
+        if tag in directory.entries:
+            _choose(changed, directory, tag, plane, samples)
     return bytes(changed)
 
 
-def _choose(
-    changed: bytearray, order: str, tag: int, entry: _Entry, plane: int, samples: int
-) -> None:
+def _choose(changed: bytearray, directory: Directory, tag: int, plane: int, samples: int) -> None:
     """Let an entry list the strips or tiles of one plane."""
-    count, size = entry.length // samples, _SIZES[entry.kind]
-    struct.pack_into(order + "HHI", changed, entry.place, tag, entry.kind, count)
-    first = entry.data + plane * count * size
-    if count * size > 4:
-        struct.pack_into(order + "I", changed, entry.place + 8, first)
+    entry, form = directory.entries[tag], directory.form
+    count, size = entry.length // samples, struct.calcsize(form.order + CODES[entry.kind])
+    struct.pack_into(f"{form.order}HH{form.offset}", changed, entry.place, tag, entry.kind, count)
+    first, place = entry.data + plane * count * size, entry.place + 4 + form.room
+    if count * size > form.room:
+        struct.pack_into(form.order + form.offset, changed, place, first)
     else:
         values = bytes(changed[first : first + count * size])
-        changed[entry.place + 8 : entry.place + 12] = values.ljust(4, b"\0")
+        changed[place : place + form.room] = values.ljust(form.room, b"\0")

@@ -1,8 +1,10 @@
 """Read and write pictures as uint8 RGB arrays."""
 
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.imaging import check_image
+from flowmatch.io._bmp import bmp_whites
 from flowmatch.io._claims import check_claim
 from flowmatch.io._files import (
     FilePath,
@@ -19,10 +22,11 @@ from flowmatch.io._files import (
     reason_of,
     replace_when_done,
 )
-from flowmatch.io._pages import choose_tiff_page, has_pages, tiff_directories
+from flowmatch.io._pages import has_pages
 from flowmatch.io._pnm import is_pnm, read_pnm
 from flowmatch.io._quiet import quiet_stderr
-from flowmatch.io._tiff import changed_tiff, damage_as_error, is_tiff
+from flowmatch.io._tiff import changed_tiff, damage_as_error
+from flowmatch.io._tiff_directory import choose_page, directory_places, is_tiff
 from flowmatch.io._white import check_white, stated_white, white_in_force
 from flowmatch.io.metadata import Metadata, embed_metadata
 
@@ -160,7 +164,7 @@ def read_pages(
     content = np.memmap(path, np.uint8, "c")  # what is changed is copied, the file stays
     check_claim(path, content.data)
     stated = stated_white(content.data)
-    places = tiff_directories(content.data)[start : start + count]
+    places = list(islice(directory_places(content.data), start, start + count))
     decoded = (
         _tiff_pages(path, content, places, flags)
         if places
@@ -180,21 +184,18 @@ def _tiff_pages(
     path: Path, content: NDArray[np.uint8], places: Sequence[int], flags: int
 ) -> Iterator[NDArray[Any]]:
     for place in places:
-        choose_tiff_page(content.data, place)
+        choose_page(content.data, place)
         yield _decoded(path, content, flags)
 
 
 def _animation(path: Path, start: int, count: int, flags: int) -> list[NDArray[Any]]:
-    """Decode pictures of an animation, which is decoded from its beginning, or of a BigTIFF."""
-    begin = start if path.suffix.lower() in (".tif", ".tiff") else 0
+    """Decode pictures of an animation, which is decoded from its beginning."""
     try:
-        with _decoder_errors(path, np.memmap(path, np.uint8, "r").data):
-            done, decoded = cv2.imreadmulti(
-                str(path.absolute()), begin, start - begin + count, flags=flags
-            )
+        with quiet_stderr():
+            done, decoded = cv2.imreadmulti(str(path.absolute()), 0, start + count, flags=flags)
     except cv2.error as error:
         raise ValueError(f"{path}: page {start} cannot be decoded: {reason_of(error)}") from error
-    pages: list[NDArray[Any]] = [np.asarray(page) for page in decoded[start - begin :]]
+    pages: list[NDArray[Any]] = [np.asarray(page) for page in decoded[start:]]
     return pages if done else []
 
 
@@ -221,7 +222,7 @@ def _decode(path: FilePath, flags: int, white: int | None) -> NDArray[np.uint8]:
         # OpenCV ignores the value of white in the header.
         image, stated = read_pnm(path, encoded.data)
     else:
-        image, stated = _decoded(path, encoded, flags, whole=True), stated_white(encoded.data)
+        image, stated = _decoded(path, encoded, flags), stated_white(encoded.data)
     _check_depth(path, image)
     if has_pages(encoded.data):
         # The same words for a whole folder, so that Python shows the warning once.
@@ -245,17 +246,8 @@ def _scaled(
     return _eight_bits(image, white or stated or 65535)
 
 
-def _decoded(
-    path: Path, encoded: NDArray[np.uint8], flags: int, *, whole: bool = False
-) -> NDArray[Any]:
-    """Decode the content of a file, after checks of its header.
-
-    Args:
-        path: The file.
-        encoded: Its content.
-        flags: OpenCV's.
-        whole: Whether the content is that of the file, not of one of its pages.
-    """
+def _decoded(path: Path, encoded: NDArray[np.uint8], flags: int) -> NDArray[Any]:
+    """Decode the content of a file, after checks of its header."""
     check_claim(path, encoded.data)
     if tiff := changed_tiff(encoded.data):
         parts = [_by_opencv(path, np.frombuffer(part, np.uint8), flags) for part in tiff.parts]
@@ -264,23 +256,35 @@ def _decoded(
         gray = [part if part.ndim == 2 else part[..., 0] for part in parts]
         red, green, blue, *alpha = gray
         return np.dstack([blue, green, red, *(alpha if flags == cv2.IMREAD_UNCHANGED else ())])
-    return _by_opencv(path, encoded, flags, whole=whole)
+    return _by_opencv(path, encoded, flags)
 
 
-def _by_opencv(
-    path: Path, encoded: NDArray[np.uint8], flags: int, *, whole: bool = False
-) -> NDArray[Any]:
+def _by_opencv(path: Path, encoded: NDArray[np.uint8], flags: int) -> NDArray[Any]:
     try:
         with _decoder_errors(path, encoded.data):
             image = cv2.imdecode(encoded, flags)
-            if image is None and whole and encoded[:2].tobytes() in (b"II", b"MM"):
-                # From memory, OpenCV refuses tiles of less than 1024 bytes that are not compressed.
-                image = cv2.imread(str(path), flags)
+            if image is None and is_tiff(encoded.data):
+                image = _from_file(encoded, flags)
     except cv2.error as error:
         raise ValueError(f"{path} cannot be decoded as an image: {reason_of(error)}") from error
     if image is None:
         raise ValueError(f"{path} is damaged, or not an image of a kind that OpenCV decodes")
+    if whites := bmp_whites(encoded.data):
+        levels = np.arange(256)[:, None] / np.array(whites) * 255
+        table = np.rint(levels).clip(0, 255).astype(np.uint8)
+        image = cv2.LUT(image, table[:, None])
     return np.asarray(image)
+
+
+def _from_file(encoded: NDArray[np.uint8], flags: int) -> NDArray[Any] | None:
+    """Decode a TIFF from a file.
+
+    From memory, OpenCV refuses tiles of less than 1024 bytes that are not compressed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "page.tif")
+        encoded.tofile(path)
+        return cv2.imread(str(path), flags)
 
 
 def _decoder_errors(path: Path, encoded: memoryview) -> AbstractContextManager[None]:

@@ -94,6 +94,16 @@ def test_pixels_within_the_header_of_a_bmp(start, tmp_path):
         read_image(tmp_path / "a.bmp")
 
 
+def test_no_temporary_file_stays_of_a_damaged_hdr(tmp_path, monkeypatch):
+    """OpenCV leaves one where the header claims too much."""
+    content = by_opencv(".hdr").replace(b"+X 72", b"+X 99999999")
+    (tmp_path / "a.hdr").write_bytes(content)
+    monkeypatch.setenv("OPENCV_TEMP_PATH", str(tmp_path))
+    with pytest.raises(ValueError, match=r"a\.hdr: expected an image of 8 or 16 bits"):
+        read_image(tmp_path / "a.hdr")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.hdr"]
+
+
 @pytest.mark.parametrize("suffix", [".webp", ".avif", ".gif", ".jp2"])
 def test_flat_pictures_of_4k_are_read(tmp_path, suffix):
     flat = np.full((2160, 3840, 3), 7, np.uint8)

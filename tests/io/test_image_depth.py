@@ -1,5 +1,6 @@
 """Pictures whose white is not 255 or 65535."""
 
+import struct
 import warnings
 from fractions import Fraction
 
@@ -175,3 +176,20 @@ def test_white_of_ones_own(tmp_path):
     for white in (0, 65536):
         with pytest.raises(ValueError, match="white must be a value from 1 to 65535"):
             read_image(tmp_path / "a.png", white=white)
+
+
+@pytest.mark.parametrize("masks", [None, (0x7C00, 0x3E0, 0x1F), (0xF800, 0x7E0, 0x1F)])
+def test_bmp_of_16_bits(masks, tmp_path):
+    """Pixels of 5 or 6 bits a channel: white is white."""
+    pixels = np.arange(2**16, dtype="<u2").reshape(256, 256)
+    extra = b"" if masks is None else struct.pack("<3I", *masks)
+    start = 54 + len(extra)
+    header = struct.pack(
+        "<2sIIIIiiHHIIiiII", b"BM", start + pixels.nbytes, 0, start, 40, 256, -256, 1, 16,
+        0 if masks is None else 3, pixels.nbytes, 0, 0, 0, 0,
+    )  # fmt: skip
+    (tmp_path / "a.bmp").write_bytes(header + extra + pixels.tobytes())
+    expected = np.empty((256, 256, 3), np.uint8)
+    for k, mask in enumerate(masks or (0x7C00, 0x3E0, 0x1F)):
+        expected[..., k] = np.rint((pixels & mask) / mask * 255)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.bmp"), expected)

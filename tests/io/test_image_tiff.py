@@ -1,5 +1,6 @@
 """TIFF files of the kinds that cameras and scientific programs write."""
 
+import io
 import itertools
 import warnings
 
@@ -23,11 +24,19 @@ LAYOUTS = {
     "tiles": {"tile": (16, 32)},
     "deflate": {"compression": "zlib", "rowsperstrip": 10},
     "big endian": {"byteorder": ">", "rowsperstrip": 5},
+    "BigTIFF": {"bigtiff": True, "rowsperstrip": 5},
+    "BigTIFF, tiles": {"bigtiff": True, "tile": (16, 16), "byteorder": ">"},
 }
 
 
 def planes(picture):
     return np.ascontiguousarray(np.moveaxis(picture.astype(np.uint16) * 257, 2, 0))
+
+
+def overwrite(path, **tags):
+    with tifffile.TiffFile(path, mode="r+") as file:
+        for name, value in tags.items():
+            file.pages.first.tags[name].overwrite(value)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
@@ -78,9 +87,9 @@ def test_damaged_directories(tmp_path):
             continue
 
 
-@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("form", [{"byteorder": "<"}, {"byteorder": ">"}, {"bigtiff": True}])
 @pytest.mark.parametrize("kind", ["planes", "white is zero", "alpha", "plain"])
-def test_pages_are_read_as_pictures_are(kind, order, tmp_path):
+def test_pages_are_read_as_pictures_are(kind, form, tmp_path):
     """The kinds that OpenCV decodes wrong, in stacks."""
     rng = np.random.default_rng(0)
     pages = rng.integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
@@ -97,13 +106,94 @@ def test_pages_are_read_as_pictures_are(kind, order, tmp_path):
     }[kind]
     photometric = "miniswhite" if kind == "white is zero" else "rgb"
     path = tmp_path / "stack.tif"
-    tifffile.imwrite(path, data, photometric=photometric, byteorder=order, **options)
+    tifffile.imwrite(path, data, photometric=photometric, **form, **options)
     before = path.read_bytes()
     frames = read_frames(path)
     assert frames.count == 3
     np.testing.assert_array_equal(list(frames), expected)
     np.testing.assert_array_equal(list(read_frames(path, start=2)), expected[2:])
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("lost", [1, 100, 1000])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_files_that_are_cut_off(layout, planar, lost, tmp_path):
+    """OpenCV leaves planes of 8 bits that are missing black."""
+    picture = np.moveaxis(RGB, 2, 0) if planar == "separate" else RGB
+    content = io.BytesIO()
+    tifffile.imwrite(content, picture, photometric="rgb", planarconfig=planar, **layout)
+    path = tmp_path / "a.tif"
+    path.write_bytes(content.getvalue()[:-lost])
+    with pytest.raises(ValueError, match=r"a\.tif.*(cut off|the file has)"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_strips_that_are_not_listed(bits, tmp_path):
+    """OpenCV makes pixels of other bytes of the file."""
+    path = tmp_path / "a.tif"
+    gray = RGB[..., 0].astype(f"u{bits // 8}")
+    tifffile.imwrite(path, gray, photometric="minisblack", rowsperstrip=16)
+    overwrite(path, ImageLength=2**20)
+    with pytest.raises(ValueError, match="lists 3 of its 65536 strips"):
+        read_image(path)
+
+
+def test_strips_that_share_their_bytes(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, RGB, photometric="rgb", rowsperstrip=1)
+    with tifffile.TiffFile(path) as file:
+        first = file.pages.first.tags["StripOffsets"].value[0]
+    overwrite(path, ImageWidth=100, StripOffsets=[first] * 48)
+    with pytest.raises(ValueError, match=r"pixels take 14400 bytes, the file has \d+$"):
+        read_image(path)
+
+
+def test_strips_that_are_left_out(tmp_path):
+    """Sparse files say 0 for the place of a strip without data."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, RGB, photometric="rgb", rowsperstrip=24)
+    with tifffile.TiffFile(path) as file:
+        first = file.pages.first.tags["StripOffsets"].value[0]
+    overwrite(path, StripOffsets=[first, 0])
+    with pytest.raises(ValueError, match="not whole: some of its strips are nowhere"):
+        read_image(path)
+
+
+def test_planes_without_the_sizes_of_their_strips(tmp_path):
+    """Libtiff guesses them wrong."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, planes(RGB), photometric="rgb", planarconfig="separate")
+    with tifffile.TiffFile(path) as file:
+        place = file.pages.first.tags["StripByteCounts"].offset
+    content = bytearray(path.read_bytes())
+    content[place : place + 2] = (65000).to_bytes(2, "little")  # a private tag
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="lists 0 of its 3 strips"):
+        read_image(path)
+
+
+def test_a_compressed_picture_that_claims_too_much(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, RGB[..., 0], photometric="minisblack", compression="zlib")
+    overwrite(path, ImageWidth=30_000, ImageLength=30_000, RowsPerStrip=30_000)
+    with pytest.raises(ValueError, match="claims 30000 x 30000 pixels"):
+        read_image(path)
+
+
+def test_the_first_of_two_entries_counts(tmp_path):
+    """So it does for libtiff."""
+    path = tmp_path / "a.tif"
+    gray = RGB[..., 0]
+    tifffile.imwrite(path, 255 - gray, photometric="miniswhite", resolution=(1, 1))
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        tags = file.pages.first.tags
+        bits, other = tags["BitsPerSample"].offset, tags["XResolution"].offset
+    content[other : other + 12] = content[bits : bits + 8] + b"\x10\0\0\0"  # 16 bits
+    path.write_bytes(content)
+    np.testing.assert_array_equal(read_image(path), gray[..., None].repeat(3, axis=2))
 
 
 @pytest.mark.parametrize("side", [16, 32, 256])

@@ -43,11 +43,11 @@ def test_a_folder_of_stacks_is_told_once(tmp_path):
     assert len(messages) == 1
 
 
-@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("form", [{"byteorder": "<"}, {"byteorder": ">"}, {"bigtiff": True}])
 @pytest.mark.parametrize(("reduced", "told"), [({"subfiletype": 1}, 0), ({}, 1)])
-def test_thumbnails_of_a_tiff_are_no_pages(order, reduced, told, tmp_path):
+def test_thumbnails_of_a_tiff_are_no_pages(form, reduced, told, tmp_path):
     tifffile = pytest.importorskip("tifffile")
-    with tifffile.TiffWriter(tmp_path / "a.tif", byteorder=order) as writer:
+    with tifffile.TiffWriter(tmp_path / "a.tif", **form) as writer:
         writer.write(np.zeros((20, 30), np.uint8), metadata=None)
         writer.write(np.zeros((10, 15), np.uint8), metadata=None, **reduced)
     with warnings.catch_warnings(record=True) as messages:
