@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -112,6 +113,11 @@ def add_tab(tab: Tab, settings: Settings) -> None:
             message = status.without_folders(str(error), settings.uploads)
             yield show(status.failed(message), False)
             gr.Warning(message, title="Error")  # not gr.Error, which would cover the result
+        except Exception as error:
+            traceback.print_exc()
+            name = type(error).__name__
+            message = f"internal error, please report it: {name}: {error}"
+            yield show(status.failed(status.without_folders(message, settings.uploads)), False)
         finally:
             if result is None:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -123,10 +129,9 @@ def add_tab(tab: Tab, settings: Settings) -> None:
         work, [*inputs.files.values(), *inputs.options.values()], outputs,
         preprocess=False, concurrency_id="jobs", **private,
     )  # fmt: skip
-    cancel.click(
-        lambda: show(status.cancelled(), False), None, outputs, queue=False, cancels=[job],
-        **private,
-    )  # fmt: skip
+    cancel.click(None, cancels=[job], **private)
+    # For the page, a cancelled job fails, after its last update: nothing overwrites the message.
+    job.failure(lambda: show(status.cancelled(), False), None, outputs, queue=False, **private)
 
 
 def remove_old(results: Path) -> None:
