@@ -18,7 +18,7 @@ CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}
 _SIZES = dict(
     zip(range(1, 19), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8), strict=True)
 )
-_SMALLEST = 8  # bytes of the header; sparse files say 0 for a strip that they leave out
+_SMALLEST = 8  # bytes of the header; sparse files leave strips out, and say 0 for place and size
 _OLD_JPEG = 6  # compression whose places mean something else
 _YCBCR = 6  # photometric interpretation; two of its samples may have fewer pixels
 
@@ -219,7 +219,9 @@ def _check_parts(path: Path, directory: Directory, width: int, height: int) -> N
     listed = min(len(places), len(counts)) if planes > 1 else len(places)
     if listed < expected:
         raise ValueError(f"{path} is damaged: it lists {listed} of its {expected} {kind}")
-    if places.min() < _SMALLEST:
+    # Of a single strip, decoders guess the size that is not said.
+    unsized = expected > 1 and len(counts) >= expected and not counts[:expected].all()
+    if unsized or places[:expected].min() < _SMALLEST:
         raise ValueError(f"{path} is not whole: some of its {kind} are nowhere in the file")
     compression = directory.value(COMPRESSION, 1)
     if compression == _OLD_JPEG:

@@ -150,13 +150,14 @@ def test_strips_that_share_their_bytes(tmp_path):
         read_image(path)
 
 
-def test_strips_that_are_left_out(tmp_path):
-    """Sparse files say 0 for the place of a strip without data."""
+@pytest.mark.parametrize("tag", ["StripOffsets", "StripByteCounts"])
+def test_strips_that_are_left_out(tag, tmp_path):
+    """Sparse files say 0 for the place and the size of a strip without data."""
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, RGB, photometric="rgb", rowsperstrip=24)
     with tifffile.TiffFile(path) as file:
-        first = file.pages.first.tags["StripOffsets"].value[0]
-    overwrite(path, StripOffsets=[first, 0])
+        first = file.pages.first.tags[tag].value[0]
+    overwrite(path, **{tag: [first, 0]})
     with pytest.raises(ValueError, match="not whole: some of its strips are nowhere"):
         read_image(path)
 
