@@ -33,6 +33,10 @@ _RGB = 2  # photometric interpretation
 # Errors of libtiff at compressed pixels: of Deflate, LZW, PackBits, LZMA, ZSTD and LERC. In faxes a
 # bad code word costs a line at most, and every reader goes on.
 _DAMAGED = re.compile(r"TIFF_Error ((?!Fax)\w*Decode\w*: .*|Using code not yet in table.*)")
+_UNSUPPORTED = re.compile(
+    r"TIFF_Error (?:.*: )?(Compression scheme \d+ \w+ decoding is not implemented"
+    r"|[\w -]+ compression support is not configured)"
+)
 
 
 class Tiff(NamedTuple):
@@ -49,12 +53,14 @@ class Tiff(NamedTuple):
 
 @contextmanager
 def damage_as_error(path: Path) -> Iterator[None]:
-    """Raise ValueError if the compressed pixels of a TIFF that is decoded in the block are damaged.
+    """Raise ValueError if a TIFF that is decoded in the block is damaged, or compressed otherwise.
 
     Of 8 bits, OpenCV 5.0 leaves what libtiff cannot decode black, and says so on stderr alone.
     """
     with opencv_errors() as lines:
         yield
+    if unknown := next(filter(None, map(_UNSUPPORTED.search, lines)), None):
+        raise ValueError(f"{path} is a TIFF of a kind that OpenCV does not decode: {unknown[1]}")
     if reason := damage(lines):
         raise ValueError(f"{path} is damaged: its pixels cannot be decoded: {reason}")
 

@@ -183,6 +183,20 @@ def test_a_compressed_picture_that_claims_too_much(tmp_path):
         read_image(path)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(
+    ("scheme", "reason"),
+    [(34712, "Compression scheme 34712"), (34925, "LZMA compression"), (50000, "ZSTD compression")],
+)
+def test_compressions_that_are_not_decoded(scheme, reason, bits, tmp_path):
+    """Of JPEG 2000, OpenCV made a black picture."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, RGB[..., 0].astype(f"u{bits // 8}"), photometric="minisblack")
+    overwrite(path, Compression=scheme)
+    with pytest.raises(ValueError, match=rf"a\.tif is a TIFF of a kind .* decode: {reason} .*not"):
+        read_image(path)
+
+
 def test_the_first_of_two_entries_counts(tmp_path):
     """So it does for libtiff."""
     path = tmp_path / "a.tif"
