@@ -14,6 +14,8 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <memory>
+#include <string_view>
 #include <vector>
 
 #include "../nearest.h"
@@ -53,8 +55,9 @@ __attribute__((target("avx512f,avx512bf16"))) inline void multiply_tile_bf16(con
 }
 #endif
 
-constexpr int64_t kBlock = 16;    // tiles of queries that share a panel while it is cached
-constexpr int64_t kMaxTile = 13;  // queries of a tile, at most
+constexpr int64_t kBlock = 16;          // tiles of queries that share a panel while it is cached
+constexpr int64_t kMaxTile = 13;        // queries of a tile, at most
+constexpr int64_t kQueriesToDrop = 64;  // with fewer, looking for repeated references does not pay
 
 // The inputs and outputs of one batch item.
 template <class A>
@@ -162,6 +165,43 @@ void write_results(const Search<A>& s, Best<A>* best) {
   best->finish();
   for (int64_t i = 0; i < s.k; ++i) {
     best->values[i] = s.product ? -best->values[i] : std::sqrt(best->values[i]);
+  }
+}
+
+// Whether two vectors have the same bits.
+template <class A>
+bool same_bits(const Search<A>& s, int64_t a, int64_t b) {
+  return std::memcmp(s.reference + a * s.depth, s.reference + b * s.depth, s.depth * sizeof(A)) ==
+         0;
+}
+
+// Calls drop(r) for each reference that k references before it equal: no query can have it among
+// its k nearest, as equal distances are ordered by index. Without them, repeated vectors, such as
+// zeros, would all be candidates of the queries near them.
+template <class A, class Drop>
+void drop_repeated(const Search<A>& s, const Drop& drop) {
+  const std::unique_ptr<uint64_t[]> hashes(new uint64_t[s.references]);
+  parallel_rows(s.references, s.depth, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const std::string_view bytes(reinterpret_cast<const char*>(s.reference + r * s.depth),
+                                   s.depth * sizeof(A));
+      hashes[r] = std::hash<std::string_view>()(bytes);
+    }
+  });
+  int64_t slots = 1;
+  while (slots < 2 * s.references) slots *= 2;
+  struct Slot {
+    int64_t first = -1, count = 0;
+  };
+  const std::unique_ptr<Slot[]> table(new Slot[slots]);
+  for (int64_t r = 0; r < s.references; ++r) {
+    int64_t at = hashes[r] & (slots - 1);
+    while (table[at].first >= 0 &&
+           (hashes[table[at].first] != hashes[r] || !same_bits(s, table[at].first, r))) {
+      at = (at + 1) & (slots - 1);
+    }
+    if (table[at].first < 0) table[at].first = r;
+    if (table[at].count++ >= s.k) drop(r);
   }
 }
 
@@ -324,6 +364,9 @@ void search(const Search<A>& s, std::vector<Lists<A>>* lists) {
   const std::unique_ptr<A[]> offsets(new A[r.groups * f.panel]);
   std::transform(r.half.get(), r.half.get() + r.groups * f.panel, offsets.get(),
                  [&](A half) { return s.product ? half * 0 : half; });
+  if (s.queries >= kQueriesToDrop && s.k < s.references) {
+    drop_repeated(s, [&](int64_t r) { offsets[r] = std::numeric_limits<A>::quiet_NaN(); });
+  }
   const double largest = q.most_norm + r.most_norm;  // bound on the distances
   const bool direct = s.mask || !(largest * largest < 1e-2 * std::numeric_limits<A>::max());
   const int64_t threads = torch::stable::get_num_threads();

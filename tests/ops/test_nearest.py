@@ -200,6 +200,8 @@ SPREADS = {  # distributions of vectors that test the bound on the errors of the
     "all lengths": lambda x: x * torch.exp(3 * torch.randn_like(x[..., :1])),
     "squares underflow": lambda x: 1e-22 * x,
     "products underflow": lambda x: 3e-19 * x,
+    "half zero": lambda x: x * (torch.arange(x.shape[1]) % 2)[:, None].to(x),
+    "repeated": lambda x: x[:, torch.arange(x.shape[1]) % 7],
     "some dimensions underflow": lambda x: torch.cat([1e-39 * x[..., :9], x[..., 9:]], -1),
 }
 
@@ -209,9 +211,9 @@ SPREADS = {  # distributions of vectors that test the bound on the errors of the
 @pytest.mark.parametrize("k", [3, 35])
 def test_precision_of_the_first_pass_changes_no_bit(k, metric, spread, device):
     """The first pass: in bfloat16, in float32 with `mutual`, and none with a mask."""
-    allow_all = torch.ones(1, 60, 300, dtype=torch.bool, device=device)
+    allow_all = torch.ones(1, 70, 300, dtype=torch.bool, device=device)
     for depth in (16, 17, 64, 128):
-        query, reference = (spread(torch.randn(1, n, depth, device=device)) for n in (60, 300))
+        query, reference = (spread(torch.randn(1, n, depth, device=device)) for n in (70, 300))
         expected = ops.nearest(query, reference, k, metric, None, None, allow_all, True)
         result = ops.nearest(query, reference, k, metric, *NONE, True)
         assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
@@ -283,6 +285,7 @@ def test_vectors_far_from_the_origin_take_no_longer():
 CLIFFS = {  # distributions for which the first pass leaves many candidates
     "clusters": lambda x: x[:, torch.arange(x.shape[1]) % 5] + 1e-3 * torch.randn_like(x),
     "all lengths": lambda x: x * torch.exp(1.5 * torch.randn_like(x[..., :1])),
+    "half zero": SPREADS["half zero"],
 }
 
 
