@@ -85,5 +85,6 @@ class SmallBackbone(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """``[B, 3, H, W]`` in any range to ``[B, 4 * width, H / 8, W / 8]``."""
-        features: Tensor = self.layers(structure(image) if self.front == "structure" else image)
+        inputs = structure(image).to(image.dtype) if self.front == "structure" else image
+        features: Tensor = self.layers(inputs)
         return features

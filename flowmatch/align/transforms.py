@@ -37,7 +37,7 @@ def identity(kind: int, batch: int = 1) -> Tensor:
         tensor([[1., 0., 0., 0., 1., 0.]])
     """
     if kind == AFFINE:
-        theta = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
+        theta = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0], dtype=torch.float32)
     elif kind == THIN_PLATE:
         theta = control_points().mT.flatten()
     else:
@@ -52,7 +52,7 @@ def control_points() -> Tensor:
         >>> control_points()[:3].tolist()
         [[-1.0, -1.0], [0.0, -1.0], [1.0, -1.0]]
     """
-    ticks = torch.linspace(-1, 1, _SIDE)
+    ticks = torch.linspace(-1, 1, _SIDE, dtype=torch.float32)
     y, x = torch.meshgrid(ticks, ticks, indexing="ij")
     return torch.stack([x.flatten(), y.flatten()], -1)
 
@@ -214,8 +214,8 @@ def pixel_grid(height: int, width: int) -> Tensor:
         >>> pixel_grid(1, 2).tolist()
         [[-0.5, 0.0], [0.5, 0.0]]
     """
-    x = (2 * torch.arange(width) + 1) / width - 1
-    y = (2 * torch.arange(height) + 1) / height - 1
+    x = (2 * torch.arange(width, dtype=torch.float32) + 1) / width - 1
+    y = (2 * torch.arange(height, dtype=torch.float32) + 1) / height - 1
     rows, columns = torch.meshgrid(y, x, indexing="ij")
     return torch.stack([columns, rows], -1).view(-1, 2)
 
@@ -227,7 +227,7 @@ def corner_grid(side: int = 20) -> Tensor:
         >>> corner_grid(2).tolist()
         [[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]]
     """
-    ticks = torch.linspace(-1, 1, side)
+    ticks = torch.linspace(-1, 1, side, dtype=torch.float32)
     y, x = torch.meshgrid(ticks, ticks, indexing="ij")
     return torch.stack([x, y], -1).view(-1, 2)
 

@@ -12,7 +12,7 @@ from flowmatch.imaging import as_gray
 from flowmatch.matching.keypoints import MAGNIFICATION, Keypoints
 
 _MAX_PIXELS = 2**22  # pixels of the patches that are sampled at once; their grids take 100 MB
-_BLUR = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16  # binomial filter
+_BLUR = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], dtype=torch.float32) / 16  # binomial filter
 
 
 def magnification_of(network: Any) -> float:
@@ -57,7 +57,7 @@ def extract_patches(
         raise ValueError(f"size and magnification must be positive, got {size} and {magnification}")
     pixels = torch.from_numpy(gray).to(device, torch.float32)[None, None] / 255
     N = len(keypoints.xy)
-    result = torch.empty(N, 1, size, size, device=pixels.device)
+    result = pixels.new_empty(N, 1, size, size)
     if N == 0:
         return result
     radius = keypoints.scale * magnification

@@ -102,7 +102,9 @@ class BackboneDescriber:
     def __call__(self, image: ArrayLike) -> Tensor:
         """Describe a uint8 image by ``[C]``, or by as many dimensions as the whitening has."""
         rgb = np.array(as_rgb(resize_within(np.asarray(image), self.side)))  # a writable copy
-        tensor = torch.from_numpy(rgb).to(device_of(self.backbone)).permute(2, 0, 1)[None] / 255
+        tensor = (
+            torch.from_numpy(rgb).to(device_of(self.backbone)).permute(2, 0, 1)[None].float() / 255
+        )
         with evaluating(self.backbone):
             descriptor = describe_scales(
                 self.backbone, self.pooling, tensor, scales=self.scales, power=self.power
@@ -140,7 +142,7 @@ def describe_scales(
     Reference:
         Radenovic et al., PAMI 2019, with the scales 1, 1/sqrt(2), 1/2.
     """
-    total = torch.zeros((), device=images.device)
+    total = images.new_zeros(())
     for scale in scales:
         size = [max(round(side * scale), min(side, _MIN_SIDE)) for side in images.shape[2:]]
         scaled = images
