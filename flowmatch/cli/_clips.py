@@ -10,7 +10,7 @@ import typer
 from rich.progress import TextColumn
 
 from flowmatch.batch import BatchReport, ClipOptions, write_clips
-from flowmatch.cli._messages import messages, progress_bar, report_interrupt
+from flowmatch.cli._messages import counted, messages, progress_bar, report_interrupt
 from flowmatch.io._video_stream import is_url
 from flowmatch.io.image import READ_SUFFIXES, count_pages
 
@@ -147,7 +147,8 @@ def _print_messages(report: BatchReport, show: Callable[[str], None]) -> None:
             show(f"warning: {clip.name}: {text}")
         if clip.skipped:
             more = "; ..." if len(clip.skipped) > 1 else ""
-            show(f"{clip.name}: {len(clip.skipped)} frames skipped ({clip.skipped[0]}{more})")
+            skipped = counted(len(clip.skipped), "frame")
+            show(f"{clip.name}: {skipped} skipped ({clip.skipped[0]}{more})")
         if clip.error:
             show(f"failed: {clip.name}: {clip.error}")
 
@@ -157,12 +158,12 @@ def _summary(report: BatchReport, folder: Path) -> str:
     computed = sum(clip.computed for clip in report.reports)
     done = [clip for clip in report.reports if not clip.error]
     kept = sum(clip.computed == 0 for clip in done)
-    line = f"{len(done)} of {report.clips} clip{'' if report.clips == 1 else 's'} done"
+    line = f"{len(done)} of {counted(report.clips, 'clip')} done"
     if kept:
         line += f" ({kept} existed already)"
     if report.failed:
         line += f", {len(report.failed)} failed"
-    line += f", {sum(clip.pairs for clip in done)} pairs"
+    line += f", {counted(sum(clip.pairs for clip in done), 'pair')}"
     if computed and report.seconds:
         line += f", computed at {computed / report.seconds:.2f} pairs/s"
     return f"{line}, in {folder}"

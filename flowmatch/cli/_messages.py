@@ -50,6 +50,16 @@ def progress_bar(*columns: TextColumn, transient: bool = False) -> Progress:
     )
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun, in the plural unless it is one.
+
+    Example:
+        >>> counted(1, "pair"), counted(2, "pair"), counted(0, "box", "boxes")
+        ('1 pair', '2 pairs', '0 boxes')
+    """
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 class StageBars:
     """A `ProgressCallback` that shows one line of a progress bar for each stage."""
 

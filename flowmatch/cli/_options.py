@@ -322,7 +322,8 @@ def check_target(path: Path | None, suffixes: Collection[str] = ()) -> None:
     if path.is_dir():
         raise IsADirectoryError(f"{path} cannot be written: it is a folder")
     if suffixes and path.suffix.lower() not in suffixes:
-        raise ValueError(f"{path}: expected a name ending in one of {', '.join(suffixes)}")
+        accepted = ", ".join(dict.fromkeys(suffixes))
+        raise ValueError(f"{path}: expected a name ending in one of {accepted}")
     if not os.access(path.parent, os.W_OK):
         raise PermissionError(f"{path} cannot be written: the folder {path.parent} is read-only")
 
@@ -334,7 +335,7 @@ def check_output_folder(folder: Path, file_suffixes: Collection[str] = ()) -> No
         folder: Folder to write to; a missing one is created later, with its parents.
         file_suffixes: Suffixes of files; a folder so named must exist already.
     """
-    if folder.is_file():
+    if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output must be a folder, {folder} is a file")
     if folder.suffix.lower() in file_suffixes and not folder.is_dir():
         raise ValueError(f"--output must be a folder, {folder} is named like a file")

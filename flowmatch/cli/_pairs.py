@@ -8,7 +8,7 @@ import torch
 import typer
 from rich.progress import TextColumn
 
-from flowmatch.cli._messages import messages, progress_bar, report_interrupt
+from flowmatch.cli._messages import counted, messages, progress_bar, report_interrupt
 from flowmatch.io import list_images
 from flowmatch.matching.colmap import Camera, check_colmap_names, write_colmap
 from flowmatch.matching.options import MatchOptions
@@ -141,7 +141,7 @@ def match_list(
     for pair, reason in report.failed:
         messages.print(f"failed: {pair.first} {pair.second}: {reason}")
     if len(report.failed) == len(pairs):
-        raise ValueError(f"none of the {len(pairs)} pairs can be matched")
+        raise ValueError(f"no pair of {len(pairs)} can be matched")
     if colmap:
         write_colmap(output / "colmap", output, pairs, root, camera=camera)
     messages.print(_summary(report, output) + (", with colmap/" if colmap else ""))
@@ -150,7 +150,7 @@ def match_list(
 
 
 def _summary(report: PairReport, folder: Path) -> str:
-    line = f"{report.computed} pair{'' if report.computed == 1 else 's'} matched"
+    line = f"{counted(report.computed, 'pair')} matched"
     if report.kept:
         line += f", {report.kept} existed already"
     if report.failed:

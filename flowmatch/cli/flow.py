@@ -19,7 +19,7 @@ from flowmatch.cli._clips import (
     ray_cluster,
     write_many,
 )
-from flowmatch.cli._messages import messages, progress_bar, report_interrupt
+from flowmatch.cli._messages import counted, messages, progress_bar, report_interrupt
 from flowmatch.cli._options import (
     INPUT,
     OUTPUT,
@@ -273,14 +273,14 @@ def _check_choices(format: str, max_flow: float | None) -> None:
 
 def summary(report: SequenceReport, folder: Path) -> str:
     """Return a line about a run: number of pairs, rate, and what was skipped for which reason."""
-    line = f"{report.computed} pair{'' if report.computed == 1 else 's'}"
+    line = counted(report.computed, "pair")
     if report.computed and report.seconds:
         line += f" at {report.computed / report.seconds:.2f} pairs/s"
     if report.kept:
         line += f", {report.kept} existed already"
     if report.skipped:
         shown = "; ".join(report.skipped[:3]) + ("; ..." if len(report.skipped) > 3 else "")
-        line += f", {len(report.skipped)} frames skipped ({shown})"
+        line += f", {counted(len(report.skipped), 'frame')} skipped ({shown})"
     if report.unknown:
         line += f", {report.unknown} pixels stored as unknown (not finite, or beyond the format)"
     return f"{line}, in {folder}"

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.progress import TextColumn
 
-from flowmatch.cli._messages import messages, progress_bar, report_interrupt
+from flowmatch.cli._messages import counted, messages, progress_bar, report_interrupt
 from flowmatch.cli._options import (
     MODEL,
     OUTPUT,
@@ -120,7 +120,7 @@ def _print_failures(index: Index) -> None:
 
 
 def _summary(report: IndexReport, output: Path) -> str:
-    line = f"{report.described} picture{'' if report.described == 1 else 's'} described"
+    line = f"{counted(report.described, 'picture')} described"
     for count, state in (
         (report.kept, "known already"),
         (report.removed, "changed or deleted"),

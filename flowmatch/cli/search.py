@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flowmatch.cli._messages import StageBars, messages, progress_bar
+from flowmatch.cli._messages import StageBars, counted, messages, progress_bar
 from flowmatch.cli._options import (
     INPUT,
     MODEL,
@@ -164,6 +164,6 @@ def _find_duplicates(index: Index, output: list[Path], white: int | None) -> Non
         typer.echo(f"{pair.overlap:.2f}\t{pair.correlation:.4f}\t{pair.first}\t{pair.second}")
     for path in output:
         write_duplicates(path, found)
-    messages.print(f"{len(found)} pairs of copies among {len(index.entries)} pictures")
+    messages.print(f"{counted(len(found), 'pair')} of copies among {len(index.entries)} pictures")
     if not found:
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flowmatch.cli._messages import StageBars, messages, progress_bar
+from flowmatch.cli._messages import StageBars, counted, messages, progress_bar
 from flowmatch.cli._options import (
     KEYPOINTS,
     MODEL,
@@ -325,7 +325,7 @@ def _frames_of_videos(paths: Sequence[Path], folder: Path, overlap: float) -> li
         for number, image in choose_frames(read_frames(path).numbered(), overlap):
             chosen.append(folder / f"{path.stem}_{number:06d}.png")
             write_image(chosen[-1], image)
-        messages.print(f"{len(chosen)} frames of {path}")
+        messages.print(f"{counted(len(chosen), 'frame')} of {path}")
         photos += chosen
     return photos
 

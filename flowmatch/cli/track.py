@@ -7,7 +7,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from flowmatch.cli._messages import StageBars, messages, progress_bar
+from flowmatch.cli._messages import StageBars, counted, messages, progress_bar
 from flowmatch.cli._options import (
     INPUT,
     OUTPUT,
@@ -162,11 +162,12 @@ def _summary(source: Frames, tracks: BoxTracks | PointTracks) -> str:
     count = len(tracks.frames)
     if isinstance(tracks, BoxTracks):
         lost = int(tracks.lost[-1].sum())
-        line = f"{tracks.boxes.shape[1]} boxes in {count} frames, {lost} lost at the end"
+        boxes = counted(tracks.boxes.shape[1], "box", "boxes")
+        line = f"{boxes} in {counted(count, 'frame')}, {lost} lost at the end"
     else:
         visible = int(tracks.visible[-1].sum())
-        total = tracks.points.shape[1]
-        line = f"{total} points in {count} frames, {visible} visible in the last"
+        points = counted(tracks.points.shape[1], "point")
+        line = f"{points} in {counted(count, 'frame')}, {visible} visible in the last"
     if source.skipped:
-        line += f", {len(source.skipped)} frames skipped ({source.skipped[0]})"
+        line += f", {counted(len(source.skipped), 'frame')} skipped ({source.skipped[0]})"
     return line

@@ -105,6 +105,8 @@ OUT = ["-o", "out"]
         (["{a}", "{b}", *OUT, "--tile", "3"], "at least 64"),
         (["{a}", "{b}", *OUT, "--tile", "64", "--overlap", "40"], "overlap must be 0 to half"),
         (["{a}", "{b}", "-o", "{a}"], "--output must be a folder, {a} is a file"),
+        (["{a}", "{b}", "-o", "/dev/null"], "--output must be a folder, /dev/null is a file"),
+        (["{a}", "{b}", "-o", "/dev/null/x"], "error: /dev/null/x: not a directory\n"),
         (["{a}", "{b}", "-o", "."], "holds the input"),
         (
             ["{a}", "{b}", "-o", "out.flo"],

@@ -145,7 +145,7 @@ def test_list_with_errors_and_resume(pair, tmp_path, capsys):
     assert "1 pair matched, 1 failed" in capsys.readouterr().err
     (tmp_path / "list.txt").write_text("a.png missing.png\n")
     assert main(words) == 2
-    assert "error: none of the 1 pairs can be matched" in capsys.readouterr().err
+    assert "error: no pair of 1 can be matched" in capsys.readouterr().err
 
 
 def test_lists_of_a_folder(pair, tmp_path, photo, capsys):

@@ -82,7 +82,7 @@ def test_duplicates(indexed, capsys, tmp_path):
     assert main(["search", "--duplicates", *index, *more]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("1.00\t0.99") and out.endswith("\tagain.jpg\tchelsea.png\n")
-    assert "1 pairs of copies among 5 pictures" in err
+    assert "1 pair of copies among 5 pictures" in err
     header, row = targets[0].read_text().splitlines()
     assert header == "first,second,overlap,correlation"
     assert row.startswith("again.jpg,chelsea.png,")

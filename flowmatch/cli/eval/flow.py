@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from flowmatch import flow
-from flowmatch.cli._messages import messages, progress_bar
+from flowmatch.cli._messages import counted, messages, progress_bar
 from flowmatch.cli._options import (
     DATA,
     METHODS,
@@ -254,7 +254,6 @@ def _legend(evaluation: FlowEvaluation, source: str, device: str, intervals: boo
             + "."
         )
     if evaluation.skipped:
-        lines.append(
-            f"{len(evaluation.skipped)} pairs could not be read and do not count (see stderr)."
-        )
+        skipped = counted(len(evaluation.skipped), "pair")
+        lines.append(f"{skipped} could not be read and do not count (see stderr).")
     return "\n".join(lines)

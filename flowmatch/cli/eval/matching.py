@@ -9,7 +9,7 @@ import torch
 import typer
 from rich.table import Table
 
-from flowmatch.cli._messages import messages, progress_bar
+from flowmatch.cli._messages import counted, messages, progress_bar
 from flowmatch.cli._options import (
     INPUT,
     KEYPOINTS,
@@ -270,7 +270,6 @@ def _legend(evaluation: MatchingEvaluation, keypoints: int, device: str) -> str:
         "s/8k: seconds to describe 8000 keypoints, patches included, or to filter 8000 matches.",
     ]
     if evaluation.skipped:
-        lines.append(
-            f"{len(evaluation.skipped)} pairs could not be read and do not count (see stderr)."
-        )
+        skipped = counted(len(evaluation.skipped), "pair")
+        lines.append(f"{skipped} could not be read and do not count (see stderr).")
     return "\n".join(lines)

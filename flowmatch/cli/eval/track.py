@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flowmatch.cli._messages import StageBars, progress_bar
+from flowmatch.cli._messages import StageBars, counted, progress_bar
 from flowmatch.cli._options import (
     DATA,
     INPUT,
@@ -180,8 +180,8 @@ def _print(
     smoke = " These are smoke numbers." if clips < 10 else ""
     print_table(
         table,
-        f"{total} boxes of {clips} {'clips' if clips > 1 else 'clip or video'}. success AUC: mean "
-        "over IoU thresholds of the percent of boxes\nabove; precision: percent of centres within "
+        f"{counted(total, 'box', 'boxes')} of {clips} {'clips' if clips > 1 else 'clip or video'}. "
+        "success AUC: mean over IoU thresholds of the percent of boxes\nabove; precision: percent of centres within "
         f"20 px (OTB, Wu et al. 2013).{smoke}",
     )
     for name, marks in lost.items():

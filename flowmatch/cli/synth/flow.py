@@ -5,7 +5,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from flowmatch.cli._messages import messages
+from flowmatch.cli._messages import counted, messages
 from flowmatch.cli._options import (
     DATA,
     CutoutsFolder,
@@ -57,4 +57,4 @@ def command(
         occluded = np.repeat(sample.occluded[..., None] * np.uint8(255), 3, axis=2)
         pictures += [sample.first, sample.second, flow_to_image(sample.flow), occluded]
     write_image(output, side_by_side(*pictures, columns=4))
-    messages.print(f"{count} pairs in {output}")
+    messages.print(f"{counted(count, 'pair')} in {output}")

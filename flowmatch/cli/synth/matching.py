@@ -5,7 +5,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from flowmatch.cli._messages import messages
+from flowmatch.cli._messages import counted, messages
 from flowmatch.cli._options import (
     DATA,
     Magnification,
@@ -55,4 +55,4 @@ def command(
     )
     rows = [np.hstack(list(side)) for k in range(count) for side in pairs[k][:2]]
     write_image(output, np.repeat(np.vstack(rows)[..., None], 3, axis=2))
-    messages.print(f"{count} pairs of views in {output}")
+    messages.print(f"{counted(count, 'pair')} of views in {output}")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flowmatch.cli._messages import messages
+from flowmatch.cli._messages import counted, messages
 from flowmatch.cli._options import DATA, Seed, SheetFile, check_target
 from flowmatch.draw import side_by_side
 from flowmatch.io import IMAGE_SUFFIXES, write_image
@@ -29,4 +29,4 @@ def command(
     check_target(output, IMAGE_SUFFIXES)
     pairs = SyntheticScans(seed)
     write_image(output, side_by_side(*(draw_pair(*pairs[k]) for k in range(count)), columns=1))
-    messages.print(f"{count} pairs in {output}")
+    messages.print(f"{counted(count, 'pair')} in {output}")

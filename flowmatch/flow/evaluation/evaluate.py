@@ -169,7 +169,7 @@ def evaluate(
             progress("evaluating", done, len(pairs))
     if not measured:
         reason = f", the first because {skipped[0].reason}" if skipped else ""
-        raise ValueError(f"none of the {len(pairs)} pairs can be read{reason}")
+        raise ValueError(f"no pair of {len(pairs)} can be read{reason}")
     groups = _average(measured, lambda sequence: sequence.rpartition("/")[0])
     return FlowEvaluation(
         sequences=_average(measured, lambda sequence: sequence),

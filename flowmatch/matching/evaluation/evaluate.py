@@ -118,7 +118,7 @@ def evaluate(
             progress("pairs", done, len(pairs))
     if not measured:
         reason = f", the first because {skipped[0][1]}" if skipped else ""
-        raise ValueError(f"none of the {len(pairs)} pairs can be read{reason}")
+        raise ValueError(f"no pair of {len(pairs)} can be read{reason}")
     return MatchingEvaluation(
         sequences=average(measured, lambda pair: pair.sequence),
         groups=average([m for m in measured if m[0].group], lambda pair: pair.group),

@@ -121,7 +121,7 @@ def test_skipped_pairs_are_counted_below_the_table(tmp_path, capsys):
     (tmp_path / "torn" / "flow.flo").write_bytes(b"PIEH")
     assert main(["eval", "flow", str(tmp_path)]) == 0
     out, err = capsys.readouterr()
-    assert "1 pairs could not be read" in out
+    assert "1 pair could not be read" in out
     assert err.startswith("skipped torn: ")
 
 

@@ -39,7 +39,7 @@ def street(tmp_path, photo):
 def test_a_video(street, tmp_path, capsys):
     words = [*street, "--boxes", str(tmp_path / "gt.txt")]
     assert main(words) == 0
-    assert "1 boxes of 1 clip or video" in capsys.readouterr().out
+    assert "1 box of 1 clip or video" in capsys.readouterr().out
     assert main([*words, "--json", "-"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["boxes"]["flowmatch"]["iou"] > 0.6 and result["points"] == {}

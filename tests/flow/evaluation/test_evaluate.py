@@ -95,12 +95,12 @@ def test_unreadable_pairs_are_skipped_by_all_methods_and_reported(scenes):
 
 def test_nothing_readable(scenes):
     (scenes / "indoor" / "sofa" / "flow.flo").unlink()
-    with pytest.raises(ValueError, match=r"none of the 1 pairs .* because .*flow\.\* does not"):
+    with pytest.raises(ValueError, match=r"no pair of 1 .* because .*flow\.\* does not"):
         evaluate(find_pairs(scenes / "indoor"), METHODS)
 
 
 def test_no_pairs_and_no_methods(scenes):
-    with pytest.raises(ValueError, match="none of the 0 pairs"):
+    with pytest.raises(ValueError, match="no pair of 0 can be read"):
         evaluate([], METHODS)
     with pytest.raises(ValueError, match="at least one method"):
         evaluate(find_pairs(scenes), {})

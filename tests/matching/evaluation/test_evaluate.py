@@ -130,7 +130,7 @@ def test_pairs_that_cannot_be_read(folder):
     ((name, reason),) = result.skipped
     assert name == "v_moved/2"
     assert "2.png" in reason
-    with pytest.raises(ValueError, match="none of the 1 pairs can be read, the first because"):
+    with pytest.raises(ValueError, match="no pair of 1 can be read, the first because"):
         evaluate(pairs[1:], {"sift": "sift"})
     with pytest.raises(ValueError, match="at least one method"):
         evaluate(pairs, {})
