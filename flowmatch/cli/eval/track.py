@@ -181,8 +181,8 @@ def _print(
     print_table(
         table,
         f"{counted(total, 'box', 'boxes')} of {clips} {'clips' if clips > 1 else 'clip or video'}. "
-        "success AUC: mean over IoU thresholds of the percent of boxes\nabove; precision: percent of centres within "
-        f"20 px (OTB, Wu et al. 2013).{smoke}",
+        "success AUC: mean over IoU thresholds of the percent of boxes\n"
+        f"above; precision: percent of centres within 20 px (OTB, Wu et al. 2013).{smoke}",
     )
     for name, marks in lost.items():
         print(
