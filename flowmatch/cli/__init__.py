@@ -114,9 +114,9 @@ def _message(error: Exception) -> str:
         start = error.object.rfind("\n", 0, error.start) + 1
         line = error.object[start:].partition("\n")[0][:200]
         return f"{line!r} cannot be written in {error.encoding}: is a file's name in another one?"
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
-    message = str(error)
+    from flowmatch.io._files import message_of
+
+    message = message_of(error)
     if message.startswith("Caught ") and "Original Traceback" in message:
         return message.strip().splitlines()[-1].partition(": ")[2]
     return message

@@ -1,6 +1,5 @@
 """Options that several commands share, each with one meaning, and checks of output paths."""
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
@@ -317,15 +316,12 @@ def check_target(path: Path | None, suffixes: Collection[str] = ()) -> None:
     """
     if path is None or path == STDOUT:
         return
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path} cannot be written: there is no folder {path.parent}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} cannot be written: it is a folder")
     if suffixes and path.suffix.lower() not in suffixes:
         accepted = ", ".join(dict.fromkeys(suffixes))
         raise ValueError(f"{path}: expected a name ending in one of {accepted}")
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"{path} cannot be written: the folder {path.parent} is read-only")
+    from flowmatch.io._files import check_writable
+
+    check_writable(path)
 
 
 def check_output_folder(folder: Path, file_suffixes: Collection[str] = ()) -> None:

@@ -234,6 +234,34 @@ def reason_of(error: BaseException) -> str:
     return short_line(" ".join(words)) or type(error).__name__
 
 
+def check_writable(path: Path) -> None:
+    """Raise an error for a file that could not be written, before any work is done.
+
+    Raises:
+        FileNotFoundError: Its folder does not exist.
+        IsADirectoryError: It is a folder.
+        PermissionError: Its folder is read-only.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written: there is no folder {path.parent}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} cannot be written: it is a folder")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{path} cannot be written: the folder {path.parent} is read-only")
+
+
+def message_of(error: Exception) -> str:
+    """Return the message of an exception; of the operating system's errors without their number.
+
+    Example:
+        >>> message_of(FileNotFoundError(2, "No such file or directory", "a.png"))
+        'a.png: no such file or directory'
+    """
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    return str(error)
+
+
 def short_line(text: str) -> str:
     r"""Return a text from a file as one short line that can be printed.
 

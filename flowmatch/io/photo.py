@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from flowmatch.io._files import FilePath
+from flowmatch.io._files import FilePath, message_of
 from flowmatch.io.image import read_image
 
 Item = TypeVar("Item")
@@ -69,7 +69,7 @@ def sample_readable(
             return place, read(pictures[place])
         except (ValueError, OSError) as error:
             last = error
-            warnings.warn(f"skipped: {error}", stacklevel=2)
+            warnings.warn(f"skipped: {message_of(error)}", stacklevel=2)
     raise ValueError(
         f"none of {_ATTEMPTS} items chosen at random can be read; the last one: {last}"
     )

@@ -14,12 +14,7 @@ from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.imaging import resize
-from flowmatch.io._files import (
-    FilePath,
-    existing_file,
-    natural_order,
-    size_in_words,
-)
+from flowmatch.io._files import FilePath, existing_file, message_of, natural_order, size_in_words
 from flowmatch.io._quiet import quiet_stderr
 from flowmatch.io._video_file import FrameOrReason, VideoFile
 from flowmatch.io._video_stream import VideoStream, is_url
@@ -266,7 +261,7 @@ class _Pictures:
             try:
                 yield index, read_image(self.files[index], white=self.white)
             except (ValueError, OSError) as error:
-                yield index, str(error)
+                yield index, message_of(error)
 
 
 class _Pages:
@@ -292,7 +287,7 @@ class _Pages:
         try:
             return index, read_pages(self.path, index, 1, self.white)[0]
         except ValueError as error:
-            return index, str(error)
+            return index, message_of(error)
 
 
 class _Camera:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from flowmatch.io import replace_when_done
-from flowmatch.io._files import FilePath, existing_file
+from flowmatch.io._files import FilePath, existing_file, message_of
 from flowmatch.io._white import white_in_force
 from flowmatch.io.masked import find_masks, read_masked
 from flowmatch.matching.classical import CLASSICAL
@@ -226,7 +226,7 @@ def match_pairs(
             try:
                 matches = _match(cache, pair)
             except (ValueError, OSError, MemoryError) as error:
-                report.failed.append((pair, str(error) or type(error).__name__))
+                report.failed.append((pair, message_of(error) or type(error).__name__))
             else:
                 write_matches(target, matches, about)
                 report.computed += 1

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flowmatch.imaging import Image
-from flowmatch.io._files import FilePath
+from flowmatch.io._files import FilePath, check_writable, message_of
 from flowmatch.io._lock import only_writer
 from flowmatch.io._white import white_in_force, white_level
 from flowmatch.io.image import READ_SUFFIXES, warn_of_other_kinds
@@ -144,10 +144,8 @@ class IndexUpdate:
         self._images = list_images_below(self._folder)
         if not self._images:
             raise ValueError(f"{self._folder} contains no images ({', '.join(READ_SUFFIXES)})")
-        if self._path is not None and not self._path.parent.is_dir():
-            raise FileNotFoundError(
-                f"{self._path} cannot be written: there is no folder {self._path.parent}"
-            )
+        if self._path is not None:
+            check_writable(self._path)
         self.report = IndexReport(total=len(self._images))
         self._index = Index(
             describer.about, self._folder, report=self.report, white=white_in_force()
@@ -245,7 +243,7 @@ class IndexUpdate:
                 raise ValueError("nothing in it can be described")
             self._new.append(descriptor)
         except (ValueError, OSError) as error:
-            self._index.failed.append(Failure(entry, str(error)))
+            self._index.failed.append(Failure(entry, message_of(error)))
             self.report.failed += 1
         else:
             self._index.entries.append(entry)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from flowmatch._opencv import cv2
 from flowmatch.imaging import Image
+from flowmatch.io._files import message_of
 from flowmatch.io.masked import MaskedImage
 from flowmatch.matching.features import FeatureExtractor, Features, Matches
 from flowmatch.matching.fit import fit_geometry
@@ -115,7 +116,7 @@ def extract_features(
         try:
             pixels = photo.read_masked()
         except (OSError, ValueError) as error:
-            unreadable.append(LeftOut(photo.name, str(error)))
+            unreadable.append(LeftOut(photo.name, message_of(error)))
         else:
             views.append(_view(photo, pixels, extractor, options))
             del pixels

@@ -126,3 +126,12 @@ def test_sigterm_ends_a_command_without_temporary_files(tmp_path):
     process.communicate(timeout=60)
     assert process.returncode == 143
     assert not list(tmp_path.iterdir())
+
+
+def test_messages_of_the_operating_system_have_no_number(tmp_path):
+    missing = tmp_path / "missing"
+    with pytest.raises(FileNotFoundError) as error:
+        missing.read_bytes()
+    assert files.message_of(error.value) == f"{missing}: no such file or directory"
+    assert files.message_of(OSError("not one of its own")) == "not one of its own"
+    assert files.message_of(ValueError("of no file")) == "of no file"

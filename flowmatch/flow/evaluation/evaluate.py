@@ -29,6 +29,7 @@ from flowmatch.flow.evaluation.sparsification import (
 )
 from flowmatch.flow.occlusion import inconsistency
 from flowmatch.imaging import Image
+from flowmatch.io._files import message_of
 from flowmatch.progress import ProgressCallback
 
 Pair = FlowPair | RenderedPair
@@ -154,7 +155,7 @@ def evaluate(
         try:
             loaded = pair.load() if isinstance(pair, RenderedPair) else load_pair(pair)
         except (ValueError, OSError, ImportError) as error:
-            skipped.append(Skipped(pair.name, str(error)))
+            skipped.append(Skipped(pair.name, message_of(error)))
         else:
             if not measured:
                 for name, method in methods.items():

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowmatch.imaging import Image
 from flowmatch.io import read_image
+from flowmatch.io._files import message_of
 from flowmatch.matching.data.sequences import ImagePair, read_homography
 from flowmatch.matching.data.stacks import descriptor_distances
 from flowmatch.matching.describe import describe_keypoints
@@ -98,7 +99,7 @@ def evaluate(
             images = read_image(pair.first), read_image(pair.second)
             truth = read_homography(pair.homography)
         except (ValueError, OSError) as error:
-            skipped.append((pair.name, str(error)))
+            skipped.append((pair.name, message_of(error)))
         else:
             keypoints0, keypoints1 = (
                 detect_keypoints(image, detector, keypoints=keypoints) for image in images

@@ -9,7 +9,7 @@ import torch
 from flowmatch.devices import choose_device
 from flowmatch.imaging import Image, resize_within
 from flowmatch.io import read_image
-from flowmatch.io._files import FilePath
+from flowmatch.io._files import FilePath, message_of
 from flowmatch.progress import ProgressCallback
 from flowmatch.retrieval.index import Failure
 from flowmatch.retrieval.network import RetrievalNet, initial_network
@@ -60,7 +60,7 @@ def find_training_set(folder: FilePath, *, progress: ProgressCallback | None = N
         try:
             images.append(resize_within(read_image(Path(folder) / entry.name), _SIDE))
         except (ValueError, OSError) as error:
-            failures.append(Failure(entry, str(error)))
+            failures.append(Failure(entry, message_of(error)))
         else:
             features.append(local_features(images[-1]))
         if progress:
