@@ -58,6 +58,15 @@ _SHIPPED: Mapping[str, PatchRecipe] = {
         {"second_order": 0.5},
         points=96,
     ),
+    # Continued with more negatives for each patch; an hour on a core.
+    "hardnet-half-long": PatchRecipe(
+        "hardnet",
+        Schedule(steps=5000, batch=4, learning_rate=1e-3, clip=10.0, average=0.998),
+        "triplet",
+        {"width": 0.5, "dropout": 0.0, "magnification": 12.0},
+        {"second_order": 0.5},
+        seed=1,
+    ),
     # The networks and the loss of DeepCompare; five minutes each on one core.
     **{
         f"{name}-start": PatchRecipe(
