@@ -231,12 +231,14 @@ def _list_length(path: Path, content: bytes, position: int, order: str, kind: st
 
 def _header(path: Path, file: IO[bytes]) -> _Header:
     start = file.read(8)
-    if not start.startswith((b"ply\n", b"ply\r")):
+    if not start.startswith((b"ply\n", b"ply\r", b"ply ", b"ply\t")):
         raise ValueError(f"{path}: expected a PLY file starting with ply, got {start!r}")
     file.seek(0)
     lines = read_header(file, b"END_HEADER", _LONGEST_HEADER)
     if lines is None:
         raise ValueError(f"{path}: expected end_header within {_LONGEST_HEADER} bytes, found none")
+    if lines[0].split() != [b"ply"]:
+        raise ValueError(f"{path}: expected a PLY file starting with ply, got {start!r}")
     order: str | None = None
     elements: list[_Element] = []
     comments = []

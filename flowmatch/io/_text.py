@@ -18,7 +18,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # A comma inside a number, or between two numbers without a space; one between two numbers with
 # a space; and a space between numbers.
 _TIGHT_COMMA = re.compile(r"[^\s,],[^\s,]")
-_SPACED_COMMA = re.compile(r"[^\s,],[^\S\n]+[^\s,]")
+_SPACED_COMMA = re.compile(r"[^\s,](?:,[^\S\n]+|[^\S\n]+,[^\S\n]*)[^\s,]")
 _LONE_SPACE = re.compile(r"[^\s,][^\S\n]+[^\s,]")
 
 
@@ -80,7 +80,7 @@ def separate(path: Path, text: str, comments: Sequence[str] = ()) -> str:
             line = line.partition(mark)[0]
         if "," not in line or not _TIGHT_COMMA.search(line):
             continue
-        # 1,5 2,5 3,5 and 1,5, 2,5, 3,5
+        # 1,5 2,5 3,5 and 1,5, 2,5, 3,5 and 1,5 ,2,5 ,3,5
         spaced = _SPACED_COMMA.search(line) and "." not in line
         if spaced or _LONE_SPACE.search(line.strip()):
             raise ValueError(

@@ -55,6 +55,14 @@ def test_text_files_with_any_line_end(end, tmp_path):
     assert read(tmp_path, "a.xyz", rows[1 + len(end) :]).tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
+@pytest.mark.parametrize("blank", [" ", "\t"])
+def test_blanks_at_the_end_of_header_lines(blank, tmp_path):
+    content = ply(f"element vertex 12\n{XYZ}", LITTLE, f"{blank}\n") + POINTS.tobytes()
+    np.testing.assert_array_equal(read(tmp_path, "a.ply", content), POINTS)
+    with pytest.raises(ValueError, match="expected a PLY file starting with ply"):
+        read(tmp_path, "a.ply", content.replace(b"ply", b"ply of", 1))
+
+
 # ---- letters in comments ------------------------------------------------------------------------
 
 LETTERS = ["Ångström", "х", "全公关", "a\x0bb", "a\x0cb", "a\x1cb\x1db\x1eb", "a\x85b", "a\u2028b"]
@@ -141,6 +149,8 @@ def test_decimal_commas_are_no_separators(row, tmp_path):
         read(tmp_path, "a.xyz", b"# a, b c,d\n1 2 3\n" + row.encode())
     with pytest.raises(ValueError, match="write decimals with a point"):
         read(tmp_path, "a.xyz", b"1,5, 2,5, 3,5\n")  # both separate numbers and end integers
+    with pytest.raises(ValueError, match="write decimals with a point"):
+        read(tmp_path, "a.xyz", b"1,5 ,2,5 ,3,5\n")
 
 
 @pytest.mark.parametrize("row", ["1.5,2.5,3.5", "1.5, 2.5, 3.5", "1.5 ,2.5 , 3.5,9", "1.5 2.5 3.5"])

@@ -1,5 +1,6 @@
 """Properties that all losses share: degenerate batches, types, gradients, argument checks."""
 
+import inspect
 import math
 import sys
 
@@ -183,3 +184,12 @@ def test_counts_must_be_whole_numbers(value):
         ValueError, match=f"bins of loss fastap must be a whole number, got {value}"
     ):
         make_loss("fastap", classes=3, dimension=D, bins=value)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in LOSSES if "dimension" in inspect.signature(LOSSES[name]).parameters]
+)
+def test_embeddings_of_another_dimension_are_refused(name):
+    loss = make_loss(name, classes=2, dimension=8)
+    with pytest.raises(ValueError, match=r"embeddings must have .*dimension 8.*, got 4"):
+        loss(torch.randn(4, 4), torch.tensor([0, 0, 1, 1]))

@@ -23,11 +23,13 @@ class EmbeddingLoss(nn.Module):
             lengths, else ``"l2"``.
         normalises: Whether the loss scales embeddings to length 1; one of length 0 then has no
             direction, and gets no gradient.
+        dimension: Dimension of the embeddings that the loss has parameters for, or None.
     """
 
     takes_tuples = False
     metric = "cosine"
     normalises = True
+    dimension: int | None = None
 
     def forward(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None = None) -> Tensor:
         """Compute the loss.
@@ -42,10 +44,15 @@ class EmbeddingLoss(nn.Module):
             not finite.
 
         Raises:
-            ValueError: Shapes or types do not fit, a tuple has an index of no item, or `tuples` for
-                a loss that takes none.
+            ValueError: Shapes, types or `dimension` do not fit, a tuple has an index of no item, or
+                `tuples` for a loss that takes none.
         """
         check_batch(embeddings, labels)
+        if self.dimension is not None and embeddings.shape[1] != self.dimension:
+            raise ValueError(
+                f"embeddings must have dimension {self.dimension} as the loss's parameters, "
+                f"got {embeddings.shape[1]}"
+            )
         tuples = check_tuples(tuples, len(labels))
         if tuples is not None and not self.takes_tuples:
             raise ValueError(

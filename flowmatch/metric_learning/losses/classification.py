@@ -54,6 +54,7 @@ class NormalisedSoftmaxLoss(WrappedLoss):
             ),
             classes,
         )
+        self.dimension = dimension
 
 
 class CosFaceLoss(WrappedLoss):
@@ -93,6 +94,7 @@ class CosFaceLoss(WrappedLoss):
             metric_learning("losses").CosFaceLoss(classes, dimension, margin=margin, scale=scale),
             classes,
         )
+        self.dimension = dimension
 
 
 class ArcFaceLoss(EmbeddingLoss):
@@ -128,6 +130,7 @@ class ArcFaceLoss(EmbeddingLoss):
         self, classes: int, dimension: int, degrees: float = 28.6, scale: float = 64.0
     ) -> None:
         super().__init__()
+        self.dimension = dimension
         at_least(1, classes=classes, dimension=dimension)
         at_least(0, scale=scale)
         if not 0 <= degrees <= 90:

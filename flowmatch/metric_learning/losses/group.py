@@ -75,6 +75,7 @@ class GroupLoss(EmbeddingLoss):
         rounds: int = 1,
     ) -> None:
         super().__init__()
+        self.dimension = dimension
         at_least(1, classes=classes, dimension=dimension)
         at_least(0, anchors=anchors, rounds=rounds)
         at_least(1e-6, temperature=temperature)

@@ -42,6 +42,7 @@ class ProxyNCALoss(EmbeddingLoss):
 
     def __init__(self, classes: int, dimension: int, scale: float = 9.0) -> None:
         super().__init__()
+        self.dimension = dimension
         at_least(2, classes=classes)
         at_least(1, dimension=dimension)
         at_least(0, scale=scale)
@@ -95,6 +96,7 @@ class ProxyNCAPlusPlusLoss(WrappedLoss):
             ),
             classes,
         )
+        self.dimension = dimension
 
 
 class ProxyAnchorLoss(WrappedLoss):
@@ -135,6 +137,7 @@ class ProxyAnchorLoss(WrappedLoss):
             ),
             classes,
         )
+        self.dimension = dimension
 
 
 class SoftTripleLoss(WrappedLoss):
@@ -193,6 +196,7 @@ class SoftTripleLoss(WrappedLoss):
             ),
             classes,
         )
+        self.dimension = dimension
         self.centres, self.merge = centres, merge
 
     def compute(self, embeddings: Tensor, labels: Tensor, tuples: Tuples | None) -> Tensor:
