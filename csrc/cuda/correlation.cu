@@ -10,10 +10,10 @@
 // A block computes one tile of f1 against `rows` rows of f2, at `groups` * D displacements in x. A
 // warp computes the tile against kRows of those rows at D displacements. Each value of f2 is read
 // by four of its threads; a thread holds 4 pixels x D displacements x kRows rows.
-#include "correlation_mma.cuh"
 #include "correlation_tiles.cuh"
 #include "launch.cuh"
 #include "scalar.cuh"
+#include "tensor_cores.cuh"
 
 namespace flowmatch::cuda {
 namespace {

@@ -7,10 +7,10 @@
 // where weight is g itself (for f1) or, mirrored, g[-dy, -dx, y + dy, x + dx] (for f2,
 // with the offset reversed).
 // A thread holds 2 rows x 4 pixels x 8 channels, and uses each value of `other` in 4 steps.
-#include "correlation_mma.cuh"
 #include "correlation_tiles.cuh"
 #include "launch.cuh"
 #include "scalar.cuh"
+#include "tensor_cores.cuh"
 
 namespace flowmatch::cuda {
 namespace {

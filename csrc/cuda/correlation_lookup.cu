@@ -4,9 +4,9 @@
 // overlap the tile, in the order of their pixels; the parts are added in order. Results are
 // bit-identical from run to run, without atomics.
 #include "correlation_lookup_dots.cuh"
-#include "correlation_lookup_mma.cuh"
 #include "launch.cuh"
 #include "scalar.cuh"
+#include "tensor_cores.cuh"
 
 namespace flowmatch::cuda {
 namespace {

@@ -13,9 +13,9 @@
 // them.
 #include "async.cuh"
 #include "correlation_lookup_dots.cuh"
-#include "correlation_lookup_mma.cuh"
 #include "launch.cuh"
 #include "mma.cuh"
+#include "tensor_cores.cuh"
 
 namespace flowmatch::cuda {
 namespace {

@@ -3,9 +3,9 @@
 // over channels, and keeps a band of each product. That computes two (FlowNetC) to six times (PWC)
 // the products needed, at many times the speed. Products of half types are exact, and the hardware
 // sums in float.
-#include "correlation_mma.cuh"
 #include "correlation_tiles.cuh"
 #include "mma.cuh"
+#include "tensor_cores.cuh"
 
 namespace flowmatch::cuda {
 namespace {

@@ -5,8 +5,8 @@
 // each tile's smallest value of a reference is combined with the query's index into a 64-bit key
 // and merged by atomicMin, so that the result does not depend on the order of the blocks.
 #include "lists.cuh"
-#include "nearest_mma.cuh"
 #include "pairs.cuh"
+#include "tensor_cores.cuh"
 
 namespace flowmatch::cuda {
 namespace {

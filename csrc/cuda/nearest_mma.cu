@@ -16,8 +16,8 @@
 #include <utility>
 
 #include "lists.cuh"
-#include "nearest_mma.cuh"
 #include "products.cuh"
+#include "tensor_cores.cuh"
 
 namespace flowmatch::cuda {
 namespace {
