@@ -216,7 +216,7 @@ def test_pictures_by_other_names_are_listed_and_other_kinds_are_named(tmp_path):
             "d.gif",
         ]
     (tmp_path / "g.HEIC").write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"skipped 1 pictures of kinds .* g\.HEIC"):
+    with pytest.warns(UserWarning, match=r"skipped 1 picture of kinds .* g\.HEIC"):
         assert len(list_images(tmp_path)) == 4
 
 

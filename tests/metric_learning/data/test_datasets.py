@@ -217,5 +217,5 @@ def test_hidden_files_and_other_kinds(tmp_path):
     assert (images.classes, images.labels.tolist()) == (("a", "b"), [0, 0, 1, 1])
     assert [path.name for path in images.pictures] == ["1.png", "2.png", "1.png", "3.jfif"]
     (tmp_path / "b/4.heic").touch()
-    with pytest.warns(UserWarning, match="skipped 1 pictures of kinds that cannot be read: 4.heic"):
+    with pytest.warns(UserWarning, match="skipped 1 picture of kinds that cannot be read: 4.heic"):
         find_images(tmp_path)
