@@ -76,8 +76,8 @@ def warn_of_other_kinds(folder: Path, files: Sequence[Path]) -> None:
     if others:
         names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         warnings.warn(
-            f"{folder}: skipped {len(others)} picture{'s' if len(others) > 1 else ''} of kinds that "
-            f"cannot be read: {names}",
+            f"{folder}: skipped {len(others)} picture{'s' if len(others) > 1 else ''} of kinds "
+            f"that cannot be read: {names}",
             stacklevel=3,
         )
 
