@@ -10,7 +10,7 @@ import typer
 from rich.progress import TextColumn
 
 from flowmatch.batch import BatchReport, ClipOptions, write_clips
-from flowmatch.cli._messages import counted, messages, progress_bar, report_interrupt
+from flowmatch.cli._messages import counted, messages, progress_bar, rate_of, report_interrupt
 from flowmatch.io._video_stream import is_url
 from flowmatch.io.image import READ_SUFFIXES, count_pages
 
@@ -165,5 +165,5 @@ def _summary(report: BatchReport, folder: Path) -> str:
         line += f", {len(report.failed)} failed"
     line += f", {counted(sum(clip.pairs for clip in done), 'pair')}"
     if computed and report.seconds:
-        line += f", computed at {computed / report.seconds:.2f} pairs/s"
+        line += f", computed at {rate_of(computed, report.seconds)}"
     return f"{line}, in {folder}"

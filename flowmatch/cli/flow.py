@@ -19,7 +19,7 @@ from flowmatch.cli._clips import (
     ray_cluster,
     write_many,
 )
-from flowmatch.cli._messages import counted, messages, progress_bar, report_interrupt
+from flowmatch.cli._messages import counted, messages, progress_bar, rate_of, report_interrupt
 from flowmatch.cli._options import (
     INPUT,
     OUTPUT,
@@ -275,7 +275,7 @@ def summary(report: SequenceReport, folder: Path) -> str:
     """Return a line about a run: number of pairs, rate, and what was skipped for which reason."""
     line = counted(report.computed, "pair")
     if report.computed and report.seconds:
-        line += f" at {report.computed / report.seconds:.2f} pairs/s"
+        line += f" at {rate_of(report.computed, report.seconds)}"
     if report.kept:
         line += f", {report.kept} existed already"
     if report.skipped:
@@ -306,7 +306,8 @@ def _compute(
         task = bar.add_task("flow", total=total, rate="")
 
         def progress(stage: str, done: int, total: int | None) -> None:
-            rate = f"{report.computed / report.seconds:.2f} pairs/s" if report.seconds else ""
+            known = report.computed and report.seconds
+            rate = rate_of(report.computed, report.seconds) if known else ""
             bar.update(task, completed=done, rate=rate)
 
         with report_interrupt(bar, lambda: summary(report, folder)):
