@@ -284,7 +284,7 @@ def _from_file(encoded: NDArray[np.uint8], flags: int) -> NDArray[Any] | None:
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "page.tif")
-        encoded.tofile(path)
+        path.write_bytes(encoded.data)
         return cv2.imread(str(path), flags)
 
 
