@@ -1,5 +1,7 @@
 """Matches that are fixed to the frame: date stamps, logos, displays, dust, a car's bonnet."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,7 @@ _Points = NDArray[np.floating]
 
 _CELLS = 16  # cells along each side of the frame
 _MOST_KEYPOINTS, _MOST_AREA = 0.7, 0.4  # shares of the frame that agree if the camera stood still
+_LEAST_TURNED = 8  # matches that stay after a turn of the frame: with fewer no motion is trusted
 _BORDER = 0.1  # of each side, as in COLMAP's test for watermarks
 
 
@@ -36,7 +39,8 @@ def fixed_to_frame(
         keypoints0: Keypoints of the first image.
         keypoints1: Keypoints of the second image.
         matches: ``[K, 2]`` indices into both.
-        sizes: Sizes of both images. Images of different sizes may share a corner or be scaled. None
+        sizes: Sizes of both images, width first. Images of different sizes may share a corner or be
+            scaled, and one may be turned by a quarter or a half. None
             takes the box around all keypoints for one size of both.
         tolerance: Distance within which a match stays, pixels.
 
@@ -45,7 +49,7 @@ def fixed_to_frame(
 
     Example:
         >>> ones = np.ones(40, np.float32)
-        >>> xy = np.mgrid[5:95:8, 5:75:24].reshape(2, -1).T[:36].astype(np.float32)
+        >>> xy = np.random.default_rng(0).uniform(5, 75, (36, 2)).astype(np.float32)
         >>> stamp = np.float32([(70, 95), (75, 95), (80, 95), (85, 95)])
         >>> a, b = (Keypoints(np.vstack([points, stamp]), *[ones] * 3) for points in (xy, xy[::-1]))
         >>> fixed_to_frame(a, b, np.stack([np.arange(40)] * 2, axis=1), ((100, 100),) * 2).sum()
@@ -54,12 +58,17 @@ def fixed_to_frame(
     result = np.zeros(len(matches), np.bool_)
     if len(matches) == 0 or (sizes and min(map(min, sizes)) < _CELLS):
         return result
-    a, b = keypoints0.xy[matches[:, 0]], keypoints1.xy[matches[:, 1]]
-    frame = _box(keypoints0.xy, keypoints1.xy) if sizes is None else sizes[1]
-    for scale, shift in _alignments(*(sizes or (frame, frame))):
-        moved = a * scale + shift
+    b = keypoints1.xy[matches[:, 1]]
+    first = frame = _box(keypoints0.xy, keypoints1.xy)
+    if sizes is not None:
+        first, frame = sizes
+    # A photo may have been turned after its stamp was burnt in.
+    for points, (scale, shift) in _turns_and_alignments(keypoints0.xy, first, frame):
+        moved = points[matches[:, 0]] * scale + shift
         stays = np.linalg.norm(moved - b, axis=1) <= tolerance
-        places = np.concatenate([keypoints0.xy * scale + shift, keypoints1.xy])
+        places = np.concatenate([points * scale + shift, keypoints1.xy])
+        if points is not keypoints0.xy and stays.sum() < _LEAST_TURNED:
+            continue  # some of the scene's matches lie there by chance
         near = _near(b[stays], frame)
         if not _most_agrees(near, places, frame) or (sizes and _is_border(b[stays], frame)):
             # Letters of one line of text also match each other.
@@ -70,6 +79,22 @@ def fixed_to_frame(
 def _box(first: _Points, second: _Points) -> Size:
     W, H = np.ceil(np.maximum(first.max(axis=0), second.max(axis=0))).astype(int) + 1
     return int(W), int(H)
+
+
+def _turns_and_alignments(
+    points: _Points, first: Size, second: Size
+) -> Iterator[tuple[_Points, tuple[_Points, _Points]]]:
+    """Yield the first frame's points after each quarter turn, with each scale and shift."""
+    W, H = first
+    x, y = points.T
+    turns = (
+        ((W, H), points),
+        ((W, H), np.column_stack([W - 1 - x, H - 1 - y])),
+        ((H, W), np.column_stack([H - 1 - y, x])),
+        ((H, W), np.column_stack([y, W - 1 - x])),
+    )
+    for size, turned in turns:
+        yield from ((turned, alignment) for alignment in _alignments(size, second))
 
 
 def _alignments(first: Size, second: Size) -> list[tuple[_Points, _Points]]:

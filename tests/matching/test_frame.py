@@ -75,6 +75,24 @@ def test_stamps_in_a_corner_of_photos_of_other_sizes(size):
     assert Verifier(first).inliers(second) < 12
 
 
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_stamp_in_a_photo_that_was_turned(turns):
+    """EXIF turns a portrait photo after the camera has burnt the date in."""
+    first, second = display(blobs(1)), np.ascontiguousarray(np.rot90(display(blobs(2)), turns))
+    assert len(match(first, second).points(inliers=True)[0]) < 8
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_photo_that_was_turned_matches(turns):
+    first = blobs(1)
+    second = np.ascontiguousarray(np.rot90(np.roll(first, 40, axis=1), turns))
+    assert len(match(first, second).points(inliers=True)[0]) > 100
+    assert (
+        len(match(first, np.ascontiguousarray(np.rot90(first, turns))).points(inliers=True)[0])
+        > 100
+    )
+
+
 def test_the_same_stamp_at_another_resolution():
     first = display(blobs(1))
     second = cv2.resize(display(blobs(2)), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
