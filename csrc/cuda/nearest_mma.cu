@@ -5,9 +5,9 @@
 // time.
 //
 // A block has 128 queries and walks over a part of the references, 128 at a time; the lists of the
-// parts are merged. Pairs that pass the first test are queued in
-// shared memory, and a warp compares each. One thread keeps a query's list, ordered by distance and
-// index, so that the order of the queue, which varies, does not change the result.
+// parts are merged. Pairs that pass the first test are queued in shared memory, and teams of lanes
+// compare them. One thread keeps a query's list, ordered by distance and index, so that the order
+// of the queue, which varies, does not change the result.
 //
 // |estimate - distance^2| <= slack * (|q|^2 + |r|^2). Rounding to bfloat16 causes an error of at
 // most 2^-8 + 2^-18 of |q||r| in the product and twice that in the estimate, where
@@ -34,16 +34,35 @@ struct Shared {
   int count;
 };
 
-// The exact value of a pair, which decides. Computed by a whole warp, with the same bits in every
-// lane and independent of the queue.
-template <typename T>
+// The lanes that compare a pair, and the adjacent dimensions that each loads at once. Where rows
+// can be read 16 bytes at a time, a warp compares four pairs while it waits for memory once.
+template <bool kWhole>
+constexpr int kTeam = kWhole ? 8 : 32;
+template <typename T, bool kWhole>
+constexpr int kTogether = kWhole ? 16 / sizeof(T) : 1;
+
+// The exact value of a pair, which decides. Computed by a team of lanes, with the same bits in each
+// and independent of the queue.
+template <bool kWhole, typename T>
 __device__ float compare(const T* query, const T* reference, int64_t depth, bool product) {
+  constexpr int kCount = kTogether<T, kWhole>;
+  struct alignas(kCount * sizeof(T)) Group {
+    T at[kCount];
+  };
   float sum = 0;
-  for (int64_t c = threadIdx.x % 32; c < depth; c += 32) {
-    const float u = widen(query[c]), v = widen(reference[c]);
-    sum += product ? u * v : (u - v) * (u - v);
+#pragma unroll(kWhole ? 2 : 4)
+  for (int64_t c = threadIdx.x % kTeam<kWhole> * kCount; c < depth; c += kTeam<kWhole> * kCount) {
+    const Group left = *reinterpret_cast<const Group*>(query + c);
+    const Group right = *reinterpret_cast<const Group*>(reference + c);
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) {
+      const float u = widen(left.at[k]), v = widen(right.at[k]);
+      sum += product ? u * v : (u - v) * (u - v);
+    }
   }
-  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
+  for (int step = kTeam<kWhole> / 2; step > 0; step /= 2) {
+    sum += __shfl_xor_sync(~0u, sum, step);
+  }
   return product ? -sum : sum;
 }
 
@@ -157,10 +176,13 @@ __global__ void __launch_bounds__(kThreads, 2)  // two blocks per multiprocessor
       const bool pending = __syncthreads_or(passing != 0);
       const int count = min(shared.count, kQueue);
       if (count == 0) break;
-      for (int slot = warp; slot < count; slot += kThreads / 32) {
+      constexpr int kLanes = kTeam<kWhole>;
+      for (int first = warp * (32 / kLanes); first < count; first += kThreads / kLanes) {
+        const int slot = min(first + lane / kLanes, count - 1);  // the last one more than once
         const int64_t i = shared.pairs[slot] >> 16, j = r0 + (shared.pairs[slot] & 0xffff);
-        const float value = compare(query + i * s.depth, reference + j * s.depth, s.depth, product);
-        if (lane == 0) shared.values[slot] = value;
+        const float value =
+            compare<kWhole>(query + i * s.depth, reference + j * s.depth, s.depth, product);
+        if (lane % kLanes == 0) shared.values[slot] = value;
       }
       __syncthreads();
       if (own == 0) shared.count = 0;
