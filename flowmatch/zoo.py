@@ -20,7 +20,8 @@ from flowmatch.io._files import reason_of, short_line
 from flowmatch.tensor_files import encode_safetensors, read_safetensors
 
 _LARGEST_ARGUMENT = 65536  # of a constructor: no network that ships has more than 4096 of anything
-_WRAPPERS = ("_orig_mod.", "module.")  # of torch.compile, DataParallel
+# Names that torch.compile, FSDP and checkpoint_wrapper insert, for a part of a network as well.
+_INSERTED = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 PUBLISHED_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".params", ".bin", ".t7")
 """Suffixes of weights that others published; those of this package are ``.safetensors``."""
 WEIGHTS = Path(__file__).parent / "weights"
@@ -183,6 +184,7 @@ class WeightStore:
             ValueError: The file is damaged, does not fit the network, or names none.
         """
         tensors, metadata = read_safetensors(path)
+        tensors = unwrapped(tensors)  # of a training loop that wrote the file itself
         arguments = _read_arguments(path, metadata.get("arguments", "{}"))
         check_finite(tensors, path)
         name = metadata.get("model", name)
@@ -235,17 +237,24 @@ def file_digest(path: Path) -> str:
 
 
 def unwrapped(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a state without the prefixes of torch.compile, DataParallel and the like.
+    """Return a state without the names that wrappers of PyTorch add to its keys.
+
+    These are torch.compile, FSDP and checkpoint_wrapper, around the network or parts of it;
+    DataParallel, DistributedDataParallel and AveragedModel around the network, with the latter's
+    counter. Keys that would coincide are left as they are.
 
     Example:
-        >>> unwrapped({"module._orig_mod.weight": 1})
-        {'weight': 1}
+        >>> unwrapped({"module.encoder._orig_mod.weight": 1})
+        {'encoder.weight': 1}
     """
-    result = dict(state)
-    while prefix := next(
-        (p for p in _WRAPPERS if result and all(key.startswith(p) for key in result)), ""
-    ):
-        result = {key.removeprefix(prefix): value for key, value in result.items()}
+    result = {
+        ".".join(part for part in key.split(".") if part not in _INSERTED): value
+        for key, value in state.items()
+    }
+    if len(result) < len(state):
+        return dict(state)
+    while (names := result.keys() - {"n_averaged"}) and all(k.startswith("module.") for k in names):
+        result = {key.removeprefix("module."): result[key] for key in result if key in names}
     return result
 
 

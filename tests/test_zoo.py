@@ -9,7 +9,7 @@ from torch import nn
 
 from flowmatch.flow import FlowNetS, PyramidNet, available, load, save_weights
 from flowmatch.flow.store import STORE
-from flowmatch.zoo import WEIGHTS, load_initial_weights
+from flowmatch.zoo import WEIGHTS, load_initial_weights, unwrapped
 
 
 def test_shipped_weights_load_and_say_how_they_were_made():
@@ -156,12 +156,56 @@ def test_weights_are_float32_whatever_the_default_type(tmp_path):
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-def test_wrapped_networks_are_saved_by_their_own_names(tmp_path):
+class Named(nn.Module):
+    """A wrapper that holds its network by a name, as FSDP does."""
+
+    def __init__(self, name, model):
+        super().__init__()
+        setattr(self, name, model)
+
+
+def with_encoder(wrap):
+    def wrap_part(model):
+        model.encoder = wrap(model.encoder)
+        return model
+
+    return wrap_part
+
+
+WRAPPERS = {
+    "compiled": torch.compile,
+    "parallel": torch.nn.DataParallel,
+    "both": lambda model: torch.nn.DataParallel(torch.compile(model)),
+    "average": torch.optim.swa_utils.AveragedModel,
+    "fsdp": lambda model: Named("_fsdp_wrapped_module", model),
+    "part compiled": with_encoder(torch.compile),
+    "part of fsdp": with_encoder(lambda part: Named("_fsdp_wrapped_module", part)),
+    "part checkpointed": with_encoder(lambda part: Named("_checkpoint_wrapped_module", part)),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_wrapped_networks_are_saved_and_loaded_by_their_own_names(tmp_path, wrap):
+    expected = {key: tensor.half().float() for key, tensor in PyramidNet().state_dict().items()}
     model = PyramidNet()
-    for wrapped in (torch.compile(model), torch.nn.DataParallel(model)):
-        save_weights(tmp_path / "w.safetensors", wrapped, "pyramid")
-        state = load(tmp_path / "w.safetensors").state_dict()
-        assert state.keys() == model.state_dict().keys()
+    model.load_state_dict(expected)
+    wrapped = wrap(model)
+    save_weights(tmp_path / "ours.safetensors", wrapped, "pyramid")
+    # As a training loop writes it, without flowmatch.
+    save_file(
+        {key: tensor.clone() for key, tensor in wrapped.state_dict().items()},
+        tmp_path / "theirs.safetensors",
+        metadata={"model": "pyramid"},
+    )
+    for name in ("ours", "theirs"):
+        state = load(tmp_path / f"{name}.safetensors").state_dict()
+        assert state.keys() == expected.keys()
+        assert all(torch.equal(state[key], tensor) for key, tensor in expected.items())
+
+
+def test_names_that_would_coincide_are_not_unwrapped():
+    state = {"a.weight": 1, "a._orig_mod.weight": 2}
+    assert unwrapped(state) == state
 
 
 def test_what_load_would_refuse_is_not_saved(tmp_path):
