@@ -62,7 +62,8 @@ def replace_when_done(path: FilePath) -> Iterator[Path]:
     Raises:
         FileNotFoundError: The folder of `path` does not exist.
         IsADirectoryError: `path` is a folder.
-        OSError: The file cannot be written; the message names `path`, not the temporary file.
+        OSError: `path` is a device or a pipe, or the file cannot be written; the message names
+            `path`, not the temporary file.
 
     Example:
         >>> import tempfile
@@ -73,10 +74,7 @@ def replace_when_done(path: FilePath) -> Iterator[Path]:
         b'PIEH'
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path} cannot be written: there is no folder {path.parent}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} cannot be written: it is a folder")
+    _check_replaceable(path)
     _remove_stale(path.parent)
     temporary = path.with_name(f".flowmatch-{_run()}-{secrets.token_hex(8)}{path.suffix}")
     try:
@@ -92,6 +90,21 @@ def replace_when_done(path: FilePath) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise an error where a file would have no folder, or replace anything but a file.
+
+    Links such as /dev/stdout may lead to a file, and are part of the system like a device.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written: there is no folder {path.parent}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} cannot be written: it is a folder")
+    folder = path.parent.resolve()
+    is_special = path.exists() and not path.is_file()
+    if is_special or folder == Path("/dev") or folder.is_relative_to("/proc"):
+        raise OSError(f"{path} cannot be written: it is a device or a pipe, expected a file")
 
 
 def _run() -> str:
@@ -241,11 +254,9 @@ def check_writable(path: Path) -> None:
         FileNotFoundError: Its folder does not exist.
         IsADirectoryError: It is a folder.
         PermissionError: Its folder is read-only.
+        OSError: It is a device or a pipe.
     """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path} cannot be written: there is no folder {path.parent}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} cannot be written: it is a folder")
+    _check_replaceable(path)
     if not os.access(path.parent, os.W_OK):
         raise PermissionError(f"{path} cannot be written: the folder {path.parent} is read-only")
 

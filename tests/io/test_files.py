@@ -48,6 +48,29 @@ def test_errors_of_other_files_are_left_alone(tmp_path):
         (tmp_path / "other").read_bytes()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes and devices of POSIX")
+def test_devices_and_pipes_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "link.json").symlink_to("pipe.json")
+    (tmp_path / "null.json").symlink_to("/dev/null")
+    before = {file.name: file.lstat() for file in tmp_path.iterdir()}
+    for name in before:
+        with (
+            pytest.raises(OSError, match=f"{name} cannot be written: it is a device or a pipe"),
+            replace_when_done(tmp_path / name) as temporary,
+        ):
+            temporary.write_text("{}")
+    assert {file.name: file.lstat() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes and devices of POSIX")
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/stdout", "/dev/new.json", "/proc/self/fd/1"])
+def test_the_system_is_left_alone(path):
+    # The block fails, so that nothing is renamed should the check be missing: root could.
+    with pytest.raises(OSError, match="cannot be written"), replace_when_done(path):
+        raise AssertionError("the block was entered")
+
+
 def test_a_missing_folder_and_a_folder_are_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         write_image(tmp_path / "none" / "a.png", np.zeros((2, 2), np.uint8))
