@@ -310,6 +310,20 @@ def load_initial_weights(
     model.load_state_dict(start)
 
 
+def check_float32(network: nn.Module) -> None:
+    """Check that a network computes in float32, as what it is given does.
+
+    Raises:
+        ValueError: Its weights have another type.
+    """
+    types = {p.dtype for p in network.parameters() if p.is_floating_point()} - {torch.float32}
+    if types:
+        raise ValueError(
+            f"the model must be float32, got {', '.join(sorted(map(str, types)))}; "
+            "the option precision computes in half types"
+        )
+
+
 def check_finite(tensors: Mapping[str, torch.Tensor], path: str | Path) -> None:
     """Check that weights are finite.
 

@@ -73,3 +73,25 @@ def test_results_are_the_same(name, float64, tmp_path):
     for value, other in pairs:
         assert np.asarray(value).dtype == np.asarray(other).dtype
         np.testing.assert_array_equal(value, other)
+
+
+def of_float64(load, name="default"):
+    return load(name).double()
+
+
+GIVEN = {
+    "flow": lambda folder: fm.estimate_flow(PICTURE, MOVED, model=of_float64(fm.flow.load)),
+    "matches": lambda folder: matches(of_float64(fm.matching.load)),
+    "alignment": lambda folder: fm.align_images(PICTURE, MOVED, model=of_float64(fm.align.load)),
+    "spin": lambda folder: fm.register_scans(
+        scan(500), scan(500) + 0.1, model=of_float64(fm.registration.load, "spin")
+    ),
+    "index": lambda folder: fm.build_index(folder, model=of_float64(fm.matching.load)),
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_given_network_of_float64_is_refused(name, tmp_path):
+    fm.io.write_image(tmp_path / "0.png", PICTURE)
+    with pytest.raises(ValueError, match="the model must be float32, got torch.float64"):
+        GIVEN[name](tmp_path)

@@ -20,6 +20,7 @@ from flowmatch.align.transforms import (
     warp_image,
 )
 from flowmatch.imaging import Image, as_rgb
+from flowmatch.zoo import check_float32
 
 # Maximum median round-trip error, in half images. Of 24 pairs of training photographs with changed
 # appearance the worst had 0.09; of 24 pairs of unrelated photographs 2 had less than 0.15.
@@ -135,6 +136,8 @@ def align_images(
     if model == "sift-affine":
         fit = sift_affine(a, b)
         return Alignment((fit.theta,), "sift-affine", fit.found, *sizes, fit.error, fit.inliers)
+    if isinstance(model, nn.Module):
+        check_float32(model)
     if isinstance(model, nn.Module) and device is None:
         network = model.eval()
     else:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from flowmatch.devices import choose_device
 from flowmatch.flow.networks.padding import SMALLEST
 from flowmatch.flow.store import load
+from flowmatch.zoo import check_float32
 
 
 def network_of(model: str | Path | nn.Module, device: str | torch.device | None) -> nn.Module:
@@ -21,12 +22,7 @@ def network_of(model: str | Path | nn.Module, device: str | torch.device | None)
     """
     if not isinstance(model, nn.Module):
         return load(model, device=device)
-    parameter = next(model.parameters(), None)
-    if parameter is not None and parameter.dtype != torch.float32:
-        raise ValueError(
-            f"the model must be float32, got {parameter.dtype}; the option precision computes in "
-            "half types"
-        )
+    check_float32(model)
     return model if device is None else model.to(choose_device(device))
 
 

@@ -16,6 +16,7 @@ from flowmatch.matching.keypoints import Keypoints
 from flowmatch.matching.networks import DESCRIPTORS, DescriptorNetwork
 from flowmatch.matching.patches import extract_patches, magnification_of
 from flowmatch.matching.store import available, load
+from flowmatch.zoo import check_float32
 
 _BATCH = 512
 _CPU_BATCH = 64  # patches whose features fit into the cache of a core
@@ -103,10 +104,13 @@ def load_descriptor(
             network where it is.
 
     Raises:
-        ValueError: The name is unknown, or the weights do not describe patches.
+        ValueError: The name is unknown, the weights do not describe patches, or a given network is
+            not float32.
         FileNotFoundError: The file does not exist.
     """
     if not isinstance(model, str | Path):
+        if isinstance(model, nn.Module):
+            check_float32(model)
         return on_device(model, device)  # type: ignore[return-value]
     if model in CLASSICAL:
         return str(model)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from flowmatch.registration.networks import MODELS, FieldDescriptor
-from flowmatch.zoo import WeightStore
+from flowmatch.zoo import WeightStore, check_float32
 
 STORE = WeightStore("registration", MODELS)
 load, available, save_weights = STORE.load, STORE.available, STORE.save
@@ -32,7 +32,7 @@ def load_descriptor(
 
     Raises:
         ValueError: The name or the device is unknown, the file does not fit its network, or the
-            network is not a `FieldDescriptor`.
+            network is not a `FieldDescriptor` or not float32.
         FileNotFoundError: The file does not exist.
 
     Example:
@@ -42,6 +42,7 @@ def load_descriptor(
     if isinstance(model, nn.Module):
         if not isinstance(model, FieldDescriptor):
             raise ValueError(f"model must be a FieldDescriptor, got {type(model).__name__}")
+        check_float32(model)
         return model.eval() if device is None else cast(FieldDescriptor, load(model, device=device))
     if weights is None and model == "fpfh":
         return "fpfh"

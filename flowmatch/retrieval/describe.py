@@ -17,7 +17,7 @@ from flowmatch.retrieval.network import MODELS, RetrievalNet
 from flowmatch.retrieval.store import STORE
 from flowmatch.retrieval.vlad_describer import CLASSICAL, VladDescriber, VladOptions, parse_about
 from flowmatch.tensor_files import read_metadata
-from flowmatch.zoo import file_digest
+from flowmatch.zoo import check_float32, file_digest
 
 Model: TypeAlias = str | Path | nn.Module
 """A local descriptor or a retrieval network, by name, file or module, see `load_describer`."""
@@ -140,6 +140,7 @@ def _load(model: Model, device: str | torch.device | None) -> tuple[Any, str]:
     if isinstance(model, nn.Module):
         if not isinstance(model, RetrievalNet) and not hasattr(model, "dim"):
             raise ValueError(f"expected a descriptor network, got {type(model).__name__}")
+        check_float32(model)
         return on_device(model, device), f"{type(model).__name__} {_module_digest(model)}"
     if model in CLASSICAL:
         return str(model), str(model)
