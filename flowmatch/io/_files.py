@@ -103,7 +103,8 @@ def _check_replaceable(path: Path) -> None:
         raise IsADirectoryError(f"{path} cannot be written: it is a folder")
     folder = path.parent.resolve()
     is_special = path.exists() and not path.is_file()
-    if is_special or folder == Path("/dev") or folder.is_relative_to("/proc"):
+    is_of_process = folder.is_relative_to("/proc") and os.path.lexists(path)
+    if is_special or is_of_process or folder == Path("/dev"):
         raise OSError(f"{path} cannot be written: it is a device or a pipe, expected a file")
 
 
