@@ -168,25 +168,18 @@ void write_results(const Search<A>& s, Best<A>* best) {
   }
 }
 
-// Whether two vectors have the same bits.
-template <class A>
-bool same_bits(const Search<A>& s, int64_t a, int64_t b) {
-  return std::memcmp(s.reference + a * s.depth, s.reference + b * s.depth, s.depth * sizeof(A)) ==
-         0;
-}
-
 // Calls drop(r) for each reference that k references before it equal: no query can have it among
 // its k nearest, as equal distances are ordered by index. Without them, repeated vectors, such as
 // zeros, would all be candidates of the queries near them.
 template <class A, class Drop>
 void drop_repeated(const Search<A>& s, const Drop& drop) {
+  const auto bytes = [&](int64_t r) {
+    return std::string_view(reinterpret_cast<const char*>(s.reference + r * s.depth),
+                            s.depth * sizeof(A));
+  };
   const std::unique_ptr<uint64_t[]> hashes(new uint64_t[s.references]);
   parallel_rows(s.references, s.depth, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const std::string_view bytes(reinterpret_cast<const char*>(s.reference + r * s.depth),
-                                   s.depth * sizeof(A));
-      hashes[r] = std::hash<std::string_view>()(bytes);
-    }
+    for (int64_t r = begin; r < end; ++r) hashes[r] = std::hash<std::string_view>()(bytes(r));
   });
   int64_t slots = 1;
   while (slots < 2 * s.references) slots *= 2;
@@ -197,7 +190,7 @@ void drop_repeated(const Search<A>& s, const Drop& drop) {
   for (int64_t r = 0; r < s.references; ++r) {
     int64_t at = hashes[r] & (slots - 1);
     while (table[at].first >= 0 &&
-           (hashes[table[at].first] != hashes[r] || !same_bits(s, table[at].first, r))) {
+           (hashes[table[at].first] != hashes[r] || bytes(table[at].first) != bytes(r))) {
       at = (at + 1) & (slots - 1);
     }
     if (table[at].first < 0) table[at].first = r;
@@ -364,11 +357,11 @@ void search(const Search<A>& s, std::vector<Lists<A>>* lists) {
   const std::unique_ptr<A[]> offsets(new A[r.groups * f.panel]);
   std::transform(r.half.get(), r.half.get() + r.groups * f.panel, offsets.get(),
                  [&](A half) { return s.product ? half * 0 : half; });
-  if (s.queries >= kQueriesToDrop && s.k < s.references) {
-    drop_repeated(s, [&](int64_t r) { offsets[r] = std::numeric_limits<A>::quiet_NaN(); });
-  }
   const double largest = q.most_norm + r.most_norm;  // bound on the distances
   const bool direct = s.mask || !(largest * largest < 1e-2 * std::numeric_limits<A>::max());
+  if (!direct && s.queries >= kQueriesToDrop && s.k < s.references) {
+    drop_repeated(s, [&](int64_t r) { offsets[r] = std::numeric_limits<A>::quiet_NaN(); });
+  }
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t shares = ((q.groups + kBlock - 1) / kBlock + threads - 1) / threads * threads;
   const int64_t tiles_of_block = (q.groups + shares - 1) / shares;  // equal for all threads

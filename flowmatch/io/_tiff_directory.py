@@ -121,7 +121,7 @@ class Directory(NamedTuple):
         if entry.data + entry.length * kind.itemsize > len(self.encoded):
             raise ValueError(f"the values of tag {tag} are not whole")
         values = np.frombuffer(self.encoded, kind, entry.length, entry.data)
-        return np.minimum(values.astype(np.uint64), 2**62).astype(np.int64)
+        return np.minimum(values.astype(np.uint64), 2**61).astype(np.int64)  # sums of two fit
 
 
 def directory_places(encoded: memoryview) -> Iterator[int]:
