@@ -1,4 +1,4 @@
-"""The one shape of progress callbacks."""
+"""The one shape of progress callbacks, and how counts and rates of work are written."""
 
 from typing import Protocol
 
@@ -18,3 +18,27 @@ class ProgressCallback(Protocol):
             done: Number of items that are done.
             total: Number of items in all; None if it is unknown.
         """
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun, in the plural unless it is one.
+
+    Example:
+        >>> counted(1, "pair"), counted(2, "pair"), counted(0, "box", "boxes")
+        ('1 pair', '2 pairs', '0 boxes')
+    """
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def rate_of(pairs: int, seconds: float) -> str:
+    """Return a speed, of slow work as the time of a pair.
+
+    Example:
+        >>> rate_of(30, 2), rate_of(2, 240)
+        ('15.00 pairs/s', '120 s a pair')
+    """
+    return (
+        f"{pairs / seconds:.2f} pairs/s"
+        if 10 * pairs > seconds
+        else f"{seconds / pairs:.0f} s a pair"
+    )

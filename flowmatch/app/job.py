@@ -143,6 +143,12 @@ def run_job(
         job.stop()
 
 
+def internal_error(error: Exception) -> str:
+    """Print the traceback of an error that no task should raise; return a line for the user."""
+    traceback.print_exc()
+    return f"internal error, please report it: {type(error).__name__}: {error}"
+
+
 def start_server() -> None:
     """Start the process from which jobs are forked, so that the first job need not wait for it."""
     forkserver.ensure_running()
@@ -175,8 +181,7 @@ def _work(sending: Connection, task: Task, arguments: dict[str, Any]) -> None:
         if is_out_of_memory(error):
             sending.send(_Failure("there is not enough memory for files of this size"))
             return
-        traceback.print_exc()
-        sending.send(_Failure(f"internal error, please report it: {type(error).__name__}: {error}"))
+        sending.send(_Failure(internal_error(error)))
 
 
 def _end_with_server() -> None:

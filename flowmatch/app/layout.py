@@ -3,7 +3,6 @@
 import shutil
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ import gradio as gr
 
 from flowmatch.app import status
 from flowmatch.app.inputs import Component, Inputs, read_inputs
-from flowmatch.app.job import Task, run_job
+from flowmatch.app.job import Task, internal_error, run_job
 from flowmatch.app.tasks import TaskResult
 
 KEPT = 6 * 3600.0
@@ -114,10 +113,8 @@ def add_tab(tab: Tab, settings: Settings) -> None:
             yield show(status.failed(message), False)
             gr.Warning(message, title="Error")  # not gr.Error, which would cover the result
         except Exception as error:
-            traceback.print_exc()
-            name = type(error).__name__
-            message = f"internal error, please report it: {name}: {error}"
-            yield show(status.failed(status.without_folders(message, settings.uploads)), False)
+            message = status.without_folders(internal_error(error), settings.uploads)
+            yield show(status.failed(message), False)
         finally:
             if result is None:
                 shutil.rmtree(folder, ignore_errors=True)

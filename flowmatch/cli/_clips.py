@@ -10,9 +10,10 @@ import typer
 from rich.progress import TextColumn
 
 from flowmatch.batch import BatchReport, ClipOptions, write_clips
-from flowmatch.cli._messages import counted, messages, progress_bar, rate_of, report_interrupt
+from flowmatch.cli._messages import messages, progress_bar, report_interrupt
 from flowmatch.io._video_stream import is_url
 from flowmatch.io.image import READ_SUFFIXES, count_pages
+from flowmatch.progress import counted, rate_of
 
 CLIPS = "Many clips"
 _PAIRS = TextColumn("{task.fields[pairs]}")

@@ -50,30 +50,6 @@ def progress_bar(*columns: TextColumn, transient: bool = False) -> Progress:
     )
 
 
-def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """Return a number with its noun, in the plural unless it is one.
-
-    Example:
-        >>> counted(1, "pair"), counted(2, "pair"), counted(0, "box", "boxes")
-        ('1 pair', '2 pairs', '0 boxes')
-    """
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
-
-
-def rate_of(pairs: int, seconds: float) -> str:
-    """Return a speed, of slow work as the time of a pair.
-
-    Example:
-        >>> rate_of(30, 2), rate_of(2, 240)
-        ('15.00 pairs/s', '120 s a pair')
-    """
-    return (
-        f"{pairs / seconds:.2f} pairs/s"
-        if 10 * pairs > seconds
-        else f"{seconds / pairs:.0f} s a pair"
-    )
-
-
 class StageBars:
     """A `ProgressCallback` that shows one line of a progress bar for each stage."""
 

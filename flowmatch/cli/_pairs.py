@@ -8,12 +8,13 @@ import torch
 import typer
 from rich.progress import TextColumn
 
-from flowmatch.cli._messages import counted, messages, progress_bar, report_interrupt
+from flowmatch.cli._messages import messages, progress_bar, report_interrupt
 from flowmatch.io import list_images
 from flowmatch.matching.colmap import Camera, check_colmap_names, write_colmap
 from flowmatch.matching.options import MatchOptions
 from flowmatch.matching.pair_generators import all_pairs, sequential_pairs
 from flowmatch.matching.pair_list import Pair, PairReport, match_pairs, read_pairs
+from flowmatch.progress import counted
 from flowmatch.retrieval.index import read_index
 from flowmatch.retrieval.pairs import similar_pairs
 

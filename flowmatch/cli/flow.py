@@ -19,7 +19,7 @@ from flowmatch.cli._clips import (
     ray_cluster,
     write_many,
 )
-from flowmatch.cli._messages import counted, messages, progress_bar, rate_of, report_interrupt
+from flowmatch.cli._messages import messages, progress_bar, report_interrupt
 from flowmatch.cli._options import (
     INPUT,
     OUTPUT,
@@ -47,6 +47,7 @@ from flowmatch.flow.warm_start import check_warm_start
 from flowmatch.io.image import IMAGE_SUFFIXES, count_pages
 from flowmatch.io.video import Frames, read_frames
 from flowmatch.io.video_writer import VIDEO_SUFFIXES
+from flowmatch.progress import counted, rate_of
 
 EXAMPLES = (
     "flowmatch flow first.png second.png -o flow --pictures",

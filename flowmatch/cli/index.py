@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 from rich.progress import TextColumn
 
-from flowmatch.cli._messages import counted, messages, progress_bar, report_interrupt
+from flowmatch.cli._messages import messages, progress_bar, report_interrupt
 from flowmatch.cli._options import (
     MODEL,
     OUTPUT,
     DeviceName,
     WhiteLevel,
 )
+from flowmatch.progress import counted
 from flowmatch.retrieval.describe import load_describer
 from flowmatch.retrieval.index import Index, IndexReport
 from flowmatch.retrieval.update import IndexUpdate

@@ -10,6 +10,7 @@ from flowmatch import __version__
 from flowmatch.cli._tables import stdout_console
 from flowmatch.cli.weights.list import shipped_weights
 from flowmatch.ops import OPS, active_kernel, kernels_problem
+from flowmatch.progress import counted
 
 EXAMPLES = ("flowmatch info", "flowmatch --version")
 PACKAGES = ("torch", "numpy", "opencv-python", "opencv-python-headless", "kornia", "av", "h5py")
@@ -50,7 +51,6 @@ def _devices() -> list[str]:
         lines.append(f"  no CUDA device ({build})")
     other = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if other is not None and other.type != "cuda":
-        count = torch.accelerator.device_count()
-        plural = "s" if count > 1 else ""
-        lines.append(f"  {other.type}: {count} device{plural}, operators run as references")
+        devices = counted(torch.accelerator.device_count(), "device")
+        lines.append(f"  {other.type}: {devices}, operators run as references")
     return lines

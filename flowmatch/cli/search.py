@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flowmatch.cli._messages import StageBars, counted, messages, progress_bar
+from flowmatch.cli._messages import StageBars, messages, progress_bar
 from flowmatch.cli._options import (
     INPUT,
     MODEL,
@@ -15,6 +15,7 @@ from flowmatch.cli._options import (
     check_target,
 )
 from flowmatch.io import IMAGE_SUFFIXES, white_level, write_image
+from flowmatch.progress import counted
 from flowmatch.retrieval.duplicates import DUPLICATE_SUFFIXES, find_duplicates, write_duplicates
 from flowmatch.retrieval.index import Index, read_index
 from flowmatch.retrieval.results import RESULT_SUFFIXES, results_sheet, write_results

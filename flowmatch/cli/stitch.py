@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flowmatch.cli._messages import StageBars, counted, messages, progress_bar
+from flowmatch.cli._messages import StageBars, messages, progress_bar
 from flowmatch.cli._options import (
     KEYPOINTS,
     MODEL,
@@ -27,6 +27,7 @@ from flowmatch.cli._options import (
 from flowmatch.io import IMAGE_SUFFIXES, read_frames, write_image
 from flowmatch.io.image import check_picture_size
 from flowmatch.io.masked import find_masks
+from flowmatch.progress import counted
 from flowmatch.stitch.cameras import Cameras, read_cameras
 from flowmatch.stitch.options import CHOICES, StitchOptions
 from flowmatch.stitch.photos import Photo, expand_folders, is_video, open_photos

@@ -7,7 +7,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from flowmatch.cli._messages import StageBars, counted, messages, progress_bar
+from flowmatch.cli._messages import StageBars, messages, progress_bar
 from flowmatch.cli._options import (
     INPUT,
     OUTPUT,
@@ -24,6 +24,7 @@ from flowmatch.devices import choose_device
 from flowmatch.flow import FlowOptions
 from flowmatch.flow import load as load_flow
 from flowmatch.io.video import Frames, read_frames
+from flowmatch.progress import counted
 from flowmatch.tracking import BoxTracks, PointTracks, grid_points, load, track_boxes, track_points
 from flowmatch.tracking.draw import write_tracks_video
 from flowmatch.tracking.files import BOX_SUFFIXES, POINT_SUFFIXES, read_points, write_tracks

@@ -4,12 +4,12 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from flowmatch.app.tasks.result import Shown, TaskResult, counted, size_of
+from flowmatch.app.tasks.result import Shown, TaskResult, size_of
 from flowmatch.flow import FlowOptions, SequenceOptions, write_sequence
 from flowmatch.flow.sequence_drawing import check_video, draw_sequence
 from flowmatch.io import read_frames, replace_when_done
 from flowmatch.io._files import natural_order
-from flowmatch.progress import ProgressCallback
+from flowmatch.progress import ProgressCallback, counted, rate_of
 
 
 def flow_of_clip(
@@ -82,7 +82,7 @@ def flow_of_clip(
             ("Pairs of frames", str(report.computed)),
             ("Size of the frames", shape),
             ("Full colour", f"{full:.3g} px per pair"),
-            ("Speed", f"{report.computed / max(report.seconds, 1e-9):.2f} pairs/s"),
+            ("Speed", rate_of(report.computed, max(report.seconds, 1e-9))),
         ),
         shown=(Shown(video, "Frames beside their flow: hue is direction, saturation is length"),),
         files=(video, archive),

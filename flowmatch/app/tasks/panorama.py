@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from flowmatch.app.tasks.result import Shown, TaskResult, counted, show, size_of
+from flowmatch.app.tasks.result import Shown, TaskResult, show, size_of
 from flowmatch.io.image import check_picture_size
-from flowmatch.progress import ProgressCallback
+from flowmatch.progress import ProgressCallback, counted
 from flowmatch.stitch import StitchOptions
 from flowmatch.stitch.pipeline import find_cameras, render_panoramas
 

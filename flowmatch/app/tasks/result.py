@@ -87,13 +87,3 @@ def size_of(image: Image) -> str:
         '3 x 2 pixels'
     """
     return f"{image.shape[1]} x {image.shape[0]} pixels"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number and its noun.
-
-    Example:
-        >>> counted(1, "pair"), counted(2, "pair")
-        ('1 pair', '2 pairs')
-    """
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from flowmatch import flow
-from flowmatch.cli._messages import counted, messages, progress_bar
+from flowmatch.cli._messages import messages, progress_bar
 from flowmatch.cli._options import (
     DATA,
     METHODS,
@@ -34,6 +34,7 @@ from flowmatch.flow.evaluation.evaluate import FlowEvaluation, FlowRow, Method, 
 from flowmatch.flow.evaluation.held_out import render_held_out
 from flowmatch.flow.evaluation.report import FlowGallery, known_columns
 from flowmatch.io import replace_when_done
+from flowmatch.progress import counted
 
 EXAMPLES = (
     "flowmatch eval flow MPI-Sintel/training --html page.html",

@@ -9,7 +9,7 @@ import torch
 import typer
 from rich.table import Table
 
-from flowmatch.cli._messages import counted, messages, progress_bar
+from flowmatch.cli._messages import messages, progress_bar
 from flowmatch.cli._options import (
     INPUT,
     KEYPOINTS,
@@ -37,6 +37,7 @@ from flowmatch.matching.keypoints import DETECTORS
 from flowmatch.matching.learned.detectors import load_detector
 from flowmatch.matching.methods import load_methods
 from flowmatch.matching.options import MatchOptions
+from flowmatch.progress import counted
 
 EXAMPLES = (
     "flowmatch eval matching hpatches-sequences --model default --filter siam",

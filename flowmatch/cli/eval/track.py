@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flowmatch.cli._messages import StageBars, counted, progress_bar
+from flowmatch.cli._messages import StageBars, progress_bar
 from flowmatch.cli._options import (
     DATA,
     INPUT,
@@ -28,6 +28,7 @@ from flowmatch.flow import FlowOptions
 from flowmatch.flow import load as load_flow
 from flowmatch.flow.synthetic import Sources
 from flowmatch.io.video import read_frames
+from flowmatch.progress import counted
 from flowmatch.tracking import load, track_boxes, track_points
 from flowmatch.tracking.baselines import (
     BoxMethod,

@@ -5,7 +5,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from flowmatch.cli._messages import counted, messages
+from flowmatch.cli._messages import messages
 from flowmatch.cli._options import (
     DATA,
     CutoutsFolder,
@@ -24,6 +24,7 @@ from flowmatch.flow.synthetic.render import render_plans
 from flowmatch.flow.synthetic.sources import Sources
 from flowmatch.flow.training.train import RENDERERS
 from flowmatch.io import IMAGE_SUFFIXES, write_image
+from flowmatch.progress import counted
 
 EXAMPLES = (
     "flowmatch synth flow -o sheet.png",

@@ -5,7 +5,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from flowmatch.cli._messages import counted, messages
+from flowmatch.cli._messages import messages
 from flowmatch.cli._options import (
     DATA,
     Magnification,
@@ -17,6 +17,7 @@ from flowmatch.cli._options import (
 from flowmatch.io import IMAGE_SUFFIXES, write_image
 from flowmatch.matching.keypoints import MAGNIFICATION
 from flowmatch.matching.synthetic.pairs import SyntheticPatches, find_photos
+from flowmatch.progress import counted
 
 EXAMPLES = (
     "flowmatch synth matching -o sheet.png",

@@ -4,10 +4,11 @@ from typing import Annotated
 
 import typer
 
-from flowmatch.cli._messages import counted, messages
+from flowmatch.cli._messages import messages
 from flowmatch.cli._options import DATA, Seed, SheetFile, check_target
 from flowmatch.draw import side_by_side
 from flowmatch.io import IMAGE_SUFFIXES, write_image
+from flowmatch.progress import counted
 from flowmatch.registration.draw import draw_pair
 from flowmatch.registration.synthetic.pairs import SyntheticScans
 
